@@ -1,0 +1,1 @@
+"""Tests of striate; the folders mirror the package's."""

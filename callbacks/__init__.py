@@ -1,1 +1,16 @@
-"""striate.callbacks."""
+"""Callbacks: everything that watches or steers a run."""
+
+from .pictures import ConfusionMatrix, Pictures
+from .predictions import PredictionWriter
+from .record import RunRecord, RunReport
+from .resume import GracefulInterrupt, RandomState
+
+__all__ = [
+    "ConfusionMatrix",
+    "GracefulInterrupt",
+    "Pictures",
+    "PredictionWriter",
+    "RandomState",
+    "RunRecord",
+    "RunReport",
+]

@@ -1,1 +1,7 @@
-"""striate.tasks."""
+"""The tasks: one LightningModule each, over a base that owns the steps."""
+
+from .base import Task
+from .classification import Classification
+from .schedules import Constant, Cosine, Plateau, Polynomial, Schedule, Steps
+
+__all__ = ["Classification", "Constant", "Cosine", "Plateau", "Polynomial", "Schedule", "Steps", "Task"]

@@ -1,0 +1,131 @@
+"""Pictures after validation and test: the same samples each time, with prediction and truth."""
+
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+
+from .drawing import captions, confusion_figure, grid, panel
+from .logging import log_picture, log_table, run_folder
+
+
+class Pictures(pl.Callback):
+    """Predictions beside the truth, for a fixed set of samples, as PNG and on the loggers.
+
+    Works with any task that has ``predict`` and any map-style data set. The samples are spread evenly over the
+    data set, so that data sorted by class show every class; the first rank draws them.
+
+    Files: ``pictures/val_epoch_003.png``, ``pictures/test.png``. Loggers: ``val/pictures``, ``test/pictures``.
+
+    Args:
+        count: number of samples.
+        every_n_epochs: how often to draw during training.
+    """
+
+    def __init__(self, count: int = 16, every_n_epochs: int = 1) -> None:
+        if count < 1 or every_n_epochs < 1:
+            raise ValueError(f"Pictures: count={count}, every_n_epochs={every_n_epochs}; give 1 or more")
+        self.count, self.every_n_epochs = count, every_n_epochs
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw, unless this is the sanity check."""
+        if trainer.sanity_checking or (
+            trainer.state.fn == "fit" and (trainer.current_epoch + 1) % self.every_n_epochs
+        ):
+            return
+        name = f"val_epoch_{trainer.current_epoch:03d}" if trainer.state.fn == "fit" else "val"
+        self._draw(trainer, pl_module, trainer.val_dataloaders, name, "val/pictures")
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw."""
+        self._draw(trainer, pl_module, trainer.test_dataloaders, "test", "test/pictures")
+
+    def _draw(self, trainer: pl.Trainer, task: pl.LightningModule, loader: Any, name: str, key: str) -> None:
+        folder = run_folder(trainer)
+        loader = loader[0] if isinstance(loader, list | tuple) and loader else loader
+        dataset = getattr(loader, "dataset", None)
+        if not trainer.is_global_zero or not hasattr(dataset, "__getitem__") or not hasattr(task, "predict"):
+            return
+        chosen = np.unique(np.linspace(0, len(dataset) - 1, self.count).round().astype(int))
+        names = getattr(task, "class_names", [])
+        panels = []
+        for index in chosen.tolist():
+            # one at a time: images of a data set may differ in size
+            batch = loader.collate_fn([dataset[index]])
+            if not len(batch["image"]):
+                continue  # unreadable, and counted by the task
+            image = batch["image"][0].permute(1, 2, 0).cpu().numpy()
+            truth = {field: batch[field][0].cpu() for field in ("label",) if field in batch}
+            moved = trainer.strategy.batch_to_device(batch["image"])
+            with torch.no_grad(), trainer.precision_plugin.forward_context():
+                prediction = task.predict(moved)[0]  # type: ignore[operator]
+            panels.append(panel(image, captions(prediction, truth, names)))
+        if panels:
+            log_picture(trainer, grid(panels), folder / "pictures" / f"{name}.png", key)
+
+
+class ConfusionMatrix(pl.Callback):
+    """The confusion matrix as a picture each time, and as a table at the end; each class's accuracy beside it.
+
+    Works with any task that has ``confusion_matrix(stage)``. Files: ``pictures/val_confusion.png``,
+    ``val_confusion.csv``, ``val_classes.csv``, the same for ``test``. Loggers: ``val/confusion`` and, as W&B tables,
+    ``val/confusion_table`` and ``val/classes``.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[str, np.ndarray] = {}
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw the validation matrix."""
+        if not trainer.sanity_checking:
+            self._draw(trainer, pl_module, "val")
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw the test matrix."""
+        self._draw(trainer, pl_module, "test")
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the tables of the last validation."""
+        self._tables(trainer, pl_module)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the tables, unless training goes on."""
+        if trainer.state.fn != "fit":
+            self._tables(trainer, pl_module)
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the tables."""
+        self._tables(trainer, pl_module)
+
+    def _draw(self, trainer: pl.Trainer, task: pl.LightningModule, stage: str) -> None:
+        if not hasattr(task, "confusion_matrix"):
+            return
+        counts = task.confusion_matrix(stage).cpu().numpy()  # on every rank: the ranks' counts are added up here
+        folder = run_folder(trainer)
+        if not trainer.is_global_zero:
+            return
+        self._last = {stage: counts}
+        right = 100 * counts.trace() / max(counts.sum(), 1)
+        title = f"{stage}, epoch {trainer.current_epoch}: {right:.1f} % right" if stage == "val" else f"{right:.1f} %"
+        picture = confusion_figure(counts, getattr(task, "class_names", []), title)
+        log_picture(trainer, picture, folder / "pictures" / f"{stage}_confusion.png", f"{stage}/confusion")
+
+    def _tables(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        folder = run_folder(trainer)
+        if not trainer.is_global_zero:
+            return
+        for stage, counts in self._last.items():
+            given = getattr(task, "class_names", [])
+            names = [given[k] if k < len(given) else str(k) for k in range(len(counts))]
+            rows = [[name, *row] for name, row in zip(names, counts.tolist(), strict=True)]
+            path = folder / f"{stage}_confusion.csv"
+            log_table(trainer, ["true \\ predicted", *names], rows, path, f"{stage}/confusion_table")
+            totals, right = counts.sum(axis=1), counts.diagonal()
+            accuracy = [
+                [name, int(n), round(float(r / n), 4) if n else None]
+                for name, n, r in zip(names, totals, right, strict=True)
+            ]
+            path = folder / f"{stage}_classes.csv"
+            log_table(trainer, ["class", "images", "accuracy"], accuracy, path, f"{stage}/classes")
+        self._last = {}

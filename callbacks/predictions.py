@@ -1,0 +1,113 @@
+"""Writing predictions: a CSV of every image, and the images with what was seen in them."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from PIL import Image
+from pytorch_lightning.callbacks import BasePredictionWriter
+from pytorch_lightning.utilities.rank_zero import rank_zero_info
+
+from ..datamodules.images import ImageError, read_image
+from .drawing import captions, class_name, panel
+from .logging import run_folder
+
+
+class PredictionWriter(BasePredictionWriter):
+    """Writes ``predictions.csv`` (path, label, score, then the further best classes) and annotated pictures.
+
+    Each batch is written when it is done, so that an interrupted run keeps what it has. Under DDP each rank writes
+    its share, and the first joins them at the end.
+
+    Args:
+        pictures: draw the annotated pictures.
+        side: of a picture, pixels.
+    """
+
+    def __init__(self, pictures: bool = True, side: int = 448) -> None:
+        super().__init__(write_interval="batch")
+        self.pictures, self.side = pictures, side
+        self._count = 0
+
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin the file of this rank."""
+        self._folder = run_folder(trainer)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._count = 0
+        self._header_written = False
+        self._path(trainer, trainer.global_rank).unlink(missing_ok=True)
+
+    def _path(self, trainer: pl.Trainer, rank: int) -> Path:
+        return self._folder / ("predictions.csv" if trainer.world_size == 1 else f"predictions.rank{rank}.csv")
+
+    def write_on_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        prediction: Any,
+        batch_indices: Sequence[int] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Append the rows of a batch, and draw its pictures."""
+        names = getattr(pl_module, "class_names", [])
+        if not prediction:
+            return
+        with self._path(trainer, trainer.global_rank).open("a", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            if not self._header_written:
+                more = range(2, len(prediction[0]["top_labels"]) + 1)
+                pairs = [name for k in more for name in (f"label_{k}", f"score_{k}")]
+                writer.writerow(["path", "label", "score", *pairs])
+                self._header_written = True
+            for path, index, one in zip(batch["path"], batch["index"].tolist(), prediction, strict=True):
+                ranked = zip(one["top_labels"], one["top_scores"], strict=True)
+                writer.writerow(
+                    [path, *(cell for label, score in ranked for cell in (class_name(label, names), f"{score:.6f}"))]
+                )
+                self._count += 1
+                if self.pictures:
+                    self._draw(path, index, one, names)
+
+    def _draw(self, path: str, index: int, prediction: dict[str, Any], names: Sequence[str]) -> None:
+        try:
+            image = read_image(path)
+        except ImageError:
+            return  # it was readable a moment ago; its row is written, and that is what counts
+        target = self._folder / "pictures" / f"{index:05d}_{Path(path).stem}.png"
+        target.parent.mkdir(exist_ok=True)
+        Image.fromarray(panel(image, captions(prediction, {}, names), side=self.side, rows=1)).save(target)
+
+    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Join the ranks' files, and say how many images there were and how many could not be read."""
+        unreadable: dict[str, str] = dict(getattr(pl_module, "unreadable", {}))
+        count = self._count
+        if trainer.world_size > 1:
+            trainer.strategy.barrier()
+            count = int(trainer.strategy.reduce(torch.tensor(count, device=pl_module.device), reduce_op="sum"))
+            if trainer.is_global_zero:
+                self._join(trainer)
+        where = self._folder / "predictions.csv"
+        rank_zero_info(f"{count} image(s) predicted: {where}" + (", pictures beside it" if self.pictures else ""))
+        for path, reason in list(unreadable.items())[:20]:
+            rank_zero_info(f"  not read: {path}: {reason}")
+        if unreadable:
+            rank_zero_info(f"{len(unreadable)} image(s) could not be read and were skipped.")
+
+    def _join(self, trainer: pl.Trainer) -> None:
+        header: list[str] = []
+        rows: list[list[str]] = []
+        for rank in range(trainer.world_size):
+            if (path := self._path(trainer, rank)).is_file():
+                with path.open(newline="", encoding="utf-8") as file:
+                    header, *found = list(csv.reader(file))
+                rows += found
+                path.unlink()
+        with (self._folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(header)
+            writer.writerows(sorted(rows))

@@ -1,0 +1,145 @@
+"""What every data module shares: transforms, loaders, workers, and the images given to ``predict``."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import albumentations as A
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader
+
+from .images import find_images, read_image
+from .loading import ResumableLoader, Source, TransformedDataset, collate, make_loader, prepare_worker
+
+Transforms = Sequence[A.BasicTransform | A.BaseCompose]
+
+
+class VisionDataModule(pl.LightningDataModule):
+    """Base of the data modules: a subclass supplies `make_source` and `class_names`.
+
+    Args:
+        batch_size: training samples a step and device.
+        eval_batch_size: samples a step and device in validation, test and prediction; None: `batch_size`.
+        num_workers: loader processes a device; None: what the machine's cores allow, at most 8. The batches are
+            the same with any number.
+        train_transform: albumentations steps for training, in order.
+        val_transform: albumentations steps for validation, test and prediction.
+        seed: of order, augmentation and splits.
+        images: a file, folder or glob pattern for ``predict``.
+        strict: stop at an unreadable image, instead of counting it and going on.
+    """
+
+    def __init__(
+        self,
+        batch_size: int = 32,
+        eval_batch_size: int | None = None,
+        num_workers: int | None = None,
+        train_transform: Transforms | None = None,
+        val_transform: Transforms | None = None,
+        seed: int = 0,
+        images: str | None = None,
+        strict: bool = False,
+    ) -> None:
+        super().__init__()
+        for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
+            if value is not None and value < 1:
+                raise ValueError(f"data.init_args.{name}: {value} is not a number of samples; give 1 or more")
+        if num_workers is not None and num_workers < 0:
+            raise ValueError(f"data.init_args.num_workers: {num_workers}; give 0 (none), more, or null (automatic)")
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size or batch_size
+        self.num_workers = automatic_workers() if num_workers is None else num_workers
+        self.train_transform, self.val_transform = train_transform, val_transform
+        self.seed, self.images, self.strict = seed, images, strict
+        self.datasets: dict[str, TransformedDataset] = {}
+
+    # -- what a subclass supplies ------------------------------------------------------------------
+
+    def make_source(self, split: str) -> Source | None:
+        """The raw samples of ``train``, ``val`` or ``test``; None where the data has no such split."""
+        raise NotImplementedError(f"{type(self).__name__} must say where the samples of {split!r} come from")
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes ``0 … K-1``."""
+        raise NotImplementedError(f"{type(self).__name__} must name its classes")
+
+    # -- Lightning's hooks -------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Open the splits that `stage` (fit, validate, test, predict) needs."""
+        for split in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage, ()):
+            if split not in self.datasets and (source := self.make_source(split)) is not None:
+                self.datasets[split] = self.dataset(source, training=split == "train")
+
+    def dataset(self, source: Source, training: bool) -> TransformedDataset:
+        """`source` behind the transform of training or of evaluation."""
+        steps = self.train_transform if training else self.val_transform
+        return TransformedDataset(
+            source,
+            A.Compose(list(steps)) if steps else None,
+            seed=self.seed,
+            replace_unreadable=training,
+            strict=self.strict,
+        )
+
+    def train_dataloader(self) -> ResumableLoader:
+        """Shuffled, augmented, the same number of steps on each rank."""
+        return self._loader("train", self.batch_size)
+
+    def val_dataloader(self) -> ResumableLoader | list[Any]:
+        """In order, each sample once over all ranks; empty where the data has no validation split."""
+        return self._loader("val", self.eval_batch_size) if "val" in self.datasets else []
+
+    def test_dataloader(self) -> ResumableLoader:
+        """In order, each sample once over all ranks."""
+        return self._loader("test", self.eval_batch_size)
+
+    def predict_dataloader(self) -> DataLoader:
+        """The images that `images` names, after `val_transform`; batches are `PredictBatch`."""
+        if self.images is None:
+            raise ValueError("predict needs images: add --data.images with a file, a folder or a glob pattern")
+        dataset = self.dataset(ImageFiles(find_images(self.images)), training=False)
+        return DataLoader(
+            dataset,
+            batch_size=self.eval_batch_size,
+            num_workers=self.num_workers,
+            collate_fn=collate,
+            worker_init_fn=prepare_worker,
+        )
+
+    def _loader(self, split: str, batch_size: int) -> ResumableLoader:
+        if split not in self.datasets:
+            raise ValueError(f"{type(self).__name__} has no {split} split here")
+        training = split == "train"
+        # cutting and mixing batches is training's affair; on_before_batch_transfer is free for it
+        return make_loader(
+            self.datasets[split],
+            batch_size,
+            self.num_workers,
+            training=training,
+            seed=self.seed,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+
+class ImageFiles:
+    """Images by path, without truth: the source behind ``predict``."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = list(paths)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"image": read_image(self.paths[index]), "path": str(self.paths[index])}
+
+
+def automatic_workers() -> int:
+    """Loader processes for one device: its share of the usable cores less one for the training itself, 1 to 8."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("SLURM_NTASKS_PER_NODE") or 1)
+    return max(1, min(8, cores // ranks - 1))

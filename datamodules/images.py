@@ -1,0 +1,127 @@
+"""Reading image files: any common file to RGB ``uint8``, or a clear refusal."""
+
+import glob
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif", ".jp2")
+
+_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+_PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+
+
+class ImageError(ValueError):
+    """An image file that cannot be read.
+
+    Attributes:
+        path: the file.
+        reason: what is wrong with it.
+    """
+
+    def __init__(self, path: str | Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path, self.reason = str(path), reason
+
+    def __reduce__(self) -> tuple[type["ImageError"], tuple[str, str]]:
+        return type(self), (self.path, self.reason)  # so that it crosses from a worker process unharmed
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """Read an image file as it is meant to be seen.
+
+    Grayscale becomes three equal channels, 16 bits are scaled to 8, an alpha channel is dropped, CMYK is
+    converted, and the EXIF orientation is applied. A file that ends too early is refused, although most
+    decoders would return it with its rest in gray.
+
+    Args:
+        path: the file.
+
+    Returns:
+        RGB, uint8.
+
+    Shape:
+        - Output: ``[H, W, 3]``.
+
+    Raises:
+        ImageError: when the file is missing, empty, truncated or not an image.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise ImageError(path, error.strerror or str(error)) from error
+    if not data:
+        raise ImageError(path, "the file is empty")
+    if _ends_properly(data):
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+        if image is not None:
+            return image
+    return _read_carefully(path)
+
+
+def _ends_properly(data: bytes) -> bool:
+    """Whether this is a JPEG or PNG with its end marker in place, which the fast decoder may be trusted with."""
+    if data.startswith(_JPEG_START):
+        return data[-2:] == _JPEG_END
+    return data.startswith(_PNG_START) and data[-8:] == _PNG_END
+
+
+def _read_carefully(path: str | Path) -> np.ndarray:
+    """Decode with Pillow, which names what is wrong with a file and knows the rarer formats."""
+    try:
+        with Image.open(path) as opened:
+            opened.load()
+            image = ImageOps.exif_transpose(opened)
+            if image.mode in ("I;16", "I;16B", "I;16L", "I"):  # Pillow's own conversion clips at 255
+                gray = np.asarray(image).astype(np.int64)
+                return np.repeat((gray.clip(0, 65535) // 257).astype(np.uint8)[..., None], 3, axis=2)
+            if image.mode == "F":
+                raise ImageError(path, "floating-point pixels have no fixed range; save the image with 8 or 16 bits")
+            return np.array(image.convert("RGB"))
+    except ImageError:
+        raise
+    except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error …
+        raise ImageError(path, f"not a readable image ({str(error).strip() or type(error).__name__})") from error
+
+
+def list_images(folder: str | Path) -> list[Path]:
+    """Every image file below a folder, by suffix, sorted; hidden files and folders are passed over."""
+    folder = Path(folder)
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+
+
+def find_images(where: str | Path) -> list[Path]:
+    """The image files that a file, folder or glob pattern names.
+
+    Args:
+        where: a file, a folder (searched through all levels) or a glob pattern (``**`` allowed).
+
+    Returns:
+        The files, sorted. A single file is returned whatever its suffix.
+
+    Raises:
+        FileNotFoundError: when nothing is found.
+    """
+    path = Path(where).expanduser()
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        found = list_images(path)
+        if not found:
+            raise FileNotFoundError(
+                f"no images in the folder {str(path)!r}: looked through all levels for {', '.join(IMAGE_SUFFIXES)}"
+            )
+        return found
+    pattern = glob.glob(str(path), recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
+    matches = sorted(Path(match) for match in pattern if Path(match).is_file())
+    if not matches:
+        raise FileNotFoundError(f"no image at {str(where)!r}: no such file or folder, and as a glob it matches nothing")
+    return matches

@@ -1,0 +1,265 @@
+"""From raw samples to batches: reproducible augmentation, sampling under DDP, and loaders that resume.
+
+Every random number of the pipeline follows from (seed, epoch, sample), never from a worker's state. So a run
+gives the same batches with any number of workers, and a resumed run continues as if it had never stopped.
+"""
+
+import random
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from .images import ImageError
+
+Sample = dict[str, Any]
+
+
+class Source(Protocol):
+    """Raw samples by number: ``image`` (RGB uint8 ``[H, W, 3]``, numpy) and whatever targets belong to it."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Sample: ...
+
+
+class SampleKey(NamedTuple):
+    """What a sampler asks a data set for: which sample, and for which epoch it is augmented."""
+
+    epoch: int
+    index: int
+
+
+class TransformedDataset(Dataset[Sample]):
+    """A source behind its augmentation pipeline.
+
+    Args:
+        source: gives raw samples; may raise `ImageError`.
+        transform: an ``albumentations.Compose``, or None.
+        seed: of the augmentation.
+        replace_unreadable: give the next readable sample in place of an unreadable one (training, where every
+            rank must make the same number of steps); otherwise the unreadable sample is left out of its batch.
+        strict: let an unreadable image stop the run.
+    """
+
+    # so many unreadable images in a row are no accident
+    max_replacements = 20
+
+    def __init__(
+        self,
+        source: Source,
+        transform: Any | None = None,
+        seed: int = 0,
+        replace_unreadable: bool = False,
+        strict: bool = False,
+    ) -> None:
+        self.source, self.transform, self.seed = source, transform, seed
+        self.replace_unreadable, self.strict = replace_unreadable, strict
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, key: SampleKey | int) -> Sample:
+        epoch, index = key if isinstance(key, tuple) else (0, int(key))
+        unreadable: list[str] = []
+        for attempt in range(self.max_replacements):
+            number = (index + attempt) % len(self)
+            try:
+                raw = self.source[number]
+            except ImageError as error:
+                if self.strict:
+                    raise
+                unreadable.append(str(error))
+                if not self.replace_unreadable:
+                    return {"unreadable": unreadable}
+                continue
+            sample = self._augment(raw, epoch, number)
+            sample["index"] = number
+            sample["unreadable"] = unreadable
+            return sample
+        raise ImageError(
+            unreadable[0].split(": ", 1)[0],
+            f"unreadable, and so are the {self.max_replacements - 1} images after it ({unreadable[0]})",
+        )
+
+    def _augment(self, raw: Sample, epoch: int, index: int) -> Sample:
+        if self.transform is None:
+            return dict(raw)
+        # numpy's own mixing of the three numbers; both generators are shared by every step of the pipeline
+        generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence((self.seed, epoch, index))))
+        self.transform.set_random_state(generator, random.Random(int(generator.integers(2**63))))
+        image = self.transform(image=raw["image"])["image"]
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
+            raise TypeError(
+                f"the transform gave {_describe(image)}, but an image stays uint8 [H, W, 3] until the model: "
+                "take Normalize, ToFloat and ToTensorV2 out of data.init_args.train_transform / val_transform"
+            )
+        return {**raw, "image": image}
+
+
+def _describe(value: Any) -> str:
+    return f"{type(value).__name__} of {value.dtype}" if hasattr(value, "dtype") else type(value).__name__
+
+
+def image_to_tensor(image: np.ndarray) -> Tensor:
+    """``[H, W, 3]`` uint8 to a ``[3, H, W]`` view of the same memory."""
+    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+
+
+def collate(samples: Sequence[Sample]) -> dict[str, Any]:
+    """Samples to a batch; unreadable ones are left out and named under ``unreadable``.
+
+    Shape:
+        - image: ``[B, 3, H, W]`` uint8, channels-last in memory (the decoder's own layout: no transposition).
+        - every other number: ``[B]`` int64; text: list of B.
+
+    Raises:
+        ValueError: when the images differ in size.
+    """
+    unreadable = [message for sample in samples for message in sample["unreadable"]]
+    samples = [sample for sample in samples if "image" in sample]
+    batch: dict[str, Any] = {"unreadable": unreadable}
+    if not samples:
+        batch["image"] = torch.empty(0, 3, 1, 1, dtype=torch.uint8)
+        return batch
+    sizes = {sample["image"].shape for sample in samples}
+    if len(sizes) > 1:
+        named = ", ".join(f"{width}x{height}" for height, width, _ in sorted(sizes)[:4])
+        raise ValueError(
+            f"the images of a batch differ in size ({named}): end data.init_args.train_transform and val_transform "
+            "with steps that fix it, such as albumentations.Resize, or SmallestMaxSize and CenterCrop"
+        )
+    pixels = torch.empty(len(samples), *sizes.pop(), dtype=torch.uint8)  # [B, H, W, 3]
+    for row, sample in zip(pixels.numpy(), samples, strict=True):
+        row[...] = sample["image"]
+    batch["image"] = pixels.permute(0, 3, 1, 2)
+    for key in samples[0].keys() - {"image", "unreadable"}:
+        values = [sample[key] for sample in samples]
+        batch[key] = values if isinstance(values[0], str) else torch.as_tensor(np.asarray(values))
+    return batch
+
+
+class EpochSampler(DistributedSampler):
+    """Which samples this rank sees in an epoch, in which order.
+
+    Training: shuffled by (seed, epoch); padded so that all ranks make the same number of steps.
+    Evaluation: in order and *not* padded, so that a metric counts each sample once.
+
+    Args:
+        size: number of samples in the data set.
+        shuffle: reorder each epoch.
+        pad: repeat a few samples where the ranks do not divide them evenly.
+        seed: of the order.
+        num_replicas, rank: taken from ``torch.distributed`` where that is initialised.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        shuffle: bool,
+        pad: bool,
+        seed: int = 0,
+        num_replicas: int | None = None,
+        rank: int | None = None,
+    ) -> None:
+        if num_replicas is None and not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            num_replicas, rank = 1, 0
+        # Lightning leaves a DistributedSampler alone, whatever it does
+        super().__init__(range(size), num_replicas, rank, shuffle=shuffle, seed=seed)  # type: ignore[arg-type]
+        self.size, self.pad, self.skip = size, pad, 0
+        if size < self.num_replicas:
+            raise ValueError(
+                f"the data set has {size} sample(s), fewer than the {self.num_replicas} devices that share it: "
+                "use fewer devices (trainer.devices) or more data"
+            )
+
+    def __len__(self) -> int:
+        even, rest = divmod(self.size, self.num_replicas)
+        return even + ((rest > 0) if self.pad else (self.rank < rest))
+
+    def __iter__(self) -> Iterator[SampleKey]:  # type: ignore[override]
+        order = np.arange(self.size)
+        if self.shuffle:
+            np.random.Generator(np.random.PCG64([self.seed, self.epoch])).shuffle(order)
+        mine = order[self.rank :: self.num_replicas]
+        if len(mine) < len(self):
+            mine = np.append(mine, order[self.rank % self.size])
+        for index in mine[self.skip :]:
+            yield SampleKey(self.epoch, int(index))
+
+
+class ResumableLoader(DataLoader):
+    """A DataLoader that knows how many batches it has given, and continues there.
+
+    Lightning saves and restores the state of a loader that has ``state_dict`` and ``load_state_dict``; so a run
+    stopped in the middle of an epoch goes on with the batches it has not seen.
+    """
+
+    sampler: EpochSampler
+    batch_size: int
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._given = 0
+        self._resume: dict[str, int] | None = None
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        self._given = 0
+        if self._resume is not None:
+            if self._resume["epoch"] == self.sampler.epoch:
+                self._given = self._resume["batches"]
+            self._resume = None
+        self.sampler.skip = self._given * self.batch_size
+        for batch in super().__iter__():
+            self._given += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """The epoch, and the number of batches given in it."""
+        return {"epoch": self.sampler.epoch, "batches": self._given}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Continue where `state_dict` was taken."""
+        self._resume = dict(state)
+        self.sampler.set_epoch(state["epoch"])
+
+
+def prepare_worker(_: int) -> None:
+    """One worker is one thread: OpenCV's own pool would fight with the other workers."""
+    cv2.setNumThreads(0)
+    # every random number comes from (seed, epoch, sample), so numpy's global state is never drawn on
+    warnings.filterwarnings("ignore", message=".*np.random.seed.*")
+
+
+def make_loader(
+    dataset: Dataset[Any],
+    batch_size: int,
+    num_workers: int,
+    training: bool,
+    seed: int,
+    collate_fn: Callable[[Sequence[Sample]], Any] = collate,
+    pin_memory: bool = False,
+) -> ResumableLoader:
+    """The loader of a training or evaluation set.
+
+    Training shuffles and drops the last incomplete batch (a batch of one breaks batch normalisation) unless that
+    is all there is; evaluation does neither.
+    """
+    size = len(dataset)  # type: ignore[arg-type]
+    sampler = EpochSampler(size, shuffle=training, pad=training, seed=seed)
+    return ResumableLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=num_workers,
+        collate_fn=collate_fn,
+        drop_last=training and len(sampler) >= batch_size,
+        pin_memory=pin_memory,
+        worker_init_fn=prepare_worker,
+        persistent_workers=num_workers > 0,
+    )

@@ -1,0 +1,178 @@
+"""The launcher: LightningCLI with the defaults that a run should have, and errors that say what to change."""
+
+import os
+import sys
+import traceback
+import warnings
+from pathlib import Path
+from typing import Any, NoReturn
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import (
+    LearningRateMonitor,
+    ModelCheckpoint,
+    RichModelSummary,
+    RichProgressBar,
+    TQDMProgressBar,
+)
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from ..callbacks import (
+    ConfusionMatrix,
+    GracefulInterrupt,
+    Pictures,
+    PredictionWriter,
+    RandomState,
+    RunRecord,
+    RunReport,
+)
+from ..models.weights import skip_pretrained
+from .checkpoints import find_checkpoint
+from .explain import explain
+from .main import fail
+from .runs import RunSettings, WandbSettings, make_loggers, open_run
+
+
+class Parser(LightningArgumentParser):
+    """LightningCLI's parser, whose errors are one line that names the key."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Explain what is wrong with the call, on the first rank only, and exit with 2."""
+        if rank_zero_only.rank == 0:
+            fail(explain(message, sys.argv[2:]))
+        raise SystemExit(2)
+
+
+class StriateCLI(LightningCLI):
+    """``striate fit|validate|test|predict``.
+
+    Any LightningModule and LightningDataModule can be named in the YAML. The callbacks and loggers a run should
+    have are added here, and not in the YAMLs, because a list there would replace them; one of the same class in
+    the YAML takes the place of the default.
+    """
+
+    trainer: pl.Trainer
+
+    def __init__(self) -> None:
+        super().__init__(
+            pl.LightningModule,
+            pl.LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            seed_everything_default=0,
+            parser_class=Parser,
+            auto_configure_optimizers=False,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """``run.*`` and ``wandb.*``."""
+        parser.add_class_arguments(RunSettings, "run")
+        parser.add_class_arguments(WandbSettings, "wandb")
+
+    def _parse_ckpt_path(self) -> None:
+        """Find the checkpoint that ``last``, ``best`` or a path means, and see that it is one.
+
+        Lightning's version merges the checkpoint's hyperparameters into the configuration; here the configuration
+        rules, and a checkpoint of another model is refused.
+        """
+        settings = self.config[self.config.subcommand]
+        run = settings.run
+        run.name = run.name or default_run_name()
+        if settings.ckpt_path is not None:
+            settings.ckpt_path = str(find_checkpoint(settings.ckpt_path, Path(run.root) / run.name))
+
+    def instantiate_classes(self) -> None:
+        """Build model, data and trainer; a checkpoint to come makes pretrained weights needless."""
+        if self._get(self.config, "ckpt_path") is not None:
+            with skip_pretrained():
+                super().instantiate_classes()
+        else:
+            super().instantiate_classes()
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """The trainer with the run's loggers and the callbacks that every run has."""
+        settings = self._get(self.config_init, "trainer")
+        given = settings.get("callbacks") or []
+        given = list(given) if isinstance(given, list | tuple) else [given]
+        defaults = self.default_callbacks(bool(settings.get("enable_progress_bar") is not False))
+        ours = [callback for callback in defaults if not any(isinstance(own, type(callback)) for own in given)]
+        # ours come first: at the end of validation, Lightning's weight averaging puts the raw weights back
+        kwargs["callbacks"] = ours + given
+        if settings.get("logger") in (None, True):
+            run = open_run(
+                self._get(self.config, "run"), str(self.subcommand), self._get(self.config, "ckpt_path")
+            )
+            kwargs["logger"] = make_loggers(run, self._get(self.config_init, "wandb"), str(self.subcommand))
+            kwargs["default_root_dir"] = settings.get("default_root_dir") or str(run.root)
+        return super().instantiate_trainer(**kwargs)
+
+    def default_callbacks(self, progress_bar: bool) -> list[pl.Callback]:
+        """What every run has."""
+        self._dump_config()
+        monitor = getattr(self.model, "monitor", None)
+        mode = getattr(self.model, "mode", "min")
+        callbacks: list[pl.Callback] = [
+            RunRecord(self.config_dump),
+            LearningRateMonitor(),
+            RandomState(),
+            GracefulInterrupt(),
+            Pictures(),
+            ConfusionMatrix(),
+            PredictionWriter(),
+            RunReport(),
+            RichModelSummary(max_depth=2),
+            # best.ckpt by the task's metric, last.ckpt by time
+            ModelCheckpoint(
+                monitor=monitor,
+                mode=mode,
+                filename="best" if monitor else "last",
+                save_last=bool(monitor),
+                auto_insert_metric_name=False,
+                enable_version_counter=False,
+            ),
+        ]
+        if progress_bar:
+            callbacks.append(RichProgressBar() if sys.stderr.isatty() else TQDMProgressBar(refresh_rate=50))
+        return callbacks
+
+
+def default_run_name() -> str:
+    """The name of the last ``--config`` file, without its suffix."""
+    name = "run"
+    for before, argument in zip(["", *sys.argv], sys.argv, strict=False):
+        if before in ("--config", "-c") or argument.startswith("--config="):
+            name = Path(argument.removeprefix("--config=")).stem
+    return name
+
+
+def launch() -> None:
+    """Run the command line in ``sys.argv``; what the user can mend is answered in one line, without traceback."""
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*`isinstance.treespec, LeafSpec.` is deprecated.*")
+    try:
+        StriateCLI()
+    except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
+        message = user_message(error)
+        if message is None or os.environ.get("STRIATE_TRACEBACK"):
+            raise
+        if rank_zero_only.rank == 0:
+            fail(message + "  (STRIATE_TRACEBACK=1 shows where)" * ("\n" not in message), code=1)
+        raise SystemExit(1) from None
+
+
+def user_message(error: BaseException) -> str | None:
+    """What to tell the user, when the error was raised on purpose by striate; None for anything unforeseen."""
+    frames = traceback.extract_tb(error.__traceback__)
+    package = str(Path(__file__).parent.parent)
+    text = str(error)
+    if "Original Traceback" in text:  # from a loader's worker: its last line is "Type: message"
+        inner = [line for line in text.splitlines() if line.strip().startswith('File "')]
+        if inner and package in inner[-1]:
+            last = text.rstrip().splitlines()[-1]
+            return last.split(": ", 1)[-1]
+        return None
+    return text if frames and frames[-1].filename.startswith(package) else None

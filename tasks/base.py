@@ -1,0 +1,334 @@
+"""The base of all tasks: it owns the steps, the optimizer, the metrics' life and what a checkpoint holds."""
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any, ClassVar, Literal
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
+from pytorch_lightning.core.mixins.hparams_mixin import HyperparametersMixin, _given_hyperparameters
+from pytorch_lightning.utilities.parsing import collect_init_args
+from pytorch_lightning.utilities.rank_zero import rank_zero_warn
+from torch import Tensor, nn
+from torchmetrics import MeanMetric, Metric, MetricCollection
+
+from ..models.weights import skip_pretrained
+from .schedules import Horizon, Schedule
+
+Stage = Literal["train", "val", "test"]
+
+
+class Task(pl.LightningModule):
+    """Base of the tasks. A task supplies `losses`, `make_metrics`, `update_metrics` and `predict`.
+
+    Args:
+        model: any module of the task's kind (DESIGN, "Seams"); pixels in, predictions out.
+        optimizer: makes the optimizer from parameter groups.
+        scheduler: one of `striate.tasks.schedules`, or a callable that makes a torch scheduler, which is stepped
+            once an epoch; None: a constant rate.
+        backbone_lr_factor: learning rate of ``model.backbone`` relative to the rest.
+        decay_norm_and_bias: apply weight decay to one-dimensional parameters too (the papers before 2018 do).
+
+    Attributes:
+        monitor: the metric by which checkpoints are chosen, runs are stopped and plateaus are seen.
+        mode: ``max`` or ``min``, the better direction of `monitor`.
+        class_names: the data module's, kept in the checkpoint so that prediction needs no training data.
+    """
+
+    monitor: ClassVar[str] = "val/loss"
+    mode: ClassVar[Literal["min", "max"]] = "min"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        scheduler: Schedule | LRSchedulerCallable | None = None,
+        backbone_lr_factor: float = 1.0,
+        decay_norm_and_bias: bool = False,
+    ) -> None:
+        super().__init__()
+        self._save_configuration(inspect.currentframe())
+        self.model = model
+        self.optimizer, self.scheduler = optimizer, scheduler
+        self.backbone_lr_factor, self.decay_norm_and_bias = backbone_lr_factor, decay_norm_and_bias
+        self.class_names: list[str] = []
+        self.unreadable: dict[str, str] = {}
+        self._metrics = nn.ModuleDict()
+
+    def _save_configuration(self, frame: FrameType | None) -> None:
+        """Keep as hyperparameters what can be written as plain text, so that checkpoints hold no pickled objects.
+
+        Under the launcher Lightning supplies the configuration itself, nested modules and all, and a checkpoint
+        rebuilds everything. Built by hand there are only objects; of those, plain values are kept.
+        """
+        if _given_hyperparameters.get() is not None:
+            self.save_hyperparameters()
+            return
+        arguments: dict[str, Any] = {}
+        for level in collect_init_args(frame, [], classes=(HyperparametersMixin,)):  # type: ignore[arg-type]
+            arguments |= level
+        if plain := [name for name, value in arguments.items() if _is_plain(value)]:
+            self.save_hyperparameters(*plain, frame=frame)
+
+    # -- what a task supplies ----------------------------------------------------------------------
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes the model tells apart."""
+        raise NotImplementedError
+
+    def losses(self, batch: Any) -> tuple[dict[str, Tensor], Any]:
+        """The named losses of a batch, which are summed for training, and the model's outputs."""
+        raise NotImplementedError
+
+    def make_metrics(self) -> dict[str, Metric | MetricCollection]:
+        """Fresh metrics for one stage, by name."""
+        raise NotImplementedError
+
+    def update_metrics(self, metrics: Mapping[str, Any], outputs: Any, batch: Any) -> None:
+        """Count a batch."""
+        raise NotImplementedError
+
+    def compute_metrics(self, metrics: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The scalars to log at the end of an epoch, by name without the stage."""
+        raise NotImplementedError
+
+    def predict(self, images: Tensor) -> list[dict[str, Any]]:
+        """What the model sees in each image, as plain tensors on the CPU."""
+        raise NotImplementedError
+
+    # -- steps -------------------------------------------------------------------------------------
+
+    def forward(self, images: Tensor) -> Any:
+        """The model's own output."""
+        return self.model(images)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Sum of the losses; each is logged under its name."""
+        self._note_unreadable(batch)
+        losses, _ = self.losses(batch)
+        total = torch.stack(list(losses.values())).sum() if len(losses) > 1 else next(iter(losses.values()))
+        logged = {"train/loss": total.detach()}
+        if len(losses) > 1:
+            logged |= {f"train/{name}": loss.detach() for name, loss in losses.items()}
+        self.log_dict(logged, prog_bar=len(logged) == 1, sync_dist=True, batch_size=len(batch["image"]))
+        return total
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Count the batch in the validation metrics."""
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Count the batch in the test metrics."""
+        self._evaluate(batch, "test")
+
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> list[dict[str, Any]]:
+        """One prediction an image."""
+        self._note_unreadable(batch)
+        return self.predict(batch["image"]) if len(batch["image"]) else []
+
+    def _evaluate(self, batch: Any, stage: Stage) -> None:
+        self._note_unreadable(batch)
+        if size := len(batch["image"]):
+            losses, outputs = self.losses(batch)
+            metrics = self.metrics(stage)
+            metrics["loss"].update(torch.stack(list(losses.values())).sum(), weight=size)
+            self.update_metrics(metrics, outputs, batch)
+
+    def metrics(self, stage: Stage) -> nn.ModuleDict:
+        """The metrics of a stage, made when first asked for; never part of a checkpoint."""
+        if stage not in self._metrics:
+            made = nn.ModuleDict({"loss": MeanMetric(), **self.make_metrics()})
+            self._metrics[stage] = made.to(self.device)
+        return self._metrics[stage]  # type: ignore[return-value]
+
+    def on_validation_epoch_start(self) -> None:
+        """Start from nothing, also after an interrupted epoch."""
+        self._reset_metrics("val")
+
+    def on_test_epoch_start(self) -> None:
+        """Start from nothing."""
+        self._reset_metrics("test")
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation metrics; states are reduced over ranks here, and only here."""
+        self._log_metrics("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the test metrics."""
+        self._log_metrics("test")
+
+    def _reset_metrics(self, stage: Stage) -> None:
+        for metric in self.metrics(stage).values():
+            metric.reset()  # type: ignore[operator]
+
+    def _log_metrics(self, stage: Stage) -> None:
+        metrics = self.metrics(stage)
+        scalars = {"loss": metrics["loss"].compute(), **self.compute_metrics(metrics)}  # type: ignore[operator]
+        for name, value in scalars.items():
+            key = f"{stage}/{name}"  # every rank has computed the same value; sync_dist only says so to Lightning
+            self.log(key, value.float(), prog_bar=key == self.monitor, sync_dist=True)
+        self._report_unreadable()
+
+    # -- unreadable images -------------------------------------------------------------------------
+
+    def _note_unreadable(self, batch: Any) -> None:
+        for message in batch.get("unreadable", ()):
+            path, _, reason = message.partition(": ")
+            self.unreadable[path] = reason
+
+    def on_train_epoch_end(self) -> None:
+        """Say how many images could not be read."""
+        self._report_unreadable()
+
+    def _report_unreadable(self) -> None:
+        reported: int = getattr(self, "_reported_unreadable", 0)
+        if len(self.unreadable) > reported and not self.trainer.sanity_checking:
+            path, reason = next(iter(self.unreadable.items()))
+            rank_zero_warn(
+                f"{len(self.unreadable)} image(s) could not be read and were skipped, the first: {path}: {reason}. "
+                "Set data.init_args.strict: true to stop at such a file"
+            )
+            self._reported_unreadable = len(self.unreadable)
+
+    # -- set-up ------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Take the class names of the data and compare their number with the model's.
+
+        Raises:
+            ValueError: when they differ.
+        """
+        data = getattr(self.trainer, "datamodule", None)
+        if stage == "predict" and self.class_names:
+            return  # the checkpoint's: the training data need not be there
+        names = getattr(data, "class_names", None)
+        if names is None:
+            return
+        if len(names) != self.num_classes:
+            listed = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
+            raise ValueError(
+                f"num_classes: the model {type(self.model).__name__} tells {self.num_classes} classes apart, but the "
+                f"data module {type(data).__name__} has {len(names)} ({listed}): set num_classes: {len(names)}"
+            )
+        self.class_names = list(names)
+
+    # -- optimizer ---------------------------------------------------------------------------------
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Trainable parameters by learning-rate factor and weight decay.
+
+        One-dimensional parameters are norms' scales and shifts and biases; they are not decayed, unless
+        ``decay_norm_and_bias``. Groups without parameters are left out.
+        """
+        backbone = getattr(self.model, "backbone", None)
+        slow = {id(p) for p in backbone.parameters()} if isinstance(backbone, nn.Module) else set()
+        groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
+        for parameter in self.model.parameters():
+            if parameter.requires_grad:
+                decayed = self.decay_norm_and_bias or parameter.ndim > 1
+                groups.setdefault(("backbone" if id(parameter) in slow else "head", decayed), []).append(parameter)
+        return [
+            {"params": parameters, "name": part if decayed else f"{part} (no decay)"}
+            | ({} if decayed else {"weight_decay": 0.0})
+            | ({"lr_factor": self.backbone_lr_factor} if part == "backbone" else {})
+            for (part, decayed), parameters in sorted(groups.items(), reverse=True)
+        ]
+
+    def configure_optimizers(self) -> Any:
+        """The injected optimizer over `parameter_groups`, and the schedule over the trainer's horizon.
+
+        Raises:
+            ValueError: when every parameter is frozen.
+        """
+        groups = self.parameter_groups()
+        if not groups:
+            raise ValueError("nothing to train: every parameter of the model is frozen; lower frozen_stages")
+        optimizer = self.optimizer(groups)
+        for group in optimizer.param_groups:
+            group["lr"] *= group.pop("lr_factor", 1.0)
+        if self.scheduler is None:
+            return optimizer
+        if not isinstance(self.scheduler, Schedule):
+            scheduler = self.scheduler(optimizer)
+            plateau = isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
+            return {
+                "optimizer": optimizer,
+                "lr_scheduler": {"scheduler": scheduler} | ({"monitor": self.monitor} if plateau else {}),
+            }
+        steps = self.trainer.estimated_stepping_batches
+        batches = self.trainer.num_training_batches
+        per_epoch = max(-(-batches // self.trainer.accumulate_grad_batches), 1)
+        horizon = Horizon(float(steps), float(per_epoch))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": self.scheduler.build(optimizer, horizon, self.monitor, self.mode),
+        }
+
+    # -- checkpoints -------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the class names beside the weights."""
+        checkpoint["class_names"] = self.class_names
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the class names back, and refuse a checkpoint of another model with one clear sentence.
+
+        Raises:
+            ValueError: when keys or shapes of the weights differ.
+        """
+        self.class_names = list(checkpoint.get("class_names", []))
+        theirs, ours = checkpoint["state_dict"], self.state_dict()
+        problems = [
+            (f"{len(names)} {what} (such as {', '.join(map(str, names[:3]))})")
+            for what, names in (
+                ("weights missing", [key for key in ours if key not in theirs]),
+                ("weights unknown to the model", [key for key in theirs if key not in ours]),
+                (
+                    "of another shape",
+                    [
+                        f"{key}: {tuple(theirs[key].shape)} instead of {tuple(ours[key].shape)}"
+                        for key in ours
+                        if key in theirs and theirs[key].shape != ours[key].shape
+                    ],
+                ),
+            )
+            if names
+        ]
+        if problems:
+            raise ValueError(
+                f"the checkpoint is of another model than this {type(self.model).__name__}: {'; '.join(problems)}"
+            )
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: str | Path, *args: Any, **kwargs: Any) -> Any:
+        """Lightning's, without first fetching pretrained weights that the checkpoint would overwrite.
+
+        A checkpoint of a launched run rebuilds its model; one of a task built by hand needs ``model=…``.
+
+        Raises:
+            TypeError: when ``model=…`` is needed and not given.
+        """
+        kwargs.setdefault("weights_only", True)
+        with skip_pretrained():
+            try:
+                return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)  # type: ignore[misc]
+            except TypeError as error:
+                if "'model'" in str(error):
+                    raise TypeError(
+                        f"{checkpoint_path}: this task was built by hand, so its checkpoint does not say how to "
+                        f"rebuild the model: {cls.__name__}.load_from_checkpoint(path, model=…)"
+                    ) from error
+                raise
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return all(_is_plain(item) for item in value)
+    return value is None or isinstance(value, bool | int | float | str)
+

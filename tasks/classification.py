@@ -1,0 +1,133 @@
+"""Image classification."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+
+from ..datamodules.batches import ClassificationBatch
+from .base import Task
+from .schedules import Schedule
+
+
+class Classification(Task):
+    """One label an image, trained by cross-entropy.
+
+    Logged: ``val/acc`` (top-1), ``val/acc5`` (top-5, from six classes on), ``val/acc_class`` (mean over classes of
+    each class's own accuracy), ``val/loss``, and the same under ``test/``.
+
+    Args:
+        model: gives logits ``[B, K]`` for images ``[B, 3, H, W]``; a `striate.models.Classifier`, or any classifier
+            of torchvision or timm that normalises its input itself.
+        num_classes: K; None: ``model.num_classes``.
+        optimizer, scheduler, backbone_lr_factor, decay_norm_and_bias: see `Task`.
+        label_smoothing: share of the target spread evenly over all classes (Szegedy et al., 2015, section 7).
+            Applied in training only.
+        class_weights: weight of each class in the training loss, K numbers; the loss is the weighted mean.
+        top_k: how many of the best classes a prediction names.
+
+    Raises:
+        ValueError: when K is not known, or `class_weights` are not K numbers.
+    """
+
+    monitor: ClassVar[str] = "val/acc"
+    mode: ClassVar[Literal["min", "max"]] = "max"
+    class_weights: Tensor | None
+
+    def __init__(
+        self,
+        model: nn.Module,
+        num_classes: int | None = None,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        scheduler: Schedule | LRSchedulerCallable | None = None,
+        backbone_lr_factor: float = 1.0,
+        decay_norm_and_bias: bool = False,
+        label_smoothing: float = 0.0,
+        class_weights: Sequence[float] | None = None,
+        top_k: int = 5,
+    ) -> None:
+        super().__init__(model, optimizer, scheduler, backbone_lr_factor, decay_norm_and_bias)
+        self._num_classes = num_classes if num_classes is not None else getattr(model, "num_classes", None)
+        if not isinstance(self._num_classes, int) or self._num_classes < 2:
+            raise ValueError(
+                f"num_classes: {self._num_classes}; {type(model).__name__} does not say how many classes it tells "
+                "apart, so set model.init_args.num_classes (2 or more)"
+            )
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing: {label_smoothing} is not in [0, 1)")
+        if class_weights is not None and len(class_weights) != self._num_classes:
+            raise ValueError(f"class_weights: {len(class_weights)} numbers for {self._num_classes} classes")
+        self.label_smoothing, self.top_k = label_smoothing, min(top_k, self._num_classes)
+        weights = None if class_weights is None else torch.tensor(list(class_weights), dtype=torch.float32)
+        self.register_buffer("class_weights", weights, persistent=False)
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return self._num_classes  # type: ignore[return-value]
+
+    def losses(self, batch: ClassificationBatch) -> tuple[dict[str, Tensor], Tensor]:
+        """Cross-entropy and logits ``[B, K]``; smoothed and weighted in training, plain in evaluation."""
+        logits = self.model(batch["image"])
+        if self.training:
+            loss = F.cross_entropy(
+                logits, batch["label"], weight=self.class_weights, label_smoothing=self.label_smoothing
+            )
+        else:
+            loss = F.cross_entropy(logits, batch["label"])
+        return {"loss_class": loss}, logits
+
+    def make_metrics(self) -> dict[str, Metric | MetricCollection]:
+        """Top-1, top-5 and the confusion matrix."""
+        count = self.num_classes
+        made: dict[str, Metric | MetricCollection] = {"confusion": MulticlassConfusionMatrix(count)}
+        if count > 5:
+            made["acc5"] = MulticlassAccuracy(count, top_k=5, average="micro")
+        return made
+
+    def update_metrics(self, metrics: Mapping[str, Any], outputs: Tensor, batch: ClassificationBatch) -> None:
+        """Count a batch of logits ``[B, K]``."""
+        for name in metrics.keys() & {"confusion", "acc5"}:
+            metrics[name].update(outputs, batch["label"])
+
+    def compute_metrics(self, metrics: Mapping[str, Any]) -> dict[str, Tensor]:
+        """``acc``, ``acc_class`` and, from six classes on, ``acc5``."""
+        confusion = metrics["confusion"].compute()
+        result = {"acc": confusion.trace() / confusion.sum().clamp(min=1)}
+        result["acc_class"] = class_accuracies(confusion).nanmean()
+        if "acc5" in metrics:
+            result["acc5"] = metrics["acc5"].compute()
+        return result
+
+    def confusion_matrix(self, stage: Literal["val", "test"]) -> Tensor:
+        """Counts ``[K, K]`` of the stage's last epoch on this rank or, after its end, over all: truth by prediction."""
+        return self.metrics(stage)["confusion"].compute()  # type: ignore[operator]
+
+    def predict(self, images: Tensor) -> list[dict[str, Any]]:
+        """Label, score, and the `top_k` best classes of each image.
+
+        Shape:
+            - images: ``[B, 3, H, W]``.
+            - Output: B dictionaries: ``label`` int, ``score`` float, ``top_labels`` list of int, ``top_scores`` list of
+              float in descending order.
+        """
+        scores, labels = self.model(images).float().softmax(dim=1).topk(self.top_k, dim=1)
+        return [
+            {"label": top[0], "score": values[0], "top_labels": top, "top_scores": values}
+            for top, values in zip(labels.tolist(), scores.tolist(), strict=True)
+        ]
+
+
+def class_accuracies(confusion: Tensor) -> Tensor:
+    """Accuracy of each class: its diagonal element over its row's sum; NaN for a class that does not occur.
+
+    Shape:
+        - confusion: ``[K, K]``, truth by prediction.
+        - Output: ``[K]``.
+    """
+    return confusion.diagonal() / confusion.sum(dim=1)

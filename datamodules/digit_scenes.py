@@ -58,6 +58,7 @@ class DigitScenes(VisionDataModule):
         composer = SceneComposer(
             split, size=self.image_size, min_scale=self.scale[0], max_scale=self.scale[1], seed=self.seed
         )
+        composer(0)  # reads digits and photographs here, once, for all workers to share
         return SceneSource(composer, self.sizes[split])
 
 

@@ -5,7 +5,7 @@ gives the same batches with any number of workers, and a resumed run continues a
 """
 
 import random
-import warnings
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -230,10 +230,11 @@ class ResumableLoader(DataLoader):
 
 
 def prepare_worker(_: int) -> None:
-    """One worker is one thread: OpenCV's own pool would fight with the other workers."""
-    cv2.setNumThreads(0)
-    # every random number comes from (seed, epoch, sample), so numpy's global state is never drawn on
-    warnings.filterwarnings("ignore", message=".*np.random.seed.*")
+    """Make a worker process one thread, and free of its parent's W&B run."""
+    cv2.setNumThreads(0)  # OpenCV's own pool would fight with the other workers
+    # W&B (0.31) listens for imports to report them, and fails when a forked worker is the first to import a library
+    if hooks := sys.modules.get("wandb.sdk.lib.import_hooks"):
+        hooks.unregister_all_post_import_hooks()
 
 
 def make_loader(

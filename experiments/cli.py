@@ -1,5 +1,6 @@
 """The launcher: LightningCLI with the defaults that a run should have, and errors that say what to change."""
 
+import logging
 import os
 import sys
 import traceback
@@ -39,6 +40,9 @@ from .runs import RunSettings, WandbSettings, make_loggers, open_run
 class Parser(LightningArgumentParser):
     """LightningCLI's parser, whose errors are one line that names the key."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, allow_abbrev=False, **kwargs)
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Explain what is wrong with the call, on the first rank only, and exit with 2."""
         if rank_zero_only.rank == 0:
@@ -72,6 +76,13 @@ class StriateCLI(LightningCLI):
         """``run.*`` and ``wandb.*``."""
         parser.add_class_arguments(RunSettings, "run")
         parser.add_class_arguments(WandbSettings, "wandb")
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        """Lightning's, with checkpoints loaded safely and predictions written instead of kept in memory."""
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        defaults = {"weights_only": True} | ({"return_predictions": False} if subcommand == "predict" else {})
+        parser.set_defaults(defaults)
+        return parser
 
     def _parse_ckpt_path(self) -> None:
         """Find the checkpoint that ``last``, ``best`` or a path means, and see that it is one.
@@ -113,17 +124,23 @@ class StriateCLI(LightningCLI):
     def default_callbacks(self, progress_bar: bool) -> list[pl.Callback]:
         """What every run has."""
         self._dump_config()
-        monitor = getattr(self.model, "monitor", None)
-        mode = getattr(self.model, "mode", "min")
         callbacks: list[pl.Callback] = [
             RunRecord(self.config_dump),
-            LearningRateMonitor(),
-            RandomState(),
-            GracefulInterrupt(),
             Pictures(),
             ConfusionMatrix(),
             PredictionWriter(),
             RunReport(),
+        ]
+        if progress_bar:
+            callbacks.append(RichProgressBar() if sys.stderr.isatty() else TQDMProgressBar(refresh_rate=50))
+        if self.subcommand != "fit":
+            return callbacks
+        monitor, mode = getattr(self.model, "monitor", None), getattr(self.model, "mode", "min")
+        return [
+            *callbacks,
+            LearningRateMonitor(),
+            RandomState(),
+            GracefulInterrupt(),
             RichModelSummary(max_depth=2),
             # best.ckpt by the task's metric, last.ckpt by time
             ModelCheckpoint(
@@ -135,9 +152,6 @@ class StriateCLI(LightningCLI):
                 enable_version_counter=False,
             ),
         ]
-        if progress_bar:
-            callbacks.append(RichProgressBar() if sys.stderr.isatty() else TQDMProgressBar(refresh_rate=50))
-        return callbacks
 
 
 def default_run_name() -> str:
@@ -149,10 +163,27 @@ def default_run_name() -> str:
     return name
 
 
+class _Quiet(logging.Filter):
+    """Leaves out what Lightning says of other products, and of what striate has decided on purpose."""
+
+    noise = ("💡 Tip", "TPU available", "Trainer already configured with", "Loading `train_dataloader` to estimate")
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a message is shown."""
+        return not record.getMessage().startswith(self.noise)
+
+
 def launch() -> None:
-    """Run the command line in ``sys.argv``; what the user can mend is answered in one line, without traceback."""
+    """Run the command line in ``sys.argv``; what the user can mend is answered in one line, without traceback.
+
+    ``STRIATE_TRACEBACK=1`` in the environment shows the traceback too.
+    """
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    # albumentations' defaults are tuples, which YAML has not; they come back as lists, and that is accepted
+    warnings.filterwarnings("ignore", message="(?s).*Dump of a value that does not round-trip.*")
     warnings.filterwarnings("ignore", message=".*`isinstance.treespec, LeafSpec.` is deprecated.*")
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_Quiet())
+    sys.path.append(str(Path.cwd()))  # so that a YAML can name the classes of a file lying here
     try:
         StriateCLI()
     except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
@@ -160,7 +191,7 @@ def launch() -> None:
         if message is None or os.environ.get("STRIATE_TRACEBACK"):
             raise
         if rank_zero_only.rank == 0:
-            fail(message + "  (STRIATE_TRACEBACK=1 shows where)" * ("\n" not in message), code=1)
+            fail(message, code=1)
         raise SystemExit(1) from None
 
 

@@ -28,7 +28,8 @@ Every key of the YAML can be overridden:
     striate fit --config quickstart --print_config          shows the resolved configuration
     striate fit --config quickstart --ckpt_path last        goes on where the last run stopped
     striate predict --config quickstart --ckpt_path best --data.images PATH
-`striate COMMAND --help` lists the launcher's own keys."""
+`striate COMMAND --help` lists the launcher's own keys. STRIATE_TRACEBACK=1 in the environment shows where an
+error was raised."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     elif command == "experiments":
         print(describe_experiments())  # noqa: T201
     elif command not in SUBCOMMANDS:
-        fail(f"unknown command {command!r}{did_you_mean(command, SUBCOMMANDS)}; commands are {', '.join(SUBCOMMANDS)}")
+        fail(f"unknown command {command!r}: there are {', '.join(SUBCOMMANDS)}{did_you_mean(command, SUBCOMMANDS)}")
     else:
         resolved = resolve_configs(given)
         sys.argv[1:] = resolved  # Lightning starts the other ranks of DDP with sys.argv

@@ -2,6 +2,7 @@
 
 import netrc
 import os
+import secrets
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -133,7 +134,7 @@ def _wandb_logger(run: Run, settings: Any, command: str, offline: bool) -> Wandb
     import wandb
 
     def build(offline: bool) -> WandbLogger:
-        return WandbLogger(
+        logger = WandbLogger(
             name=f"{run.root.name}/{run.number}",
             save_dir=str(run.folder),
             offline=offline,
@@ -148,6 +149,8 @@ def _wandb_logger(run: Run, settings: Any, command: str, offline: bool) -> Wandb
             settings=wandb.Settings(init_timeout=30, silent=True),
             mode="offline" if offline else "online",
         )
+        logger._wandb_init.pop("anonymous", None)  # W&B warns of it, even of None
+        return logger
 
     logger = build(offline)
     if rank_zero_only.rank == 0 and not offline:
@@ -165,11 +168,9 @@ def _run_id(run: Run) -> str | None:
     """The W&B id of this run, kept in its folder so that a resumed run continues the same W&B run."""
     if rank_zero_only.rank != 0:
         return None
-    import wandb
-
     path = run.folder / "wandb_id.txt"
     if not path.is_file():
-        path.write_text(wandb.util.generate_id())
+        path.write_text(secrets.token_hex(4))
     return path.read_text().strip()
 
 

@@ -65,13 +65,13 @@ class Task(pl.LightningModule):
         rebuilds everything. Built by hand there are only objects; of those, plain values are kept.
         """
         if _given_hyperparameters.get() is not None:
-            self.save_hyperparameters()
+            self.save_hyperparameters(logger=False)
             return
         arguments: dict[str, Any] = {}
         for level in collect_init_args(frame, [], classes=(HyperparametersMixin,)):  # type: ignore[arg-type]
             arguments |= level
         if plain := [name for name, value in arguments.items() if _is_plain(value)]:
-            self.save_hyperparameters(*plain, frame=frame)
+            self.save_hyperparameters(*plain, frame=frame, logger=False)
 
     # -- what a task supplies ----------------------------------------------------------------------
 

@@ -1,0 +1,220 @@
+"""What is wrong with a configuration, in one line: the file, the key, and the nearest thing that would be right.
+
+jsonargparse says that a configuration does not validate, in many lines and without the place. This module runs only
+after that has happened, reads the same files once more, and looks for the cause.
+"""
+
+import difflib
+import importlib
+import inspect
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import Namespace
+from jsonargparse._parameter_resolvers import get_signature_parameters
+
+# what a bare class name is short for, by the part of the configuration it stands in
+HOMES = {"model": "striate.tasks", "data": "striate.datamodules", "trainer.callbacks": "pytorch_lightning.callbacks"}
+
+
+def explain(message: str, arguments: Sequence[str]) -> str:
+    """One line for a failed parse.
+
+    Args:
+        message: jsonargparse's.
+        arguments: the command line behind the subcommand, with configuration files as paths.
+    """
+    try:
+        found = next(_problems(arguments), None)
+    except Exception:  # the explanation must not fail where the parse has
+        found = None
+    return found or condense(message)
+
+
+def _problems(arguments: Sequence[str]) -> Iterator[str]:
+    configs, overrides = _split(arguments)
+    merged: dict[str, Any] = {}
+    for path in configs:
+        text = Path(path).read_text(encoding="utf-8")
+        try:
+            root = yaml.compose(text)
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark
+            line = mark.line + 1 if mark else "?"
+            yield f"{path}:{line}: not valid YAML: {error.problem or error.context}"
+            return
+        if not isinstance(root, yaml.MappingNode):
+            yield f"{path}: a configuration is a mapping with the keys model, data and trainer"
+            return
+        for key, node, problem in _walk(root, "", _top_level()):
+            yield f"{path}:{node.start_mark.line + 1}: {key}: {problem}"
+        merged = _merge(merged, yaml.safe_load(text) or {})
+    for key, value in overrides:
+        if problem := _override_problem(key, value, merged):
+            yield f"--{key}: {problem}"
+    for part in ("model", "data"):
+        if part not in merged and not any(key.split(".")[0] == part for key, _ in overrides):
+            yield f"no {part!r} given: add --config FILE (`striate experiments` lists the packaged ones)"
+
+
+def _split(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str | None]]]:
+    configs: list[str] = []
+    overrides: list[tuple[str, str | None]] = []
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if not argument.startswith("-"):
+            continue
+        flag, equals, value = argument.partition("=")
+        given: str | None = value if equals else (rest.pop(0) if rest and not rest[0].startswith("--") else None)
+        if flag in ("--config", "-c"):
+            configs.append(given or "")
+        elif flag.startswith("--"):
+            overrides.append((flag[2:].rstrip("+"), given))
+    return configs, overrides
+
+
+def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in top.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _top_level() -> dict[str, Any]:
+    import pytorch_lightning as pl
+
+    from .runs import RunSettings, WandbSettings
+
+    trainer = _parameters(pl.Trainer) or {}
+    return {
+        "model": None,
+        "data": None,
+        "trainer": trainer,
+        "run": _parameters(RunSettings),
+        "wandb": _parameters(WandbSettings),
+        "seed_everything": None,
+        "ckpt_path": None,
+        "weights_only": None,
+        "verbose": None,
+        "return_predictions": None,
+    }
+
+
+def _walk(node: yaml.Node, where: str, allowed: dict[str, Any] | None) -> Iterator[tuple[str, yaml.Node, str]]:
+    """Every key that does not exist and every class that is not found, below a node."""
+    if isinstance(node, yaml.SequenceNode):
+        for number, item in enumerate(node.value):
+            yield from _walk(item, f"{where}[{number}]", None)
+        return
+    if not isinstance(node, yaml.MappingNode):
+        return
+    entries = {key.value: (key, value) for key, value in node.value}
+    if "class_path" in entries:
+        _, class_node = entries["class_path"]
+        found, problem = _import(class_node.value, where)
+        if problem:
+            yield f"{where}.class_path", class_node, problem
+        elif "init_args" in entries:
+            yield from _walk(entries["init_args"][1], f"{where}.init_args", _parameters(found))
+        for key in entries.keys() - {"class_path", "init_args", "dict_kwargs"}:
+            yield f"{where}.{key}", entries[key][0], "stands beside class_path; arguments go under init_args"
+        return
+    for key, (key_node, value_node) in entries.items():
+        name = f"{where}.{key}" if where else key
+        if allowed is not None and key not in allowed:
+            yield name, key_node, unknown(key, allowed)
+            continue
+        below = (allowed or {}).get(key)
+        yield from _walk(value_node, name, below if isinstance(below, dict) else None)
+
+
+def unknown(key: str, allowed: dict[str, Any] | Sequence[str]) -> str:
+    """``no such key``, with the nearest one or, if none is near, all."""
+    near = difflib.get_close_matches(key, list(allowed), n=1, cutoff=0.6)
+    if near:
+        return f"no such key; did you mean {near[0]!r}?"
+    return f"no such key; there are {', '.join(sorted(allowed))}"
+
+
+def _import(path: str, where: str) -> tuple[Any, str | None]:
+    """The object a class path names, or what is wrong with the path."""
+    module_name, _, name = path.rpartition(".")
+    if not module_name:
+        home = next((home for part, home in HOMES.items() if where.startswith(part)), "striate.tasks")
+        names = [n for n in dir(importlib.import_module(home)) if n[0].isupper()]
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        return None, f"{path!r} is not a class path; did you mean '{home}.{near[0] if near else names[0]}'?"
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        parent = module_name.rpartition(".")[0]
+        near_modules: list[str] = []
+        if parent:
+            siblings = [n for n, v in vars(importlib.import_module(parent)).items() if inspect.ismodule(v)]
+            near_modules = difflib.get_close_matches(module_name.rpartition(".")[2], siblings, n=1, cutoff=0.5)
+        hint = f"; did you mean '{parent}.{near_modules[0]}.{name}'?" if near_modules else f" ({error})"
+        return None, f"no module {module_name!r}{hint}"
+    if hasattr(module, name):
+        return getattr(module, name), None
+    names = [n for n in dir(module) if not n.startswith("_")]
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return None, f"{module_name!r} has no {name!r}" + (f"; did you mean '{module_name}.{near[0]}'?" if near else "")
+
+
+def _parameters(thing: Any) -> dict[str, Any] | None:
+    """The names of what a class or function takes; None where they cannot be known."""
+    try:
+        found = get_signature_parameters(thing, "__init__") if inspect.isclass(thing) else get_signature_parameters(thing)
+    except Exception:
+        return None
+    return {parameter.name: None for parameter in found if not parameter.name.startswith("*")} or None
+
+
+def _override_problem(key: str, value: str | None, merged: dict[str, Any]) -> str | None:
+    """What is wrong with ``--a.b.c value``; ``init_args`` may be left out, as on jsonargparse's command line."""
+    parts = key.split(".")
+    top = _top_level()
+    if parts[0] not in top and parts[0] not in ("config", "print_config", "help"):
+        return unknown(parts[0], [*top, "config", "print_config"])
+    if len(parts) == 1 or parts[1] == "class_path":
+        if parts[0] in ("model", "data") and value and not value.lstrip().startswith("{"):
+            return _import(value, parts[0])[1]
+        return None
+    if isinstance(top.get(parts[0]), dict):
+        return None if parts[1] in top[parts[0]] else unknown(parts[1], top[parts[0]])
+    current: Any = merged.get(parts[0])
+    for part in [p for p in parts[1:] if p not in ("init_args", "dict_kwargs")]:
+        if not isinstance(current, dict | Namespace) or "class_path" not in current:
+            return None
+        thing, problem = _import(current["class_path"], parts[0])
+        allowed = None if problem else _parameters(thing)
+        if allowed is None:
+            return None
+        if part not in allowed and part != "class_path":
+            return unknown(part, allowed)
+        current = (current.get("init_args") or {}).get(part)
+    return None
+
+
+def condense(message: str) -> str:
+    """jsonargparse's own message in one line: the innermost key, what was expected, and the value given."""
+    keys = re.findall(r'Parser key "([^"]+)"', message)
+    given = re.findall(r"(?:Given|Got) value: (.*)", message)
+    expected = list(dict.fromkeys(_readable(kind) for kind in re.findall(r"Expected an? (.+?)(?:\. Got value.*)?$", message, re.MULTILINE)))
+    problems = re.findall(r"Problem with given class_path '[^']+':\s*\n\s*(.+)", message)
+    if keys and given and expected and not problems:
+        return f"{'.'.join(keys)}: {given[-1].strip()!r} is not {' or '.join(expected)}"
+    text = problems[-1] if problems and not keys[1:] else message
+    lines = [line.strip(" -") for line in text.splitlines() if line.strip(" -")]
+    return " ".join(([f"{keys[0]}:"] if problems and keys else []) + lines)
+
+
+def _readable(kind: str) -> str:
+    name = re.sub(r"<class '([^']+)'>", r"\1", kind).strip().rstrip(".")
+    named = {"NoneType": "null", "int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
+    return named.get(name, name)

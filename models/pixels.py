@@ -90,6 +90,7 @@ class Normalize(nn.Module):
         return torch.addcmul(self._shift, images, scale).to(self.mean.dtype)
 
     def extra_repr(self) -> str:
+        """The constants, as ``repr`` shows them."""
         return "mean=({}), std=({})".format(*(", ".join(f"{v:.6g}" for v in c) for c in self._constants))
 
 

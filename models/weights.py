@@ -1,8 +1,8 @@
 """Weights from files: read without running code, matched to a module by name and shape, refused when they do not fit.
 
 A checkpoint seldom names its tensors as the module at hand does: it was saved from a wrapper (``module.``,
-``_orig_mod.``), from a LightningModule (``model.``), from a whole of which one wants a part (``model.backbone.``), or by
-another library. Here the prefix is found by comparing names and shapes, and other names are given as aliases.
+``_orig_mod.``), from a LightningModule (``model.``), from a whole of which one wants a part (``model.backbone.``), or
+by another library. Here the prefix is found by comparing names and shapes, and other names are given as aliases.
 """
 
 import pickle
@@ -240,7 +240,8 @@ def load_weights(
         prefixes: The prefixes that may be taken off. ``None``: whichever makes most names and shapes agree.
         aliases: Other names for the module's own, other -> own. They count only where together they fit better.
         ignore: Regular expressions for names in the file that may be left over.
-        strict: Whether every name and shape must agree. Otherwise what fits is loaded, and the report says what did not.
+        strict: Whether every name and shape must agree. Otherwise what fits is loaded, and the report says what
+            did not.
         origin: What messages call a ``source`` that is not a path.
 
     Returns:

@@ -135,7 +135,10 @@ class Backbone(nn.Module):
             - the head's input: ``[B, channels[-1], h, w]``; its output: logits ``[B, K]``.
         """
         return nn.Sequential(
-            nn.AdaptiveAvgPool2d(1), nn.Flatten(1), nn.Dropout(dropout or 0.0), nn.Linear(self.channels[-1], num_classes)
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(1),
+            nn.Dropout(dropout or 0.0),
+            nn.Linear(self.channels[-1], num_classes),
         )
 
 

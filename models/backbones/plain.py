@@ -44,7 +44,9 @@ class PlainCNN(Backbone):
         out_indices: tuple[int, ...] | None = None,
     ) -> None:
         if not widths or min(widths) < 1 or depth < 1:
-            raise ValueError(f"widths needs a number above 0 for each stage and depth at least 1, got {widths}, {depth}")
+            raise ValueError(
+                f"widths needs a number above 0 for each stage and depth at least 1, got {widths}, {depth}"
+            )
         ins = (in_channels, *widths)
         rgb = in_channels == 3
         super().__init__(

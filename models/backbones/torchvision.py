@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-import torch
 import torchvision
 from torch import Tensor, nn
 from torchvision.ops import Permute
@@ -107,7 +106,8 @@ def _resolve(name: str, weights: str | os.PathLike[str] | None) -> _Source | Non
     """Reads a model's name and its ``weights``; opens no file.
 
     Raises:
-        ValueError: There is no such model, it cannot be cut, or ``weights`` is neither a name of its weights nor a path.
+        ValueError: There is no such model, it cannot be cut, or ``weights`` is neither the name of some of its weights
+            nor a path.
     """
     for start, reason in _UNCUT.items():
         if name.startswith(start):

@@ -30,9 +30,7 @@ class Pictures(pl.Callback):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw, unless this is the sanity check."""
-        if trainer.sanity_checking or (
-            trainer.state.fn == "fit" and (trainer.current_epoch + 1) % self.every_n_epochs
-        ):
+        if trainer.sanity_checking or (trainer.state.fn == "fit" and (trainer.current_epoch + 1) % self.every_n_epochs):
             return
         name = f"val_epoch_{trainer.current_epoch:03d}" if trainer.state.fn == "fit" else "val"
         self._draw(trainer, pl_module, trainer.val_dataloaders, name, "val/pictures")

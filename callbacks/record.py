@@ -51,7 +51,9 @@ def environment() -> dict[str, str]:
         "torch": torch.__version__,
         "lightning": pl.__version__,
         "platform": platform.platform(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads",
+        "device": torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else f"CPU, {torch.get_num_threads()} threads",
     }
     if revision := _git("rev-parse", "HEAD"):
         described["git"] = revision + (", with uncommitted changes" if _git("status", "--porcelain", "-uno") else "")
@@ -60,7 +62,7 @@ def environment() -> dict[str, str]:
 
 def _git(*arguments: str) -> str:
     try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10, check=False)  # noqa: S603, S607
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
@@ -74,11 +76,12 @@ class RunReport(pl.Callback):
         folder = run_folder(trainer)
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        lines = []
         monitor = getattr(pl_module, "monitor", None)
-        for callback in trainer.checkpoint_callbacks:
-            if isinstance(callback, ModelCheckpoint) and callback.best_model_score is not None:
-                lines.append(f"{callback.monitor}: {float(callback.best_model_score):.4f} at best")
+        lines = [
+            f"{callback.monitor}: {float(callback.best_model_score):.4f} at best"
+            for callback in trainer.checkpoint_callbacks
+            if isinstance(callback, ModelCheckpoint) and callback.best_model_score is not None
+        ]
         if monitor in trainer.callback_metrics:
             lines.append(f"{monitor}: {float(trainer.callback_metrics[monitor]):.4f} in the last validation")
         rank_zero_info("\n".join([*lines, describe(folder)]))

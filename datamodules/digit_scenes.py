@@ -39,9 +39,7 @@ class DigitScenes(VisionDataModule):
         images: str | None = None,
         strict: bool = False,
     ) -> None:
-        super().__init__(
-            batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict
-        )
+        super().__init__(batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict)
         self.image_size, self.scale = image_size, scale
         self.sizes = {"train": train_size, "val": val_size, "test": test_size}
         for split, size in self.sizes.items():

@@ -17,9 +17,13 @@ TREE = """\
 
 
 class ImageFolder(VisionDataModule):
-    __doc__ = f"""Images sorted into one folder a class, from local disk.
+    """Images sorted into one folder a class, from local disk.
 
-{TREE}
+    Expected::
+
+        ROOT/train/CLASS/*.jpg     (or, with val_fraction, ROOT/CLASS/*.jpg)
+        ROOT/val/CLASS/*.jpg       (or val_fraction)
+        ROOT/test/CLASS/*.jpg      (where there is a test set)
 
     The classes are the folder names of the training set, in alphabetical order. Images may lie at any depth below
     their class's folder.
@@ -32,7 +36,7 @@ class ImageFolder(VisionDataModule):
             `VisionDataModule`.
 
     Raises:
-        FileNotFoundError: when the folders are not there; the message shows the tree above and what was found.
+        FileNotFoundError: when the folders are not there; the message shows that tree and what was found.
         ValueError: for a class without images, or classes of ``val`` or ``test`` that ``train`` does not have.
 
     Batches are `ClassificationBatch`.
@@ -51,9 +55,7 @@ class ImageFolder(VisionDataModule):
         images: str | None = None,
         strict: bool = False,
     ) -> None:
-        super().__init__(
-            batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict
-        )
+        super().__init__(batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict)
         if val_fraction is not None and not 0 < val_fraction < 1:
             raise ValueError(f"data.init_args.val_fraction: {val_fraction} is not between 0 and 1")
         self.root, self.val_fraction = Path(root).expanduser(), val_fraction

@@ -114,9 +114,7 @@ class StriateCLI(LightningCLI):
         # ours come first: at the end of validation, Lightning's weight averaging puts the raw weights back
         kwargs["callbacks"] = ours + given
         if settings.get("logger") in (None, True):
-            run = open_run(
-                self._get(self.config, "run"), str(self.subcommand), self._get(self.config, "ckpt_path")
-            )
+            run = open_run(self._get(self.config, "run"), str(self.subcommand), self._get(self.config, "ckpt_path"))
             kwargs["logger"] = make_loggers(run, self._get(self.config_init, "wandb"), str(self.subcommand))
             kwargs["default_root_dir"] = settings.get("default_root_dir") or str(run.root)
         return super().instantiate_trainer(**kwargs)

@@ -169,7 +169,9 @@ def _import(path: str, where: str) -> tuple[Any, str | None]:
 def _parameters(thing: Any) -> dict[str, Any] | None:
     """The names of what a class or function takes; None where they cannot be known."""
     try:
-        found = get_signature_parameters(thing, "__init__") if inspect.isclass(thing) else get_signature_parameters(thing)
+        found = (
+            get_signature_parameters(thing, "__init__") if inspect.isclass(thing) else get_signature_parameters(thing)
+        )
     except Exception:
         return None
     return {parameter.name: None for parameter in found if not parameter.name.startswith("*")} or None
@@ -205,7 +207,11 @@ def condense(message: str) -> str:
     """jsonargparse's own message in one line: the innermost key, what was expected, and the value given."""
     keys = re.findall(r'Parser key "([^"]+)"', message)
     given = re.findall(r"(?:Given|Got) value: (.*)", message)
-    expected = list(dict.fromkeys(_readable(kind) for kind in re.findall(r"Expected an? (.+?)(?:\. Got value.*)?$", message, re.MULTILINE)))
+    expected = list(
+        dict.fromkeys(
+            _readable(kind) for kind in re.findall(r"Expected an? (.+?)(?:\. Got value.*)?$", message, re.MULTILINE)
+        )
+    )
     problems = re.findall(r"Problem with given class_path '[^']+':\s*\n\s*(.+)", message)
     if keys and given and expected and not problems:
         return f"{'.'.join(keys)}: {given[-1].strip()!r} is not {' or '.join(expected)}"

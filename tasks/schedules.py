@@ -179,9 +179,7 @@ class Plateau(Schedule):
 
     needs_end = False
 
-    def __init__(
-        self, factor: float = 0.1, patience: int = 5, threshold: float = 1e-4, min_lr: float = 0.0
-    ) -> None:
+    def __init__(self, factor: float = 0.1, patience: int = 5, threshold: float = 1e-4, min_lr: float = 0.0) -> None:
         super().__init__(unit="epoch")
         self.settings = {"factor": factor, "patience": patience, "threshold": threshold, "min_lr": min_lr}
 

@@ -1,0 +1,46 @@
+# make demo | test | test-slow | check | format | bench | wheel: each sets up .venv first, and is quick when that is done.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+JOBS ?= 2
+
+.PHONY: demo test test-slow check format bench wheel clean
+
+$(READY): setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "striate needs Python 3.11 or newer; this is $$($(PYTHON) --version). Try: make PYTHON=python3.12"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/striate fit --config quickstart
+
+test: $(READY)
+	$(BIN)/python -m pytest -n $(JOBS) -m 'not slow'
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -m slow
+
+# The checkout may have any name; the type checker is to see it as the package striate.
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	@mkdir -p $(VENV)/typing && ln -sfn "$(CURDIR)" $(VENV)/typing/striate
+	cd $(VENV)/typing && ../bin/mypy --config-file "$(CURDIR)/setup.cfg" -p striate.models -p striate.datamodules \
+	  -p striate.tasks -p striate.callbacks -p striate.experiments
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks
+
+wheel: $(READY)
+	$(BIN)/python -m build --wheel --outdir dist .
+
+clean:
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -67,6 +67,17 @@ class PlainCNN(Backbone):
             load_weights(self, weights, ignore=dropped)
 
 
+    def make_head(self, num_classes: int, dropout: float | None = None) -> nn.Module:
+        """Builds a head with maximum pooling: a small object's evidence is not averaged away by its surroundings.
+
+        See `Backbone.make_head`.
+        """
+        head = super().make_head(num_classes, dropout)
+        assert isinstance(head, nn.Sequential)
+        head[0] = nn.AdaptiveMaxPool2d(1)
+        return head
+
+
 def _stage(in_channels: int, width: int, depth: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for index in range(depth):

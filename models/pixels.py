@@ -64,8 +64,7 @@ class Normalize(nn.Module):
     def _compute_affine(self) -> None:
         """Writes the constants exactly, in float32 at least, where the module now is."""
         device, dtype = self.mean.device, torch.promote_types(self.mean.dtype, torch.float32)
-        mean = torch.tensor(self._constants[0], dtype=torch.float64)
-        std = torch.tensor(self._constants[1], dtype=torch.float64)
+        mean, std = (torch.tensor(constant, dtype=torch.float64, device="cpu") for constant in self._constants)
         if device.type != "meta":
             self.mean = mean.to(device, self.mean.dtype)
             self.std = std.to(device, self.std.dtype)

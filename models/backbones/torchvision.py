@@ -226,9 +226,9 @@ class TorchvisionHead(nn.Module):
         """Gives the logits of the last feature map."""
         return self.after(self.classifier(self.body(x)))
 
-    def load(self, state: dict[str, Tensor]) -> None:
-        """Takes over what fits; a classifier for another number of classes keeps its initialisation."""
-        fitting, _ = match_weights(self, state, aliases=self._aliases)
+    def load(self, state: dict[str, Tensor], prefixes: Sequence[str]) -> None:
+        """Takes over what fits, under one of ``prefixes``; a classifier for other classes keeps its initialisation."""
+        fitting, _ = match_weights(self, state, prefixes=prefixes, aliases=self._aliases)
         self.load_state_dict(fitting, strict=False)
 
 
@@ -291,22 +291,18 @@ class TorchvisionBackbone(Backbone):
         )
         self.name = name
         self._source = source
+        kept = len(self.stages)
+        self._aliases = {
+            theirs: ours
+            for index, group in enumerate(groups[:kept])
+            for layer in group
+            for theirs, ours in layer.aliases(f"stages.{index}").items()
+        }
         if source and not pretrained_is_skipped():
-            kept = len(self.stages)
-            dropped = [layer.path for group in groups[kept:] for layer in group] + [layer.path for layer in head]
-            load_weights(
-                self,
-                source.state(),
-                aliases={
-                    k: v
-                    for i, group in enumerate(groups[:kept])
-                    for layer in group
-                    for k, v in layer.aliases(f"stages.{i}").items()
-                },
-                ignore=[rf"{re.escape(path)}\." for path in (*dropped, *_AUXILIARY) if path]
-                + [rf"stages\.{i}\." for i in range(kept, len(groups))],
-                origin=source.origin,
-            )
+            others = [layer.path for group in groups[kept:] for layer in group] + [layer.path for layer in head]
+            patterns = [rf"{re.escape(path)}\." for path in (*others, *_AUXILIARY) if path]
+            patterns += [rf"stages\.{index}\." for index in range(kept, len(groups))]
+            load_weights(self, source.state(), aliases=self._aliases, ignore=patterns, origin=source.origin)
 
     def make_head(self, num_classes: int, dropout: float | None = None) -> TorchvisionHead:
         """Builds torchvision's own head for this network, with the weights that the backbone was built with.
@@ -331,5 +327,8 @@ class TorchvisionBackbone(Backbone):
         # Weights without categories (VGG16's IMAGENET1K_FEATURES) hold no usable classifier: NaN in its place.
         usable = source is not None and not (source.published and source.published.meta["categories"] is None)
         if source is not None and usable and not pretrained_is_skipped():
-            head.load(source.state())
+            state = source.state()
+            prefix = match_weights(self, state, aliases=self._aliases)[1].prefix
+            # Torchvision's own names have one prefix throughout; in ours the head lies beside the backbone.
+            head.load(state, prefixes=(prefix, prefix.removesuffix("backbone.") + "head."))
         return head

@@ -250,7 +250,7 @@ class TorchvisionBackbone(Backbone):
     Shape:
         - images: ``[B, 3, H, W]``, ``uint8`` in [0, 255] or floating point in [0, 1].
         - output: list of ``[B, channels[i], H / strides[i], W / strides[i]]``. AlexNet, SqueezeNet and Inception v3 pad
-          less than the others, and their maps are up to three cells smaller.
+          less than the others, and their maps are up to four cells smaller.
 
     Raises:
         ValueError: There is no such network, it has no stages, or its weights are unknown or do not fit.

@@ -84,7 +84,7 @@ def test_plain_network_declares_what_it_gives() -> None:
 def test_plain_network_of_grey_images() -> None:
     backbone = PlainCNN(widths=(4,), in_channels=1)
     white = torch.full((1, 1, 8, 8), 255, dtype=torch.uint8)
-    assert torch.equal(backbone.normalize(white), torch.ones(1, 1, 8, 8))
+    torch.testing.assert_close(backbone.normalize(white), torch.ones(1, 1, 8, 8))
     assert backbone(white)[0].shape == (1, 4, 4, 4)
 
 
@@ -182,7 +182,9 @@ def test_build_backbone_hands_its_arguments_on() -> None:
 def test_unknown_name_suggests_the_nearest() -> None:
     with pytest.raises(ValueError, match="there is no backbone 'resnet5'; did you mean 'resnet50'"):
         build_backbone("resnet5")
-    with pytest.raises(ValueError, match=r"no backbone 'zzz'; choose from alexnet, .*timm's networks are named 'timm/<name>'"):
+    with pytest.raises(
+        ValueError, match=r"no backbone 'zzz'; choose from alexnet, .*timm's networks are named 'timm/<name>'"
+    ):
         build_backbone("zzz")
 
 

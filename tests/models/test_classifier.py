@@ -1,6 +1,7 @@
 """The classifier on top of the seam: whose head, whose weights, and rebuilt from plain YAML."""
 
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -8,9 +9,9 @@ import yaml
 from jsonargparse import ArgumentParser
 from torch import Tensor, nn
 
-from striate.models import Backbone, Classifier, PlainCNN, TorchvisionBackbone, skip_pretrained
+from striate.models import Backbone, Classifier, PlainCNN, TorchvisionBackbone, TorchvisionHead, skip_pretrained
 
-from .networks import published, quick_initialisation, random_images, random_model
+from .networks import on_meta, published, quick_initialisation, random_images, random_model
 
 
 def test_head_of_any_other_backbone_pools_and_projects() -> None:
@@ -33,8 +34,8 @@ def test_other_number_of_classes_replaces_the_last_layer_only() -> None:
     reference = random_model("vgg11")
     with published(reference.state_dict()), quick_initialisation():
         classifier = Classifier("vgg11", num_classes=3, weights="DEFAULT")
-    assert torch.equal(classifier.head.body[1].weight, reference.classifier[0].weight)
-    assert torch.equal(classifier.head.body[4].weight, reference.classifier[3].weight)
+    assert torch.equal(classifier.head.body.get_submodule("0").weight, reference.classifier[0].weight)
+    assert torch.equal(classifier.head.body.get_submodule("3").weight, reference.classifier[3].weight)
     assert classifier.head.classifier.weight.shape == (3, 4096)
 
 
@@ -56,12 +57,13 @@ def test_squeezenet_classifies_by_a_convolution() -> None:
     assert other(images).shape == (2, 4)
 
 
-def test_weights_without_a_usable_classifier_leave_the_head_new() -> None:
-    state = random_model("vgg16").state_dict()
-    state |= {k: torch.full_like(v, torch.nan) for k, v in state.items() if k.startswith("classifier")}
-    with published(state):
-        head = TorchvisionBackbone("vgg16", "IMAGENET1K_FEATURES").make_head(1000)
-    assert all(p.isfinite().all() for p in head.parameters())
+@pytest.mark.parametrize(("weights", "loads"), [("IMAGENET1K_FEATURES", False), ("IMAGENET1K_V1", True)])
+def test_weights_without_a_usable_classifier_leave_the_head_new(weights: str, loads: bool) -> None:
+    with on_meta(), skip_pretrained():
+        backbone = TorchvisionBackbone("vgg16", weights)
+    with on_meta(), published({}), mock.patch.object(TorchvisionHead, "load") as load:
+        backbone.make_head(1000)
+    assert load.called == loads
 
 
 @pytest.mark.parametrize("name", ["alexnet", "resnet18", "mobilenet_v2", "googlenet", "squeezenet1_0"])
@@ -122,7 +124,9 @@ def build(text: str) -> Classifier:
 
 
 def test_from_yaml_by_name() -> None:
-    model = build("{class_path: striate.models.Classifier, init_args: {backbone: resnet18, num_classes: 5, dropout: 0.1}}")
+    model = build(
+        "{class_path: striate.models.Classifier, init_args: {backbone: resnet18, num_classes: 5, dropout: 0.1}}"
+    )
     assert isinstance(model.backbone, TorchvisionBackbone)
     assert model.head.classifier.out_features == 5
 

@@ -77,7 +77,9 @@ def test_frozen_stages_are_what_the_first_maps_depend_on(name: str) -> None:
     assert all((p.grad is not None) == p.requires_grad for p in backbone.parameters())
     moved = {k.rpartition(".")[0] for k, v in backbone.state_dict().items() if not torch.equal(v, state[k])}
     norms = {k: m for k, m in backbone.named_modules() if isinstance(m, nn.BatchNorm2d)}
-    assert moved == {k for k, m in norms.items() if m.weight.requires_grad} == {k for k, m in norms.items() if m.training}
+    assert (
+        moved == {k for k, m in norms.items() if m.weight.requires_grad} == {k for k, m in norms.items() if m.training}
+    )
     assert 0 < len(moved) < len(norms)
     with pytest.raises(ValueError, match="frozen_stages must be 0 to 5"):
         TimmBackbone(name, frozen_stages=6)

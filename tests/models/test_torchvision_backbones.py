@@ -32,7 +32,7 @@ def check_maps(backbone: nn.Module, maps: list[Tensor], name: str, height: int, 
     assert [m.shape[1] for m in maps] == list(backbone.channels)
     for m, stride in zip(maps, backbone.strides, strict=True):
         for cells, side in ((m.shape[2], height), (m.shape[3], width)):
-            assert side / stride - 3 <= cells <= side / stride if name in UNPADDED else cells == side / stride
+            assert side / stride - 4 <= cells <= side / stride if name in UNPADDED else cells == side / stride
 
 
 def normalised(images: Tensor, weights: torchvision.models.WeightsEnum) -> Tensor:
@@ -65,10 +65,12 @@ def check_against_torchvision(name: str) -> None:
     check_maps(backbone, maps, name, *images.shape[2:])
     for m, a in zip(maps, alone, strict=True):
         assert torch.equal(m, a)  # no stage writes over the map it is given
-    del reference, exact, independent
+    if sum(p.numel() for p in classifier.head.parameters()) > 1e8:
+        classifier.head.requires_grad_(False)  # VGG's first hidden layer: half a gigabyte of gradient
     classifier.train()(images).square().mean().backward()
-    without = [key for key, p in classifier.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+    without = [key for key, p in classifier.named_parameters() if p.requires_grad and p.grad is None]
     assert not without
+    assert all(p.grad.isfinite().all() for p in classifier.parameters() if p.grad is not None)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -84,11 +86,11 @@ def test_logits_of_all_others_are_torchvisions(name: str) -> None:
 
 def test_every_family_is_tried() -> None:
     def family(name: str) -> str:
-        return type(bare_model(name)).__name__ + ("_bn" if name.endswith("_bn") else "")
+        return torchvision.models.get_model_builder(name).__module__ + ("_bn" if name.endswith("_bn") else "")
 
-    with on_meta(), quick_initialisation():
-        assert {family(name) for name in FAMILIES} == {family(name) for name in TORCHVISION}
-        sizes = {name: sum(p.numel() for p in bare_model(name).parameters()) for name in TORCHVISION}
+    assert {family(name) for name in FAMILIES} == {family(name) for name in TORCHVISION}
+    weights = {name: torchvision.models.get_model_weights(name) for name in TORCHVISION}
+    sizes = {name: next(iter(enum)).meta["num_params"] for name, enum in weights.items()}
     assert {name for name, size in sizes.items() if size > 200e6} == OVER_200M
 
 
@@ -150,7 +152,9 @@ def test_map_of_a_chosen_level_and_no_more_stages() -> None:
     expected = [reference.layer1(x), reference.layer2(reference.layer1(x))]
     for got, want in zip(backbone(images), expected, strict=True):
         assert torch.equal(got, want)
-    with pytest.raises(ValueError, match=r"'resnet18' takes the last of its 5 stages, number 4, which out_indices=\(1, 2\)"):
+    with pytest.raises(
+        ValueError, match=r"'resnet18' takes the last of its 5 stages, number 4, which out_indices=\(1, 2\)"
+    ):
         backbone.make_head(10)
 
 
@@ -235,13 +239,13 @@ HALF = ([0.5] * 3, [0.5] * 3)
         ("resnet18", None, IMAGENET),
         ("resnet18", "DEFAULT", IMAGENET),
         ("vgg16", "IMAGENET1K_V1", IMAGENET),
-        ("vgg16", "IMAGENET1K_FEATURES", ([0.48236, 0.45882, 0.40784], [round(1 / 255, 5)] * 3)),
+        ("vgg16", "IMAGENET1K_FEATURES", ([0.48235, 0.45882, 0.40784], [round(1 / 255, 5)] * 3)),
         ("efficientnet_v2_l", "DEFAULT", HALF),
         ("googlenet", "DEFAULT", HALF),
         ("googlenet", None, IMAGENET),
         ("googlenet", "/nowhere/mine.pth", IMAGENET),
         ("googlenet", "/nowhere/googlenet-1378be20.pth", HALF),
-        ("vgg16", "/nowhere/vgg16_features-amdegroot-88682ab5.pth", ([0.48236, 0.45882, 0.40784], [0.00392] * 3)),
+        ("vgg16", "/nowhere/vgg16_features-amdegroot-88682ab5.pth", ([0.48235, 0.45882, 0.40784], [0.00392] * 3)),
     ],
 )
 def test_skipping_weights_keeps_their_mean_and_deviation(name: str, weights: str | None, expected: object) -> None:
@@ -259,22 +263,27 @@ def test_mean_and_deviation_may_be_given() -> None:
     assert constants(backbone) == ([0.1, 0.2, 0.3], IMAGENET[1])
 
 
-@pytest.mark.parametrize("name", ["resnet18", "densenet121", "mobilenet_v3_small", "swin_t", "mnasnet0_5", "squeezenet1_1"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "densenet121", "mobilenet_v3_small", "swin_t", "mnasnet0_5", "squeezenet1_1"]
+)
 def test_files_of_torchvisions_names_and_of_ours(name: str, tmp_path: Path) -> None:
     reference = random_model(name, num_classes=5)
     images = random_images()
     torch.save(reference.state_dict(), tmp_path / "theirs.pth")
-    first = Classifier(name, num_classes=5, weights=str(tmp_path / "theirs.pth")).eval()
+    with quick_initialisation():
+        first = Classifier(name, num_classes=5, weights=str(tmp_path / "theirs.pth")).eval()
     with torch.no_grad():
         expected = reference(first.backbone.normalize(images))
         assert torch.equal(first(images), expected)
-        ours = {"state_dict": {f"model.{k}": v for k, v in first.state_dict().items()} | {"metric.total": torch.ones(1)}}
+        ours = {
+            "state_dict": {f"model.{k}": v for k, v in first.state_dict().items()} | {"metric.total": torch.ones(1)}
+        }
         torch.save(ours, tmp_path / "ours.ckpt")
-        second = Classifier(name, num_classes=5, weights=str(tmp_path / "ours.ckpt")).eval()
+        with quick_initialisation():
+            second = Classifier(name, num_classes=5, weights=str(tmp_path / "ours.ckpt")).eval()
         assert torch.equal(second(images), expected)
         # The backbone alone, saved as such, says nothing of a head: that stays new.
         torch.save(first.backbone.state_dict(), tmp_path / "trunk.pt")
-        torch.manual_seed(5)
         third = Classifier(name, num_classes=5, weights=str(tmp_path / "trunk.pt")).eval()
         assert torch.equal(third.backbone(images)[-1], first.backbone(images)[-1])
         shared = [k for k, v in third.head.state_dict().items() if torch.equal(v, first.head.state_dict()[k])]
@@ -305,7 +314,9 @@ def test_file_of_another_network_is_refused(tmp_path: Path) -> None:
 
 def test_published_densenets_have_dots_in_their_names() -> None:
     reference = random_model("densenet121")
-    old = {re.sub(r"(denselayer\d+\.(?:norm|conv))([12])\.", r"\1.\2.", k): v for k, v in reference.state_dict().items()}
+    old = {
+        re.sub(r"(denselayer\d+\.(?:norm|conv))([12])\.", r"\1.\2.", k): v for k, v in reference.state_dict().items()
+    }
     assert any(".norm.1." in k for k in old)
     with published(old):
         classifier = Classifier("densenet121", 1000, "DEFAULT").eval()

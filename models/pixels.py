@@ -40,8 +40,8 @@ class Normalize(nn.Module):
 
     Example:
         >>> normalize = Normalize(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-        >>> normalize(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)).flatten().tolist()
-        [1.0, 1.0, 1.0]
+        >>> normalize(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)).flatten()
+        tensor([1.0000, 1.0000, 1.0000])
     """
 
     mean: Tensor

@@ -25,7 +25,7 @@ _TRUNK_CONTAINERS = ("features", "layers", "trunk_output")
 _HEAD = ("norm", "permute", "avgpool", "flatten", "dropout", "classifier", "fc", "head")
 _AUXILIARY = ("aux1", "aux2", "AuxLogits")
 
-_UNCUT = {
+UNCUT = {
     "vit_": "a plain vision transformer keeps one resolution from end to end, so there are no stages to cut it into; "
     "'swin_t' and 'convnext_tiny' are close in size and accuracy, 'timm/vit_base_patch16_224' gives equal-sized maps",
     "maxvit_": "torchvision's MaxViT attends on a grid that is fixed when it is built and takes 224-pixel images only; "
@@ -37,7 +37,7 @@ _UNCUT = {
 def torchvision_backbones() -> list[str]:
     """Names of the torchvision classifiers that `TorchvisionBackbone` takes."""
     names = torchvision.models.list_models(module=torchvision.models)
-    return [name for name in names if not name.startswith(tuple(_UNCUT))]
+    return [name for name in names if not name.startswith(tuple(UNCUT))]
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def _resolve(name: str, weights: str | os.PathLike[str] | None) -> _Source | Non
         ValueError: There is no such model, it cannot be cut, or ``weights`` is neither the name of some of its weights
             nor a path.
     """
-    for start, reason in _UNCUT.items():
+    for start, reason in UNCUT.items():
         if name.startswith(start):
             raise ValueError(f"{name!r} cannot be a backbone: {reason}")
     names = torchvision_backbones()

@@ -18,7 +18,6 @@ FAMILIES = [
     "resnet18",
     "resnet50",
     "resnext50_32x4d",
-    "wide_resnet50_2",
     "densenet121",
     "squeezenet1_0",
     "squeezenet1_1",

@@ -40,8 +40,8 @@ class Normalize(nn.Module):
 
     Example:
         >>> normalize = Normalize(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-        >>> normalize(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)).flatten().tolist()
-        [1.0, 1.0, 1.0]
+        >>> normalize(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)).flatten()
+        tensor([1.0000, 1.0000, 1.0000])
     """
 
     mean: Tensor
@@ -64,8 +64,7 @@ class Normalize(nn.Module):
     def _compute_affine(self) -> None:
         """Writes the constants exactly, in float32 at least, where the module now is."""
         device, dtype = self.mean.device, torch.promote_types(self.mean.dtype, torch.float32)
-        mean = torch.tensor(self._constants[0], dtype=torch.float64)
-        std = torch.tensor(self._constants[1], dtype=torch.float64)
+        mean, std = (torch.tensor(constant, dtype=torch.float64, device="cpu") for constant in self._constants)
         if device.type != "meta":
             self.mean = mean.to(device, self.mean.dtype)
             self.std = std.to(device, self.std.dtype)

@@ -146,7 +146,7 @@ def _first_line(error: Exception) -> str:
     # PyTorch puts advice (among it to read the file unsafely) before its own cause.
     text = str(error)
     cause = re.search(r"WeightsUnpickler error: (.*)", text)
-    return (cause.group(1) if cause else text.split("\n", 1)[0])[:200]
+    return (cause.group(1) if cause else text.strip().split("\n", 1)[0])[:200]
 
 
 def match_weights(

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from .base import Backbone
 from .plain import PlainCNN
 from .timm import TimmBackbone
-from .torchvision import TorchvisionBackbone, TorchvisionHead, torchvision_backbones
+from .torchvision import UNCUT, TorchvisionBackbone, TorchvisionHead, torchvision_backbones
 
 __all__ = [
     "Backbone",
@@ -65,7 +65,7 @@ def build_backbone(
         return _OWN[name](
             weights=weights, frozen_stages=frozen_stages, freeze_norm=freeze_norm, out_indices=out_indices
         )
-    if name.startswith(("vit_", "maxvit_")) or name in torchvision_backbones():
+    if name.startswith(tuple(UNCUT)) or name in torchvision_backbones():
         return TorchvisionBackbone(name, weights, frozen_stages, freeze_norm, out_indices)
     near = get_close_matches(name, available_backbones(), n=3)
     hint = (

@@ -181,8 +181,9 @@ def trace_shapes(modules: Iterable[nn.Module], side: int, in_channels: int = 3) 
         tensors = {k: v.detach().to("meta") for k, v in chain(module.named_parameters(), module.named_buffers())}
         modes = [(m, m.training) for m in module.modules()]
         module.eval()
+        dtype = next((t.dtype for t in tensors.values() if t.is_floating_point()), x.dtype)
         with torch.no_grad(), _ShapesOnly():
-            x = functional_call(module, tensors, (x.to(next(iter(tensors.values())).dtype) if tensors else x,))
+            x = functional_call(module, tensors, (x.to(dtype),))
         for m, mode in modes:
             m.training = mode
         shapes.append(tuple(x.shape))

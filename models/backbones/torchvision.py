@@ -25,7 +25,7 @@ _TRUNK_CONTAINERS = ("features", "layers", "trunk_output")
 _HEAD = ("norm", "permute", "avgpool", "flatten", "dropout", "classifier", "fc", "head")
 _AUXILIARY = ("aux1", "aux2", "AuxLogits")
 
-_UNCUT = {
+UNCUT = {
     "vit_": "a plain vision transformer keeps one resolution from end to end, so there are no stages to cut it into; "
     "'swin_t' and 'convnext_tiny' are close in size and accuracy, 'timm/vit_base_patch16_224' gives equal-sized maps",
     "maxvit_": "torchvision's MaxViT attends on a grid that is fixed when it is built and takes 224-pixel images only; "
@@ -37,7 +37,7 @@ _UNCUT = {
 def torchvision_backbones() -> list[str]:
     """Names of the torchvision classifiers that `TorchvisionBackbone` takes."""
     names = torchvision.models.list_models(module=torchvision.models)
-    return [name for name in names if not name.startswith(tuple(_UNCUT))]
+    return [name for name in names if not name.startswith(tuple(UNCUT))]
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def _resolve(name: str, weights: str | os.PathLike[str] | None) -> _Source | Non
         ValueError: There is no such model, it cannot be cut, or ``weights`` is neither the name of some of its weights
             nor a path.
     """
-    for start, reason in _UNCUT.items():
+    for start, reason in UNCUT.items():
         if name.startswith(start):
             raise ValueError(f"{name!r} cannot be a backbone: {reason}")
     names = torchvision_backbones()
@@ -226,9 +226,9 @@ class TorchvisionHead(nn.Module):
         """Gives the logits of the last feature map."""
         return self.after(self.classifier(self.body(x)))
 
-    def load(self, state: dict[str, Tensor]) -> None:
-        """Takes over what fits; a classifier for another number of classes keeps its initialisation."""
-        fitting, _ = match_weights(self, state, aliases=self._aliases)
+    def load(self, state: dict[str, Tensor], prefixes: Sequence[str]) -> None:
+        """Takes over what fits, under one of ``prefixes``; a classifier for other classes keeps its initialisation."""
+        fitting, _ = match_weights(self, state, prefixes=prefixes, aliases=self._aliases)
         self.load_state_dict(fitting, strict=False)
 
 
@@ -250,7 +250,7 @@ class TorchvisionBackbone(Backbone):
     Shape:
         - images: ``[B, 3, H, W]``, ``uint8`` in [0, 255] or floating point in [0, 1].
         - output: list of ``[B, channels[i], H / strides[i], W / strides[i]]``. AlexNet, SqueezeNet and Inception v3 pad
-          less than the others, and their maps are up to three cells smaller.
+          less than the others, and their maps are up to four cells smaller.
 
     Raises:
         ValueError: There is no such network, it has no stages, or its weights are unknown or do not fit.
@@ -291,22 +291,18 @@ class TorchvisionBackbone(Backbone):
         )
         self.name = name
         self._source = source
+        kept = len(self.stages)
+        self._aliases = {
+            theirs: ours
+            for index, group in enumerate(groups[:kept])
+            for layer in group
+            for theirs, ours in layer.aliases(f"stages.{index}").items()
+        }
         if source and not pretrained_is_skipped():
-            kept = len(self.stages)
-            dropped = [layer.path for group in groups[kept:] for layer in group] + [layer.path for layer in head]
-            load_weights(
-                self,
-                source.state(),
-                aliases={
-                    k: v
-                    for i, group in enumerate(groups[:kept])
-                    for layer in group
-                    for k, v in layer.aliases(f"stages.{i}").items()
-                },
-                ignore=[rf"{re.escape(path)}\." for path in (*dropped, *_AUXILIARY) if path]
-                + [rf"stages\.{i}\." for i in range(kept, len(groups))],
-                origin=source.origin,
-            )
+            others = [layer.path for group in groups[kept:] for layer in group] + [layer.path for layer in head]
+            patterns = [rf"{re.escape(path)}\." for path in (*others, *_AUXILIARY) if path]
+            patterns += [rf"stages\.{index}\." for index in range(kept, len(groups))]
+            load_weights(self, source.state(), aliases=self._aliases, ignore=patterns, origin=source.origin)
 
     def make_head(self, num_classes: int, dropout: float | None = None) -> TorchvisionHead:
         """Builds torchvision's own head for this network, with the weights that the backbone was built with.
@@ -331,5 +327,8 @@ class TorchvisionBackbone(Backbone):
         # Weights without categories (VGG16's IMAGENET1K_FEATURES) hold no usable classifier: NaN in its place.
         usable = source is not None and not (source.published and source.published.meta["categories"] is None)
         if source is not None and usable and not pretrained_is_skipped():
-            head.load(source.state())
+            state = source.state()
+            prefix = match_weights(self, state, aliases=self._aliases)[1].prefix
+            # Torchvision's own names have one prefix throughout; in ours the head lies beside the backbone.
+            head.load(state, prefixes=(prefix, prefix.removesuffix("backbone.") + "head."))
         return head

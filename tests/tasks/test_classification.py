@@ -1,0 +1,129 @@
+"""The classification task by itself: losses, metrics, parameter groups, checkpoints."""
+
+import pytest
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from sklearn.metrics import balanced_accuracy_score, confusion_matrix
+
+from striate.tasks import Classification
+from striate.tasks.classification import class_accuracies
+from striate.tests.fixtures import TinyNet, batch
+
+
+class Fixed(torch.nn.Module):
+    """Gives the logits it was made with."""
+
+    def __init__(self, logits):
+        super().__init__()
+        self.logits = torch.nn.Parameter(torch.as_tensor(logits, dtype=torch.float32))
+        self.num_classes = self.logits.shape[1]
+
+    def forward(self, images):
+        return self.logits[: len(images)]
+
+
+def test_loss_is_cross_entropy_worked_by_hand():
+    task = Classification(Fixed([[2.0, 0.0], [0.0, 1.0]]), label_smoothing=0.2, class_weights=[1.0, 3.0])
+    data = batch([0, 1])
+    logp = F.log_softmax(torch.tensor([[2.0, 0.0], [0.0, 1.0]]), dim=1)
+    # smoothed targets are 0.9 and 0.1; each class's share is weighted, and the mean is over the labels' weights
+    by_hand = -(0.9 * logp[0, 0] * 1 + 0.1 * logp[0, 1] * 3 + 0.1 * logp[1, 0] * 1 + 0.9 * logp[1, 1] * 3) / 4
+    task.train()
+    torch.testing.assert_close(task.losses(data)[0]["loss_class"], by_hand)
+    task.eval()  # plain in evaluation, so that figures compare across recipes
+    torch.testing.assert_close(task.losses(data)[0]["loss_class"], -(logp[0, 0] + logp[1, 1]) / 2)
+
+
+def test_metrics_equal_scikit_learns_over_several_batches():
+    generator = torch.Generator().manual_seed(0)
+    task = Classification(TinyNet(7), num_classes=7).eval()
+    metrics = task.metrics("val")
+    truth, said, top5 = [], [], []
+    for size in (5, 8, 3):
+        logits = torch.randn(size, 7, generator=generator)
+        labels = torch.randint(0, 6, (size,), generator=generator)  # class 6 never occurs
+        task.update_metrics(metrics, logits, {"label": labels})
+        truth += labels.tolist()
+        said += logits.argmax(1).tolist()
+        top5 += (logits.topk(5).indices == labels[:, None]).any(1).tolist()
+    got = task.compute_metrics(metrics)
+    right = sum(a == b for a, b in zip(truth, said, strict=True))
+    assert got["acc"].item() == pytest.approx(right / 16)
+    assert got["acc5"].item() == pytest.approx(sum(top5) / 16)
+    with pytest.warns(UserWarning, match="y_pred contains classes not in y_true"):
+        assert got["acc_class"].item() == pytest.approx(balanced_accuracy_score(truth, said))
+    assert task.confusion_matrix("val").tolist() == confusion_matrix(truth, said, labels=range(7)).tolist()
+
+
+def test_class_accuracy_of_an_absent_class_is_not_a_number():
+    values = class_accuracies(torch.tensor([[3, 1, 0], [0, 0, 0], [2, 0, 2]]))
+    assert values[0] == 0.75 and values[1].isnan() and values[2] == 0.5
+
+
+def test_two_classes_have_no_top_five():
+    task = Classification(TinyNet(2)).eval()
+    task.update_metrics(task.metrics("val"), torch.randn(3, 2), {"label": torch.tensor([0, 1, 1])})
+    assert set(task.compute_metrics(task.metrics("val"))) == {"acc", "acc_class"}
+
+
+def test_predictions_are_probabilities_in_order():
+    task = Classification(Fixed([[1.0, 3.0, 2.0]]), top_k=2).eval()
+    (one,) = task.predict(torch.zeros(1, 3, 8, 8))
+    expected = torch.tensor([1.0, 3.0, 2.0]).softmax(0)
+    assert one["label"] == 1 and one["top_labels"] == [1, 2]
+    assert one["score"] == pytest.approx(expected[1].item())
+    assert one["top_scores"] == pytest.approx([expected[1].item(), expected[2].item()])
+
+
+def test_parameter_groups_by_rate_and_decay():
+    task = Classification(TinyNet(), optimizer=lambda groups: torch.optim.SGD(groups, lr=1.0, weight_decay=0.5),
+                          backbone_lr_factor=0.1)  # fmt: skip
+    optimizer = task.configure_optimizers()
+    groups = {group["name"]: group for group in optimizer.param_groups}
+    assert {name: (group["lr"], group["weight_decay"]) for name, group in groups.items()} == {
+        "backbone": (0.1, 0.5), "backbone (no decay)": (0.1, 0.0), "head": (1.0, 0.5), "head (no decay)": (1.0, 0.0),
+    }  # fmt: skip
+    assert sum(len(group["params"]) for group in groups.values()) == len(list(task.model.parameters()))
+    assert all(parameter.ndim > 1 for parameter in groups["backbone"]["params"])
+    everything = Classification(TinyNet(), decay_norm_and_bias=True).parameter_groups()
+    assert [group["name"] for group in everything] == ["head", "backbone"]
+
+
+def test_a_wholly_frozen_model_is_refused():
+    model = TinyNet()
+    model.requires_grad_(False)
+    with pytest.raises(ValueError, match="every parameter of the model is frozen"):
+        Classification(model).configure_optimizers()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"model": torch.nn.Identity()}, "num_classes: None; Identity does not say how many classes"),
+        ({"model": TinyNet(), "label_smoothing": 1.0}, r"label_smoothing: 1.0 is not in \[0, 1\)"),
+        ({"model": TinyNet(), "class_weights": [1.0]}, "class_weights: 1 numbers for 2 classes"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Classification(**arguments)
+
+
+def test_built_by_hand_a_checkpoint_holds_weights_and_plain_values_only(tmp_path):
+    task = Classification(TinyNet(width=5), label_smoothing=0.1)
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    trainer.strategy.connect(task)
+    path = tmp_path / "hand.ckpt"
+    trainer.save_checkpoint(path, weights_only=True)
+    content = torch.load(path, weights_only=True)
+    assert content["hyper_parameters"]["label_smoothing"] == 0.1
+    assert "model" not in content["hyper_parameters"] and "optimizer" not in content["hyper_parameters"]
+    with pytest.raises(TypeError, match=r"built by hand.*load_from_checkpoint\(path, model=…\)"):
+        Classification.load_from_checkpoint(path)
+    loaded = Classification.load_from_checkpoint(path, model=TinyNet(width=5)).eval()
+    images = batch([0, 1])["image"]
+    torch.testing.assert_close(loaded(images), task.eval()(images))
+    assert loaded.label_smoothing == 0.1
+    with pytest.raises(ValueError, match=r"of another model than this TinyNet: \d of another shape \(such as model"):
+        Classification.load_from_checkpoint(path, model=TinyNet(width=6))

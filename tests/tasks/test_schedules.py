@@ -1,0 +1,98 @@
+"""Learning-rate schedules against numbers worked by hand."""
+
+import math
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader
+
+from striate.datamodules.loading import collate
+from striate.tasks import Classification, Constant, Cosine, Plateau, Polynomial, Steps
+from striate.tasks.schedules import Horizon
+from striate.tests.fixtures import TinyNet, picture
+
+
+def rates(schedule, steps, horizon):
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=2.0)
+    scheduler = schedule.build(optimizer, horizon, "val/acc", "max")["scheduler"]
+    seen = []
+    for _ in range(steps):
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return seen
+
+
+def test_steps_divide_at_each_milestone():
+    assert rates(Steps([2, 4], gamma=0.1), 6, Horizon(60, 10)) == pytest.approx([2, 2, 0.2, 0.2, 0.02, 0.02])
+
+
+def test_warmup_rises_linearly_to_the_schedules_own_course():
+    assert rates(Steps([5], warmup=4, warmup_start=0.25, unit="step"), 6, Horizon(6, 3)) == pytest.approx(
+        [0.5, 0.875, 1.25, 1.625, 2.0, 0.2]
+    )
+
+
+def test_cosine_covers_what_the_warmup_leaves():
+    got = rates(Cosine(final=0.1, warmup=2), 7, Horizon(6, 3))
+    expected = [0.0, 1.0, 2.0] + [2 * (0.1 + 0.45 * (1 + math.cos(math.pi * k / 4))) for k in (1, 2, 3, 4)]
+    assert got == pytest.approx(expected)
+    assert got[-1] == pytest.approx(0.2)
+
+
+def test_polynomial():
+    assert rates(Polynomial(power=2, unit="epoch"), 5, Horizon(40, 10)) == pytest.approx([2, 1.125, 0.5, 0.125, 0])
+
+
+def test_constant_needs_no_end_and_others_do():
+    assert rates(Constant(warmup=2), 4, Horizon(math.inf, 3)) == pytest.approx([0, 1, 2, 2])
+    with pytest.raises(ValueError, match=r"Cosine needs to know when training ends: set trainer.max_epochs"):
+        rates(Cosine(), 1, Horizon(math.inf, 3))
+
+
+def test_bad_arguments():
+    with pytest.raises(ValueError, match="warmup: 9 steps, but training lasts 6"):
+        rates(Cosine(warmup=9), 1, Horizon(6, 3))
+    with pytest.raises(ValueError, match="warmup: -1 is negative"):
+        Cosine(warmup=-1)
+    with pytest.raises(ValueError, match=r"milestones: \[3, 1\] is not in ascending order"):
+        Steps([3, 1])
+
+
+def test_plateau_follows_the_tasks_metric_and_direction():
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    built = Plateau(factor=0.5, patience=0).build(optimizer, Horizon(6, 3), "val/acc", "max")
+    assert built["monitor"] == "val/acc" and built["interval"] == "epoch"
+    for accuracy, rate in ((0.5, 1.0), (0.6, 1.0), (0.6, 0.5), (0.7, 0.5), (0.2, 0.25)):
+        built["scheduler"].step(accuracy)
+        assert optimizer.param_groups[0]["lr"] == rate
+
+
+@pytest.mark.parametrize("accumulate, unit", [(1, "step"), (2, "step"), (2, "epoch")])
+def test_the_trainer_gives_the_horizon_and_the_last_rate_is_the_schedules_last(accumulate, unit, tmp_path):
+    class Data(list):
+        pass
+
+    samples = [{"image": picture(k % 2, k, 8), "label": k % 2, "index": k, "unreadable": []} for k in range(12)]
+    loader = DataLoader(Data(samples), batch_size=2, collate_fn=collate)
+    task = Classification(
+        TinyNet(), optimizer=lambda groups: torch.optim.SGD(groups, lr=1.0), scheduler=Polynomial(1.0, unit=unit)
+    )
+    seen = []
+
+    class Watch(pl.Callback):
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+            seen.append(optimizer.param_groups[0]["lr"])
+
+    trainer = pl.Trainer(
+        accelerator="cpu", max_epochs=3, accumulate_grad_batches=accumulate, callbacks=[Watch()], logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    with pytest.warns(UserWarning, match="no `val_dataloader`"):
+        trainer.fit(task, loader)
+    steps = 18 // accumulate
+    if unit == "step":
+        assert seen == pytest.approx([1 - k / steps for k in range(steps)])
+    else:
+        assert seen == pytest.approx([1.0] * 3 + [2 / 3] * 3 + [1 / 3] * 3)

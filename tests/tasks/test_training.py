@@ -1,0 +1,182 @@
+"""Training through the Trainer: it learns, resumes to the bit, accumulates, and counts right under DDP."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from striate.callbacks import RandomState
+from striate.datamodules import ImageFolder
+from striate.tasks import Classification, Cosine
+from striate.tests.fixtures import TinyNet, batch, make_folder, picture, write_image
+
+
+def make_trainer(**settings):
+    quiet = {
+        "accelerator": "cpu", "logger": False, "enable_checkpointing": False,
+        "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0,
+    }  # fmt: skip
+    return pl.Trainer(**(quiet | settings))
+
+
+def make_task(dropout=0.0, rate=0.05, scheduler=None):
+    torch.manual_seed(3)
+    return Classification(
+        TinyNet(dropout=dropout),
+        optimizer=lambda groups: torch.optim.SGD(groups, lr=rate, momentum=0.9),
+        scheduler=scheduler,
+    )
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return make_folder(tmp_path / "data", per_class=10)
+
+
+@pytest.mark.parametrize("smoothing, weights", [(0.0, None), (0.1, None), (0.0, [1.0, 2.0])])
+def test_one_batch_is_overfitted(smoothing, weights):
+    torch.manual_seed(0)
+    task = Classification(
+        TinyNet(width=8), optimizer=lambda groups: torch.optim.Adam(groups, lr=0.05),
+        label_smoothing=smoothing, class_weights=weights,
+    )  # fmt: skip
+    data = batch([0, 1, 1, 0, 1, 0])
+    optimizer = task.configure_optimizers()
+    task.train()
+    for _ in range(80):
+        loss = task.losses(data)[0]["loss_class"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    task.eval()
+    assert [one["label"] for one in task.predict(data["image"])] == [0, 1, 1, 0, 1, 0]
+    assert task.losses(data)[0]["loss_class"] < 0.25
+
+
+def weights_of(task):
+    return torch.cat([p.detach().flatten() for p in task.model.state_dict().values()])
+
+
+@pytest.mark.parametrize("stop_after", [3, 4, 6])  # in an epoch's middle, at its end, in the second epoch
+def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(folder, tmp_path, stop_after):
+    import albumentations as A
+
+    def run(steps, ckpt_path=None):
+        data = ImageFolder(
+            str(folder), val_fraction=0.2, batch_size=4, num_workers=0, train_transform=[A.RandomResizedCrop((24, 24))]
+        )
+        # dropout draws from torch's own generator, which RandomState continues
+        task = make_task(dropout=0.5, scheduler=Cosine())
+        trainer = make_trainer(max_epochs=3, callbacks=[RandomState(), Stop(steps, tmp_path / "mid.ckpt")])
+        trainer.fit(task, data, ckpt_path=ckpt_path, weights_only=True)
+        return task, trainer
+
+    whole, _ = run(steps=None)
+    _, stopped = run(steps=stop_after)
+    assert stopped.global_step == stop_after
+    torch.manual_seed(99)  # the generator is somewhere else now, as in a new process
+    resumed, trainer = run(steps=None, ckpt_path=tmp_path / "mid.ckpt")
+    assert trainer.global_step == 12
+    assert torch.equal(weights_of(whole), weights_of(resumed))
+
+
+class Stop(pl.Callback):
+    def __init__(self, steps, path):
+        self.steps, self.path = steps, path
+
+    def on_train_batch_end(self, trainer, pl_module, *args):
+        if trainer.global_step == self.steps:
+            trainer.save_checkpoint(self.path)
+            trainer.should_stop = True
+            trainer.limit_val_batches = 0
+
+
+def test_accumulation_of_two_equals_a_double_batch(folder):
+    def run(batch_size, accumulate):
+        data = ImageFolder(str(folder), val_fraction=0.2, batch_size=batch_size, num_workers=0)
+        task = make_task()
+        task.model.backbone[1] = torch.nn.Identity()  # batch statistics do not accumulate, by definition
+        make_trainer(max_epochs=2, accumulate_grad_batches=accumulate).fit(task, data)
+        return weights_of(task)
+
+    torch.testing.assert_close(run(8, 1), run(4, 2), rtol=1e-5, atol=1e-6)
+
+
+def test_an_unreadable_training_image_is_replaced_and_counted(folder):
+    whole = (folder / "dark" / "003.png").read_bytes()
+    (folder / "dark" / "003.png").write_bytes(whole[:200])
+    data = ImageFolder(str(folder), val_fraction=0.2, batch_size=4, num_workers=0)
+    task = make_task()
+    with pytest.warns(UserWarning, match=r"1 image\(s\) could not be read and were skipped, the first: .*003.png"):
+        make_trainer(max_epochs=2).fit(task, data)
+    strict = ImageFolder(str(folder), val_fraction=0.2, batch_size=4, num_workers=0, strict=True)
+    with pytest.raises(ValueError, match=r"003.png: not a readable image"):
+        make_trainer(max_epochs=2).fit(make_task(), strict)
+
+
+def test_grayscale_and_alpha_files_train_like_any_other(folder):
+    write_image(folder / "dark" / "gray.png", picture(1, 50)[..., 0])
+    data = ImageFolder(str(folder), val_fraction=0.2, batch_size=3, num_workers=0)
+    task = make_task()
+    make_trainer(max_epochs=1).fit(task, data)
+    assert not task.unreadable
+
+
+def test_a_wrong_number_of_classes_names_both(folder):
+    data = ImageFolder(str(folder), val_fraction=0.2, num_workers=0)
+    task = Classification(TinyNet(num_classes=5))
+    with pytest.raises(ValueError, match=r"TinyNet tells 5 classes apart, but the data module ImageFolder has 2 "
+                                         r"\(bright, dark\): set num_classes: 2"):  # fmt: skip
+        make_trainer(max_epochs=1).fit(task, data)
+
+
+DDP_SCRIPT = """
+import json, sys, warnings
+warnings.filterwarnings("ignore")
+import pytorch_lightning as pl, torch
+from striate.datamodules import ImageFolder
+from striate.tasks import Classification
+from striate.tests.fixtures import TinyNet
+torch.set_num_threads(1)
+torch.manual_seed(3)
+data = ImageFolder(sys.argv[1], num_workers=0, batch_size=2)
+task = Classification(TinyNet())
+trainer = pl.Trainer(
+    accelerator="cpu", strategy="ddp" if sys.argv[2] != "1" else "auto", devices=int(sys.argv[2]), logger=False,
+    enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, barebones=False, max_epochs=1,
+)
+(figures,) = trainer.validate(task, data, verbose=False)
+counted = int(task.confusion_matrix("val").sum())
+if len(sys.argv) > 3:
+    trainer.fit(task, data)
+    same = trainer.strategy.reduce(sum(p.sum() for p in task.parameters()).detach(), reduce_op="mean")
+    assert torch.allclose(same, sum(p.sum() for p in task.parameters()).detach()), "ranks differ after training"
+if trainer.is_global_zero:
+    print("RESULT", json.dumps({**figures, "counted": counted}))
+"""
+
+
+def validate_with(processes: int, folder: Path, tmp_path: Path, *more: str) -> dict[str, float]:
+    import json
+
+    script = tmp_path / "ddp.py"
+    script.write_text(DDP_SCRIPT)
+    done = subprocess.run(
+        [sys.executable, str(script), str(folder), str(processes), *more], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))[7:])
+
+
+def test_two_processes_count_each_validation_sample_once(tmp_path):
+    make_folder(tmp_path / "data" / "train", 6)
+    folder = make_folder(tmp_path / "data" / "val", 4).parent
+    for number in range(3):  # 11 samples: odd, so that a padding sampler would count one twice
+        write_image(folder / "val" / "bright" / f"more{number}.png", picture(0, 40 + number))
+    one = validate_with(1, folder, tmp_path)
+    two = validate_with(2, folder, tmp_path, "fit")
+    assert one["counted"] == two["counted"] == 11
+    assert one == pytest.approx(two, abs=1e-6)

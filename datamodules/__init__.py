@@ -1,1 +1,4 @@
 """striate.datamodules."""
+
+from .scenes import Scene as Scene
+from .scenes import SceneComposer as SceneComposer

@@ -26,6 +26,8 @@ from .scene_sources import (
     load_strips,
 )
 
+__all__ = ["CLASS_NAMES", "SEMANTIC_CLASS_NAMES", "SPLITS", "Layer", "Scene", "SceneComposer"]
+
 SEMANTIC_CLASS_NAMES: tuple[str, ...] = ("background", *CLASS_NAMES)
 
 _MIN_SIZE, _MIN_DIGIT_PX, _MAX_CONTRAST, _MAX_ROTATION, _MAX_DIGITS = 32, 8.0, 127.0, 45.0, 255
@@ -131,7 +133,7 @@ class SceneComposer:
     size: int = 64
     min_digits: int = 1
     max_digits: int = 1
-    min_scale: float = 0.35
+    min_scale: float = 0.4
     max_scale: float = 0.8
     contrast: float = 60.0
     max_occlusion: float = 0.3

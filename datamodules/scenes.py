@@ -220,10 +220,8 @@ class SceneComposer:
         places = rng.random((count, _ATTEMPTS, 3))
         image = background.copy()
         owner = np.zeros((self.size, self.size), np.uint8)
-        whole, visible = (
-            np.zeros(count + 1),
-            np.zeros(count + 1),
-        )  # areas in pixels; [0] is the background's and stays 0
+        # Areas in pixels; [0] is the background's and stays 0.
+        whole, visible = np.zeros(count + 1), np.zeros(count + 1)
         layers: list[Layer] = []
         for look, attempts, draws in zip(looks, places, paints, strict=True):
             place = self._place(look, attempts, owner, whole, visible)

@@ -11,6 +11,7 @@ from .digit_scenes import DigitScenes
 from .folder import ImageFolder
 from .images import ImageError, read_image
 from .loading import EpochSampler, ResumableLoader, TransformedDataset, collate
+from .scenes import Scene, SceneComposer
 
 __all__ = [
     "ClassificationBatch",
@@ -20,6 +21,8 @@ __all__ = [
     "ImageFolder",
     "PredictBatch",
     "ResumableLoader",
+    "Scene",
+    "SceneComposer",
     "TransformedDataset",
     "VisionDataModule",
     "collate",

@@ -29,7 +29,7 @@ class DigitScenes(VisionDataModule):
         train_size: int = 8000,
         val_size: int = 1000,
         test_size: int = 1000,
-        scale: tuple[float, float] = (0.35, 0.8),
+        scale: tuple[float, float] = (0.4, 0.8),
         batch_size: int = 64,
         eval_batch_size: int | None = None,
         num_workers: int | None = None,

@@ -263,4 +263,7 @@ def make_loader(
         pin_memory=pin_memory,
         worker_init_fn=prepare_worker,
         persistent_workers=num_workers > 0,
+        # an own generator: otherwise each start of the loader would draw from torch's, and a run that is resumed,
+        # which starts its loaders at other moments, would continue with other random numbers
+        generator=torch.Generator().manual_seed(seed),
     )

@@ -26,12 +26,15 @@ from .scene_sources import (
     load_strips,
 )
 
+__all__ = ["CLASS_NAMES", "SEMANTIC_CLASS_NAMES", "SPLITS", "Layer", "Scene", "SceneComposer"]
+
 SEMANTIC_CLASS_NAMES: tuple[str, ...] = ("background", *CLASS_NAMES)
 
 _MIN_SIZE, _MIN_DIGIT_PX, _MAX_CONTRAST, _MAX_ROTATION, _MAX_DIGITS = 32, 8.0, 127.0, 45.0, 255
 _MIN_CROP = 0.5  # side of the smallest background crop, relative to the largest
 _BRIGHTNESS = 0.15  # a background is multiplied by 1 +- this much
-_EDGE = 1.0  # steepness of a stroke's edge: alpha rises from 0 to 1 over about one pixel at any size
+_EDGE = 0.45  # steepness of a stroke's edge: alpha rises from 0 to 1 over one to two pixels at any size, but is never
+_MIN_EDGE = 0.85  # so flat that paper without ink, 0.6 levels below the edge, would be painted
 _EXTENT = 8.5  # cells that a glyph's strokes may span, soft edge included
 _ATTEMPTS = 20  # placements tried for a digit before it is left out
 _COLORS = 4  # colours tried for a digit
@@ -130,7 +133,7 @@ class SceneComposer:
     size: int = 64
     min_digits: int = 1
     max_digits: int = 1
-    min_scale: float = 0.35
+    min_scale: float = 0.4
     max_scale: float = 0.8
     contrast: float = 60.0
     max_occlusion: float = 0.3
@@ -217,10 +220,8 @@ class SceneComposer:
         places = rng.random((count, _ATTEMPTS, 3))
         image = background.copy()
         owner = np.zeros((self.size, self.size), np.uint8)
-        whole, visible = (
-            np.zeros(count + 1),
-            np.zeros(count + 1),
-        )  # areas in pixels; [0] is the background's and stays 0
+        # Areas in pixels; [0] is the background's and stays 0.
+        whole, visible = np.zeros(count + 1), np.zeros(count + 1)
         layers: list[Layer] = []
         for look, attempts, draws in zip(looks, places, paints, strict=True):
             place = self._place(look, attempts, owner, whole, visible)
@@ -328,7 +329,7 @@ def _render(glyph: UInt8Array, height: float, angle: float, limit: int) -> Float
     matrix = np.array([[a, b, target - (a + b) * source], [-b, a, target - (a - b) * source]])
     interpolation = cv2.INTER_LINEAR if ratio <= 1 else cv2.INTER_CUBIC
     ink = cv2.warpAffine(glyph.astype(np.float32), matrix, (side, side), flags=interpolation)
-    gain = _EDGE * cell * LEVELS / 255
+    gain = max(_EDGE * cell, _MIN_EDGE) * LEVELS / 255
     alpha = np.clip(ink * np.float32(gain) + np.float32(0.5 - 127.5 * gain), 0, 1, dtype=np.float32)
     x, y, w, h = cv2.boundingRect((alpha > 0).view(np.uint8))
     return alpha[y : y + h, x : x + w]

@@ -1,7 +1,8 @@
 """Torchvision models with random weights, made quickly, and what the tests of several files ask of them."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import Any
 from unittest import mock
 
 import torch
@@ -51,7 +52,9 @@ TRANSFORMS_INPUT = {"googlenet", "inception_v3"}
 def quick_initialisation() -> Iterator[None]:
     """Leaves parameters uninitialised: for models whose every parameter is about to be set."""
     names = ("uniform_", "normal_", "trunc_normal_", "kaiming_uniform_", "kaiming_normal_", "xavier_uniform_")
-    with mock.patch.multiple(nn.init, **dict.fromkeys(names, lambda tensor, *args, **kwargs: tensor)):
+    with ExitStack() as stack:
+        for name in names:
+            stack.enter_context(mock.patch.object(nn.init, name, lambda tensor, *args, **kwargs: tensor))
         yield
 
 
@@ -68,14 +71,14 @@ def on_meta() -> Iterator[None]:
         yield
 
 
-def bare_model(name: str, num_classes: int = 1000) -> nn.Module:
+def bare_model(name: str, num_classes: int = 1000) -> Any:
     """Torchvision's model as it is, without auxiliary heads."""
     extra = {"aux_logits": False, "init_weights": True} if name in TRANSFORMS_INPUT else {}
     return torchvision.models.get_model(name, weights=None, num_classes=num_classes, **extra)
 
 
 @torch.no_grad()
-def random_model(name: str, num_classes: int = 1000) -> nn.Module:
+def random_model(name: str, num_classes: int = 1000) -> Any:
     """Torchvision's model with every parameter and every running statistic random, in evaluation mode."""
     with quick_initialisation():
         model = bare_model(name, num_classes)

@@ -86,6 +86,7 @@ def test_autocast_leaves_float32_for_the_first_convolution_to_cast() -> None:
 def test_gradient_reaches_the_pixels() -> None:
     images = torch.rand(1, 3, 2, 2, requires_grad=True)
     Normalize(MEAN, STD)(images).sum().backward()
+    assert images.grad is not None
     torch.testing.assert_close(images.grad[0, :, 0, 0], torch.tensor([2.0, 4.0, 8.0]))
 
 

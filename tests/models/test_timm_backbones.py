@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -163,6 +164,6 @@ def test_without_timm_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_classifier_over_timm() -> None:
     classifier = Classifier("timm/test_resnet", num_classes=3).eval()
     images = random_images()
-    linear = classifier.head[-1]
+    linear: Any = list(classifier.head.children())[-1]
     expected = classifier.backbone(images)[-1].mean((2, 3)) @ linear.weight.T + linear.bias
     torch.testing.assert_close(classifier(images), expected)

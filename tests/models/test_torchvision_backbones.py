@@ -2,13 +2,21 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torchvision
-from torch import Tensor, nn
+from torch import Tensor
 
-from striate.models import Classifier, TorchvisionBackbone, available_backbones, build_backbone, skip_pretrained
+from striate.models import (
+    Backbone,
+    Classifier,
+    TorchvisionBackbone,
+    available_backbones,
+    build_backbone,
+    skip_pretrained,
+)
 from striate.models.backbones.timm import _leaves
 
 from .networks import (
@@ -28,7 +36,7 @@ from .networks import (
 TORCHVISION = [name for name in available_backbones() if name != "plain"]
 
 
-def check_maps(backbone: nn.Module, maps: list[Tensor], name: str, height: int, width: int) -> None:
+def check_maps(backbone: Backbone, maps: list[Tensor], name: str, height: int, width: int) -> None:
     assert [m.shape[1] for m in maps] == list(backbone.channels)
     for m, stride in zip(maps, backbone.strides, strict=True):
         for cells, side in ((m.shape[2], height), (m.shape[3], width)):
@@ -138,7 +146,7 @@ def test_measuring_leaves_the_random_numbers_alone() -> None:
     backbone = TorchvisionBackbone("shufflenet_v2_x0_5")
     torch.manual_seed(3)
     reference = bare_model("shufflenet_v2_x0_5")
-    assert torch.equal(backbone.stages[0][0][0].weight, reference.conv1[0].weight)
+    assert torch.equal(backbone.state_dict()["stages.0.conv1.0.weight"], reference.conv1[0].weight)
     assert torch.equal(backbone.state_dict()["stages.4.conv5.0.weight"], reference.conv5[0].weight)
 
 
@@ -225,8 +233,8 @@ def test_unknown_names_say_what_there_is(name: str, weights: str | None, message
         build_backbone(name, weights) if name != "resnet5" else TorchvisionBackbone(name, weights)
 
 
-def constants(backbone: TorchvisionBackbone) -> tuple[list[float], list[float]]:
-    return tuple([round(v, 5) for v in c.tolist()] for c in (backbone.normalize.mean, backbone.normalize.std))
+def constants(backbone: Backbone) -> list[list[float]]:
+    return [[round(v, 5) for v in c] for c in backbone.normalize._constants]
 
 
 IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
@@ -248,19 +256,18 @@ HALF = ([0.5] * 3, [0.5] * 3)
         ("vgg16", "/nowhere/vgg16_features-amdegroot-88682ab5.pth", ([0.48235, 0.45882, 0.40784], [0.00392] * 3)),
     ],
 )
-def test_skipping_weights_keeps_their_mean_and_deviation(name: str, weights: str | None, expected: object) -> None:
+def test_skipping_weights_keeps_their_mean_and_deviation(name: str, weights: str | None, expected: tuple) -> None:
     with published({}) as get, on_meta(), skip_pretrained():
         backbone = TorchvisionBackbone(name, weights)
-        head = backbone.make_head(10)
+        head: Any = backbone.make_head(10)
     get.assert_not_called()
-    assert [round(v, 5) for v in backbone.normalize._constants[0]] == expected[0]
-    assert [round(v, 5) for v in backbone.normalize._constants[1]] == expected[1]
+    assert constants(backbone) == [*expected]
     assert head.classifier.out_features == 10
 
 
 def test_mean_and_deviation_may_be_given() -> None:
     backbone = TorchvisionBackbone("resnet18", mean=(0.1, 0.2, 0.3))
-    assert constants(backbone) == ([0.1, 0.2, 0.3], IMAGENET[1])
+    assert constants(backbone) == [[0.1, 0.2, 0.3], IMAGENET[1]]
 
 
 @pytest.mark.parametrize(
@@ -288,6 +295,9 @@ def test_files_of_torchvisions_names_and_of_ours(name: str, tmp_path: Path) -> N
         assert torch.equal(third.backbone(images)[-1], first.backbone(images)[-1])
         shared = [k for k, v in third.head.state_dict().items() if torch.equal(v, first.head.state_dict()[k])]
         assert not [k for k in shared if k.endswith("weight")]
+        norms = [v for k, v in third.head.state_dict().items() if "norm" in k and k.endswith("weight")]
+        assert len(norms) == (name == "swin_t")
+        assert all((v == 1).all() for v in norms)
 
 
 def test_file_of_a_wrapped_torchvision_model(tmp_path: Path) -> None:
@@ -330,4 +340,4 @@ def test_auxiliary_classifiers_in_published_weights_are_left_out(name: str) -> N
     auxiliary = {f"{part}.fc.weight": torch.ones(1) for part in ("aux1", "aux2", "AuxLogits")}
     with published(reference.state_dict() | auxiliary), quick_initialisation():
         classifier = Classifier(name, 1000, "DEFAULT")
-    assert torch.equal(classifier.head.classifier.weight, reference.fc.weight)
+    assert torch.equal(classifier.head.state_dict()["classifier.weight"], reference.fc.weight)

@@ -1,6 +1,7 @@
 """Weights from files: what is read, how names are matched, what is refused and in which words."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,9 @@ from striate.models.weights import pretrained_is_skipped
 
 class Net(nn.Module):
     """Two parts, one of them with buffers."""
+
+    body: Any
+    head: Any
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,7 +32,7 @@ def prefixed(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def is_filled(module: nn.Module, value: float = 0.5) -> bool:
-    return all((p == value).all() for p in module.parameters())
+    return all(bool((p == value).all()) for p in module.parameters())
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,16 @@
-"""Layers that the classic networks share: response normalisation and the fully connected head.
+"""Layers that the classic networks share: response normalisation, the fully connected head, and their frame.
 
 Shape legend: B images, C channels, H x W a feature map, K classes.
 """
 
 from collections import OrderedDict
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from .backbones.base import Backbone
 
 
 def local_response_norm(
@@ -116,17 +119,99 @@ class FullyConnectedHead(nn.Module):
         return self.fc8(self.features(maps))
 
 
-def conv_block(index: int, conv: nn.Conv2d, *after: tuple[str, nn.Module]) -> "OrderedDict[str, nn.Module]":
-    """Names a convolution, its ReLU and what follows by the paper's layer number: ``conv1``, ``relu1``, ``norm1``.
+class TrunkWithHead(nn.Module):
+    """A classifier of the classic kind: a convolutional trunk, then fully connected layers on its last feature map.
+
+    Both parts stay whole, so that other models can take them with their weights: `backbone` gives feature maps, `head`
+    holds fc6, fc7 and fc8. The fully connected layers fix the size of the last map, and with it the size of the images.
 
     Args:
-        index: the layer's number in the paper.
-        conv: the convolution.
-        *after: pairs of a name without number and a module, appended after the ReLU.
+        backbone: the trunk; its last map feeds the head.
+        head: the fully connected layers.
+        image_size: side of the images that fc6 is built for, in pixels; for messages.
+
+    Shape:
+        - images: uint8 or float in [0, 1], ``[B, 3, H, W]``, of any size whose last feature map is as large as fc6 wants
+        - output: logits ``[B, K]``
+
+    Raises:
+        ValueError: if the images do not give the last feature map that fc6 was built for.
     """
-    layers: OrderedDict[str, nn.Module] = OrderedDict()
-    layers[f"conv{index}"] = conv
-    layers[f"relu{index}"] = nn.ReLU(inplace=True)
-    for name, module in after:
-        layers[f"{name}{index}"] = module
-    return layers
+
+    def __init__(self, backbone: Backbone, head: FullyConnectedHead, image_size: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.image_size = image_size
+
+    def _check(self, images: Tensor) -> None:
+        height, width = images.shape[-2:]
+        want = self.head.in_size
+        rows, columns = map_sizes(self.backbone.stages, height)[-1], map_sizes(self.backbone.stages, width)[-1]
+        if (rows, columns) != (want, want):
+            raise ValueError(
+                f"images are {height} x {width} pixels, which gives a last feature map of {rows} x {columns}, but fc6 was "
+                f"built for {want} x {want}: resize to {self.image_size} x {self.image_size}, or build "
+                f"{type(self).__name__} with another image_size"
+            )
+
+    def features(self, images: Tensor) -> Tensor:
+        """Activations of fc7, ``[B, hidden]``, of images ``[B, 3, H, W]``."""
+        self._check(images)
+        return self.head.features(self.backbone(images)[-1])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits ``[B, K]``."""
+        return self.head.fc8(self.features(images))
+
+
+def named(**layers: nn.Module) -> nn.Sequential:
+    """A sequence whose layers go by the paper's names: ``named(conv1=..., relu1=...)``."""
+    return nn.Sequential(OrderedDict(layers))
+
+
+def map_sizes(stages: Iterable[nn.Module], image_size: int) -> list[int]:
+    """Side of the feature map after each stage, in cells, for an image of a given side; no tensor is computed.
+
+    Only convolutions and max-poolings count; every other layer leaves the size as it is.
+
+    Args:
+        stages: sequences of layers, one after the other.
+        image_size: side of the image, in pixels.
+
+    Raises:
+        ValueError: if the image is too small for one of the layers; names the smallest that is not.
+    """
+    sizes = _map_sizes(stages, image_size)
+    if sizes is None:
+        smallest = image_size + 1
+        while _map_sizes(stages, smallest) is None:
+            smallest += 1
+        raise ValueError(f"an image side of {image_size} pixels is too small: this network needs {smallest} at least")
+    return sizes
+
+
+def _map_sizes(stages: Iterable[nn.Module], size: int) -> list[int] | None:
+    """As `map_sizes`; None where a layer finds no place for its window."""
+    sizes = []
+    for stage in stages:
+        for layer in stage.modules():
+            if isinstance(layer, nn.Conv2d):
+                kernel, stride, padding = layer.kernel_size[0], layer.stride[0], layer.padding[0]
+                size = (size + 2 * int(padding) - layer.dilation[0] * (kernel - 1) - 1) // stride + 1
+            elif isinstance(layer, nn.MaxPool2d):
+                size = _pooled(layer, size)
+            if size < 1:
+                return None
+        sizes.append(size)
+    return sizes
+
+
+def _pooled(layer: nn.MaxPool2d, size: int) -> int:
+    kernel, stride, padding = int(layer.kernel_size), int(layer.stride), int(layer.padding)
+    room = size + 2 * padding - kernel
+    if not layer.ceil_mode:
+        return room // stride + 1
+    places = -(-room // stride) + 1
+    # As in torch: the last window must start inside the map or its left padding.
+    return places - 1 if (places - 1) * stride >= size + padding else places

@@ -23,8 +23,6 @@ C3_TABLE: Final[tuple[tuple[int, ...], ...]] = (
 """The paper's Table I: the maps of S2 that feed each of C3's 16 maps. Six contiguous triples, six contiguous
 quadruples, three quadruples with gaps (contiguous means cyclically so), and one map that sees all."""
 
-_LUMINANCE = (0.299, 0.587, 0.114)
-
 # Rows of 7 pixels, top to bottom, one digit a column block.
 _DIGITS = """
 ..###.. ...##.. ..###.. .#####. ....##. ####### ..####. ####### ..###.. ..###..
@@ -259,17 +257,21 @@ class LeNet5(nn.Module):
 
     def pixels(self, images: Tensor) -> Tensor:
         """What C1 sees: one or three channels, background at -0.1 and ink at 1.175, 32 pixels a side at least."""
-        channels, height, width = images.shape[1:]
-        if channels not in (1, 3) or channels < self.in_channels:
+        if images.ndim == 4 and images.shape[1] not in {3, self.in_channels}:
             wanted = "1 or 3" if self.in_channels == 1 else "3"
-            raise ValueError(f"images have {channels} channels; LeNet5(in_channels={self.in_channels}) takes {wanted}")
+            raise ValueError(
+                f"images have {images.shape[1]} channels: LeNet5(in_channels={self.in_channels}) takes {wanted}"
+            )
+        if images.ndim == 4 and images.shape[1] > self.in_channels:
+            # Luminance of normalised channels: the same as normalised luminance, for the weights sum to 1.
+            channels = self.normalize(images.flatten(0, 1)[:, None]).unflatten(0, images.shape[:2])  # [B, 3, 1, H, W]
+            red, green, blue = channels.unbind(1)
+            inputs = 0.299 * red + 0.587 * green + 0.114 * blue
+        else:
+            inputs = self.normalize(images)
+        height, width = inputs.shape[-2:]
         if min(height, width) < 28:
-            raise ValueError(f"images are {height} x {width} pixels; LeNet5 needs 28 x 28 at least (32 x 32 is its own)")
-        if channels > self.in_channels:
-            weights = torch.tensor(_LUMINANCE, device=images.device)
-            gray = torch.einsum("bchw,c->bhw", images.to(weights.dtype), weights)[:, None]
-            images = gray / 255 if images.dtype == torch.uint8 else gray
-        inputs = self.normalize(images)
+            raise ValueError(f"images are {height} x {width} pixels: LeNet5 needs 28 x 28 at least (32 x 32 is its own)")
         rows, columns = max(32 - height, 0), max(32 - width, 0)
         return F.pad(inputs, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2), value=BACKGROUND)
 

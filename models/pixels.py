@@ -1,0 +1,107 @@
+"""From pixels to what a network was trained on: scaled and normalised, on the device.
+
+Shapes: ``B`` images, ``C`` channels (3 for RGB), ``H`` by ``W`` pixels.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+"""Mean of ImageNet's training pixels, RGB, of values in [0, 1]."""
+
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Standard deviation of ImageNet's training pixels, RGB, of values in [0, 1]."""
+
+
+class Normalize(nn.Module):
+    """Turns pixels into ``(pixels in [0, 1] - mean) / std``.
+
+    A batch travels to the device as ``uint8``, a quarter of the bytes, and scaling and normalisation are there a single
+    multiply-add, computed in float32 at least. The result has the dtype of the module (float32, unless the model was
+    converted, for example by ``.to(torch.bfloat16)``); under autocast it stays float32, and the first convolution
+    chooses its own. The memory format of the input is kept, so ``channels_last`` images stay so.
+
+    The constants belong to a network's weights and follow from its constructor: they are no part of the state dict, and
+    they keep full precision when the model is cast.
+
+    Args:
+        mean: Mean of each channel, of values in [0, 1].
+        std: Standard deviation of each channel, of values in [0, 1], above 0.
+
+    Shape:
+        - images: ``[B, C, H, W]``, ``uint8`` in [0, 255] or floating point in [0, 1].
+        - output: ``[B, C, H, W]``, floating point.
+
+    Raises:
+        ValueError: ``mean`` and ``std`` differ in length, or a ``std`` is not above 0.
+
+    Example:
+        >>> normalize = Normalize(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+        >>> normalize(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)).flatten().tolist()
+        [1.0, 1.0, 1.0]
+    """
+
+    mean: Tensor
+    std: Tensor
+    _scale: Tensor
+    _scale_uint8: Tensor
+    _shift: Tensor
+
+    def __init__(self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
+        super().__init__()
+        if len(mean) != len(std) or not mean:
+            raise ValueError(f"mean and std need one number a channel each, got mean={mean!r} and std={std!r}")
+        if min(std) <= 0:
+            raise ValueError(f"every std must be above 0, got std={std!r}")
+        self._constants = tuple(float(m) for m in mean), tuple(float(s) for s in std)
+        self.register_buffer("mean", torch.tensor(self._constants[0]), persistent=False)
+        self.register_buffer("std", torch.tensor(self._constants[1]), persistent=False)
+        self._compute_affine()
+
+    def _compute_affine(self) -> None:
+        """Writes the constants exactly, in float32 at least, where the module now is."""
+        device, dtype = self.mean.device, torch.promote_types(self.mean.dtype, torch.float32)
+        mean = torch.tensor(self._constants[0], dtype=torch.float64)
+        std = torch.tensor(self._constants[1], dtype=torch.float64)
+        if device.type != "meta":
+            self.mean = mean.to(device, self.mean.dtype)
+            self.std = std.to(device, self.std.dtype)
+        for name, value in (("_scale", 1 / std), ("_scale_uint8", 1 / (255 * std)), ("_shift", -mean / std)):
+            self.register_buffer(name, value[:, None, None].to(device, dtype), persistent=False)  # [C, 1, 1]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # .to(bfloat16) would round the constants, and .to_empty() would leave them unset.
+        super()._apply(fn, recurse)
+        self._compute_affine()
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalises a batch.
+
+        Raises:
+            TypeError: ``images`` is neither ``uint8`` nor floating point.
+            ValueError: ``images`` is not ``[B, C, H, W]`` with the channels of ``mean``.
+        """
+        _check_images(images, len(self._constants[0]))
+        scale = self._scale_uint8 if images.dtype == torch.uint8 else self._scale
+        return torch.addcmul(self._shift, images, scale).to(self.mean.dtype)
+
+    def extra_repr(self) -> str:
+        return "mean=({}), std=({})".format(*(", ".join(f"{v:.6g}" for v in c) for c in self._constants))
+
+
+def _check_images(images: Any, channels: int) -> None:
+    if not isinstance(images, Tensor):
+        raise TypeError(f"images must be a torch.Tensor [B, {channels}, H, W], got {type(images).__name__}")
+    if images.dtype != torch.uint8 and not images.dtype.is_floating_point:
+        raise TypeError(f"images must be uint8 in [0, 255] or floating point in [0, 1], got {images.dtype}")
+    shape = tuple(images.shape)
+    if images.ndim != 4:
+        hint = "; add the batch dimension with images[None]" if images.ndim == 3 else ""
+        raise ValueError(f"images must be [B, {channels}, H, W], got {images.ndim} dimensions: {shape}{hint}")
+    if shape[1] != channels:
+        hint = "; images.permute(0, 3, 1, 2) puts channels first" if shape[3] == channels else ""
+        raise ValueError(f"images must be [B, {channels}, H, W], got {shape[1]} channels: {shape}{hint}")

@@ -1,17 +1,18 @@
-"""AlexNet's PCA lighting: a change of the intensity and colour of the light, drawn once for each time an image is shown.
+"""AlexNet's PCA lighting: a change of the light's intensity and colour, drawn once for each time an image is shown.
 
 The paper runs PCA on the RGB values of all training pixels, and adds to every pixel of an image
-``[p1, p2, p3] [a1 l1, a2 l2, a3 l3]^T``: p and l are eigenvectors and eigenvalues of the 3 x 3 covariance matrix of RGB,
-and each a is drawn from a normal distribution of mean 0 and standard deviation 0.1, anew whenever the image is presented.
+``[p1, p2, p3] [a1 l1, a2 l2, a3 l3]^T``: p and l are eigenvectors and eigenvalues of the 3 x 3 covariance matrix of
+RGB, and each a is drawn from a normal distribution of mean 0 and standard deviation 0.1, anew whenever the image is
+presented.
 
-**Units.** The formula is not free of units: an eigenvalue is a variance, so its size depends on the scale of the pixels.
-With pixels from 0 to 255 ImageNet's largest eigenvalue is about 14,000, and the offsets would be in the thousands: no
-picture would survive. Two readings are in use. One takes the square root of the eigenvalues, which frees the formula of
-units (offsets of about 7 grey levels a channel on ImageNet) but is not what the paper writes. The other keeps the formula
-and takes pixels from 0 to 1 (about 3 grey levels). striate takes the second: it is the paper's formula to the letter,
-and with the constants below it is what fb.resnet.torch and most code since then trains with. So here **eigenvalues are
-those of RGB scaled to [0, 1]**, and offsets are multiplied by 255 for uint8 images. For the first reading, pass the
-square roots of the eigenvalues.
+**Units.** The formula is not free of units: an eigenvalue is a variance, so its size depends on the scale of the
+pixels. With pixels from 0 to 255 ImageNet's largest eigenvalue is about 14,000, and the offsets would come to a
+thousand and more: no picture would survive. Two readings are in use. One takes the square root of the eigenvalues,
+which frees the formula of units (offsets of about 7 grey levels a channel on ImageNet) but is not what the paper
+writes. The other keeps the formula and takes pixels from 0 to 1 (about 3 grey levels). striate takes the second: it is
+the paper's formula to the letter, and with the constants below it is what fb.resnet.torch and most code since then
+trains with. So here **eigenvalues are those of RGB scaled to [0, 1]**, and offsets are multiplied by 255 for uint8
+images. For the first reading, pass the square roots of the eigenvalues.
 
 Reference:
     Krizhevsky, Sutskever, Hinton, "ImageNet classification with deep convolutional neural networks", NIPS 2012, section
@@ -143,9 +144,9 @@ def lighting_offset(
     """What is added to each pixel: ``[p1, p2, p3] [a1 l1, a2 l2, a3 l3]^T``.
 
     Args:
-        alphas: the three draws.
-        eigenvalues: of the covariance of RGB in [0, 1].
-        eigenvectors: the axes as columns, rows R, G, B.
+        alphas: The three draws.
+        eigenvalues: Of the covariance of RGB in [0, 1].
+        eigenvectors: The axes as columns, rows R, G, B.
 
     Returns:
         the offsets of R, G and B, for pixels in [0, 1], ``[3]``.
@@ -159,10 +160,10 @@ class PCALighting(A.ImageOnlyTransform):
     Results are clipped to the range of pixels, and rounded for uint8.
 
     Args:
-        eigenvalues: of the covariance of RGB in [0, 1] over the training set, by `rgb_pca`. The defaults are ImageNet's.
-        eigenvectors: the axes as columns, rows R, G, B.
-        sigma: standard deviation of the alphas.
-        p: probability of applying it.
+        eigenvalues: Of the covariance of RGB in [0, 1] over the training set, by `rgb_pca`. The default is ImageNet's.
+        eigenvectors: The axes as columns, rows R, G, B.
+        sigma: Standard deviation of the alphas.
+        p: Probability of applying it.
 
     Targets:
         image

@@ -13,7 +13,7 @@ MEAN_PIXEL = (122.679 / 255, 116.669 / 255, 104.007 / 255)
 """Mean RGB of ImageNet's training images in [0, 1]; Caffe's figures, which R-CNN and FCN take too."""
 
 PIXEL_UNIT = (1 / 255, 1 / 255, 1 / 255)
-"""The "standard deviation" that leaves pixels on the scale from 0 to 255, on which the papers' weights start at 0.01."""
+"""The "standard deviation" that leaves pixels on the scale of 0 to 255, to which the papers' initial weights belong."""
 
 
 def scaled(channels: int, width: float) -> int:
@@ -47,15 +47,15 @@ class AlexNetBackbone(Backbone):
     Four feature maps: conv1 after normalisation (stride 4), conv2 after normalisation (8), conv5 (16), pool5 (32).
 
     Args:
-        width: factor on all channel counts, which are rounded to multiples of 8.
-        first_kernel: side of conv1's kernel, in pixels.
-        first_stride: stride of conv1, in pixels.
-        first_padding: zeros around the normalised image, in pixels.
-        groups: groups of conv2, conv4 and conv5: the two GPUs of the paper, each of which saw its own half of the maps.
-        mean: subtracted from pixels in [0, 1].
-        std: divides pixels in [0, 1].
-        frozen_stages: how many stages, from the first, do not train.
-        out_indices: which of the four maps are returned, increasing from 0; None: all.
+        width: Factor on all channel counts, which are rounded to multiples of 8.
+        first_kernel: Side of conv1's kernel, in pixels.
+        first_stride: Stride of conv1, in pixels.
+        first_padding: Zeros around the normalised image, in pixels.
+        groups: Groups of conv2, conv4 and conv5: the two GPUs of the paper, each of which saw its own half of the maps.
+        mean: Subtracted from pixels in [0, 1].
+        std: Divides pixels in [0, 1].
+        frozen_stages: How many stages, from the first, do not train.
+        out_indices: Which of the four maps are returned, increasing from 0; None: all.
 
     Shape:
         - images: uint8 or float in [0, 1], ``[B, 3, H, W]``
@@ -106,8 +106,8 @@ class AlexNet(TrunkWithHead):
     """AlexNet as published, with the paper's values as defaults.
 
     conv1 96 (11 x 11, stride 4) - ReLU - norm - pool - conv2 256 (5 x 5, 2 groups) - ReLU - norm - pool - conv3 384 -
-    conv4 384 (2 groups) - conv5 256 (2 groups) - pool - fc6 4096 - fc7 4096 - fc8 1000. Maps of 55, 27, 27, 13, 13, 13, 6
-    cells; 60,965,224 parameters. Pooling is 3 x 3 with stride 2. Response normalisation sums over 5 maps with k = 2,
+    conv4 384 (2 groups) - conv5 256 (2 groups) - pool - fc6 4096 - fc7 4096 - fc8 1000. Maps of 55, 27, 27, 13, 13, 13,
+    6 cells; 60,965,224 parameters. Pooling is 3 x 3 with stride 2. Response normalisation sums over 5 maps with k = 2,
     alpha = 1e-4, beta = 0.75. Dropout 0.5 on fc6 and fc7.
 
     Small images need a finer first layer and fewer channels, say ``image_size=64, first_kernel=5, first_stride=2,
@@ -115,27 +115,27 @@ class AlexNet(TrunkWithHead):
     take ``init="he"`` and the ``mean`` and ``std`` of unit-scale pixels there.
 
     Args:
-        num_classes: number K of classes.
-        image_size: side of the square images, in pixels; fixes fc6. See the note on 224 and 227 below.
-        width: factor on the convolutions' channel counts, which are rounded to multiples of 8.
-        hidden: units of fc6 and of fc7.
-        first_kernel: side of conv1's kernel, in pixels.
-        first_stride: stride of conv1, in pixels.
-        first_padding: zeros around the normalised image, in pixels; None: 0 for an ``image_size`` of 227, 2 otherwise.
-        groups: groups of conv2, conv4 and conv5; 1 joins the two GPUs' halves.
-        dropout: probability of dropping a unit of fc6 and of fc7.
+        num_classes: Number K of classes.
+        image_size: Side of the square images, in pixels; fixes fc6. See the note on 224 and 227 below.
+        width: Factor on the convolutions' channel counts, which are rounded to multiples of 8.
+        hidden: Units of fc6 and of fc7.
+        first_kernel: Side of conv1's kernel, in pixels.
+        first_stride: Stride of conv1, in pixels.
+        first_padding: Zeros around the normalised image, in pixels; None: 0 for an ``image_size`` of 227, 2 otherwise.
+        groups: Groups of conv2, conv4 and conv5; 1 joins the two GPUs' halves.
+        dropout: Probability of dropping a unit of fc6 and of fc7.
         init: ``"paper"``: weights from N(0, 0.01^2), biases 1 in conv2, conv4, conv5, fc6 and fc7 and 0 elsewhere.
             ``"he"``: weights from N(0, 2 / fan-in), biases 0.
-        mean: subtracted from pixels in [0, 1]; the default is ImageNet's mean pixel.
-        std: divides pixels in [0, 1]; the default leaves them on the scale of 0 to 255, as in the paper.
-        frozen_stages: how many stages of the trunk, from the first, do not train.
+        mean: Subtracted from pixels in [0, 1]; the default is ImageNet's mean pixel.
+        std: Divides pixels in [0, 1]; the default leaves them on the scale of 0 to 255, as in the paper.
+        frozen_stages: How many stages of the trunk, from the first, do not train.
 
     Shape:
         - images: uint8 or float in [0, 1], ``[B, 3, image_size, image_size]``
         - output: logits ``[B, K]``
 
     Attributes:
-        backbone: the convolutional trunk, an `AlexNetBackbone`.
+        backbone: The convolutional trunk, an `AlexNetBackbone`.
         head: ``fc6``, ``fc7``, ``fc8``.
 
     Raises:
@@ -149,8 +149,8 @@ class AlexNet(TrunkWithHead):
           pixels, of which the last row and column stay unused, 224 works as 227 does. A model built for either takes
           both, with the same weights; without padding, 227 is the network as it was trained.
         - The paper subtracts the mean image; here it is its mean pixel, so that all image sizes share it.
-        - Response normalisation runs over all maps; on the paper's two GPUs each normalised its own half, so that 4 of the
-          96 maps of conv1, and 4 of the 256 of conv2, see up to two neighbours more.
+        - Response normalisation runs over all maps of a layer, as the formula has it. Whether the two GPUs looked at
+          each other's maps there the paper does not say; it would change 4 of conv1's 96 maps and 4 of conv2's 256.
         - Training (SGD, 128 images a step, momentum 0.9, weight decay 5e-4, 0.01 divided by ten three times) is the
           experiment's affair. Caffe's port starts biases at 0.1 instead of 1, saying that 1 left the loss flat.
     """

@@ -13,23 +13,21 @@ from torch.nn import functional as F
 from .backbones.base import Backbone
 
 
-def local_response_norm(
-    maps: Tensor, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0
-) -> Tensor:
+def local_response_norm(maps: Tensor, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0) -> Tensor:
     """Divides each activity by what its neighbours across feature maps sum up to.
 
-    ``b_i = a_i / (k + alpha * sum_j a_j^2) ** beta``, where j runs over the ``size`` maps centred on i, cut short at the
-    first and the last map. ``alpha`` multiplies the **sum**, as in the paper; ``torch.nn.LocalResponseNorm`` divides its
-    alpha by ``size``, so its equivalent is ``alpha * size``. The arithmetic is in float32 under autocast too, because
-    squares of activities that stem from 0..255 pixels overflow float16. Plain sums of shifted slices, three to four
-    times as fast on CPU as torch's own, which goes through a 3-D average pooling.
+    ``b_i = a_i / (k + alpha * sum_j a_j^2) ** beta``, where j runs over the ``size`` maps centred on i, cut short at
+    the first and the last map. ``alpha`` multiplies the **sum**, as in the paper; ``torch.nn.LocalResponseNorm``
+    divides its alpha by ``size``, so its equivalent is ``alpha * size``. Squares are taken in float32 whatever the
+    type of the maps, because those of activities that stem from 0..255 pixels overflow float16. Plain sums of shifted
+    slices: on CPU about three times as fast as torch's own, forward and backward, which averages in three dimensions.
 
     Args:
-        maps: activities.
-        size: number n of neighbouring maps, the map itself included; odd.
-        alpha: factor of the sum of squares.
-        beta: exponent.
-        k: what is added to the sum.
+        maps: Activities.
+        size: Number n of neighbouring maps, the map itself included; odd.
+        alpha: Factor of the sum of squares.
+        beta: Exponent.
+        k: What is added to the sum.
 
     Shape:
         - maps: ``[B, C, H, W]``
@@ -87,11 +85,11 @@ class FullyConnectedHead(nn.Module):
     ``1 - dropout`` while testing: the same expectation, and nothing to do at test time.
 
     Args:
-        in_channels: channels of the incoming feature map.
-        in_size: height and width of the incoming feature map, in cells.
-        num_classes: number K of classes.
-        hidden: units of fc6 and of fc7.
-        dropout: probability of dropping a unit of fc6 and of fc7.
+        in_channels: Channels of the incoming feature map.
+        in_size: Height and width of the incoming feature map, in cells.
+        num_classes: Number K of classes.
+        hidden: Units of fc6 and of fc7.
+        dropout: Probability of dropping a unit of fc6 and of fc7.
 
     Shape:
         - input: ``[B, in_channels, in_size, in_size]`` (or flat, ``[B, in_channels * in_size ** 2]``)
@@ -126,12 +124,12 @@ class TrunkWithHead(nn.Module):
     holds fc6, fc7 and fc8. The fully connected layers fix the size of the last map, and with it the size of the images.
 
     Args:
-        backbone: the trunk; its last map feeds the head.
-        head: the fully connected layers.
-        image_size: side of the images that fc6 is built for, in pixels; for messages.
+        backbone: The trunk; its last map feeds the head.
+        head: The fully connected layers.
+        image_size: Side of the images that fc6 is built for, in pixels; for messages.
 
     Shape:
-        - images: uint8 or float in [0, 1], ``[B, 3, H, W]``, of any size whose last feature map is as large as fc6 wants
+        - images: uint8 or float in [0, 1], ``[B, 3, H, W]``, of a size whose last feature map is as large as fc6 wants
         - output: logits ``[B, K]``
 
     Raises:
@@ -150,8 +148,8 @@ class TrunkWithHead(nn.Module):
         rows, columns = map_sizes(self.backbone.stages, height)[-1], map_sizes(self.backbone.stages, width)[-1]
         if (rows, columns) != (want, want):
             raise ValueError(
-                f"images are {height} x {width} pixels, which gives a last feature map of {rows} x {columns}, but fc6 was "
-                f"built for {want} x {want}: resize to {self.image_size} x {self.image_size}, or build "
+                f"images are {height} x {width} pixels, which gives a last feature map of {rows} x {columns}, but fc6 "
+                f"was built for {want} x {want}: resize to {self.image_size} x {self.image_size}, or build "
                 f"{type(self).__name__} with another image_size"
             )
 
@@ -176,8 +174,8 @@ def map_sizes(stages: Iterable[nn.Module], image_size: int) -> list[int]:
     Only convolutions and max-poolings count; every other layer leaves the size as it is.
 
     Args:
-        stages: sequences of layers, one after the other.
-        image_size: side of the image, in pixels.
+        stages: Sequences of layers, one after the other.
+        image_size: Side of the image, in pixels.
 
     Raises:
         ValueError: if the image is too small for one of the layers; names the smallest that is not.
@@ -208,7 +206,9 @@ def _map_sizes(stages: Iterable[nn.Module], size: int) -> list[int] | None:
 
 
 def _pooled(layer: nn.MaxPool2d, size: int) -> int:
-    kernel, stride, padding = int(layer.kernel_size), int(layer.stride), int(layer.padding)
+    kernel, stride, padding = (
+        v if isinstance(v, int) else v[0] for v in (layer.kernel_size, layer.stride, layer.padding)
+    )
     room = size + 2 * padding - kernel
     if not layer.ceil_mode:
         return room // stride + 1

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from .pixels import Normalize
 
 BACKGROUND, FOREGROUND = -0.1, 1.175
-"""What pixel 0 (background) and pixel 255 (ink) become: section II.B, so that the input's mean is about 0, variance 1."""
+"""What pixel 0 (background) and pixel 255 (ink) become, so that the input has about mean 0 and variance 1."""
 
 C3_TABLE: Final[tuple[tuple[int, ...], ...]] = (
     *(tuple(sorted((i + j) % 6 for j in range(3))) for i in range(6)),
@@ -70,10 +70,13 @@ def map_loss(logits: Tensor, target: Tensor, j: float = 0.1) -> Tensor:
     cross-entropy with one more class of fixed penalty j, "none of these", which keeps penalties that are large already
     from being pushed further up.
 
+    Penalties, and gradients with them, start large: at about 84, one for each unit of F6. Plain SGD wants a learning
+    rate of about 5e-4 here; at 5e-3 the units saturate at once and nothing is learned.
+
     Args:
-        logits: negative penalties, as `LeNet5` returns them.
-        target: class indices, or probabilities.
-        j: the constant. The paper asks for a positive one and names no number; 0.1 is what re-implementations take.
+        logits: Negative penalties, as `LeNet5` returns them.
+        target: Class indices, or probabilities.
+        j: The constant. The paper asks for a positive one and names no number; 0.1 is what re-implementations take.
 
     Shape:
         - logits: ``[B, K]``
@@ -130,9 +133,9 @@ class TableConv2d(nn.Module):
     """A convolution in which each output map sees only some of the input maps, and only those have weights.
 
     Args:
-        table: for each output map, the indices of the input maps that feed it.
-        in_channels: number of input maps.
-        kernel_size: side of the square kernel.
+        table: For each output map, the indices of the input maps that feed it.
+        in_channels: Number of input maps.
+        kernel_size: Side of the square kernel.
 
     Shape:
         - input: ``[B, in_channels, H, W]``
@@ -186,7 +189,7 @@ class LeNet5(nn.Module):
     (10,164), each followed by ``1.7159 tanh(2/3 a)``, then ten RBF units whose centres are pictures of the digits.
 
     Args:
-        num_classes: number K of classes. The RBF units have bitmaps of the ten digits only.
+        num_classes: Number K of classes. The RBF units have bitmaps of the ten digits only.
         output: ``"rbf"``, the paper's; ``"softmax"``, a linear layer whose logits go into cross-entropy, which is what
             most people mean by LeNet today and which takes any number of classes.
         in_channels: 1, as in the paper: RGB images are turned to luminance; or 3, for which C1 gets 3 input maps (456
@@ -271,7 +274,9 @@ class LeNet5(nn.Module):
             inputs = self.normalize(images)
         height, width = inputs.shape[-2:]
         if min(height, width) < 28:
-            raise ValueError(f"images are {height} x {width} pixels: LeNet5 needs 28 x 28 at least (32 x 32 is its own)")
+            raise ValueError(
+                f"images are {height} x {width} pixels: LeNet5 needs 28 x 28 at least (32 x 32 is its own)"
+            )
         rows, columns = max(32 - height, 0), max(32 - width, 0)
         return F.pad(inputs, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2), value=BACKGROUND)
 

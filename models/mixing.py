@@ -35,10 +35,10 @@ def mixup(images: Tensor, targets: Tensor, lam: float, partners: Tensor) -> tupl
     """Blends each image with its partner: ``lam * image + (1 - lam) * partner``, and the targets alike.
 
     Args:
-        images: pixels; uint8 becomes float in [0, 1], which models take as well.
-        targets: class probabilities.
-        lam: the image's own share, from 0 to 1.
-        partners: for each image, the index of the one it is blended with.
+        images: Pixels; uint8 becomes float in [0, 1], which models take as well.
+        targets: Class probabilities.
+        lam: The image's own share, from 0 to 1.
+        partners: For each image, the index of the one it is blended with.
 
     Shape:
         - images: uint8 or float in [0, 1], ``[B, 3, H, W]``
@@ -59,10 +59,10 @@ def cutmix_box(height: int, width: int, lam: float, centre: tuple[int, int]) -> 
     Its half sides are rounded down to whole pixels, so that its area is at most ``(1 - lam) * height * width``.
 
     Args:
-        height: of the image, in pixels.
-        width: of the image, in pixels.
-        lam: the share of the image that should stay, before clipping.
-        centre: x and y of the rectangle's middle, in pixels, inside the image.
+        height: Of the image, in pixels.
+        width: Of the image, in pixels.
+        lam: The share of the image that should stay, before clipping.
+        centre: X and y of the rectangle's middle, in pixels, inside the image.
 
     Returns:
         x1, y1, x2, y2 in pixels, x2 and y2 exclusive; may be empty.
@@ -73,19 +73,17 @@ def cutmix_box(height: int, width: int, lam: float, centre: tuple[int, int]) -> 
     return max(x - half_width, 0), max(y - half_height, 0), min(x + half_width, width), min(y + half_height, height)
 
 
-def cutmix(
-    images: Tensor, targets: Tensor, box: tuple[int, int, int, int], partners: Tensor
-) -> tuple[Tensor, Tensor]:
+def cutmix(images: Tensor, targets: Tensor, box: tuple[int, int, int, int], partners: Tensor) -> tuple[Tensor, Tensor]:
     """Pastes one rectangle of each image's partner over it, and mixes the targets by area.
 
     The own share is ``lam = 1 - (x2 - x1) * (y2 - y1) / (H * W)``, counted from the rectangle as it was pasted, after
     clipping, not the lambda that it was drawn with.
 
     Args:
-        images: pixels of any type; the type stays.
-        targets: class probabilities.
+        images: Pixels of any type; the type stays.
+        targets: Class probabilities.
         box: x1, y1, x2, y2 in pixels, x2 and y2 exclusive, inside the image.
-        partners: for each image, the index of the one whose pixels are pasted.
+        partners: For each image, the index of the one whose pixels are pasted.
 
     Shape:
         - images: ``[B, 3, H, W]``
@@ -116,9 +114,9 @@ class BatchMixer:
     Args:
         mixup_alpha: Beta parameter of Mixup; 0 turns Mixup off. The paper takes 0.1 to 0.4 on ImageNet.
         cutmix_alpha: Beta parameter of CutMix; 0 turns CutMix off. The paper takes 1.
-        switch_prob: where both are on, the probability that a batch gets CutMix.
-        num_classes: number K of classes.
-        prob: probability that a batch is mixed at all; otherwise only its labels become probabilities.
+        switch_prob: Where both are on, the probability that a batch gets CutMix.
+        num_classes: Number K of classes.
+        prob: Probability that a batch is mixed at all; otherwise only its labels become probabilities.
 
     Raises:
         ValueError: for a negative alpha or a probability outside [0, 1].
@@ -151,8 +149,8 @@ class BatchMixer:
         """Mixes a batch.
 
         Args:
-            images: pixels. CutMix keeps uint8; Mixup gives float in [0, 1].
-            labels: class indices, or probabilities.
+            images: Pixels. CutMix keeps uint8; Mixup gives float in [0, 1].
+            labels: Class indices, or probabilities.
 
         Shape:
             - images: uint8 or float in [0, 1], ``[B, 3, H, W]``

@@ -10,8 +10,8 @@ def ten_crops(images: Tensor, size: int) -> list[Tensor]:
     """The four corners and the centre of the images, then the same five mirrored left to right.
 
     Args:
-        images: pixels of any type.
-        size: side of the square crops, in pixels.
+        images: Pixels of any type.
+        size: Side of the square crops, in pixels.
 
     Shape:
         - images: ``[B, C, H, W]``, H and W at least ``size``
@@ -23,7 +23,9 @@ def ten_crops(images: Tensor, size: int) -> list[Tensor]:
     """
     height, width = images.shape[-2:]
     if size < 1 or min(height, width) < size:
-        raise ValueError(f"images are {height} x {width} pixels; ten crops of size={size} need {size} x {size} at least")
+        raise ValueError(
+            f"images are {height} x {width} pixels; ten crops of size={size} need {size} x {size} at least"
+        )
     bottom, right = height - size, width - size
     corners = [(0, 0), (0, right), (bottom, 0), (bottom, right), (bottom // 2, right // 2)]
     crops = [images[..., top : top + size, left : left + size] for top, left in corners]
@@ -34,12 +36,12 @@ class TenCrop(nn.Module):
     """Wraps a classifier so that its answer is the mean of its softmax over ten crops.
 
     ``forward`` gives the logarithm of the mean probabilities: logits whose softmax is that mean, so that accuracy,
-    cross-entropy and everything else that takes a classifier works unchanged. The crops run one after another, so memory
-    is that of one crop.
+    cross-entropy and everything else that takes a classifier works unchanged. The crops run one after another, so
+    memory is that of one crop.
 
     Args:
-        model: any classifier, ``images -> logits [B, K]``.
-        size: side of the crops, in pixels.
+        model: Any classifier, ``images -> logits [B, K]``.
+        size: Side of the crops, in pixels.
 
     Shape:
         - images: as the model takes them, but larger: ``[B, 3, H, W]``, 256 x 256 in the paper

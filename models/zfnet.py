@@ -15,8 +15,8 @@ def renormalized(weight: Tensor, radius: float = 0.1) -> Tensor:
     """Filters with those shrunk whose root mean square exceeds a radius: to exactly that radius.
 
     Args:
-        weight: filters.
-        radius: largest root mean square that a filter may have.
+        weight: Filters.
+        radius: Largest root mean square that a filter may have.
 
     Shape:
         - weight: ``[out_channels, ...]``, one filter an entry of the first axis
@@ -41,14 +41,14 @@ class ZFNetBackbone(Backbone):
     Four feature maps: conv1 (stride 2), conv2 (8), conv5 (16), pool5 (32).
 
     Args:
-        width: factor on all channel counts, which are rounded to multiples of 8.
-        first_kernel: side of conv1's kernel, in pixels.
-        first_stride: stride of conv1, in pixels.
-        second_stride: stride of conv2, in cells of pool1.
-        mean: subtracted from pixels in [0, 1].
-        std: divides pixels in [0, 1].
-        frozen_stages: how many stages, from the first, do not train.
-        out_indices: which of the four maps are returned, increasing from 0; None: all.
+        width: Factor on all channel counts, which are rounded to multiples of 8.
+        first_kernel: Side of conv1's kernel, in pixels.
+        first_stride: Stride of conv1, in pixels.
+        second_stride: Stride of conv2, in cells of pool1.
+        mean: Subtracted from pixels in [0, 1].
+        std: Divides pixels in [0, 1].
+        frozen_stages: How many stages, from the first, do not train.
+        out_indices: Which of the four maps are returned, increasing from 0; None: all.
 
     Shape:
         - images: uint8 or float in [0, 1], ``[B, 3, H, W]``
@@ -96,46 +96,45 @@ class ZFNet(TrunkWithHead):
     """ZFNet as published, with the paper's values as defaults.
 
     conv1 96 (7 x 7, stride 2) - ReLU - pool - norm - conv2 256 (5 x 5, stride 2) - ReLU - pool - norm - conv3 384 -
-    conv4 384 - conv5 256 - pool - fc6 4096 - fc7 4096 - fc8 1000, no groups. Maps of 110, 55, 26, 13, 13, 13, 13, 6 cells
-    (Fig. 3); 62,357,608 parameters. Pooling is 3 x 3 with stride 2; dropout 0.5 on fc6 and fc7.
+    conv4 384 - conv5 256 - pool - fc6 4096 - fc7 4096 - fc8 1000, no groups. Maps of 110, 55, 26, 13, 13, 13, 13, 6
+    cells (Fig. 3); 62,357,608 parameters. Pooling is 3 x 3 with stride 2; dropout 0.5 on fc6 and fc7.
 
     Args:
-        num_classes: number K of classes.
-        image_size: side of the square images, in pixels; fixes fc6.
-        width: factor on the convolutions' channel counts, which are rounded to multiples of 8.
-        hidden: units of fc6 and of fc7.
-        first_kernel: side of conv1's kernel, in pixels.
-        first_stride: stride of conv1, in pixels.
-        second_stride: stride of conv2, in cells of pool1; 1 suits small images.
-        dropout: probability of dropping a unit of fc6 and of fc7.
+        num_classes: Number K of classes.
+        image_size: Side of the square images, in pixels; fixes fc6.
+        width: Factor on the convolutions' channel counts, which are rounded to multiples of 8.
+        hidden: Units of fc6 and of fc7.
+        first_kernel: Side of conv1's kernel, in pixels.
+        first_stride: Stride of conv1, in pixels.
+        second_stride: Stride of conv2, in cells of pool1; 1 suits small images.
+        dropout: Probability of dropping a unit of fc6 and of fc7.
         init: ``"paper"``: weights from N(0, 0.01^2), biases 0. ``"he"``: weights from N(0, 2 / fan-in), biases 0; for
             narrow networks, together with the ``mean`` and ``std`` of unit-scale pixels.
-        mean: subtracted from pixels in [0, 1]; the default is ImageNet's mean pixel.
-        std: divides pixels in [0, 1]; the default leaves them on the scale of 0 to 255, as in the paper.
-        frozen_stages: how many stages of the trunk, from the first, do not train.
+        mean: Subtracted from pixels in [0, 1]; the default is ImageNet's mean pixel.
+        std: Divides pixels in [0, 1]; the default leaves them on the scale of 0 to 255, as in the paper.
+        frozen_stages: How many stages of the trunk, from the first, do not train.
 
     Shape:
         - images: uint8 or float in [0, 1], ``[B, 3, image_size, image_size]``
         - output: logits ``[B, K]``
 
     Attributes:
-        backbone: the convolutional trunk, a `ZFNetBackbone`.
+        backbone: The convolutional trunk, a `ZFNetBackbone`.
         head: ``fc6``, ``fc7``, ``fc8``.
 
     Raises:
         ValueError: for an unknown ``init``, or an image that is too small or does not fit fc6.
 
     Reference:
-        Zeiler, Fergus, "Visualizing and understanding convolutional networks", ECCV 2014, section 3 and Fig. 3. Where this
-        leaves the paper, and what it settles:
+        Zeiler, Fergus, "Visualizing and understanding convolutional networks", ECCV 2014, section 3 and Fig. 3. Where
+        this leaves the paper, and what it settles:
 
         - Neither padding nor rounding is stated. One zero around the image for conv1, none for conv2, and pooling that
           rounds up give all of Fig. 3's sizes; pooling that rounds down does not (54 instead of 55).
-        - "Contrast normalized across feature maps" comes without a formula; the paper describes its network by what differs
-          from AlexNet, and normalisation is not among that. So it is AlexNet's response normalisation across maps
-          (n = 5, k = 2, alpha = 1e-4, beta = 0.75), after the pooling as Fig. 3 has it: it divides and subtracts nothing,
-          unlike the local contrast normalisation of Jarrett et al. (ICCV 2009), which the paper cites as well. Caffe's ZF
-          model of SPP-net normalises within each map and before the pooling, which is not what Fig. 3 says.
+        - "Contrast normalized across feature maps" comes without a formula; the paper describes its network by what
+          differs from AlexNet, and normalisation is not among that. So it is AlexNet's response normalisation across
+          maps (n = 5, k = 2, alpha = 1e-4, beta = 0.75), after the pooling as Fig. 3 has it: it divides and subtracts
+          nothing, unlike the local contrast normalisation of Jarrett et al. (ICCV 2009), which the paper cites as well.
         - "All weights are initialized to 10^-2" would leave all filters of a layer alike for ever: it is taken for the
           standard deviation of a normal distribution.
         - Filters are renormalised by `renormalize_filters`, which the training loop is to call after each step.
@@ -178,8 +177,8 @@ class ZFNet(TrunkWithHead):
     def renormalize_filters(self, radius: float = 0.1) -> None:
         """Shrinks every convolution's filters whose root mean square exceeds ``radius`` to it, in place.
 
-        To be called after each optimizer step. The paper does so in all convolutional layers and finds it crucial in the
-        first, where inputs range from -128 to 128 and a few filters would come to dominate (its Fig. 6).
+        To be called after each optimizer step. The paper does so in all convolutional layers and finds it crucial in
+        the first, where inputs range from -128 to 128 and a few filters would come to dominate (its Fig. 6).
         """
         for layer in self.backbone.modules():
             if isinstance(layer, nn.Conv2d):

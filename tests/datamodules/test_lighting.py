@@ -18,9 +18,7 @@ def photographs(count: int = 5) -> list[np.ndarray]:
     """Correlated RGB noise of several sizes."""
     rng = np.random.default_rng(0)
     mixing = np.array([[50, 20, 5], [48, -3, -9], [45, -18, 6]])
-    return [
-        (rng.standard_normal((10 + i, 12, 3)) @ mixing.T + 120).clip(0, 255).astype(np.uint8) for i in range(count)
-    ]
+    return [(rng.standard_normal((10 + i, 12, 3)) @ mixing.T + 120).clip(0, 255).astype(np.uint8) for i in range(count)]
 
 
 def test_covariance_against_numpy():

@@ -52,6 +52,7 @@ class AlexNetBackbone(Backbone):
         first_stride: Stride of conv1, in pixels.
         first_padding: Zeros around the normalised image, in pixels.
         groups: Groups of conv2, conv4 and conv5: the two GPUs of the paper, each of which saw its own half of the maps.
+        response_norm: Whether the two normalisations are there; without them is the paper's own ablation, and cheaper.
         mean: Subtracted from pixels in [0, 1].
         std: Divides pixels in [0, 1].
         frozen_stages: How many stages, from the first, do not train.
@@ -69,6 +70,7 @@ class AlexNetBackbone(Backbone):
         first_stride: int = 4,
         first_padding: int = 2,
         groups: int = 2,
+        response_norm: bool = True,
         mean: Sequence[float] = MEAN_PIXEL,
         std: Sequence[float] = PIXEL_UNIT,
         frozen_stages: int = 0,
@@ -79,13 +81,13 @@ class AlexNetBackbone(Backbone):
             named(
                 conv1=nn.Conv2d(3, c1, first_kernel, first_stride, first_padding),
                 relu1=nn.ReLU(),
-                norm1=LocalResponseNorm(),
+                norm1=LocalResponseNorm() if response_norm else nn.Identity(),
             ),
             named(
                 pool1=nn.MaxPool2d(3, 2),
                 conv2=nn.Conv2d(c1, c2, 5, padding=2, groups=groups),
                 relu2=nn.ReLU(),
-                norm2=LocalResponseNorm(),
+                norm2=LocalResponseNorm() if response_norm else nn.Identity(),
             ),
             named(
                 pool2=nn.MaxPool2d(3, 2),
@@ -123,6 +125,7 @@ class AlexNet(TrunkWithHead):
         first_stride: Stride of conv1, in pixels.
         first_padding: Zeros around the normalised image, in pixels; None: 0 for an ``image_size`` of 227, 2 otherwise.
         groups: Groups of conv2, conv4 and conv5; 1 joins the two GPUs' halves.
+        response_norm: Whether the two normalisations are there; without them is the paper's own ablation, and cheaper.
         dropout: Probability of dropping a unit of fc6 and of fc7.
         init: ``"paper"``: weights from N(0, 0.01^2), biases 1 in conv2, conv4, conv5, fc6 and fc7 and 0 elsewhere.
             ``"he"``: weights from N(0, 2 / fan-in), biases 0.
@@ -165,6 +168,7 @@ class AlexNet(TrunkWithHead):
         first_stride: int = 4,
         first_padding: int | None = None,
         groups: int = 2,
+        response_norm: bool = True,
         dropout: float = 0.5,
         init: Literal["paper", "he"] = "paper",
         mean: Sequence[float] = MEAN_PIXEL,
@@ -174,7 +178,9 @@ class AlexNet(TrunkWithHead):
         if init not in ("paper", "he"):
             raise ValueError(f"init={init!r}: choose 'paper' or 'he'")
         padding = (0 if image_size == 227 else 2) if first_padding is None else first_padding
-        backbone = AlexNetBackbone(width, first_kernel, first_stride, padding, groups, mean, std, frozen_stages)
+        backbone = AlexNetBackbone(
+            width, first_kernel, first_stride, padding, groups, response_norm, mean, std, frozen_stages
+        )
         in_size = map_sizes(backbone.stages, image_size)[-1]
         super().__init__(
             backbone, FullyConnectedHead(backbone.channels[-1], in_size, num_classes, hidden, dropout), image_size

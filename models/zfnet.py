@@ -45,6 +45,7 @@ class ZFNetBackbone(Backbone):
         first_kernel: Side of conv1's kernel, in pixels.
         first_stride: Stride of conv1, in pixels.
         second_stride: Stride of conv2, in cells of pool1.
+        response_norm: Whether the two normalisations are there.
         mean: Subtracted from pixels in [0, 1].
         std: Divides pixels in [0, 1].
         frozen_stages: How many stages, from the first, do not train.
@@ -61,6 +62,7 @@ class ZFNetBackbone(Backbone):
         first_kernel: int = 7,
         first_stride: int = 2,
         second_stride: int = 2,
+        response_norm: bool = True,
         mean: Sequence[float] = MEAN_PIXEL,
         std: Sequence[float] = PIXEL_UNIT,
         frozen_stages: int = 0,
@@ -71,13 +73,13 @@ class ZFNetBackbone(Backbone):
             named(conv1=nn.Conv2d(3, c1, first_kernel, first_stride, padding=1), relu1=nn.ReLU()),
             named(
                 pool1=nn.MaxPool2d(3, 2, ceil_mode=True),
-                norm1=LocalResponseNorm(),
+                norm1=LocalResponseNorm() if response_norm else nn.Identity(),
                 conv2=nn.Conv2d(c1, c2, 5, second_stride),
                 relu2=nn.ReLU(),
             ),
             named(
                 pool2=nn.MaxPool2d(3, 2, ceil_mode=True),
-                norm2=LocalResponseNorm(),
+                norm2=LocalResponseNorm() if response_norm else nn.Identity(),
                 conv3=nn.Conv2d(c2, c3, 3, padding=1),
                 relu3=nn.ReLU(),
                 conv4=nn.Conv2d(c3, c4, 3, padding=1),
@@ -107,6 +109,7 @@ class ZFNet(TrunkWithHead):
         first_kernel: Side of conv1's kernel, in pixels.
         first_stride: Stride of conv1, in pixels.
         second_stride: Stride of conv2, in cells of pool1; 1 suits small images.
+        response_norm: Whether the two normalisations are there.
         dropout: Probability of dropping a unit of fc6 and of fc7.
         init: ``"paper"``: weights from N(0, 0.01^2), biases 0. ``"he"``: weights from N(0, 2 / fan-in), biases 0; for
             narrow networks, together with the ``mean`` and ``std`` of unit-scale pixels.
@@ -150,6 +153,7 @@ class ZFNet(TrunkWithHead):
         first_kernel: int = 7,
         first_stride: int = 2,
         second_stride: int = 2,
+        response_norm: bool = True,
         dropout: float = 0.5,
         init: Literal["paper", "he"] = "paper",
         mean: Sequence[float] = MEAN_PIXEL,
@@ -158,7 +162,9 @@ class ZFNet(TrunkWithHead):
     ) -> None:
         if init not in ("paper", "he"):
             raise ValueError(f"init={init!r}: choose 'paper' or 'he'")
-        backbone = ZFNetBackbone(width, first_kernel, first_stride, second_stride, mean, std, frozen_stages)
+        backbone = ZFNetBackbone(
+            width, first_kernel, first_stride, second_stride, response_norm, mean, std, frozen_stages
+        )
         in_size = map_sizes(backbone.stages, image_size)[-1]
         super().__init__(
             backbone, FullyConnectedHead(backbone.channels[-1], in_size, num_classes, hidden, dropout), image_size

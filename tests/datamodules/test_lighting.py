@@ -69,7 +69,7 @@ def test_statistics_name_bad_input():
     with pytest.raises(ValueError, match="no pixel has been counted"):
         _ = stats.covariance
     with pytest.raises(TypeError, match="float64"):
-        stats.update(np.zeros((2, 2, 3)))
+        stats.update(np.zeros((2, 2, 3)))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"\(3, 4, 4\)"):
         stats.update(np.zeros((3, 4, 4), dtype=np.uint8))
 

@@ -1,5 +1,7 @@
 """AlexNet against the paper's counts and sizes and against a second computation in plain functions."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -7,7 +9,14 @@ from torch.nn import functional as F
 
 from striate.models.alexnet import MEAN_PIXEL, AlexNet, AlexNetBackbone
 
-SMALL = {"num_classes": 5, "image_size": 64, "width": 0.125, "hidden": 24, "first_kernel": 5, "first_stride": 2}
+SMALL: dict[str, Any] = {
+    "num_classes": 5,
+    "image_size": 64,
+    "width": 0.125,
+    "hidden": 24,
+    "first_kernel": 5,
+    "first_stride": 2,
+}
 
 
 def images(count: int = 2, size: int = 64) -> torch.Tensor:
@@ -21,7 +30,7 @@ def paper() -> AlexNet:
     return AlexNet().eval()
 
 
-def layer(net: nn.Module, name: str) -> nn.Module:
+def layer(net: nn.Module, name: str) -> Any:
     return next(m for n, m in net.named_modules() if n.rpartition(".")[2] == name)
 
 
@@ -114,7 +123,7 @@ def test_he_initialisation():
     net = AlexNet(image_size=64, width=0.5, hidden=64, init="he", num_classes=10)
     conv3 = layer(net, "conv3")
     assert float(conv3.weight.std().detach()) == pytest.approx((2 / (128 * 9)) ** 0.5, rel=0.03)
-    assert all(not m.bias.any() for m in net.modules() if isinstance(m, (nn.Conv2d, nn.Linear)))
+    assert all(not m.get_parameter("bias").any() for m in net.modules() if isinstance(m, (nn.Conv2d, nn.Linear)))
 
 
 def response_norm(maps: torch.Tensor) -> torch.Tensor:
@@ -125,11 +134,12 @@ def response_norm(maps: torch.Tensor) -> torch.Tensor:
     return maps / (2 + 1e-4 * total) ** 0.75
 
 
-def halves(maps: torch.Tensor, conv: nn.Module, padding: int) -> torch.Tensor:
+def halves(maps: torch.Tensor, conv: nn.Conv2d, padding: int) -> torch.Tensor:
     """A convolution in two groups, each GPU of the paper by itself."""
+    bias = conv.get_parameter("bias")
     half_in, half_out = maps.shape[1] // 2, conv.weight.shape[0] // 2
-    first = F.conv2d(maps[:, :half_in], conv.weight[:half_out], conv.bias[:half_out], padding=padding)
-    second = F.conv2d(maps[:, half_in:], conv.weight[half_out:], conv.bias[half_out:], padding=padding)
+    first = F.conv2d(maps[:, :half_in], conv.weight[:half_out], bias[:half_out], padding=padding)
+    second = F.conv2d(maps[:, half_in:], conv.weight[half_out:], bias[half_out:], padding=padding)
     return torch.cat([first, second], 1)
 
 
@@ -159,7 +169,7 @@ def test_forward_against_plain_functions(paper, arguments):
 
 
 def test_a_net_for_224_takes_227_and_shares_weights_with_one_for_227():
-    small = {"width": 0.1, "hidden": 8, "num_classes": 3}
+    small: dict[str, Any] = {"width": 0.1, "hidden": 8, "num_classes": 3}
     text, effective = AlexNet(**small).eval(), AlexNet(image_size=227, **small).eval()
     effective.load_state_dict(text.state_dict())
     assert text(images(1, 227)).shape == (1, 3)
@@ -175,7 +185,7 @@ def test_learns_and_every_parameter_takes_part():
     net = AlexNet(**SMALL, init="he", dropout=0.0, mean=(0.5,) * 3, std=(0.25,) * 3)
     batch, labels = images(5), torch.arange(5)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.005, momentum=0.9)
-    losses = []
+    losses: list[float] = []
     for _ in range(25):
         loss = F.cross_entropy(net(batch), labels)
         optimizer.zero_grad()
@@ -207,6 +217,14 @@ def test_frozen_stages_do_not_train():
     assert {n.rpartition(".")[0].rpartition(".")[2] for n in frozen} == {"conv1", "conv2"}
 
 
+def test_without_response_norm():
+    with_norm, without = AlexNet(**SMALL).eval(), AlexNet(**SMALL, response_norm=False).eval()
+    without.load_state_dict(with_norm.state_dict())
+    for name in ("norm1", "norm2"):
+        layer(with_norm, name).alpha, layer(with_norm, name).k = 0.0, 1.0
+    torch.testing.assert_close(without(images()), with_norm(images()))
+
+
 def test_one_group_joins_the_halves():
     assert layer(AlexNet(**SMALL, groups=1), "conv2").weight.shape == (32, 16, 5, 5)
     assert layer(AlexNet(**SMALL), "conv2").weight.shape == (32, 8, 5, 5)
@@ -221,4 +239,4 @@ def test_bad_input():
     with pytest.raises(ValueError, match="side of 16 pixels is too small"):
         net(torch.zeros(1, 3, 64, 16))
     with pytest.raises(ValueError, match="init='xavier'"):
-        AlexNet(init="xavier")
+        AlexNet(init="xavier")  # type: ignore[arg-type]

@@ -1,6 +1,7 @@
 """LeNet-5 against the paper's tables and against a second computation in plain functions."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -90,7 +91,7 @@ def test_forward_against_plain_functions():
     torch.testing.assert_close(net.features(batch), f6, rtol=1e-4, atol=1e-5)
     by_hand = torch.stack([-((f6 - bitmap) ** 2).sum(1) for bitmap in digit_bitmaps()], 1)
     torch.testing.assert_close(net(batch), by_hand, rtol=1e-4, atol=1e-4)
-    soft = LeNet5(output="softmax")
+    soft: Any = LeNet5(output="softmax")
     expected = F.linear(reference(soft, batch / 255 * 1.275 - 0.1), soft.output.weight, soft.output.bias)
     torch.testing.assert_close(soft(batch), expected, rtol=1e-4, atol=1e-5)
 
@@ -196,6 +197,7 @@ def test_map_loss_by_hand():
 def test_map_loss_stops_pushing_penalties_that_are_large():
     logits = torch.tensor([[-0.01, -30.0]], requires_grad=True)
     map_loss(logits, torch.tensor([0])).backward()
+    assert logits.grad is not None
     right, wrong = logits.grad[0].tolist()
     assert right < -0.4  # cross-entropy would be content here: exp(-30) away from certainty
     assert abs(wrong) < 1e-9
@@ -214,7 +216,7 @@ def test_learns_and_every_parameter_takes_part(output):
     net, batch, labels = LeNet5(output=output), images(8), torch.arange(8)
     criterion = map_loss if output == "rbf" else F.cross_entropy
     optimizer = torch.optim.SGD(net.parameters(), lr=5e-4 if output == "rbf" else 0.05, momentum=0.9)
-    losses = []
+    losses: list[float] = []
     for _ in range(15):
         loss = criterion(net(batch), labels)
         optimizer.zero_grad()

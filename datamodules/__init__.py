@@ -10,6 +10,7 @@ from .batches import ClassificationBatch, PredictBatch
 from .digit_scenes import DigitScenes
 from .folder import ImageFolder
 from .images import ImageError, read_image
+from .lighting import PCALighting, RGBCovariance, rgb_pca
 from .loading import EpochSampler, ResumableLoader, TransformedDataset, collate
 from .scenes import Scene, SceneComposer
 
@@ -19,7 +20,9 @@ __all__ = [
     "EpochSampler",
     "ImageError",
     "ImageFolder",
+    "PCALighting",
     "PredictBatch",
+    "RGBCovariance",
     "ResumableLoader",
     "Scene",
     "SceneComposer",
@@ -27,4 +30,5 @@ __all__ = [
     "VisionDataModule",
     "collate",
     "read_image",
+    "rgb_pca",
 ]

@@ -1,5 +1,6 @@
 """Models in plain PyTorch: backbones, and what is built on them."""
 
+from .alexnet import AlexNet, AlexNetBackbone
 from .backbones import (
     Backbone,
     PlainCNN,
@@ -10,21 +11,41 @@ from .backbones import (
     build_backbone,
 )
 from .classifier import Classifier
+from .layers import FullyConnectedHead, LocalResponseNorm, TrunkWithHead, local_response_norm
+from .lenet import LeNet5, MAPLoss, map_loss
+from .mixing import BatchMixer, cutmix, mixup
 from .pixels import Normalize
+from .tencrop import TenCrop
 from .weights import LoadReport, load_state_dict_file, load_weights, skip_pretrained
+from .zfnet import ZFNet, ZFNetBackbone
 
 __all__ = [
+    "AlexNet",
+    "AlexNetBackbone",
     "Backbone",
+    "BatchMixer",
     "Classifier",
+    "FullyConnectedHead",
+    "LeNet5",
     "LoadReport",
+    "LocalResponseNorm",
+    "MAPLoss",
     "Normalize",
     "PlainCNN",
+    "TenCrop",
     "TimmBackbone",
     "TorchvisionBackbone",
     "TorchvisionHead",
+    "TrunkWithHead",
+    "ZFNet",
+    "ZFNetBackbone",
     "available_backbones",
     "build_backbone",
+    "cutmix",
     "load_state_dict_file",
     "load_weights",
+    "local_response_norm",
+    "map_loss",
+    "mixup",
     "skip_pretrained",
 ]

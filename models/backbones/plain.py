@@ -66,7 +66,6 @@ class PlainCNN(Backbone):
             dropped = [rf"stages\.{i}\." for i in range(len(self.stages), len(widths))]
             load_weights(self, weights, ignore=dropped)
 
-
     def make_head(self, num_classes: int, dropout: float | None = None) -> nn.Module:
         """Builds a head with maximum pooling: a small object's evidence is not averaged away by its surroundings.
 

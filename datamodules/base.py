@@ -54,6 +54,8 @@ class VisionDataModule(pl.LightningDataModule):
         self.train_transform, self.val_transform = train_transform, val_transform
         self.seed, self.images, self.strict = seed, images, strict
         self.datasets: dict[str, TransformedDataset] = {}
+        self._train_loader: ResumableLoader | None = None
+        self._resume: dict[str, int] | None = None
 
     # -- what a subclass supplies ------------------------------------------------------------------
 
@@ -87,7 +89,23 @@ class VisionDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> ResumableLoader:
         """Shuffled, augmented, the same number of steps on each rank."""
-        return self._loader("train", self.batch_size)
+        self._train_loader = self._loader("train", self.batch_size)
+        if self._resume is not None:
+            self._train_loader.load_state_dict(self._resume)
+            self._resume = None
+        return self._train_loader
+
+    def state_dict(self) -> dict[str, Any]:
+        """How far the training loader has come; part of each checkpoint.
+
+        Lightning restores a loader's own state too, but not when the loader was made before, as it is when a
+        schedule asks for the number of steps (2.6); what the data module holds is restored in time.
+        """
+        return {} if self._train_loader is None else {"train": self._train_loader.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Remember where the training loader is to continue."""
+        self._resume = state_dict.get("train")
 
     def val_dataloader(self) -> ResumableLoader | list[Any]:
         """In order, each sample once over all ranks; empty where the data has no validation split."""

@@ -12,6 +12,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import (
+    Checkpoint,
     LearningRateMonitor,
     ModelCheckpoint,
     RichModelSummary,
@@ -32,7 +33,7 @@ from ..callbacks import (
 )
 from ..models.weights import skip_pretrained
 from .checkpoints import find_checkpoint
-from .explain import explain
+from .explain import condense, explain
 from .main import fail
 from .runs import RunSettings, WandbSettings, make_loggers, open_run
 
@@ -113,6 +114,9 @@ class StriateCLI(LightningCLI):
         ours = [callback for callback in defaults if not any(isinstance(own, type(callback)) for own in given)]
         # ours come first: at the end of validation, Lightning's weight averaging puts the raw weights back
         kwargs["callbacks"] = ours + given
+        if self.subcommand != "fit":  # nothing to save, and a checkpoint's own callbacks would complain of the place
+            kwargs["callbacks"] = [c for c in kwargs["callbacks"] if not isinstance(c, Checkpoint)]
+            kwargs["enable_checkpointing"] = False
         if settings.get("logger") in (None, True):
             run = open_run(self._get(self.config, "run"), str(self.subcommand), self._get(self.config, "ckpt_path"))
             kwargs["logger"] = make_loggers(run, self._get(self.config_init, "wandb"), str(self.subcommand))
@@ -133,23 +137,25 @@ class StriateCLI(LightningCLI):
             callbacks.append(RichProgressBar() if sys.stderr.isatty() else TQDMProgressBar(refresh_rate=50))
         if self.subcommand != "fit":
             return callbacks
-        monitor, mode = getattr(self.model, "monitor", None), getattr(self.model, "mode", "min")
         return [
             *callbacks,
             LearningRateMonitor(),
             RandomState(),
             GracefulInterrupt(),
             RichModelSummary(max_depth=2),
-            # best.ckpt by the task's metric, last.ckpt by time
-            ModelCheckpoint(
-                monitor=monitor,
-                mode=mode,
-                filename="best" if monitor else "last",
-                save_last=bool(monitor),
-                auto_insert_metric_name=False,
-                enable_version_counter=False,
-            ),
+            *self.checkpoint_callbacks(),
         ]
+
+    def checkpoint_callbacks(self) -> list[pl.Callback]:
+        """``best.ckpt`` by the task's metric, and ``last.ckpt``.
+
+        Two callbacks, since Lightning's ``save_last`` (2.6) passes over epochs that were not the best.
+        """
+        last = ModelCheckpoint(filename="last", enable_version_counter=False)
+        if (monitor := getattr(self.model, "monitor", None)) is None:
+            return [last]
+        mode = getattr(self.model, "mode", "min")
+        return [ModelCheckpoint(filename="best", monitor=monitor, mode=mode, enable_version_counter=False), last]
 
 
 def default_run_name() -> str:
@@ -180,6 +186,9 @@ def launch() -> None:
     # albumentations' defaults are tuples, which YAML has not; they come back as lists, and that is accepted
     warnings.filterwarnings("ignore", message="(?s).*Dump of a value that does not round-trip.*")
     warnings.filterwarnings("ignore", message=".*`isinstance.treespec, LeafSpec.` is deprecated.*")
+    # a resumed run goes on in its own folder, and evaluation needs none of training's callbacks
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+    warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`, callbacks used to create")
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_Quiet())
     sys.path.append(str(Path.cwd()))  # so that a YAML can name the classes of a file lying here
     try:
@@ -195,13 +204,13 @@ def launch() -> None:
 
 def user_message(error: BaseException) -> str | None:
     """What to tell the user, when the error was raised on purpose by striate; None for anything unforeseen."""
-    frames = traceback.extract_tb(error.__traceback__)
-    package = str(Path(__file__).parent.parent)
     text = str(error)
-    if "Original Traceback" in text:  # from a loader's worker: its last line is "Type: message"
-        inner = [line for line in text.splitlines() if line.strip().startswith('File "')]
-        if inner and package in inner[-1]:
-            last = text.rstrip().splitlines()[-1]
-            return last.split(": ", 1)[-1]
-        return None
-    return text if frames and frames[-1].filename.startswith(package) else None
+    if "Original Traceback" in text:  # from a loader's worker, whose last line is "Type: message"
+        raised_in = [line for line in text.splitlines() if line.strip().startswith('File "')][-1:]
+        ours = any(str(Path(__file__).parents[1]) in line and "site-packages" not in line for line in raised_in)
+        return text.rstrip().splitlines()[-1].split(": ", 1)[-1] if ours else None
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    if frame.f_globals.get("__name__", "").startswith("striate."):
+        return text
+    # jsonargparse wraps what a class of the configuration objected to
+    return condense(text) if text.startswith("Does not validate against any of the Union subtypes") else None

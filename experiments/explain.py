@@ -215,6 +215,13 @@ def condense(message: str) -> str:
     problems = re.findall(r"Problem with given class_path '[^']+':\s*\n\s*(.+)", message)
     if keys and given and expected and not problems:
         return f"{'.'.join(keys)}: {given[-1].strip()!r} is not {' or '.join(expected)}"
+    objections = [
+        line
+        for line in re.findall(r"^ *- (.+)", message, re.MULTILINE)
+        if not line.startswith(("Expected", "Not a valid subclass", "a class path", "a dict"))
+    ]
+    if not keys and objections:
+        return objections[-1]
     text = problems[-1] if problems and not keys[1:] else message
     lines = [line.strip(" -") for line in text.splitlines() if line.strip(" -")]
     return " ".join(([f"{keys[0]}:"] if problems and keys else []) + lines)

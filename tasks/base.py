@@ -202,9 +202,9 @@ class Task(pl.LightningModule):
         Raises:
             ValueError: when they differ.
         """
+        if stage == "predict":
+            return  # the names are the checkpoint's, and the training data need not be there
         data = getattr(self.trainer, "datamodule", None)
-        if stage == "predict" and self.class_names:
-            return  # the checkpoint's: the training data need not be there
         names = getattr(data, "class_names", None)
         if names is None:
             return

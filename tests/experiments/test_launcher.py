@@ -1,0 +1,275 @@
+"""The launcher from YAML to pictures, in this process: fit, validate, test, predict, resume, and its errors."""
+
+import csv
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from striate import __version__
+from striate.experiments.main import EXPERIMENTS, experiment_names, find_config, main
+from striate.tests.fixtures import make_folder, picture, write_image
+
+CONFIG = {
+    "model": {
+        "class_path": "striate.tasks.Classification",
+        "init_args": {
+            "model": {"class_path": "striate.tests.fixtures.TinyNet", "init_args": {"num_classes": 2, "width": 8}},
+            "optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.05}},
+        },
+    },
+    "data": {
+        "class_path": "striate.datamodules.ImageFolder",
+        "init_args": {"root": "data", "val_fraction": 0.25, "batch_size": 4, "num_workers": 0},
+    },
+    "trainer": {"max_epochs": 3, "accelerator": "cpu", "log_every_n_steps": 1, "enable_progress_bar": False},
+    "wandb": {"mode": "off"},
+}
+
+pytestmark = [
+    # jsonargparse saves tuples as YAML lists; the launcher filters this, but pytest's filters come first
+    pytest.mark.filterwarnings("ignore:(?s).*Dump of a value that does not round-trip.*"),
+]
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A working folder with data and ``small.yaml``."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    make_folder(tmp_path / "data", per_class=8)
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(CONFIG))
+    return tmp_path
+
+
+def launch(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["striate", *map(str, arguments)])
+    main()
+
+
+def table(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def refused(monkeypatch, capsys, code, *arguments):
+    with pytest.raises(SystemExit) as exit_:
+        launch(monkeypatch, *arguments)
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert exit_.value.code == code, message
+    assert message.startswith("striate: ") and "Traceback" not in message
+    return message.removeprefix("striate: ")
+
+
+def test_from_yaml_to_pictures_and_back(place, monkeypatch, capsys):
+    launch(monkeypatch, "fit", "--config", "small.yaml")
+    run = place / "runs" / "small" / "fit-1"
+    saved = yaml.safe_load((run / "config.yaml").read_text())
+    assert saved["data"]["init_args"]["batch_size"] == 4 and saved["run"]["name"] == "small"
+    assert {p.name for p in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    rows = table(run / "metrics.csv")
+    accuracies = [float(row["val/acc"]) for row in rows if row["val/acc"]]
+    assert len(accuracies) == 3 and accuracies[-1] == 1.0
+    assert {"train/loss", "val/loss", "val/acc_class"} <= rows[0].keys()
+    for name in ("val_epoch_000", "val_epoch_002", "val_confusion"):
+        with Image.open(run / "pictures" / f"{name}.png") as drawn:
+            assert min(drawn.size) > 100
+    assert (run / "val_confusion.csv").read_text().splitlines() == [
+        "true \\ predicted,bright,dark", "bright,2,0", "dark,0,2"
+    ]  # fmt: skip
+    assert (run / "val_classes.csv").read_text().splitlines()[1] == "bright,2,1.0"
+
+    # a second run takes the next number, and loses nothing of the first
+    launch(monkeypatch, "fit", "--config", "small.yaml", "--trainer.max_epochs", 1)
+    assert (place / "runs" / "small" / "fit-2" / "checkpoints" / "last.ckpt").is_file()
+
+    # predict knows the classes from the checkpoint, and does not need the training data
+    (place / "data").rename(place / "elsewhere")
+    write_image(place / "new" / "light.png", picture(0, 77, 48))
+    write_image(place / "new" / "deep" / "night.png", picture(1, 78, 48))
+    (place / "new" / "broken.jpg").write_bytes(b"no image")
+    launch(monkeypatch, "predict", "--config", "small.yaml", "--ckpt_path", run / "checkpoints" / "best.ckpt",
+           "--data.images", "new")  # fmt: skip
+    out = place / "runs" / "small" / "predict-1"
+    rows = table(out / "predictions.csv")
+    assert [(Path(row["path"]).name, row["label"]) for row in rows] == [("night.png", "dark"), ("light.png", "bright")]
+    assert float(rows[0]["score"]) >= float(rows[0]["score_2"]) and rows[0]["label_2"] == "bright"
+    assert len(list((out / "pictures").glob("*.png"))) == 2
+
+
+def test_resume_continues_the_same_run(place, monkeypatch):
+    launch(monkeypatch, "fit", "--config", "small.yaml", "--trainer.max_epochs", 1)
+    launch(monkeypatch, "fit", "--config", "small.yaml", "--ckpt_path", "last")
+    run = place / "runs" / "small"
+    assert [p.name for p in run.iterdir()] == ["fit-1"]
+    rows = table(run / "fit-1" / "metrics.csv")
+    assert [row["epoch"] for row in rows if row["val/acc"]] == ["0", "1", "2"]
+    assert torch.load(run / "fit-1" / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 2
+
+
+def test_validate_and_test_find_the_best_checkpoint(place, monkeypatch, capsys):
+    (place / "data").rename(place / "all")
+    for split in ("train", "val", "test"):
+        make_folder(place / "data" / split, 4)
+    launch(monkeypatch, "fit", "--config", "small.yaml")
+    for command, stage in (("validate", "val"), ("test", "test")):
+        launch(monkeypatch, command, "--config", "small.yaml", "--ckpt_path", "best")
+        assert f"{stage}/acc" in capsys.readouterr().out
+        assert (place / "runs" / "small" / f"{command}-1" / "pictures" / f"{stage}_confusion.png").is_file()
+
+
+def test_a_checkpoint_loads_outside_the_launcher_and_predicts_the_same(place, monkeypatch):
+    from striate.tasks import Classification
+
+    launch(monkeypatch, "fit", "--config", "small.yaml")
+    path = place / "runs" / "small" / "fit-1" / "checkpoints" / "last.ckpt"
+    task = Classification.load_from_checkpoint(path).eval()
+    assert task.class_names == ["bright", "dark"]
+    weights = torch.load(path, weights_only=True)["state_dict"]
+    for key, value in task.state_dict().items():
+        assert torch.equal(value, weights[key]), key
+    image = torch.from_numpy(picture(1, 5)).permute(2, 0, 1)[None]
+    assert task.predict(image)[0]["label"] == 1
+
+
+def test_averaged_weights_are_validated_and_saved(place, monkeypatch):
+    config = CONFIG | {"trainer": CONFIG["trainer"] | {"callbacks": [
+        {"class_path": "pytorch_lightning.callbacks.EMAWeightAveraging", "init_args": {"decay": 0.5}}]}}  # fmt: skip
+    (place / "ema.yaml").write_text(yaml.safe_dump(config))
+    launch(monkeypatch, "fit", "--config", "ema.yaml")
+    content = torch.load(place / "runs/ema/fit-1/checkpoints/last.ckpt", weights_only=True)
+    averaged, raw = content["state_dict"], content["current_model_state"]
+    assert not torch.equal(averaged["model.head.weight"], raw["model.head.weight"])
+    launch(monkeypatch, "fit", "--config", "ema.yaml", "--ckpt_path", "last", "--trainer.max_epochs", 4)
+
+
+def test_always_on_callbacks_stay_when_the_yaml_lists_its_own(place, monkeypatch):
+    from striate.experiments import cli
+
+    seen = {}
+    monkeypatch.setattr(cli.StriateCLI, "_run_subcommand", lambda self, name: seen.update(trainer=self.trainer))
+    own = [{"class_path": "pytorch_lightning.callbacks.EarlyStopping", "init_args": {"monitor": "val/acc"}},
+           {"class_path": "striate.callbacks.Pictures", "init_args": {"count": 3}}]  # fmt: skip
+    (place / "own.yaml").write_text(yaml.safe_dump(CONFIG | {"trainer": CONFIG["trainer"] | {"callbacks": own}}))
+    launch(monkeypatch, "fit", "--config", "own.yaml")
+    names = [type(callback).__name__ for callback in seen["trainer"].callbacks]
+    assert {"RunRecord", "Pictures", "ConfusionMatrix", "GracefulInterrupt", "RandomState", "LearningRateMonitor",
+            "ModelCheckpoint", "RunReport", "RichModelSummary", "EarlyStopping"} <= set(names)  # fmt: skip
+    assert names.count("Pictures") == 1
+    best, last = seen["trainer"].checkpoint_callbacks
+    assert (best.filename, best.monitor, best.mode, last.filename, last.monitor) == (
+        "best", "val/acc", "max", "last", None
+    )  # fmt: skip
+
+
+def test_last_is_the_last_epoch_though_an_earlier_one_was_better(place, monkeypatch):
+    launch(monkeypatch, "fit", "--config", "small.yaml", "--trainer.max_epochs", 4)
+    folder = place / "runs" / "small" / "fit-1"
+    accuracies = [float(row["val/acc"]) for row in table(folder / "metrics.csv") if row["val/acc"]]
+    epochs = {name: torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)["epoch"]
+              for name in ("best", "last")}  # fmt: skip
+    assert epochs == {"best": accuracies.index(max(accuracies)), "last": 3}
+    assert epochs["best"] < 3
+
+
+@pytest.mark.parametrize(
+    "arguments, code, message",
+    [
+        (["--trainer.max_epoch", 3], 2, "--trainer.max_epoch: no such key; did you mean 'max_epochs'?"),
+        (["--trainer.max_epochs", "many"], 2, "trainer.max_epochs: 'many' is not a whole number or null"),
+        (["--data.batch_sise", 3], 2, "--data.batch_sise: no such key; did you mean 'batch_size'?"),
+        (["--data.batch_size", "big"], 2, "batch_size: 'big' is not a whole number"),
+        (["--model.model.widht", 3], 2, "--model.model.widht: no such key; did you mean 'width'?"),
+        (["--model", "striate.tasks.Clasification"], 2,
+         "--model: 'striate.tasks' has no 'Clasification'; did you mean 'striate.tasks.Classification'?"),
+        (["--modle.x", 3], 2, "--modle.x: no such key; did you mean 'model'?"),
+        (["--data.batch_size", 0], 1, "data.init_args.batch_size: 0 is not a number of samples; give 1 or more"),
+        (["--ckpt_path", "none.ckpt"], 1, "--ckpt_path none.ckpt: no such file"),
+        (["--ckpt_path", "small.yaml"], 1,
+         "--ckpt_path small.yaml: not a checkpoint: it is damaged, or not a file of torch.save"),
+        (["--ckpt_path", "last"], 1, "--ckpt_path last: no run in 'runs/small' has left a last.ckpt; train first, give "
+         "the checkpoint's path, or --run.name / --run.root if the run has another name or place"),
+        (["--model.model.num_classes", 3], 1, "num_classes: the model TinyNet tells 3 classes apart, but the data "
+         "module ImageFolder has 2 (bright, dark): set num_classes: 2"),
+    ],
+)  # fmt: skip
+def test_a_wrong_call_is_answered_in_one_line(place, monkeypatch, capsys, arguments, code, message):
+    assert refused(monkeypatch, capsys, code, "fit", "--config", "small.yaml", *arguments) == message
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("trainer:\n  max_epoch: 3\n", ":2: trainer.max_epoch: no such key; did you mean 'max_epochs'?"),
+        ("trainer: [\n", ":2: not valid YAML: expected the node content, but found '<stream end>'"),
+        ("- 1\n", ": a configuration is a mapping with the keys model, data and trainer"),
+        ("data:\n  class_path: striate.datamodules.ImageFoldr\n",
+         ":2: data.class_path: 'striate.datamodules' has no 'ImageFoldr'; did you mean "
+         "'striate.datamodules.ImageFolder'?"),
+        ("data:\n  class_path: ImagesFolder\n",
+         ":2: data.class_path: 'ImagesFolder' is not a class path; did you mean 'striate.datamodules.ImageFolder'?"),
+        ("model:\n  class_path: striate.tasks.Classification\n  init_args:\n    model:\n"
+         "      class_path: striate.tests.fixtures.TinyNet\n      init_args:\n        num_clases: 2\n",
+         ":7: model.init_args.model.init_args.num_clases: no such key; did you mean 'num_classes'?"),
+        ("model:\n  class_path: striate.tasks.Classification\n  lr: 3\n",
+         ":3: model.lr: stands beside class_path; arguments go under init_args"),
+    ],
+)  # fmt: skip
+def test_a_wrong_yaml_is_answered_with_its_line(place, monkeypatch, capsys, text, message):
+    (place / "wrong.yaml").write_text(text)
+    answer = refused(monkeypatch, capsys, 2, "fit", "--config", "small.yaml", "--config", "wrong.yaml")
+    assert answer == f"wrong.yaml{message}"
+
+
+def test_a_checkpoint_of_another_model_is_refused(place, monkeypatch, capsys):
+    launch(monkeypatch, "fit", "--config", "small.yaml", "--trainer.max_epochs", 1)
+    answer = refused(monkeypatch, capsys, 1, "validate", "--config", "small.yaml", "--ckpt_path", "best",
+                     "--model.model.width", 4)  # fmt: skip
+    assert answer.startswith("the checkpoint is of another model than this TinyNet: 7 of another shape (such as "
+                             "model.backbone.0.weight: (8, 3, 3, 3) instead of (4, 3, 3, 3)")  # fmt: skip
+
+
+def test_weights_alone_are_no_checkpoint(place, monkeypatch, capsys):
+    torch.save({"weight": torch.zeros(1)}, place / "weights.pt")
+    answer = refused(monkeypatch, capsys, 1, "fit", "--config", "small.yaml", "--ckpt_path", "weights.pt")
+    assert answer.startswith("--ckpt_path weights.pt: weights alone, not a checkpoint of a run")
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(place, monkeypatch, capsys):
+    torch.save({"state_dict": {}, "x": Path("boom")}, place / "evil.ckpt")
+    answer = refused(monkeypatch, capsys, 1, "fit", "--config", "small.yaml", "--ckpt_path", "evil.ckpt")
+    assert "it holds pickled objects, which could run code when loaded" in answer
+
+
+def test_unknown_commands_and_experiments(monkeypatch, capsys):
+    assert refused(monkeypatch, capsys, 2, "fitt").endswith("did you mean 'fit'?")
+    answer = refused(monkeypatch, capsys, 2, "fit", "--config", "quikstart")
+    assert answer == (
+        "--config quikstart: no such file, and no packaged experiment of that name; did you mean 'quickstart'?"
+    )
+
+
+def test_quick_answers(monkeypatch, capsys):
+    launch(monkeypatch, "--version")
+    assert capsys.readouterr().out == f"striate {__version__}\n"
+    launch(monkeypatch, "experiments")
+    listed = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in listed] == experiment_names()
+    assert all(len(line.split(maxsplit=1)) == 2 for line in listed)
+    launch(monkeypatch)
+    assert "usage: striate" in capsys.readouterr().out
+
+
+def test_packaged_experiments_are_found_by_name():
+    assert find_config("classification/resnet18_digits") == EXPERIMENTS / "classification" / "resnet18_digits.yaml"
+    assert find_config("quickstart.yaml") == EXPERIMENTS / "quickstart.yaml"
+
+
+def test_print_config_shows_the_resolved_configuration(place, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        launch(monkeypatch, "fit", "--config", "small.yaml", "--data.batch_size", 7, "--print_config")
+    assert exit_.value.code == 0
+    assert yaml.safe_load(capsys.readouterr().out)["data"]["init_args"]["batch_size"] == 7

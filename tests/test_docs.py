@@ -1,0 +1,66 @@
+"""What the documentation says runs: doctests, and the code blocks of README and docs."""
+
+import doctest
+import importlib
+import pkgutil
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+import striate
+from striate.tests.fixtures import make_folder
+
+ROOT = Path(striate.__file__).parent
+PARTS = ("models", "datamodules", "tasks", "callbacks", "experiments")
+
+
+def modules():
+    for part in PARTS:
+        package = importlib.import_module(f"striate.{part}")
+        yield package.__name__
+        yield from (found.name for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."))
+
+
+@pytest.mark.parametrize("name", list(modules()))
+def test_doctests(name):
+    result = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
+    assert result.failed == 0
+
+
+def blocks(language):
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        for number, text in enumerate(re.findall(rf"```{language}\n(.*?)```", path.read_text(encoding="utf-8"), re.S)):
+            yield pytest.param(text, id=f"{path.name}-{number}")
+
+
+@pytest.mark.parametrize("code", list(blocks("python")))
+def test_python_blocks_run(code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_folder(tmp_path / "photos", per_class=6, size=64)
+    exec(compile(code, "README", "exec"), {"__name__": "readme"})
+
+
+@pytest.mark.parametrize("text", list(blocks("bash")))
+def test_commands_parse(text, tmp_path, monkeypatch):
+    """Each ``striate`` line is parsed and its objects are built, up to the point where it would train."""
+    from striate.experiments import cli
+    from striate.experiments.main import main
+
+    monkeypatch.chdir(tmp_path)
+    make_folder(tmp_path / "photos", per_class=6)
+    monkeypatch.setattr(cli.StriateCLI, "_run_subcommand", lambda self, subcommand: None)
+    monkeypatch.setattr(cli, "find_checkpoint", lambda given, root: given)
+    for line in text.replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True)
+        while words and "=" in words[0]:
+            words = words[1:]
+        if words[:1] != ["striate"]:
+            continue
+        extra = ["--wandb.mode", "off"] if len(words) > 1 and words[1] in ("fit", "validate", "test", "predict") else []
+        cluster = ("--trainer.devices", "--trainer.num_nodes", "--trainer.strategy", "--trainer.precision")
+        kept = [w for w, before in zip(words, ["", *words], strict=False) if w not in cluster and before not in cluster]
+        monkeypatch.setattr(sys, "argv", [*kept, *extra])
+        main()

@@ -11,6 +11,8 @@ from typing import Any, NoReturn
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 import pytorch_lightning as pl
+import yaml
+from jsonargparse import get_loader, set_loader
 from pytorch_lightning.callbacks import (
     Checkpoint,
     LearningRateMonitor,
@@ -167,6 +169,16 @@ def default_run_name() -> str:
     return name
 
 
+def accept_none() -> None:
+    """Let ``None`` on the command line mean ``null``.
+
+    jsonargparse (4.53) itself writes ``None`` when it hands an override such as ``--model.model.backbone.weights
+    null`` down through nested classes, and would then read it as text.
+    """
+    load = get_loader("yaml")
+    set_loader("yaml", lambda text: None if text.strip() == "None" else load(text), (yaml.YAMLError,))
+
+
 class _Quiet(logging.Filter):
     """Leaves out what Lightning says of other products, and of what striate has decided on purpose."""
 
@@ -190,6 +202,7 @@ def launch() -> None:
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
     warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`, callbacks used to create")
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_Quiet())
+    accept_none()
     sys.path.append(str(Path.cwd()))  # so that a YAML can name the classes of a file lying here
     try:
         StriateCLI()

@@ -33,7 +33,7 @@ error was raised."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; exits with 0, 1 (the run failed), 2 (the call is wrong) or 130 (interrupted)."""
+    """Run the command line; exits with 0, 1 (the run failed or was interrupted) or 2 (the call is wrong)."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     command = given[0] if given else "--help"
     if command in ("-h", "--help"):

@@ -1,7 +1,7 @@
 """Image classification."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -11,8 +11,19 @@ from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from ..datamodules.batches import ClassificationBatch
+from ..models.mixing import BatchMixer
+from ..models.tencrop import TenCrop
 from .base import Task
 from .schedules import Schedule
+
+
+@runtime_checkable
+class HasAuxiliary(Protocol):
+    """A classifier with auxiliary classifiers for training."""
+
+    def forward_with_auxiliary(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Logits ``[B, K]``, and those of each auxiliary classifier."""
+        ...
 
 
 class Classification(Task):
@@ -26,13 +37,20 @@ class Classification(Task):
             of torchvision or timm that normalises its input itself.
         num_classes: K; None: ``model.num_classes``.
         optimizer, scheduler, backbone_lr_factor, decay_norm_and_bias: see `Task`.
+        loss: training loss of logits ``[B, K]`` and targets (classes ``[B]``, or shares ``[B, K]`` behind a `mixer`),
+            such as `striate.models.MAPLoss`; None: cross-entropy.
         label_smoothing: share of the target spread evenly over all classes (Szegedy et al., 2015, section 7).
-            Applied in training only.
+            Applied in training only, to cross-entropy.
         class_weights: weight of each class in the training loss, K numbers; the loss is the weighted mean.
+        mixer: mixes each training batch, by Mixup or CutMix.
+        ten_crop: side of the ten crops whose softmax is averaged in evaluation and prediction (AlexNet, section 4.1);
+            None: the images as they are.
+        auxiliary_weight: of each auxiliary classifier's loss in training (GoogLeNet, section 5: 0.3), for models with
+            ``forward_with_auxiliary``, which gives logits and a list of auxiliary logits.
         top_k: how many of the best classes a prediction names.
 
     Raises:
-        ValueError: when K is not known, or `class_weights` are not K numbers.
+        ValueError: when K is not known, `class_weights` are not K numbers, or two arguments exclude each other.
     """
 
     monitor: ClassVar[str] = "val/acc"
@@ -47,8 +65,12 @@ class Classification(Task):
         scheduler: Schedule | LRSchedulerCallable | None = None,
         backbone_lr_factor: float = 1.0,
         decay_norm_and_bias: bool = False,
+        loss: nn.Module | None = None,
         label_smoothing: float = 0.0,
         class_weights: Sequence[float] | None = None,
+        mixer: BatchMixer | None = None,
+        ten_crop: int | None = None,
+        auxiliary_weight: float = 0.3,
         top_k: int = 5,
     ) -> None:
         super().__init__(model, optimizer, scheduler, backbone_lr_factor, decay_norm_and_bias)
@@ -62,6 +84,15 @@ class Classification(Task):
             raise ValueError(f"label_smoothing: {label_smoothing} is not in [0, 1)")
         if class_weights is not None and len(class_weights) != self._num_classes:
             raise ValueError(f"class_weights: {len(class_weights)} numbers for {self._num_classes} classes")
+        if loss is not None and (label_smoothing or class_weights is not None):
+            raise ValueError(
+                "loss: label_smoothing and class_weights belong to cross-entropy; leave one or the other out"
+            )
+        if mixer is not None and mixer.num_classes != self._num_classes:
+            raise ValueError(f"mixer.num_classes: {mixer.num_classes}, but the model has {self._num_classes} classes")
+        self.loss, self.mixer, self.auxiliary_weight = loss, mixer, auxiliary_weight
+        # not a submodule: its weights are the model's, and a checkpoint is to hold them once
+        self._ten_crop = None if ten_crop is None else (TenCrop(model, ten_crop),)
         self.label_smoothing, self.top_k = label_smoothing, min(top_k, self._num_classes)
         weights = None if class_weights is None else torch.tensor(list(class_weights), dtype=torch.float32)
         self.register_buffer("class_weights", weights, persistent=False)
@@ -72,15 +103,30 @@ class Classification(Task):
         return self._num_classes  # type: ignore[return-value]
 
     def losses(self, batch: ClassificationBatch) -> tuple[dict[str, Tensor], Tensor]:
-        """Cross-entropy and logits ``[B, K]``; smoothed and weighted in training, plain in evaluation."""
-        logits = self.model(batch["image"])
-        if self.training:
-            loss = F.cross_entropy(
-                logits, batch["label"], weight=self.class_weights, label_smoothing=self.label_smoothing
-            )
+        """The loss and the logits ``[B, K]``; in evaluation plain cross-entropy, so that recipes compare."""
+        images, target = batch["image"], batch["label"]
+        if not self.training:
+            logits = self._logits(images)
+            return {"loss_class": F.cross_entropy(logits, target)}, logits
+        if self.mixer is not None:
+            images, target = self.mixer(images, target)
+        auxiliary: list[Tensor] = []
+        if isinstance(self.model, HasAuxiliary):
+            logits, auxiliary = self.model.forward_with_auxiliary(images)
         else:
-            loss = F.cross_entropy(logits, batch["label"])
-        return {"loss_class": loss}, logits
+            logits = self.model(images)
+        losses = {"loss_class": self._criterion(logits, target)}
+        for number, head in enumerate(auxiliary, 1):
+            losses[f"loss_aux{number}"] = self.auxiliary_weight * self._criterion(head, target)
+        return losses, logits
+
+    def _criterion(self, logits: Tensor, target: Tensor) -> Tensor:
+        if self.loss is not None:
+            return self.loss(logits, target)
+        return F.cross_entropy(logits, target, weight=self.class_weights, label_smoothing=self.label_smoothing)
+
+    def _logits(self, images: Tensor) -> Tensor:
+        return self.model(images) if self._ten_crop is None else self._ten_crop[0](images)
 
     def make_metrics(self) -> dict[str, Metric | MetricCollection]:
         """Top-1, top-5 and the confusion matrix."""
@@ -116,7 +162,7 @@ class Classification(Task):
             - Output: B dictionaries: ``label`` int, ``score`` float, ``top_labels`` list of int, ``top_scores`` list of
               float in descending order.
         """
-        scores, labels = self.model(images).float().softmax(dim=1).topk(self.top_k, dim=1)
+        scores, labels = self._logits(images).float().softmax(dim=1).topk(self.top_k, dim=1)
         return [
             {"label": top[0], "score": values[0], "top_labels": top, "top_scores": values}
             for top, values in zip(labels.tolist(), scores.tolist(), strict=True)

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix
 
+from striate.models import BatchMixer
 from striate.tasks import Classification
 from striate.tasks.classification import class_accuracies
 from striate.tests.fixtures import TinyNet, batch
@@ -33,6 +34,56 @@ def test_loss_is_cross_entropy_worked_by_hand():
     torch.testing.assert_close(task.losses(data)[0]["loss_class"], by_hand)
     task.eval()  # plain in evaluation, so that figures compare across recipes
     torch.testing.assert_close(task.losses(data)[0]["loss_class"], -(logp[0, 0] + logp[1, 1]) / 2)
+
+
+class WithAuxiliary(TinyNet):
+    def forward_with_auxiliary(self, images):
+        logits = self(images)
+        return logits, [2 * logits, 0 * logits]
+
+
+def test_auxiliary_losses_are_weighted_and_only_in_training():
+    task = Classification(WithAuxiliary(), auxiliary_weight=0.3)
+    data = batch([0, 1])
+    losses, logits = task.train().losses(data)
+    assert set(losses) == {"loss_class", "loss_aux1", "loss_aux2"}
+    torch.testing.assert_close(losses["loss_aux1"], 0.3 * F.cross_entropy(2 * logits, data["label"]))
+    assert losses["loss_aux2"].item() == pytest.approx(0.3 * torch.tensor(2.0).log().item())
+    assert set(task.eval().losses(data)[0]) == {"loss_class"}
+
+
+def test_a_mixer_acts_in_training_only():
+    task = Classification(TinyNet(), mixer=BatchMixer(mixup_alpha=1.0, cutmix_alpha=0.0, num_classes=2))
+    data = batch([0, 1, 0, 1])
+    seen = []
+    task.model.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    task.train().losses(data)
+    task.eval().losses(data)
+    assert seen[0].is_floating_point() and torch.equal(seen[1], data["image"])
+    with pytest.raises(ValueError, match="mixer.num_classes: 1000, but the model has 2 classes"):
+        Classification(TinyNet(), mixer=BatchMixer())
+
+
+def test_a_loss_of_ones_own_is_used_in_training():
+    task = Classification(Fixed([[2.0, 0.0]]), loss=torch.nn.MultiMarginLoss())
+    data = batch([1])
+    assert task.train().losses(data)[0]["loss_class"].item() == pytest.approx((1 - 0 + 2) / 2)
+    expected = F.cross_entropy(torch.tensor([[2.0, 0.0]]), torch.tensor([1]))
+    torch.testing.assert_close(task.eval().losses(data)[0]["loss_class"], expected)
+    with pytest.raises(ValueError, match="label_smoothing and class_weights belong to cross-entropy"):
+        Classification(TinyNet(), loss=torch.nn.MultiMarginLoss(), label_smoothing=0.1)
+
+
+def test_ten_crops_are_averaged_in_evaluation():
+    task = Classification(TinyNet(), ten_crop=24).eval()
+    images = batch([0, 1])["image"]
+    crops = [images[..., y : y + 24, x : x + 24] for y, x in ((0, 0), (0, 8), (8, 0), (8, 8), (4, 4))]
+    views = crops + [crop.flip(-1) for crop in crops]
+    expected = torch.stack([task.model(view).softmax(1) for view in views]).mean(0)
+    for one, row in zip(task.predict(images), expected, strict=True):
+        assert one["score"] == pytest.approx(row.max().item(), rel=1e-5)
+    torch.testing.assert_close(task.losses(batch([0, 1]))[1].softmax(1), expected, rtol=1e-4, atol=1e-6)
+    assert not any("crop" in key for key in task.state_dict())
 
 
 def test_metrics_equal_scikit_learns_over_several_batches():

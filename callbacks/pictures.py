@@ -42,7 +42,7 @@ class Pictures(pl.Callback):
     def _draw(self, trainer: pl.Trainer, task: pl.LightningModule, loader: Any, name: str, key: str) -> None:
         folder = run_folder(trainer)
         loader = loader[0] if isinstance(loader, list | tuple) and loader else loader
-        dataset = getattr(loader, "dataset", None)
+        dataset: Any = getattr(loader, "dataset", None)
         if not trainer.is_global_zero or not hasattr(dataset, "__getitem__") or not hasattr(task, "predict"):
             return
         chosen = np.unique(np.linspace(0, len(dataset) - 1, self.count).round().astype(int))
@@ -97,9 +97,10 @@ class ConfusionMatrix(pl.Callback):
         self._tables(trainer, pl_module)
 
     def _draw(self, trainer: pl.Trainer, task: pl.LightningModule, stage: str) -> None:
-        if not hasattr(task, "confusion_matrix"):
+        matrix: Any = getattr(task, "confusion_matrix", None)
+        if matrix is None:
             return
-        counts = task.confusion_matrix(stage).cpu().numpy()  # on every rank: the ranks' counts are added up here
+        counts = matrix(stage).cpu().numpy()  # on every rank: the ranks' counts are added up here
         folder = run_folder(trainer)
         if not trainer.is_global_zero:
             return

@@ -22,7 +22,6 @@ from pytorch_lightning.callbacks import (
     TQDMProgressBar,
 )
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from ..callbacks import (
     ConfusionMatrix,
@@ -37,7 +36,7 @@ from ..models.weights import skip_pretrained
 from .checkpoints import find_checkpoint
 from .explain import condense, explain
 from .main import fail
-from .runs import RunSettings, WandbSettings, make_loggers, open_run
+from .runs import RunSettings, WandbSettings, is_first_rank, make_loggers, open_run
 
 
 class Parser(LightningArgumentParser):
@@ -48,7 +47,7 @@ class Parser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Explain what is wrong with the call, on the first rank only, and exit with 2."""
-        if rank_zero_only.rank == 0:
+        if is_first_rank():
             fail(explain(message, sys.argv[2:]))
         raise SystemExit(2)
 
@@ -210,7 +209,7 @@ def launch() -> None:
         message = user_message(error)
         if message is None or os.environ.get("STRIATE_TRACEBACK"):
             raise
-        if rank_zero_only.rank == 0:
+        if is_first_rank():
             fail(message, code=1)
         raise SystemExit(1) from None
 

@@ -43,7 +43,7 @@ def _problems(arguments: Sequence[str]) -> Iterator[str]:
             root = yaml.compose(text)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark
-            line = mark.line + 1 if mark else "?"
+            line = str(mark.line + 1 if mark else 1)
             yield f"{path}:{line}: not valid YAML: {error.problem or error.context}"
             return
         if not isinstance(root, yaml.MappingNode):
@@ -69,7 +69,7 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str | N
         if not argument.startswith("-"):
             continue
         flag, equals, value = argument.partition("=")
-        given: str | None = value if equals else (rest.pop(0) if rest and not rest[0].startswith("--") else None)
+        given = value if equals else (rest.pop(0) if rest and not rest[0].startswith("--") else None)
         if flag in ("--config", "-c"):
             configs.append(given or "")
         elif flag.startswith("--"):

@@ -71,6 +71,11 @@ class Run:
         return self.root / self.number
 
 
+def is_first_rank() -> bool:
+    """Whether this process writes, as far as the environment tells before the ranks have met."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
 def open_run(settings: Any, command: str, checkpoint: str | None) -> Run:
     """Claim a new folder, or the old one where training is resumed from a checkpoint inside it.
 
@@ -81,7 +86,7 @@ def open_run(settings: Any, command: str, checkpoint: str | None) -> Run:
         folder = Path(checkpoint).resolve().parent.parent
         if folder.parent == root.resolve() and folder.name.startswith("fit-"):
             return Run(root, folder.name)
-    if rank_zero_only.rank != 0:
+    if not is_first_rank():
         return Run(root, f"{command}-other-rank")
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -153,7 +158,7 @@ def _wandb_logger(run: Run, settings: Any, command: str, offline: bool) -> Wandb
         return logger
 
     logger = build(offline)
-    if rank_zero_only.rank == 0 and not offline:
+    if is_first_rank() and not offline:
         try:
             logger.experiment  # noqa: B018 - connects
         except (wandb.errors.CommError, wandb.errors.UsageError, wandb.errors.AuthenticationError) as error:
@@ -166,7 +171,7 @@ def _wandb_logger(run: Run, settings: Any, command: str, offline: bool) -> Wandb
 
 def _run_id(run: Run) -> str | None:
     """The W&B id of this run, kept in its folder so that a resumed run continues the same W&B run."""
-    if rank_zero_only.rank != 0:
+    if not is_first_rank():
         return None
     path = run.folder / "wandb_id.txt"
     if not path.is_file():
@@ -183,7 +188,7 @@ def resolve_mode(mode: Mode) -> Literal["online", "offline", "off"]:
         return "offline"
     if has_login():
         return "online"
-    if wanted == "online" and rank_zero_only.rank == 0:
+    if wanted == "online" and is_first_rank():
         sys.stderr.write("striate: W&B was asked to be online, but there is no login here (`wandb login`)\n")
     return "offline"
 

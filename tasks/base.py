@@ -138,12 +138,12 @@ class Task(pl.LightningModule):
             metrics["loss"].update(torch.stack(list(losses.values())).sum(), weight=size)
             self.update_metrics(metrics, outputs, batch)
 
-    def metrics(self, stage: Stage) -> nn.ModuleDict:
+    def metrics(self, stage: Stage) -> dict[str, Any]:
         """The metrics of a stage, made when first asked for; never part of a checkpoint."""
         if stage not in self._metrics:
             made = nn.ModuleDict({"loss": MeanMetric(), **self.make_metrics()})
             self._metrics[stage] = made.to(self.device)
-        return self._metrics[stage]  # type: ignore[return-value]
+        return dict(self._metrics[stage].items())  # type: ignore[operator]
 
     def on_validation_epoch_start(self) -> None:
         """Start from nothing, also after an interrupted epoch."""
@@ -163,11 +163,11 @@ class Task(pl.LightningModule):
 
     def _reset_metrics(self, stage: Stage) -> None:
         for metric in self.metrics(stage).values():
-            metric.reset()  # type: ignore[operator]
+            metric.reset()
 
     def _log_metrics(self, stage: Stage) -> None:
         metrics = self.metrics(stage)
-        scalars = {"loss": metrics["loss"].compute(), **self.compute_metrics(metrics)}  # type: ignore[operator]
+        scalars = {"loss": metrics["loss"].compute(), **self.compute_metrics(metrics)}
         for name, value in scalars.items():
             key = f"{stage}/{name}"  # every rank has computed the same value; sync_dist only says so to Lightning
             self.log(key, value.float(), prog_bar=key == self.monitor, sync_dist=True)
@@ -304,7 +304,9 @@ class Task(pl.LightningModule):
             )
 
     @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: str | Path, *args: Any, **kwargs: Any) -> Any:
+    def load_from_checkpoint(  # type: ignore[override]
+        cls, checkpoint_path: str | Path, *args: Any, **kwargs: Any
+    ) -> Any:
         """Lightning's, without first fetching pretrained weights that the checkpoint would overwrite.
 
         A checkpoint of a launched run rebuilds its model; one of a task built by hand needs ``model=…``.
@@ -315,7 +317,7 @@ class Task(pl.LightningModule):
         kwargs.setdefault("weights_only", True)
         with skip_pretrained():
             try:
-                return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)  # type: ignore[misc]
+                return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
             except TypeError as error:
                 if "'model'" in str(error):
                     raise TypeError(

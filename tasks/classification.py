@@ -152,7 +152,7 @@ class Classification(Task):
 
     def confusion_matrix(self, stage: Literal["val", "test"]) -> Tensor:
         """Counts ``[K, K]`` of the stage's last epoch on this rank or, after its end, over all: truth by prediction."""
-        return self.metrics(stage)["confusion"].compute()  # type: ignore[operator]
+        return self.metrics(stage)["confusion"].compute()
 
     def predict(self, images: Tensor) -> list[dict[str, Any]]:
         """Label, score, and the `top_k` best classes of each image.

@@ -49,7 +49,7 @@ class Caltech101(VisionDataModule):
     Batches are `ClassificationBatch`.
     """
 
-    name: ClassVar[str] = "Caltech101"
+    dataset_name: ClassVar[str] = "Caltech101"
     folder: ClassVar[str] = "101_ObjectCategories"
     places: ClassVar[tuple[str, ...]] = ("", "caltech101", "caltech-101")
     clutter: ClassVar[str] = "BACKGROUND_Google"
@@ -93,7 +93,7 @@ class Caltech101(VisionDataModule):
     def prepare_data(self) -> None:
         """Download what is not there, if asked to."""
         if self.download and self._find() is None:
-            fetch(self.name, self.root)
+            fetch(self.dataset_name, self.root)
 
     def make_source(self, split: str) -> LabelledFiles:
         """The fold's training images, or its test images (``val`` and ``test``)."""
@@ -129,11 +129,11 @@ class Caltech101(VisionDataModule):
                 what = f"no folder {self.folder!r}" if folder is None else "no class folders"
                 hint = "call prepare_data(), which downloads them" if self.download else "data.init_args.download: true"
                 message = f"data.init_args.root: {what} in {str(folder or self.root)!r}; to fetch the images, {hint}"
-                raise FileNotFoundError(expectation(message, self.name, self.tree, self.root))
+                raise FileNotFoundError(expectation(message, self.dataset_name, self.tree, self.root))
             if self.background:
                 if not (folder / self.clutter).is_dir():
                     raise FileNotFoundError(
-                        f"data.init_args.background: no folder {self.clutter!r} in {str(folder)!r}; set background: false"
+                        f"data.init_args.background: no folder {self.clutter!r} in {str(folder)!r}; set it to false"
                     )
                 names.append(self.clutter)
             self._scanned = (folder, names, class_files(folder, names))
@@ -157,7 +157,7 @@ class Caltech256(Caltech101):
     Reference: Zeiler and Fergus, 2014, section 5.2; Griffin, Holub, Perona, 2007 (the data).
     """
 
-    name = "Caltech256"
+    dataset_name = "Caltech256"
     folder = "256_ObjectCategories"
     places = ("", "caltech256")
     clutter = "257.clutter"

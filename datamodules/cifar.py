@@ -11,7 +11,7 @@ from .in_memory import InMemoryDataModule, Labelled
 
 _PIXELS = 3 * 32 * 32
 # the function that numpy's own pickles name to make an empty array, under whichever module this version keeps it
-_RECONSTRUCT: Any = np.empty(0).__reduce__()[0]  # type: ignore[index]
+_RECONSTRUCT: Any = np.empty(0).__reduce__()[0]
 
 
 class CIFAR10(InMemoryDataModule):
@@ -29,7 +29,7 @@ class CIFAR10(InMemoryDataModule):
     Reference: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
     """
 
-    name = "CIFAR10"
+    dataset_name = "CIFAR10"
     tree = """
         ROOT/cifar-10-batches-py/data_batch_1 … data_batch_5, test_batch, batches.meta
         ROOT/cifar-10-batches-bin/data_batch_1.bin … data_batch_5.bin, test_batch.bin, batches.meta.txt
@@ -54,7 +54,7 @@ class CIFAR10(InMemoryDataModule):
         else:
             names = self._entry(path, load_arrays(path), self.keys[1])
         if len(names) != self.num_classes:
-            raise ValueError(f"{path}: {len(names)} class names, where {self.name} has {self.num_classes}")
+            raise ValueError(f"{path}: {len(names)} class names, where {self.dataset_name} has {self.num_classes}")
         return [str(name) for name in names]
 
     def find(self) -> tuple[Path, bool]:
@@ -117,7 +117,7 @@ class CIFAR10(InMemoryDataModule):
     def _entry(self, path: Path, content: Any, key: str) -> Any:
         if not isinstance(content, dict) or key not in content:
             found = ", ".join(map(repr, content)) if isinstance(content, dict) else type(content).__name__
-            raise ValueError(f"{path}: no {key!r} in it, which {self.name}'s files have; it holds {found}")
+            raise ValueError(f"{path}: no {key!r} in it, which {self.dataset_name}'s files have; it holds {found}")
         return content[key]
 
 
@@ -132,7 +132,7 @@ class CIFAR100(CIFAR10):
     All else is as in `CIFAR10`.
     """
 
-    name = "CIFAR100"
+    dataset_name = "CIFAR100"
     tree = """
         ROOT/cifar-100-python/train, test, meta
         ROOT/cifar-100-binary/train.bin, test.bin, fine_label_names.txt
@@ -162,7 +162,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def _dtype(name: str, align: object = False, copy: object = False) -> np.dtype:
-    return np.dtype(name, align=bool(align), copy=bool(copy))  # type: ignore[call-overload, no-any-return]
+    return np.dtype(name, align=bool(align), copy=bool(copy))
 
 
 def _encode(text: str, encoding: str) -> bytes:

@@ -36,7 +36,7 @@ class InMemoryDataModule(VisionDataModule):
     """
 
     held_out = 5000
-    name: ClassVar[str]
+    dataset_name: ClassVar[str]
     tree: ClassVar[str]
 
     def __init__(
@@ -81,7 +81,7 @@ class InMemoryDataModule(VisionDataModule):
         try:
             self.find()
         except FileNotFoundError:
-            fetch(self.name, self.root)
+            fetch(self.dataset_name, self.root)
 
     def make_source(self, split: str) -> LabelledArrays:
         """The images of a split."""
@@ -110,4 +110,4 @@ class InMemoryDataModule(VisionDataModule):
             if self.download
             else "data.init_args.download: true has torchvision fetch them"
         )
-        return FileNotFoundError(expectation(f"{what}; {hint}", self.name, self.tree, self.root))
+        return FileNotFoundError(expectation(f"{what}; {hint}", self.dataset_name, self.tree, self.root))

@@ -33,7 +33,7 @@ class SampleKey(NamedTuple):
     """What a sampler asks a data set for: which sample, for which epoch, and how often it came before in it."""
 
     epoch: int
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index
     repeat: int = 0
 
 
@@ -193,7 +193,7 @@ class EpochSampler(DistributedSampler):
         even, rest = divmod(self.size, self.num_replicas)
         return even + ((rest > 0) if self.pad else (self.rank < rest))
 
-    def __iter__(self) -> Iterator[SampleKey]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[SampleKey]:
         order, repeats = np.arange(self.size), np.zeros(self.size, dtype=np.int64)
         generator = np.random.Generator(np.random.PCG64([self.seed, self.epoch]))
         if self.balance is not None:

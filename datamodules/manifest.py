@@ -30,7 +30,7 @@ class Table(NamedTuple):
 
     file: Path
     paths: list[str]
-    labels: list[str] | list[int]
+    labels: list[str | int]
     lines: np.ndarray
     unit: str
 
@@ -172,14 +172,14 @@ def _check_columns(file: Path, headings: Sequence[str], columns: dict[str, str])
     for key, name in columns.items():
         if name not in headings:
             raise ValueError(
-                f"{file}: no column {name!r}; its columns are {', '.join(map(repr, headings)) or 'none'}"
-                f"{suggestion(name, headings)}\nname the column in data.init_args.{key}"
+                f"{file}: no column {name!r} (data.init_args.{key}); its columns are "
+                f"{', '.join(map(repr, headings)) or 'none'}{suggestion(name, headings)}"
             )
 
 
 def _read_csv(file: Path, columns: dict[str, str]) -> Table:
     paths: list[str] = []
-    labels: list[str] = []
+    labels: list[str | int] = []
     lines: list[int] = []
     with file.open(encoding="utf-8-sig", newline="") as opened:
         rows = csv.reader(opened)
@@ -223,7 +223,7 @@ def _read_parquet(file: Path, columns: dict[str, str]) -> Table:
     return Table(file, paths, labels, np.arange(1, len(paths) + 1), "row")
 
 
-def _whole_numbers(labels: Sequence[str] | Sequence[int]) -> bool:
+def _whole_numbers(labels: Sequence[str | int]) -> bool:
     return all(isinstance(label, int) or _WHOLE.fullmatch(label) for label in labels)
 
 

@@ -27,7 +27,7 @@ class MNIST(InMemoryDataModule):
     the images are 32 x 32, the digits in a field of 28: add ``albumentations.Pad(padding=2)`` for LeNet-5.
     """
 
-    name = "MNIST"
+    dataset_name = "MNIST"
     tree = """
         ROOT/train-images-idx3-ubyte[.gz]   ROOT/train-labels-idx1-ubyte[.gz]
         ROOT/t10k-images-idx3-ubyte[.gz]    ROOT/t10k-labels-idx1-ubyte[.gz]
@@ -41,7 +41,7 @@ class MNIST(InMemoryDataModule):
     def find(self) -> dict[str, Path]:
         """The four files by their names without suffix."""
         names = [f"{part}-{kind}" for part in ("train", "t10k") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")]
-        folders = [self.root, self.root / self.name / "raw"]
+        folders = [self.root, self.root / self.dataset_name / "raw"]
         for folder in folders:
             found = {name: path for name in names for path in (folder / f"{name}.gz", folder / name) if path.is_file()}
             if len(found) == len(names):
@@ -49,7 +49,7 @@ class MNIST(InMemoryDataModule):
             if found:
                 absent = ", ".join(name for name in names if name not in found)
                 raise self.missing(f"{str(folder)!r} has no {absent}")
-        where = "no folder" if not self.root.is_dir() else f"no {self.name} files in"
+        where = "no folder" if not self.root.is_dir() else f"no {self.dataset_name} files in"
         raise self.missing(f"data.init_args.root: {where} {str(self.root)!r}")
 
     def read(self, training: bool) -> Labelled:
@@ -75,7 +75,7 @@ class FashionMNIST(MNIST):
     Reference: Xiao, Rasul, Vollgraf, "Fashion-MNIST", 2017, arXiv:1708.07747.
     """
 
-    name = "FashionMNIST"
+    dataset_name = "FashionMNIST"
     tree = MNIST.tree.replace("MNIST/raw", "FashionMNIST/raw")
 
     @property
@@ -107,7 +107,7 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
         data = _gunzip(path, data)
     start = 4 + 4 * dimensions
     magic = bytes((0, 0, _UINT8, dimensions))
-    if data[:4] != magic:
+    if data[:4] != magic[: len(data)]:
         raise ValueError(f"{path}: begins with {data[:4].hex(' ')}, but an IDX file of this kind with {magic.hex(' ')}")
     if len(data) < start:
         raise ValueError(f"{path}: ends within its header: {start} bytes expected, {len(data)} found")
@@ -115,9 +115,8 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
     expected = start + math.prod(shape)
     if len(data) != expected:
         what = "the file is truncated" if len(data) < expected else "there is more than the header says"
-        raise ValueError(
-            f"{path}: {what}: {expected} bytes expected for {'x'.join(map(str, shape))}, {len(data)} found; fetch it anew"
-        )
+        sizes = "x".join(map(str, shape))
+        raise ValueError(f"{path}: {what}: {expected} bytes expected for {sizes}, {len(data)} found; fetch it anew")
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
 

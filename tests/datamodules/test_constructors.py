@@ -51,5 +51,5 @@ def test_yaml_can_build_it(reader):
     config = parser.parse_object(
         {"data": {"class_path": f"striate.datamodules.{reader.__name__}", "init_args": options}}
     )
-    data = parser.instantiate_classes(config).data
+    data = parser.instantiate(config).data
     assert type(data) is reader and data.sampling == "class_balanced"

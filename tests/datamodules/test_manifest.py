@@ -154,6 +154,9 @@ def test_bad_parquet(folder):
         file = write_parquet(folder / "t.parquet", {"path": ["a/0.png", "a/1.png"], "label": labels})
         with pytest.raises(ValueError, match=rf"t.parquet, row 1: label is {labels[0]}, not text or a whole number"):
             Manifest(file).make_source("train")
+    file = write_parquet(folder / "t.parquet", {"path": ["a/0.png", "a/1.png"], "label": [0, 2]})
+    with pytest.raises(ValueError, match=r"t.parquet, row 2: the label 2 is not a class: they are 0 to 1"):
+        Manifest(file, class_names=["x", "y"]).make_source("train")
     file = write_parquet(folder / "t.parquet", {"path": ["a/0.png", ""], "label": [0, 1]})
     with pytest.raises(ValueError, match=r"t.parquet, row 2: path is '', not text"):
         Manifest(file).make_source("train")
@@ -191,7 +194,8 @@ def test_held_out_rows(folder):
     data.setup("fit")
     train, val = (data.datasets[split].source for split in ("train", "val"))
     assert sorted([*train.paths, *val.paths]) == [b"a/0.png", b"a/1.png", b"b/2.png", b"b/3.png", b"b/4.png"]
-    assert set(train.labels) == set(val.labels) == {0, 1}
+    assert np.bincount(train.labels).tolist() == [2, 1]  # of 3 cats and 2 dogs half, rounded to 2 in all
+    assert np.bincount(val.labels).tolist() == [1, 1]
     np.testing.assert_array_equal(val[0]["image"].shape, (8, 8, 3))
     with pytest.raises(ValueError, match=r"no validation images: name their table in data.init_args.val, or set val_f"):
         Manifest(file).setup("fit")

@@ -69,7 +69,7 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str | N
         if not argument.startswith("-"):
             continue
         flag, equals, value = argument.partition("=")
-        given = value if equals else (rest.pop(0) if rest and not rest[0].startswith("--") else None)
+        given: str | None = value if equals else (rest.pop(0) if rest and not rest[0].startswith("--") else None)
         if flag in ("--config", "-c"):
             configs.append(given or "")
         elif flag.startswith("--"):

@@ -106,7 +106,7 @@ class MetricsLogger(CSVLogger):
 
     @property
     @rank_zero_experiment
-    def experiment(self) -> ExperimentWriter:
+    def experiment(self) -> Any:
         """The writer of ``metrics.csv``."""
         if self._experiment is None:
             os.makedirs(self.log_dir, exist_ok=True)  # noqa: PTH103

@@ -6,6 +6,7 @@ remain usable (see `Task`); Lightning steps them once an epoch.
 """
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -65,8 +66,7 @@ class Schedule:
         """Lightning's ``lr_scheduler`` dictionary.
 
         Raises:
-            ValueError: when the schedule needs to know the end of training and there is none, or the warm-up
-                outlasts it.
+            ValueError: when the schedule needs to know the end of training and there is none.
         """
         end = horizon.length(self.unit)
         if self.needs_end and math.isinf(end):
@@ -75,9 +75,10 @@ class Schedule:
                 "set trainer.max_epochs or trainer.max_steps"
             )
         if self.warmup > end:
-            raise ValueError(
-                f"scheduler.warmup: {self.warmup} {self.unit}s, but training lasts {end:g}; shorten the warm-up or "
-                "raise trainer.max_epochs"
+            warnings.warn(
+                f"the schedule's warm-up of {self.warmup} {self.unit}s is longer than training ({end:g}): the full "
+                "rate is never reached",
+                stacklevel=2,
             )
         return {"scheduler": LambdaLR(optimizer, lambda time: self(time, end)), "interval": self.unit}
 

@@ -15,11 +15,16 @@ from striate.models import Backbone, Classifier, PlainCNN, TorchvisionBackbone, 
 from .networks import on_meta, published, quick_initialisation, random_images, random_model
 
 
-def test_head_of_any_other_backbone_pools_and_projects() -> None:
-    classifier = Classifier("plain", num_classes=4, dropout=0.3).eval()
+@pytest.mark.parametrize("maximum", [False, True])
+def test_head_of_any_other_backbone_pools_and_projects(maximum: bool) -> None:
+    # the plain network pools by maximum, any other by the mean
+    backbone: Backbone = PlainCNN() if maximum else Backbone([nn.Conv2d(3, 5, 3, stride=2)])
+    classifier = Classifier(backbone, num_classes=4, dropout=0.3).eval()
     images = random_images(32)
     linear: Any = list(classifier.head.children())[-1]
-    expected = classifier.backbone(images)[-1].mean(dim=(2, 3)) @ linear.weight.T + linear.bias
+    features = classifier.backbone(images)[-1]
+    pooled = features.amax(dim=(2, 3)) if maximum else features.mean(dim=(2, 3))
+    expected = pooled @ linear.weight.T + linear.bias
     torch.testing.assert_close(classifier(images), expected)
     assert [m.p for m in classifier.modules() if isinstance(m, nn.Dropout)] == [0.3]
 

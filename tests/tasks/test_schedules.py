@@ -52,8 +52,8 @@ def test_constant_needs_no_end_and_others_do():
 
 
 def test_bad_arguments():
-    with pytest.raises(ValueError, match="warmup: 9 steps, but training lasts 6"):
-        rates(Cosine(warmup=9), 1, Horizon(6, 3))
+    with pytest.warns(UserWarning, match=r"warm-up of 10 steps is longer than training \(6\)"):
+        assert rates(Cosine(warmup=10), 3, Horizon(6, 3)) == pytest.approx([0, 0.2, 0.4])
     with pytest.raises(ValueError, match="warmup: -1 is negative"):
         Cosine(warmup=-1)
     with pytest.raises(ValueError, match=r"milestones: \[3, 1\] is not in ascending order"):

@@ -53,8 +53,8 @@ def _problems(arguments: Sequence[str]) -> Iterator[str]:
             yield f"{path}:{node.start_mark.line + 1}: {key}: {problem}"
         merged = _merge(merged, yaml.safe_load(text) or {})
     for key, value in overrides:
-        if problem := _override_problem(key, value, merged):
-            yield f"--{key}: {problem}"
+        if wrong := _override_problem(key, value, merged):
+            yield f"--{key}: {wrong}"
     for part in ("model", "data"):
         if part not in merged and not any(key.split(".")[0] == part for key, _ in overrides):
             yield f"no {part!r} given: add --config FILE (`striate experiments` lists the packaged ones)"

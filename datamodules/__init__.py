@@ -13,7 +13,7 @@ from .digit_scenes import DigitScenes
 from .folder import ImageFolder
 from .imagenet import ImageNet
 from .images import ImageError, read_image
-from .lighting import PCALighting, RGBCovariance, rgb_pca
+from .lighting import PCALighting, RGBCovariance, rgb_pca, training_pca
 from .loading import EpochSampler, ResumableLoader, TransformedDataset, collate
 from .manifest import Manifest
 from .mnist import MNIST, FashionMNIST
@@ -44,4 +44,5 @@ __all__ = [
     "collate",
     "read_image",
     "rgb_pca",
+    "training_pca",
 ]

@@ -85,9 +85,9 @@ class VisionDataModule(pl.LightningDataModule):
         """Open the splits that `stage` (fit, validate, test, predict) needs."""
         for split in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage, ()):
             if split not in self.datasets and (source := self.make_source(split)) is not None:
-                self.datasets[split] = self.dataset(source, training=split == "train")
+                self.datasets[split] = self.dataset(source, split == "train", len(self.class_names))
 
-    def dataset(self, source: Source, training: bool) -> TransformedDataset:
+    def dataset(self, source: Source, training: bool, num_classes: int | None = None) -> TransformedDataset:
         """`source` behind the transform of training or of evaluation."""
         steps = self.train_transform if training else self.val_transform
         return TransformedDataset(
@@ -96,6 +96,7 @@ class VisionDataModule(pl.LightningDataModule):
             seed=self.seed,
             replace_unreadable=training,
             strict=self.strict,
+            num_classes=num_classes,
         )
 
     def train_dataloader(self) -> ResumableLoader:

@@ -28,6 +28,8 @@ import numpy as np
 import numpy.typing as npt
 from albumentations.core.transforms_interface import BaseTransformInitSchema
 
+from .base import VisionDataModule
+
 Vector = tuple[float, float, float]
 Matrix = tuple[Vector, Vector, Vector]
 
@@ -136,6 +138,25 @@ def rgb_pca(images: Iterable[npt.NDArray[np.uint8]]) -> tuple[Vector, Matrix]:
     for image in images:
         stats.update(image)
     return stats.pca()
+
+
+def training_pca(data: VisionDataModule, limit: int | None = None) -> tuple[Vector, Matrix]:
+    """PCA of the RGB values of a data module's training images, before augmentation: what the paper computes.
+
+    Put the result into the YAML, as ``eigenvalues`` and ``eigenvectors`` of `PCALighting`.
+
+    Args:
+        data: Any data module of striate's.
+        limit: Number of images to look at, spread evenly over the training set. None: all.
+
+    Returns:
+        eigenvalues of the covariance of RGB in [0, 1], largest first; eigenvectors as columns, rows R, G, B.
+    """
+    data.setup("fit")
+    source = data.datasets["train"].source
+    count = len(source) if limit is None else min(limit, len(source))
+    chosen = np.linspace(0, len(source) - 1, count).round().astype(int)
+    return rgb_pca(source[index]["image"] for index in chosen.tolist())
 
 
 def lighting_offset(

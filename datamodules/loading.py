@@ -47,6 +47,8 @@ class TransformedDataset(Dataset[Sample]):
         replace_unreadable: give the next readable sample in place of an unreadable one (training, where every
             rank must make the same number of steps); otherwise the unreadable sample is left out of its batch.
         strict: let an unreadable image stop the run.
+        num_classes: number of classes; a label outside them is refused here, where the sample is known, and not on
+            a GPU, where nothing is. None: labels are not looked at.
     """
 
     # so many unreadable images in a row are no accident
@@ -59,9 +61,11 @@ class TransformedDataset(Dataset[Sample]):
         seed: int = 0,
         replace_unreadable: bool = False,
         strict: bool = False,
+        num_classes: int | None = None,
     ) -> None:
         self.source, self.transform, self.seed = source, transform, seed
         self.replace_unreadable, self.strict = replace_unreadable, strict
+        self.num_classes = num_classes
 
     def __len__(self) -> int:
         return len(self.source)
@@ -80,6 +84,7 @@ class TransformedDataset(Dataset[Sample]):
                 if not self.replace_unreadable:
                     return {"unreadable": unreadable}
                 continue
+            self._check_label(raw, number)
             sample = self._augment(raw, epoch, number, repeat)
             sample["index"] = number
             sample["unreadable"] = unreadable
@@ -88,6 +93,14 @@ class TransformedDataset(Dataset[Sample]):
             unreadable[0].split(": ", 1)[0],
             f"unreadable, and so are the {self.max_replacements - 1} images after it ({unreadable[0]})",
         )
+
+    def _check_label(self, raw: Sample, number: int) -> None:
+        label = raw.get("label")
+        if self.num_classes is not None and label is not None and not 0 <= label < self.num_classes:
+            raise ValueError(
+                f"sample {number} of {type(self.source).__name__} has the label {label}, but there are "
+                f"{self.num_classes} classes, 0 to {self.num_classes - 1}"
+            )
 
     def _augment(self, raw: Sample, epoch: int, index: int, repeat: int) -> Sample:
         if self.transform is None:

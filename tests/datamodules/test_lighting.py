@@ -163,3 +163,19 @@ def test_bad_arguments_and_images_are_named():
         PCALighting()(image=np.zeros((4, 4, 1), dtype=np.uint8))
     with pytest.raises(TypeError, match="float64"):
         PCALighting().apply(np.zeros((4, 4, 3)), offset=np.zeros(3))
+
+
+def test_pca_of_a_data_modules_training_images() -> None:
+    from striate.datamodules import DigitScenes
+    from striate.datamodules.lighting import training_pca
+
+    data = DigitScenes(image_size=32, train_size=6, val_size=2, num_workers=0)
+    values, vectors = training_pca(data)
+    source = data.datasets["train"].source
+    pixels = np.concatenate([source[i]["image"].reshape(-1, 3) for i in range(6)]) / 255
+    reference, axes = np.linalg.eigh(np.cov(pixels.T, bias=True))
+    np.testing.assert_allclose(values, reference[::-1], rtol=1e-6)
+    np.testing.assert_allclose(np.abs(vectors), np.abs(axes[:, ::-1]), atol=1e-6)
+    some, _ = training_pca(data, limit=2)  # the first and the last
+    ends = np.concatenate([source[i]["image"].reshape(-1, 3) for i in (0, 5)]) / 255
+    np.testing.assert_allclose(some, np.linalg.eigvalsh(np.cov(ends.T, bias=True))[::-1], rtol=1e-6)

@@ -146,6 +146,12 @@ def test_evaluation_leaves_an_unreadable_sample_out():
     assert sum((b["unreadable"] for b in batches), []) == ["0.jpg: broken", "1.jpg: broken", "3.jpg: broken"]
 
 
+def test_a_label_outside_the_classes_is_named():
+    assert TransformedDataset(Numbers(6), num_classes=3)[5]["label"] == 2
+    with pytest.raises(ValueError, match="sample 5 of Numbers has the label 2, but there are 2 classes, 0 to 1"):
+        TransformedDataset(Numbers(6), num_classes=2)[5]
+
+
 def test_strict_stops_and_so_do_unreadable_images_without_end():
     with pytest.raises(ImageError, match="2.jpg: broken"):
         TransformedDataset(Numbers(6, broken=[2]), replace_unreadable=True, strict=True)[2]

@@ -1,6 +1,7 @@
 """The front door: ``striate``. Answers what needs no torch at once, and hands the rest to the launcher."""
 
 import difflib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,6 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     else:
         resolved = resolve_configs(given)
         sys.argv[1:] = resolved  # Lightning starts the other ranks of DDP with sys.argv
+        # torch's CPU threads wait by sleeping, not by spinning: where they share the cores with loader workers or
+        # other jobs, spinning slows everything down (measured on 2 busy cores: 2.2 s a step instead of 0.36 s)
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         from .cli import launch
 
         launch()

@@ -3,6 +3,7 @@
 from .alexnet import AlexNet, AlexNetBackbone
 from .backbones import (
     Backbone,
+    EfficientNetLite0,
     PlainCNN,
     TimmBackbone,
     TorchvisionBackbone,
@@ -25,6 +26,7 @@ __all__ = [
     "Backbone",
     "BatchMixer",
     "Classifier",
+    "EfficientNetLite0",
     "FullyConnectedHead",
     "LeNet5",
     "LoadReport",

@@ -4,12 +4,14 @@ from collections.abc import Callable
 from difflib import get_close_matches
 
 from .base import Backbone
+from .lite0 import EfficientNetLite0
 from .plain import PlainCNN
 from .timm import TimmBackbone
 from .torchvision import UNCUT, TorchvisionBackbone, TorchvisionHead, torchvision_backbones
 
 __all__ = [
     "Backbone",
+    "EfficientNetLite0",
     "PlainCNN",
     "TimmBackbone",
     "TorchvisionBackbone",
@@ -18,7 +20,7 @@ __all__ = [
     "build_backbone",
 ]
 
-_OWN: dict[str, Callable[..., Backbone]] = {"plain": PlainCNN}
+_OWN: dict[str, Callable[..., Backbone]] = {"plain": PlainCNN, "lite0": EfficientNetLite0}
 """Backbones of this package by the name that `build_backbone` knows them by."""
 
 

@@ -115,8 +115,28 @@ class Backbone(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Gives the feature maps of a batch, finer to coarser."""
+        """Gives the feature maps of a batch, finer to coarser.
+
+        Raises:
+            ValueError: The images are too small for a stage; names their size and the smallest that works.
+        """
         x = self.normalize(images)
+        try:
+            return self._maps(x)
+        except (RuntimeError, AssertionError) as error:
+            if torch.compiler.is_compiling():
+                raise  # the search below is not to be compiled
+            height, width = x.shape[-2:]
+            smallest = smallest_side(self.stages, x.shape[1])
+            if smallest is None or min(height, width) >= smallest:
+                raise  # for another reason
+            raise ValueError(
+                f"images are {height} x {width} pixels, too small for {_name(self)}: it needs {smallest} x {smallest} "
+                f"at least; resize them, or take another network ({error})"
+            ) from error
+
+    def _maps(self, x: Tensor) -> list[Tensor]:
+        """The feature maps of normalised images ``[B, 3, H, W]``."""
         maps = []
         for index, stage in enumerate(self.stages):
             x = stage(x)
@@ -140,6 +160,11 @@ class Backbone(nn.Module):
             nn.Dropout(dropout or 0.0),
             nn.Linear(self.channels[-1], num_classes),
         )
+
+
+def _name(backbone: Backbone) -> str:
+    name = getattr(backbone, "name", None)
+    return repr(name) if isinstance(name, str) else type(backbone).__name__
 
 
 def check_out_indices(out_indices: Sequence[int] | None, num_stages: int) -> tuple[int, ...]:
@@ -178,16 +203,46 @@ def trace_shapes(modules: Iterable[nn.Module], side: int, in_channels: int = 3) 
     x = torch.empty(1, in_channels, side, side, device="meta")
     shapes = []
     for module in modules:
-        tensors = {k: v.detach().to("meta") for k, v in chain(module.named_parameters(), module.named_buffers())}
-        modes = [(m, m.training) for m in module.modules()]
-        module.eval()
-        dtype = next((t.dtype for t in tensors.values() if t.is_floating_point()), x.dtype)
-        with torch.no_grad(), _ShapesOnly():
-            x = functional_call(module, tensors, (x.to(dtype),))
-        for m, mode in modes:
-            m.training = mode
+        x = _on_meta(module, x)
         shapes.append(tuple(x.shape))
     return shapes
+
+
+def _on_meta(module: nn.Module, x: Tensor) -> Any:
+    """What a module makes of a tensor on the meta device, in evaluation mode; the module stays as it is."""
+    tensors = {k: v.detach().to("meta") for k, v in chain(module.named_parameters(), module.named_buffers())}
+    modes = [(m, m.training) for m in module.modules()]
+    module.eval()
+    dtype = next((t.dtype for t in tensors.values() if t.is_floating_point()), x.dtype)
+    try:
+        with torch.no_grad(), _ShapesOnly():
+            return functional_call(module, tensors, (x.to(dtype),))
+    finally:
+        for m, mode in modes:
+            m.training = mode
+
+
+def smallest_side(modules: Iterable[nn.Module], in_channels: int = 3, largest: int = 256) -> int | None:
+    """The side, in pixels, of the smallest square image that modules in sequence can run on; nothing is computed.
+
+    Args:
+        modules: Each takes the output of the one before; the first takes an image.
+        in_channels: Channels of the image.
+        largest: Where the search ends, in pixels.
+
+    Returns:
+        The side; None where none up to ``largest`` works.
+    """
+    modules = list(modules)
+    for side in range(1, largest + 1):
+        x = torch.empty(1, in_channels, side, side, device="meta")
+        try:
+            for module in modules:
+                x = _on_meta(module, x)
+        except Exception:  # whatever a layer says to a map without room for its window
+            continue
+        return side
+    return None
 
 
 def measure(

@@ -99,9 +99,9 @@ class TimmBackbone(Backbone):
     def _frozen_parameters(self) -> list[nn.Parameter]:
         return super()._frozen_parameters() + [self.stages[0].get_parameter(name) for name in self._frozen_names]
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """Gives the feature maps of a batch, finer to coarser."""
-        maps = self.stages[0](self.normalize(images))
+    def _maps(self, x: Tensor) -> list[Tensor]:
+        """The feature maps of normalised images ``[B, 3, H, W]``."""
+        maps = self.stages[0](x)
         return [maps[i].permute(0, 3, 1, 2) if self.nhwc else maps[i] for i in self.out_indices]
 
 

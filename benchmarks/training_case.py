@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 CLASSES = 10
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-# without further settings, so that a bare `SGD(model.parameters(), …)` and the task's parameter groups do the same
-SGD = {"lr": 0.001, "momentum": 0.9}
+# no weight decay, so that a bare `SGD(model.parameters(), …)` and the task's parameter groups do the same
+LR, MOMENTUM = 0.001, 0.9
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class BareLoop:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model.train()
-        self.optimizer = torch.optim.SGD(model.parameters(), **SGD)
+        self.optimizer = torch.optim.SGD(model.parameters(), lr=LR, momentum=MOMENTUM)
         self.loss: Tensor | None = None
 
     def run(self, batches: Iterable[dict[str, Any]], after_step: Callable[[], None] = lambda: None) -> None:

@@ -18,11 +18,12 @@ CASES = (("resnet18", 64, 32, 4, 5),)
 
 def train_ours(network: str, pixels: int, batch: int, steps: int) -> float:
     """Train through Trainer and task; gives the memory held after the imports."""
+    from striate.benchmarks import training_case as case_of
     from striate.benchmarks import training_step as ours
 
     imported = resident_mb()
-    case = ours.Case(network, pixels, batch)
-    loader = ours.Turns(ours.make_batches(case), turns=1, steps=steps)
+    case = case_of.Case(network, pixels, batch)
+    loader = ours.Turns(case_of.make_batches(case), turns=1, steps=steps)
     ours.fit(ours.make_task(case), loader, ours.AfterStep(lambda: None))
     return imported
 
@@ -53,7 +54,9 @@ def child() -> None:
 def rows_for(network: str, pixels: int, batch: int, steps: int, repetitions: int) -> list[Row]:
     """Both figures for one case."""
     arguments = (network, str(pixels), str(batch), str(steps))
-    sides = {side: partial(run_fresh, "striate.benchmarks.training_memory", side, *arguments) for side in ("ours", "peer")}
+    sides = {
+        side: partial(run_fresh, "striate.benchmarks.training_memory", side, *arguments) for side in ("ours", "peer")
+    }
     measured = interleave(sides, repetitions, warm_up=0)
     median = {
         side: {field: statistics.median(one[field] for one in many) for field in ("imported", "peak")}

@@ -20,7 +20,7 @@ import torch
 from pytorch_lightning.callbacks import LearningRateMonitor
 
 from striate.benchmarks.harness import Clock, Goal, Row, elapsed, median_clock, median_ratio, read_clock
-from striate.benchmarks.training_case import CLASSES, SGD, BareLoop, Case, make_batches
+from striate.benchmarks.training_case import CLASSES, LR, MOMENTUM, BareLoop, Case, make_batches
 from striate.callbacks import GracefulInterrupt, RandomState
 from striate.experiments.runs import MetricsLogger
 from striate.models import Classifier
@@ -49,7 +49,8 @@ class AfterStep(pl.Callback):
 class Turns:
     """A loader that gives `steps` batches a turn, and does something between the turns.
 
-    Its length is known, so the Trainer asks for a batch only when it is about to train on it.
+    Its length is known, so the Trainer asks for a batch only when it is about to train on it, and never asks again
+    after the last: what is done between turns is not done after the last one.
     """
 
     def __init__(
@@ -61,9 +62,10 @@ class Turns:
         return self.turns * self.steps
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        for _ in range(self.turns):
+        for turn in range(self.turns):
+            if turn:
+                self.between()
             yield from self.one_turn()
-            self.between()
 
     def one_turn(self) -> Iterator[dict[str, Any]]:
         """The batches of a turn, the same each time."""
@@ -98,7 +100,9 @@ def fit(task: pl.LightningModule, loader: Turns, last: pl.Callback) -> None:
 def make_task(case: Case) -> Classification:
     """The task as an experiment has it."""
     torch.manual_seed(0)
-    return Classification(Classifier(case.network, CLASSES), optimizer=partial(torch.optim.SGD, **SGD))
+    return Classification(
+        Classifier(case.network, CLASSES), optimizer=partial(torch.optim.SGD, lr=LR, momentum=MOMENTUM)
+    )
 
 
 def measure(case: Case, turns: int, steps: int) -> dict[str, list[Clock]]:
@@ -107,7 +111,8 @@ def measure(case: Case, turns: int, steps: int) -> dict[str, list[Clock]]:
     Raises:
         RuntimeError: when the two sides have not done the same work.
     """
-    task, readings = make_task(case), {"ours": [], "peer": []}  # type: ignore[var-annotated]
+    task = make_task(case)
+    readings: dict[str, list[Clock]] = {"ours": [], "peer": []}
     bare = BareLoop(copy.deepcopy(task.model))
 
     def record(side: str) -> None:
@@ -117,8 +122,12 @@ def measure(case: Case, turns: int, steps: int) -> dict[str, list[Clock]]:
     loader.between = lambda: bare.run(loader.one_turn(), partial(record, "peer"))
     last = AfterStep(partial(record, "ours"))
     fit(task, loader, last)
-    if last.loss is None or bare.loss is None or not torch.allclose(last.loss, bare.loss, rtol=1e-3):
+    loader.between()  # the peer's last turn
+    if last.loss is None or bare.loss is None or not torch.allclose(last.loss, bare.loss, rtol=1e-4):
         raise RuntimeError(f"{case}: the last losses differ, ours {last.loss}, the peer's {bare.loss}")
+    counts = {side: len(times) for side, times in readings.items()}
+    if set(counts.values()) != {turns * steps}:
+        raise RuntimeError(f"{case}: {turns * steps} steps were to be made by each side, and these were: {counts}")
     return {
         side: [median_clock(elapsed(times[first : first + steps])) for first in range(steps, len(times), steps)]
         for side, times in readings.items()
@@ -131,7 +140,8 @@ def rows_for(case: Case, measured: dict[str, list[Clock]], goal: Goal | None) ->
     for what, field, bound in (("", "wall", goal), (", processor time", "cpu", None)):
         ours, peer = ([getattr(time, field) for time in measured[side]] for side in ("ours", "peer"))
         shown = [f"{1e3 * statistics.median(times):.1f} ms" for times in (ours, peer)]
-        rows.append(Row(f"training step ({case}){what}", *shown, median_ratio(ours, peer), bound))
+        what_row = f"training step ({case}){what}"
+        rows.append(Row(what_row, shown[0], shown[1], median_ratio(ours, peer), bound))
     return rows
 
 

@@ -1,0 +1,127 @@
+"""Images a second from JPEG files to batches of 224-pixel crops, in one process as a loader's worker is one.
+
+Ours is what an experiment's YAML builds: `LabelledFiles`, albumentations' RandomResizedCrop and HorizontalFlip,
+`make_loader`; batches are uint8, and the model normalises. The peer is the training preset of torchvision's
+classification reference with its default backend (Pillow images, ``antialias=True``), which ends in normalised floats.
+Both crop by the same law: 8 to 100 % of the area, sides 3:4 to 4:3. Further rows: against decoding alone, and against
+the same preset without its conversion to normalised floats.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import albumentations as A
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms as T
+
+from striate.benchmarks.harness import Clock, Goal, Row, interleave, median_clock, median_ratio, time_call
+from striate.datamodules import TransformedDataset, read_image
+from striate.datamodules.folder import LabelledFiles
+from striate.datamodules.loading import make_loader
+
+FILES, BATCH, CROP = 64, 32, 224
+HEIGHT, WIDTH, QUALITY = 375, 500, 90  # a typical image of ImageNet
+REPETITIONS = 15
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class PillowFiles(Dataset[tuple[Any, int]]):
+    """The peer's data set, as torchvision's ImageFolder reads: opened by Pillow, converted to RGB."""
+
+    def __init__(self, paths: list[Path], transform: Callable[[Image.Image], torch.Tensor]) -> None:
+        self.paths, self.transform = paths, transform
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        with self.paths[index].open("rb") as file:
+            image = Image.open(file).convert("RGB")
+        return self.transform(image), 0
+
+
+def reference_steps() -> list[Callable[[Any], Any]]:
+    """The reference's training preset: crop, flip, to uint8 tensor, to float, normalised."""
+    crop = T.RandomResizedCrop(CROP, interpolation=T.InterpolationMode.BILINEAR, antialias=True)
+    flip = T.RandomHorizontalFlip(0.5)
+    return [crop, flip, T.PILToTensor(), T.ConvertImageDtype(torch.float), T.Normalize(MEAN, STD)]
+
+
+def write_jpegs(folder: Path) -> list[Path]:
+    """Crops of scikit-learn's two photographs, mirrored at random: 4:2:0 JPEGs."""
+    from sklearn.datasets import load_sample_images
+
+    rng = np.random.default_rng(0)
+    photographs = load_sample_images().images  # [427, 640, 3] each
+    paths = []
+    for number in range(FILES):
+        photograph = photographs[number % len(photographs)]
+        top, left = (
+            rng.integers(1 + have - want) for have, want in zip(photograph.shape, (HEIGHT, WIDTH), strict=False)
+        )
+        crop = photograph[top : top + HEIGHT, left : left + WIDTH]
+        crop = crop[:: rng.choice((-1, 1)), :: rng.choice((-1, 1))]
+        paths.append(folder / f"{number}.jpg")
+        Image.fromarray(np.ascontiguousarray(crop)).save(paths[-1], quality=QUALITY)
+    return paths
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """The conditions of a loader's worker."""
+    ours, theirs = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(ours)
+        cv2.setNumThreads(theirs)
+
+
+def exhaust(items: Iterable[Any]) -> None:
+    """Draw everything, keeping nothing: to keep all the images would add the cost of fresh memory."""
+    for _ in items:
+        pass
+
+
+def make_sides(paths: list[Path]) -> dict[str, Callable[[], Clock]]:
+    """Each side goes over all files once."""
+    pipeline = A.Compose([A.RandomResizedCrop(size=(CROP, CROP)), A.HorizontalFlip()])
+    data = TransformedDataset(LabelledFiles(paths, np.zeros(FILES, np.int64)), pipeline)
+    ours = make_loader(data, BATCH, num_workers=0, training=True, seed=0)
+    steps = reference_steps()
+    preset = DataLoader(PillowFiles(paths, T.Compose(steps)), BATCH, shuffle=True, drop_last=True)
+    uint8 = DataLoader(PillowFiles(paths, T.Compose(steps[:3])), BATCH, shuffle=True, drop_last=True)
+    calls: dict[str, Callable[[], object]] = {
+        "ours": partial(exhaust, ours),
+        "preset": partial(exhaust, preset),
+        "decode": lambda: exhaust(map(read_image, paths)),
+        "uint8": partial(exhaust, uint8),
+    }
+    return {name: partial(time_call, call) for name, call in calls.items()}
+
+
+def run() -> list[Row]:
+    """Measure."""
+    with tempfile.TemporaryDirectory() as folder, one_thread():
+        measured = interleave(make_sides(write_jpegs(Path(folder))), REPETITIONS, warm_up=2)
+    rows = []
+    for side, what, goal in (
+        ("preset", "torchvision's reference preset", Goal(2.5, at_least=True)),
+        ("decode", "decoding alone, read_image", Goal(0.8, at_least=True)),
+        ("uint8", "the preset without normalisation", None),
+    ):
+        ours, peer = median_clock(measured["ours"]).wall, median_clock(measured[side]).wall
+        # more images a second is less time an image: the peer's time over ours
+        ratio = median_ratio([t.wall for t in measured[side]], [t.wall for t in measured["ours"]])
+        rows.append(Row(f"images/s, against {what}", f"{FILES / ours:.0f}", f"{FILES / peer:.0f}", ratio, goal))
+    return rows

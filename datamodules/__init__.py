@@ -7,19 +7,32 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 from .base import VisionDataModule
 from .batches import ClassificationBatch, PredictBatch
+from .caltech import Caltech101, Caltech256
+from .cifar import CIFAR10, CIFAR100
 from .digit_scenes import DigitScenes
 from .folder import ImageFolder
+from .imagenet import ImageNet
 from .images import ImageError, read_image
 from .lighting import PCALighting, RGBCovariance, rgb_pca
 from .loading import EpochSampler, ResumableLoader, TransformedDataset, collate
+from .manifest import Manifest
+from .mnist import MNIST, FashionMNIST
 from .scenes import Scene, SceneComposer
 
 __all__ = [
+    "CIFAR10",
+    "CIFAR100",
+    "MNIST",
+    "Caltech101",
+    "Caltech256",
     "ClassificationBatch",
     "DigitScenes",
     "EpochSampler",
+    "FashionMNIST",
     "ImageError",
     "ImageFolder",
+    "ImageNet",
+    "Manifest",
     "PCALighting",
     "PredictBatch",
     "RGBCovariance",

@@ -3,15 +3,18 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import albumentations as A
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
 from .images import find_images, read_image
 from .loading import ResumableLoader, Source, TransformedDataset, collate, make_loader, prepare_worker
+from .sampling import Sampling
+from .trees import suggestion
 
 Transforms = Sequence[A.BasicTransform | A.BaseCompose]
 
@@ -29,6 +32,8 @@ class VisionDataModule(pl.LightningDataModule):
         seed: of order, augmentation and splits.
         images: a file, folder or glob pattern for ``predict``.
         strict: stop at an unreadable image, instead of counting it and going on.
+        sampling: of training. ``uniform``: each sample once an epoch. ``class_balanced``: as many samples an epoch,
+            but each class equally often, so that those of a rare class come several times, augmented anew each time.
     """
 
     def __init__(
@@ -41,6 +46,7 @@ class VisionDataModule(pl.LightningDataModule):
         seed: int = 0,
         images: str | None = None,
         strict: bool = False,
+        sampling: Sampling = "uniform",
     ) -> None:
         super().__init__()
         for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
@@ -48,11 +54,16 @@ class VisionDataModule(pl.LightningDataModule):
                 raise ValueError(f"data.init_args.{name}: {value} is not a number of samples; give 1 or more")
         if num_workers is not None and num_workers < 0:
             raise ValueError(f"data.init_args.num_workers: {num_workers}; give 0 (none), more, or null (automatic)")
+        if sampling not in get_args(Sampling):
+            raise ValueError(
+                f"data.init_args.sampling: {sampling!r} is not one of {', '.join(get_args(Sampling))}"
+                f"{suggestion(str(sampling), get_args(Sampling))}"
+            )
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size or batch_size
         self.num_workers = automatic_workers() if num_workers is None else num_workers
         self.train_transform, self.val_transform = train_transform, val_transform
-        self.seed, self.images, self.strict = seed, images, strict
+        self.seed, self.images, self.strict, self.sampling = seed, images, strict, sampling
         self.datasets: dict[str, TransformedDataset] = {}
         self._train_loader: ResumableLoader | None = None
         self._resume: dict[str, int] | None = None
@@ -140,7 +151,18 @@ class VisionDataModule(pl.LightningDataModule):
             training=training,
             seed=self.seed,
             pin_memory=torch.cuda.is_available(),
+            balance=self._training_labels() if training and self.sampling == "class_balanced" else None,
         )
+
+    def _training_labels(self) -> np.ndarray:
+        source = self.datasets["train"].source
+        labels = getattr(source, "labels", None)
+        if labels is None:
+            raise ValueError(
+                "data.init_args.sampling: class_balanced needs the class of each sample beforehand, and "
+                f"{type(source).__name__} of {type(self).__name__} has no array `labels`; set sampling: uniform"
+            )
+        return np.asarray(labels)
 
 
 class ImageFiles:

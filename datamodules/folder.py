@@ -1,14 +1,15 @@
 """Folders of images, one folder a class."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from .base import Transforms, VisionDataModule
-from .images import IMAGE_SUFFIXES, list_images, read_image
+from .images import IMAGE_SUFFIXES, list_images
+from .sampling import Sampling, stratified_split
+from .sources import LabelledFiles
+from .trees import expectation, subfolders
 
 TREE = """\
     ROOT/train/CLASS/*.jpg     (or, with val_fraction, ROOT/CLASS/*.jpg)
@@ -32,8 +33,8 @@ class ImageFolder(VisionDataModule):
         root: the data set's folder.
         val_fraction: part of each class's training images to hold out for validation, when there is no ``val``
             folder: stratified, and fixed by `seed`. At least one image a class is held out, and one kept.
-        batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict: see
-            `VisionDataModule`.
+        batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling:
+            see `VisionDataModule`.
 
     Raises:
         FileNotFoundError: when the folders are not there; the message shows that tree and what was found.
@@ -54,8 +55,11 @@ class ImageFolder(VisionDataModule):
         seed: int = 0,
         images: str | None = None,
         strict: bool = False,
+        sampling: Sampling = "uniform",
     ) -> None:
-        super().__init__(batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict)
+        super().__init__(
+            batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling
+        )
         if val_fraction is not None and not 0 < val_fraction < 1:
             raise ValueError(f"data.init_args.val_fraction: {val_fraction} is not between 0 and 1")
         self.root, self.val_fraction = Path(root).expanduser(), val_fraction
@@ -66,7 +70,7 @@ class ImageFolder(VisionDataModule):
         """Names of the class folders, in alphabetical order."""
         return self._scan_training()[0]
 
-    def make_source(self, split: str) -> "LabelledFiles":
+    def make_source(self, split: str) -> LabelledFiles:
         """The files of a split."""
         names, paths, labels = self._scan_training()
         has_val = (self.root / "val").is_dir()
@@ -90,14 +94,14 @@ class ImageFolder(VisionDataModule):
             if not self.root.is_dir():
                 raise FileNotFoundError(self._explain(f"data.init_args.root: no folder {str(self.root)!r}"))
             folder = self.root / "train" if (self.root / "train").is_dir() else self.root
-            names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != ".")
+            names = subfolders(folder)
             if not names or (folder == self.root and {"val", "test"} & set(names)):
                 raise FileNotFoundError(self._explain(f"no class folders in {str(folder)!r}"))
             self._training = (names, *self._scan(folder, names))
         return self._training
 
     def _scan(self, folder: Path, names: Sequence[str]) -> tuple[list[Path], np.ndarray]:
-        found = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != ".")
+        found = subfolders(folder)
         if unknown := [name for name in found if name not in names]:
             raise ValueError(
                 f"{folder}: the class folders {unknown} are not among the training set's classes {list(names)}"
@@ -119,51 +123,4 @@ class ImageFolder(VisionDataModule):
         return paths, np.asarray(labels, dtype=np.int64)
 
     def _explain(self, what: str) -> str:
-        base = self.root
-        while not base.is_dir() and base != base.parent:
-            base = base.parent
-        entries = sorted(entry.name + "/" * entry.is_dir() for entry in base.iterdir())
-        listing = ", ".join(entries[:12]) + (", …" if len(entries) > 12 else "") if entries else "nothing"
-        return f"{what}. ImageFolder expects\n{TREE}\nand {str(base)!r} holds: {listing}"
-
-
-class LabelledFiles:
-    """Image files with a class each; paths are held as one array of bytes, which forked workers share."""
-
-    def __init__(self, paths: Sequence[Path], labels: np.ndarray) -> None:
-        self.paths, self.labels = np.array([os.fsencode(path) for path in paths], dtype=np.bytes_), labels
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"image": read_image(os.fsdecode(self.paths[index])), "label": int(self.labels[index])}
-
-
-def stratified_split(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Choose the same fraction of each class.
-
-    Args:
-        labels: class of each sample.
-        fraction: part to choose, between 0 and 1.
-        seed: of the choice.
-
-    Returns:
-        Which samples are chosen. Each class has at least one chosen and at least one left.
-
-    Shape:
-        - labels: ``[N]`` int64.
-        - Output: ``[N]`` bool.
-
-    Raises:
-        ValueError: when a class has a single sample, which cannot be split.
-    """
-    chosen = np.zeros(len(labels), dtype=bool)
-    generator = np.random.default_rng(seed)
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        if len(members) < 2:
-            raise ValueError(f"class {label} has {len(members)} image; a split by fraction needs 2 or more")
-        count = min(max(round(fraction * len(members)), 1), len(members) - 1)
-        chosen[generator.permutation(members)[:count]] = True
-    return chosen
+        return expectation(what, "ImageFolder", TREE, self.root)

@@ -1,6 +1,6 @@
 """From raw samples to batches: reproducible augmentation, sampling under DDP, and loaders that resume.
 
-Every random number of the pipeline follows from (seed, epoch, sample), never from a worker's state. So a run
+Every random number of the pipeline follows from (seed, epoch, sample, repeat), never from a worker's state. So a run
 gives the same batches with any number of workers, and a resumed run continues as if it had never stopped.
 """
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from .images import ImageError
+from .sampling import balanced_draw
 
 Sample = dict[str, Any]
 
@@ -29,10 +30,11 @@ class Source(Protocol):
 
 
 class SampleKey(NamedTuple):
-    """What a sampler asks a data set for: which sample, and for which epoch it is augmented."""
+    """What a sampler asks a data set for: which sample, for which epoch, and how often it came before in it."""
 
     epoch: int
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index
+    repeat: int = 0
 
 
 class TransformedDataset(Dataset[Sample]):
@@ -65,7 +67,7 @@ class TransformedDataset(Dataset[Sample]):
         return len(self.source)
 
     def __getitem__(self, key: SampleKey | int) -> Sample:
-        epoch, index = key if isinstance(key, tuple) else (0, int(key))
+        epoch, index, repeat = key if isinstance(key, tuple) else SampleKey(0, int(key))
         unreadable: list[str] = []
         for attempt in range(self.max_replacements):
             number = (index + attempt) % len(self)
@@ -78,7 +80,7 @@ class TransformedDataset(Dataset[Sample]):
                 if not self.replace_unreadable:
                     return {"unreadable": unreadable}
                 continue
-            sample = self._augment(raw, epoch, number)
+            sample = self._augment(raw, epoch, number, repeat)
             sample["index"] = number
             sample["unreadable"] = unreadable
             return sample
@@ -87,11 +89,11 @@ class TransformedDataset(Dataset[Sample]):
             f"unreadable, and so are the {self.max_replacements - 1} images after it ({unreadable[0]})",
         )
 
-    def _augment(self, raw: Sample, epoch: int, index: int) -> Sample:
+    def _augment(self, raw: Sample, epoch: int, index: int, repeat: int) -> Sample:
         if self.transform is None:
             return dict(raw)
-        # numpy's own mixing of the three numbers; both generators are shared by every step of the pipeline
-        generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence((self.seed, epoch, index))))
+        # numpy's own mixing of the four numbers; both generators are shared by every step of the pipeline
+        generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence((self.seed, epoch, index, repeat))))
         self.transform.set_random_state(generator, random.Random(int(generator.integers(2**63))))
         image = self.transform(image=raw["image"])["image"]
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
@@ -148,6 +150,7 @@ class EpochSampler(DistributedSampler):
     """Which samples this rank sees in an epoch, in which order.
 
     Training: shuffled by (seed, epoch); padded so that all ranks make the same number of steps.
+    Class-balanced training: as many draws, equally many of each class (`balanced_draw`); the ranks share one draw.
     Evaluation: in order and *not* padded, so that a metric counts each sample once.
 
     Args:
@@ -156,6 +159,10 @@ class EpochSampler(DistributedSampler):
         pad: repeat a few samples where the ranks do not divide them evenly.
         seed: of the order.
         num_replicas, rank: taken from ``torch.distributed`` where that is initialised.
+        balance: class of each sample, to draw each class equally often; None: each sample once.
+
+    Raises:
+        ValueError: for fewer samples than ranks, or a number of classes in `balance` that is not `size`.
     """
 
     def __init__(
@@ -166,6 +173,7 @@ class EpochSampler(DistributedSampler):
         seed: int = 0,
         num_replicas: int | None = None,
         rank: int | None = None,
+        balance: np.ndarray | None = None,
     ) -> None:
         if num_replicas is None and not (torch.distributed.is_available() and torch.distributed.is_initialized()):
             num_replicas, rank = 1, 0
@@ -177,20 +185,26 @@ class EpochSampler(DistributedSampler):
                 f"the data set has {size} sample(s), fewer than the {self.num_replicas} devices that share it: "
                 "use fewer devices (trainer.devices) or more data"
             )
+        if balance is not None and len(balance) != size:
+            raise ValueError(f"{len(balance)} classes given to balance {size} samples by; give one a sample")
+        self.balance = balance
 
     def __len__(self) -> int:
         even, rest = divmod(self.size, self.num_replicas)
         return even + ((rest > 0) if self.pad else (self.rank < rest))
 
-    def __iter__(self) -> Iterator[SampleKey]:  # type: ignore[override]
-        order = np.arange(self.size)
-        if self.shuffle:
-            np.random.Generator(np.random.PCG64([self.seed, self.epoch])).shuffle(order)
-        mine = order[self.rank :: self.num_replicas]
+    def __iter__(self) -> Iterator[SampleKey]:
+        order, repeats = np.arange(self.size), np.zeros(self.size, dtype=np.int64)
+        generator = np.random.Generator(np.random.PCG64([self.seed, self.epoch]))
+        if self.balance is not None:
+            order, repeats = balanced_draw(self.balance, generator)
+        elif self.shuffle:
+            generator.shuffle(order)
+        mine = np.arange(self.rank, self.size, self.num_replicas)  # places in the order
         if len(mine) < len(self):
-            mine = np.append(mine, order[self.rank % self.size])
-        for index in mine[self.skip :]:
-            yield SampleKey(self.epoch, int(index))
+            mine = np.append(mine, self.rank % self.size)
+        for place in mine[self.skip :]:
+            yield SampleKey(self.epoch, int(order[place]), int(repeats[place]))
 
 
 class ResumableLoader(DataLoader):
@@ -245,14 +259,15 @@ def make_loader(
     seed: int,
     collate_fn: Callable[[Sequence[Sample]], Any] = collate,
     pin_memory: bool = False,
+    balance: np.ndarray | None = None,
 ) -> ResumableLoader:
     """The loader of a training or evaluation set.
 
     Training shuffles and drops the last incomplete batch (a batch of one breaks batch normalisation) unless that
-    is all there is; evaluation does neither.
+    is all there is; evaluation does neither. `balance` is `EpochSampler`'s.
     """
     size = len(dataset)  # type: ignore[arg-type]
-    sampler = EpochSampler(size, shuffle=training, pad=training, seed=seed)
+    sampler = EpochSampler(size, shuffle=training, pad=training, seed=seed, balance=balance)
     return ResumableLoader(
         dataset,
         batch_size=batch_size,

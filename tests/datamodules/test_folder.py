@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from striate.datamodules import ImageFolder
-from striate.datamodules.folder import stratified_split
+from striate.datamodules.sampling import stratified_split
 from striate.tests.fixtures import make_folder, picture, write_image
 
 

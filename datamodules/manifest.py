@@ -1,0 +1,308 @@
+"""Images named in a table: a CSV or Parquet file with a path and a label a row."""
+
+import csv
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .base import Transforms, VisionDataModule
+from .sampling import Sampling, stratified_split
+from .sources import LabelledFiles
+from .trees import suggestion
+
+_WHOLE = re.compile(r"[+-]?\d+")
+
+
+class Table(NamedTuple):
+    """The two columns of a manifest.
+
+    Attributes:
+        file: the manifest.
+        paths: as written.
+        labels: as written; whole numbers where the file's type says so.
+        lines: the line of each row (CSV, from 1, the heading included), or its number (Parquet, from 1).
+        unit: what `lines` counts: ``line`` or ``row``.
+    """
+
+    file: Path
+    paths: list[str]
+    labels: list[str | int]
+    lines: np.ndarray
+    unit: str
+
+
+class Manifest(VisionDataModule):
+    """Images and labels named in tables, CSV or Parquet: one row an image, with its path and its label.
+
+    ::
+
+        path,label
+        a/0001.jpg,cat
+        b/0002.jpg,dog
+
+    Labels are names, or whole numbers from 0. A label column is taken as names when each of its labels is in
+    `class_names`, else as numbers when each is a whole number, else as names. Without `class_names` the classes are
+    the training table's names, sorted, or its numbers from 0 on, each of which must then occur.
+
+    Args:
+        train: the training table; ``.csv``, or ``.parquet`` (needs pyarrow: ``pip install pyarrow``).
+        val: the validation table.
+        test: the test table.
+        root: the folder the paths are relative to, and which none of them may leave, by ``..`` or by an absolute
+            path; links are not followed to find out. null: relative to each table's own folder, and free.
+        val_fraction: part of the training rows to hold out for validation when there is no `val`: stratified by
+            class, and fixed by `seed`.
+        path_column: heading of the paths.
+        label_column: heading of the labels.
+        class_names: the classes in order; null: from the training table.
+        batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling:
+            see `VisionDataModule`.
+
+    Raises:
+        FileNotFoundError: for a table that is not there, or images that are not: how many, and the lines of the
+            first five.
+        ValueError: for a missing column, a row that is short, a path that leaves `root`, a label that is no class.
+        ImportError: for a Parquet table without pyarrow.
+
+    Batches are `ClassificationBatch`.
+    """
+
+    def __init__(
+        self,
+        train: str,
+        val: str | None = None,
+        test: str | None = None,
+        root: str | None = None,
+        val_fraction: float | None = None,
+        path_column: str = "path",
+        label_column: str = "label",
+        class_names: list[str] | None = None,
+        batch_size: int = 32,
+        eval_batch_size: int | None = None,
+        num_workers: int | None = None,
+        train_transform: Transforms | None = None,
+        val_transform: Transforms | None = None,
+        seed: int = 0,
+        images: str | None = None,
+        strict: bool = False,
+        sampling: Sampling = "uniform",
+    ) -> None:
+        super().__init__(
+            batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling
+        )
+        if val_fraction is not None and not 0 < val_fraction < 1:
+            raise ValueError(f"data.init_args.val_fraction: {val_fraction} is not between 0 and 1")
+        if val is not None and val_fraction is not None:
+            raise ValueError(
+                f"data.init_args.val names {val!r}, and val_fraction: {val_fraction} would hold out others: set one"
+            )
+        if class_names is not None and len(set(class_names)) < len(class_names):
+            twice = next(name for name in class_names if class_names.count(name) > 1)
+            raise ValueError(f"data.init_args.class_names: {twice!r} is there more than once")
+        self.tables = {"train": train, "val": val, "test": test}
+        self.root, self.val_fraction = None if root is None else Path(root).expanduser(), val_fraction
+        self.columns = {"path_column": path_column, "label_column": label_column}
+        self._names = None if class_names is None else list(class_names)
+        self._training: LabelledFiles | None = None
+
+    @property
+    def class_names(self) -> list[str]:
+        """The names given, or those of the training table."""
+        if self._names is None:
+            self._names = names_of(read_table(self._file("train"), **self.columns))
+        return list(self._names)
+
+    def make_source(self, split: str) -> LabelledFiles:
+        """The files of a split."""
+        if split == "test" or (split == "val" and self.tables["val"] is not None):
+            return self._read(split)
+        if split == "val" and self.val_fraction is None:
+            raise ValueError("no validation images: name their table in data.init_args.val, or set val_fraction: 0.1")
+        if self._training is None:
+            self._training = self._read("train")
+        if self.val_fraction is None:
+            return self._training
+        held = stratified_split(self._training.labels, self.val_fraction, self.seed)
+        keep = held if split == "val" else ~held
+        return LabelledFiles(self._training.paths[keep], self._training.labels[keep], root=self._training.root)
+
+    def _file(self, split: str) -> Path:
+        name = self.tables[split]
+        if name is None:
+            raise ValueError(f"no {split} images: name their table in data.init_args.{split}")
+        path = Path(name).expanduser()
+        if not path.is_file():
+            raise FileNotFoundError(f"data.init_args.{split}: no file {str(path)!r}")
+        return path
+
+    def _read(self, split: str) -> LabelledFiles:
+        table = read_table(self._file(split), **self.columns)
+        if self._names is None and split == "train":
+            self._names = names_of(table)  # the same table names the classes: read it once
+        labels = numbers_of(table, self.class_names)
+        base = table.file.parent if self.root is None else self.root
+        if not base.is_dir():
+            raise FileNotFoundError(f"data.init_args.root: no folder {str(base)!r}")
+        check_paths(table, base, confined=self.root is not None)
+        return LabelledFiles(table.paths, labels, root=base)
+
+
+def read_table(file: Path, path_column: str, label_column: str) -> Table:
+    """The path and label columns of a CSV or Parquet file.
+
+    Raises:
+        ValueError: for another kind of file, a missing column, a row without path or label, or no rows.
+        ImportError: for Parquet without pyarrow.
+    """
+    columns = {"path_column": path_column, "label_column": label_column}
+    suffix = file.suffix.lower()
+    if suffix not in (".csv", ".parquet"):
+        raise ValueError(f"{file}: {suffix or 'no suffix'!r} is not a kind of table read here; give .csv or .parquet")
+    table = _read_csv(file, columns) if suffix == ".csv" else _read_parquet(file, columns)
+    if not table.paths:
+        raise ValueError(f"{file}: no rows below the heading")
+    return table
+
+
+def _check_columns(file: Path, headings: Sequence[str], columns: dict[str, str]) -> None:
+    for key, name in columns.items():
+        if name not in headings:
+            raise ValueError(
+                f"{file}: no column {name!r} (data.init_args.{key}); its columns are "
+                f"{', '.join(map(repr, headings)) or 'none'}{suggestion(name, headings)}"
+            )
+
+
+def _read_csv(file: Path, columns: dict[str, str]) -> Table:
+    paths: list[str] = []
+    labels: list[str | int] = []
+    lines: list[int] = []
+    with file.open(encoding="utf-8-sig", newline="") as opened:
+        rows = csv.reader(opened)
+        try:
+            headings = next(rows, [])
+            _check_columns(file, headings, columns)
+            where = [headings.index(name) for name in columns.values()]
+            for row in rows:
+                if not row:
+                    continue
+                if len(row) <= max(where) or not all(row[place].strip() for place in where):
+                    raise ValueError(f"{file}, line {rows.line_num}: no {' or no '.join(columns.values())} in {row}")
+                paths.append(row[where[0]])
+                labels.append(row[where[1]].strip())
+                lines.append(rows.line_num)
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ValueError(f"{file}, after line {rows.line_num}: not CSV in UTF-8 ({error})") from error
+    return Table(file, paths, labels, np.array(lines, dtype=np.int64), "line")
+
+
+def _read_parquet(file: Path, columns: dict[str, str]) -> Table:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ImportError(f"{file}: reading Parquet needs pyarrow: pip install pyarrow (or give a .csv)") from error
+    try:
+        opened = pyarrow.parquet.ParquetFile(file)
+    except pyarrow.ArrowInvalid as error:
+        raise ValueError(f"{file}: not a Parquet file ({error})") from error
+    with opened:
+        _check_columns(file, opened.schema_arrow.names, columns)
+        table = opened.read(columns=list(columns.values()))
+    paths, labels = (table.column(name).to_pylist() for name in columns.values())
+    for values, name in ((paths, columns["path_column"]), (labels, columns["label_column"])):
+        kinds: tuple[type, ...] = (str,) if values is paths else (str, int)
+        for number, value in enumerate(values, start=1):
+            if not isinstance(value, kinds) or isinstance(value, bool) or value == "":
+                allowed = "text" if values is paths else "text or a whole number"
+                raise ValueError(f"{file}, row {number}: {name} is {value!r}, not {allowed}")
+    return Table(file, paths, labels, np.arange(1, len(paths) + 1), "row")
+
+
+def _whole_numbers(labels: Sequence[str | int]) -> bool:
+    return all(isinstance(label, int) or _WHOLE.fullmatch(label) for label in labels)
+
+
+def names_of(table: Table) -> list[str]:
+    """The classes that a training table implies: its names, sorted, or its numbers from 0 to the largest.
+
+    Raises:
+        ValueError: when numbers are negative or leave one out, as counting from 1 does.
+    """
+    if not _whole_numbers(table.labels):
+        return sorted({str(label) for label in table.labels})
+    numbers = np.array([int(label) for label in table.labels], dtype=np.int64)
+    present = np.unique(numbers)
+    if present[0] != 0 or present[-1] != len(present) - 1:
+        gaps = [number for number in range(min(int(present[-1]) + 1, len(present) + 5)) if number not in present]
+        raise ValueError(
+            f"{table.file}: the labels run from {present[0]} to {present[-1]}"
+            + (f", and {', '.join(map(str, gaps[:5]))} has no image" if gaps else "")
+            + "; count from 0 on, or name all classes in data.init_args.class_names"
+        )
+    return [str(number) for number in present]
+
+
+def numbers_of(table: Table, class_names: Sequence[str]) -> np.ndarray:
+    """The labels of a table as places in `class_names`.
+
+    Shape:
+        - Output: ``[N]`` int64.
+
+    Raises:
+        ValueError: for a label that is no class; the message names its line.
+    """
+    number_of: dict[Any, int] = {name: number for number, name in enumerate(class_names)}
+    as_names = not _whole_numbers(table.labels) or all(str(label) in number_of for label in table.labels)
+    numbers = np.empty(len(table.labels), dtype=np.int64)
+    for row, label in enumerate(table.labels):
+        number = number_of.get(str(label), -1) if as_names else int(label)
+        if not 0 <= number < len(class_names):
+            classes = (
+                f"one of the {len(class_names)} classes"
+                if as_names
+                else f"a class: they are 0 to {len(class_names) - 1}"
+            )
+            raise ValueError(
+                f"{table.file}, {table.unit} {table.lines[row]}: the label {label!r} is not {classes}"
+                f"{suggestion(str(label), class_names) if as_names else ''}"
+            )
+        numbers[row] = number
+    return numbers
+
+
+def check_paths(table: Table, base: Path, confined: bool) -> None:
+    """Look whether each image is there, without opening it.
+
+    Args:
+        table: the paths.
+        base: what they are relative to.
+        confined: refuse paths that lead out of `base`, as they are written.
+
+    Raises:
+        ValueError: for the first path that leads out.
+        FileNotFoundError: for missing images: how many, and where the first five are named.
+    """
+    folder = os.path.abspath(base)  # noqa: PTH100 - Path.resolve would follow links
+    inside = folder.rstrip(os.sep) + os.sep
+    missing = []
+    for line, path in zip(table.lines, table.paths, strict=True):
+        full = os.path.normpath(os.path.join(folder, path))  # noqa: PTH118 - as above, and a million times
+        if confined and not full.startswith(inside):
+            raise ValueError(
+                f"{table.file}, {table.unit} {line}: {path!r} leads out of data.init_args.root ({folder!r}); "
+                "set root: null to allow that"
+            )
+        if not os.path.isfile(full):  # noqa: PTH113
+            missing.append((line, path))
+    if missing:
+        first = "\n".join(f"    {table.unit} {line}: {path}" for line, path in missing[:5])
+        more = f"\n    and {len(missing) - 5} more" if len(missing) > 5 else ""
+        raise FileNotFoundError(
+            f"{table.file}: {len(missing)} of {len(table.paths)} images are not there; relative paths are looked for "
+            f"in {folder!r}\n{first}{more}"
+        )

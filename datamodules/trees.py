@@ -1,0 +1,96 @@
+"""Data sets on disk: finding the tree a reader expects, saying what is missing, fetching what may be fetched."""
+
+import os
+import textwrap
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+import numpy as np
+
+from .images import IMAGE_SUFFIXES
+
+
+def expectation(what: str, reader: str, tree: str, root: Path) -> str:
+    """A message for data that is not there: what is wrong, the tree the reader expects, and what was found.
+
+    Args:
+        what: what is wrong, one sentence without its full stop.
+        reader: the data module's name.
+        tree: the expected files, one a line, below ``ROOT``.
+        root: the folder looked into; where it does not exist, the nearest folder above it is listed.
+    """
+    base = root
+    while not base.is_dir() and base != base.parent:
+        base = base.parent
+    entries = sorted(entry.name + "/" * entry.is_dir() for entry in base.iterdir())
+    listing = ", ".join(entries[:12]) + (", …" if len(entries) > 12 else "") if entries else "nothing"
+    shown = textwrap.indent(textwrap.dedent(tree).strip("\n"), "    ")
+    return f"{what}. {reader} expects\n{shown}\nand {str(base)!r} holds: {listing}"
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """``"; did you mean 'x'?"`` for the nearest spelling among `known`, or nothing."""
+    near = get_close_matches(name, list(known), 1, 0.6)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def subfolders(folder: Path) -> list[str]:
+    """Names of the visible folders in a folder, sorted."""
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if entry.name[0] != "." and entry.is_dir())
+
+
+def image_names(folder: Path) -> list[str]:
+    """Names of the visible image files directly in a folder, by suffix, sorted; no file is touched."""
+    return sorted(
+        name
+        for name in os.listdir(folder)  # noqa: PTH208 - names alone: no object a file, no stat
+        if name.lower().endswith(IMAGE_SUFFIXES) and name[0] != "."
+    )
+
+
+def class_files(folder: Path, folders: Sequence[str]) -> list[np.ndarray]:
+    """The image files of each class, relative to `folder`.
+
+    Args:
+        folder: holds one folder a class.
+        folders: the classes' folders, in the order of the classes.
+
+    Returns:
+        For each class its paths (``CLASS/FILE``), sorted, as an array of bytes.
+
+    Raises:
+        ValueError: for a class without images.
+    """
+    files = [
+        np.array([os.fsencode(f"{name}/{file}") for file in image_names(folder / name)], dtype=np.bytes_)
+        for name in folders
+    ]
+    if empty := [name for name, found in zip(folders, files, strict=True) if not len(found)]:
+        raise ValueError(
+            f"{folder}: no images in the class folder(s) {', '.join(map(repr, empty[:5]))}"
+            f"{f' and {len(empty) - 5} more' if len(empty) > 5 else ''}; looked for {', '.join(IMAGE_SUFFIXES)}"
+        )
+    return files
+
+
+def fetch(dataset: str, root: Path) -> None:
+    """Have torchvision download one of its data sets.
+
+    Args:
+        dataset: a class of ``torchvision.datasets`` that takes ``download``.
+        root: where to.
+
+    Raises:
+        RuntimeError: when the download fails; the message names the data set, the folder and torchvision's reason.
+    """
+    import torchvision.datasets  # slow to import, and needed by nobody who has the files
+
+    try:
+        getattr(torchvision.datasets, dataset)(str(root), download=True)
+    except Exception as error:  # URLError, RuntimeError for a checksum, OSError for a full disk …
+        raise RuntimeError(
+            f"data.init_args.download: torchvision could not fetch {dataset} into {str(root)!r} ({error}). "
+            "Fetch the files by hand from their publisher, put them there, and set data.init_args.download: false"
+        ) from error

@@ -11,6 +11,7 @@ from .backbones import (
     build_backbone,
 )
 from .classifier import Classifier
+from .googlenet import GoogLeNet
 from .layers import FullyConnectedHead, LocalResponseNorm, TrunkWithHead, local_response_norm
 from .lenet import LeNet5, MAPLoss, map_loss
 from .mixing import BatchMixer, cutmix, mixup
@@ -26,6 +27,7 @@ __all__ = [
     "BatchMixer",
     "Classifier",
     "FullyConnectedHead",
+    "GoogLeNet",
     "LeNet5",
     "LoadReport",
     "LocalResponseNorm",

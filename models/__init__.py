@@ -16,6 +16,7 @@ from .layers import FullyConnectedHead, LocalResponseNorm, TrunkWithHead, local_
 from .lenet import LeNet5, MAPLoss, map_loss
 from .mixing import BatchMixer, cutmix, mixup
 from .pixels import Normalize
+from .small_resnet import SmallImageResNet
 from .tencrop import TenCrop
 from .weights import LoadReport, load_state_dict_file, load_weights, skip_pretrained
 from .zfnet import ZFNet, ZFNetBackbone
@@ -34,6 +35,7 @@ __all__ = [
     "MAPLoss",
     "Normalize",
     "PlainCNN",
+    "SmallImageResNet",
     "TenCrop",
     "TimmBackbone",
     "TorchvisionBackbone",

@@ -3,6 +3,7 @@
 from .pictures import ConfusionMatrix, Pictures
 from .predictions import PredictionWriter
 from .record import RunRecord, RunReport
+from .renormalize import RenormalizeFilters
 from .resume import GracefulInterrupt, RandomState
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "Pictures",
     "PredictionWriter",
     "RandomState",
+    "RenormalizeFilters",
     "RunRecord",
     "RunReport",
 ]

@@ -17,6 +17,7 @@ from .lighting import PCALighting, RGBCovariance, rgb_pca, training_pca
 from .loading import EpochSampler, ResumableLoader, TransformedDataset, collate
 from .manifest import Manifest
 from .mnist import MNIST, FashionMNIST
+from .policies import RandAugment, TrivialAugment
 from .scenes import Scene, SceneComposer
 
 __all__ = [
@@ -36,10 +37,12 @@ __all__ = [
     "PCALighting",
     "PredictBatch",
     "RGBCovariance",
+    "RandAugment",
     "ResumableLoader",
     "Scene",
     "SceneComposer",
     "TransformedDataset",
+    "TrivialAugment",
     "VisionDataModule",
     "collate",
     "read_image",

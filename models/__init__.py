@@ -12,10 +12,12 @@ from .backbones import (
     build_backbone,
 )
 from .classifier import Classifier
+from .googlenet import GoogLeNet
 from .layers import FullyConnectedHead, LocalResponseNorm, TrunkWithHead, local_response_norm
 from .lenet import LeNet5, MAPLoss, map_loss
 from .mixing import BatchMixer, cutmix, mixup
 from .pixels import Normalize
+from .small_resnet import SmallImageResNet
 from .tencrop import TenCrop
 from .weights import LoadReport, load_state_dict_file, load_weights, skip_pretrained
 from .zfnet import ZFNet, ZFNetBackbone
@@ -28,12 +30,14 @@ __all__ = [
     "Classifier",
     "EfficientNetLite0",
     "FullyConnectedHead",
+    "GoogLeNet",
     "LeNet5",
     "LoadReport",
     "LocalResponseNorm",
     "MAPLoss",
     "Normalize",
     "PlainCNN",
+    "SmallImageResNet",
     "TenCrop",
     "TimmBackbone",
     "TorchvisionBackbone",

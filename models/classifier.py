@@ -62,6 +62,21 @@ class Classifier(nn.Module):
         self.backbone = build_backbone(backbone, weights) if isinstance(backbone, str) else backbone
         self.head = self.backbone.make_head(num_classes, dropout) if head is None else head
 
+    def features(self, images: Tensor) -> Tensor:
+        """What the last layer sees, ``[B, D]``; for AlexNet and VGG the activations of fc7, 4,096 numbers.
+
+        Raises:
+            TypeError: The head does not say which layer is its last.
+        """
+        head = self.head
+        if isinstance(head, nn.Sequential) and isinstance(head[-1], nn.Linear):
+            return head[:-1](self.backbone(images)[-1])
+        if not callable(before := getattr(head, "features", None)):
+            raise TypeError(
+                f"{type(head).__name__} has no method `features`, nor is it a Sequential that ends in Linear"
+            )
+        return before(self.backbone(images)[-1])
+
     def forward(self, images: Tensor) -> Tensor:
         """Gives the logits of a batch."""
         return self.head(self.backbone(images)[-1])

@@ -140,6 +140,7 @@ class TrunkWithHead(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.head = head
+        self.num_classes = head.num_classes
         self.image_size = image_size
 
     def _check(self, images: Tensor) -> None:

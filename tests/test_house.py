@@ -12,6 +12,8 @@ import yaml
 import striate
 from striate.experiments.main import EXPERIMENTS, experiment_names
 
+from .models.networks import quick_initialisation
+
 ROOT = Path(striate.__file__).parent
 # each part, and what it may import of the others (DESIGN, "The house")
 MAY_IMPORT = {
@@ -100,7 +102,8 @@ def test_every_experiment_is_parsed_and_instantiated(name, tmp_path, monkeypatch
     without_network = ["--model.model.backbone.weights", "null"] if "IMAGENET" in path.read_text() else []
     arguments = ["fit", "--config", str(path), "--wandb.mode", "off", "--trainer.accelerator", "cpu", *without_network]
     monkeypatch.setattr(sys, "argv", ["striate", *arguments])
-    cli.launch()
+    with quick_initialisation():  # drawing 140 million weights takes longer than all else
+        cli.launch()
     (made,) = built
     assert type(made.model).__name__ == config["model"]["class_path"].rsplit(".", 1)[1]
     assert made.trainer.max_epochs == config["trainer"]["max_epochs"]

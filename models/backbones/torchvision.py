@@ -204,6 +204,8 @@ class TorchvisionHead(nn.Module):
 
     Shape:
         - input: ``[B, C, h, w]``, the backbone's last map; output: logits ``[B, K]``.
+
+    The hidden fully connected layers of AlexNet and VGG are reached by the papers' names, `fc6` and `fc7`.
     """
 
     def __init__(self, layers: Sequence[_Layer], dropout: float | None = None) -> None:
@@ -222,9 +224,29 @@ class TorchvisionHead(nn.Module):
         self._aliases = {k: v for layer in before for k, v in layer.aliases("body").items()}
         self._aliases |= {f"{layers[last].path}.{key}": f"classifier.{key}" for key in self.classifier.state_dict()}
 
+    @property
+    def fc6(self) -> nn.Linear:
+        """The first hidden fully connected layer of AlexNet (9216 -> 4096) or VGG (25088 -> 4096)."""
+        return self._hidden(0)
+
+    @property
+    def fc7(self) -> nn.Linear:
+        """The second hidden fully connected layer of AlexNet or VGG, 4096 -> 4096."""
+        return self._hidden(1)
+
+    def _hidden(self, index: int) -> nn.Linear:
+        linear = [module for module in self.body.children() if isinstance(module, nn.Linear)]
+        if len(linear) != 2:  # AttributeError, so that hasattr(head, "fc6") tells which heads have one
+            raise AttributeError(f"fc{6 + index}: only the heads of AlexNet and VGG have fc6 and fc7")
+        return linear[index]
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the classifier sees of the last feature map; for AlexNet and VGG fc7 after its ReLU, ``[B, 4096]``."""
+        return self.body(x)
+
     def forward(self, x: Tensor) -> Tensor:
         """Gives the logits of the last feature map."""
-        return self.after(self.classifier(self.body(x)))
+        return self.after(self.classifier(self.features(x)))
 
     def load(self, state: dict[str, Tensor], prefixes: Sequence[str]) -> None:
         """Takes over what fits, under one of ``prefixes``; a classifier for other classes keeps its initialisation."""
@@ -323,12 +345,27 @@ class TorchvisionBackbone(Backbone):
                 f"{self.num_stages - 1}, which out_indices={self.out_indices} leaves out"
             )
         head = TorchvisionHead(_split(_build(self.name, num_classes))[1], dropout)
+        if (found := self.weights_beside()) is not None:
+            state, theirs, ours = found
+            head.load(state, prefixes=(theirs, ours + "head."))
+        return head
+
+    def weights_beside(self) -> tuple[dict[str, Tensor], str, str] | None:
+        """All weights that the backbone was built with, for what lies beside the trunk: heads, auxiliary classifiers.
+
+        Returns:
+            Names -> tensors, as in the file; the prefix that torchvision's own names have there throughout; the prefix
+            of ours, where the backbone is one part beside others. None where there are no usable weights.
+        """
         source = self._source
         # Weights without categories (VGG16's IMAGENET1K_FEATURES) hold no usable classifier: NaN in its place.
-        usable = source is not None and not (source.published and source.published.meta["categories"] is None)
-        if source is not None and usable and not pretrained_is_skipped():
-            state = source.state()
-            prefix = match_weights(self, state, aliases=self._aliases)[1].prefix
-            # Torchvision's own names have one prefix throughout; in ours the head lies beside the backbone.
-            head.load(state, prefixes=(prefix, prefix.removesuffix("backbone.") + "head."))
-        return head
+        if (
+            source is None
+            or pretrained_is_skipped()
+            or ((entry := source.published)
+            and entry.meta["categories"] is None)
+        ):
+            return None
+        state = source.state()
+        prefix = match_weights(self, state, aliases=self._aliases)[1].prefix
+        return state, prefix, prefix.removesuffix("backbone.")

@@ -202,3 +202,43 @@ def test_whole_checkpoint_of_a_task_gives_the_same_logits(tmp_path: Path) -> Non
     finer = Classifier("resnet18", 9, weights=str(tmp_path / "last.ckpt")).eval()
     assert torch.equal(finer.backbone(images)[-1], trained.backbone(images)[-1])
     assert finer(images).shape == (2, 9)
+
+
+@pytest.mark.parametrize(("name", "inputs"), [("vgg16", 25088), ("vgg11_bn", 25088), ("alexnet", 9216)])
+def test_fc6_and_fc7_of_the_classic_networks(name: str, inputs: int) -> None:
+    with on_meta():
+        classifier = Classifier(name, num_classes=20)
+    head: Any = classifier.head
+    assert head.fc6.weight.shape == (4096, inputs)
+    assert head.fc7.weight.shape == (4096, 4096)
+    assert head.classifier.weight.shape == (20, 4096)
+
+
+def test_features_are_fc7_after_its_relu(tmp_path: Path) -> None:
+    reference = random_model("alexnet")
+    torch.save(reference.state_dict(), tmp_path / "alexnet.pth")
+    with quick_initialisation():
+        classifier = Classifier("alexnet", num_classes=4, weights=str(tmp_path / "alexnet.pth")).eval()
+    head: Any = classifier.head
+    assert torch.equal(head.fc6.weight, reference.classifier[1].weight)
+    assert torch.equal(head.fc7.bias, reference.classifier[4].bias)
+    images = random_images(64)
+    with torch.no_grad():
+        features = classifier.features(images)
+        maps = reference.avgpool(reference.features(classifier.backbone.normalize(images)))
+        fc6 = torch.relu(torch.nn.functional.linear(maps.flatten(1), head.fc6.weight, head.fc6.bias))
+        expected = torch.relu(torch.nn.functional.linear(fc6, head.fc7.weight, head.fc7.bias))
+        torch.testing.assert_close(features, expected)
+        torch.testing.assert_close(head.classifier(features), classifier(images))
+    assert features.shape == (2, 4096)
+
+
+def test_features_of_any_head() -> None:
+    plain = Classifier(PlainCNN(widths=(4, 8)), num_classes=3).eval()
+    images = random_images(32)
+    torch.testing.assert_close(plain.head[-1](plain.features(images)), plain(images))
+    with on_meta():
+        assert not hasattr(Classifier("resnet18", 10).head, "fc6")
+    own = Classifier(PlainCNN(widths=(4, 8)), num_classes=8, head=torch.nn.Flatten())
+    with pytest.raises(TypeError, match="Flatten has no method `features`, nor is it a Sequential that ends in Linear"):
+        own.features(images)

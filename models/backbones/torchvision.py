@@ -362,8 +362,7 @@ class TorchvisionBackbone(Backbone):
         if (
             source is None
             or pretrained_is_skipped()
-            or ((entry := source.published)
-            and entry.meta["categories"] is None)
+            or ((entry := source.published) and entry.meta["categories"] is None)
         ):
             return None
         state = source.state()

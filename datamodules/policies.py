@@ -1,8 +1,8 @@
 """TrivialAugment and RandAugment: one or several of fourteen operations, drawn at random, on ``uint8`` images.
 
 The operations are torchvision's functional ones and their ranges torchvision's, which are the papers' for ImageNet.
-What is drawn comes from albumentations' own generator, so that it follows from (seed, epoch, sample) like all augmentation
-here, with any number of workers and after resuming.
+What is drawn comes from albumentations' own generator, so that it follows from (seed, epoch, sample) like all
+augmentation here, with any number of workers and after resuming.
 """
 
 import math
@@ -137,7 +137,8 @@ class TrivialAugment(_Policy):
 
     Reference:
         Müller, Hutter, "TrivialAugment: tuning-free yet state-of-the-art data augmentation", ICCV 2021, Algorithm 1,
-        the wide space of its Table 1. As torchvision's ``TrivialAugmentWide``: nearest-neighbour sampling, black outside.
+        the wide space of its Table 1. As torchvision's ``TrivialAugmentWide``: nearest-neighbour
+        sampling, black outside.
     """
 
     class InitSchema(BaseTransformInitSchema):

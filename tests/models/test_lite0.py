@@ -54,7 +54,7 @@ def photographs() -> Tensor:
     hopper = Path(matplotlib.__file__).parent / "mpl-data" / "sample_data" / "grace_hopper.jpg"
     crops = []
     for path in (folder / "china.jpg", folder / "flower.jpg", hopper):
-        image = cv2.imread(str(path))[..., ::-1]
+        image = np.asarray(cv2.imread(str(path)))[..., ::-1]
         scale = 256 / min(image.shape[:2])
         image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         top, left = (image.shape[0] - 224) // 2, (image.shape[1] - 224) // 2

@@ -1,6 +1,7 @@
 """An image too small for a network: its size and the smallest that works are named, whichever layer gives up."""
 
 import re
+from typing import Any
 
 import pytest
 import torch
@@ -54,7 +55,7 @@ def test_own_networks() -> None:
         PlainCNN(widths=(4, 8))(pixels(0, 5))
     with pytest.raises(ValueError, match="images are 62 x 80 pixels, too small for AlexNetBackbone: it needs 63 x 63"):
         AlexNetBackbone(width=0.1)(pixels(62, 80))
-    small = {"width": 0.1, "hidden": 8, "num_classes": 2}
+    small: dict[str, Any] = {"width": 0.1, "hidden": 8, "num_classes": 2}
     with pytest.raises(ValueError, match="side of 62 pixels is too small: this network needs 63 at least"):
         AlexNet(**small)(pixels(62, 224))
     with pytest.raises(ValueError, match="side of 46 pixels is too small: this network needs 47 at least"):

@@ -18,6 +18,7 @@ from striate.models import (
     skip_pretrained,
 )
 from striate.models.backbones.timm import _leaves
+from striate.models.backbones.torchvision import torchvision_backbones
 
 from .networks import (
     FAMILIES,
@@ -33,7 +34,7 @@ from .networks import (
     side_for,
 )
 
-TORCHVISION = [name for name in available_backbones() if name != "plain"]
+TORCHVISION = [name for name in available_backbones() if name in torchvision_backbones()]
 
 
 def check_maps(backbone: Backbone, maps: list[Tensor], name: str, height: int, width: int) -> None:

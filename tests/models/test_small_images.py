@@ -1,0 +1,106 @@
+"""An image too small for a network: its size and the smallest that works are named, whichever layer gives up."""
+
+import re
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from striate.models import AlexNet, AlexNetBackbone, Backbone, Classifier, LeNet5, PlainCNN, ZFNet, build_backbone
+from striate.models.backbones.base import smallest_side
+
+from .networks import quick_initialisation, random_images
+
+SMALLEST = {"vgg11": 32, "alexnet": 63, "googlenet": 15, "inception_v3": 75, "squeezenet1_1": 17, "swin_t": 4}
+"""Sides found by hand: AlexNet's maps, for one, are 15, 7 and 3 cells there, and its last pooling needs 3."""
+
+
+def pixels(height: int, width: int) -> Tensor:
+    return torch.zeros(2, 3, height, width, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_torchvisions_networks_through_the_classifier(name: str) -> None:
+    smallest = SMALLEST[name]
+    with quick_initialisation():
+        backbone = build_backbone(name)
+    # on images that work nothing is searched; the head is our plain one, for torchvision's can be large
+    classifier = Classifier(backbone, 2, head=Backbone.make_head(backbone, 2)).eval()
+    with torch.no_grad():
+        assert classifier(pixels(smallest, smallest)).shape == (2, 2)
+    for height, width in ((smallest - 1, 100), (100, smallest - 1))[: 1 if name == "inception_v3" else 2]:
+        expected = f"images are {height} x {width} pixels, too small for {name!r}: it needs {smallest} x {smallest} at"
+        with pytest.raises(ValueError, match=re.escape(expected)) as caught, torch.no_grad():
+            classifier(pixels(height, width))
+        assert isinstance(caught.value.__cause__, RuntimeError)  # the layer's own words stay
+
+
+def test_modes_and_weights_stay_as_they_are_after_the_search() -> None:
+    with quick_initialisation():
+        backbone = build_backbone("vgg11", frozen_stages=1).train()
+    for parameter in backbone.parameters():
+        nn.init.zeros_(parameter)
+    modes = [m.training for m in backbone.modules()]
+    before = {k: v.clone() for k, v in backbone.state_dict().items()}
+    with pytest.raises(ValueError, match="needs 32 x 32"):
+        backbone(pixels(20, 20))
+    assert [m.training for m in backbone.modules()] == modes
+    assert all(torch.equal(v, before[k]) for k, v in backbone.state_dict().items())
+
+
+def test_own_networks() -> None:
+    assert Classifier(PlainCNN(widths=(4, 8)), 2).eval()(pixels(1, 1)).shape == (2, 2)
+    with pytest.raises(ValueError, match="images are 0 x 5 pixels, too small for PlainCNN: it needs 1 x 1 at least"):
+        PlainCNN(widths=(4, 8))(pixels(0, 5))
+    with pytest.raises(ValueError, match="images are 62 x 80 pixels, too small for AlexNetBackbone: it needs 63 x 63"):
+        AlexNetBackbone(width=0.1)(pixels(62, 80))
+    small: dict[str, Any] = {"width": 0.1, "hidden": 8, "num_classes": 2}
+    with pytest.raises(ValueError, match="side of 62 pixels is too small: this network needs 63 at least"):
+        AlexNet(**small)(pixels(62, 224))
+    with pytest.raises(ValueError, match="side of 46 pixels is too small: this network needs 47 at least"):
+        ZFNet(**small)(pixels(224, 46))
+    with pytest.raises(ValueError, match="images are 27 x 32 pixels: LeNet5 needs 28 x 28 at least"):
+        LeNet5()(pixels(27, 32))
+
+
+def test_only_stages_in_use_count() -> None:
+    backbone = build_backbone("vgg11", out_indices=(0, 2))
+    assert [tuple(m.shape[2:]) for m in backbone(pixels(4, 4))] == [(4, 4), (1, 1)]
+    with pytest.raises(ValueError, match="images are 3 x 4 pixels, too small for 'vgg11': it needs 4 x 4 at least"):
+        backbone(pixels(3, 4))
+
+
+def test_timms_networks() -> None:
+    pytest.importorskip("timm")
+    backbone = build_backbone("timm/convnext_atto").eval()
+    with pytest.raises(ValueError, match="images are 40 x 31 pixels, too small for 'convnext_atto': it needs 32 x 32"):
+        backbone(pixels(40, 31))
+    backbone = build_backbone("timm/test_vit").eval()
+    with pytest.raises(ValueError, match=r"images are 10 x 64 pixels, .*needs 16 x 16 at least.*divisible"):
+        backbone(pixels(10, 64))
+    with pytest.raises(AssertionError, match="divisible by patch size"):
+        backbone(pixels(40, 40))  # large enough: timm's own words
+
+
+def test_errors_for_other_reasons_pass() -> None:
+    class Broken(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            if not x.is_meta:
+                raise RuntimeError("out of luck")
+            return x
+
+    with pytest.raises(RuntimeError, match="^out of luck$"):
+        Backbone([Broken()])(random_images())
+    mixed = PlainCNN(widths=(4, 8))
+    mixed.stages[1].double()
+    with pytest.raises(RuntimeError, match="type"):
+        mixed(random_images())
+
+
+def test_smallest_side_by_hand() -> None:
+    # (side + 2 * 1 - 5) // 3 + 1 cells must be 4 for the second: side + 2 - 5 >= 9
+    layers = [nn.Conv2d(3, 4, 5, stride=3, padding=1), nn.MaxPool2d(4)]
+    assert smallest_side(layers) == 12
+    assert smallest_side(layers, largest=11) is None
+    assert smallest_side([nn.Conv2d(1, 2, 7)], in_channels=1) == 7

@@ -1,8 +1,8 @@
 """TrivialAugment and RandAugment: one or several of fourteen operations, drawn at random, on ``uint8`` images.
 
-The operations are torchvision's functional ones and their ranges torchvision's, which are the papers' for ImageNet. What
-is drawn comes from albumentations' own generator, so that it follows from (seed, epoch, sample) like all augmentation
-here, with any number of workers and after resuming.
+The operations are torchvision's functional ones and their ranges torchvision's, which are the papers' for ImageNet.
+What is drawn comes from albumentations' own generator, so that it follows from (seed, epoch, sample) like all
+augmentation here, with any number of workers and after resuming.
 """
 
 import math
@@ -136,8 +136,8 @@ class TrivialAugment(_Policy):
         ValueError: for fewer than 2 `bins`, and for an image of another type.
 
     Reference:
-        Müller, Hutter, "TrivialAugment: tuning-free yet state-of-the-art data augmentation", ICCV 2021, Algorithm 1, the
-        wide space of its Table 1. As torchvision's ``TrivialAugmentWide``: nearest-neighbour sampling, black outside.
+        Müller, Hutter, "TrivialAugment: tuning-free yet state-of-the-art data augmentation", ICCV 2021, Algorithm 1,
+        the wide space. As in torchvision's ``TrivialAugmentWide``: nearest-neighbour sampling, black outside.
     """
 
     class InitSchema(BaseTransformInitSchema):
@@ -176,8 +176,8 @@ class RandAugment(_Policy):
         ValueError: for a `count` below 1, a `magnitude` outside 0 to 30, and for an image of another type.
 
     Reference:
-        Cubuk, Zoph, Shlens, Le, "RandAugment: practical automated data augmentation with a reduced search space", NeurIPS
-        2020, section 3. Ranges and sampling are those of torchvision's ``RandAugment``.
+        Cubuk, Zoph, Shlens, Le, "RandAugment: practical automated data augmentation with a reduced search space",
+        NeurIPS 2020, section 3. Ranges and sampling are those of torchvision's ``RandAugment``.
     """
 
     class InitSchema(BaseTransformInitSchema):

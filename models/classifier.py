@@ -72,7 +72,9 @@ class Classifier(nn.Module):
         if isinstance(head, nn.Sequential) and isinstance(head[-1], nn.Linear):
             return head[:-1](self.backbone(images)[-1])
         if not callable(before := getattr(head, "features", None)):
-            raise TypeError(f"{type(head).__name__} has no method `features`, nor is it a Sequential that ends in Linear")
+            raise TypeError(
+                f"{type(head).__name__} has no method `features`, nor is it a Sequential that ends in Linear"
+            )
         return before(self.backbone(images)[-1])
 
     def forward(self, images: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from .pictures import ConfusionMatrix, Pictures
 from .predictions import PredictionWriter
+from .race import RacePicture
 from .record import RunRecord, RunReport
 from .renormalize import RenormalizeFilters
 from .resume import GracefulInterrupt, RandomState
@@ -11,6 +12,7 @@ __all__ = [
     "GracefulInterrupt",
     "Pictures",
     "PredictionWriter",
+    "RacePicture",
     "RandomState",
     "RenormalizeFilters",
     "RunRecord",

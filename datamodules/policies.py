@@ -137,8 +137,7 @@ class TrivialAugment(_Policy):
 
     Reference:
         Müller, Hutter, "TrivialAugment: tuning-free yet state-of-the-art data augmentation", ICCV 2021, Algorithm 1,
-        the wide space of its Table 1. As torchvision's ``TrivialAugmentWide``: nearest-neighbour
-        sampling, black outside.
+        the wide space. As in torchvision's ``TrivialAugmentWide``: nearest-neighbour sampling, black outside.
     """
 
     class InitSchema(BaseTransformInitSchema):

@@ -12,6 +12,7 @@ from .backbones import (
     build_backbone,
 )
 from .classifier import Classifier
+from .four_layer import ActivationRace, FourLayerCNN
 from .googlenet import GoogLeNet
 from .layers import FullyConnectedHead, LocalResponseNorm, TrunkWithHead, local_response_norm
 from .lenet import LeNet5, MAPLoss, map_loss
@@ -23,12 +24,17 @@ from .weights import LoadReport, load_state_dict_file, load_weights, skip_pretra
 from .zfnet import ZFNet, ZFNetBackbone
 
 __all__ = [
+    "ActivationRace",
     "AlexNet",
     "AlexNetBackbone",
     "Backbone",
     "BatchMixer",
     "Classifier",
+<<<<<<< HEAD
     "EfficientNetLite0",
+=======
+    "FourLayerCNN",
+>>>>>>> recipes
     "FullyConnectedHead",
     "GoogLeNet",
     "LeNet5",

@@ -2,6 +2,17 @@
 
 from .base import Task
 from .classification import Classification
+from .race import TrainingRace
 from .schedules import Constant, Cosine, Plateau, Polynomial, Schedule, Steps
 
-__all__ = ["Classification", "Constant", "Cosine", "Plateau", "Polynomial", "Schedule", "Steps", "Task"]
+__all__ = [
+    "Classification",
+    "Constant",
+    "Cosine",
+    "Plateau",
+    "Polynomial",
+    "Schedule",
+    "Steps",
+    "Task",
+    "TrainingRace",
+]

@@ -25,7 +25,7 @@ def captions(prediction: dict[str, Any], truth: dict[str, Any], names: Sequence[
     if "label" not in truth:
         return [(said, NEUTRAL)]
     if label == int(truth["label"]):
-        return [(said, RIGHT)]
+        return [(said, RIGHT), (f"is {class_name(label, names)}", NEUTRAL)]
     return [(said, WRONG), (f"is {class_name(int(truth['label']), names)}", NEUTRAL)]
 
 
@@ -39,21 +39,23 @@ def panel(image: np.ndarray, lines: Sequence[tuple[str, Colour]], side: int = 17
         rows: lines of text to leave room for.
 
     Shape:
-        - Output: ``[side + 8 + 18 * rows, side + 8, 3]`` uint8.
+        - Output: ``[H, side + 8, 3]`` uint8, with H as the lines of text need.
     """
     height, width = image.shape[:2]
     factor = side / max(height, width)
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
     # small images are enlarged smoothly, large ones averaged
     fitted = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC if factor > 1 else cv2.INTER_AREA)
-    canvas = np.full((side + 8 + 18 * rows, side + 8, 3), PAPER, np.uint8)
+    text_size = max(13, side // 20)
+    line = text_size + 5
+    canvas = np.full((side + 8 + line * rows, side + 8, 3), PAPER, np.uint8)
     top, left = 4 + (side - size[1]) // 2, 4 + (side - size[0]) // 2
     canvas[top : top + size[1], left : left + size[0]] = fitted
     picture = Image.fromarray(canvas)
     draw = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(13)
+    font = ImageFont.load_default(text_size)
     for row, (text, colour) in enumerate(lines[:rows]):
-        draw.text((6, side + 6 + 18 * row), shorten(text, font, side), fill=colour, font=font)
+        draw.text((6, side + 6 + line * row), shorten(text, font, side), fill=colour, font=font)
     return np.asarray(picture)
 
 

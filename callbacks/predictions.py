@@ -12,7 +12,8 @@ from pytorch_lightning.callbacks import BasePredictionWriter
 from pytorch_lightning.utilities.rank_zero import rank_zero_info
 
 from ..datamodules.images import ImageError, read_image
-from .drawing import captions, class_name, panel
+from ..tasks.base import gather
+from .drawing import NEUTRAL, captions, class_name, panel
 from .logging import run_folder
 
 
@@ -80,19 +81,21 @@ class PredictionWriter(BasePredictionWriter):
             return  # it was readable a moment ago; its row is written, and that is what counts
         target = self._folder / "pictures" / f"{index:05d}_{Path(path).stem}.png"
         target.parent.mkdir(exist_ok=True)
-        Image.fromarray(panel(image, captions(prediction, {}, names), side=self.side, rows=1)).save(target)
+        Image.fromarray(
+            panel(image, [*captions(prediction, {}, names), (Path(path).name, NEUTRAL)], side=self.side)
+        ).save(target)
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Join the ranks' files, and say how many images there were and how many could not be read."""
-        unreadable: dict[str, str] = dict(getattr(pl_module, "unreadable", {}))
+        unreadable: dict[str, str] = gather(dict(getattr(pl_module, "unreadable", {})), trainer.world_size)
         count = self._count
         if trainer.world_size > 1:
             trainer.strategy.barrier()
             count = int(trainer.strategy.reduce(torch.tensor(count, device=pl_module.device), reduce_op="sum"))
             if trainer.is_global_zero:
                 self._join(trainer)
-        where = self._folder / "predictions.csv"
-        rank_zero_info(f"{count} image(s) predicted: {where}" + (", pictures beside it" if self.pictures else ""))
+        where = f": {self._folder / 'predictions.csv'}" + (", pictures beside it" if self.pictures else "")
+        rank_zero_info(f"\n{count} image(s) predicted{where if count else ''}")
         for path, reason in list(unreadable.items())[:20]:
             rank_zero_info(f"  not read: {path}: {reason}")
         if unreadable:
@@ -107,6 +110,8 @@ class PredictionWriter(BasePredictionWriter):
                     header, *found = list(csv.reader(file))
                 rows += found
                 path.unlink()
+        if not rows:
+            return
         with (self._folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(header)

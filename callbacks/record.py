@@ -86,6 +86,11 @@ class RunReport(pl.Callback):
             lines.append(f"{monitor}: {float(trainer.callback_metrics[monitor]):.4f} in the last validation")
         rank_zero_info("\n".join([*lines, describe(folder)]))
 
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The files of the run, unless training goes on."""
+        if trainer.state.fn == "validate":
+            self.on_test_end(trainer, pl_module)
+
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The files of the run."""
         folder = run_folder(trainer)

@@ -1,5 +1,7 @@
 """Stopping and going on: Ctrl-C that loses nothing, and random numbers that continue where they were."""
 
+import shlex
+import shutil
 import signal
 import sys
 import threading
@@ -9,6 +11,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_only
 
@@ -49,8 +52,8 @@ class RandomState(pl.Callback):
 class GracefulInterrupt(pl.Callback):
     """Ctrl-C finishes the step, saves ``last.ckpt`` and says how to go on; a second Ctrl-C stops at once.
 
-    During validation, when weights do not change, the first Ctrl-C stops at once and saves too. SIGTERM, as
-    clusters send it, saves likewise.
+    During validation it finishes the batch; averaged weights, which Lightning validates in place of the raw ones,
+    are put back before saving. SIGTERM, as clusters send it, saves likewise.
     """
 
     def __init__(self) -> None:
@@ -72,7 +75,8 @@ class GracefulInterrupt(pl.Callback):
             self._previous = None
 
     def _interrupt(self, trainer: pl.Trainer, number: int, frame: FrameType | None) -> None:
-        if self._requested or not trainer.training:
+        under_way = (trainer.training or trainer.validating) and not trainer.sanity_checking
+        if self._requested or not under_way:
             raise KeyboardInterrupt
         self._requested = True
         rank_zero_info("\nCtrl-C: finishing this step and saving; press again to stop at once.")
@@ -88,14 +92,29 @@ class GracefulInterrupt(pl.Callback):
             self._save(trainer)
             raise KeyboardInterrupt
 
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Stop, if asked to, with the raw weights in place and saved."""
+        if self._requested and trainer.world_size == 1:
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, WeightAveraging):
+                    callback.on_validation_epoch_end(trainer, pl_module)
+            self._save(trainer)
+            raise KeyboardInterrupt
+
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Save what is not saved yet, where the weights are whole, and say how to go on."""
         if not isinstance(exception, KeyboardInterrupt | SIGTERMException) or trainer.state.fn != "fit":
             return
-        between_steps = trainer.validating or isinstance(exception, SIGTERMException)
-        if self._saved is None and between_steps and trainer.world_size == 1:
-            self._save(trainer)
-        # the run must not look finished: this is what the exit code says too
+        if self._saved is None and isinstance(exception, SIGTERMException) and trainer.world_size == 1:
+            self._save(trainer)  # Lightning raises it between two steps
         last = self._saved or next(iter(sorted(self._folder.glob("checkpoints/last*.ckpt"))), None)
         where = f"epoch {trainer.current_epoch}, step {trainer.global_step}"
         if last is None:
@@ -121,4 +140,10 @@ def resume_command() -> str:
             skip = True
         else:
             arguments.append(argument)
-    return " ".join([Path(sys.argv[0]).name, *arguments, "--ckpt_path", "last"])
+    called = Path(sys.argv[0])
+    program = [sys.argv[0]]
+    if called.name == "__main__.py":
+        program = ["python", "-m", "striate"]
+    elif shutil.which(called.name):
+        program = [called.name]
+    return shlex.join([*program, *arguments, "--ckpt_path", "last"])

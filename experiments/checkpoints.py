@@ -2,6 +2,7 @@
 
 import difflib
 import pickle
+import re
 from pathlib import Path
 
 import torch
@@ -51,5 +52,7 @@ def find_checkpoint(given: str, run_root: Path) -> Path:
 
 def newest(run_root: Path, name: str) -> Path | None:
     """The checkpoint `name` of the training run with the highest number that has one."""
-    runs = sorted(run_root.glob("fit-*"), key=lambda folder: int(folder.name.removeprefix("fit-")), reverse=True)
-    return next((path for run in runs if (path := run / "checkpoints" / name).is_file()), None)
+    entries = run_root.iterdir() if run_root.is_dir() else ()
+    runs = {int(match[1]): entry for entry in entries if (match := re.fullmatch(r"fit-(\d+)", entry.name))}
+    candidates = (runs[number] / "checkpoints" / name for number in sorted(runs, reverse=True))
+    return next((path for path in candidates if path.is_file()), None)

@@ -22,6 +22,7 @@ from pytorch_lightning.callbacks import (
     TQDMProgressBar,
 )
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from ..callbacks import (
     ConfusionMatrix,
@@ -42,13 +43,16 @@ from .runs import RunSettings, WandbSettings, is_first_rank, make_loggers, open_
 class Parser(LightningArgumentParser):
     """LightningCLI's parser, whose errors are one line that names the key."""
 
+    folder = Path()
+    """Where the command was given: jsonargparse changes the working folder while it reads a file."""
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, allow_abbrev=False, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Explain what is wrong with the call, on the first rank only, and exit with 2."""
         if is_first_rank():
-            fail(explain(message, sys.argv[2:]))
+            fail(explain(message, sys.argv[2:], self.folder))
         raise SystemExit(2)
 
 
@@ -63,6 +67,7 @@ class StriateCLI(LightningCLI):
     trainer: pl.Trainer
 
     def __init__(self) -> None:
+        Parser.folder = Path.cwd()
         super().__init__(
             pl.LightningModule,
             pl.LightningDataModule,
@@ -95,6 +100,11 @@ class StriateCLI(LightningCLI):
         settings = self.config[self.config.subcommand]
         run = settings.run
         run.name = run.name or default_run_name()
+        if settings.ckpt_path is None and self.config.subcommand != "fit" and is_first_rank():
+            sys.stderr.write(
+                f"striate: no --ckpt_path: {self.config.subcommand} uses the weights that the YAML names, and random "
+                "ones where it names none (--ckpt_path best is the last training run's best)\n"
+            )
         if settings.ckpt_path is not None:
             settings.ckpt_path = str(find_checkpoint(settings.ckpt_path, Path(run.root) / run.name))
 
@@ -111,7 +121,8 @@ class StriateCLI(LightningCLI):
         settings = self._get(self.config_init, "trainer")
         given = settings.get("callbacks") or []
         given = list(given) if isinstance(given, list | tuple) else [given]
-        defaults = self.default_callbacks(bool(settings.get("enable_progress_bar") is not False))
+        logged = settings.get("logger") is not False
+        defaults = self.default_callbacks(settings.get("enable_progress_bar") is not False, logged)
         ours = [callback for callback in defaults if not any(isinstance(own, type(callback)) for own in given)]
         # ours come first: at the end of validation, Lightning's weight averaging puts the raw weights back
         kwargs["callbacks"] = ours + given
@@ -122,13 +133,16 @@ class StriateCLI(LightningCLI):
             run = open_run(self._get(self.config, "run"), str(self.subcommand), self._get(self.config, "ckpt_path"))
             kwargs["logger"] = make_loggers(run, self._get(self.config_init, "wandb"), str(self.subcommand))
             kwargs["default_root_dir"] = settings.get("default_root_dir") or str(run.root)
-        return super().instantiate_trainer(**kwargs)
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (ValueError, RuntimeError, MisconfigurationException) as error:
+            raise ValueError(f"trainer: {error}") from error
 
-    def default_callbacks(self, progress_bar: bool) -> list[pl.Callback]:
+    def default_callbacks(self, progress_bar: bool, logged: bool) -> list[pl.Callback]:
         """What every run has."""
         self._dump_config()
         callbacks: list[pl.Callback] = [
-            RunRecord(self.config_dump),
+            RunRecord({key: value for key, value in self.config_dump.items() if key != "ckpt_path"}),
             Pictures(),
             ConfusionMatrix(),
             PredictionWriter(),
@@ -140,7 +154,7 @@ class StriateCLI(LightningCLI):
             return callbacks
         return [
             *callbacks,
-            LearningRateMonitor(),
+            *([LearningRateMonitor()] if logged else []),
             RandomState(),
             GracefulInterrupt(),
             RichModelSummary(max_depth=2),
@@ -181,7 +195,13 @@ def accept_none() -> None:
 class _Quiet(logging.Filter):
     """Leaves out what Lightning says of other products, and of what striate has decided on purpose."""
 
-    noise = ("💡 Tip", "TPU available", "Trainer already configured with", "Loading `train_dataloader` to estimate")
+    noise = (
+        "`weights_only` was not set",
+        "💡 Tip",
+        "TPU available",
+        "Trainer already configured with",
+        "Loading `train_dataloader` to estimate",
+    )
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether a message is shown."""
@@ -197,6 +217,8 @@ def launch() -> None:
     # albumentations' defaults are tuples, which YAML has not; they come back as lists, and that is accepted
     warnings.filterwarnings("ignore", message="(?s).*Dump of a value that does not round-trip.*")
     warnings.filterwarnings("ignore", message=".*`isinstance.treespec, LeafSpec.` is deprecated.*")
+    warnings.filterwarnings("ignore", message="The number of training batches .* is smaller than the logging interval")
+    warnings.filterwarnings("ignore", message="You're using the WeightAveraging callback, but loading a checkpoint")
     # a resumed run goes on in its own folder, and evaluation needs none of training's callbacks
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
     warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`, callbacks used to create")
@@ -205,7 +227,7 @@ def launch() -> None:
     sys.path.append(str(Path.cwd()))  # so that a YAML can name the classes of a file lying here
     try:
         StriateCLI()
-    except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
+    except (ValueError, TypeError, OSError, ImportError, RuntimeError, MisconfigurationException) as error:
         message = user_message(error)
         if message is None or os.environ.get("STRIATE_TRACEBACK"):
             raise

@@ -108,16 +108,19 @@ def find_config(name: str) -> Path:
 
 
 def resolve_configs(arguments: Sequence[str]) -> list[str]:
-    """The command line with each ``--config NAME`` replaced by the file it names."""
+    """The command line with each ``--config NAME`` replaced by the absolute path of the file it names.
+
+    Absolute, because jsonargparse reads a file from within its folder.
+    """
     resolved: list[str] = []
     follows = False
     for argument in arguments:
         flag, equals, value = argument.partition("=")
         try:
             if follows:
-                argument = str(find_config(argument))
+                argument = str(find_config(argument).resolve())
             elif flag == "--config" and equals:
-                argument = f"{flag}={find_config(value)}"
+                argument = f"{flag}={find_config(value).resolve()}"
         except FileNotFoundError as error:
             fail(str(error))
         follows = argument in ("--config", "-c") and not follows

@@ -2,6 +2,7 @@
 
 import netrc
 import os
+import re
 import secrets
 import sys
 from collections.abc import Sequence
@@ -90,7 +91,8 @@ def open_run(settings: Any, command: str, checkpoint: str | None) -> Run:
         return Run(root, f"{command}-other-rank")
     try:
         root.mkdir(parents=True, exist_ok=True)
-        number = 1 + max((int(p.name.rsplit("-", 1)[1]) for p in root.glob(f"{command}-[0-9]*")), default=0)
+        taken = (re.fullmatch(rf"{command}-(\d+)", entry.name) for entry in root.iterdir())
+        number = 1 + max((int(match[1]) for match in taken if match), default=0)
         while True:
             try:  # two runs started at once must not share a folder
                 (root / f"{command}-{number}").mkdir()

@@ -185,14 +185,17 @@ class Task(pl.LightningModule):
         self._report_unreadable()
 
     def _report_unreadable(self) -> None:
+        if self.trainer.sanity_checking:
+            return
         reported: int = getattr(self, "_reported_unreadable", 0)
-        if len(self.unreadable) > reported and not self.trainer.sanity_checking:
-            path, reason = next(iter(self.unreadable.items()))
+        unreadable = gather(self.unreadable, self.trainer.world_size)
+        if len(unreadable) > reported:
+            path, reason = next(iter(unreadable.items()))
             rank_zero_warn(
-                f"{len(self.unreadable)} image(s) could not be read and were skipped, the first: {path}: {reason}. "
+                f"{len(unreadable)} image(s) could not be read and were skipped, the first: {path}: {reason}. "
                 "Set data.init_args.strict: true to stop at such a file"
             )
-            self._reported_unreadable = len(self.unreadable)
+            self._reported_unreadable = len(unreadable)
 
     # -- set-up ------------------------------------------------------------------------------------
 
@@ -208,6 +211,10 @@ class Task(pl.LightningModule):
         names = getattr(data, "class_names", None)
         if names is None:
             return
+        if len(names) < 2:
+            raise ValueError(
+                f"{type(data).__name__} has {len(names)} class ({', '.join(names)}); telling classes apart needs two"
+            )
         if len(names) != self.num_classes:
             listed = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
             raise ValueError(
@@ -325,6 +332,15 @@ class Task(pl.LightningModule):
                         f"rebuild the model: {cls.__name__}.load_from_checkpoint(path, model=…)"
                     ) from error
                 raise
+
+
+def gather(own: dict[str, str], world_size: int) -> dict[str, str]:
+    """The entries of all ranks together; every rank must ask, at the same time."""
+    if world_size == 1:
+        return own
+    shares: list[dict[str, str]] = [{}] * world_size
+    torch.distributed.all_gather_object(shares, own)
+    return {key: value for share in shares for key, value in share.items()}
 
 
 def _is_plain(value: Any) -> bool:

@@ -75,11 +75,13 @@ class Classification(Task):
     ) -> None:
         super().__init__(model, optimizer, scheduler, backbone_lr_factor, decay_norm_and_bias)
         self._num_classes = num_classes if num_classes is not None else getattr(model, "num_classes", None)
-        if not isinstance(self._num_classes, int) or self._num_classes < 2:
+        if self._num_classes is None:
             raise ValueError(
-                f"num_classes: {self._num_classes}; {type(model).__name__} does not say how many classes it tells "
-                "apart, so set model.init_args.num_classes (2 or more)"
+                f"num_classes: {type(model).__name__} does not say how many classes it tells apart; "
+                "set model.init_args.num_classes"
             )
+        if self._num_classes < 2:
+            raise ValueError(f"num_classes: {self._num_classes}; telling classes apart needs 2 or more")
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing: {label_smoothing} is not in [0, 1)")
         if class_weights is not None and len(class_weights) != self._num_classes:

@@ -40,7 +40,7 @@ class Shown(Logger):
 def test_captions_say_right_wrong_or_unknown():
     said = {"label": 1, "score": 0.5}
     names = ["cat", "dog"]
-    assert captions(said, {"label": torch.tensor(1)}, names) == [("dog  50 %", RIGHT)]
+    assert captions(said, {"label": torch.tensor(1)}, names) == [("dog  50 %", RIGHT), ("is dog", NEUTRAL)]
     assert captions(said, {"label": torch.tensor(0)}, names) == [("dog  50 %", WRONG), ("is cat", NEUTRAL)]
     assert captions(said, {}, []) == [("1  50 %", NEUTRAL)]
 

@@ -151,7 +151,7 @@ def test_a_wholly_frozen_model_is_refused():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"model": torch.nn.Identity()}, "num_classes: None; Identity does not say how many classes"),
+        ({"model": torch.nn.Identity()}, "num_classes: Identity does not say how many classes"),
         ({"model": TinyNet(), "label_smoothing": 1.0}, r"label_smoothing: 1.0 is not in \[0, 1\)"),
         ({"model": TinyNet(), "class_weights": [1.0]}, "class_weights: 1 numbers for 2 classes"),
     ],

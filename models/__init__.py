@@ -30,11 +30,8 @@ __all__ = [
     "Backbone",
     "BatchMixer",
     "Classifier",
-<<<<<<< HEAD
     "EfficientNetLite0",
-=======
     "FourLayerCNN",
->>>>>>> recipes
     "FullyConnectedHead",
     "GoogLeNet",
     "LeNet5",

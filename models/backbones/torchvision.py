@@ -359,17 +359,9 @@ class TorchvisionBackbone(Backbone):
         """
         source = self._source
         # Weights without categories (VGG16's IMAGENET1K_FEATURES) hold no usable classifier: NaN in its place.
-<<<<<<< HEAD
-        if (
-            source is None
-            or pretrained_is_skipped()
-            or ((entry := source.published) and entry.meta["categories"] is None)
-        ):
-=======
         if source is None or pretrained_is_skipped():
             return None
         if source.published is not None and source.published.meta["categories"] is None:
->>>>>>> recipes
             return None
         state = source.state()
         prefix = match_weights(self, state, aliases=self._aliases)[1].prefix

@@ -139,7 +139,9 @@ def resume_command() -> str:
         elif argument == "--ckpt_path":
             skip = True
         else:
-            arguments.append(argument)
+            path = Path(argument)  # a configuration file, which the launcher made absolute
+            inside = path.is_absolute() and path.is_relative_to(Path.cwd())
+            arguments.append(str(path.relative_to(Path.cwd())) if inside else argument)
     called = Path(sys.argv[0])
     program = [sys.argv[0]]
     if called.name == "__main__.py":

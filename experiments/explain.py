@@ -20,25 +20,68 @@ from jsonargparse._parameter_resolvers import get_signature_parameters
 HOMES = {"model": "striate.tasks", "data": "striate.datamodules", "trainer.callbacks": "pytorch_lightning.callbacks"}
 
 
-def explain(message: str, arguments: Sequence[str]) -> str:
+def explain(message: str, arguments: Sequence[str], folder: Path) -> str:
     """One line for a failed parse.
 
     Args:
         message: jsonargparse's.
-        arguments: the command line behind the subcommand, with configuration files as paths.
+        arguments: the command line behind the subcommand, with configuration files as absolute paths.
+        folder: where the command was given; files below it are named relative to it.
     """
     try:
-        found = next(_problems(arguments), None)
+        found = next(_problems(arguments, folder), None) or _wrong_value(message, arguments, folder)
     except Exception:  # the explanation must not fail where the parse has
         found = None
     return found or condense(message)
 
 
-def _problems(arguments: Sequence[str]) -> Iterator[str]:
+def _wrong_value(message: str, arguments: Sequence[str], folder: Path) -> str | None:
+    """A value of the wrong type, with the place where it was given."""
+    parts = _key_value_expected(message)
+    if parts is None:
+        return None
+    key, value, expected = parts
+    place = _place(key.split(".")[-1], value, arguments, folder)
+    choices = re.findall(r"'([^']+)'", expected) if expected.startswith("one of") else []
+    near = difflib.get_close_matches(value, choices, n=1, cutoff=0.5)
+    return f"{place or key}: {value!r} is not {expected}" + (f"; did you mean {near[0]!r}?" if near else "")
+
+
+def _place(key: str, value: str, arguments: Sequence[str], folder: Path) -> str | None:
+    """Where `key` was given this `value`: ``--a.b.key``, or ``file:line: a.b.key``."""
+    configs, overrides = _split(arguments)
+    for name, given in reversed(overrides):
+        if name.split(".")[-1] == key and given is not None and given.strip("'\"") == value:
+            return f"--{name}"
+    for path in reversed(configs):
+        root = yaml.compose(Path(path).read_text(encoding="utf-8"))
+        for name, node in _scalars(root, ""):
+            if name.split(".")[-1] == key and node.value == value:
+                return f"{_shown(path, folder)}:{node.start_mark.line + 1}: {name}"
+    return None
+
+
+def _scalars(node: yaml.Node | None, where: str) -> Iterator[tuple[str, yaml.ScalarNode]]:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield from _scalars(value, f"{where}.{key.value}" if where else key.value)
+    elif isinstance(node, yaml.SequenceNode):
+        for number, item in enumerate(node.value):
+            yield from _scalars(item, f"{where}[{number}]")
+    elif isinstance(node, yaml.ScalarNode):
+        yield where, node
+
+
+def _shown(path: str, folder: Path) -> str:
+    return str(Path(path).relative_to(folder)) if Path(path).is_relative_to(folder) else path
+
+
+def _problems(arguments: Sequence[str], folder: Path) -> Iterator[str]:
     configs, overrides = _split(arguments)
     merged: dict[str, Any] = {}
     for path in configs:
         text = Path(path).read_text(encoding="utf-8")
+        path = _shown(path, folder)
         try:
             root = yaml.compose(text)
         except yaml.MarkedYAMLError as error:
@@ -188,7 +231,10 @@ def _override_problem(key: str, value: str | None, merged: dict[str, Any]) -> st
             return _import(value, parts[0])[1]
         return None
     if isinstance(top.get(parts[0]), dict):
-        return None if parts[1] in top[parts[0]] else unknown(parts[1], top[parts[0]])
+        if parts[1] not in top[parts[0]]:
+            return unknown(parts[1], top[parts[0]])
+        bare = parts[1] == "callbacks" and value and re.fullmatch(r"[A-Z]\w+", value)
+        return _import(value, "trainer.callbacks")[1] if bare and value else _class_problem(value, "trainer.callbacks")
     current: Any = merged.get(parts[0])
     for part in [p for p in parts[1:] if p not in ("init_args", "dict_kwargs")]:
         if not isinstance(current, dict | Namespace) or "class_path" not in current:
@@ -197,24 +243,41 @@ def _override_problem(key: str, value: str | None, merged: dict[str, Any]) -> st
         allowed = None if problem else _parameters(thing)
         if allowed is None:
             return None
-        if part not in allowed and part != "class_path":
+        if part == "class_path":
+            break
+        if part not in allowed:
             return unknown(part, allowed)
         current = (current.get("init_args") or {}).get(part)
-    return None
+    return _class_problem(value, parts[0])
+
+
+def _class_problem(value: str | None, part: str) -> str | None:
+    """What is wrong with a value that looks like a class path; None where it does not."""
+    return _import(value, part)[1] if value and re.fullmatch(r"[a-z_]\w*(\.\w+)*\.[A-Z]\w*", value) else None
+
+
+def _key_value_expected(message: str) -> tuple[str, str, str] | None:
+    """The keys, the value given and what was expected, where jsonargparse's message is about a type."""
+    keys = re.findall(r'Parser key "([^"]+)"', message)
+    given = re.findall(r"(?:Given|Got) value: (.*)", message)
+    kinds = re.findall(r"Expected an? (.+?)(?:\. Got value.*)?$", message, re.MULTILINE)
+    expected = list(dict.fromkeys(filter(None, map(_readable, kinds))))
+    problems = re.findall(r"Problem with given class_path '[^']+':\s*\n\s*(.+)", message)
+    if any("Parser key" not in problem for problem in problems) or not (keys and given and expected):
+        return None
+    # the innermost value is named first; outer ones repeat the whole configuration
+    return ".".join(keys), given[0].strip(), " or ".join(expected)
 
 
 def condense(message: str) -> str:
     """jsonargparse's own message in one line: the innermost key, what was expected, and the value given."""
+    if parts := _key_value_expected(message):
+        key, value, expected = parts
+        return f"{key}: {value!r} is not {expected}"
     keys = re.findall(r'Parser key "([^"]+)"', message)
-    given = re.findall(r"(?:Given|Got) value: (.*)", message)
-    expected = list(
-        dict.fromkeys(
-            _readable(kind) for kind in re.findall(r"Expected an? (.+?)(?:\. Got value.*)?$", message, re.MULTILINE)
-        )
-    )
     problems = re.findall(r"Problem with given class_path '[^']+':\s*\n\s*(.+)", message)
-    if keys and given and expected and not problems:
-        return f"{'.'.join(keys)}: {given[-1].strip()!r} is not {' or '.join(expected)}"
+    # the last alternatives of a union say only that it was not meant
+    problems = [one for one in problems if "does not correspond to a subclass" not in one] or problems
     objections = [
         line
         for line in re.findall(r"^ *- (.+)", message, re.MULTILINE)
@@ -228,6 +291,13 @@ def condense(message: str) -> str:
 
 
 def _readable(kind: str) -> str:
+    """A type as a user would say it; empty for what says nothing to one."""
+    if kind.startswith(("path", "dot import", "config")):
+        return ""
+    if choices := re.search(r"Literal\[(.+)\]", kind):
+        return f"one of {choices[1]}"
     name = re.sub(r"<class '([^']+)'>", r"\1", kind).strip().rstrip(".")
+    if re.match(r"(collections\.abc\.|typing\.)?(Sequence|list|List|tuple)", name):
+        return "a list, such as [1, 2]"
     named = {"NoneType": "null", "int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
     return named.get(name, name)

@@ -1,10 +1,12 @@
 """The launcher from YAML to pictures, in this process: fit, validate, test, predict, resume, and its errors."""
 
 import csv
+import signal
 import sys
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
 import torch
 import yaml
 from PIL import Image
@@ -146,6 +148,52 @@ def test_averaged_weights_are_validated_and_saved(place, monkeypatch):
     launch(monkeypatch, "fit", "--config", "ema.yaml", "--ckpt_path", "last", "--trainer.max_epochs", 4)
 
 
+def test_without_a_logger_a_run_still_trains(place, monkeypatch):
+    launch(monkeypatch, "fit", "--config", "small.yaml", "--trainer.logger", "false", "--trainer.max_epochs", 1)
+    assert list(place.rglob("best.ckpt"))
+
+
+def test_a_copied_run_folder_is_no_run(place, monkeypatch):
+    launch(monkeypatch, "fit", "--config", "small.yaml", "--trainer.max_epochs", 1)
+    (place / "runs" / "small" / "fit-1").rename(place / "runs" / "small" / "fit-1-old")
+    launch(monkeypatch, "fit", "--config", "small.yaml", "--trainer.max_epochs", 1)
+    launch(monkeypatch, "fit", "--config", "small.yaml", "--ckpt_path", "last")
+    assert {p.name for p in (place / "runs" / "small").iterdir()} == {"fit-1", "fit-1-old"}
+    config = place / "runs" / "small" / "fit-1" / "config.yaml"
+    assert "ckpt_path" not in yaml.safe_load(config.read_text())  # so that it starts a new run when launched again
+
+
+def test_evaluating_without_a_checkpoint_says_so(place, monkeypatch, capsys):
+    launch(monkeypatch, "validate", "--config", "small.yaml")
+    assert "striate: no --ckpt_path: validate uses the weights that the YAML names" in capsys.readouterr().err
+
+
+def test_ctrl_c_in_validation_keeps_raw_and_averaged_weights_apart(place, monkeypatch):
+    ema = {"class_path": "pytorch_lightning.callbacks.EMAWeightAveraging", "init_args": {"decay": 0.5}}
+    stop = {"class_path": "striate.tests.experiments.test_launcher.PressCtrlC"}
+    contents = []
+    for name, callbacks in (("whole", [ema]), ("stopped", [ema, stop])):
+        trainer = CONFIG["trainer"] | {"callbacks": callbacks, "max_epochs": 1}
+        (place / f"{name}.yaml").write_text(yaml.safe_dump(CONFIG | {"trainer": trainer}))
+        if name == "stopped":
+            with pytest.raises(SystemExit):
+                launch(monkeypatch, "fit", "--config", f"{name}.yaml")
+        else:
+            launch(monkeypatch, "fit", "--config", f"{name}.yaml")
+        path = place / "runs" / name / "fit-1" / "checkpoints" / "last.ckpt"
+        contents.append(torch.load(path, weights_only=True))
+    for part in ("state_dict", "current_model_state"):
+        torch.testing.assert_close(contents[0][part], contents[1][part], rtol=0, atol=0)
+
+
+class PressCtrlC(pl.Callback):
+    """Presses Ctrl-C in the first validation."""
+
+    def on_validation_batch_start(self, trainer, *_):
+        if not trainer.sanity_checking:
+            signal.raise_signal(signal.SIGINT)
+
+
 def test_always_on_callbacks_stay_when_the_yaml_lists_its_own(place, monkeypatch):
     from striate.experiments import cli
 
@@ -179,12 +227,18 @@ def test_last_is_the_last_epoch_though_an_earlier_one_was_better(place, monkeypa
     "arguments, code, message",
     [
         (["--trainer.max_epoch", 3], 2, "--trainer.max_epoch: no such key; did you mean 'max_epochs'?"),
-        (["--trainer.max_epochs", "many"], 2, "trainer.max_epochs: 'many' is not a whole number or null"),
+        (["--trainer.max_epochs", "many"], 2, "--trainer.max_epochs: 'many' is not a whole number or null"),
         (["--data.batch_sise", 3], 2, "--data.batch_sise: no such key; did you mean 'batch_size'?"),
-        (["--data.batch_size", "big"], 2, "batch_size: 'big' is not a whole number"),
+        (["--data.batch_size", "big"], 2, "--data.batch_size: 'big' is not a whole number"),
         (["--model.model.widht", 3], 2, "--model.model.widht: no such key; did you mean 'width'?"),
         (["--model", "striate.tasks.Clasification"], 2,
          "--model: 'striate.tasks' has no 'Clasification'; did you mean 'striate.tasks.Classification'?"),
+        (["--model.optimizer.lr", "fast"], 2, "--model.optimizer.lr: 'fast' is not a number"),
+        (["--wandb.mode", "onlin"], 2, "--wandb.mode: 'onlin' is not one of 'auto', 'online', 'offline', 'off'; "
+         "did you mean 'online'?"),
+        (["--model.scheduler", "striate.tasks.Cosin"], 2,
+         "--model.scheduler: 'striate.tasks' has no 'Cosin'; did you mean 'striate.tasks.Cosine'?"),
+        (["--trainer.logger", "false", "--trainer.accelerator", "cpuu"], 1, None),
         (["--modle.x", 3], 2, "--modle.x: no such key; did you mean 'model'?"),
         (["--data.batch_size", 0], 1, "data.init_args.batch_size: 0 is not a number of samples; give 1 or more"),
         (["--ckpt_path", "none.ckpt"], 1, "--ckpt_path none.ckpt: no such file"),
@@ -197,13 +251,16 @@ def test_last_is_the_last_epoch_though_an_earlier_one_was_better(place, monkeypa
     ],
 )  # fmt: skip
 def test_a_wrong_call_is_answered_in_one_line(place, monkeypatch, capsys, arguments, code, message):
-    assert refused(monkeypatch, capsys, code, "fit", "--config", "small.yaml", *arguments) == message
+    answer = refused(monkeypatch, capsys, code, "fit", "--config", "small.yaml", *arguments)
+    assert answer == message if message else answer.startswith("trainer: ") and "cpuu" in answer
 
 
 @pytest.mark.parametrize(
     "text, message",
     [
         ("trainer:\n  max_epoch: 3\n", ":2: trainer.max_epoch: no such key; did you mean 'max_epochs'?"),
+        ("data:\n  init_args:\n    batch_size: eight\n",
+         ":3: data.init_args.batch_size: 'eight' is not a whole number"),
         ("trainer: [\n", ":2: not valid YAML: expected the node content, but found '<stream end>'"),
         ("- 1\n", ": a configuration is a mapping with the keys model, data and trainer"),
         ("data:\n  class_path: striate.datamodules.ImageFoldr\n",
@@ -219,9 +276,11 @@ def test_a_wrong_call_is_answered_in_one_line(place, monkeypatch, capsys, argume
     ],
 )  # fmt: skip
 def test_a_wrong_yaml_is_answered_with_its_line(place, monkeypatch, capsys, text, message):
-    (place / "wrong.yaml").write_text(text)
-    answer = refused(monkeypatch, capsys, 2, "fit", "--config", "small.yaml", "--config", "wrong.yaml")
-    assert answer == f"wrong.yaml{message}"
+    (place / "sub").mkdir()
+    for path in ("wrong.yaml", "sub/wrong.yaml"):
+        (place / path).write_text(text)
+        answer = refused(monkeypatch, capsys, 2, "fit", "--config", "small.yaml", "--config", path)
+        assert answer == f"{path}{message}"
 
 
 def test_a_checkpoint_of_another_model_is_refused(place, monkeypatch, capsys):

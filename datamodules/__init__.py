@@ -6,7 +6,16 @@ import os
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 from .base import VisionDataModule
-from .batches import ClassificationBatch, PredictBatch
+from .batches import (
+    ClassificationBatch,
+    DetectionBatch,
+    DetectionTarget,
+    InstanceSegmentationBatch,
+    InstanceTarget,
+    LocalizationBatch,
+    PredictBatch,
+    SemanticSegmentationBatch,
+)
 from .caltech import Caltech101, Caltech256
 from .cifar import CIFAR10, CIFAR100
 from .digit_scenes import DigitScenes
@@ -18,6 +27,7 @@ from .loading import EpochSampler, ResumableLoader, TransformedDataset, collate
 from .manifest import Manifest
 from .mnist import MNIST, FashionMNIST
 from .scenes import Scene, SceneComposer
+from .targets import TargetAugmentation, collate_objects
 
 __all__ = [
     "CIFAR10",
@@ -26,12 +36,17 @@ __all__ = [
     "Caltech101",
     "Caltech256",
     "ClassificationBatch",
+    "DetectionBatch",
+    "DetectionTarget",
     "DigitScenes",
     "EpochSampler",
     "FashionMNIST",
     "ImageError",
     "ImageFolder",
     "ImageNet",
+    "InstanceSegmentationBatch",
+    "InstanceTarget",
+    "LocalizationBatch",
     "Manifest",
     "PCALighting",
     "PredictBatch",
@@ -39,9 +54,12 @@ __all__ = [
     "ResumableLoader",
     "Scene",
     "SceneComposer",
+    "SemanticSegmentationBatch",
+    "TargetAugmentation",
     "TransformedDataset",
     "VisionDataModule",
     "collate",
+    "collate_objects",
     "read_image",
     "rgb_pca",
     "training_pca",

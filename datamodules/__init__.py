@@ -18,6 +18,7 @@ from .batches import (
 )
 from .caltech import Caltech101, Caltech256
 from .cifar import CIFAR10, CIFAR100
+from .coco import CocoDetection
 from .digit_scenes import DigitScenes
 from .folder import ImageFolder
 from .imagenet import ImageNet
@@ -36,6 +37,7 @@ __all__ = [
     "Caltech101",
     "Caltech256",
     "ClassificationBatch",
+    "CocoDetection",
     "DetectionBatch",
     "DetectionTarget",
     "DigitScenes",

@@ -11,6 +11,7 @@ from striate.datamodules import (
     MNIST,
     Caltech101,
     Caltech256,
+    CocoDetection,
     FashionMNIST,
     ImageFolder,
     ImageNet,
@@ -18,7 +19,18 @@ from striate.datamodules import (
     VisionDataModule,
 )
 
-READERS = [CIFAR10, CIFAR100, MNIST, Caltech101, Caltech256, FashionMNIST, ImageFolder, ImageNet, Manifest]
+READERS = [
+    CIFAR10,
+    CIFAR100,
+    MNIST,
+    Caltech101,
+    Caltech256,
+    FashionMNIST,
+    ImageFolder,
+    ImageNet,
+    Manifest,
+    CocoDetection,
+]
 SHARED = list(inspect.signature(VisionDataModule).parameters.values())
 
 

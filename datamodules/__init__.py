@@ -29,6 +29,7 @@ from .manifest import Manifest
 from .mnist import MNIST, FashionMNIST
 from .scenes import Scene, SceneComposer
 from .targets import TargetAugmentation, collate_objects
+from .voc import VOCDetection
 
 __all__ = [
     "CIFAR10",
@@ -59,6 +60,7 @@ __all__ = [
     "SemanticSegmentationBatch",
     "TargetAugmentation",
     "TransformedDataset",
+    "VOCDetection",
     "VisionDataModule",
     "collate",
     "collate_objects",

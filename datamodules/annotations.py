@@ -59,7 +59,9 @@ class Problems:
             )
 
 
-def usable_boxes(boxes: np.ndarray, sizes: np.ndarray, ids: np.ndarray, problems: Problems) -> np.ndarray:
+def usable_boxes(
+    boxes: np.ndarray, sizes: np.ndarray, ids: np.ndarray, problems: Problems, unit: str = "annotation"
+) -> np.ndarray:
     """Clip boxes to their images, in place, and say which are left.
 
     Args:
@@ -67,6 +69,7 @@ def usable_boxes(boxes: np.ndarray, sizes: np.ndarray, ids: np.ndarray, problems
         sizes: width and height of each box's image.
         ids: what to call each box in a message.
         problems: counts those that are not usable.
+        unit: what `ids` number.
 
     Returns:
         Which boxes are finite, the right way round, and have an area inside their image.
@@ -77,17 +80,17 @@ def usable_boxes(boxes: np.ndarray, sizes: np.ndarray, ids: np.ndarray, problems
         - Output: ``[N]`` bool.
     """
     finite = np.isfinite(boxes).all(axis=1)
-    problems.add("a coordinate that is NaN or infinite", ids[~finite])
+    problems.add("a coordinate that is NaN or infinite", ids[~finite], unit)
     with np.errstate(invalid="ignore"):
         area = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
         inside = ((boxes[:, :2] < sizes) & (boxes[:, 2:] > 0)).all(axis=1)
-    problems.add("a box of zero or negative width or height", ids[finite & ~area])
-    problems.add("a box outside its image", ids[finite & area & ~inside])
+    problems.add("a box of zero or negative width or height", ids[finite & ~area], unit)
+    problems.add("a box outside its image", ids[finite & area & ~inside], unit)
     np.clip(boxes, 0, np.concatenate([sizes, sizes], axis=1), out=boxes)
     # a sliver that float32 has no room for: [99.9999999, 100]
     small = boxes.astype(np.float32)
     solid = (small[:, 2:] > small[:, :2]).all(axis=1)
-    problems.add("a box with next to nothing of it inside its image", ids[finite & area & inside & ~solid])
+    problems.add("a box with next to nothing of it inside its image", ids[finite & area & inside & ~solid], unit)
     return finite & area & inside & solid
 
 

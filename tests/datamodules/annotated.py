@@ -56,3 +56,41 @@ def write_coco(root: Path, content: dict[str, Any] | None = None) -> Path:
         for number, (width, height) in SIZES.items():
             write_image(root / f"{split}2017" / f"{number:012d}.png", noise(width, height, number))
     return root / "annotations" / "instances_train2017.json"
+
+
+# -- VOC ---------------------------------------------------------------------------------------------
+
+VOC_OBJECTS = {
+    "000005": [("chair", (263, 211, 324, 339), 0), ("chair", (5, 244, 67, 374), 1), ("person", (1, 1, 500, 375), 0)],
+    "000007": [("car", (141, 50, 500, 330), 0)],
+    "2008_000008": [("horse", (53, 87, 471, 420), 0), ("person", (158.5, 44, 289.25, 167), 0)],
+}
+
+
+def voc_xml(name: str, size: tuple[int, int], objects: list[tuple[str, Any, int]]) -> str:
+    """An annotation file as the publisher writes it."""
+    lines = ["<annotation>", f"\t<filename>{name}.jpg</filename>"]
+    lines += ["\t<size>", f"\t\t<width>{size[0]}</width>", f"\t\t<height>{size[1]}</height>", "\t\t<depth>3</depth>"]
+    lines += ["\t</size>", "\t<segmented>0</segmented>"]
+    for label, box, difficult in objects:
+        lines += ["\t<object>", f"\t\t<name>{label}</name>", "\t\t<pose>Rear</pose>", "\t\t<truncated>0</truncated>"]
+        lines += [f"\t\t<difficult>{difficult}</difficult>", "\t\t<bndbox>"]
+        lines += [f"\t\t\t<{k}>{v}</{k}>" for k, v in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)]
+        lines += ["\t\t</bndbox>", "\t</object>"]
+    return "\n".join([*lines, "</annotation>", ""])
+
+
+def write_voc(root: Path, objects: dict[str, Any] | None = None) -> Path:
+    """``VOCdevkit`` with two images of 2007 and one of 2012, each in every image set of its year."""
+    devkit = root / "VOCdevkit"
+    for name, found in (VOC_OBJECTS if objects is None else objects).items():
+        folder = devkit / ("VOC2012" if "_" in name else "VOC2007")
+        for part in ("Annotations", "ImageSets/Main", "JPEGImages"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+        size = (500, 442) if "_" in name else (500, 375)
+        (folder / "Annotations" / f"{name}.xml").write_text(voc_xml(name, size, found))
+        write_image(folder / "JPEGImages" / f"{name}.jpg", noise(*size))
+        for image_set in ("train", "val", "trainval", "test"):
+            with (folder / "ImageSets" / "Main" / f"{image_set}.txt").open("a") as file:
+                file.write(f"{name}\n")
+    return devkit

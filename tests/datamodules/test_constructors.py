@@ -17,6 +17,7 @@ from striate.datamodules import (
     ImageNet,
     Manifest,
     VisionDataModule,
+    VOCDetection,
 )
 
 READERS = [
@@ -30,6 +31,7 @@ READERS = [
     ImageNet,
     Manifest,
     CocoDetection,
+    VOCDetection,
 ]
 SHARED = list(inspect.signature(VisionDataModule).parameters.values())
 

@@ -6,9 +6,19 @@ import os
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 from .base import VisionDataModule
-from .batches import ClassificationBatch, PredictBatch
+from .batches import (
+    ClassificationBatch,
+    DetectionBatch,
+    DetectionTarget,
+    InstanceSegmentationBatch,
+    InstanceTarget,
+    LocalizationBatch,
+    PredictBatch,
+    SemanticSegmentationBatch,
+)
 from .caltech import Caltech101, Caltech256
 from .cifar import CIFAR10, CIFAR100
+from .coco import CocoDetection
 from .digit_scenes import DigitScenes
 from .folder import ImageFolder
 from .imagenet import ImageNet
@@ -19,6 +29,8 @@ from .manifest import Manifest
 from .mnist import MNIST, FashionMNIST
 from .policies import RandAugment, TrivialAugment
 from .scenes import Scene, SceneComposer
+from .targets import TargetAugmentation, collate_objects
+from .voc import VOCDetection
 
 __all__ = [
     "CIFAR10",
@@ -27,12 +39,18 @@ __all__ = [
     "Caltech101",
     "Caltech256",
     "ClassificationBatch",
+    "CocoDetection",
+    "DetectionBatch",
+    "DetectionTarget",
     "DigitScenes",
     "EpochSampler",
     "FashionMNIST",
     "ImageError",
     "ImageFolder",
     "ImageNet",
+    "InstanceSegmentationBatch",
+    "InstanceTarget",
+    "LocalizationBatch",
     "Manifest",
     "PCALighting",
     "PredictBatch",
@@ -41,10 +59,14 @@ __all__ = [
     "ResumableLoader",
     "Scene",
     "SceneComposer",
+    "SemanticSegmentationBatch",
+    "TargetAugmentation",
     "TransformedDataset",
     "TrivialAugment",
+    "VOCDetection",
     "VisionDataModule",
     "collate",
+    "collate_objects",
     "read_image",
     "rgb_pca",
     "training_pca",

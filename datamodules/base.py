@@ -1,7 +1,7 @@
 """What every data module shares: transforms, loaders, workers, and the images given to ``predict``."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from .images import find_images, read_image
 from .loading import ResumableLoader, Source, TransformedDataset, collate, make_loader, prepare_worker
 from .sampling import Sampling
+from .targets import Sample, collate_objects
 from .trees import suggestion
 
 Transforms = Sequence[A.BasicTransform | A.BaseCompose]
@@ -34,7 +35,12 @@ class VisionDataModule(pl.LightningDataModule):
         strict: stop at an unreadable image, instead of counting it and going on.
         sampling: of training. ``uniform``: each sample once an epoch. ``class_balanced``: as many samples an epoch,
             but each class equally often, so that those of a rare class come several times, augmented anew each time.
+
+    Attributes:
+        min_visibility: part of a box's area that a step of augmentation must leave, or its object is removed.
     """
+
+    min_visibility: float = 0.0
 
     def __init__(
         self,
@@ -79,6 +85,11 @@ class VisionDataModule(pl.LightningDataModule):
         """Names of the classes ``0 … K-1``."""
         raise NotImplementedError(f"{type(self).__name__} must name its classes")
 
+    @property
+    def lists_images(self) -> bool:
+        """Whether a batch is a list of images that may differ in size, as detectors take it, or one tensor."""
+        return False
+
     # -- Lightning's hooks -------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
@@ -97,6 +108,7 @@ class VisionDataModule(pl.LightningDataModule):
             replace_unreadable=training,
             strict=self.strict,
             num_classes=num_classes,
+            min_visibility=self.min_visibility,
         )
 
     def train_dataloader(self) -> ResumableLoader:
@@ -136,9 +148,13 @@ class VisionDataModule(pl.LightningDataModule):
             dataset,
             batch_size=self.eval_batch_size,
             num_workers=self.num_workers,
-            collate_fn=collate,
+            collate_fn=self._collate,
             worker_init_fn=prepare_worker,
         )
+
+    @property
+    def _collate(self) -> Callable[[Sequence[Sample]], dict[str, Any]]:
+        return collate_objects if self.lists_images else collate
 
     def _loader(self, split: str, batch_size: int) -> ResumableLoader:
         if split not in self.datasets:
@@ -151,6 +167,7 @@ class VisionDataModule(pl.LightningDataModule):
             self.num_workers,
             training=training,
             seed=self.seed,
+            collate_fn=self._collate,
             pin_memory=torch.cuda.is_available(),
             balance=self._training_labels() if training and self.sampling == "class_balanced" else None,
         )

@@ -4,7 +4,6 @@ Every random number of the pipeline follows from (seed, epoch, sample, repeat), 
 gives the same batches with any number of workers, and a resumed run continues as if it had never stopped.
 """
 
-import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -17,8 +16,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from .images import ImageError
 from .sampling import balanced_draw
-
-Sample = dict[str, Any]
+from .targets import LostObjectError, Sample, TargetAugmentation, check_targets, complete
 
 
 class Source(Protocol):
@@ -42,13 +40,17 @@ class TransformedDataset(Dataset[Sample]):
 
     Args:
         source: gives raw samples; may raise `ImageError`.
-        transform: an ``albumentations.Compose``, or None.
+        transform: an ``albumentations.Compose``, or None. Boxes and masks go through it with their image
+            (`TargetAugmentation`).
         seed: of the augmentation.
         replace_unreadable: give the next readable sample in place of an unreadable one (training, where every
             rank must make the same number of steps); otherwise the unreadable sample is left out of its batch.
         strict: let an unreadable image stop the run.
         num_classes: number of classes; a label outside them is refused here, where the sample is known, and not on
             a GPU, where nothing is. None: labels are not looked at.
+        min_visibility: part of a box's area that a step of the pipeline must leave, or the object is removed.
+
+    A sample whose only object (localization) no augmentation leaves in sight is treated as an unreadable one.
     """
 
     # so many unreadable images in a row are no accident
@@ -62,8 +64,10 @@ class TransformedDataset(Dataset[Sample]):
         replace_unreadable: bool = False,
         strict: bool = False,
         num_classes: int | None = None,
+        min_visibility: float = 0.0,
     ) -> None:
         self.source, self.transform, self.seed = source, transform, seed
+        self._augmentation = None if transform is None else TargetAugmentation(transform, min_visibility)
         self.replace_unreadable, self.strict = replace_unreadable, strict
         self.num_classes = num_classes
 
@@ -76,7 +80,7 @@ class TransformedDataset(Dataset[Sample]):
         for attempt in range(self.max_replacements):
             number = (index + attempt) % len(self)
             try:
-                raw = self.source[number]
+                sample = self._sample(self.source[number], epoch, number, repeat)
             except ImageError as error:
                 if self.strict:
                     raise
@@ -84,8 +88,6 @@ class TransformedDataset(Dataset[Sample]):
                 if not self.replace_unreadable:
                     return {"unreadable": unreadable}
                 continue
-            self._check_label(raw, number)
-            sample = self._augment(raw, epoch, number, repeat)
             sample["index"] = number
             sample["unreadable"] = unreadable
             return sample
@@ -94,31 +96,21 @@ class TransformedDataset(Dataset[Sample]):
             f"unreadable, and so are the {self.max_replacements - 1} images after it ({unreadable[0]})",
         )
 
-    def _check_label(self, raw: Sample, number: int) -> None:
-        label = raw.get("label")
-        if self.num_classes is not None and label is not None and not 0 <= label < self.num_classes:
-            raise ValueError(
-                f"sample {number} of {type(self.source).__name__} has the label {label}, but there are "
-                f"{self.num_classes} classes, 0 to {self.num_classes - 1}"
-            )
-
-    def _augment(self, raw: Sample, epoch: int, index: int, repeat: int) -> Sample:
-        if self.transform is None:
+    def _sample(self, raw: Sample, epoch: int, number: int, repeat: int) -> Sample:
+        if "boxes" in raw:
+            raw = complete(raw, number)
+        try:
+            check_targets(raw, self.num_classes)
+        except ValueError as error:
+            raise ValueError(f"sample {number} of {type(self.source).__name__} {error}") from None
+        if self._augmentation is None:
             return dict(raw)
-        # numpy's own mixing of the four numbers; both generators are shared by every step of the pipeline
-        generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence((self.seed, epoch, index, repeat))))
-        self.transform.set_random_state(generator, random.Random(int(generator.integers(2**63))))
-        image = self.transform(image=raw["image"])["image"]
-        if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
-            raise TypeError(
-                f"the transform gave {_describe(image)}, but an image stays uint8 [H, W, 3] until the model: "
-                "take Normalize, ToFloat and ToTensorV2 out of data.init_args.train_transform / val_transform"
-            )
-        return {**raw, "image": image}
-
-
-def _describe(value: Any) -> str:
-    return f"{type(value).__name__} of {value.dtype}" if hasattr(value, "dtype") else type(value).__name__
+        # numpy's own mixing of the four numbers
+        generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence((self.seed, epoch, number, repeat))))
+        try:
+            return self._augmentation(raw, generator)
+        except LostObjectError as error:
+            raise ImageError(raw.get("path", f"sample {number}"), str(error)) from error
 
 
 def image_to_tensor(image: np.ndarray) -> Tensor:

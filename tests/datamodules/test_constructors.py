@@ -11,14 +11,28 @@ from striate.datamodules import (
     MNIST,
     Caltech101,
     Caltech256,
+    CocoDetection,
     FashionMNIST,
     ImageFolder,
     ImageNet,
     Manifest,
     VisionDataModule,
+    VOCDetection,
 )
 
-READERS = [CIFAR10, CIFAR100, MNIST, Caltech101, Caltech256, FashionMNIST, ImageFolder, ImageNet, Manifest]
+READERS = [
+    CIFAR10,
+    CIFAR100,
+    MNIST,
+    Caltech101,
+    Caltech256,
+    FashionMNIST,
+    ImageFolder,
+    ImageNet,
+    Manifest,
+    CocoDetection,
+    VOCDetection,
+]
 SHARED = list(inspect.signature(VisionDataModule).parameters.values())
 
 

@@ -1,0 +1,266 @@
+"""Objects of many images as a few arrays, the sources that give them out, and what is wrong with annotations.
+
+Nothing is kept as one Python object an annotation: forked workers would copy each page of them, by counting
+references, until every worker held the whole.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pytorch_lightning.utilities.rank_zero import rank_zero_warn
+
+from .images import ImageError, read_image
+from .segmentations import Segmentations
+
+Sample = dict[str, Any]
+
+
+class Problems:
+    """Annotations that cannot be used, counted by kind; the first of a kind is named.
+
+    Args:
+        file: where they stand; named in each message.
+        strict: stop at the first.
+    """
+
+    def __init__(self, file: Path, strict: bool) -> None:
+        self.file, self.strict = file, strict
+        self._found: dict[str, tuple[int, str]] = {}
+
+    def add(self, kind: str, where: Sequence[Any], unit: str = "annotation") -> None:
+        """Count the annotations that `where` numbers.
+
+        Raises:
+            ValueError: when strict, and there is one.
+        """
+        if not len(where):
+            return
+        if self.strict:
+            more = f" (and {len(where) - 1} more)" if len(where) > 1 else ""
+            raise ValueError(
+                f"{self.file}, {unit} {where[0]}{more}: {kind}. Correct it, or set data.init_args.strict: false to "
+                "leave it out"
+            )
+        count, first = self._found.get(kind, (0, f"{unit} {where[0]}"))
+        self._found[kind] = (count + len(where), first)
+
+    def report(self) -> None:
+        """One warning for all that was left out, if anything was."""
+        if self._found:
+            kinds = "; ".join(f"{count} of {kind} (the first: {first})" for kind, (count, first) in self._found.items())
+            total = sum(count for count, _ in self._found.values())
+            rank_zero_warn(
+                f"{self.file}: {total} annotation(s) left out: {kinds}. "
+                "Set data.init_args.strict: true to stop at the first of them"
+            )
+
+
+def usable_boxes(
+    boxes: np.ndarray, sizes: np.ndarray, ids: np.ndarray, problems: Problems, unit: str = "annotation"
+) -> np.ndarray:
+    """Clip boxes to their images, in place, and say which are left.
+
+    Args:
+        boxes: x1, y1, x2, y2 in pixels.
+        sizes: width and height of each box's image.
+        ids: what to call each box in a message.
+        problems: counts those that are not usable.
+        unit: what `ids` number.
+
+    Returns:
+        Which boxes are finite, the right way round, and have an area inside their image.
+
+    Shape:
+        - boxes: ``[N, 4]`` float64.
+        - sizes: ``[N, 2]``.
+        - Output: ``[N]`` bool.
+    """
+    finite = np.isfinite(boxes).all(axis=1)
+    problems.add("a coordinate that is NaN or infinite", ids[~finite], unit)
+    with np.errstate(invalid="ignore"):
+        area = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+        inside = ((boxes[:, :2] < sizes) & (boxes[:, 2:] > 0)).all(axis=1)
+    problems.add("a box of zero or negative width or height", ids[finite & ~area], unit)
+    problems.add("a box outside its image", ids[finite & area & ~inside], unit)
+    np.clip(boxes, 0, np.concatenate([sizes, sizes], axis=1), out=boxes)
+    # a sliver that float32 has no room for: [99.9999999, 100]
+    small = boxes.astype(np.float32)
+    solid = (small[:, 2:] > small[:, :2]).all(axis=1)
+    problems.add("a box with next to nothing of it inside its image", ids[finite & area & inside & ~solid], unit)
+    return finite & area & inside & solid
+
+
+@dataclass(frozen=True, eq=False)
+class Objects:
+    """The objects of M images, those of one image next to each other.
+
+    Attributes:
+        starts: int64 ``[M + 1]``; image m has the objects ``starts[m]`` up to ``starts[m + 1]``.
+        boxes: float32 ``[N, 4]``, x1, y1, x2, y2 in pixels.
+        labels: int32 ``[N]``, 0 to K-1.
+        iscrowd, difficult: bool ``[N]``.
+        area: float32 ``[N]``, pixels.
+        masks: where masks are asked for.
+    """
+
+    starts: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+    iscrowd: np.ndarray
+    difficult: np.ndarray
+    area: np.ndarray
+    masks: Segmentations | None = None
+
+    def of(self, image: int) -> Sample:
+        """The fields of an image's target, without masks; copies."""
+        own = slice(self.starts[image], self.starts[image + 1])
+        return {
+            "boxes": self.boxes[own].copy(),
+            "labels": self.labels[own].astype(np.int64),
+            "iscrowd": self.iscrowd[own].copy(),
+            "difficult": self.difficult[own].copy(),
+            "area": self.area[own].copy(),
+        }
+
+    def masks_of(self, image: int, height: int, width: int) -> np.ndarray:
+        """The masks of an image's objects, decoded now: uint8 ``[N, H, W]``."""
+        if self.masks is None:
+            raise ValueError("this source was read without masks")
+        return self.masks.decode(range(self.starts[image], self.starts[image + 1]), height, width)
+
+    def real_counts(self) -> np.ndarray:
+        """How many objects, other than crowds, each image has: int64 ``[M]``."""
+        before = np.concatenate([[0], np.cumsum(~self.iscrowd)])
+        return before[self.starts[1:]] - before[self.starts[:-1]]
+
+
+@dataclass(frozen=True, eq=False)
+class ImageTable:
+    """The images that annotations are about.
+
+    Attributes:
+        root: the folder that the names are relative to.
+        names: ``[M]``, an array of bytes.
+        sizes: int32 ``[M, 2]``, width and height as the annotations say.
+        ids: int64 ``[M]``, the source's own numbers.
+    """
+
+    root: Path
+    names: np.ndarray
+    sizes: np.ndarray
+    ids: np.ndarray
+
+    def path(self, image: int) -> Path:
+        """The file of an image."""
+        return self.root / os.fsdecode(self.names[image])
+
+    def read(self, image: int) -> np.ndarray:
+        """The image, if it has the size that its annotations were made for.
+
+        Raises:
+            ImageError: if not, or when it cannot be read.
+        """
+        path = self.path(image)
+        pixels = read_image(path)
+        width, height = self.sizes[image].tolist()
+        if pixels.shape[:2] != (height, width):
+            raise ImageError(
+                path, f"the image is {pixels.shape[1]}x{pixels.shape[0]}, but its annotations are for {width}x{height}"
+            )
+        return pixels
+
+    def missing(self) -> list[str]:
+        """Names of the images that are not there; folders are listed, files not touched."""
+        names = [os.fsdecode(name) for name in self.names]
+        listed: dict[str, set[str]] = {}
+        absent = []
+        for name in names:
+            folder, _, file = name.rpartition("/")
+            if folder not in listed:
+                where = self.root / folder
+                listed[folder] = set(os.listdir(where)) if where.is_dir() else set()  # noqa: PTH208 - names alone
+            if file not in listed[folder]:
+                absent.append(name)
+        return absent
+
+    def check(self, annotations: Path) -> None:
+        """Look whether each image is there.
+
+        Raises:
+            FileNotFoundError: if not: how many, and the first five.
+        """
+        if absent := self.missing():
+            first = "".join(f"\n    {name}" for name in absent[:5])
+            more = f"\n    and {len(absent) - 5} more" if len(absent) > 5 else ""
+            raise FileNotFoundError(
+                f"{annotations}: {len(absent)} of {len(self.names)} images are not in {str(self.root)!r}:{first}{more}"
+            )
+
+
+def confined(name: str) -> bool:
+    """Whether a path, as it is written, stays in the folder it is relative to."""
+    flat = os.path.normpath(name.replace("\\", "/"))
+    return not (os.path.isabs(flat) or flat.split("/")[0] == ".." or flat[1:2] == ":")  # noqa: PTH117
+
+
+class ObjectSource:
+    """Images with their objects: a source of detection or instance segmentation.
+
+    Args:
+        images: the images.
+        objects: their objects.
+        with_masks: give masks too.
+        skip_empty: leave out images without objects other than crowds.
+    """
+
+    def __init__(
+        self, images: ImageTable, objects: Objects, with_masks: bool = False, skip_empty: bool = False
+    ) -> None:
+        self.images, self.objects, self.with_masks = images, objects, with_masks
+        self.chosen = np.flatnonzero(objects.real_counts()) if skip_empty else np.arange(len(images.names))
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, index: int) -> Sample:
+        image = int(self.chosen[index])
+        pixels = self.images.read(image)
+        sample: Sample = {
+            "image": pixels,
+            "path": str(self.images.path(image)),
+            "image_id": int(self.images.ids[image]),
+        }
+        sample |= self.objects.of(image)
+        if self.with_masks:
+            sample["masks"] = self.objects.masks_of(image, *pixels.shape[:2])
+        return sample
+
+
+class SemanticSource:
+    """Images with the masks of their objects painted into one: 0 = background, then the classes from 1 on.
+
+    Where objects overlap, the one of smaller area is seen, whatever their order; a crowd lies below all objects.
+
+    Args:
+        images: the images.
+        objects: their objects, with masks.
+    """
+
+    def __init__(self, images: ImageTable, objects: Objects) -> None:
+        self.images, self.objects = images, objects
+
+    def __len__(self) -> int:
+        return len(self.images.names)
+
+    def __getitem__(self, index: int) -> Sample:
+        pixels = self.images.read(index)
+        masks = self.objects.masks_of(index, *pixels.shape[:2])
+        found = self.objects.of(index)
+        semantic = np.zeros(pixels.shape[:2], np.uint8)
+        for place in np.lexsort((-found["area"], ~found["iscrowd"])):
+            semantic[masks[place] != 0] = found["labels"][place] + 1
+        return {"image": pixels, "mask": semantic, "path": str(self.images.path(index))}

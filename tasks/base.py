@@ -275,6 +275,13 @@ class Task(pl.LightningModule):
             "lr_scheduler": self.scheduler.build(optimizer, horizon, self.monitor, self.mode),
         }
 
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Lightning's, with the gradients freed at once: it would keep them through the next forward pass."""
+        super().optimizer_step(*args, **kwargs)
+        optimizer = kwargs.get("optimizer", args[2] if len(args) > 2 else None)
+        if optimizer is not None:
+            optimizer.zero_grad()
+
     # -- checkpoints -------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

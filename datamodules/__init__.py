@@ -26,6 +26,7 @@ from .images import ImageError, read_image
 from .lighting import PCALighting, RGBCovariance, rgb_pca, training_pca
 from .loading import EpochSampler, ResumableLoader, TransformedDataset, collate
 from .manifest import Manifest
+from .mask_folder import MaskFolder
 from .mnist import MNIST, FashionMNIST
 from .scenes import Scene, SceneComposer
 from .targets import TargetAugmentation, collate_objects
@@ -51,6 +52,7 @@ __all__ = [
     "InstanceTarget",
     "LocalizationBatch",
     "Manifest",
+    "MaskFolder",
     "PCALighting",
     "PredictBatch",
     "RGBCovariance",

@@ -26,6 +26,7 @@ from .images import ImageError, read_image
 from .lighting import PCALighting, RGBCovariance, rgb_pca, training_pca
 from .loading import EpochSampler, ResumableLoader, TransformedDataset, collate
 from .manifest import Manifest
+from .mask_folder import MaskFolder
 from .mnist import MNIST, FashionMNIST
 from .policies import RandAugment, TrivialAugment
 from .scenes import Scene, SceneComposer
@@ -52,6 +53,7 @@ __all__ = [
     "InstanceTarget",
     "LocalizationBatch",
     "Manifest",
+    "MaskFolder",
     "PCALighting",
     "PredictBatch",
     "RGBCovariance",

@@ -16,6 +16,7 @@ from striate.datamodules import (
     ImageFolder,
     ImageNet,
     Manifest,
+    MaskFolder,
     VisionDataModule,
     VOCDetection,
 )
@@ -32,6 +33,7 @@ READERS = [
     Manifest,
     CocoDetection,
     VOCDetection,
+    MaskFolder,
 ]
 SHARED = list(inspect.signature(VisionDataModule).parameters.values())
 
@@ -52,7 +54,8 @@ def test_the_shared_arguments_come_last_with_the_same_defaults_and_reach_the_bas
         "strict": True,
         "sampling": "class_balanced",
     }
-    data = reader("somewhere", **given)
+    names = {"class_names": ["a"]} if reader is MaskFolder else {}
+    data = reader("somewhere", **names, **given)
     assert {name: getattr(data, name) for name in given} == given
 
 
@@ -62,6 +65,7 @@ def test_yaml_can_build_it(reader):
     parser.add_subclass_arguments(VisionDataModule, "data")
     first = "train" if reader is Manifest else "root"
     options = {first: "somewhere", "sampling": "class_balanced", "eval_batch_size": None}
+    options |= {"class_names": ["a"], "classes": {0: 0}} if reader is MaskFolder else {}
     config = parser.parse_object(
         {"data": {"class_path": f"striate.datamodules.{reader.__name__}", "init_args": options}}
     )

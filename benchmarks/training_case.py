@@ -36,14 +36,14 @@ class Case:
         return f"{self.network}, {self.pixels} px, batch {self.batch}"
 
 
-def make_batches(case: Case, count: int = 8) -> list[dict[str, Any]]:
+def make_batches(case: Case, count: int = 8, classes: int = CLASSES) -> list[dict[str, Any]]:
     """Batches in memory, as striate's loaders give them: uint8, channels last in memory."""
     generator = torch.Generator().manual_seed(0)
     shape = (case.batch, case.pixels, case.pixels, 3)
     return [
         {
             "image": torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8).permute(0, 3, 1, 2),
-            "label": torch.randint(0, CLASSES, (case.batch,), generator=generator),
+            "label": torch.randint(0, classes, (case.batch,), generator=generator),
             "index": torch.arange(case.batch),
             "unreadable": [],
         }

@@ -14,9 +14,9 @@ import logging
 import statistics
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import pytorch_lightning as pl
 import torch
@@ -33,6 +33,19 @@ from striate.tasks import Classification
 CASE = Case("resnet18", pixels=64, batch=32)
 SMALL = Case("plain", pixels=16, batch=4)  # next to no computing: shows what the Trainer itself takes
 AT_MOST = Goal(1.03, at_least=False)
+
+
+class Side(Protocol):
+    """A training loop of another make.
+
+    Attributes:
+        loss: of the last step; None where the network is another, and losses say nothing.
+    """
+
+    loss: Tensor | None
+
+    def run(self, batches: Iterable[dict[str, Any]], after_step: Callable[[], None]) -> None:
+        """One step a batch, calling `after_step` after each."""
 
 
 class AfterStep(pl.Callback):
@@ -73,7 +86,9 @@ class Turns:
 
     def one_turn(self) -> Iterator[dict[str, Any]]:
         """The batches of a turn, the same each time."""
-        return (self.batches[step % len(self.batches)] for step in range(self.steps))
+        for step in range(self.steps):
+            torch.manual_seed(step)  # dropout, if there is any, falls alike on all sides
+            yield self.batches[step % len(self.batches)]
 
 
 def make_trainer(folder: str, last: pl.Callback) -> pl.Trainer:
@@ -110,7 +125,7 @@ def make_task(case: Case) -> Classification:
 
 
 def check_same_work(case: Case, steps: int, losses: dict[str, Tensor | None], counts: dict[str, int]) -> None:
-    """See that a comparison compares like with like.
+    """See that a comparison compares like with like; a side whose network is another keeps no loss.
 
     Raises:
         RuntimeError: when a side has made another number of steps, or come to another loss.
@@ -118,34 +133,39 @@ def check_same_work(case: Case, steps: int, losses: dict[str, Tensor | None], co
     if set(counts.values()) != {steps}:
         raise RuntimeError(f"{case}: each side was to make {steps} steps, and they made {counts}")
     values = [loss for loss in losses.values() if loss is not None]
-    if len(values) < len(losses) or not all(torch.allclose(values[0], value, rtol=1e-3) for value in values):
+    if len(values) < 2 or not all(torch.allclose(values[0], value, rtol=1e-3) for value in values):
         raise RuntimeError(f"{case}: the last losses differ: {losses}")
 
 
-def measure(case: Case, turns: int, steps: int) -> dict[str, list[Clock]]:
-    """The median step of each turn, of ours, of the peer, and of the peer's copy that serves as control.
+def measure_sides(
+    case: Case,
+    task: Classification,
+    others: Mapping[str, Side],
+    batches: Sequence[dict[str, Any]],
+    turns: int,
+    steps: int,
+) -> dict[str, list[Clock]]:
+    """The median step of each turn, of the task in the Trainer and of the other sides.
 
     Raises:
-        RuntimeError: when the two sides have not done the same work.
+        RuntimeError: when the sides have not done the same work.
     """
-    task = make_task(case)
-    bare = {side: BareLoop(copy.deepcopy(task.model)) for side in ("peer", "control")}
-    readings: dict[str, list[Clock]] = {side: [] for side in ("ours", *bare)}
+    readings: dict[str, list[Clock]] = {side: [] for side in ("ours", *others)}
 
     def record(side: str) -> None:
         readings[side].append(read_clock())
 
-    loader = Turns(make_batches(case), turns, steps)
+    loader = Turns(batches, turns, steps)
 
     def between() -> None:
-        for side, loop in bare.items():
+        for side, loop in others.items():
             loop.run(loader.one_turn(), partial(record, side))
 
     loader.between = between
     last = AfterStep(partial(record, "ours"))
     fit(task, loader, last)
-    between()  # the bare loops' last turn
-    losses = {"ours": last.loss, **{side: loop.loss for side, loop in bare.items()}}
+    between()  # the others' last turn
+    losses = {"ours": last.loss, **{side: loop.loss for side, loop in others.items()}}
     check_same_work(case, turns * steps, losses, {side: len(times) for side, times in readings.items()})
     return {
         side: [median_clock(elapsed(times[first : first + steps])) for first in range(steps, len(times), steps)]
@@ -153,16 +173,30 @@ def measure(case: Case, turns: int, steps: int) -> dict[str, list[Clock]]:
     }
 
 
-def rows_for(case: Case, measured: dict[str, list[Clock]], goal: Goal | None) -> list[Row]:
-    """Wall time, processor time as a check on it, and the control's wall and processor time."""
+def measure(case: Case, turns: int, steps: int) -> dict[str, list[Clock]]:
+    """The median step of each turn, of ours, of the peer, and of the peer's copy that serves as control."""
+    task = make_task(case)
+    bare = {side: BareLoop(copy.deepcopy(task.model)) for side in ("peer", "control")}
+    return measure_sides(case, task, bare, make_batches(case), turns, steps)
+
+
+def compare(what: str, ours: Sequence[Clock], peer: Sequence[Clock], goal: Goal | None = None) -> list[Row]:
+    """Wall time, and processor time as a check on it."""
     rows = []
-    for side, what, bound in (("ours", "training step", goal), ("control", "control: bare loop twice", None)):
-        for field, unit in (("wall", ""), ("cpu", ", processor time")):
-            mine, peer = ([getattr(time, field) for time in measured[of]] for of in (side, "peer"))
-            shown = [f"{1e3 * statistics.median(times):.1f} ms" for times in (mine, peer)]
-            ratio = median_ratio(mine, peer)
-            rows.append(Row(f"{what} ({case}){unit}", shown[0], shown[1], ratio, bound if field == "wall" else None))
+    for field, unit in (("wall", ""), ("cpu", ", processor time")):
+        mine, theirs = ([getattr(time, field) for time in times] for times in (ours, peer))
+        shown = [f"{1e3 * statistics.median(times):.1f} ms" for times in (mine, theirs)]
+        bound = goal if field == "wall" else None
+        rows.append(Row(what + unit, shown[0], shown[1], median_ratio(mine, theirs), bound))
     return rows
+
+
+def rows_for(case: Case, measured: dict[str, list[Clock]], goal: Goal | None) -> list[Row]:
+    """Ours against the bare loop, and that against itself."""
+    return [
+        *compare(f"training step ({case})", measured["ours"], measured["peer"], goal),
+        *compare(f"control: bare loop twice ({case})", measured["control"], measured["peer"]),
+    ]
 
 
 def run() -> list[Row]:

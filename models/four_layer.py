@@ -41,8 +41,8 @@ class FourLayerCNN(nn.Module):
         leaves open is taken from the first author's small CIFAR-10 networks in cuda-convnet (the one known by its error
         of 18 %, less response normalisation, since the figure's networks are not regularised): sizes, poolings, their
         order. Two things differ: the activation precedes conv1's pooling too (for maxima it makes no difference), and
-        weights start from N(0, 2 / fan-in) with ReLU and N(0, 1 / fan-in) with tanh, biases from 0, so that neither
-        network is held up by its initialisation.
+        the convolutions' weights start from N(0, 2 / fan-in) with ReLU and N(0, 1 / fan-in) with tanh, fc4's from
+        N(0, 0.01^2) with both, biases from 0, so that neither network is held up by its initialisation.
     """
 
     def __init__(
@@ -81,9 +81,9 @@ class FourLayerCNN(nn.Module):
         """Draws all weights and sets all biases to 0."""
         for layer in self.modules():
             if isinstance(layer, (nn.Conv2d, nn.Linear)):
-                hidden = isinstance(layer, nn.Conv2d)
-                gain = 2.0 if hidden and self.activation == "relu" else 1.0
-                nn.init.normal_(layer.weight, 0.0, (gain / layer.weight[0].numel()) ** 0.5)
+                gain = 2.0 if self.activation == "relu" else 1.0
+                fan_in = layer.weight[0].numel()
+                nn.init.normal_(layer.weight, 0.0, 0.01 if layer is self.fc4 else (gain / fan_in) ** 0.5)
                 assert layer.bias is not None
                 nn.init.zeros_(layer.bias)
 

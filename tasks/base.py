@@ -19,6 +19,8 @@ from ..models.weights import skip_pretrained
 from .schedules import Horizon, Schedule
 
 Stage = Literal["train", "val", "test"]
+FUSED_ON = ("cpu", "cuda")
+"""Devices whose optimizers torch fuses."""
 
 
 class Task(pl.LightningModule):
@@ -205,6 +207,9 @@ class Task(pl.LightningModule):
         Raises:
             ValueError: when they differ.
         """
+        self.model.to(
+            memory_format=torch.channels_last
+        )  # as the images are; convolutions need not convert their weights
         if stage == "predict":
             return  # the names are the checkpoint's, and the training data need not be there
         data = getattr(self.trainer, "datamodule", None)
@@ -257,6 +262,7 @@ class Task(pl.LightningModule):
         optimizer = self.optimizer(groups)
         for group in optimizer.param_groups:
             group["lr"] *= group.pop("lr_factor", 1.0)
+        _prefer_fused(optimizer)
         if self.scheduler is None:
             return optimizer
         if not isinstance(self.scheduler, Schedule):
@@ -348,6 +354,20 @@ def gather(own: dict[str, str], world_size: int) -> dict[str, str]:
     shares: list[dict[str, str]] = [{}] * world_size
     torch.distributed.all_gather_object(shares, own)
     return {key: value for share in shares for key, value in share.items()}
+
+
+def _prefer_fused(optimizer: torch.optim.Optimizer) -> None:
+    """Let torch update all parameters in one pass, where it can and the optimizer was not told otherwise.
+
+    torch itself prefers ``foreach`` on a GPU and one parameter after another on a CPU. The option is set on the groups,
+    not given to the constructor: a constructor's would have the optimizer unscale float16 gradients by itself, which
+    leaves none to clip.
+    """
+    for group in optimizer.param_groups:
+        unsaid = "fused" in group and group["fused"] is None and group.get("foreach") is None
+        if unsaid and not (group.get("differentiable") or group.get("capturable")):
+            able = all(p.device.type in FUSED_ON and p.is_floating_point() for p in group["params"])
+            group["fused"] = able or None
 
 
 def _is_plain(value: Any) -> bool:

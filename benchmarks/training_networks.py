@@ -1,0 +1,135 @@
+"""A training step of the classic networks through task and Trainer, against torchvision's and timm's training scripts.
+
+The peers are the loops of those scripts (torchvision's ``references/classification/train.py``, timm's ``train.py``) at
+their defaults, written from what they do: the step, and the running figures they keep of it. All train a copy of the
+same weights on the same batches with the same SGD, momentum and weight decay, in one process and in turn; dropout
+draws from the same seed on all sides. The scripts' loaders normalise, so the peers are given normalised float32
+images; ours are given uint8, and normalise within the step.
+
+timm has no AlexNet. Its VGG-16 and ResNet-50 are its own, so its loss is not compared with the others'.
+"""
+
+import copy
+import tempfile
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+import torchvision
+from timm.optim import create_optimizer_v2
+from torch import Tensor, nn
+
+from striate.benchmarks.harness import Clock, Goal, Row
+from striate.benchmarks.training_case import LR, MEAN, MOMENTUM, STD, Case, make_batches
+from striate.benchmarks.training_step import Side, compare, measure_sides
+from striate.models import Classifier
+from striate.tasks import Classification
+
+CASES = (Case("alexnet", 224, 32), Case("vgg16", 224, 4), Case("resnet50", 224, 8))
+CLASSES = 1000
+WEIGHT_DECAY = 1e-4
+AT_MOST = Goal(1.0, at_least=False)
+
+
+class ReferenceLoop:
+    """The step of torchvision's script: cross-entropy, SGD over all parameters alike, running loss and accuracies.
+
+    Attributes:
+        loss: of the last step.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model.train()
+        self.optimizer = torch.optim.SGD(model.parameters(), LR, MOMENTUM, weight_decay=WEIGHT_DECAY)
+        self.loss: Tensor | None = None
+        self.totals = {"loss": 0.0, "acc1": 0.0, "acc5": 0.0}
+
+    def run(self, batches: Iterable[dict[str, Any]], after_step: Callable[[], None]) -> None:
+        """One step a batch."""
+        for batch in batches:
+            logits = self.model(batch["float"])
+            loss = F.cross_entropy(logits, batch["label"])
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            with torch.inference_mode():
+                hits = logits.topk(5).indices == batch["label"][:, None]
+                self.totals["acc1"] += hits[:, 0].sum().item()
+                self.totals["acc5"] += hits.sum().item()
+            self.totals["loss"] += loss.item()
+            self.loss = loss.detach()
+            after_step()
+
+
+class TimmLoop:
+    """The step of timm's script: its SGD over its own parameter groups, and a running loss.
+
+    Attributes:
+        loss: always None: another network's.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.model = timm.create_model(name, num_classes=CLASSES).train()
+        self.optimizer = create_optimizer_v2(
+            self.model, opt="momentum", lr=LR, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
+        )
+        self.loss: Tensor | None = None
+        self.total = 0.0
+
+    def run(self, batches: Iterable[dict[str, Any]], after_step: Callable[[], None]) -> None:
+        """One step a batch."""
+        for batch in batches:
+            loss = F.cross_entropy(self.model(batch["float"]), batch["label"])
+            loss.backward()
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            self.total += loss.item()
+            after_step()
+
+
+def make_task(network: nn.Module, name: str) -> Classification:
+    """The task as an experiment has it, from the peer's weights."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{name}.pth"
+        torch.save(network.state_dict(), path)
+        model = Classifier(name, CLASSES, weights=str(path))
+    return Classification(
+        model,
+        optimizer=partial(torch.optim.SGD, lr=LR, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY),
+        decay_norm_and_bias=True,
+    )
+
+
+def with_floats(batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The batches, with what the scripts' loaders would have made of them."""
+    mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
+    return [{**batch, "float": ((batch["image"] / 255 - mean) / std).contiguous()} for batch in batches]
+
+
+def measure(case: Case, turns: int = 7, steps: int = 3) -> dict[str, list[Clock]]:
+    """The median step of each turn and side."""
+    torch.manual_seed(0)
+    network = torchvision.models.get_model(case.network, weights=None, num_classes=CLASSES)
+    task = make_task(network, case.network)
+    sides: dict[str, Side] = {"peer": ReferenceLoop(copy.deepcopy(network)), "control": ReferenceLoop(network)}
+    if timm.is_model(case.network):
+        sides["timm"] = TimmLoop(case.network)
+    batches = with_floats(make_batches(case, count=steps, classes=CLASSES))
+    return measure_sides(case, task, sides, batches, turns, steps)
+
+
+def run() -> list[Row]:
+    """Measure; the first turn warms up."""
+    rows = []
+    for case in CASES:
+        measured = measure(case)
+        peer = measured["peer"]
+        rows += compare(f"training step ({case}) against torchvision's script", measured["ours"], peer, AT_MOST)
+        rows += compare(f"control: torchvision's script twice ({case})", measured["control"], peer)
+        if "timm" in measured:
+            rows += compare(f"training step ({case}) against timm's script", measured["ours"], measured["timm"])
+    return rows

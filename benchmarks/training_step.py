@@ -124,7 +124,9 @@ def make_task(case: Case) -> Classification:
     )
 
 
-def check_same_work(case: Case, steps: int, losses: dict[str, Tensor | None], counts: dict[str, int]) -> None:
+def check_same_work(
+    case: Case, steps: int, losses: dict[str, Tensor | None], counts: dict[str, int], tolerance: float
+) -> None:
     """See that a comparison compares like with like; a side whose network is another keeps no loss.
 
     Raises:
@@ -133,7 +135,7 @@ def check_same_work(case: Case, steps: int, losses: dict[str, Tensor | None], co
     if set(counts.values()) != {steps}:
         raise RuntimeError(f"{case}: each side was to make {steps} steps, and they made {counts}")
     values = [loss for loss in losses.values() if loss is not None]
-    if len(values) < 2 or not all(torch.allclose(values[0], value, rtol=1e-3) for value in values):
+    if len(values) < 2 or not all(torch.allclose(values[0], value, rtol=tolerance) for value in values):
         raise RuntimeError(f"{case}: the last losses differ: {losses}")
 
 
@@ -144,6 +146,7 @@ def measure_sides(
     batches: Sequence[dict[str, Any]],
     turns: int,
     steps: int,
+    tolerance: float = 1e-3,
 ) -> dict[str, list[Clock]]:
     """The median step of each turn, of the task in the Trainer and of the other sides.
 
@@ -166,7 +169,7 @@ def measure_sides(
     fit(task, loader, last)
     between()  # the others' last turn
     losses = {"ours": last.loss, **{side: loop.loss for side, loop in others.items()}}
-    check_same_work(case, turns * steps, losses, {side: len(times) for side, times in readings.items()})
+    check_same_work(case, turns * steps, losses, {side: len(times) for side, times in readings.items()}, tolerance)
     return {
         side: [median_clock(elapsed(times[first : first + steps])) for first in range(steps, len(times), steps)]
         for side, times in readings.items()

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from .annotations import ImageTable, Objects, Problems, confined, usable_boxes
+from .coco_columns import Columns, read_columns
 from .segmentations import SegmentationBuilder, Segmentations
-from .trees import suggestion
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,54 +69,11 @@ def _no_collection() -> Iterator[None]:
 
 
 def _read(file: Path, folder: Path, with_boxes: bool, with_masks: bool, strict: bool) -> CocoFile:
-    content = read_json(file)
-    parts = []
-    for key in ("images", "annotations", "categories"):
-        part = content.pop(key, None) if isinstance(content, dict) else None
-        if not isinstance(part, list):
-            known = list(content) if isinstance(content, dict) else type(content).__name__
-            hint = suggestion(key, content) if isinstance(content, dict) else ""
-            raise ValueError(f"{file}: no list {key!r} in it, but {known}{hint}; expected COCO's instances_*.json")
-        parts.append(part)
-    images = _images(file, folder, parts[0])
-    ids, names = _categories(file, parts[2])
-    objects = _objects(file, parts[1], images, np.array(ids, np.int64), with_boxes, with_masks, strict)
+    columns = read_columns(file, with_masks)
+    images = _images(file, folder, columns)
+    ids, names = _categories(file, columns)
+    objects = _objects(file, columns, images, np.array(ids, np.int64), with_boxes, with_masks, strict)
     return CocoFile(images, objects, names, ids)
-
-
-def read_json(file: Path) -> Any:
-    """The content of a JSON file.
-
-    Raises:
-        ValueError: where it is malformed; the message has the line.
-    """
-    try:
-        return json.loads(file.read_bytes())
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{file}, line {error.lineno}, column {error.colno}: malformed JSON ({error.msg}); is the file complete?"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: not JSON, which is text in UTF-8 ({error})") from error
-
-
-def _column(file: Path, what: str, items: Sequence[Any], key: str, kind: type | tuple[type, ...]) -> list[Any]:
-    """One field of each item, which each must have, of one kind."""
-    try:
-        values = [item[key] for item in items]
-    except (KeyError, TypeError, IndexError):
-        values = []
-    if len(values) < len(items) or not all(isinstance(value, kind) for value in values):
-        for number, item in enumerate(items):
-            if not isinstance(item, dict) or not isinstance(item.get(key), kind):
-                found = repr(item.get(key)) if isinstance(item, dict) and key in item else "not there"
-                raise ValueError(f"{file}, {what}[{number}]: {key} is {found}, and must be {_named(kind)}")
-    return values
-
-
-def _named(kind: type | tuple[type, ...]) -> str:
-    kinds = kind if isinstance(kind, tuple) else (kind,)
-    return {int: "a whole number", str: "text", list: "a list"}.get(kinds[0], kinds[0].__name__)
 
 
 def _unique(file: Path, what: str, ids: Sequence[int]) -> None:
@@ -124,30 +82,23 @@ def _unique(file: Path, what: str, ids: Sequence[int]) -> None:
         raise ValueError(f"{file}: the id {twice} is there more than once among the {what}")
 
 
-def _images(file: Path, folder: Path, items: list[Any]) -> ImageTable:
-    if not items:
+def _images(file: Path, folder: Path, columns: Columns) -> ImageTable:
+    if not columns.image_ids:
         raise ValueError(f"{file}: its list of images is empty")
-    ids = _column(file, "images", items, "id", int)
-    _unique(file, "images", ids)
-    names = _column(file, "images", items, "file_name", str)
-    for name in names:
+    _unique(file, "images", columns.image_ids)
+    for name in columns.image_names:
         if not confined(name):
             raise ValueError(
                 f"{file}: the image {name!r} leads out of its folder {str(folder)!r}; name it relative to that"
             )
-    sizes = [_column(file, "images", items, key, int) for key in ("width", "height")]
-    return ImageTable(
-        folder,
-        np.array([os.fsencode(name) for name in names], np.bytes_),
-        np.array(sizes, np.int32).T.copy(),
-        np.array(ids, np.int64),
-    )
+    names = np.array([os.fsencode(name) for name in columns.image_names], np.bytes_)
+    return ImageTable(folder, names, columns.image_sizes, np.array(columns.image_ids, np.int64))
 
 
-def _categories(file: Path, items: list[Any]) -> tuple[list[int], list[str]]:
-    if not items:
+def _categories(file: Path, columns: Columns) -> tuple[list[int], list[str]]:
+    ids, names = columns.category_ids, columns.category_names
+    if not ids:
         raise ValueError(f"{file}: its list of categories is empty")
-    ids, names = _column(file, "categories", items, "id", int), _column(file, "categories", items, "name", str)
     _unique(file, "categories", ids)
     order = sorted(range(len(ids)), key=ids.__getitem__)
     return [ids[place] for place in order], [names[place] for place in order]
@@ -162,16 +113,14 @@ def _places(wanted: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 def _objects(
     file: Path,
-    items: list[Any],
+    columns: Columns,
     images: ImageTable,
     categories: np.ndarray,
     with_boxes: bool,
     with_masks: bool,
     strict: bool,
 ) -> Objects:
-    image_ids = np.array(_column(file, "annotations", items, "image_id", int), np.int64)
-    category_ids = np.array(_column(file, "annotations", items, "category_id", int), np.int64)
-    ids = np.array([item.get("id", number) for number, item in enumerate(items)])
+    ids, image_ids, category_ids = columns.ids, columns.of_image, columns.of_category
     of_image, labels = _places(image_ids, images.ids), _places(category_ids, categories)
     for places, own, what, listed in (
         (of_image, image_ids, "image", "images"),
@@ -184,55 +133,41 @@ def _objects(
                 f"{f' (and so for {count - 1} more)' if count > 1 else ''}; list it, or remove the annotation"
             )
     problems = Problems(file, strict)
-    boxes = _boxes(file, items)
-    usable = np.ones(len(items), np.bool_)
+    boxes = columns.boxes
+    with np.errstate(invalid="ignore"):  # infinite ones are counted later
+        boxes[:, 2:] += boxes[:, :2]
+    usable = np.ones(len(ids), np.bool_)
     if with_boxes:
         usable = usable_boxes(boxes, images.sizes[of_image], ids, problems)
     order = np.argsort(of_image, kind="stable")
     order = order[usable[order]]
     masks = None
     if with_masks:
-        order, masks = _masks(items, order, images.sizes[of_image], ids, problems)
+        order, masks = _masks(columns.segmentations, order, images.sizes[of_image], ids, problems)
     problems.report()
-    area = np.array([item.get("area", np.nan) for item in items], np.float64)
-    width_height = boxes[:, 2:] - boxes[:, :2]
-    area = np.where(np.isfinite(area), area, width_height.prod(axis=1))
+    with np.errstate(invalid="ignore"):
+        of_boxes = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    area = np.where(np.isfinite(columns.area), columns.area, of_boxes)
     return Objects(
         np.searchsorted(of_image[order], np.arange(len(images.names) + 1)),
         boxes[order].astype(np.float32),
         labels[order].astype(np.int32),
-        np.array([bool(item.get("iscrowd", 0)) for item in items], np.bool_)[order],
+        columns.iscrowd[order],
         np.zeros(len(order), np.bool_),
         area[order].astype(np.float32),
         masks,
     )
 
 
-def _boxes(file: Path, items: list[Any]) -> np.ndarray:
-    """x1, y1, x2, y2 of COCO's x, y, width, height: ``[N, 4]`` float64."""
-    given = _column(file, "annotations", items, "bbox", list)
-    try:
-        boxes = np.array(given, np.float64).reshape(len(items), 4)
-    except (ValueError, TypeError) as error:
-        for number, box in enumerate(given):
-            if len(box) != 4 or not all(isinstance(side, int | float) for side in box):
-                raise ValueError(
-                    f"{file}, annotations[{number}]: bbox is {box}, and must be four numbers, x, y, width, height"
-                ) from error
-        raise
-    with np.errstate(invalid="ignore"):  # infinite ones are counted later
-        boxes[:, 2:] += boxes[:, :2]
-    return boxes
-
-
 def _masks(
-    items: list[Any], order: np.ndarray, sizes: np.ndarray, ids: np.ndarray, problems: Problems
+    segmentations: Sequence[Any], order: np.ndarray, sizes: np.ndarray, ids: np.ndarray, problems: Problems
 ) -> tuple[np.ndarray, Segmentations]:
     """The masks of the objects of `order`, and what is left of it."""
     builder, taken = SegmentationBuilder(), []
     for number in order.tolist():
         width, height = sizes[number].tolist()
-        if wrong := builder.add(items[number].get("segmentation"), height, width):
+        given = segmentations[number]
+        if wrong := builder.add(json.loads(bytes(given)) if isinstance(given, msgspec.Raw) else given, height, width):
             problems.add(wrong, [ids[number]])
         else:
             taken.append(number)

@@ -1,0 +1,229 @@
+"""What COCO's JSON says of images, annotations and categories, column by column.
+
+Two ways lead there. `fast_columns` has msgspec decode the bytes straight into typed fields, which takes a tenth of the
+time and a third of the memory of Python's own objects; it knows COCO's types only, and gives up at whatever else. Then
+`careful_columns` reads the file with the standard library, and says what is wrong and where, or takes what is unusual
+but sound (numbers that are NaN, to be counted; ids that are text).
+"""
+
+import json
+import mmap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from .trees import suggestion
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(eq=False)
+class Columns:
+    """The three lists of a file in COCO's format.
+
+    Attributes:
+        image_ids, image_names: of the images.
+        image_sizes: int32 ``[M, 2]``, width and height.
+        category_ids, category_names: of the categories, in the file's order.
+        ids: what to call each annotation in a message: its id, or its place.
+        of_image, of_category: int64 ``[N]``, ids.
+        boxes: float64 ``[N, 4]``, x, y, width, height.
+        area: float64 ``[N]``; NaN where the file gives none.
+        iscrowd: bool ``[N]``.
+        segmentations: of each annotation, JSON's text or what it stands for; empty when not asked for.
+    """
+
+    image_ids: list[int]
+    image_names: list[str]
+    image_sizes: np.ndarray
+    category_ids: list[int]
+    category_names: list[str]
+    ids: np.ndarray
+    of_image: np.ndarray
+    of_category: np.ndarray
+    boxes: np.ndarray
+    area: np.ndarray
+    iscrowd: np.ndarray
+    segmentations: Sequence[Any]
+
+
+class _Image(msgspec.Struct, gc=False):
+    id: int
+    file_name: str
+    width: int
+    height: int
+
+
+class _Category(msgspec.Struct, gc=False):
+    id: int
+    name: str
+
+
+class _Annotation(msgspec.Struct, gc=False):
+    id: int
+    image_id: int
+    category_id: int
+    bbox: Box
+    area: float = float("nan")
+    iscrowd: bool | int = 0
+
+
+class _MaskedAnnotation(_Annotation, gc=False):
+    segmentation: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _Content(msgspec.Struct):
+    images: list[_Image]
+    annotations: list[_Annotation]
+    categories: list[_Category]
+
+
+class _MaskedContent(msgspec.Struct):
+    images: list[_Image]
+    annotations: list[_MaskedAnnotation]
+    categories: list[_Category]
+
+
+def read_columns(file: Path, with_masks: bool) -> Columns:
+    """The columns of a file, whichever way.
+
+    Raises:
+        ValueError: for a file that is not JSON, or not COCO's; the message says where.
+    """
+    return fast_columns(file, with_masks) or careful_columns(file)
+
+
+def fast_columns(file: Path, with_masks: bool) -> Columns | None:
+    """The columns of a file that has COCO's types throughout; None for any other."""
+    with file.open("rb") as opened:
+        try:
+            text = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+        except ValueError:  # an empty file
+            return None
+    try:
+        content = msgspec.json.decode(text, type=_MaskedContent if with_masks else _Content)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    _forget_pages(text)
+    images, items, categories = content.images, content.annotations, content.categories
+    try:
+        return Columns(
+            [image.id for image in images],
+            [image.file_name for image in images],
+            np.array([(image.width, image.height) for image in images], np.int32).reshape(-1, 2),
+            [category.id for category in categories],
+            [category.name for category in categories],
+            np.array([item.id for item in items], np.int64),
+            np.array([item.image_id for item in items], np.int64),
+            np.array([item.category_id for item in items], np.int64),
+            np.array([item.bbox for item in items], np.float64).reshape(-1, 4),
+            np.array([item.area for item in items], np.float64),
+            np.array([bool(item.iscrowd) for item in items], np.bool_),
+            [item.segmentation for item in items if isinstance(item, _MaskedAnnotation)],
+        )
+    except OverflowError:  # a whole number of more than 64 bits
+        return None
+
+
+def _forget_pages(text: mmap.mmap) -> None:
+    """Give a mapped file's memory back; what is read again comes from the system's cache."""
+    if hasattr(mmap, "MADV_DONTNEED"):
+        text.madvise(mmap.MADV_DONTNEED)
+
+
+def careful_columns(file: Path) -> Columns:
+    """The columns of any file in COCO's format.
+
+    Raises:
+        ValueError: for a file that is not JSON, or not COCO's; the message says where.
+    """
+    content = read_json(file)
+    images, items, categories = (_list(file, content, key) for key in ("images", "annotations", "categories"))
+    sizes = [_column(file, "images", images, key, int) for key in ("width", "height")]
+    return Columns(
+        _column(file, "images", images, "id", int),
+        _column(file, "images", images, "file_name", str),
+        np.array(sizes, np.int32).T.copy(),
+        _column(file, "categories", categories, "id", int),
+        _column(file, "categories", categories, "name", str),
+        np.array([item.get("id", number) for number, item in enumerate(_dicts(file, items))]),
+        np.array(_column(file, "annotations", items, "image_id", int), np.int64),
+        np.array(_column(file, "annotations", items, "category_id", int), np.int64),
+        _boxes(file, items),
+        np.array([_number(item.get("area")) for item in items], np.float64),
+        np.array([bool(item.get("iscrowd", 0)) for item in items], np.bool_),
+        [item.get("segmentation") for item in items],
+    )
+
+
+def read_json(file: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        ValueError: where it is malformed; the message has the line.
+    """
+    try:
+        return json.loads(file.read_bytes())
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{file}, line {error.lineno}, column {error.colno}: malformed JSON ({error.msg}); is the file complete?"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: not JSON, which is text in UTF-8 ({error})") from error
+
+
+def _list(file: Path, content: Any, key: str) -> list[Any]:
+    part = content.pop(key, None) if isinstance(content, dict) else None
+    if not isinstance(part, list):
+        known = list(content) if isinstance(content, dict) else type(content).__name__
+        hint = suggestion(key, content) if isinstance(content, dict) else ""
+        raise ValueError(f"{file}: no list {key!r} in it, but {known}{hint}; expected COCO's instances_*.json")
+    return part
+
+
+def _dicts(file: Path, items: list[Any]) -> list[dict[str, Any]]:
+    for number, item in enumerate(items):
+        if not isinstance(item, dict):
+            raise ValueError(f"{file}, annotations[{number}]: {item!r}, and must be an object with an image_id")
+    return items
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else float("nan")
+
+
+def _column(file: Path, what: str, items: Sequence[Any], key: str, kind: type | tuple[type, ...]) -> list[Any]:
+    """One field of each item, which each must have, of one kind."""
+    try:
+        values = [item[key] for item in items]
+    except (KeyError, TypeError, IndexError):
+        values = []
+    if len(values) < len(items) or not all(isinstance(value, kind) for value in values):
+        for number, item in enumerate(items):
+            if not isinstance(item, dict) or not isinstance(item.get(key), kind):
+                found = repr(item.get(key)) if isinstance(item, dict) and key in item else "not there"
+                raise ValueError(f"{file}, {what}[{number}]: {key} is {found}, and must be {_named(kind)}")
+    return values
+
+
+def _named(kind: type | tuple[type, ...]) -> str:
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    return {int: "a whole number", str: "text", list: "a list"}.get(kinds[0], kinds[0].__name__)
+
+
+def _boxes(file: Path, items: list[Any]) -> np.ndarray:
+    """COCO's x, y, width, height: ``[N, 4]`` float64."""
+    given = _column(file, "annotations", items, "bbox", list)
+    try:
+        return np.array(given, np.float64).reshape(len(items), 4)
+    except (ValueError, TypeError) as error:
+        for number, box in enumerate(given):
+            if len(box) != 4 or not all(isinstance(side, int | float) for side in box):
+                raise ValueError(
+                    f"{file}, annotations[{number}]: bbox is {box}, and must be four numbers, x, y, width, height"
+                ) from error
+        raise

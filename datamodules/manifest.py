@@ -115,7 +115,7 @@ class Manifest(VisionDataModule):
     def class_names(self) -> list[str]:
         """The names given, or those of the training table."""
         if self._names is None:
-            self._names = names_of(read_table(self._file("train"), *self.columns.values()))
+            self._names = names_of(self._table("train"))
         return list(self._names)
 
     def make_source(self, split: str) -> LabelledFiles:
@@ -141,13 +141,16 @@ class Manifest(VisionDataModule):
             raise FileNotFoundError(f"data.init_args.{split}: no file {str(path)!r}")
         return path
 
+    def _table(self, split: str, more: Mapping[str, Sequence[str]] | None = None) -> Table:
+        return read_table(self._file(split), self.columns["path_column"], self.columns["label_column"], more)
+
     def _read(self, split: str) -> LabelledFiles:
         table, labels, base = self._checked(split)
         return LabelledFiles(table.paths, labels, root=base)
 
     def _checked(self, split: str, more: Mapping[str, Sequence[str]] | None = None) -> tuple[Table, np.ndarray, Path]:
         """The table of a split, its labels, and the folder of its images, which are there."""
-        table = read_table(self._file(split), *self.columns.values(), more)
+        table = self._table(split, more)
         if self._names is None and split == "train":
             self._names = names_of(table)  # the same table names the classes: read it once
         labels = numbers_of(table, self.class_names)
@@ -197,14 +200,14 @@ def _read_csv(file: Path, columns: dict[str, str], more: Mapping[str, Sequence[s
     paths: list[str] = []
     labels: list[str | int] = []
     lines: list[int] = []
-    further: tuple[list[Any], ...] = tuple([] for _ in _names(more))
+    further: tuple[list[Any], ...] = tuple([] for _ in _headings(more))
     with file.open(encoding="utf-8-sig", newline="") as opened:
         rows = csv.reader(opened)
         try:
             headings = next(rows, [])
             _check_columns(file, headings, columns, more)
             where = [headings.index(name) for name in columns.values()]
-            others = [(headings.index(name), column) for name, column in zip(_names(more), further, strict=True)]
+            others = [(headings.index(name), column) for name, column in zip(_headings(more), further, strict=True)]
             for row in rows:
                 if not row:
                     continue
@@ -220,7 +223,7 @@ def _read_csv(file: Path, columns: dict[str, str], more: Mapping[str, Sequence[s
     return Table(file, paths, labels, np.array(lines, dtype=np.int64), "line", further)
 
 
-def _names(more: Mapping[str, Sequence[str]]) -> list[str]:
+def _headings(more: Mapping[str, Sequence[str]]) -> list[str]:
     return [name for names in more.values() for name in names]
 
 
@@ -236,7 +239,7 @@ def _read_parquet(file: Path, columns: dict[str, str], more: Mapping[str, Sequen
         raise ValueError(f"{file}: not a Parquet file ({error})") from error
     with opened:
         _check_columns(file, opened.schema_arrow.names, columns, more)
-        table = opened.read(columns=[*columns.values(), *_names(more)])
+        table = opened.read(columns=[*columns.values(), *_headings(more)])
     paths, labels = (table.column(name).to_pylist() for name in columns.values())
     for values, name in ((paths, columns["path_column"]), (labels, columns["label_column"])):
         kinds: tuple[type, ...] = (str,) if values is paths else (str, int)
@@ -244,7 +247,7 @@ def _read_parquet(file: Path, columns: dict[str, str], more: Mapping[str, Sequen
             if not isinstance(value, kinds) or isinstance(value, bool) or value == "":
                 allowed = "text" if values is paths else "text or a whole number"
                 raise ValueError(f"{file}, row {number}: {name} is {value!r}, not {allowed}")
-    further = tuple(table.column(name).to_pylist() for name in _names(more))
+    further = tuple(table.column(name).to_pylist() for name in _headings(more))
     return Table(file, paths, labels, np.arange(1, len(paths) + 1), "row", further)
 
 

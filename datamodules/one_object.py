@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 
 from .annotations import ObjectSource, Problems, usable_boxes
@@ -182,6 +183,8 @@ def _header_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as opened:
             width, height = opened.size
+            if isinstance(opened, TiffImageFile):  # whose size, in some versions of Pillow, is turned already
+                width, height = opened.tag_v2[256], opened.tag_v2[257]
             # a PNG's orientation may stand behind its pixels, and Pillow would decode these to look
             known = opened.format != "PNG" or "exif" in opened.info
             turned = known and opened.getexif().get(_ORIENTATION) in _ON_ITS_SIDE

@@ -30,7 +30,7 @@ def table(folder, rows, head=HEAD):
     return write(folder / "t.csv", head + rows)
 
 
-def write_parquet(file, **columns):
+def write_parquet(file, /, **columns):
     pyarrow = pytest.importorskip("pyarrow")
     import pyarrow.parquet as parquet
 

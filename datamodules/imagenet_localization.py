@@ -49,10 +49,11 @@ class ImageNetLocalization(VisionDataModule):
     Less than half of the training images have boxes: those without are left out, with one warning that counts them.
     The true boxes of the test images are not public: the test split here is the validation set.
 
-    The boxes count pixels from 0 and name the first and the last inside: ``xmin, ymin, xmax, ymax`` becomes
-    ``xmin, ymin, xmax + 1, ymax + 1``, clipped to the image. They were drawn in images of the size that each file
-    says, which is not always that of the image; the box is then scaled to it. A box that cannot be used (some are
-    inverted, or outside) is left out with one warning that counts them, or stops the run when `strict`.
+    The boxes are taken to count pixels from 0 and to name the first and the last inside (published ones begin at 0 and
+    end at 499): ``xmin, ymin, xmax, ymax`` becomes ``xmin, ymin, xmax + 1, ymax + 1``, clipped to the image. They were
+    drawn in images of the size that each file says, which is not always that of the image; the box is then scaled to
+    it. A box that cannot be used (some are inverted, or outside) is left out with one warning that counts them, or
+    stops the run when `strict`.
 
     Args:
         root: the data set's folder.

@@ -35,9 +35,9 @@ class OxfordPets(VisionDataModule):
     with one warning that counts them. ``test.txt``'s images have no boxes, so validation images are held out of those
     that have one, and **the test split here is the validation set**: choose nothing by it that you then report.
 
-    The boxes are in VOC's form, which counts pixels from 1 and names the first and the last inside: ``xmin, ymin,
-    xmax, ymax`` becomes ``xmin - 1, ymin - 1, xmax, ymax``. Of several heads the largest is taken. A box that cannot be
-    used is left out with one warning that counts them, or stops the run when `strict`.
+    The boxes are in VOC's form, and are read as VOC's, which count pixels from 1 and name the first and the last
+    inside: ``xmin, ymin, xmax, ymax`` becomes ``xmin - 1, ymin - 1, xmax, ymax``. Of several heads the largest is
+    taken. A box that cannot be used is left out with one warning that counts them, or stops the run when `strict`.
 
     Args:
         root: the folder of ``images`` and ``annotations``.

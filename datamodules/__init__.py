@@ -19,15 +19,21 @@ from .batches import (
 from .caltech import Caltech101, Caltech256
 from .cifar import CIFAR10, CIFAR100
 from .coco import CocoDetection
+from .cub import CUB200
 from .digit_scenes import DigitScenes
 from .folder import ImageFolder
 from .imagenet import ImageNet
+from .imagenet_localization import ImageNetLocalization
 from .images import ImageError, read_image
 from .lighting import PCALighting, RGBCovariance, rgb_pca, training_pca
 from .loading import EpochSampler, ResumableLoader, TransformedDataset, collate
+from .localization import CocoLocalization, VOCLocalization
+from .localization_manifest import LocalizationManifest
 from .manifest import Manifest
 from .mask_folder import MaskFolder
 from .mnist import MNIST, FashionMNIST
+from .one_object import BoxSource
+from .pets import OxfordPets
 from .policies import RandAugment, TrivialAugment
 from .scenes import Scene, SceneComposer
 from .targets import TargetAugmentation, collate_objects
@@ -36,11 +42,14 @@ from .voc import VOCDetection
 __all__ = [
     "CIFAR10",
     "CIFAR100",
+    "CUB200",
     "MNIST",
+    "BoxSource",
     "Caltech101",
     "Caltech256",
     "ClassificationBatch",
     "CocoDetection",
+    "CocoLocalization",
     "DetectionBatch",
     "DetectionTarget",
     "DigitScenes",
@@ -49,11 +58,14 @@ __all__ = [
     "ImageError",
     "ImageFolder",
     "ImageNet",
+    "ImageNetLocalization",
     "InstanceSegmentationBatch",
     "InstanceTarget",
     "LocalizationBatch",
+    "LocalizationManifest",
     "Manifest",
     "MaskFolder",
+    "OxfordPets",
     "PCALighting",
     "PredictBatch",
     "RGBCovariance",
@@ -66,6 +78,7 @@ __all__ = [
     "TransformedDataset",
     "TrivialAugment",
     "VOCDetection",
+    "VOCLocalization",
     "VisionDataModule",
     "collate",
     "collate_objects",

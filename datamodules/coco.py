@@ -56,6 +56,8 @@ class CocoDetection(VisionDataModule):
     Batches are `DetectionBatch`, `InstanceSegmentationBatch` or `SemanticSegmentationBatch`.
     """
 
+    shown_as = "CocoDetection"  # in messages
+
     def __init__(
         self,
         root: str,
@@ -152,4 +154,4 @@ class CocoDetection(VisionDataModule):
                 )
 
     def _explain(self, what: str) -> str:
-        return expectation(what, "CocoDetection", _TREE, self.root)
+        return expectation(what, self.shown_as, _TREE, self.root)

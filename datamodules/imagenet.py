@@ -29,7 +29,7 @@ class Synsets(NamedTuple):
     Attributes:
         wnids: WordNet's numbers, sorted; a class's label is its place here.
         names: one a class, each once.
-        label_of_id: the devkit's own number of a class (``ILSVRC2012_ID``) to its label.
+        label_of_id: the devkit's own number of a class (``ILSVRC2012_ID``) to its label; empty without devkit.
     """
 
     wnids: list[str]
@@ -114,14 +114,14 @@ class ImageNet(VisionDataModule):
                 if packed
                 else f"no class folders in {str(folder)!r}"
             )
-        self._check_folders(folder, found)
+        check_class_folders(folder, found, self.synsets.wnids)
         return self._sorted(folder)
 
     def _validation(self, folder: Path) -> LabelledFiles:
         truth = read_ground_truth(self._devkit("ILSVRC2012_validation_ground_truth.txt"), self.synsets)
         found = subfolders(folder)
         if found:
-            self._check_folders(folder, found)
+            check_class_folders(folder, found, self.synsets.wnids)
             source = self._sorted(folder)
             names = [os.fsdecode(path).rpartition("/")[2] for path in source.paths]
         else:
@@ -157,16 +157,6 @@ class ImageNet(VisionDataModule):
             raise ValueError(f"{folder}: ILSVRC2012_val_{twice:08d}.JPEG is there more than once")
         return numbers
 
-    def _check_folders(self, folder: Path, found: list[str]) -> None:
-        known = self.synsets.wnids
-        if strange := sorted(set(found) - set(known)):
-            raise ValueError(f"{folder}: the devkit knows no class {', '.join(map(repr, strange[:5]))}")
-        if absent := sorted(set(known) - set(found)):
-            raise ValueError(
-                f"{folder}: {len(absent)} of {len(known)} class folders are missing ({', '.join(absent[:5])}"
-                f"{', …' if len(absent) > 5 else ''}); a part of ImageNet is read by ImageFolder"
-            )
-
     def _sorted(self, folder: Path) -> LabelledFiles:
         files = class_files(folder, self.synsets.wnids)
         labels = np.repeat(np.arange(len(files)), [len(own) for own in files])
@@ -182,6 +172,21 @@ class ImageNet(VisionDataModule):
 
     def _missing(self, what: str) -> FileNotFoundError:
         return FileNotFoundError(expectation(what, "ImageNet", TREE, self.root))
+
+
+def check_class_folders(folder: Path, found: Sequence[str], known: Sequence[str]) -> None:
+    """Compare the class folders that there are with the WordNet numbers of the classes.
+
+    Raises:
+        ValueError: when they differ.
+    """
+    if strange := sorted(set(found) - set(known)):
+        raise ValueError(f"{folder}: the devkit knows no class {', '.join(map(repr, strange[:5]))}")
+    if absent := sorted(set(known) - set(found)):
+        raise ValueError(
+            f"{folder}: {len(absent)} of {len(known)} class folders are missing ({', '.join(absent[:5])}"
+            f"{', …' if len(absent) > 5 else ''}); a part of ImageNet is read by ImageFolder"
+        )
 
 
 def read_synsets(path: Path) -> Synsets:
@@ -201,13 +206,31 @@ def read_synsets(path: Path) -> Synsets:
         )
     except Exception as error:  # scipy raises ValueError, TypeError, zlib.error, NotImplementedError … for bad files
         raise ValueError(f"{path}: not the devkit's table of synsets ({type(error).__name__}: {error})") from error
-    first = [words.split(",")[0].strip() for _, words, _ in rows]
+    wnids = [wnid for wnid, _, _ in rows]
+    label_of_id = {number: label for label, (_, _, number) in enumerate(rows)}
+    return Synsets(wnids, _unique_names(wnids, [words for _, words, _ in rows]), label_of_id)
+
+
+def read_synset_mapping(path: Path) -> Synsets:
+    """The classes of Kaggle's ``LOC_synset_mapping.txt``: a WordNet number and its words a line.
+
+    Raises:
+        ValueError: for another line; the message names it.
+    """
+    words_of = {}
+    for line, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        wnid, _, words = text.strip().partition(" ")
+        if not re.fullmatch(r"n\d{8}", wnid) or not words or wnid in words_of:
+            raise ValueError(f"{path}, line {line}: {text!r} is not a class, such as 'n01440764 tench, Tinca tinca'")
+        words_of[wnid] = words
+    wnids = sorted(words_of)
+    return Synsets(wnids, _unique_names(wnids, [words_of[wnid] for wnid in wnids]), {})
+
+
+def _unique_names(wnids: Sequence[str], words: Sequence[str]) -> list[str]:
+    first = [synonyms.split(",")[0].strip() for synonyms in words]
     times = Counter(first)
-    return Synsets(
-        wnids=[wnid for wnid, _, _ in rows],
-        names=[name if times[name] == 1 else f"{name} ({row[0]})" for name, row in zip(first, rows, strict=True)],
-        label_of_id={number: label for label, (_, _, number) in enumerate(rows)},
-    )
+    return [name if times[name] == 1 else f"{name} ({wnid})" for name, wnid in zip(first, wnids, strict=True)]
 
 
 def read_ground_truth(path: Path, synsets: Synsets) -> np.ndarray:

@@ -3,7 +3,7 @@
 import csv
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ _WHOLE = re.compile(r"[+-]?\d+")
 
 
 class Table(NamedTuple):
-    """The two columns of a manifest.
+    """The columns of a manifest.
 
     Attributes:
         file: the manifest.
@@ -26,6 +26,7 @@ class Table(NamedTuple):
         labels: as written; whole numbers where the file's type says so.
         lines: the line of each row (CSV, from 1, the heading included), or its number (Parquet, from 1).
         unit: what `lines` counts: ``line`` or ``row``.
+        more: further columns, as written; text in a CSV, and empty where a row is too short to have it.
     """
 
     file: Path
@@ -33,6 +34,7 @@ class Table(NamedTuple):
     labels: list[str | int]
     lines: np.ndarray
     unit: str
+    more: tuple[list[Any], ...] = ()
 
 
 class Manifest(VisionDataModule):
@@ -113,7 +115,7 @@ class Manifest(VisionDataModule):
     def class_names(self) -> list[str]:
         """The names given, or those of the training table."""
         if self._names is None:
-            self._names = names_of(read_table(self._file("train"), **self.columns))
+            self._names = names_of(self._table("train"))
         return list(self._names)
 
     def make_source(self, split: str) -> LabelledFiles:
@@ -128,7 +130,7 @@ class Manifest(VisionDataModule):
             return self._training
         held = stratified_split(self._training.labels, self.val_fraction, self.seed)
         keep = held if split == "val" else ~held
-        return LabelledFiles(self._training.paths[keep], self._training.labels[keep], root=self._training.root)
+        return self._training.part(keep)
 
     def _file(self, split: str) -> Path:
         name = self.tables[split]
@@ -139,8 +141,16 @@ class Manifest(VisionDataModule):
             raise FileNotFoundError(f"data.init_args.{split}: no file {str(path)!r}")
         return path
 
+    def _table(self, split: str, more: Mapping[str, Sequence[str]] | None = None) -> Table:
+        return read_table(self._file(split), self.columns["path_column"], self.columns["label_column"], more)
+
     def _read(self, split: str) -> LabelledFiles:
-        table = read_table(self._file(split), **self.columns)
+        table, labels, base = self._checked(split)
+        return LabelledFiles(table.paths, labels, root=base)
+
+    def _checked(self, split: str, more: Mapping[str, Sequence[str]] | None = None) -> tuple[Table, np.ndarray, Path]:
+        """The table of a split, its labels, and the folder of its images, which are there."""
+        table = self._table(split, more)
         if self._names is None and split == "train":
             self._names = names_of(table)  # the same table names the classes: read it once
         labels = numbers_of(table, self.class_names)
@@ -148,11 +158,18 @@ class Manifest(VisionDataModule):
         if not base.is_dir():
             raise FileNotFoundError(f"data.init_args.root: no folder {str(base)!r}")
         check_paths(table, base, confined=self.root is not None)
-        return LabelledFiles(table.paths, labels, root=base)
+        return table, labels, base
 
 
-def read_table(file: Path, path_column: str, label_column: str) -> Table:
+def read_table(
+    file: Path, path_column: str, label_column: str, more: Mapping[str, Sequence[str]] | None = None
+) -> Table:
     """The path and label columns of a CSV or Parquet file.
+
+    Args:
+        file: the table.
+        path_column, label_column: headings.
+        more: headings of further columns, by the argument that names them.
 
     Raises:
         ValueError: for another kind of file, a missing column, a row without path or label, or no rows.
@@ -162,14 +179,16 @@ def read_table(file: Path, path_column: str, label_column: str) -> Table:
     suffix = file.suffix.lower()
     if suffix not in (".csv", ".parquet"):
         raise ValueError(f"{file}: {suffix or 'no suffix'!r} is not a kind of table read here; give .csv or .parquet")
-    table = _read_csv(file, columns) if suffix == ".csv" else _read_parquet(file, columns)
+    table = (_read_csv if suffix == ".csv" else _read_parquet)(file, columns, more or {})
     if not table.paths:
         raise ValueError(f"{file}: no rows below the heading")
     return table
 
 
-def _check_columns(file: Path, headings: Sequence[str], columns: dict[str, str]) -> None:
-    for key, name in columns.items():
+def _check_columns(
+    file: Path, headings: Sequence[str], columns: dict[str, str], more: Mapping[str, Sequence[str]]
+) -> None:
+    for key, name in [*columns.items(), *((key, name) for key, names in more.items() for name in names)]:
         if name not in headings:
             raise ValueError(
                 f"{file}: no column {name!r} (data.init_args.{key}); its columns are "
@@ -177,16 +196,18 @@ def _check_columns(file: Path, headings: Sequence[str], columns: dict[str, str])
             )
 
 
-def _read_csv(file: Path, columns: dict[str, str]) -> Table:
+def _read_csv(file: Path, columns: dict[str, str], more: Mapping[str, Sequence[str]]) -> Table:
     paths: list[str] = []
     labels: list[str | int] = []
     lines: list[int] = []
+    further: tuple[list[Any], ...] = tuple([] for _ in _headings(more))
     with file.open(encoding="utf-8-sig", newline="") as opened:
         rows = csv.reader(opened)
         try:
             headings = next(rows, [])
-            _check_columns(file, headings, columns)
+            _check_columns(file, headings, columns, more)
             where = [headings.index(name) for name in columns.values()]
+            others = [(headings.index(name), column) for name, column in zip(_headings(more), further, strict=True)]
             for row in rows:
                 if not row:
                     continue
@@ -195,12 +216,18 @@ def _read_csv(file: Path, columns: dict[str, str]) -> Table:
                 paths.append(row[where[0]])
                 labels.append(row[where[1]].strip())
                 lines.append(rows.line_num)
+                for place, column in others:
+                    column.append(row[place].strip() if place < len(row) else "")
         except (csv.Error, UnicodeDecodeError) as error:
             raise ValueError(f"{file}, after line {rows.line_num}: not CSV in UTF-8 ({error})") from error
-    return Table(file, paths, labels, np.array(lines, dtype=np.int64), "line")
+    return Table(file, paths, labels, np.array(lines, dtype=np.int64), "line", further)
 
 
-def _read_parquet(file: Path, columns: dict[str, str]) -> Table:
+def _headings(more: Mapping[str, Sequence[str]]) -> list[str]:
+    return [name for names in more.values() for name in names]
+
+
+def _read_parquet(file: Path, columns: dict[str, str], more: Mapping[str, Sequence[str]]) -> Table:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -211,8 +238,8 @@ def _read_parquet(file: Path, columns: dict[str, str]) -> Table:
     except pyarrow.ArrowInvalid as error:
         raise ValueError(f"{file}: not a Parquet file ({error})") from error
     with opened:
-        _check_columns(file, opened.schema_arrow.names, columns)
-        table = opened.read(columns=list(columns.values()))
+        _check_columns(file, opened.schema_arrow.names, columns, more)
+        table = opened.read(columns=[*columns.values(), *_headings(more)])
     paths, labels = (table.column(name).to_pylist() for name in columns.values())
     for values, name in ((paths, columns["path_column"]), (labels, columns["label_column"])):
         kinds: tuple[type, ...] = (str,) if values is paths else (str, int)
@@ -220,7 +247,8 @@ def _read_parquet(file: Path, columns: dict[str, str]) -> Table:
             if not isinstance(value, kinds) or isinstance(value, bool) or value == "":
                 allowed = "text" if values is paths else "text or a whole number"
                 raise ValueError(f"{file}, row {number}: {name} is {value!r}, not {allowed}")
-    return Table(file, paths, labels, np.arange(1, len(paths) + 1), "row")
+    further = tuple(table.column(name).to_pylist() for name in _headings(more))
+    return Table(file, paths, labels, np.arange(1, len(paths) + 1), "row", further)
 
 
 def _whole_numbers(labels: Sequence[str | int]) -> bool:

@@ -27,6 +27,10 @@ class LabelledFiles:
             paths = np.array([os.fsencode(path) for path in paths], dtype=np.bytes_)
         self.paths, self.labels, self.root = paths, labels, root
 
+    def part(self, chosen: np.ndarray) -> "LabelledFiles":
+        """Some of the files: a mask, or their numbers."""
+        return LabelledFiles(self.paths[chosen], self.labels[chosen], self.root)
+
     def __len__(self) -> int:
         return len(self.paths)
 

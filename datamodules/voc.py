@@ -84,6 +84,8 @@ class VOCDetection(VisionDataModule):
     Batches are `DetectionBatch`. An ``image_id`` is the number in the file's name (``2008_000008``: 2008000008).
     """
 
+    shown_as = "VOCDetection"  # in messages
+
     def __init__(
         self,
         root: str,
@@ -138,7 +140,7 @@ class VOCDetection(VisionDataModule):
             year, _, image_set = chosen.partition("_")
             file = devkit / f"VOC{year}" / "ImageSets" / "Main" / f"{image_set}.txt"
             if not file.is_file():
-                raise FileNotFoundError(expectation(f"no file {str(file)!r}", "VOCDetection", _TREE, self.root))
+                raise FileNotFoundError(expectation(f"no file {str(file)!r}", self.shown_as, _TREE, self.root))
             # a line of a class's own list has a second column: -1, 0 or 1
             lines = [line.split()[0] for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
             if not lines:
@@ -227,16 +229,11 @@ def _parse(path: Path, number_of: dict[str, int]) -> _Parsed:
         ValueError: for malformed XML, with the line, and for what is not VOC's.
     """
     try:
-        tree = ElementTree.fromstring(path.read_bytes())
-    except ElementTree.ParseError as error:
-        line, column = error.position
-        raise ValueError(
-            f"{path}, line {line}, column {column + 1}: malformed XML ({error}); is the file complete?"
-        ) from error
+        tree = read_xml(path)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path}: no such annotation file, but its image is in the image set") from error
     boxes, labels, difficult = [], [], []
-    size = _whole(path, tree, "size/width"), _whole(path, tree, "size/height")
+    size = image_size(path, tree)
     for number, item in enumerate(tree.findall("object"), start=1):
         name = (item.findtext("name") or "").strip()
         if name not in number_of:
@@ -244,10 +241,35 @@ def _parse(path: Path, number_of: dict[str, int]) -> _Parsed:
                 f"{path}, object {number}: the class {name!r} is not one of the {len(number_of)} classes"
                 f"{suggestion(name, number_of)}. Name another data set's in data.init_args.class_names"
             )
-        boxes.append([_number(path, number, item, f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")])
+        boxes.append(corners_of(path, number, item))
         labels.append(number_of[name])
         difficult.append((item.findtext("difficult") or "0").strip() == "1")
     return _Parsed(size, boxes, labels, difficult)
+
+
+def read_xml(path: Path) -> ElementTree.Element:
+    """The content of an XML file.
+
+    Raises:
+        ValueError: where it is malformed; the message has the line.
+    """
+    try:
+        return ElementTree.fromstring(path.read_bytes())
+    except ElementTree.ParseError as error:
+        line, column = error.position
+        raise ValueError(
+            f"{path}, line {line}, column {column + 1}: malformed XML ({error}); is the file complete?"
+        ) from error
+
+
+def image_size(path: Path, tree: ElementTree.Element) -> tuple[int, int]:
+    """Width and height of the image that an annotation file is about."""
+    return _whole(path, tree, "size/width"), _whole(path, tree, "size/height")
+
+
+def corners_of(path: Path, number: int, item: ElementTree.Element) -> list[float]:
+    """``xmin, ymin, xmax, ymax`` of the object with this number in its file, as written."""
+    return [_number(path, number, item, f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
 
 
 def _number(path: Path, number: int, item: ElementTree.Element, key: str) -> float:

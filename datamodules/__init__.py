@@ -5,6 +5,7 @@ import os
 # albumentations asks the network for its newest version when it is imported; striate works without a network
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
+from .ade20k import ADE20K
 from .base import VisionDataModule
 from .batches import (
     ClassificationBatch,
@@ -18,6 +19,7 @@ from .batches import (
 )
 from .caltech import Caltech101, Caltech256
 from .cifar import CIFAR10, CIFAR100
+from .cityscapes import Cityscapes
 from .coco import CocoDetection
 from .digit_scenes import DigitScenes
 from .folder import ImageFolder
@@ -32,13 +34,17 @@ from .policies import RandAugment, TrivialAugment
 from .scenes import Scene, SceneComposer
 from .targets import TargetAugmentation, collate_objects
 from .voc import VOCDetection
+from .voc_instances import VOCInstances
+from .voc_segmentation import VOCSegmentation
 
 __all__ = [
+    "ADE20K",
     "CIFAR10",
     "CIFAR100",
     "MNIST",
     "Caltech101",
     "Caltech256",
+    "Cityscapes",
     "ClassificationBatch",
     "CocoDetection",
     "DetectionBatch",
@@ -66,6 +72,8 @@ __all__ = [
     "TransformedDataset",
     "TrivialAugment",
     "VOCDetection",
+    "VOCInstances",
+    "VOCSegmentation",
     "VisionDataModule",
     "collate",
     "collate_objects",

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from .base import Transforms, VisionDataModule
-from .mask_files import IGNORE, MaskedFiles, class_table
+from .mask_files import MaskedFiles, class_table
 from .sampling import Sampling
 from .trees import check_there, expectation, image_names
 
@@ -42,8 +42,7 @@ class ADE20K(VisionDataModule):
             see `VisionDataModule`.
 
     Raises:
-        FileNotFoundError: when folders, the names, or masks of images are not there; the message shows that tree and what
-            was found.
+        FileNotFoundError: when folders, names or masks are not there; the message shows that tree and what was found.
         ValueError: for a list of names that is not ADE20K's (file and line), or a value above 150 in a mask.
 
     Batches are `SemanticSegmentationBatch`.
@@ -126,6 +125,4 @@ def read_names(file: Path) -> list[str]:
     if len(synonyms) != NUM_CLASSES:
         raise ValueError(f"{file}: {len(synonyms)} classes, and ADE20K's benchmark has {NUM_CLASSES}")
     first = [names.split(",")[0].strip() for names in synonyms]
-    return [
-        name if first.count(name) == 1 else every for name, every in zip(first, synonyms, strict=True)
-    ]
+    return [name if first.count(name) == 1 else every for name, every in zip(first, synonyms, strict=True)]

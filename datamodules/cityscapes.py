@@ -35,8 +35,8 @@ _CLASSES = {
     "motorcycle": 32,
     "bicycle": 33,
 }
-# unlabeled, the own car, borders, out of view, static, dynamic, ground; parking, rail track; guard rail, bridge, tunnel;
-# pole group; caravan, trailer: too rare, or no class
+# unlabeled, the own car, borders, out of view, static, dynamic, ground; parking, rail track; guard rail, bridge,
+# tunnel; pole group; caravan, trailer: too rare, or no class
 _VOID = (0, 1, 2, 3, 4, 5, 6, 9, 10, 14, 15, 16, 18, 29, 30)
 
 _SPLITS = ("train", "train_extra", "val")
@@ -73,7 +73,7 @@ class Cityscapes(VisionDataModule):
             see `VisionDataModule`.
 
     Raises:
-        FileNotFoundError: when folders, or masks of images, are not there; the message shows that tree and what was found.
+        FileNotFoundError: when folders or masks are not there; the message shows that tree and what was found.
         ValueError: for an image of another name, or a value in a mask that is no label id.
 
     Batches are `SemanticSegmentationBatch`.
@@ -109,7 +109,7 @@ class Cityscapes(VisionDataModule):
         self.parts = train or [split for split in known if split != "val"]
         if wrong := [part for part in self.parts if part not in known]:
             raise ValueError(
-                f"data.init_args.train: {wrong[0]!r} is not one of {', '.join(known)}, of which there are {annotations} "
+                f"data.init_args.train: {wrong[0]!r} is not one of {', '.join(known)}, which have {annotations} "
                 f"annotations{suggestion(wrong[0], known)}"
             )
         self.root, self.annotations, self.train_ids = Path(root).expanduser(), annotations, train_ids

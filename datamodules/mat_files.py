@@ -1,5 +1,6 @@
 """MATLAB files of the Semantic Boundaries Dataset (SBD): classes and objects of an image's pixels."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +47,11 @@ def _fields(path: Path, name: str, fields: tuple[str, ...]) -> list[np.ndarray]:
     import scipy.io  # comes with scikit-learn; slow to import
 
     try:
-        with path.open("rb") as file:
-            content: dict[str, Any] = scipy.io.loadmat(file, variable_names=[name])
+        data = path.read_bytes()
     except OSError as error:
         raise ImageError(path, error.strerror or str(error)) from error
+    try:
+        content: dict[str, Any] = scipy.io.loadmat(io.BytesIO(data), variable_names=[name])
     except Exception as error:  # scipy raises ValueError, TypeError, zlib.error, NotImplementedError … for bad files
         raise ImageError(path, f"not a readable MATLAB file ({str(error).strip() or type(error).__name__})") from error
     known = getattr(content.get(name), "dtype", np.dtype(np.uint8)).names or ()

@@ -10,12 +10,12 @@ not VOC's: images of one's training set are in the other's validation set. Paper
 - ``sds_train``, ``sds_val``: all of SBD, parted by VOC 2012's ``ImageSets/Main`` train and val: 5,623 and 5,732 images,
   for objects, as SDS and FCIS did.
 
-Reference: Hariharan et al., "Semantic contours from inverse detectors", ICCV 2011 (SBD), and "Simultaneous detection and
-segmentation", ECCV 2014 (SDS); Long et al., "Fully convolutional networks for semantic segmentation", CVPR 2015, section 5.
+Reference: Hariharan et al., "Semantic contours from inverse detectors", ICCV 2011 (SBD), and "Simultaneous detection
+and segmentation", ECCV 2014 (SDS); for FCN's sets, its authors' code (fcn.berkeleyvision.org, data/pascal/README.md).
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
@@ -92,7 +92,8 @@ class ImageSets:
         for split, names in self.sets.items():
             if not names or not all(names):
                 raise ValueError(f"data.init_args.{split}: {sets[split]!r} names no image set; give one, such as train")
-        self.root, self.year, self.sbd, self.sbd_folder = root, year, sbd, sbd_folder
+        self.root, self.year, self.sbd_folder = root, year, sbd_folder
+        self.sbd = None if sbd is None else Path(sbd).expanduser()
         self.reader, self.tree = reader, tree
         self.devkit = root / "VOCdevkit" if (root / "VOCdevkit").is_dir() else root
 
@@ -154,8 +155,8 @@ class ImageSets:
         if not self._list("2011", "val").is_file():
             raise self._missing(
                 f"data.init_args.{split}: seg11valid is VOC 2011's val without SBD's train, and there is neither "
-                f"{str(self._list('2011', 'val'))!r}, nor {self._list('2012', 'seg11valid').name}, its list as "
-                "FCN's authors publish it, there or in VOC2012"
+                f"{str(self._list('2011', 'val'))!r} nor, as FCN's authors publish it, "
+                f"{str(self._list('2012', 'seg11valid'))!r}"
             )
         trained = {member.stem for member in self._of_sbd("train", split)}
         return [member for member in self._of_voc("2011", "val", split) if member.stem not in trained]
@@ -169,8 +170,8 @@ class ImageSets:
     def _stems(self, year: str, name: str, split: str, kind: str = "Segmentation") -> list[str]:
         file = self._list(year, name, kind)
         if not file.is_file():
-            there = {path.stem for path in file.parent.glob("*.txt")} if file.parent.is_dir() else set()
-            hint = suggestion(name, {*there, *_COMPOSED, "sbd_train", "sbd_val"} - {name})
+            there = [path.stem for path in file.parent.glob("*.txt")]
+            hint = _in_brackets(suggestion(name, [*there, *_COMPOSED, "sbd_train", "sbd_val"] if there else []))
             raise self._missing(f"data.init_args.{split}: no file {str(file)!r}{hint}")
         return read_stems(file)
 
@@ -181,7 +182,7 @@ class ImageSets:
         home = self._sbd_home(split)
         file = home / f"{name}.txt"
         if not file.is_file():
-            hint = suggestion(name, [path.stem for path in home.glob("*.txt")])
+            hint = _in_brackets(suggestion(name, [path.stem for path in home.glob("*.txt")]))
             raise self._missing(f"data.init_args.{split}: no file {str(file)!r}{hint}", with_sbd=True)
         return [Member(home, stem, True) for stem in read_stems(file)]
 
@@ -192,10 +193,10 @@ class ImageSets:
                 home = self.root / base / inner
                 if (home / self.sbd_folder).is_dir():
                     return home
-        where = f"in {str(self.root)!r}" if self.sbd is None else f"at data.init_args.sbd, {str(self.root / self.sbd)!r}"
+        at = "" if self.sbd is None else f"data.init_args.sbd, {str(self.sbd)!r}, of "
         raise self._missing(
             f"data.init_args.{split}: {' and '.join(self.sets[split])} needs SBD, and no folder {self.sbd_folder!r} of "
-            f"it is {where}",
+            f"it is in {at}{str(self.root)!r}",
             with_sbd=True,
         )
 
@@ -217,7 +218,7 @@ def read_stems(file: Path) -> list[str]:
         stem = line.split()[0]
         if not confined(stem):
             raise ValueError(
-                f"{file}, line {number}: the image {stem!r} leads out of its folder; give names alone, such as 2007_000032"
+                f"{file}, line {number}: the image {stem!r} leads out of its folder; give names such as 2007_000032"
             )
         stems.append(stem)
     if not stems:
@@ -225,6 +226,8 @@ def read_stems(file: Path) -> list[str]:
     return stems
 
 
+def _in_brackets(hint: str) -> str:
+    return f" ({hint.removeprefix('; ')})" if hint else ""
 
 
 def _united(members: Iterable[Member]) -> list[Member]:

@@ -55,7 +55,8 @@ class VOCInstances(VisionDataModule):
         FileNotFoundError: when lists, images or masks are not there; the message shows that tree and what was found.
         ValueError: for a class or an object that is not known; the message names the file.
 
-    Batches are `InstanceSegmentationBatch`. An ``image_id`` is the number in the file's name (``2008_000008``: 2008000008).
+    Batches are `InstanceSegmentationBatch`. An ``image_id`` is the number in the file's name: 2008000008 of
+    ``2008_000008``.
     """
 
     def __init__(

@@ -32,7 +32,7 @@ class VOCSegmentation(VisionDataModule):
     - ``train_aug``: VOC 2012's train and all of SBD that is not in its val, 10,582 images, to be validated on ``val``;
     - ``sbd_train``, ``sbd_val``: SBD's own sets (8,498 and 2,857), which overlap with VOC's;
     - ``seg11valid``: VOC 2011's val without SBD's train, FCN's 736 images, to be validated on after training on
-      ``sbd_train``. It needs VOC 2011's lists, or FCN's file ``seg11valid.txt`` in VOC 2012's ``ImageSets/Segmentation``.
+      ``sbd_train``. It needs VOC 2011, or FCN's list ``seg11valid.txt`` in VOC 2012's ``ImageSets/Segmentation``.
 
     A training set that shares images with the validation set is warned of.
 
@@ -54,8 +54,8 @@ class VOCSegmentation(VisionDataModule):
 
     Batches are `SemanticSegmentationBatch`.
 
-    Reference: Everingham et al., "The Pascal Visual Object Classes (VOC) challenge", IJCV 2010; see `voc_image_sets` for
-    the sets with SBD.
+    Reference: Everingham et al., "The Pascal Visual Object Classes (VOC) challenge", IJCV 2010; for the
+    sets with SBD see `voc_image_sets`.
     """
 
     def __init__(

@@ -1,14 +1,11 @@
 """ADE20K's scene parsing benchmark: a class for each pixel of everyday scenes."""
 
-import os
 from pathlib import Path
-
-import numpy as np
 
 from .base import Transforms, VisionDataModule
 from .mask_files import MaskedFiles, class_table
 from .sampling import Sampling
-from .trees import check_there, expectation, image_names
+from .trees import as_bytes, check_there, expectation, image_names
 
 NUM_CLASSES = 150
 
@@ -92,7 +89,7 @@ class ADE20K(VisionDataModule):
         masks = [f"annotations/{part}/{Path(name).stem}.png" for name in found]
         check_there(base, masks, f"ADE20K, {part}", "masks")
         table = class_table({k + 1: k for k in range(NUM_CLASSES)}, NUM_CLASSES, ignore=0)
-        return MaskedFiles(base, *(np.array([os.fsencode(p) for p in paths]) for paths in (images, masks)), table)
+        return MaskedFiles(base, as_bytes(images), as_bytes(masks), table)
 
     @property
     def _folder(self) -> Path:

@@ -1,15 +1,12 @@
 """Cityscapes: street scenes with a class for each pixel."""
 
-import os
 from pathlib import Path
 from typing import Literal, get_args
-
-import numpy as np
 
 from .base import Transforms, VisionDataModule
 from .mask_files import IGNORE, MaskedFiles, class_table
 from .sampling import Sampling
-from .trees import check_there, expectation, image_names, subfolders, suggestion
+from .trees import as_bytes, check_there, expectation, image_names, subfolders, suggestion
 
 Annotations = Literal["fine", "coarse"]
 
@@ -136,7 +133,7 @@ class Cityscapes(VisionDataModule):
         if self.train_ids:
             what += " (train ids, which cityscapesscripts' createTrainIdLabelImgs makes; or set train_ids: false)"
         check_there(self.root, masks, f"Cityscapes, {' and '.join(parts)}", what)
-        return MaskedFiles(self.root, *(np.array([os.fsencode(p) for p in ps]) for ps in (images, masks)), self.table)
+        return MaskedFiles(self.root, as_bytes(images), as_bytes(masks), self.table)
 
     def _pairs(self, part: str, truth: str) -> list[tuple[str, str]]:
         """Image and mask of each scene of a part, below the root."""

@@ -50,6 +50,11 @@ def image_names(folder: Path) -> list[str]:
     )
 
 
+def as_bytes(paths: Iterable[str]) -> np.ndarray:
+    """Paths as one array of bytes, which forked workers share; ``os.fsdecode`` gives one back."""
+    return np.array([os.fsencode(path) for path in paths], np.bytes_)
+
+
 def missing(root: Path, names: Iterable[str]) -> list[str]:
     """Which of some files are not there; folders are listed, files not touched.
 

@@ -146,7 +146,7 @@ class ImageSets:
         if name.startswith("sbd_"):
             return self._of_sbd(name.removeprefix("sbd_"), split)
         of_a_year = _OF_A_YEAR.fullmatch(name)
-        return self._of_voc(*(of_a_year.groups() if of_a_year else (self.year, name)), split)
+        return self._of_voc(of_a_year[1], of_a_year[2], split) if of_a_year else self._of_voc(self.year, name, split)
 
     def _seg11valid(self, split: str) -> list[Member]:
         for year in ("2011", "2012"):

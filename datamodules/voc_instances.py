@@ -13,7 +13,7 @@ from .mask_files import IGNORE, read_mask
 from .mat_files import read_instance_mat
 from .sampling import Sampling
 from .targets import boxes_of_masks
-from .trees import check_there
+from .trees import as_bytes, check_there
 from .voc import VOC_CLASSES, image_numbers
 from .voc_image_sets import OBJECT_TREE, ImageSets, SegmentationYear
 
@@ -132,9 +132,7 @@ class InstanceFiles:
     def __init__(
         self, images: list[str], objects: list[str], classes: list[str], ids: np.ndarray, num_classes: int, strict: bool
     ) -> None:
-        self.images, self.objects, self.classes = (
-            np.array([os.fsencode(path) for path in paths]) for paths in (images, objects, classes)
-        )
+        self.images, self.objects, self.classes = map(as_bytes, (images, objects, classes))
         self.ids, self.num_classes, self.strict = ids, num_classes, strict
 
     def __len__(self) -> int:

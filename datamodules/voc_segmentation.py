@@ -1,6 +1,5 @@
 """Pascal VOC's semantic segmentation, with SBD's masks where they are asked for."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,7 @@ from .base import Transforms, VisionDataModule
 from .mask_files import IGNORE, MaskedFiles, class_table, read_mask
 from .mat_files import read_class_mat
 from .sampling import Sampling
-from .trees import check_there
+from .trees import as_bytes, check_there
 from .voc import VOC_CLASSES
 from .voc_image_sets import TREE, ImageSets, SegmentationYear
 
@@ -108,7 +107,7 @@ class VOCSegmentation(VisionDataModule):
         check_there(Path(), images, asked_by)
         check_there(Path(), masks, asked_by, "masks")
         table = class_table(None, len(self._names), IGNORE)
-        return ClassFiles(Path(), *(np.array([os.fsencode(p) for p in paths]) for paths in (images, masks)), table)
+        return ClassFiles(Path(), as_bytes(images), as_bytes(masks), table)
 
 
 class ClassFiles(MaskedFiles):

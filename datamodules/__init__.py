@@ -5,6 +5,7 @@ import os
 # albumentations asks the network for its newest version when it is imported; striate works without a network
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
+from .ade20k import ADE20K
 from .base import VisionDataModule
 from .batches import (
     ClassificationBatch,
@@ -18,6 +19,7 @@ from .batches import (
 )
 from .caltech import Caltech101, Caltech256
 from .cifar import CIFAR10, CIFAR100
+from .cityscapes import Cityscapes
 from .coco import CocoDetection
 from .cub import CUB200
 from .digit_scenes import DigitScenes
@@ -38,8 +40,11 @@ from .policies import RandAugment, TrivialAugment
 from .scenes import Scene, SceneComposer
 from .targets import TargetAugmentation, collate_objects
 from .voc import VOCDetection
+from .voc_instances import VOCInstances
+from .voc_segmentation import VOCSegmentation
 
 __all__ = [
+    "ADE20K",
     "CIFAR10",
     "CIFAR100",
     "CUB200",
@@ -47,6 +52,7 @@ __all__ = [
     "BoxSource",
     "Caltech101",
     "Caltech256",
+    "Cityscapes",
     "ClassificationBatch",
     "CocoDetection",
     "CocoLocalization",
@@ -78,7 +84,9 @@ __all__ = [
     "TransformedDataset",
     "TrivialAugment",
     "VOCDetection",
+    "VOCInstances",
     "VOCLocalization",
+    "VOCSegmentation",
     "VisionDataModule",
     "collate",
     "collate_objects",

@@ -15,6 +15,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 
 from .images import ImageError, read_image
 from .segmentations import Segmentations
+from .trees import check_there, missing
 
 Sample = dict[str, Any]
 
@@ -175,17 +176,7 @@ class ImageTable:
 
     def missing(self) -> list[str]:
         """Names of the images that are not there; folders are listed, files not touched."""
-        names = [os.fsdecode(name) for name in self.names]
-        listed: dict[str, set[str]] = {}
-        absent = []
-        for name in names:
-            folder, _, file = name.rpartition("/")
-            if folder not in listed:
-                where = self.root / folder
-                listed[folder] = set(os.listdir(where)) if where.is_dir() else set()  # noqa: PTH208 - names alone
-            if file not in listed[folder]:
-                absent.append(name)
-        return absent
+        return missing(self.root, map(os.fsdecode, self.names))
 
     def check(self, annotations: Path) -> None:
         """Look whether each image is there.
@@ -193,12 +184,7 @@ class ImageTable:
         Raises:
             FileNotFoundError: if not: how many, and the first five.
         """
-        if absent := self.missing():
-            first = "".join(f"\n    {name}" for name in absent[:5])
-            more = f"\n    and {len(absent) - 5} more" if len(absent) > 5 else ""
-            raise FileNotFoundError(
-                f"{annotations}: {len(absent)} of {len(self.names)} images are not in {str(self.root)!r}:{first}{more}"
-            )
+        check_there(self.root, [os.fsdecode(name) for name in self.names], str(annotations))
 
 
 def confined(name: str) -> bool:

@@ -1,6 +1,5 @@
 """Folders of images and folders of masks with the same names."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,7 @@ from .base import Transforms, VisionDataModule
 from .images import IMAGE_SUFFIXES
 from .mask_files import IGNORE, MaskedFiles, class_table
 from .sampling import Sampling
-from .trees import expectation
+from .trees import as_bytes, expectation
 
 _TREE = """\
     ROOT/train/images/a.jpg     ROOT/train/masks/a.png
@@ -121,7 +120,7 @@ class MaskFolder(VisionDataModule):
                 f"{self.root / mask_folder}: no mask for {len(absent)} of {len(images)} images of {image_folder}: "
                 f"{', '.join(absent[:3])}{more}"
             )
-        return _bytes(list(images.values())), _bytes([masks[name] for name in images])
+        return as_bytes(images.values()), as_bytes(masks[name] for name in images)
 
     def _files(self, folder: str) -> dict[str, str]:
         """Path below the root of each image below a folder, by its path there without suffix, sorted.
@@ -143,7 +142,3 @@ class MaskFolder(VisionDataModule):
 
     def _explain(self, what: str) -> str:
         return expectation(what, "MaskFolder", _TREE, self.root)
-
-
-def _bytes(paths: list[str]) -> np.ndarray:
-    return np.array([os.fsencode(path) for path in paths], np.bytes_)

@@ -50,6 +50,50 @@ def image_names(folder: Path) -> list[str]:
     )
 
 
+def as_bytes(paths: Iterable[str]) -> np.ndarray:
+    """Paths as one array of bytes, which forked workers share; ``os.fsdecode`` gives one back."""
+    return np.array([os.fsencode(path) for path in paths], np.bytes_)
+
+
+def missing(root: Path, names: Iterable[str]) -> list[str]:
+    """Which of some files are not there; folders are listed, files not touched.
+
+    Args:
+        root: what the names are relative to.
+        names: with ``/`` between folder and file.
+    """
+    listed: dict[str, set[str]] = {}
+    absent = []
+    for name in names:
+        folder, _, file = name.rpartition("/")
+        if folder not in listed:
+            where = root / folder
+            listed[folder] = set(os.listdir(where)) if where.is_dir() else set()  # noqa: PTH208 - names alone
+        if file not in listed[folder]:
+            absent.append(name)
+    return absent
+
+
+def check_there(root: Path, names: Sequence[str], asked_by: str, what: str = "images") -> None:
+    """Look whether each file is there.
+
+    Args:
+        root: what the names are relative to.
+        names: see `missing`.
+        asked_by: the file or the argument that speaks of them; the message begins with it.
+        what: what they are.
+
+    Raises:
+        FileNotFoundError: if not: how many, and the first five.
+    """
+    if absent := missing(root, names):
+        first = "".join(f"\n    {name}" for name in absent[:5])
+        more = f"\n    and {len(absent) - 5} more" if len(absent) > 5 else ""
+        raise FileNotFoundError(
+            f"{asked_by}: {len(absent)} of {len(names)} {what} are not in {str(root)!r}:{first}{more}"
+        )
+
+
 def class_files(folder: Path, folders: Sequence[str]) -> list[np.ndarray]:
     """The image files of each class, relative to `folder`.
 

@@ -175,7 +175,7 @@ def read_voc(
         devkit,
         np.array([os.fsencode(name) for name in names], np.bytes_),
         np.empty((len(names), 2), np.int32),
-        _numbers([Path(name).stem for name in names]),
+        image_numbers([Path(name).stem for name in names]),
     )
     images.check(devkit)
     number_of = {name: number for number, name in enumerate(class_names)}
@@ -212,7 +212,7 @@ def read_voc(
     return ObjectSource(images, objects)
 
 
-def _numbers(stems: Sequence[str]) -> np.ndarray:
+def image_numbers(stems: Sequence[str]) -> np.ndarray:
     """The numbers that files are named by, or else their places."""
     digits = [stem.replace("_", "") for stem in stems]
     # isdecimal takes other scripts' digits too, as int does; 18 digits fit into int64

@@ -6,11 +6,13 @@ import pytest
 from jsonargparse import ArgumentParser
 
 from striate.datamodules import (
+    ADE20K,
     CIFAR10,
     CIFAR100,
     MNIST,
     Caltech101,
     Caltech256,
+    Cityscapes,
     CocoDetection,
     FashionMNIST,
     ImageFolder,
@@ -19,6 +21,8 @@ from striate.datamodules import (
     MaskFolder,
     VisionDataModule,
     VOCDetection,
+    VOCInstances,
+    VOCSegmentation,
 )
 
 READERS = [
@@ -34,6 +38,10 @@ READERS = [
     CocoDetection,
     VOCDetection,
     MaskFolder,
+    VOCSegmentation,
+    VOCInstances,
+    Cityscapes,
+    ADE20K,
 ]
 SHARED = list(inspect.signature(VisionDataModule).parameters.values())
 

@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 
 from .drawing import NEUTRAL, PAPER, Colour, class_name, fitted, shorten
 
 IGNORE = 255
 _HUES = (0.0, 0.58, 0.33, 0.13, 0.78, 0.47, 0.92, 0.06, 0.66, 0.22)
-_FILL = 0.42  # how much of a mask's colour covers the image
+_FILL = 0.55  # how much of a mask's colour covers the image
 
 
 class Chip(NamedTuple):
@@ -51,6 +52,16 @@ def target_of(batch: Mapping[str, Any], place: int) -> dict[str, Any]:
     return {field: batch[field][place] for field in ("label", "box", "mask") if field in batch}
 
 
+def drawable(target: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The fields of a target or of a prediction that can be drawn, as arrays, from whatever device."""
+    fields = ("label", "box", "mask", "boxes", "labels", "masks", "scores", "iscrowd", "difficult")
+    return {
+        field: target[field].detach().cpu().numpy() if isinstance(target[field], Tensor) else np.asarray(target[field])
+        for field in fields
+        if field in target
+    }
+
+
 def annotated(
     image: np.ndarray, target: Mapping[str, Any], names: Sequence[str], side: int
 ) -> tuple[np.ndarray, list[Chip]]:
@@ -65,7 +76,7 @@ def annotated(
     Shape:
         - Output: ``[h, w, 3]`` uint8, the longer of h and w is `side`.
     """
-    target = {key: np.asarray(value) for key, value in target.items()}
+    target = drawable(target)
     picture = fitted(image, side)
     factor = np.array(picture.shape[1::-1]) / image.shape[1::-1]
     if "mask" in target:
@@ -83,16 +94,16 @@ def _with_classes(picture: np.ndarray, mask: np.ndarray, names: Sequence[str]) -
     large = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
     picture, chips = picture.copy(), []
     counts = np.bincount(mask.ravel(), minlength=256)
-    for label in np.flatnonzero(counts).tolist():
+    for label in np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)].tolist():
         own, share = large == label, _percent(counts[label] / mask.size)
         if label == IGNORE:
             _hatch(picture, own)
-            chips.append(Chip(f"ignored {share}", (150, 150, 150), hatched=True))
+            chips.append(Chip(f"ignored: {share}", (150, 150, 150), hatched=True))
         elif class_name(label, names) == "background":  # left as it is, to see the image
-            chips.append(Chip(f"background {share}", PAPER))
+            chips.append(Chip(f"background: {share}", PAPER))
         else:
             _paint(picture, own, colour_of(label))
-            chips.append(Chip(f"{class_name(label, names)} {share}", colour_of(label)))
+            chips.append(Chip(f"{class_name(label, names)}: {share}", colour_of(label)))
     return picture, sorted(chips, key=lambda chip: chip.text.startswith(("background", "ignored")))
 
 
@@ -204,7 +215,8 @@ def _tag(
 ) -> None:
     """A name at a corner of its box, above it or inside, where none lies yet; left out where there is no room."""
     font = ImageFont.load_default(12)
-    text = shorten(text, font, max(40, size[0] // 2))
+    # a name far wider than its box would hide its neighbours, and the legend has it in full
+    text = shorten(text, font, max(44, round(1.3 * (box[2] - box[0]))))
     width, height = font.getlength(text) + 6, 15
     left = min(max(0, round(box[0])), max(0, size[0] - width))
     for top in (round(box[1]) - height, round(box[1]), round(box[3]), round(box[3]) - height):
@@ -243,16 +255,14 @@ def target_panel(
     canvas[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
     page = Image.fromarray(canvas)
     draw = ImageDraw.Draw(page)
-    _legend(draw, chips, (6, side + 7), side - 4)
+    rows = _legend(draw, chips, (6, side + 7), side - 4)
     font = ImageFont.load_default(11)
-    draw.text((6, side + 43), shorten(note, font, side - 4), fill=(130, 130, 138), font=font)
+    draw.text((6, side + 9 + 17 * rows), shorten(note, font, side - 4), fill=(130, 130, 138), font=font)
     return np.asarray(page)
 
 
-def _legend(
-    draw: ImageDraw.ImageDraw, chips: Sequence[Chip], start: tuple[int, int], width: int, rows: int = 2
-) -> None:
-    """Chips in at most `rows` lines of 17 pixels; what finds no room is counted at the end."""
+def _legend(draw: ImageDraw.ImageDraw, chips: Sequence[Chip], start: tuple[int, int], width: int, rows: int = 2) -> int:
+    """Chips in at most `rows` lines of 17 pixels, and how many lines they took; what finds no room is counted."""
     font = ImageFont.load_default(13)
     reserve = font.getlength("+99")
     x, row = 0.0, 0
@@ -271,9 +281,10 @@ def _legend(
         draw.text((at[0] + patch, at[1]), text, fill=NEUTRAL, font=font)
         x += wide + 9
     else:
-        return
+        return row + bool(chips)
     more = f"+{len(chips) - number}"
     draw.text((start[0] + width - font.getlength(more), start[1] + 17 * (rows - 1)), more, fill=NEUTRAL, font=font)
+    return rows
 
 
 def _patch(draw: ImageDraw.ImageDraw, at: tuple[int, int], chip: Chip) -> None:

@@ -65,21 +65,25 @@ class Call(NamedTuple):
 class DataParser(LightningArgumentParser):
     """A parser of the ``data`` section and of a command's own keys, whose errors are one line."""
 
-    def __init__(self, options: Mapping[str, Option], said: Sequence[str], bare: Sequence[str]) -> None:
-        super().__init__(allow_abbrev=False)
-        self._own, self._said, self._bare = list(options), list(said), list(bare)
-        self._folder = Path.cwd()  # jsonargparse changes it while it reads a file
-        self.add_lightning_class_args(pl.LightningDataModule, "data", subclass_mode=True)
-        for name, option in options.items():
-            self.add_argument(f"--{name}", type=option.kind, default=option.default)
+    own: Sequence[str] = ()
+    """The command's own keys."""
+    said: Sequence[str] = ()
+    """The command line, with the configurations as they are, and ``data.`` before each key."""
+    bare: Sequence[str] = ()
+    """The keys that were given without ``data.``."""
+    folder = Path()
+    """Where the command was given: jsonargparse changes the working folder while it reads a file."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # jsonargparse makes others of this class by itself
+        super().__init__(*args, allow_abbrev=False, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Explain what is wrong with the call, and exit with 2."""
-        answer = explain(message, self._said, self._folder, ("data",), self._own)
+        answer = explain(message, self.said, self.folder, ("data",), self.own)
         # a key that was given without `data.` may have been meant as one of the command's own
         if missed := re.match(r"--data\.(\w+): no such key", answer):
-            near = difflib.get_close_matches(missed[1], self._own, n=1, cutoff=0.6)
-            if missed[1] in self._bare and near and "did you mean" not in answer:
+            near = difflib.get_close_matches(missed[1], [*self.own, *re.findall("mean '(.+)'", answer)], n=1)
+            if missed[1] in self.bare and near and near[0] in self.own:
                 answer = f"--{missed[1]}: no such key; did you mean '{near[0]}'?"
         fail(answer)
         raise SystemExit(2)
@@ -88,8 +92,8 @@ class DataParser(LightningArgumentParser):
 def understand(arguments: Sequence[str], options: Mapping[str, Option]) -> Call:
     """Parse a command line of ``striate data``.
 
-    ``[NAME] --config FILE … --KEY VALUE …``. NAME is a data module of striate (``digit_scenes``, ``DigitScenes``); a KEY
-    is one of the command's own, or of the data section, with or without ``data.`` before it.
+    ``[NAME] --config FILE … --KEY VALUE …``. NAME is a data module of striate (``digit_scenes``,
+    ``DigitScenes``); a KEY is one of the command's own, or of the data section, with or without ``data.`` before it.
 
     Args:
         arguments: the command line behind the command's name.
@@ -118,7 +122,12 @@ def understand(arguments: Sequence[str], options: Mapping[str, Option]) -> Call:
             name = positionals.pop(0)
             configs = [_named_config(Path(folder), name)]
         said = [word for path in configs for word in ("--config", path)] + overrides
-        parser = DataParser(options, said, bare)
+        # of the class: the parsers that jsonargparse makes by itself are to know them too
+        DataParser.own, DataParser.said, DataParser.bare, DataParser.folder = list(options), said, bare, Path.cwd()
+        parser = DataParser()
+        parser.add_lightning_class_args(pl.LightningDataModule, "data", subclass_mode=True)
+        for key, option in options.items():
+            parser.add_argument(f"--{key}", type=option.kind, default=option.default)
         merged = [f"--config={_data_alone(path, Path(folder), parser)}" for path in configs]
         parser.add_argument("--config", action="config")
         with warnings.catch_warnings():

@@ -1,5 +1,6 @@
 """``striate data show``: a page of samples with their targets, after the augmentation, in the order of training."""
 
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ Draws samples as the network will see them: those of an epoch's first batches, a
     --count 16      number of samples
     --epoch 0       whose order and augmentation
     --out FILE.png  default: NAME_SPLIT.png
-    --side 256      of each picture, pixels
+    --side 256      of each picture, pixels; default: 256, or 320 for images larger than that
     --KEY VALUE     any key of the YAML's data section: --image_size 96, or --data.image_size 96"""
 
 
@@ -36,14 +37,14 @@ def show(arguments: Sequence[str]) -> None:
         "count": Option(int, 16),
         "epoch": Option(int, 0),
         "out": Option(str | None),
-        "side": Option(int, 256),
+        "side": Option(int | None),
     }
     call = understand(arguments, options)
     chosen = call.options
     if call.positionals:
         fail(f"{call.positionals[0]!r}: not known what that is for; keys are given as --KEY VALUE")
     for key, least in (("count", 1), ("epoch", 0), ("side", 64)):
-        if chosen[key] < least:
+        if chosen[key] is not None and chosen[key] < least:
             fail(f"--{key}: {chosen[key]}; give {least} or more")
     out = Path(chosen.out or f"{call.name}_{chosen.split}.png").expanduser()
     if out.suffix.lower() != ".png":
@@ -56,7 +57,7 @@ def show(arguments: Sequence[str]) -> None:
     sys.stderr.write(f"striate: {drawn} samples of {chosen.split} drawn in {out}\n")
 
 
-def page(data: Any, split: str, count: int, epoch: int = 0, side: int = 256, name: str = "") -> tuple[Any, int]:
+def page(data: Any, split: str, count: int, epoch: int = 0, side: int | None = None, name: str = "") -> tuple[Any, int]:
     """A page of samples, and how many there are on it.
 
     Args:
@@ -65,7 +66,7 @@ def page(data: Any, split: str, count: int, epoch: int = 0, side: int = 256, nam
         split: train, val or test.
         count: of samples.
         epoch: whose order and augmentation.
-        side: of each picture, pixels.
+        side: of each picture, pixels; None: 256, or 320 where the first image is larger than that.
         name: of the data, for the title.
 
     Shape:
@@ -80,13 +81,16 @@ def page(data: Any, split: str, count: int, epoch: int = 0, side: int = 256, nam
     panels = []
     for batch, place in _places(loader, split, count):
         image = batch["image"][place].permute(1, 2, 0).numpy()
+        side = side or (256 if max(image.shape) <= 256 else 320)
         note = f"{image.shape[1]} x {image.shape[0]}"
         if "index" in batch:
             note = f"no. {int(batch['index'][place])}   {note}"
         if "path" in batch:
             note += f"   {batch['path'][place].replace(chr(92), '/').rsplit('/', 1)[-1]}"
         panels.append(target_panel(image, target_of(batch, place), names, note, side))
-    columns = None if len(panels) > 3 else len(panels)
+    near = math.ceil(math.sqrt(len(panels)))
+    # full rows, if a number of columns near to the root allows it
+    columns = next((c for c in range(near, min(2 * near, 8)) if len(panels) % c == 0), near)
     title = f"{name}   {split}, epoch {epoch}" if split == "train" else f"{name}   {split}"
     of = f" of {size:,}" if size else ""
     return titled(grid(panels, columns), f"{title}   {len(panels)}{of} samples"), len(panels)

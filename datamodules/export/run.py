@@ -1,7 +1,6 @@
 """Exports a data module: splits, reading in parallel, and a folder that is there whole or not at all."""
 
 import contextlib
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -223,7 +222,7 @@ def _whole(folder: Path) -> Iterator[Path]:
         (partial / _MARK).unlink()
         if folder.exists():
             folder.rmdir()
-        os.replace(partial, folder)
+        partial.replace(folder)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

@@ -104,7 +104,7 @@ def _tags(parent: ElementTree.Element, **texts: str | int) -> None:
 
 
 def palette() -> bytes:
-    """VOC's 256 colours, R, G, B each: the bits of a number, dealt in turn to red, green and blue from their top bit on.
+    """VOC's 256 colours, R, G, B each: the bits of a number, dealt in turn to red, green, blue from the top.
 
     >>> palette()[:12].hex(" ", 3)
     '000000 800000 008000 808000'

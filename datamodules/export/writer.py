@@ -71,6 +71,7 @@ class Writer(ABC):
             sample: complete and checked (`targets`).
         """
 
+    @abstractmethod
     def close(self) -> None:
         """Write what is known only at the end."""
 

@@ -12,7 +12,7 @@ Writes the raw samples of a data set, without augmentation, into a folder that i
 
     --format coco     instances_train2017.json and so on: boxes and exact masks; semantic masks without ignored pixels
              voc      VOCdevkit/VOC2012: boxes, semantic masks, instance masks; images become JPEG
-             yolo     data.yaml, images, labels: boxes
+             yolo     data.yaml, images, labels: boxes, or exact outlines of masks
              masks    train/images and train/masks, as MaskFolder reads them: semantic masks
              folder   train/CLASS and so on, as ImageFolder reads them: classification
     --splits train,val,test    some of them; default: those that there are
@@ -33,7 +33,7 @@ def export(arguments: Sequence[str]) -> None:
     from .main import fail
 
     options = {
-        "format": Option(Literal[tuple(FORMATS)] | None),  # type: ignore[valid-type]
+        "format": Option(Literal[tuple(FORMATS)] | None),
         "splits": Option(str | None),
         "quality": Option(int, 95),
     }

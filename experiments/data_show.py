@@ -111,8 +111,8 @@ def _loader(data: Any, split: str, count: int, epoch: int) -> Any:
             raise ValueError(f"{type(data).__name__} has no {split} split")
         loader = loader[0]
     for sampler in (getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)):
-        if hasattr(sampler, "set_epoch"):
-            sampler.set_epoch(epoch)
+        if (set_epoch := getattr(sampler, "set_epoch", None)) is not None:
+            set_epoch(epoch)
     return loader
 
 

@@ -1,8 +1,12 @@
 """The formats that are folders: class folders, masks beside images, and YOLO's text files."""
 
+from collections.abc import Iterable
+
+import numpy as np
 import yaml
 
 from ..targets import Sample
+from .outlines import outline
 from .writer import Reader, Settings, Writer, with_boxes, write_indexed
 
 
@@ -68,10 +72,11 @@ class MaskWriter(Writer):
 class YoloWriter(Writer):
     """``data.yaml``, ``images/SPLIT/``, ``labels/SPLIT/``: a line an object, ``class cx cy w h`` as parts of the image.
 
-    Crowds are left out: here they would be objects like others. An image without objects has an empty file.
+    Objects with masks have a polygon instead of their box, ``class x1 y1 x2 y2 …``, which is exact (`outline`). Crowds
+    are left out: here they would be objects like others. An image without objects has an empty file.
     """
 
-    tasks = ("localization", "detection")
+    tasks = ("localization", "detection", "instance_segmentation")
 
     def add(self, split: str, number: int, sample: Sample) -> None:
         """Write the image and its objects."""
@@ -81,7 +86,11 @@ class YoloWriter(Writer):
         self.lost["crowds, which YOLO has not: left out"] += int(objects["iscrowd"].sum())
         self.lost["flags `difficult`, which YOLO has not"] += int(objects["difficult"].sum())
         kept = ~objects["iscrowd"]
-        lines = yolo_lines(objects["labels"][kept].tolist(), objects["boxes"][kept].tolist(), sample["image"].shape)
+        labels, shape = objects["labels"][kept].tolist(), sample["image"].shape
+        if "masks" in objects:
+            lines = yolo_polygons(labels, objects["masks"][kept], shape)
+        else:
+            lines = yolo_lines(labels, objects["boxes"][kept].tolist(), shape)
         folder = self.settings.root / "labels" / split
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{stem}.txt").write_text("".join(f"{line}\n" for line in lines), encoding="ascii")
@@ -113,5 +122,27 @@ def yolo_lines(labels: list[int], boxes: list[list[float]], shape: tuple[int, ..
     lines = []
     for label, (x1, y1, x2, y2) in zip(labels, boxes, strict=True):
         parts = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height)
-        lines.append(" ".join([str(label), *(f"{part:.12f}".rstrip("0").rstrip(".") for part in parts)]))
+        lines.append(_line(label, parts))
     return lines
+
+
+def yolo_polygons(labels: list[int], masks: np.ndarray, shape: tuple[int, ...]) -> list[str]:
+    """Objects with masks as YOLO writes them: the corners of a polygon divided by the image's size.
+
+    Args:
+        labels: N classes.
+        masks: none of them empty.
+        shape: height and width of the image first.
+
+    Shape:
+        - masks: ``[N, H, W]``.
+
+    >>> yolo_polygons([3], np.array([[[0, 1], [0, 1]]]), (2, 2, 3))
+    ['3 0.5 0 1 0 1 1 0.5 1']
+    """
+    size = np.array([shape[1], shape[0]])
+    return [_line(label, (outline(mask) / size).ravel()) for label, mask in zip(labels, masks, strict=True)]
+
+
+def _line(label: int, parts: Iterable[float]) -> str:
+    return " ".join([str(label), *(f"{part:.12f}".rstrip("0").rstrip(".") for part in parts)])

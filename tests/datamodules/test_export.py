@@ -7,12 +7,16 @@ import numpy as np
 import pytest
 import torchvision.datasets
 import yaml
+from hotcoco import mask as rle
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from striate import datamodules
 from striate.datamodules import DigitScenes, ImageFolder, VisionDataModule
 from striate.datamodules.export import FORMATS, export_data
 from striate.datamodules.export.files import yolo_lines
+from striate.datamodules.export.outlines import outline
 from striate.datamodules.images import ImageError, read_image
 from striate.tests.datamodules.annotated import noise, write_voc
 from striate.tests.fixtures import make_folder, write_image
@@ -242,6 +246,33 @@ def test_yolo_lines_by_hand_and_back(tmp_path):
             np.testing.assert_allclose(back, sample["boxes"], rtol=0, atol=1e-9)
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 12), st.integers(1, 12), st.floats(0.05, 1), st.integers(0, 10**6))
+def test_an_outline_filled_is_its_mask(height, width, share, seed):
+    mask = (np.random.default_rng(seed).random((height, width)) < share).astype(np.uint8)
+    mask[0, 0] = 1
+    corners = outline(mask)
+    np.testing.assert_array_equal(rle.decode(rle.fr_poly(corners.ravel().tolist(), height, width)), mask)
+    # the area by the shoelace formula: what is gone there and back encloses nothing, holes are taken away
+    x, y = corners.T
+    assert (x * np.roll(y, -1) - np.roll(x, -1) * y).sum() == 2 * mask.sum()
+
+
+def test_yolo_masks_come_back_to_the_pixel(tmp_path):
+    sample = overlapping()
+    sample["masks"][0, 5:7, 6:9] = 0  # a hole
+    sample["masks"][1, 0:2, 0:3] = 1  # a part elsewhere
+    done = export_data(Handmade([sample], ["cat", "dog"]), "yolo", tmp_path / "out", ["val"])
+    assert done.task == "instance_segmentation" and done.lost["crowds, which YOLO has not: left out"] == 1
+    lines = (tmp_path / "out" / "labels" / "val" / "val_000000.txt").read_text().splitlines()
+    assert len(lines) == 2
+    for line, mask, label in zip(lines, sample["masks"], "10", strict=False):
+        first, *numbers = line.split()
+        corners = (np.array(numbers, float).reshape(-1, 2) * [31, 20]).ravel().tolist()
+        assert first == label
+        np.testing.assert_array_equal(rle.decode(rle.fr_poly(corners, 20, 31)), mask)
+
+
 def test_yolo_leaves_crowds_out_and_says_so(tmp_path):
     sample = {key: value for key, value in overlapping().items() if key != "masks"}
     done = export_data(Handmade([sample], ["cat", "dog"]), "yolo", tmp_path / "out", ["train"])
@@ -363,7 +394,7 @@ def test_nothing_is_overwritten(tmp_path):
 
 
 def test_what_a_format_does_not_hold_is_refused(tmp_path):
-    holds = {"coco": 4, "voc": 4, "yolo": 2, "masks": 1, "folder": 1}
+    holds = {"coco": 4, "voc": 4, "yolo": 3, "masks": 1, "folder": 1}
     assert {name: len(kind.tasks) for name, kind in FORMATS.items()} == holds
     with pytest.raises(ValueError, match="format: masks holds semantic_segmentation, and these are samples of detec"):
         export_data(scenes("detection"), "masks", tmp_path / "out")

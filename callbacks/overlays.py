@@ -20,6 +20,7 @@ from .drawing import NEUTRAL, PAPER, Colour, class_name, fitted, shorten
 
 IGNORE = 255
 _HUES = (0.0, 0.58, 0.33, 0.13, 0.78, 0.47, 0.92, 0.06, 0.66, 0.22)
+SHOWN = 0.3  # predicted objects of lower score are not drawn
 _FILL = 0.55  # how much of a mask's colour covers the image
 
 
@@ -81,6 +82,11 @@ def annotated(
     factor = np.array(picture.shape[1::-1]) / image.shape[1::-1]
     if "mask" in target:
         return _with_classes(picture, target["mask"], names)
+    if "scores" in target:  # a detector gives a hundred boxes of which it is not sure
+        kept = target["scores"] >= SHOWN
+        target = {
+            key: value[kept] if value.ndim and len(value) == len(kept) else value for key, value in target.items()
+        }
     if "boxes" in target:
         return _with_objects(picture, target, names, factor)
     if "box" in target:

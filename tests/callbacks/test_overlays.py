@@ -92,6 +92,12 @@ def test_odd_images_and_targets_are_drawn():
     assert titled(drawn, "y" * 300).shape == (220, 136, 3)
 
 
+def test_predictions_of_low_score_are_not_drawn():
+    scores = torch.tensor([0.9, 0.29])
+    picture, chips = annotated(GRAY, objects([[0, 0, 30, 30], [50, 0, 90, 50]], [0, 1], scores=scores), NAMES, 100)
+    assert chips == [Chip("cat", colour_of(0))] and (picture[:, 45:] == 128).all()
+
+
 def test_colours_differ_and_are_legible():
     colours = [colour_of(number) for number in range(30)]
     assert len(set(colours)) == 30 and colour_of(30) == colour_of(0)

@@ -15,6 +15,7 @@ BENCHMARKS = {
     "input_pipeline": "images a second from JPEG to a training batch, against torchvision's reference preset",
     "training_step": "one training step through Trainer and task, against a bare PyTorch loop",
     "training_networks": "a step of AlexNet, VGG-16, ResNet-50, against torchvision's and timm's training scripts",
+    "coco_index": "opening annotations of COCO's size, and the workers' memory, against pycocotools",
     "training_memory": "peak memory of that training, against the bare loop's",
 }
 """Name, which is its module's too -> what it measures."""

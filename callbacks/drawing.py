@@ -41,22 +41,33 @@ def panel(image: np.ndarray, lines: Sequence[tuple[str, Colour]], side: int = 17
     Shape:
         - Output: ``[H, side + 8, 3]`` uint8, with H as the lines of text need.
     """
-    height, width = image.shape[:2]
-    factor = side / max(height, width)
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    # small images are enlarged smoothly, large ones averaged
-    fitted = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC if factor > 1 else cv2.INTER_AREA)
+    picture = fitted(image, side)
+    height, width = picture.shape[:2]
     text_size = max(13, side // 20)
     line = text_size + 5
     canvas = np.full((side + 8 + line * rows, side + 8, 3), PAPER, np.uint8)
-    top, left = 4 + (side - size[1]) // 2, 4 + (side - size[0]) // 2
-    canvas[top : top + size[1], left : left + size[0]] = fitted
-    picture = Image.fromarray(canvas)
-    draw = ImageDraw.Draw(picture)
+    top, left = 4 + (side - height) // 2, 4 + (side - width) // 2
+    canvas[top : top + height, left : left + width] = picture
+    page = Image.fromarray(canvas)
+    draw = ImageDraw.Draw(page)
     font = ImageFont.load_default(text_size)
     for row, (text, colour) in enumerate(lines[:rows]):
         draw.text((6, side + 6 + line * row), shorten(text, font, side), fill=colour, font=font)
-    return np.asarray(picture)
+    return np.asarray(page)
+
+
+def fitted(image: np.ndarray, side: int) -> np.ndarray:
+    """An image resized so that its longer side is `side` pixels: small ones enlarged smoothly, large ones averaged.
+
+    Shape:
+        - image: ``[H, W, 3]`` uint8.
+        - Output: ``[h, w, 3]`` uint8.
+    """
+    height, width = image.shape[:2]
+    factor = side / max(height, width)
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    resized = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC if factor > 1 else cv2.INTER_AREA)
+    return np.asarray(resized, np.uint8)
 
 
 def shorten(text: str, font: Any, width: int) -> str:

@@ -8,10 +8,13 @@ import torch
 
 from .drawing import captions, confusion_figure, grid, panel
 from .logging import log_picture, log_table, run_folder
+from .overlays import drawable, target_of, target_panel
 
 
 class Pictures(pl.Callback):
     """Predictions beside the truth, for a fixed set of samples, as PNG and on the loggers.
+
+    Classes are written below their image; boxes and masks are drawn: the truth on the left, the prediction beside it.
 
     Works with any task that has ``predict`` and any map-style data set. The samples are spread evenly over the
     data set, so that data sorted by class show every class; the first rank draws them.
@@ -54,11 +57,15 @@ class Pictures(pl.Callback):
             if not len(batch["image"]):
                 continue  # unreadable, and counted by the task
             image = batch["image"][0].permute(1, 2, 0).cpu().numpy()
-            truth = {field: batch[field][0].cpu() for field in ("label",) if field in batch}
+            truth = drawable(target_of(batch, 0))
             moved = trainer.strategy.batch_to_device(batch["image"])
             with torch.no_grad(), trainer.precision_plugin.forward_context():
                 prediction = task.predict(moved)[0]  # type: ignore[operator]
-            panels.append(panel(image, captions(prediction, truth, names)))
+            if truth.keys() <= {"label"}:
+                panels.append(panel(image, captions(prediction, truth, names)))
+            else:
+                pair = (("truth", truth), ("predicted", drawable(prediction)))
+                panels.append(np.hstack([target_panel(image, what, names, note, side=224) for note, what in pair]))
         if panels:
             log_picture(trainer, grid(panels), folder / "pictures" / f"{name}.png", key)
 

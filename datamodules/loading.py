@@ -4,6 +4,7 @@ Every random number of the pipeline follows from (seed, epoch, sample, repeat), 
 gives the same batches with any number of workers, and a resumed run continues as if it had never stopped.
 """
 
+import gc
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -250,6 +251,7 @@ class ResumableLoader(DataLoader):
 
 def prepare_worker(_: int) -> None:
     """Make a worker process one thread, and free of its parent's W&B run."""
+    gc.freeze()  # the collector would write to every object inherited, and so copy the parent's memory page by page
     cv2.setNumThreads(0)  # OpenCV's own pool would fight with the other workers
     # W&B (0.31) listens for imports to report them, and fails when a forked worker is the first to import a library
     if hooks := sys.modules.get("wandb.sdk.lib.import_hooks"):

@@ -20,16 +20,24 @@ from jsonargparse._parameter_resolvers import get_signature_parameters
 HOMES = {"model": "striate.tasks", "data": "striate.datamodules", "trainer.callbacks": "pytorch_lightning.callbacks"}
 
 
-def explain(message: str, arguments: Sequence[str], folder: Path) -> str:
+def explain(
+    message: str,
+    arguments: Sequence[str],
+    folder: Path,
+    sections: Sequence[str] | None = None,
+    options: Sequence[str] = (),
+) -> str:
     """One line for a failed parse.
 
     Args:
         message: jsonargparse's.
         arguments: the command line behind the subcommand, with configuration files as absolute paths.
         folder: where the command was given; files below it are named relative to it.
+        sections: those that the command reads; None: all.
+        options: keys of the command's own.
     """
     try:
-        found = next(_problems(arguments, folder), None) or _wrong_value(message, arguments, folder)
+        found = next(_problems(arguments, folder, sections, options), None) or _wrong_value(message, arguments, folder)
     except Exception:  # the explanation must not fail where the parse has
         found = None
     return found or condense(message)
@@ -76,8 +84,11 @@ def _shown(path: str, folder: Path) -> str:
     return str(Path(path).relative_to(folder)) if Path(path).is_relative_to(folder) else path
 
 
-def _problems(arguments: Sequence[str], folder: Path) -> Iterator[str]:
+def _problems(
+    arguments: Sequence[str], folder: Path, sections: Sequence[str] | None = None, options: Sequence[str] = ()
+) -> Iterator[str]:
     configs, overrides = _split(arguments)
+    top = _top_level()
     merged: dict[str, Any] = {}
     for path in configs:
         text = Path(path).read_text(encoding="utf-8")
@@ -92,13 +103,19 @@ def _problems(arguments: Sequence[str], folder: Path) -> Iterator[str]:
         if not isinstance(root, yaml.MappingNode):
             yield f"{path}: a configuration is a mapping with the keys model, data and trainer"
             return
-        for key, node, problem in _walk(root, "", _top_level()):
+        if sections is not None:  # the others may be wrong, and may take long to look at
+            root.value = [(key, node) for key, node in root.value if key.value in sections or key.value not in top]
+        for key, node, problem in _walk(root, "", top):
             yield f"{path}:{node.start_mark.line + 1}: {key}: {problem}"
         merged = _merge(merged, yaml.safe_load(text) or {})
     for key, value in overrides:
+        if key.split(".")[0] in options:
+            continue
         if wrong := _override_problem(key, value, merged):
             yield f"--{key}: {wrong}"
     for part in ("model", "data"):
+        if sections is not None and part not in sections:
+            continue
         if part not in merged and not any(key.split(".")[0] == part for key, _ in overrides):
             yield f"no {part!r} given: add --config FILE (`striate experiments` lists the packaged ones)"
 

@@ -1,0 +1,310 @@
+"""Targets drawn on their images: boxes, masks and classes, of the truth or of a prediction.
+
+A target is a dictionary of numpy arrays or tensors with the fields of a batch (`datamodules.batches`), for one image:
+``label``; ``label, box``; ``mask``; or ``boxes, labels`` with, perhaps, ``masks``, ``scores``, ``iscrowd`` and
+``difficult``. Everything is drawn at the size at which it will be seen, so that lines are as thin on a large
+photograph as on a small digit.
+"""
+
+import colorsys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from .drawing import NEUTRAL, PAPER, Colour, class_name, fitted, shorten
+
+IGNORE = 255
+_HUES = (0.0, 0.58, 0.33, 0.13, 0.78, 0.47, 0.92, 0.06, 0.66, 0.22)
+SHOWN = 0.3  # predicted objects of lower score are not drawn
+_FILL = 0.55  # how much of a mask's colour covers the image
+
+
+class Chip(NamedTuple):
+    """An entry of the line below a picture: a patch of colour, and a name.
+
+    Attributes:
+        text: what the colour stands for.
+        colour: None: no patch, the text alone.
+        hatched: the patch is striped, as ignored pixels and crowds are.
+    """
+
+    text: str
+    colour: Colour | None = None
+    hatched: bool = False
+
+
+def colour_of(number: int) -> Colour:
+    """A colour for a class or an object: ten hues, then the same ones paler, then darker."""
+    hue, level = _HUES[number % len(_HUES)], number // len(_HUES) % 3
+    saturation, value = ((0.85, 0.95), (0.45, 1.0), (0.9, 0.6))[level]
+    red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def target_of(batch: Mapping[str, Any], place: int) -> dict[str, Any]:
+    """What a batch says of one of its images, whatever the task: empty where it says nothing."""
+    if "target" in batch:
+        return dict(batch["target"][place])
+    return {field: batch[field][place] for field in ("label", "box", "mask") if field in batch}
+
+
+def drawable(target: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The fields of a target or of a prediction that can be drawn, as arrays, from whatever device."""
+    fields = ("label", "box", "mask", "boxes", "labels", "masks", "scores", "iscrowd", "difficult")
+    return {
+        field: target[field].detach().cpu().numpy() if isinstance(target[field], Tensor) else np.asarray(target[field])
+        for field in fields
+        if field in target
+    }
+
+
+def annotated(
+    image: np.ndarray, target: Mapping[str, Any], names: Sequence[str], side: int
+) -> tuple[np.ndarray, list[Chip]]:
+    """An image with its target, and what its colours stand for.
+
+    Args:
+        image: RGB uint8 ``[H, W, 3]``.
+        target: see the module.
+        names: of the classes.
+        side: of the longer side of the result, pixels.
+
+    Shape:
+        - Output: ``[h, w, 3]`` uint8, the longer of h and w is `side`.
+    """
+    target = drawable(target)
+    picture = fitted(image, side)
+    factor = np.array(picture.shape[1::-1]) / image.shape[1::-1]
+    if "mask" in target:
+        return _with_classes(picture, target["mask"], names)
+    if "scores" in target:  # a detector gives a hundred boxes of which it is not sure
+        kept = target["scores"] >= SHOWN
+        target = {
+            key: value[kept] if value.ndim and len(value) == len(kept) else value for key, value in target.items()
+        }
+    if "boxes" in target:
+        return _with_objects(picture, target, names, factor)
+    if "box" in target:
+        one = {"boxes": target["box"].reshape(1, 4), "labels": target["label"].reshape(1)}
+        return _with_objects(picture, one, names, factor)
+    return picture, [Chip(class_name(int(target["label"]), names))] if "label" in target else []
+
+
+def _with_classes(picture: np.ndarray, mask: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, list[Chip]]:
+    height, width = picture.shape[:2]
+    large = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
+    picture, chips = picture.copy(), []
+    counts = np.bincount(mask.ravel(), minlength=256)
+    for label in np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)].tolist():
+        own, share = large == label, _percent(counts[label] / mask.size)
+        if label == IGNORE:
+            _hatch(picture, own)
+            chips.append(Chip(f"ignored: {share}", (150, 150, 150), hatched=True))
+        elif class_name(label, names) == "background":  # left as it is, to see the image
+            chips.append(Chip(f"background: {share}", PAPER))
+        else:
+            _paint(picture, own, colour_of(label))
+            chips.append(Chip(f"{class_name(label, names)}: {share}", colour_of(label)))
+    return picture, sorted(chips, key=lambda chip: chip.text.startswith(("background", "ignored")))
+
+
+def _percent(share: float) -> str:
+    return "< 1 %" if share < 0.005 else f"{100 * share:.0f} %"
+
+
+def _with_objects(
+    picture: np.ndarray, target: Mapping[str, np.ndarray], names: Sequence[str], factor: np.ndarray
+) -> tuple[np.ndarray, list[Chip]]:
+    boxes, labels = np.asarray(target["boxes"], np.float64).reshape(-1, 4), target["labels"]
+    crowds = np.asarray(target.get("iscrowd", np.zeros(len(boxes))), np.bool_)
+    difficult = np.asarray(target.get("difficult", np.zeros(len(boxes))), np.bool_)
+    masks = target.get("masks")
+    # objects with masks are told apart by colour, those with boxes alone by place: there a colour is a class
+    colours = [colour_of(int(n)) for n in (labels if masks is None else range(len(boxes)))]
+    if masks is not None:
+        picture = _with_masks(picture, np.asarray(masks), colours, crowds)
+    texts = [class_name(int(label), names) for label in labels]
+    if "scores" in target:
+        texts = [f"{text} {100 * float(s):.0f}" for text, s in zip(texts, target["scores"], strict=True)]
+    shown = Image.fromarray(picture)
+    draw = ImageDraw.Draw(shown)
+    corners = boxes * np.tile(factor, 2)
+    for box, colour, dashed in zip(corners.tolist(), colours, crowds | difficult, strict=True):
+        _rectangle(draw, box, shown.size, colour, bool(dashed), thin=masks is not None)
+    # names of the large objects first: where there is no room, it is the small ones' that is left out
+    order = np.argsort(-(corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1]), kind="stable")
+    taken: list[tuple[float, float, float, float]] = []
+    for place in order.tolist():
+        _tag(draw, corners[place].tolist(), shown.size, texts[place], colours[place], taken)
+    return np.asarray(shown), _counted(labels, crowds, difficult, names, plain=masks is not None)
+
+
+def _counted(
+    labels: np.ndarray, crowds: np.ndarray, difficult: np.ndarray, names: Sequence[str], plain: bool
+) -> list[Chip]:
+    """``dog ×3``, and how many are crowds or difficult."""
+    if not len(labels):
+        return [Chip("no objects")]
+    counts = Counter(labels[~crowds].tolist())
+    chips = [
+        Chip(class_name(label, names) + (f" x{count}" if count > 1 else ""), None if plain else colour_of(label))
+        for label, count in sorted(counts.items())
+    ]
+    for flags, word in ((crowds, "crowd"), (difficult, "difficult")):
+        if flags.any():
+            chips.append(Chip(f"{flags.sum()} {word}", (150, 150, 150), hatched=True))
+    return chips
+
+
+def _with_masks(picture: np.ndarray, masks: np.ndarray, colours: Sequence[Colour], crowds: np.ndarray) -> np.ndarray:
+    picture = picture.copy()
+    size = picture.shape[1::-1]
+    # the large below the small
+    for place in np.argsort(-masks.sum(axis=(1, 2)), kind="stable").tolist():
+        own = cv2.resize(masks[place].astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) != 0
+        if crowds[place]:
+            _hatch(picture, own)
+        else:
+            _paint(picture, own, colours[place])
+    return picture
+
+
+def _paint(picture: np.ndarray, where: np.ndarray, colour: Colour) -> None:
+    """Tint a region and draw its outline, in place. Shape: ``[H, W, 3]``, ``[H, W]``."""
+    picture[where] = np.rint(picture[where] * (1 - _FILL) + np.array(colour) * _FILL).astype(np.uint8)
+    outlines, _ = cv2.findContours(where.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(picture, outlines, -1, colour, 1, cv2.LINE_8)
+
+
+def _hatch(picture: np.ndarray, where: np.ndarray) -> None:
+    """Gray stripes over a region, in place."""
+    rows, columns = np.nonzero(where)
+    light = ((rows + columns) // 5 % 2).astype(bool)
+    stripes = np.where(light, 205, 110)[:, None]
+    picture[rows, columns] = np.rint(picture[rows, columns] * 0.35 + stripes * 0.65).astype(np.uint8)
+
+
+def _rectangle(
+    draw: ImageDraw.ImageDraw, box: Sequence[float], size: tuple[int, int], colour: Colour, dashed: bool, thin: bool
+) -> None:
+    """The outline of a box, wholly inside the picture, on a dark line that shows it on any ground."""
+    x1, y1 = max(0, round(box[0])), max(0, round(box[1]))
+    # pixels that a line may lie on are one less than the edges between them
+    x2, y2 = min(size[0], round(box[2])) - 1, min(size[1], round(box[3])) - 1
+    x2, y2 = max(x1, x2), max(y1, y2)
+    width = 1 if thin else 2
+    if not dashed:
+        draw.rectangle((x1, y1, x2, y2), outline=colour, width=min(width, x2 - x1 + 1, y2 - y1 + 1))
+        return
+    for start in range(x1, x2 + 1, 8):
+        end = min(start + 4, x2)
+        draw.line([(start, y1), (end, y1)], colour, width)
+        draw.line([(start, y2), (end, y2)], colour, width)
+    for start in range(y1, y2 + 1, 8):
+        end = min(start + 4, y2)
+        draw.line([(x1, start), (x1, end)], colour, width)
+        draw.line([(x2, start), (x2, end)], colour, width)
+
+
+def _tag(
+    draw: ImageDraw.ImageDraw,
+    box: Sequence[float],
+    size: tuple[int, int],
+    text: str,
+    colour: Colour,
+    taken: list[tuple[float, float, float, float]],
+) -> None:
+    """A name at a corner of its box, above it or inside, where none lies yet; left out where there is no room."""
+    font = ImageFont.load_default(12)
+    # a name far wider than its box would hide its neighbours, and the legend has it in full
+    text = shorten(text, font, max(44, round(1.3 * (box[2] - box[0]))))
+    width, height = font.getlength(text) + 6, 15
+    left = min(max(0, round(box[0])), max(0, size[0] - width))
+    for top in (round(box[1]) - height, round(box[1]), round(box[3]), round(box[3]) - height):
+        area = (left, top, left + width, top + height)
+        free = not any(a[0] < area[2] and area[0] < a[2] and a[1] < area[3] and area[1] < a[3] for a in taken)
+        if free and top >= 0 and top + height <= size[1]:
+            taken.append(area)
+            draw.rectangle((left, top, left + width - 1, top + height - 1), fill=colour)
+            draw.text((left + 3, top), text, fill=ink_on(colour), font=font)
+            return
+
+
+def ink_on(colour: Colour) -> Colour:
+    """Black or white, whichever is easier to read on a colour."""
+    return (0, 0, 0) if 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 140 else (255, 255, 255)
+
+
+def target_panel(
+    image: np.ndarray, target: Mapping[str, Any], names: Sequence[str], note: str = "", side: int = 256
+) -> np.ndarray:
+    """A picture of a sample on paper: its image with its target, its classes below, and a note.
+
+    Args:
+        image: RGB uint8 ``[H, W, 3]``.
+        target: see the module.
+        names: of the classes.
+        note: a line of small print.
+        side: of the square that the image is fitted into, pixels.
+
+    Shape:
+        - Output: ``[side + 8 + 54, side + 8, 3]`` uint8.
+    """
+    picture, chips = annotated(image, target, names, side)
+    canvas = np.full((side + 8 + 54, side + 8, 3), PAPER, np.uint8)
+    top, left = 4 + (side - picture.shape[0]) // 2, 4 + (side - picture.shape[1]) // 2
+    canvas[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+    page = Image.fromarray(canvas)
+    draw = ImageDraw.Draw(page)
+    rows = _legend(draw, chips, (6, side + 7), side - 4)
+    font = ImageFont.load_default(11)
+    draw.text((6, side + 9 + 17 * rows), shorten(note, font, side - 4), fill=(130, 130, 138), font=font)
+    return np.asarray(page)
+
+
+def _legend(draw: ImageDraw.ImageDraw, chips: Sequence[Chip], start: tuple[int, int], width: int, rows: int = 2) -> int:
+    """Chips in at most `rows` lines of 17 pixels, and how many lines they took; what finds no room is counted."""
+    font = ImageFont.load_default(13)
+    reserve = font.getlength("+99")
+    x, row = 0.0, 0
+    for number, chip in enumerate(chips):
+        patch = 0 if chip.colour is None else 15
+        text = shorten(chip.text, font, width - patch)
+        wide = patch + font.getlength(text)
+        last = row == rows - 1 and number < len(chips) - 1
+        if x > 0 and x + wide + (reserve + 8 if last else 0) > width:
+            row, x = row + 1, 0.0
+        if row == rows:
+            break
+        at = (start[0] + x, start[1] + 17 * row)
+        if chip.colour is not None:
+            _patch(draw, (round(at[0]), at[1] + 3), chip)
+        draw.text((at[0] + patch, at[1]), text, fill=NEUTRAL, font=font)
+        x += wide + 9
+    else:
+        return row + bool(chips)
+    more = f"+{len(chips) - number}"
+    draw.text((start[0] + width - font.getlength(more), start[1] + 17 * (rows - 1)), more, fill=NEUTRAL, font=font)
+    return rows
+
+
+def _patch(draw: ImageDraw.ImageDraw, at: tuple[int, int], chip: Chip) -> None:
+    x, y = at
+    draw.rectangle((x, y, x + 10, y + 10), fill=chip.colour, outline=(120, 120, 128))
+    if chip.hatched:
+        for shift in (3, 7, 11, 15):
+            x1, x2 = max(0, shift - 9), min(9, shift)
+            draw.line([(x + 1 + x1, y + 1 + shift - x1), (x + 1 + x2, y + 1 + shift - x2)], fill=(70, 70, 70))
+
+
+def titled(picture: np.ndarray, title: str) -> np.ndarray:
+    """A picture with a line of text above it. Shape: ``[H, W, 3]`` to ``[H + 30, W, 3]`` uint8."""
+    page = Image.fromarray(np.concatenate([np.full((30, picture.shape[1], 3), PAPER, np.uint8), picture]))
+    font = ImageFont.load_default(15)
+    ImageDraw.Draw(page).text((10, 7), shorten(title, font, picture.shape[1] - 20), fill=NEUTRAL, font=font)
+    return np.asarray(page)

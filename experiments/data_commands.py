@@ -1,0 +1,27 @@
+"""``striate data …``: the front door of what can be done with a data set without training on it."""
+
+import importlib
+from collections.abc import Sequence
+
+from .main import did_you_mean, fail
+
+# each is the function of its name in the module data_NAME, and takes the arguments behind its name
+COMMANDS = {
+    "show": "draw training samples with their targets, as the network will see them",
+    "export": "write a data set to disk as COCO, VOC, YOLO, masks or class folders",
+}
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Run a command; exits with its code, or with 2 when the call is wrong."""
+    command = arguments[0] if arguments else "--help"
+    if command in ("-h", "--help"):
+        width = max(map(len, COMMANDS))
+        lines = [f"    {name:<{width}}  {what}" for name, what in COMMANDS.items()]
+        print("\n".join(["usage: striate data COMMAND …", "", *lines, "", "striate data COMMAND --help says more"]))  # noqa: T201
+        return
+    if command not in COMMANDS:
+        fail(f"unknown command 'data {command}': there are {', '.join(COMMANDS)}{did_you_mean(command, COMMANDS)}")
+    module = importlib.import_module(f".data_{command}", __package__)
+    if code := getattr(module, command)(list(arguments[1:])):
+        raise SystemExit(code)

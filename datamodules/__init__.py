@@ -5,6 +5,17 @@ import os
 # albumentations asks the network for its newest version when it is imported; striate works without a network
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
+from .augmentations import (
+    CopyPaste,
+    IoUCrop,
+    LargeScaleJitter,
+    Mix,
+    Mosaic,
+    PhotometricDistort,
+    ShortSideResize,
+    SSDAugmentation,
+    ZoomOut,
+)
 from .base import VisionDataModule
 from .batches import (
     ClassificationBatch,
@@ -29,6 +40,7 @@ from .manifest import Manifest
 from .mask_folder import MaskFolder
 from .mnist import MNIST, FashionMNIST
 from .policies import RandAugment, TrivialAugment
+from .sampling import RepeatFactor
 from .scenes import Scene, SceneComposer
 from .targets import TargetAugmentation, collate_objects
 from .voc import VOCDetection
@@ -41,6 +53,7 @@ __all__ = [
     "Caltech256",
     "ClassificationBatch",
     "CocoDetection",
+    "CopyPaste",
     "DetectionBatch",
     "DetectionTarget",
     "DigitScenes",
@@ -51,22 +64,31 @@ __all__ = [
     "ImageNet",
     "InstanceSegmentationBatch",
     "InstanceTarget",
+    "IoUCrop",
+    "LargeScaleJitter",
     "LocalizationBatch",
     "Manifest",
     "MaskFolder",
+    "Mix",
+    "Mosaic",
     "PCALighting",
+    "PhotometricDistort",
     "PredictBatch",
     "RGBCovariance",
     "RandAugment",
+    "RepeatFactor",
     "ResumableLoader",
+    "SSDAugmentation",
     "Scene",
     "SceneComposer",
     "SemanticSegmentationBatch",
+    "ShortSideResize",
     "TargetAugmentation",
     "TransformedDataset",
     "TrivialAugment",
     "VOCDetection",
     "VisionDataModule",
+    "ZoomOut",
     "collate",
     "collate_objects",
     "read_image",

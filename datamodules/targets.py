@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import albumentations as A
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -33,7 +34,7 @@ MAX_REDRAWS = 100  # augmentations drawn for a sample of localization before it 
 
 # albumentations' own steps that look at boxes do not say so; one of a user's own can, in `targets_as_params`
 _BOX_STEPS = (A.BBoxSafeRandomCrop, A.AtLeastOneBBoxRandomCrop, A.ConstrainedCoarseDropout)
-_OBJECT_FIELDS = ("labels", "iscrowd", "difficult", "area")
+OBJECT_FIELDS = ("labels", "iscrowd", "difficult", "area")
 
 
 class LostObjectError(ValueError):
@@ -135,11 +136,12 @@ def _with_objects(pipeline: A.Compose, raw: Sample, with_boxes: bool) -> Sample:
         sample: Sample = {}
     else:
         masks = out["masks"][kept] if "masks" in given else np.zeros((0, *image.shape[:2]), np.uint8)
-        seen = masks.any(axis=(1, 2))
-        kept, masks = kept[seen], np.ascontiguousarray(masks[seen])
-        left, area = boxes_of_masks(masks), masks.sum(axis=(1, 2), dtype=np.float32)
+        area = mask_areas(masks)
+        seen = area > 0
+        kept, masks, area = kept[seen], np.ascontiguousarray(masks[seen]), area[seen]
+        left = boxes_of_masks(masks)
         sample = {"masks": masks}
-    sample |= {field: raw[field][kept] for field in _OBJECT_FIELDS}
+    sample |= {field: raw[field][kept] for field in OBJECT_FIELDS}
     return sample | {"image": image, "boxes": left, "area": area.astype(np.float32)}
 
 
@@ -170,17 +172,19 @@ def boxes_of_masks(masks: np.ndarray) -> np.ndarray:
         - masks: ``[N, H, W]``, zero or not.
         - Output: ``[N, 4]`` float32, x1, y1, x2, y2; the box of a single pixel is one wide and high.
     """
-    if not masks.size:
-        return np.zeros((0, 4), np.float32)
-    columns, rows = np.asarray(masks.any(axis=1)), np.asarray(masks.any(axis=2))
-    height, width = masks.shape[1:]
-    edges = (
-        columns.argmax(axis=1),
-        rows.argmax(axis=1),
-        width - columns[:, ::-1].argmax(axis=1),
-        height - rows[:, ::-1].argmax(axis=1),
-    )
-    return np.stack(edges, axis=1).astype(np.float32)
+    edges = np.array([cv2.boundingRect(mask) for mask in _bytes(masks)], np.float32).reshape(-1, 4)
+    edges[:, 2:] += edges[:, :2]  # x, y, width, height
+    return edges
+
+
+def mask_areas(masks: np.ndarray) -> np.ndarray:
+    """How many pixels of each mask ``[N, H, W]`` are not zero: float32 ``[N]``."""
+    return np.array([cv2.countNonZero(mask) for mask in _bytes(masks)], np.float32)
+
+
+def _bytes(masks: np.ndarray) -> np.ndarray:
+    # OpenCV looks at a mask ten times as fast as numpy, and wants bytes in rows
+    return np.ascontiguousarray(masks.view(np.uint8) if masks.dtype == np.bool_ else masks)
 
 
 def complete(raw: Sample, number: int) -> Sample:
@@ -244,7 +248,7 @@ def check_targets(raw: Sample, num_classes: int | None) -> None:
             f"0 <= y1 < y2 <= {height} in its image"
         )
     if "boxes" in raw:
-        for field in (*_OBJECT_FIELDS, "masks"):
+        for field in (*OBJECT_FIELDS, "masks"):
             if field in raw and len(raw[field]) != len(boxes):
                 raise ValueError(f"has {len(boxes)} boxes, but {field} for {len(raw[field])}")
     if "masks" in raw and raw["masks"].shape[1:] != (height, width):
@@ -268,7 +272,7 @@ def collate_objects(samples: Sequence[Sample]) -> dict[str, Any]:
     if "path" in samples[0]:
         batch["path"] = [sample["path"] for sample in samples]
     if "boxes" in samples[0]:
-        fields = ("boxes", *_OBJECT_FIELDS, *(("masks",) if "masks" in samples[0] else ()))
+        fields = ("boxes", *OBJECT_FIELDS, *(("masks",) if "masks" in samples[0] else ()))
         columns = {field: _packed([sample[field] for sample in samples]) for field in fields}
         columns["image_id"] = list(torch.tensor([int(sample["image_id"]) for sample in samples]).unbind())
         batch["target"] = [{field: column[place] for field, column in columns.items()} for place in range(len(samples))]

@@ -7,6 +7,7 @@ import numpy as np
 
 from ..targets import Sample, boxes_of_masks, mask_areas
 from .mixing import Mix, chosen_objects, joined_objects
+from .placing import Patch, Placement, mask_patches, whole_masks
 
 
 class CopyPaste(Mix):
@@ -53,62 +54,43 @@ class CopyPaste(Mix):
                 "instance_segmentation, or take it out of data.init_args.train_transform"
             )
         candidates = np.flatnonzero(~other["iscrowd"])
-        sizes = [np.array(one["image"].shape[1::-1]) for one in (sample, other)]
-        room = sizes[0] - sizes[1]
-        offset = generator.integers(np.minimum(room, 0), np.maximum(room, 0) + 1)
+        size, other_size = (one["image"].shape[1::-1] for one in (sample, other))
+        room = np.subtract(size, other_size)
+        offset = generator.integers(np.minimum(room, 0), np.maximum(room, 0) + 1).tolist()
         if not len(candidates):
             return sample
         most = min(len(candidates), self.max_objects or len(candidates))
         chosen = np.sort(generator.permutation(candidates)[: int(generator.integers(1, most + 1))])
-        pasted, pixels = _shifted(other, chosen, offset, sizes[0])
-        if not len(pasted["masks"]):
+        where = Placement(other_size, other_size, offset, size)
+        patches = mask_patches([other["masks"][number] for number in chosen], where)
+        seen = [place for place, patch in enumerate(patches) if patch.area]
+        if not seen:
             return sample
-        below, image = _covered(sample, pasted, pixels, min_visibility)
-        masks = np.concatenate([below.pop("masks"), pasted.pop("masks")])
-        return {**sample, "image": image, "masks": masks, **joined_objects([below, pasted])}
+        return _pasted(sample, other, chosen[seen], [patches[place] for place in seen], where, min_visibility)
 
 
-def _shifted(other: Sample, chosen: np.ndarray, offset: np.ndarray, size: np.ndarray) -> tuple[Sample, np.ndarray]:
-    """Objects as they are in a frame of another `size`, those of them that are in it, and the pixels around them."""
-    width, height = size.tolist()
-    x, y = offset.tolist()
-    cut = other["masks"][chosen]
-    pixels = other["image"]
-    if (height, width) != pixels.shape[:2] or x or y:
-        here = slice(max(y, 0), max(y, 0) + height), slice(max(x, 0), max(x, 0) + width)
-        there = slice(max(-y, 0), max(-y, 0) + height), slice(max(-x, 0), max(-x, 0) + width)
-        inner = cut[:, there[0], there[1]]
-        here = (
-            slice(here[0].start, here[0].start + inner.shape[1]),
-            slice(here[1].start, here[1].start + inner.shape[2]),
-        )
-        cut = np.zeros((len(chosen), height, width), np.uint8)
-        cut[:, here[0], here[1]] = inner
-        frame = np.zeros((height, width, 3), np.uint8)
-        frame[here[0], here[1]] = pixels[there[0], there[1]]
-        pixels = frame
-    area = mask_areas(cut)
-    seen = area > 0
-    objects = chosen_objects(other, chosen[seen])
-    cut = cut[seen]
-    return objects | {"masks": cut, "boxes": boxes_of_masks(cut), "area": area[seen]}, pixels
-
-
-def _covered(sample: Sample, pasted: Sample, pixels: np.ndarray, min_visibility: float) -> tuple[Sample, np.ndarray]:
-    """The objects of a sample of which something is left below pasted ones, and the image with these."""
-    left, top = pasted["boxes"][:, :2].min(axis=0).astype(int)
-    right, bottom = pasted["boxes"][:, 2:].max(axis=0).astype(int)
+def _pasted(
+    sample: Sample, other: Sample, chosen: np.ndarray, patches: list[Patch], where: Placement, min_visibility: float
+) -> Sample:
+    """The sample with the objects `chosen` of another on it, which are `patches` there."""
+    boxes = np.array([patch.box for patch in patches], np.float32)
+    left, top = boxes[:, :2].min(axis=0).astype(int).tolist()
+    right, bottom = boxes[:, 2:].max(axis=0).astype(int).tolist()
     window = slice(top, bottom), slice(left, right)
-    union = pasted["masks"][0][window].copy()
-    for mask in pasted["masks"][1:]:
-        np.bitwise_or(union, mask[window], out=union)
+    above = whole_masks(patches, *where.canvas)
+    union = np.max(above[:, *window], axis=0)
+    x, y = where.offset
     image = sample["image"].copy()
-    cv2.copyTo(np.ascontiguousarray(pixels[window]), union, image[window])
-    masks = sample["masks"].copy()
-    before = mask_areas(masks)
-    masks[:, window[0], window[1]] &= 1 - union
-    area = mask_areas(masks)
-    kept = np.flatnonzero((area > 0) & (area >= min_visibility * before))
-    objects = chosen_objects(sample, kept)
-    masks = masks[kept]
-    return objects | {"masks": masks, "boxes": boxes_of_masks(masks), "area": area[kept]}, image
+    cv2.copyTo(np.ascontiguousarray(other["image"][top - y : bottom - y, left - x : right - x]), union, image[window])
+    below = sample["masks"]
+    area = mask_areas(below)
+    rest = area - np.array([cv2.countNonZero(cv2.bitwise_and(mask[window], union)) for mask in below], np.float32)
+    kept = np.flatnonzero((rest > 0) & (rest >= min_visibility * area))
+    masks = np.empty((len(kept) + len(patches), *image.shape[:2]), np.uint8)
+    np.take(below, kept, axis=0, out=masks[: len(kept)], mode="clip")  # the default mode copies once more
+    masks[: len(kept), *window] &= 1 - union
+    masks[len(kept) :] = above
+    under, over = chosen_objects(sample, kept), chosen_objects(other, chosen)
+    under |= {"boxes": boxes_of_masks(masks[: len(kept)]), "area": rest[kept]}
+    over |= {"boxes": boxes, "area": np.array([patch.area for patch in patches], np.float32)}
+    return {**sample, "image": image, "masks": masks, **joined_objects([under, over])}

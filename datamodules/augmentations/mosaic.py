@@ -5,9 +5,18 @@ from typing import Any
 
 import numpy as np
 
-from ..targets import IGNORE, MIN_SIZE, Sample, box_areas, boxes_of_masks, mask_areas
+from ..targets import IGNORE, MIN_SIZE, Sample, box_areas
 from .mixing import Mix, chosen_objects, joined_objects
-from .placing import Placement, place_boxes, place_image, place_mask, place_masks, rounded_size
+from .placing import (
+    Patch,
+    Placement,
+    mask_patches,
+    place_boxes,
+    place_image,
+    place_mask,
+    rounded_size,
+    whole_masks,
+)
 from .resizing import Colour
 
 
@@ -83,10 +92,14 @@ class Mosaic(Mix):
             for tile, where in zip(tiles, places, strict=True):
                 place_mask(tile["mask"], where, mixed["mask"])
         if "boxes" in sample:
-            parts = [_placed(tile, where, min_visibility) for tile, where in zip(tiles, places, strict=True)]
+            parts, patches = [], []
+            for tile, where in zip(tiles, places, strict=True):
+                part, own = _placed(tile, where, min_visibility)
+                parts.append(part)
+                patches += own
             mixed |= joined_objects(parts)
             if "masks" in sample:
-                mixed["masks"] = np.concatenate([part["masks"] for part in parts])
+                mixed["masks"] = whole_masks(patches, self.size, self.size)
         return mixed
 
     def _places(self, tiles: Sequence[Sample], meeting: Sequence[int], scale: float) -> list[Placement]:
@@ -101,23 +114,23 @@ class Mosaic(Mix):
         return places
 
 
-def _placed(tile: Sample, where: Placement, min_visibility: float) -> Sample:
-    """The objects of one image that are left in the frame."""
+def _placed(tile: Sample, where: Placement, min_visibility: float) -> tuple[Sample, list[Patch]]:
+    """The objects of one image that are left in the frame, and their masks where they have some."""
     boxes = place_boxes(tile["boxes"].astype(np.float64), where)
     clipped = boxes.clip(0, np.tile(where.canvas, 2))
-    areas = box_areas(boxes)
-    with np.errstate(invalid="ignore"):
-        seen = box_areas(clipped) / areas
+    seen = box_areas(clipped) / box_areas(boxes)
     if "masks" not in tile:
         left = ((clipped[:, 2:] - clipped[:, :2]) >= MIN_SIZE).all(axis=1) & (seen >= min_visibility)
         part = chosen_objects(tile, left)
         part["boxes"] = clipped[left].astype(np.float32)
         scale = where.new[0] / where.old[0] * where.new[1] / where.old[1]
         part["area"] = (part["area"] * scale * seen[left]).astype(np.float32)
-        return part
+        return part, []
     left = np.flatnonzero(seen >= min_visibility)
-    masks = place_masks(tile["masks"][left], where)
-    area = mask_areas(masks)
-    left, masks = left[area > 0], masks[area > 0]
-    part = chosen_objects(tile, left)
-    return part | {"masks": masks, "boxes": boxes_of_masks(masks), "area": area[area > 0]}
+    patches = mask_patches([tile["masks"][number] for number in left], where)
+    areas = np.array([patch.area for patch in patches], np.float32)
+    patches = [patch for patch, area in zip(patches, areas, strict=True) if area]
+    part = chosen_objects(tile, left[areas > 0])
+    part["boxes"] = np.array([patch.box for patch in patches], np.float32).reshape(-1, 4)
+    part["area"] = areas[areas > 0]
+    return part, patches

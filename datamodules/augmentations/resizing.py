@@ -8,7 +8,16 @@ import numpy.typing as npt
 from albumentations.core.transforms_interface import BaseTransformInitSchema
 from albumentations.core.type_definitions import Targets
 
-from .placing import Placement, place_boxes, place_image, place_mask, place_masks, rounded_size
+from .placing import (
+    Placement,
+    mask_patches,
+    place_boxes,
+    place_image,
+    place_mask,
+    resize_image,
+    rounded_size,
+    whole_masks,
+)
 
 Array = npt.NDArray[Any]
 Colour = float | tuple[float, ...]
@@ -36,9 +45,10 @@ class Placing(A.DualTransform):
 
     def apply(self, img: Array, *args: Any, where: Placement, **params: Any) -> Array:
         """The image ``[H, W, C]`` on its canvas."""
+        if where.offset == (0, 0) and where.new == where.canvas:
+            return resize_image(img, *where.new)
         canvas = np.empty((where.canvas[1], where.canvas[0], *img.shape[2:]), img.dtype)
-        if where.offset != (0, 0) or where.new != where.canvas:
-            canvas[...] = self.fill
+        canvas[...] = self.fill
         place_image(img, where, canvas)
         return canvas
 
@@ -50,7 +60,7 @@ class Placing(A.DualTransform):
 
     def apply_to_masks(self, masks: Array, *args: Any, where: Placement, **params: Any) -> Array:
         """The objects' masks ``[N, H, W]`` on their canvas."""
-        return place_masks(masks, where)
+        return whole_masks(mask_patches(masks, where), *where.canvas)
 
     def apply_to_bboxes(self, bboxes: Array, *args: Any, where: Placement, **params: Any) -> Array:
         """The boxes ``[N, 4+]``, in fractions of the image and then of the canvas; albumentations clips them."""

@@ -245,8 +245,8 @@ class IoUCrop(A.DualTransform):
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
         """The crop of one image, x1, y1, x2, y2 in pixels, and which boxes it keeps."""
         height, width = params["shape"][:2]
-        boxes = np.asarray(data["bboxes"], np.float64).reshape(len(data["bboxes"]), -1)[:, :4]
-        boxes = boxes * (width, height, width, height)
+        found = np.asarray(data["bboxes"], np.float64)
+        boxes = found[:, :4] * (width, height, width, height) if len(found) else np.zeros((0, 4))
         whole = np.array([0, 0, width, height])
         options = [whole, *self._crops(width, height, boxes)] if len(boxes) else [whole]
         crop = options[int(self.random_generator.integers(len(options)))]

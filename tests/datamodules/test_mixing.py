@@ -67,7 +67,7 @@ def mixed(source, *steps, key=(0, 0), **options):
     return TransformedDataset(source, list(steps), **{"replace_unreadable": True, **options})[SampleKey(*key)]
 
 
-def check(sample, hidden_may_be_labelled=True):
+def check(sample):
     """The conventions of a target, and that masks are where the picture shows their colour."""
     height, width = sample["image"].shape[:2]
     count = len(sample["labels"])
@@ -88,13 +88,10 @@ def check(sample, hidden_may_be_labelled=True):
 
 
 @settings(max_examples=30, deadline=None)
-@given(some_boxes, some_sizes, st.integers(0, 10**6))
-def test_a_mosaic_s_views_agree(boxes, sizes, seed):
-    step = Mosaic(64, scale=(1.0, 1.0))  # long sides of 64 stay as they are, and 100 shrinks: no colours are mixed at 1
-    sizes = [(48, 64)] * len(boxes)
-    masks, boxed, semantic = (
-        mixed(Scenes(boxes, task, sizes), step, key=(seed, 0)) for task in ("masks", "boxes", "mask")
-    )
+@given(some_boxes, st.integers(0, 10**6))
+def test_a_mosaic_s_views_agree(boxes, seed):
+    step = Mosaic(64, scale=(1.0, 1.0))  # images stay as large as they are, so no colours are mixed
+    masks, boxed, semantic = (mixed(Scenes(boxes, task), step, key=(seed, 0)) for task in ("masks", "boxes", "mask"))
     check(masks)
     check(boxed)
     np.testing.assert_array_equal(masks["image"], boxed["image"])
@@ -118,7 +115,6 @@ def test_a_mosaic_s_views_agree(boxes, sizes, seed):
 @settings(max_examples=20, deadline=None)
 @given(some_boxes, some_sizes, st.integers(0, 10**6))
 def test_any_scale_and_size_of_a_mosaic(boxes, sizes, seed):
-    boxes = [[(x1, y1, x2, y2) for x1, y1, x2, y2 in own] for own in boxes]
     masks, boxed, semantic = (
         mixed(Scenes(boxes, task, sizes), Mosaic(50), key=(seed, 0)) for task in ("masks", "boxes", "mask")
     )
@@ -247,9 +243,8 @@ def test_crowds_are_not_pasted_but_may_be_covered():
 
 
 def test_images_that_differ_in_size_lie_anywhere_within_each_other():
-    source = Scenes([[], [(0, 0, 10, 10)]], sizes=[(48, 40), (20, 64)])  # lower, but wider
-    corners = {tuple(mixed(source, CopyPaste(), key=(seed, 0))["boxes"][:, :2].ravel().tolist()) for seed in range(200)}
-    corners.discard(())  # left of the frame
+    source = Scenes([[], [(0, 0, 64, 10)]], sizes=[(48, 40), (20, 64)])  # lower, but wider
+    corners = {tuple(mixed(source, CopyPaste(), key=(seed, 0))["boxes"][:, :2].ravel().tolist()) for seed in range(300)}
     # across, the wider one is shifted by up to 24 to the left; down, the lower one by up to 28
     assert {x for x, _ in corners} == {0.0} and {y for _, y in corners} == set(map(float, range(29)))
     for seed in range(20):
@@ -361,7 +356,7 @@ def test_samples_that_cannot_be_mixed_are_explained():
     (lambda: Mosaic(centre=(0.5, 1.5)), r"centre=\(0.5, 1.5\): parts of the frame's side"),
     (lambda: CopyPaste(0), "max_objects=0: give 1 or more"),
     (lambda: Mosaic(p=2), "p=2: a probability"),
-    (lambda: MaskFolder("x", ["a"], val_transform=[Mosaic()]), "val_transform: Mosaic makes one sample of several.*move it"),
+    (lambda: MaskFolder("x", ["a"], val_transform=[Mosaic()]), "val_transform: Mosaic makes one sample of several"),
 ])  # fmt: skip
 def test_arguments_out_of_range(make, message):
     with pytest.raises(ValueError, match=message):

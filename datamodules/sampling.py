@@ -130,7 +130,7 @@ class BalancedDraw:
 
     Reference:
         For several classes an image: Shen, Lin, Huang, "Relay backpropagation for effective learning of deep
-        convolutional neural networks", ECCV 2016, section 3.4 (class-aware sampling).
+        convolutional neural networks", ECCV 2016 (class-aware sampling).
     """
 
     def __init__(self, presence: Presence) -> None:
@@ -179,7 +179,8 @@ def repeat_factors(presence: Presence, threshold: float) -> np.ndarray:
         - Output: ``[N]`` float64.
 
     Reference:
-        Gupta, Dollár, Girshick, "LVIS: a dataset for large vocabulary instance segmentation", CVPR 2019, section 4.2.
+        Gupta, Dollár, Girshick, "LVIS: a dataset for large vocabulary instance segmentation", CVPR 2019
+        (repeat factor sampling).
     """
     frequency = np.bincount(presence.classes) / max(presence.size, 1)
     with np.errstate(divide="ignore"):

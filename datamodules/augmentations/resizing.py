@@ -90,7 +90,7 @@ class ShortSideResize(Placing):
         ValueError: for sizes below 1, and a range that is not two numbers in order.
 
     Reference:
-        Girshick, "Fast R-CNN", ICCV 2015, section 5.1 (600, 1000; with multi-scale 480, 576, 688, 864, 1200 and 2000);
+        Girshick, "Fast R-CNN", ICCV 2015, section 5.2 (600, 1000; with multi-scale 480, 576, 688, 864, 1200 and 2000);
         Detectron 640 to 800 and 1333.
     """
 
@@ -159,7 +159,7 @@ class LargeScaleJitter(Placing):
 
     Reference:
         Ghiasi et al., "Simple copy-paste is a strong data augmentation method for instance segmentation", CVPR 2021,
-        section 3 and figure 3: 0.1 to 2.0, 1024 x 1024, gray. The paper flips at random besides:
+        section 3: 0.1 to 2.0, 1024 x 1024, gray. The paper flips at random besides:
         ``albumentations.HorizontalFlip``. Its standard jitter is 0.8 to 1.25.
     """
 

@@ -191,8 +191,8 @@ class IoUCrop(A.DualTransform):
     As the reference does it: one crop is sought for each least overlap (IoU of the crop and at least one box) in at
     most `trials` draws, one more without a condition, and of those found and the whole image one is taken, all alike.
     What is left are the objects whose centre lies in the crop (its edge included), clipped; there may be none. An image
-    without boxes is not cropped. (torchvision's ``RandomIoUCrop`` draws the overlap first, until it finds a crop, so
-    high overlaps are more frequent there; and it drops crops without any centre.)
+    without boxes is not cropped. (torchvision's ``RandomIoUCrop`` draws width and height by themselves, limits their
+    ratio in pixels, and passes over crops without any centre.)
 
     Args:
         min_overlaps: least overlaps, between 0 and 1.

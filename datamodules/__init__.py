@@ -6,6 +6,17 @@ import os
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 from .ade20k import ADE20K
+from .augmentations import (
+    CopyPaste,
+    IoUCrop,
+    LargeScaleJitter,
+    Mix,
+    Mosaic,
+    PhotometricDistort,
+    ShortSideResize,
+    SSDAugmentation,
+    ZoomOut,
+)
 from .base import VisionDataModule
 from .batches import (
     ClassificationBatch,
@@ -37,6 +48,7 @@ from .mnist import MNIST, FashionMNIST
 from .one_object import BoxSource
 from .pets import OxfordPets
 from .policies import RandAugment, TrivialAugment
+from .sampling import RepeatFactor
 from .scenes import Scene, SceneComposer
 from .targets import TargetAugmentation, collate_objects
 from .voc import VOCDetection
@@ -56,6 +68,7 @@ __all__ = [
     "ClassificationBatch",
     "CocoDetection",
     "CocoLocalization",
+    "CopyPaste",
     "DetectionBatch",
     "DetectionTarget",
     "DigitScenes",
@@ -67,19 +80,27 @@ __all__ = [
     "ImageNetLocalization",
     "InstanceSegmentationBatch",
     "InstanceTarget",
+    "IoUCrop",
+    "LargeScaleJitter",
     "LocalizationBatch",
     "LocalizationManifest",
     "Manifest",
     "MaskFolder",
+    "Mix",
+    "Mosaic",
     "OxfordPets",
     "PCALighting",
+    "PhotometricDistort",
     "PredictBatch",
     "RGBCovariance",
     "RandAugment",
+    "RepeatFactor",
     "ResumableLoader",
+    "SSDAugmentation",
     "Scene",
     "SceneComposer",
     "SemanticSegmentationBatch",
+    "ShortSideResize",
     "TargetAugmentation",
     "TransformedDataset",
     "TrivialAugment",
@@ -88,6 +109,7 @@ __all__ = [
     "VOCLocalization",
     "VOCSegmentation",
     "VisionDataModule",
+    "ZoomOut",
     "collate",
     "collate_objects",
     "read_image",

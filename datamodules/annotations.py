@@ -14,6 +14,7 @@ import numpy as np
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 
 from .images import ImageError, read_image
+from .sampling import Presence
 from .segmentations import Segmentations
 from .trees import check_there, missing
 
@@ -138,6 +139,10 @@ class Objects:
         before = np.concatenate([[0], np.cumsum(~self.iscrowd)])
         return before[self.starts[1:]] - before[self.starts[:-1]]
 
+    def presence(self) -> Presence:
+        """Which classes each image has, crowds not counted."""
+        return Presence.of_objects(self.starts, self.labels, ~self.iscrowd)
+
 
 @dataclass(frozen=True, eq=False)
 class ImageTable:
@@ -212,6 +217,19 @@ class ObjectSource:
     def __len__(self) -> int:
         return len(self.chosen)
 
+    @property
+    def sizes(self) -> np.ndarray:
+        """Width and height of each image: ``[N, 2]``."""
+        return self.images.sizes[self.chosen]
+
+    def path(self, index: int) -> Path:
+        """The file of an image."""
+        return self.images.path(int(self.chosen[index]))
+
+    def presence(self) -> Presence:
+        """Which classes each image has, crowds not counted."""
+        return self.objects.presence().of_samples(self.chosen)
+
     def __getitem__(self, index: int) -> Sample:
         image = int(self.chosen[index])
         pixels = self.images.read(image)
@@ -241,6 +259,11 @@ class SemanticSource:
 
     def __len__(self) -> int:
         return len(self.images.names)
+
+    def presence(self) -> Presence:
+        """Which classes each image has, without the background."""
+        found = self.objects.presence()
+        return found._replace(classes=found.classes + 1)
 
     def __getitem__(self, index: int) -> Sample:
         pixels = self.images.read(index)

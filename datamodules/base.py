@@ -5,19 +5,29 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-import albumentations as A
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
+from .augmentations.mixing import Mix, Step
+from .image_sizes import source_sizes
 from .images import find_images, read_image
 from .loading import ResumableLoader, Source, TransformedDataset, collate, make_loader, prepare_worker
-from .sampling import Sampling
+from .sampling import (
+    BalancedDraw,
+    Draw,
+    Presence,
+    RepeatFactor,
+    RepeatFactorDraw,
+    Sampling,
+    SamplingName,
+    aspect_groups,
+)
 from .targets import Sample, collate_objects
 from .trees import suggestion
 
-Transforms = Sequence[A.BasicTransform | A.BaseCompose]
+Transforms = Sequence[Step]
 
 
 class VisionDataModule(pl.LightningDataModule):
@@ -28,19 +38,25 @@ class VisionDataModule(pl.LightningDataModule):
         eval_batch_size: samples a step and device in validation, test and prediction; None: `batch_size`.
         num_workers: loader processes a device; None: what the machine's cores allow, at most 8. The batches are
             the same with any number.
-        train_transform: albumentations steps for training, in order.
+        train_transform: albumentations steps for training, in order; among them may be steps that mix samples
+        (`Mosaic`,
+            `CopyPaste`).
         val_transform: albumentations steps for validation, test and prediction.
         seed: of order, augmentation and splits.
         images: a file, folder or glob pattern for ``predict``.
         strict: stop at an unreadable image, instead of counting it and going on.
         sampling: of training. ``uniform``: each sample once an epoch. ``class_balanced``: as many samples an epoch,
             but each class equally often, so that those of a rare class come several times, augmented anew each time.
+            ``repeat_factor``: each sample at least once, those of rare classes more often, by LVIS's rule and its
+            threshold; `RepeatFactor` for another.
 
     Attributes:
         min_visibility: part of a box's area that a step of augmentation must leave, or its object is removed.
+        group_by_aspect: make training batches of images of like shape, so that less is padded.
     """
 
     min_visibility: float = 0.0
+    group_by_aspect: bool = False
 
     def __init__(
         self,
@@ -60,10 +76,16 @@ class VisionDataModule(pl.LightningDataModule):
                 raise ValueError(f"data.init_args.{name}: {value} is not a number of samples; give 1 or more")
         if num_workers is not None and num_workers < 0:
             raise ValueError(f"data.init_args.num_workers: {num_workers}; give 0 (none), more, or null (automatic)")
-        if sampling not in get_args(Sampling):
+        names = get_args(SamplingName)
+        if not isinstance(sampling, RepeatFactor) and sampling not in names:
             raise ValueError(
-                f"data.init_args.sampling: {sampling!r} is not one of {', '.join(get_args(Sampling))}"
-                f"{suggestion(str(sampling), get_args(Sampling))}"
+                f"data.init_args.sampling: {sampling!r} is not one of {', '.join(names)}"
+                f"{suggestion(str(sampling), names)}"
+            )
+        if mixing := [type(step).__name__ for step in val_transform or () if isinstance(step, Mix)]:
+            raise ValueError(
+                f"data.init_args.val_transform: {mixing[0]} makes one sample of several, but evaluation counts each "
+                "sample once; move it to train_transform"
             )
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size or batch_size
@@ -103,7 +125,7 @@ class VisionDataModule(pl.LightningDataModule):
         steps = self.train_transform if training else self.val_transform
         return TransformedDataset(
             source,
-            A.Compose(list(steps)) if steps else None,
+            list(steps) if steps else None,
             seed=self.seed,
             replace_unreadable=training,
             strict=self.strict,
@@ -169,18 +191,38 @@ class VisionDataModule(pl.LightningDataModule):
             seed=self.seed,
             collate_fn=self._collate,
             pin_memory=torch.cuda.is_available(),
-            balance=self._training_labels() if training and self.sampling == "class_balanced" else None,
+            draw=self._draw() if training else None,
+            groups=self._groups() if training and self.group_by_aspect else None,
         )
 
-    def _training_labels(self) -> np.ndarray:
+    def _draw(self) -> Draw | None:
+        if self.sampling == "uniform":
+            return None
+        if self.sampling == "class_balanced":
+            return BalancedDraw(self._presence())
+        given = self.sampling if isinstance(self.sampling, RepeatFactor) else RepeatFactor()
+        return RepeatFactorDraw(self._presence(), given.threshold)
+
+    def _presence(self) -> Presence:
+        """Which classes each training sample has: a source says it in ``presence()``, or in an array ``labels``."""
         source = self.datasets["train"].source
-        labels = getattr(source, "labels", None)
-        if labels is None:
+        if (presence := getattr(source, "presence", None)) is not None:
+            return presence()
+        if (labels := getattr(source, "labels", None)) is not None:
+            return Presence.of_labels(labels)
+        name = self.sampling if isinstance(self.sampling, str) else type(self.sampling).__name__
+        raise ValueError(
+            f"data.init_args.sampling: {name} needs the class of each sample beforehand, and {type(source).__name__} "
+            f"of {type(self).__name__} has neither an array `labels` nor a method `presence`; set sampling: uniform"
+        )
+
+    def _groups(self) -> np.ndarray:
+        if not self.lists_images:
             raise ValueError(
-                "data.init_args.sampling: class_balanced needs the class of each sample beforehand, and "
-                f"{type(source).__name__} of {type(self).__name__} has no array `labels`; set sampling: uniform"
+                "data.init_args.group_by_aspect: the images of a batch have one size here, there is nothing to group; "
+                "set group_by_aspect: false"
             )
-        return np.asarray(labels)
+        return aspect_groups(source_sizes(self.datasets["train"].source))
 
 
 class ImageFiles:

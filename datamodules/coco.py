@@ -46,6 +46,7 @@ class CocoDetection(VisionDataModule):
         train_images, val_images, test_images: the folders of the images that these list.
         skip_empty: train without images that have no object other than crowds; evaluation always has all.
         min_visibility: part of a box's area that a step of augmentation must leave, or its object is removed.
+        group_by_aspect: make training batches of images of like shape, so that less is padded.
         batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling:
             see `VisionDataModule`.
 
@@ -70,6 +71,7 @@ class CocoDetection(VisionDataModule):
         test_images: str | None = None,
         skip_empty: bool = False,
         min_visibility: float = 0.0,
+        group_by_aspect: bool = False,
         batch_size: int = 32,
         eval_batch_size: int | None = None,
         num_workers: int | None = None,
@@ -94,6 +96,7 @@ class CocoDetection(VisionDataModule):
             skip_empty,
             min_visibility,
         )
+        self.group_by_aspect = group_by_aspect
         self.files = {
             "train": (train_annotations, train_images),
             "val": (val_annotations, val_images),

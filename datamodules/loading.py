@@ -4,6 +4,7 @@ Every random number of the pipeline follows from (seed, epoch, sample, repeat), 
 gives the same batches with any number of workers, and a resumed run continues as if it had never stopped.
 """
 
+import functools
 import gc
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -15,9 +16,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from .augmentations.mixing import Augmentation
 from .images import ImageError
-from .sampling import balanced_draw
-from .targets import LostObjectError, Sample, TargetAugmentation, check_targets, complete
+from .sampling import Draw, grouped_batches
+from .targets import LostObjectError, Sample, check_targets, complete
 
 
 class Source(Protocol):
@@ -41,8 +43,8 @@ class TransformedDataset(Dataset[Sample]):
 
     Args:
         source: gives raw samples; may raise `ImageError`.
-        transform: an ``albumentations.Compose``, or None. Boxes and masks go through it with their image
-            (`TargetAugmentation`).
+        transform: albumentations' steps in order, with steps that mix samples (`Mix`) among them; or one
+            ``albumentations.Compose``; or None. Boxes and masks go through it with their image (`TargetAugmentation`).
         seed: of the augmentation.
         replace_unreadable: give the next readable sample in place of an unreadable one (training, where every
             rank must make the same number of steps); otherwise the unreadable sample is left out of its batch.
@@ -51,7 +53,8 @@ class TransformedDataset(Dataset[Sample]):
             a GPU, where nothing is. None: labels are not looked at.
         min_visibility: part of a box's area that a step of the pipeline must leave, or the object is removed.
 
-    A sample whose only object (localization) no augmentation leaves in sight is treated as an unreadable one.
+    A sample whose only object (localization) no augmentation leaves in sight is treated as an unreadable one. An
+    unreadable image that a step would have mixed in is replaced by another, in the end by the sample's own.
     """
 
     # so many unreadable images in a row are no accident
@@ -68,7 +71,7 @@ class TransformedDataset(Dataset[Sample]):
         min_visibility: float = 0.0,
     ) -> None:
         self.source, self.transform, self.seed = source, transform, seed
-        self._augmentation = None if transform is None else TargetAugmentation(transform, min_visibility)
+        self._augmentation = None if transform is None else Augmentation(transform, min_visibility)
         self.replace_unreadable, self.strict = replace_unreadable, strict
         self.num_classes = num_classes
 
@@ -81,7 +84,7 @@ class TransformedDataset(Dataset[Sample]):
         for attempt in range(self.max_replacements):
             number = (index + attempt) % len(self)
             try:
-                sample = self._sample(self.source[number], epoch, number, repeat)
+                sample = self._sample(self.source[number], SampleKey(epoch, number, repeat), unreadable)
             except ImageError as error:
                 if self.strict:
                     raise
@@ -97,21 +100,39 @@ class TransformedDataset(Dataset[Sample]):
             f"unreadable, and so are the {self.max_replacements - 1} images after it ({unreadable[0]})",
         )
 
-    def _sample(self, raw: Sample, epoch: int, number: int, repeat: int) -> Sample:
+    def _sample(self, raw: Sample, key: SampleKey, unreadable: list[str]) -> Sample:
+        raw = self._checked(raw, key.index)
+        if self._augmentation is None:
+            return dict(raw)
+        # numpy's own mixing of the four numbers
+        seeds = np.random.SeedSequence((self.seed, key.epoch, key.index, key.repeat))
+        generator = np.random.Generator(np.random.PCG64(seeds))
+        another = functools.partial(self._another, key.index, generator, unreadable)
+        try:
+            return self._augmentation(raw, generator, another)
+        except LostObjectError as error:
+            raise ImageError(raw.get("path", f"sample {key.index}"), str(error)) from error
+
+    def _checked(self, raw: Sample, number: int) -> Sample:
         if "boxes" in raw:
             raw = complete(raw, number)
         try:
             check_targets(raw, self.num_classes)
         except ValueError as error:
             raise ValueError(f"sample {number} of {type(self.source).__name__} {error}") from None
-        if self._augmentation is None:
-            return dict(raw)
-        # numpy's own mixing of the four numbers
-        generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence((self.seed, epoch, number, repeat))))
-        try:
-            return self._augmentation(raw, generator)
-        except LostObjectError as error:
-            raise ImageError(raw.get("path", f"sample {number}"), str(error)) from error
+        return raw
+
+    def _another(self, number: int, generator: np.random.Generator, unreadable: list[str]) -> Sample:
+        """A raw sample other than `number`, to be mixed with it; where none can be read, that one again."""
+        for _ in range(self.max_replacements):
+            other = (number + 1 + int(generator.integers(max(len(self) - 1, 1)))) % len(self)
+            try:
+                return self._checked(self.source[other], other)
+            except ImageError as error:
+                if self.strict:
+                    raise
+                unreadable.append(str(error))
+        return self._checked(self.source[number], number)
 
 
 def image_to_tensor(image: np.ndarray) -> Tensor:
@@ -155,9 +176,10 @@ def collate(samples: Sequence[Sample]) -> dict[str, Any]:
 class EpochSampler(DistributedSampler):
     """Which samples this rank sees in an epoch, in which order.
 
-    Training: shuffled by (seed, epoch); padded so that all ranks make the same number of steps.
-    Class-balanced training: as many draws, equally many of each class (`balanced_draw`); the ranks share one draw.
-    Evaluation: in order and *not* padded, so that a metric counts each sample once.
+    Training: shuffled by (seed, epoch); padded so that all ranks make the same number of steps. Training by a draw: as
+    it says, which samples how often; the ranks share one draw. Training in groups: the batches of each rank,
+    `batch_size` samples in a row, are of one group where that can be; each sample comes as often as without groups
+    (`grouped_batches`). Evaluation: in order and *not* padded, so that a metric counts each sample once.
 
     Args:
         size: number of samples in the data set.
@@ -165,10 +187,12 @@ class EpochSampler(DistributedSampler):
         pad: repeat a few samples where the ranks do not divide them evenly.
         seed: of the order.
         num_replicas, rank: taken from ``torch.distributed`` where that is initialised.
-        balance: class of each sample, to draw each class equally often; None: each sample once.
+        draw: says which samples come how often; None: each once.
+        groups: number of each sample's group, ``[size]``; None: no groups.
+        batch_size: of the batches that groups are for.
 
     Raises:
-        ValueError: for fewer samples than ranks, or a number of classes in `balance` that is not `size`.
+        ValueError: for fewer samples than ranks, or a number of groups that is not `size`.
     """
 
     def __init__(
@@ -179,21 +203,25 @@ class EpochSampler(DistributedSampler):
         seed: int = 0,
         num_replicas: int | None = None,
         rank: int | None = None,
-        balance: np.ndarray | None = None,
+        draw: Draw | None = None,
+        groups: np.ndarray | None = None,
+        batch_size: int = 1,
     ) -> None:
         if num_replicas is None and not (torch.distributed.is_available() and torch.distributed.is_initialized()):
             num_replicas, rank = 1, 0
         # Lightning leaves a DistributedSampler alone, whatever it does
         super().__init__(range(size), num_replicas, rank, shuffle=shuffle, seed=seed)  # type: ignore[arg-type]
-        self.size, self.pad, self.skip = size, pad, 0
-        if size < self.num_replicas:
+        self.size, self.pad, self.skip = size if draw is None else draw.length, pad, 0
+        if self.size < self.num_replicas:
             raise ValueError(
-                f"the data set has {size} sample(s), fewer than the {self.num_replicas} devices that share it: "
+                f"the data set has {self.size} sample(s), fewer than the {self.num_replicas} devices that share it: "
                 "use fewer devices (trainer.devices) or more data"
             )
-        if balance is not None and len(balance) != size:
-            raise ValueError(f"{len(balance)} classes given to balance {size} samples by; give one a sample")
-        self.balance = balance
+        if groups is not None and len(groups) != size:
+            raise ValueError(f"{len(groups)} groups given for {size} samples; give one a sample")
+        if groups is not None and not pad:
+            raise ValueError("groups are for training, where each rank is padded to the same number of samples")
+        self.draw, self.groups, self.batch_size = draw, groups, batch_size
 
     def __len__(self) -> int:
         even, rest = divmod(self.size, self.num_replicas)
@@ -202,15 +230,22 @@ class EpochSampler(DistributedSampler):
     def __iter__(self) -> Iterator[SampleKey]:
         order, repeats = np.arange(self.size), np.zeros(self.size, dtype=np.int64)
         generator = np.random.Generator(np.random.PCG64([self.seed, self.epoch]))
-        if self.balance is not None:
-            order, repeats = balanced_draw(self.balance, generator)
+        if self.draw is not None:
+            order, repeats = self.draw(generator)
         elif self.shuffle:
             generator.shuffle(order)
-        mine = np.arange(self.rank, self.size, self.num_replicas)  # places in the order
-        if len(mine) < len(self):
-            mine = np.append(mine, self.rank % self.size)
-        for place in mine[self.skip :]:
+        for place in self._places(order, generator)[self.skip :].tolist():
             yield SampleKey(self.epoch, int(order[place]), int(repeats[place]))
+
+    def _places(self, order: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """The places in the order that are this rank's, one after the other."""
+        if self.groups is None:
+            mine = np.arange(self.rank, self.size, self.num_replicas)
+            return mine if len(mine) == len(self) else np.append(mine, self.rank % self.size)
+        lacking = np.arange(self.size, len(self) * self.num_replicas) % self.num_replicas  # ranks that are one short
+        places = np.concatenate([np.arange(self.size), lacking])
+        groups = self.groups[order[places]]
+        return places[grouped_batches(groups, self.batch_size, self.num_replicas, generator)[self.rank]]
 
 
 class ResumableLoader(DataLoader):
@@ -266,15 +301,16 @@ def make_loader(
     seed: int,
     collate_fn: Callable[[Sequence[Sample]], Any] = collate,
     pin_memory: bool = False,
-    balance: np.ndarray | None = None,
+    draw: Draw | None = None,
+    groups: np.ndarray | None = None,
 ) -> ResumableLoader:
     """The loader of a training or evaluation set.
 
     Training shuffles and drops the last incomplete batch (a batch of one breaks batch normalisation) unless that
-    is all there is; evaluation does neither. `balance` is `EpochSampler`'s.
+    is all there is; evaluation does neither. `draw` and `groups` are `EpochSampler`'s.
     """
     size = len(dataset)  # type: ignore[arg-type]
-    sampler = EpochSampler(size, shuffle=training, pad=training, seed=seed, balance=balance)
+    sampler = EpochSampler(size, training, training, seed, draw=draw, groups=groups, batch_size=batch_size)
     return ResumableLoader(
         dataset,
         batch_size=batch_size,

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import albumentations as A
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -33,7 +34,7 @@ MAX_REDRAWS = 100  # augmentations drawn for a sample of localization before it 
 
 # albumentations' own steps that look at boxes do not say so; one of a user's own can, in `targets_as_params`
 _BOX_STEPS = (A.BBoxSafeRandomCrop, A.AtLeastOneBBoxRandomCrop, A.ConstrainedCoarseDropout)
-_OBJECT_FIELDS = ("labels", "iscrowd", "difficult", "area")
+OBJECT_FIELDS = ("labels", "iscrowd", "difficult", "area")
 
 
 class LostObjectError(ValueError):
@@ -134,12 +135,13 @@ def _with_objects(pipeline: A.Compose, raw: Sample, with_boxes: bool) -> Sample:
         area = raw["area"][kept] * (box_areas(left) / box_areas(boxes[kept]))
         sample: Sample = {}
     else:
-        masks = out["masks"][kept] if "masks" in given else np.zeros((0, *image.shape[:2]), np.uint8)
-        seen = masks.any(axis=(1, 2))
-        kept, masks = kept[seen], np.ascontiguousarray(masks[seen])
-        left, area = boxes_of_masks(masks), masks.sum(axis=(1, 2), dtype=np.float32)
+        masks = out["masks"] if "masks" in given else np.zeros((0, *image.shape[:2]), np.uint8)
+        area = mask_areas(masks)
+        kept = kept[area[kept] > 0]
+        masks, area = np.ascontiguousarray(masks if len(kept) == len(masks) else masks[kept]), area[kept]
+        left = boxes_of_masks(masks)
         sample = {"masks": masks}
-    sample |= {field: raw[field][kept] for field in _OBJECT_FIELDS}
+    sample |= {field: raw[field][kept] for field in OBJECT_FIELDS}
     return sample | {"image": image, "boxes": left, "area": area.astype(np.float32)}
 
 
@@ -183,6 +185,12 @@ def boxes_of_masks(masks: np.ndarray) -> np.ndarray:
     return np.stack(edges, axis=1).astype(np.float32)
 
 
+def mask_areas(masks: np.ndarray) -> np.ndarray:
+    """How many pixels of each mask ``[N, H, W]`` uint8 are not zero: float32 ``[N]``."""
+    # OpenCV counts ten times as fast as numpy sums
+    return np.array([cv2.countNonZero(mask) for mask in masks if mask.size], np.float32)
+
+
 def complete(raw: Sample, number: int) -> Sample:
     """A raw sample of detection with every field of its target, in its type.
 
@@ -196,7 +204,7 @@ def complete(raw: Sample, number: int) -> Sample:
     masks = {"masks": np.asarray(raw["masks"]).astype(np.uint8, copy=False)} if "masks" in raw else {}
     area = raw.get("area")
     if area is None:
-        area = masks["masks"].sum(axis=(1, 2), dtype=np.float32) if masks else box_areas(boxes)
+        area = mask_areas(masks["masks"]) if masks else box_areas(boxes)
     area = np.asarray(area, np.float32)
     return {
         **raw,
@@ -244,7 +252,7 @@ def check_targets(raw: Sample, num_classes: int | None) -> None:
             f"0 <= y1 < y2 <= {height} in its image"
         )
     if "boxes" in raw:
-        for field in (*_OBJECT_FIELDS, "masks"):
+        for field in (*OBJECT_FIELDS, "masks"):
             if field in raw and len(raw[field]) != len(boxes):
                 raise ValueError(f"has {len(boxes)} boxes, but {field} for {len(raw[field])}")
     if "masks" in raw and raw["masks"].shape[1:] != (height, width):
@@ -268,7 +276,7 @@ def collate_objects(samples: Sequence[Sample]) -> dict[str, Any]:
     if "path" in samples[0]:
         batch["path"] = [sample["path"] for sample in samples]
     if "boxes" in samples[0]:
-        fields = ("boxes", *_OBJECT_FIELDS, *(("masks",) if "masks" in samples[0] else ()))
+        fields = ("boxes", *OBJECT_FIELDS, *(("masks",) if "masks" in samples[0] else ()))
         columns = {field: _packed([sample[field] for sample in samples]) for field in fields}
         columns["image_id"] = list(torch.tensor([int(sample["image_id"]) for sample in samples]).unbind())
         batch["target"] = [{field: column[place] for field, column in columns.items()} for place in range(len(samples))]

@@ -74,6 +74,7 @@ class VOCDetection(VisionDataModule):
         class_names: of another data set in this layout; None: VOC's twenty.
         skip_difficult: train without difficult objects; evaluation always has them.
         min_visibility: part of a box's area that a step of augmentation must leave, or its object is removed.
+        group_by_aspect: make training batches of images of like shape, so that less is padded.
         batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling:
             see `VisionDataModule`.
 
@@ -96,6 +97,7 @@ class VOCDetection(VisionDataModule):
         class_names: list[str] | None = None,
         skip_difficult: bool = False,
         min_visibility: float = 0.0,
+        group_by_aspect: bool = False,
         batch_size: int = 32,
         eval_batch_size: int | None = None,
         num_workers: int | None = None,
@@ -120,6 +122,7 @@ class VOCDetection(VisionDataModule):
             if wrong := [name for name in sets if not all(name.partition("_")[::2])]:
                 raise ValueError(f"data.init_args.{split}: {wrong[0]!r} is not YEAR_NAME, such as 2007_trainval")
         self.root, self.skip_difficult, self.min_visibility = Path(root).expanduser(), skip_difficult, min_visibility
+        self.group_by_aspect = group_by_aspect
         self._names = list(VOC_CLASSES if class_names is None else class_names)
 
     @property

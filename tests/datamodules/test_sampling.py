@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from striate.datamodules import DigitScenes, ImageFolder
 from striate.datamodules.loading import EpochSampler, SampleKey, TransformedDataset, make_loader
-from striate.datamodules.sampling import balanced_draw, stratified_split
+from striate.datamodules.sampling import BalancedDraw, Presence, stratified_split
 from striate.tests.fixtures import picture, write_image
 
 LABELS = np.array([0] * 90 + [1] * 10)
@@ -19,6 +19,10 @@ LABELS = np.array([0] * 90 + [1] * 10)
 
 def generator(seed=0):
     return np.random.default_rng(seed)
+
+
+def balanced_draw(labels, generator):
+    return BalancedDraw(Presence.of_labels(labels))(generator)
 
 
 def test_a_split_has_the_rounded_fraction_of_the_whole_and_of_each_class():
@@ -63,7 +67,9 @@ def test_the_draw_is_in_random_order_and_reaches_every_sample():
 
 
 def keys(epoch=0, seed=0, ranks=1, rank=0, skip=0, labels=LABELS):
-    sampler = EpochSampler(len(labels), True, True, seed, num_replicas=ranks, rank=rank, balance=labels)
+    sampler = EpochSampler(
+        len(labels), True, True, seed, num_replicas=ranks, rank=rank, draw=BalancedDraw(Presence.of_labels(labels))
+    )
     sampler.set_epoch(epoch)
     sampler.skip = skip
     return list(sampler)
@@ -92,9 +98,9 @@ def test_skipping_continues_the_same_draw():
     assert keys(1, skip=30) == keys(1)[30:]
 
 
-def test_labels_that_are_not_one_a_sample():
-    with pytest.raises(ValueError, match="3 classes given to balance 5 samples by"):
-        EpochSampler(5, True, True, balance=np.arange(3))
+def test_groups_that_are_not_one_a_sample():
+    with pytest.raises(ValueError, match="3 groups given for 5 samples"):
+        EpochSampler(5, True, True, groups=np.arange(3))
 
 
 @pytest.fixture
@@ -176,13 +182,14 @@ def test_a_source_without_labels_is_explained():
     data = DigitScenes(num_workers=0, train_size=4, val_size=2)
     data.sampling = "class_balanced"
     data.setup("fit")
-    with pytest.raises(ValueError, match=r"sampling: class_balanced needs .* SceneSource of DigitScenes has no array"):
+    with pytest.raises(ValueError, match=r"sampling: class_balanced needs .* SceneSource of DigitScenes has neither"):
         data.train_dataloader()
 
 
 def test_an_unknown_sampling_is_explained():
     with pytest.raises(
-        ValueError, match=r"sampling: 'balanced' is not one of uniform, class_balanced; did you mean 'c"
+        ValueError,
+        match=r"sampling: 'balanced' is not one of uniform, class_balanced, repeat_factor; did you mean 'class_b",
     ):
         ImageFolder("x", sampling="balanced")
 

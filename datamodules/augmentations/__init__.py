@@ -1,0 +1,20 @@
+"""Augmentation beyond albumentations: SSD's, multi-scale resizing, large-scale jitter, mosaic, copy-paste."""
+
+from .copy_paste import CopyPaste
+from .mixing import Augmentation, Mix
+from .mosaic import Mosaic
+from .resizing import LargeScaleJitter, ShortSideResize
+from .ssd import IoUCrop, PhotometricDistort, SSDAugmentation, ZoomOut
+
+__all__ = [
+    "Augmentation",
+    "CopyPaste",
+    "IoUCrop",
+    "LargeScaleJitter",
+    "Mix",
+    "Mosaic",
+    "PhotometricDistort",
+    "SSDAugmentation",
+    "ShortSideResize",
+    "ZoomOut",
+]

@@ -6,7 +6,7 @@ points, about half a gigabyte. Ours is `read_coco`, for boxes alone and for boxe
 holds, and the most on the way.
 
 The workers' memory is what they and their parent hold together, pages that they share counted once (Linux: the sum of
-``Pss``), after the first batches and after two epochs over every image; the images themselves are one gray square. The
+``Pss_Anon`` and ``Pss_Shmem``), after the first batches and after two epochs over every image; the images themselves are one gray square. The
 peer's source looks its annotations up in pycocotools' dictionaries, as torchvision's ``CocoDetection`` does.
 """
 
@@ -118,11 +118,11 @@ def _gray() -> np.ndarray:
 
 
 def held_together(processes: list[int]) -> float:
-    """Memory of several processes, MB (2**20 bytes), shared pages counted once."""
+    """Memory of several processes, MB (2**20 bytes), shared pages counted once, mapped files (libraries) not at all."""
     total = 0
     for process in processes:
         lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
-        total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+        total += sum(int(line.split()[1]) for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
     return total / 2**10
 
 

@@ -19,10 +19,12 @@ from .batches import (
 from .caltech import Caltech101, Caltech256
 from .cifar import CIFAR10, CIFAR100
 from .coco import CocoDetection
+from .detection_manifest import DetectionManifest
 from .digit_scenes import DigitScenes
 from .folder import ImageFolder
 from .imagenet import ImageNet
 from .images import ImageError, read_image
+from .instance_masks import InstanceMasks
 from .lighting import PCALighting, RGBCovariance, rgb_pca, training_pca
 from .loading import EpochSampler, ResumableLoader, TransformedDataset, collate
 from .manifest import Manifest
@@ -32,6 +34,7 @@ from .policies import RandAugment, TrivialAugment
 from .scenes import Scene, SceneComposer
 from .targets import TargetAugmentation, collate_objects
 from .voc import VOCDetection
+from .yolo import YoloDetection
 
 __all__ = [
     "CIFAR10",
@@ -42,6 +45,7 @@ __all__ = [
     "ClassificationBatch",
     "CocoDetection",
     "DetectionBatch",
+    "DetectionManifest",
     "DetectionTarget",
     "DigitScenes",
     "EpochSampler",
@@ -49,6 +53,7 @@ __all__ = [
     "ImageError",
     "ImageFolder",
     "ImageNet",
+    "InstanceMasks",
     "InstanceSegmentationBatch",
     "InstanceTarget",
     "LocalizationBatch",
@@ -67,6 +72,7 @@ __all__ = [
     "TrivialAugment",
     "VOCDetection",
     "VisionDataModule",
+    "YoloDetection",
     "collate",
     "collate_objects",
     "read_image",

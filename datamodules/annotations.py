@@ -4,6 +4,7 @@ Nothing is kept as one Python object an annotation: forked workers would copy ea
 references, until every worker held the whole.
 """
 
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 
-from .images import ImageError, read_image
+from .images import ImageError, image_size, read_image
 from .segmentations import Segmentations
 
 Sample = dict[str, Any]
@@ -145,7 +146,7 @@ class ImageTable:
     Attributes:
         root: the folder that the names are relative to.
         names: ``[M]``, an array of bytes.
-        sizes: int32 ``[M, 2]``, width and height as the annotations say.
+        sizes: int32 ``[M, 2]``, width and height as the annotations say; 0, 0 where they do not.
         ids: int64 ``[M]``, the source's own numbers.
     """
 
@@ -167,11 +168,22 @@ class ImageTable:
         path = self.path(image)
         pixels = read_image(path)
         width, height = self.sizes[image].tolist()
-        if pixels.shape[:2] != (height, width):
+        if width and pixels.shape[:2] != (height, width):
             raise ImageError(
                 path, f"the image is {pixels.shape[1]}x{pixels.shape[0]}, but its annotations are for {width}x{height}"
             )
         return pixels
+
+    def measured(self) -> np.ndarray:
+        """The sizes, those that the annotations do not say read off the files: int32 ``[M, 2]``.
+
+        Those of unreadable images stay 0, 0: reading the image says what is wrong with it.
+        """
+        sizes = self.sizes.copy()
+        for image in np.flatnonzero(sizes[:, 0] == 0).tolist():
+            with contextlib.suppress(ImageError):
+                sizes[image] = image_size(self.path(image))
+        return sizes
 
     def missing(self) -> list[str]:
         """Names of the images that are not there; folders are listed, files not touched."""

@@ -1,13 +1,12 @@
 """Folders of images and folders of masks with the same names."""
 
-import os
 from pathlib import Path
 
 import numpy as np
 
 from .base import Transforms, VisionDataModule
 from .images import IMAGE_SUFFIXES
-from .mask_files import IGNORE, MaskedFiles, class_table
+from .mask_files import IGNORE, MaskedFiles, as_paths, class_table, files_by_name
 from .sampling import Sampling
 from .trees import expectation
 
@@ -112,7 +111,7 @@ class MaskFolder(VisionDataModule):
         for folder in (image_folder, mask_folder):
             if not (self.root / folder).is_dir():
                 raise FileNotFoundError(self._explain(f"no folder {str(self.root / folder)!r}"))
-        images, masks = self._files(image_folder), self._files(mask_folder)
+        images, masks = files_by_name(self.root, image_folder), files_by_name(self.root, mask_folder)
         if not images:
             raise ValueError(f"{self.root / image_folder}: no images in it; looked for {', '.join(IMAGE_SUFFIXES)}")
         if absent := [name for name in images if name not in masks]:
@@ -121,29 +120,7 @@ class MaskFolder(VisionDataModule):
                 f"{self.root / mask_folder}: no mask for {len(absent)} of {len(images)} images of {image_folder}: "
                 f"{', '.join(absent[:3])}{more}"
             )
-        return _bytes(list(images.values())), _bytes([masks[name] for name in images])
-
-    def _files(self, folder: str) -> dict[str, str]:
-        """Path below the root of each image below a folder, by its path there without suffix, sorted.
-
-        Raises:
-            ValueError: for two files of the same name but for their suffix.
-        """
-        base = self.root / folder
-        found: dict[str, str] = {}
-        for path in sorted(base.rglob("*")):
-            inner = path.relative_to(base)
-            if path.suffix.lower() not in IMAGE_SUFFIXES or any(part.startswith(".") for part in inner.parts):
-                continue
-            name = inner.with_suffix("").as_posix()
-            if name in found:
-                raise ValueError(f"{base}: {Path(found[name]).name} and {path.name} have the same name; keep one")
-            found[name] = f"{folder}/{inner.as_posix()}"
-        return found
+        return as_paths(images.values()), as_paths(masks[name] for name in images)
 
     def _explain(self, what: str) -> str:
         return expectation(what, "MaskFolder", _TREE, self.root)
-
-
-def _bytes(paths: list[str]) -> np.ndarray:
-    return np.array([os.fsencode(path) for path in paths], np.bytes_)

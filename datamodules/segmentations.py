@@ -1,8 +1,8 @@
 """Masks of objects as their annotations hold them, polygons or run lengths, in flat arrays; pixels only when asked for.
 
 The pixels are pycocotools' to the last one: hotcoco, which rasterises here, follows the same algorithm, and a test
-compares the two. Coordinates with two decimals, as COCO's have, are kept as hundredths in int32, which gives the very
-same float64 back; others as float64.
+compares the two. Coordinates of few decimals (COCO's have two, YOLO's parts of an image six) are kept as whole numbers
+of their last decimal in int32, which gives the very same float64 back; others as float64.
 """
 
 import math
@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-_HUNDREDTHS = 100.0
+_DECIMALS = (100.0, 1e6, 1e8)  # what coordinates are tried to be whole numbers of, as 1 / this
+_MAX_DIGITS = 8  # of five bits, in a compressed run length: far more than any image has pixels
 
 
 class Segmentations:
@@ -21,21 +22,45 @@ class Segmentations:
     Attributes:
         objects: int64 ``[N + 1]``; object n has the polygons ``objects[n]`` up to ``objects[n + 1]``.
         polygons: int64 ``[P + 1]``, likewise, the numbers of each polygon.
-        numbers: float64, or int32 in hundredths: x1, y1, x2, y2, ….
+        numbers: x1, y1, x2, y2, …: float64, or int32 that `unit` divides.
+        unit: see `numbers`.
         runs: int64 ``[N + 1]``, likewise, the bytes of each object's compressed run lengths; none for polygons.
         text: uint8, the run lengths.
+        relative: whether the numbers are parts of the image's width and height, or pixels.
     """
 
     def __init__(
-        self, objects: np.ndarray, polygons: np.ndarray, numbers: np.ndarray, runs: np.ndarray, text: np.ndarray
+        self,
+        objects: np.ndarray,
+        polygons: np.ndarray,
+        numbers: np.ndarray,
+        runs: np.ndarray,
+        text: np.ndarray,
+        relative: bool = False,
     ) -> None:
-        self.objects, self.polygons, self.runs, self.text = objects, polygons, runs, text
-        hundredths = np.rint(numbers * _HUNDREDTHS)
-        exact = bool((np.abs(hundredths) < 2**31).all() and (hundredths / _HUNDREDTHS == numbers).all())
-        self.numbers = hundredths.astype(np.int32) if exact else numbers
+        self.objects, self.polygons, self.runs, self.text, self.relative = objects, polygons, runs, text, relative
+        self.numbers, self.unit = numbers, 1.0
+        for unit in _DECIMALS if relative else _DECIMALS[:1]:
+            whole = np.rint(numbers * unit)
+            if (np.abs(whole) < 2**31).all() and (whole / unit == numbers).all():
+                self.numbers, self.unit = whole.astype(np.int32), unit
+                break
 
     def __len__(self) -> int:
         return len(self.objects) - 1
+
+    def select(self, which: np.ndarray) -> "Segmentations":
+        """The masks of some objects, in that order.
+
+        Shape:
+            - which: ``[M]`` int64.
+        """
+        objects, parts = _gathered(self.objects, which)
+        polygons, places = _gathered(self.polygons, parts)
+        runs, letters = _gathered(self.runs, which)
+        chosen = Segmentations(objects, polygons, np.empty(0), runs, self.text[letters], self.relative)
+        chosen.numbers, chosen.unit = self.numbers[places], self.unit
+        return chosen
 
     def decode(self, which: Sequence[int], height: int, width: int) -> np.ndarray:
         """Masks of some objects of one image.
@@ -64,21 +89,27 @@ class Segmentations:
         if self.runs[number] < self.runs[number + 1]:
             counts = self.text[self.runs[number] : self.runs[number + 1]].tobytes()
             return rle.decode({"size": [height, width], "counts": counts})
+        scale = np.array([width, height], np.float64) if self.relative else 1.0
         parts = [
-            rle.fr_poly(self._polygon(part).tolist(), height, width)
+            rle.fr_poly((self._polygon(part).reshape(-1, 2) * scale).ravel().tolist(), height, width)
             for part in range(self.objects[number], self.objects[number + 1])
         ]
         return rle.decode(parts[0] if len(parts) == 1 else rle.merge(parts))
 
     def _polygon(self, part: int) -> np.ndarray:
         numbers = self.numbers[self.polygons[part] : self.polygons[part + 1]]
-        return numbers / _HUNDREDTHS if numbers.dtype == np.int32 else numbers
+        return numbers / self.unit if numbers.dtype == np.int32 else numbers
 
 
 class SegmentationBuilder:
-    """Collects the masks of objects, one after another, as COCO's JSON has them."""
+    """Collects the masks of objects, one after another, as COCO's JSON has them.
 
-    def __init__(self) -> None:
+    Args:
+        relative: whether the polygons' numbers are parts of the image's width and height, or pixels.
+    """
+
+    def __init__(self, relative: bool = False) -> None:
+        self._relative = relative
         self._objects, self._polygons, self._runs = array("q", [0]), array("q", [0]), array("q", [0])
         self._numbers, self._text = array("d"), bytearray()
 
@@ -140,9 +171,11 @@ class SegmentationBuilder:
             counts = counts.encode()
         if not isinstance(counts, bytes) or not counts:
             return "run lengths that are neither text nor a list of numbers"
-        try:
-            rle.area({"size": size, "counts": counts})
-        except ValueError:
+        unpacked = run_lengths(counts)
+        if unpacked is None:
+            return "run lengths that are no such text"
+        # hotcoco takes those that end too early, and fills the rest with zeros
+        if (unpacked < 0).any() or unpacked.sum() != height * width:
             return "run lengths that do not add up to the image"
         self._text += counts
         return None
@@ -155,7 +188,49 @@ class SegmentationBuilder:
             np.array(self._numbers, np.float64),
             np.array(self._runs, np.int64),
             np.frombuffer(bytes(self._text), np.uint8),
+            self._relative,
         )
+
+
+def run_lengths(text: bytes) -> np.ndarray | None:
+    """Unpack COCO's compressed run lengths, down the columns, of zeros first; None for what is no such text.
+
+    A character holds five bits, the lowest of a number first, above the code of ``0``; a sixth says that more of the
+    number follow. The highest bit is its sign. From the fourth number on it is the difference to the last but one.
+
+    Shape:
+        - Output: ``[N]`` int64.
+
+    Reference:
+        cocodataset/cocoapi, ``common/maskApi.h`` and ``.c`` (the format alone).
+    """
+    codes = np.frombuffer(text, np.uint8).astype(np.int64) - ord("0")
+    if codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
+        return None
+    last = np.flatnonzero(codes < 32)  # of each number
+    first = np.concatenate([[0], last[:-1] + 1])
+    lengths = last - first + 1
+    if lengths.max() > _MAX_DIGITS:
+        return None
+    digit = np.arange(len(codes)) - np.repeat(first, lengths)
+    numbers = np.add.reduceat((codes & 31) << (5 * digit), first)
+    numbers -= (codes[last] & 16 != 0).astype(np.int64) << (5 * lengths)
+    for chain in (numbers[1::2], numbers[2::2]):
+        np.cumsum(chain, out=chain)
+    return numbers
+
+
+def _gathered(starts: np.ndarray, which: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where some of many lists, laid end to end, start when only they are laid so, and where their items are now.
+
+    Shape:
+        - starts: ``[N + 1]``; list n has the items ``starts[n]`` up to ``starts[n + 1]``.
+        - which: ``[M]``.
+        - Output: ``[M + 1]``, and one number an item of the lists chosen; int64.
+    """
+    lengths = starts[which + 1] - starts[which]
+    ends = np.concatenate([[0], np.cumsum(lengths)])
+    return ends, np.repeat(starts[which] - ends[:-1], lengths) + np.arange(ends[-1])
 
 
 def _are_counts(counts: Iterable[Any]) -> bool:

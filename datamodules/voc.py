@@ -173,7 +173,7 @@ def read_voc(
         devkit,
         np.array([os.fsencode(name) for name in names], np.bytes_),
         np.empty((len(names), 2), np.int32),
-        _numbers([Path(name).stem for name in names]),
+        image_numbers([Path(name).stem for name in names]),
     )
     images.check(devkit)
     number_of = {name: number for number, name in enumerate(class_names)}
@@ -210,8 +210,8 @@ def read_voc(
     return ObjectSource(images, objects)
 
 
-def _numbers(stems: Sequence[str]) -> np.ndarray:
-    """The numbers that files are named by, or else their places."""
+def image_numbers(stems: Sequence[str]) -> np.ndarray:
+    """The numbers that files are named by, or else their places: int64 ``[M]``."""
     digits = [stem.replace("_", "") for stem in stems]
     # isdecimal takes other scripts' digits too, as int does; 18 digits fit into int64
     if all(text.isdecimal() and len(text) <= 18 for text in digits) and len(set(map(int, digits))) == len(digits):

@@ -11,7 +11,7 @@ from PIL import Image
 from .annotations import Sample
 from .images import ImageError, read_image
 from .manifest import Table, names_of, numbers_of
-from .mask_files import IGNORE, read_ids
+from .mask_files import IGNORE, gray_levels, read_ids
 from .tables import read_columns
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -212,7 +212,7 @@ def read_gray(path: Path, scale: str | tuple[int, int] | None) -> np.ndarray:
             if max(bits) <= 8 or opened.mode == "F":  # the latter is refused there
                 return read_image(path)
             is_gray = opened.mode.startswith("I")
-            values = np.asarray(opened) if is_gray and scale is not None else None
+            values = gray_levels(opened) if is_gray and scale is not None else None
     except ImageError:
         raise
     except OSError as error:

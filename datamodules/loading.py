@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from .images import ImageError
 from .sampling import balanced_draw
-from .targets import LostObjectError, Sample, TargetAugmentation, check_targets, complete
+from .targets import LostObjectError, Sample, TargetAugmentation, check_targets, complete, without_unseen
 
 
 class Source(Protocol):
@@ -104,7 +104,7 @@ class TransformedDataset(Dataset[Sample]):
         except ValueError as error:
             raise ValueError(f"sample {number} of {type(self.source).__name__} {error}") from None
         if self._augmentation is None:
-            return dict(raw)
+            return without_unseen(raw)
         # numpy's own mixing of the four numbers
         generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence((self.seed, epoch, number, repeat))))
         try:

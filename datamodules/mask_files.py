@@ -11,6 +11,7 @@ from PIL import Image
 from .images import IMAGE_SUFFIXES, ImageError, read_image
 
 IGNORE = 255
+_BITS_PER_SAMPLE, _SAMPLE_FORMAT = 258, 339  # TIFF's tags
 
 
 def read_mask(path: str | Path) -> np.ndarray:
@@ -69,7 +70,7 @@ def read_ids(path: str | Path) -> np.ndarray:
                 raise ImageError(
                     path, f"an instance mask is one gray channel of 8, 16 or 32 bits, and this has {opened.mode}"
                 )
-            values = np.asarray(opened)
+            values = gray_levels(opened)
     except ImageError:
         raise
     except OSError as error:
@@ -81,6 +82,18 @@ def read_ids(path: str | Path) -> np.ndarray:
         wrong = values[(ids < 0) | (ids != values)].ravel()[0]
         raise ImageError(path, f"the value {wrong} is not 0 = background or a whole number above it")
     return ids
+
+
+def gray_levels(image: Image.Image) -> np.ndarray:
+    """The pixels of a gray image as they are stored; unsigned numbers of 32 bits too, which Pillow takes for signed.
+
+    Shape:
+        - Output: ``[H, W]``, of the file's type or a wider one.
+    """
+    levels = np.asarray(image)
+    tags = getattr(image, "tag_v2", {})
+    unsigned = tags.get(_SAMPLE_FORMAT, (1,)) == (1,) and tags.get(_BITS_PER_SAMPLE) == (32,)
+    return levels.view(np.uint32) if unsigned and levels.dtype == np.int32 else levels
 
 
 def files_by_name(root: Path, folder: str, ending: str = "") -> dict[str, str]:

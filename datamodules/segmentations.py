@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 _DECIMALS = (100.0, 1e6, 1e8)  # what coordinates are tried to be whole numbers of, as 1 / this
-_MAX_DIGITS = 8  # of five bits, in a compressed run length: far more than any image has pixels
 
 
 class Segmentations:
@@ -171,11 +170,9 @@ class SegmentationBuilder:
             counts = counts.encode()
         if not isinstance(counts, bytes) or not counts:
             return "run lengths that are neither text nor a list of numbers"
-        unpacked = run_lengths(counts)
-        if unpacked is None:
-            return "run lengths that are no such text"
-        # hotcoco takes those that end too early, and fills the rest with zeros
-        if (unpacked < 0).any() or unpacked.sum() != height * width:
+        # hotcoco refuses those that run over the image; those that end too early it would fill up with zeros, but they
+        # fit an image of a pixel less, too
+        if not _fit(counts, height * width) or _fit(counts, height * width - 1):
             return "run lengths that do not add up to the image"
         self._text += counts
         return None
@@ -192,32 +189,14 @@ class SegmentationBuilder:
         )
 
 
-def run_lengths(text: bytes) -> np.ndarray | None:
-    """Unpack COCO's compressed run lengths, down the columns, of zeros first; None for what is no such text.
+def _fit(counts: bytes, pixels: int) -> bool:
+    from hotcoco import mask as rle
 
-    A character holds five bits, the lowest of a number first, above the code of ``0``; a sixth says that more of the
-    number follow. The highest bit is its sign. From the fourth number on it is the difference to the last but one.
-
-    Shape:
-        - Output: ``[N]`` int64.
-
-    Reference:
-        cocodataset/cocoapi, ``common/maskApi.h`` and ``.c`` (the format alone).
-    """
-    codes = np.frombuffer(text, np.uint8).astype(np.int64) - ord("0")
-    if codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
-        return None
-    last = np.flatnonzero(codes < 32)  # of each number
-    first = np.concatenate([[0], last[:-1] + 1])
-    lengths = last - first + 1
-    if lengths.max() > _MAX_DIGITS:
-        return None
-    digit = np.arange(len(codes)) - np.repeat(first, lengths)
-    numbers = np.add.reduceat((codes & 31) << (5 * digit), first)
-    numbers -= (codes[last] & 16 != 0).astype(np.int64) << (5 * lengths)
-    for chain in (numbers[1::2], numbers[2::2]):
-        np.cumsum(chain, out=chain)
-    return numbers
+    try:
+        rle.area({"size": [1, pixels], "counts": counts})
+    except ValueError:
+        return False
+    return True
 
 
 def _gathered(starts: np.ndarray, which: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

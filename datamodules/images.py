@@ -15,6 +15,7 @@ _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 _HEAD = 2048  # bytes, of which the size of nearly every JPEG without a camera's notes can be read
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # JPEG segments that hold the size
 _UNCLEAR = (0xE1, 0xFF)  # a camera's notes, which may say that another side is up; filling
+_WIDTH, _HEIGHT = 256, 257  # TIFF's tags
 _ORIENTATION, _FIRST_TURNED = 0x0112, 5  # EXIF's tag, and the first of its values that swap width and height
 
 
@@ -106,8 +107,10 @@ def image_size(path: str | Path) -> tuple[int, int]:
         return size
     try:
         with Image.open(path) as opened:
+            tags = getattr(opened, "tag_v2", None)  # of a TIFF, whose size Pillow may give as turned already
+            width, height = opened.size if tags is None else (tags[_WIDTH], tags[_HEIGHT])
             turned = opened.getexif().get(_ORIENTATION, 1) >= _FIRST_TURNED
-            return opened.size[::-1] if turned else opened.size
+            return (height, width) if turned else (width, height)
     except Exception as error:  # as in _read_carefully
         raise ImageError(path, f"not a readable image ({str(error).strip() or type(error).__name__})") from error
 

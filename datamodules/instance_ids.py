@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from .annotations import Sample
 from .images import ImageError, read_image
@@ -212,7 +212,7 @@ def read_gray(path: Path, scale: str | tuple[int, int] | None) -> np.ndarray:
             if max(bits) <= 8 or opened.mode == "F":  # the latter is refused there
                 return read_image(path)
             is_gray = opened.mode.startswith("I")
-            values = gray_levels(opened) if is_gray and scale is not None else None
+            values = gray_levels(ImageOps.exif_transpose(opened)) if is_gray and scale is not None else None
     except ImageError:
         raise
     except OSError as error:
@@ -272,9 +272,17 @@ class IdFiles:
     def __len__(self) -> int:
         return len(self.chosen)
 
+    def path(self, index: int) -> Path:
+        """The file of an image."""
+        return self.root / os.fsdecode(self.images[self.chosen[index]])
+
+    def files(self) -> list[str]:
+        """The path of each image."""
+        return [str(self.path(index)) for index in range(len(self))]
+
     def __getitem__(self, index: int) -> Sample:
         image = int(self.chosen[index])
-        path, mask_path = (self.root / os.fsdecode(paths[image]) for paths in (self.images, self.masks))
+        path, mask_path = self.path(index), self.root / os.fsdecode(self.masks[image])
         pixels, ids = read_gray(path, self.scale), read_ids(mask_path)
         if pixels.shape[:2] != ids.shape:
             sizes = [f"{shape[1]}x{shape[0]}" for shape in (pixels.shape, ids.shape)]

@@ -1,12 +1,13 @@
 """Folders of images and folders of masks with the same names."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 
 from .base import Transforms, VisionDataModule
 from .images import IMAGE_SUFFIXES
-from .mask_files import IGNORE, MaskedFiles, as_paths, class_table, files_by_name
+from .mask_files import IGNORE, MaskedFiles, class_table, files_by_name
 from .sampling import Sampling
 from .trees import expectation
 
@@ -111,7 +112,7 @@ class MaskFolder(VisionDataModule):
         for folder in (image_folder, mask_folder):
             if not (self.root / folder).is_dir():
                 raise FileNotFoundError(self._explain(f"no folder {str(self.root / folder)!r}"))
-        images, masks = files_by_name(self.root, image_folder), files_by_name(self.root, mask_folder)
+        images, masks = self._files(image_folder), self._files(mask_folder)
         if not images:
             raise ValueError(f"{self.root / image_folder}: no images in it; looked for {', '.join(IMAGE_SUFFIXES)}")
         if absent := [name for name in images if name not in masks]:
@@ -120,7 +121,19 @@ class MaskFolder(VisionDataModule):
                 f"{self.root / mask_folder}: no mask for {len(absent)} of {len(images)} images of {image_folder}: "
                 f"{', '.join(absent[:3])}{more}"
             )
-        return as_paths(images.values()), as_paths(masks[name] for name in images)
+        return _bytes(list(images.values())), _bytes([masks[name] for name in images])
+
+    def _files(self, folder: str) -> dict[str, str]:
+        """Path below the root of each image below a folder, by its path there without suffix, sorted.
+
+        Raises:
+            ValueError: for two files of the same name but for their suffix.
+        """
+        return files_by_name(self.root, folder)
 
     def _explain(self, what: str) -> str:
         return expectation(what, "MaskFolder", _TREE, self.root)
+
+
+def _bytes(paths: list[str]) -> np.ndarray:
+    return np.array([os.fsencode(path) for path in paths], np.bytes_)

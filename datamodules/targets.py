@@ -3,7 +3,7 @@
 albumentations (2.0.8) moves boxes and masks with the image. What is done around it here, and why:
 
 - Boxes go through with their number in a fifth column, so that labels, flags and masks of those that are left can be
-  found   found again. Its steps divide them by the image's size and multiply them by it again, some in float32: a box may
+  found again. Its steps divide them by the image's size and multiply them by it again, some in float32: a box may
   move by a ten-millionth of the image's side.
 - It clips boxes to the image after each step, but by itself keeps one of no width, and then stops at it. So a box
   must keep a width and a height of `MIN_SIZE` pixels. ``min_visibility`` compares a box before and after each single
@@ -215,7 +215,8 @@ def without_unseen(raw: Sample) -> Sample:
     masks = raw.get("masks")
     if masks is None or len(masks) == 0 or (seen := masks.any(axis=(1, 2))).all():
         return dict(raw)
-    return {**raw, **{field: raw[field][seen] for field in ("boxes", "masks", *_OBJECT_FIELDS)}}
+    fields = ("boxes", "labels", "iscrowd", "difficult", "area", "masks")
+    return {**raw, **{field: raw[field][seen] for field in fields}}
 
 
 def check_targets(raw: Sample, num_classes: int | None) -> None:

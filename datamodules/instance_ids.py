@@ -199,6 +199,7 @@ def read_gray(path: Path, scale: str | tuple[int, int] | None) -> np.ndarray:
         ImageError: when it cannot be read, or is a stack of several.
         ValueError: when it has more than 8 bits, and `scale` does not say what to do.
     """
+    values = None
     try:
         with path.open("rb") as file:
             start = file.read(26)
@@ -212,7 +213,8 @@ def read_gray(path: Path, scale: str | tuple[int, int] | None) -> np.ndarray:
             if max(bits) <= 8 or opened.mode == "F":  # the latter is refused there
                 return read_image(path)
             is_gray = opened.mode.startswith("I")
-            values = gray_levels(ImageOps.exif_transpose(opened)) if is_gray and scale is not None else None
+            if is_gray and scale is not None:  # Pillow turns a TIFF as it should be by itself
+                values = gray_levels(ImageOps.exif_transpose(opened) if is_png else opened)
     except ImageError:
         raise
     except OSError as error:

@@ -12,13 +12,16 @@ from striate.datamodules import (
     Caltech101,
     Caltech256,
     CocoDetection,
+    DetectionManifest,
     FashionMNIST,
     ImageFolder,
     ImageNet,
+    InstanceMasks,
     Manifest,
     MaskFolder,
     VisionDataModule,
     VOCDetection,
+    YoloDetection,
 )
 
 READERS = [
@@ -34,6 +37,9 @@ READERS = [
     CocoDetection,
     VOCDetection,
     MaskFolder,
+    DetectionManifest,
+    InstanceMasks,
+    YoloDetection,
 ]
 SHARED = list(inspect.signature(VisionDataModule).parameters.values())
 
@@ -63,7 +69,7 @@ def test_the_shared_arguments_come_last_with_the_same_defaults_and_reach_the_bas
 def test_yaml_can_build_it(reader):
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(VisionDataModule, "data")
-    first = "train" if reader is Manifest else "root"
+    first = "train" if reader in (Manifest, DetectionManifest) else "root"
     options = {first: "somewhere", "sampling": "class_balanced", "eval_batch_size": None}
     options |= {"class_names": ["a"], "classes": {0: 0}} if reader is MaskFolder else {}
     config = parser.parse_object(

@@ -9,7 +9,7 @@ from PIL import Image
 
 from striate.datamodules import InstanceMasks
 from striate.datamodules.images import ImageError, read_image
-from striate.datamodules.instance_ids import scaled, split_ids
+from striate.datamodules.instance_ids import read_gray, scaled, split_ids
 from striate.datamodules.mask_files import read_ids
 from striate.tests.datamodules.annotated import noise
 from striate.tests.fixtures import write_image
@@ -242,6 +242,16 @@ def test_scales():
     assert scaled(np.array([[65535, 0]], np.uint16), "full").tolist() == [[255, 0]]
     assert scaled(np.full((2, 2), 9, np.uint16), "image").tolist() == [[0, 0], [0, 0]]
     assert scaled(np.array([[2**32 - 1, 0, 2**31]], np.uint32), "image").tolist() == [[255, 0, 128]]
+
+
+def test_images_of_32_bits_and_turned_ones(tmp_path):
+    (tmp_path / "a.tif").write_bytes(tiff(np.array([[2**32 - 1, 0, 2**31]], np.uint32), 32, 1))
+    assert read_gray(tmp_path / "a.tif", "image")[0, :, 0].tolist() == [255, 0, 128]
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the first column is the top row, seen from the right
+    for name in ("a.png", "b.tif"):
+        save(tmp_path / name, np.array([[0, 100], [200, 300], [400, 500]], np.uint16), exif=exif)
+        assert read_gray(tmp_path / name, (0, 510))[..., 0].tolist() == [[200, 100, 0], [250, 150, 50]]
 
 
 def test_colours_of_16_bits(tmp_path):

@@ -77,7 +77,9 @@ def _ends_properly(data: bytes) -> bool:
 def _read_carefully(path: str | Path) -> np.ndarray:
     """Decode with Pillow, which names what is wrong with a file and knows the rarer formats."""
     try:
-        with Image.open(path) as opened:
+        # not by its name: from a mapped file, Pillow (13) puts the rows of an uncompressed gray TIFF that lies on its
+        # side in disorder
+        with Path(path).open("rb") as file, Image.open(file) as opened:
             opened.load()
             image = ImageOps.exif_transpose(opened)
             if image.mode in ("I;16", "I;16B", "I;16L", "I"):  # Pillow's own conversion clips at 255

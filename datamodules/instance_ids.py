@@ -206,7 +206,7 @@ def read_gray(path: Path, scale: str | tuple[int, int] | None) -> np.ndarray:
         is_png, is_tiff = start.startswith(_PNG_START), start.startswith(_TIFF_STARTS)
         if not is_tiff and not (is_png and start[24:25] == b"\x10"):
             return read_image(path)
-        with Image.open(path) as opened:
+        with path.open("rb") as file, Image.open(file) as opened:  # not by its name: see images.py
             if (pages := getattr(opened, "n_frames", 1)) > 1:
                 raise ImageError(path, f"{pages} images in one file; save each in its own")
             bits: tuple[int, ...] = getattr(opened, "tag_v2", {}).get(_BITS_PER_SAMPLE, (1,)) if is_tiff else (16,)

@@ -59,7 +59,7 @@ def read_ids(path: str | Path) -> np.ndarray:
         ImageError: when it cannot be read, has a palette, colours or several pages, or numbers that name nothing.
     """
     try:
-        with Image.open(path) as opened:
+        with Path(path).open("rb") as file, Image.open(file) as opened:  # not by its name: see images.py
             if (pages := getattr(opened, "n_frames", 1)) > 1:
                 raise ImageError(path, f"{pages} images in one file; an instance mask is one")
             if opened.mode == "P":

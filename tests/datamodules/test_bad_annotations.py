@@ -12,6 +12,7 @@ from pycocotools import mask as oracle
 
 from striate.datamodules import CocoDetection, InstanceMasks, VOCDetection, YoloDetection
 from striate.datamodules.images import ImageError, image_size, read_image
+from striate.datamodules.mask_files import read_ids
 from striate.datamodules.segmentations import SegmentationBuilder
 from striate.tests.datamodules.annotated import noise, runs_of, voc_xml, write_coco, write_voc
 from striate.tests.fixtures import write_image
@@ -272,6 +273,16 @@ def test_image_size_is_that_of_the_image_read(tmp_path, suffix, options):
     (image.convert("CMYK") if suffix == ".jpg" and not options else image).save(path, **options)
     height, width, _ = read_image(path).shape
     assert image_size(path) == (width, height) and {width, height} == {41, 23}
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+def test_a_gray_tiff_on_its_side_is_turned(tmp_path, compression):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the first column is the top row, seen from the right
+    levels = np.array([[0, 10], [20, 30], [40, 50]], np.uint8)
+    Image.fromarray(levels).save(tmp_path / "a.tif", exif=exif, compression=compression)
+    assert read_image(tmp_path / "a.tif")[..., 0].tolist() == [[40, 20, 0], [50, 30, 10]]
+    assert read_ids(tmp_path / "a.tif").tolist() == [[40, 20, 0], [50, 30, 10]]
 
 
 def test_image_size_of_what_is_no_image(tmp_path):

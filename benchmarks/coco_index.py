@@ -5,9 +5,10 @@ points, about half a gigabyte. Ours is `read_coco`, for boxes alone and for boxe
 ``pycocotools.coco.COCO``. Each is opened in a fresh process, and what the process grew by is counted: what the index
 holds, and the most on the way.
 
-The workers' memory is what they and their parent hold together, pages that they share counted once (Linux: the sum of
-``Pss_Anon`` and ``Pss_Shmem``), after the first batches and after two epochs over every image; the images themselves are one gray square. The
-peer's source looks its annotations up in pycocotools' dictionaries, as torchvision's ``CocoDetection`` does.
+The workers' memory is what they and their parent hold together, pages that they share counted once and mapped files not
+(Linux: the sum of ``Pss_Anon`` and ``Pss_Shmem``), after the first batches and after two epochs over every image; the
+images themselves are one gray square. The peer's source looks its annotations up in pycocotools' dictionaries, as
+torchvision's ``CocoDetection`` does.
 """
 
 import argparse

@@ -33,11 +33,13 @@ from .cifar import CIFAR10, CIFAR100
 from .cityscapes import Cityscapes
 from .coco import CocoDetection
 from .cub import CUB200
+from .detection_manifest import DetectionManifest
 from .digit_scenes import DigitScenes
 from .folder import ImageFolder
 from .imagenet import ImageNet
 from .imagenet_localization import ImageNetLocalization
 from .images import ImageError, read_image
+from .instance_masks import InstanceMasks
 from .lighting import PCALighting, RGBCovariance, rgb_pca, training_pca
 from .loading import EpochSampler, ResumableLoader, TransformedDataset, collate
 from .localization import CocoLocalization, VOCLocalization
@@ -54,6 +56,7 @@ from .targets import TargetAugmentation, collate_objects
 from .voc import VOCDetection
 from .voc_instances import VOCInstances
 from .voc_segmentation import VOCSegmentation
+from .yolo import YoloDetection
 
 __all__ = [
     "ADE20K",
@@ -70,6 +73,7 @@ __all__ = [
     "CocoLocalization",
     "CopyPaste",
     "DetectionBatch",
+    "DetectionManifest",
     "DetectionTarget",
     "DigitScenes",
     "EpochSampler",
@@ -78,6 +82,7 @@ __all__ = [
     "ImageFolder",
     "ImageNet",
     "ImageNetLocalization",
+    "InstanceMasks",
     "InstanceSegmentationBatch",
     "InstanceTarget",
     "IoUCrop",
@@ -109,6 +114,7 @@ __all__ = [
     "VOCLocalization",
     "VOCSegmentation",
     "VisionDataModule",
+    "YoloDetection",
     "ZoomOut",
     "collate",
     "collate_objects",

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 
+from .image_sizes import image_sizes
 from .images import ImageError, read_image
 from .sampling import Presence
 from .segmentations import Segmentations
@@ -151,7 +152,7 @@ class ImageTable:
     Attributes:
         root: the folder that the names are relative to.
         names: ``[M]``, an array of bytes.
-        sizes: int32 ``[M, 2]``, width and height as the annotations say.
+        sizes: int32 ``[M, 2]``, width and height as the annotations say; 0, 0 where they do not.
         ids: int64 ``[M]``, the source's own numbers.
     """
 
@@ -160,9 +161,9 @@ class ImageTable:
     sizes: np.ndarray
     ids: np.ndarray
 
-    def path(self, image: int) -> Path:
-        """The file of an image."""
-        return self.root / os.fsdecode(self.names[image])
+    def path(self, image: int) -> str:
+        """The file of an image; text, since the parts of a ``Path`` go into a table that then grows in each worker."""
+        return os.path.join(self.root, os.fsdecode(self.names[image]))  # noqa: PTH118
 
     def read(self, image: int) -> np.ndarray:
         """The image, if it has the size that its annotations were made for.
@@ -173,11 +174,20 @@ class ImageTable:
         path = self.path(image)
         pixels = read_image(path)
         width, height = self.sizes[image].tolist()
-        if pixels.shape[:2] != (height, width):
+        if width and pixels.shape[:2] != (height, width):
             raise ImageError(
                 path, f"the image is {pixels.shape[1]}x{pixels.shape[0]}, but its annotations are for {width}x{height}"
             )
         return pixels
+
+    def measured(self) -> np.ndarray:
+        """The sizes, those that the annotations do not say read off the files: int32 ``[M, 2]``.
+
+        Those of unreadable images stay 0, 0: reading the image says what is wrong with it.
+        """
+        sizes, unknown = self.sizes.copy(), np.flatnonzero(self.sizes[:, 0] == 0)
+        sizes[unknown] = image_sizes(map(self.path, unknown))
+        return sizes
 
     def missing(self) -> list[str]:
         """Names of the images that are not there; folders are listed, files not touched."""
@@ -222,7 +232,7 @@ class ObjectSource:
         """Width and height of each image: ``[N, 2]``."""
         return self.images.sizes[self.chosen]
 
-    def path(self, index: int) -> Path:
+    def path(self, index: int) -> str:
         """The file of an image."""
         return self.images.path(int(self.chosen[index]))
 
@@ -235,7 +245,7 @@ class ObjectSource:
         pixels = self.images.read(image)
         sample: Sample = {
             "image": pixels,
-            "path": str(self.images.path(image)),
+            "path": self.images.path(image),
             "image_id": int(self.images.ids[image]),
         }
         sample |= self.objects.of(image)
@@ -272,4 +282,4 @@ class SemanticSource:
         semantic = np.zeros(pixels.shape[:2], np.uint8)
         for place in np.lexsort((-found["area"], ~found["iscrowd"])):
             semantic[masks[place] != 0] = found["labels"][place] + 1
-        return {"image": pixels, "mask": semantic, "path": str(self.images.path(index))}
+        return {"image": pixels, "mask": semantic, "path": self.images.path(index)}

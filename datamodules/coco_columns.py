@@ -34,7 +34,7 @@ class Columns:
         boxes: float64 ``[N, 4]``, x, y, width, height.
         area: float64 ``[N]``; NaN where the file gives none.
         iscrowd: bool ``[N]``.
-        segmentations: of each annotation, JSON's text or what it stands for; empty when not asked for.
+        segmentations: of each annotation, JSON's text (bytes) or what it stands for; empty when not asked for.
     """
 
     image_ids: list[int]
@@ -123,10 +123,26 @@ def fast_columns(file: Path, with_masks: bool) -> Columns | None:
             np.array([item.bbox for item in items], np.float64).reshape(-1, 4),
             np.array([item.area for item in items], np.float64),
             np.array([bool(item.iscrowd) for item in items], np.bool_),
-            [item.segmentation for item in items if isinstance(item, _MaskedAnnotation)],
+            _Texts([item.segmentation for item in items if isinstance(item, _MaskedAnnotation)], text),
         )
     except OverflowError:  # a whole number of more than 64 bits
         return None
+
+
+class _Texts(Sequence[bytes]):
+    """Pieces of a mapped file as text; what has been read of it is given back now and then."""
+
+    def __init__(self, pieces: list[msgspec.Raw], file: mmap.mmap) -> None:
+        self._pieces, self._file, self._read = pieces, file, 0
+
+    def __len__(self) -> int:
+        return len(self._pieces)
+
+    def __getitem__(self, number: Any) -> Any:
+        self._read += 1
+        if self._read % 2**16 == 0:
+            _forget_pages(self._file)
+        return bytes(self._pieces[number])
 
 
 def _forget_pages(text: mmap.mmap) -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import gc
-import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -10,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from .annotations import ImageTable, Objects, Problems, confined, usable_boxes
@@ -164,10 +162,8 @@ def _masks(
 ) -> tuple[np.ndarray, Segmentations]:
     """The masks of the objects of `order`, and what is left of it."""
     builder, taken = SegmentationBuilder(), []
-    for number in order.tolist():
-        width, height = sizes[number].tolist()
-        given = segmentations[number]
-        if wrong := builder.add(json.loads(bytes(given)) if isinstance(given, msgspec.Raw) else given, height, width):
+    for number, (width, height) in zip(order.tolist(), sizes[order].tolist(), strict=True):
+        if wrong := builder.add(segmentations[number], height, width):
             problems.add(wrong, [ids[number]])
         else:
             taken.append(number)

@@ -1,32 +1,29 @@
 """How large images are, without decoding them."""
 
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from .images import ImageError
-
-_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and its values for images that are stored on their side
+from .images import ImageError, image_size
 
 
-def image_size(path: str | Path) -> tuple[int, int]:
-    """Width and height of an image file as `read_image` gives it, from its header alone.
+def image_sizes(paths: Iterable[str | Path]) -> np.ndarray:
+    """Width and height of image files, from their headers; 0, 0 where these cannot be read.
 
-    Raises:
-        ImageError: when the file is missing or not an image.
+    One after another: threads made it slower (8 of them: 98 us a file instead of 31).
+
+    Shape:
+        - Output: ``[N, 2]`` int32.
     """
-    try:
-        with Image.open(path) as opened:
-            width, height = opened.size
-            turned = opened.getexif().get(_ORIENTATION) in _TURNED
-    except OSError as error:
-        raise ImageError(path, error.strerror or f"not a readable image ({error})") from error
-    except Exception as error:  # Pillow's plugins raise SyntaxError, ValueError, struct.error …
-        raise ImageError(path, f"not a readable image ({str(error).strip() or type(error).__name__})") from error
-    return (height, width) if turned else (width, height)
+    found = []
+    for path in paths:
+        try:
+            found.append(image_size(path))
+        except ImageError:  # reading the image says what is wrong with it
+            found.append((0, 0))
+    return np.array(found, np.int32).reshape(-1, 2)
 
 
 def source_sizes(source: Any) -> np.ndarray:
@@ -55,15 +52,6 @@ def source_sizes(source: Any) -> np.ndarray:
             f"data.init_args.group_by_aspect: {type(source).__name__} does not know the size of {len(unknown)} "
             f"image(s), the first of which is number {unknown[0]}; set group_by_aspect: false"
         )
-
-    if path is not None and unknown:
-        with ThreadPoolExecutor(8) as threads:  # waits for files, mostly
-            sizes[unknown] = list(threads.map(lambda index: _size_or_square(path(index)), unknown))
+    if path is not None:
+        sizes[unknown] = np.maximum(image_sizes(map(path, unknown)), 1)  # square, where unreadable
     return sizes
-
-
-def _size_or_square(path: str | Path) -> tuple[int, int]:
-    try:
-        return image_size(path)
-    except ImageError:
-        return 1, 1

@@ -1,6 +1,7 @@
 """Reading image files: any common file to RGB ``uint8``, or a clear refusal."""
 
 import glob
+import struct
 from pathlib import Path
 
 import cv2
@@ -11,6 +12,11 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".p
 
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+_HEAD = 2048  # bytes, of which the size of nearly every JPEG without a camera's notes can be read
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # JPEG segments that hold the size
+_UNCLEAR = (0xE1, 0xFF)  # a camera's notes, which may say that another side is up; filling
+_WIDTH, _HEIGHT = 256, 257  # TIFF's tags
+_ORIENTATION, _FIRST_TURNED = 0x0112, 5  # EXIF's tag, and the first of its values that swap width and height
 
 
 class ImageError(ValueError):
@@ -71,7 +77,9 @@ def _ends_properly(data: bytes) -> bool:
 def _read_carefully(path: str | Path) -> np.ndarray:
     """Decode with Pillow, which names what is wrong with a file and knows the rarer formats."""
     try:
-        with Image.open(path) as opened:
+        # not by its name: from a mapped file, Pillow (13) puts the rows of an uncompressed gray TIFF that lies on its
+        # side in disorder
+        with Path(path).open("rb") as file, Image.open(file) as opened:
             opened.load()
             image = ImageOps.exif_transpose(opened)
             if image.mode in ("I;16", "I;16B", "I;16L", "I"):  # Pillow's own conversion clips at 255
@@ -84,6 +92,44 @@ def _read_carefully(path: str | Path) -> np.ndarray:
         raise
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error …
         raise ImageError(path, f"not a readable image ({str(error).strip() or type(error).__name__})") from error
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Width and height of the image that `read_image` would give, from the file's first bytes where these suffice.
+
+    Raises:
+        ImageError: when the file is missing, empty or not an image.
+    """
+    try:
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - a hundred thousand times
+            head = file.read(_HEAD)
+    except OSError as error:
+        raise ImageError(path, error.strerror or str(error)) from error
+    if (size := _size_in(head)) is not None:
+        return size
+    try:
+        with Image.open(path) as opened:
+            tags = getattr(opened, "tag_v2", None)  # of a TIFF, whose size Pillow may give as turned already
+            width, height = opened.size if tags is None else (tags[_WIDTH], tags[_HEIGHT])
+            turned = opened.getexif().get(_ORIENTATION, 1) >= _FIRST_TURNED
+            return (height, width) if turned else (width, height)
+    except Exception as error:  # as in _read_carefully
+        raise ImageError(path, f"not a readable image ({str(error).strip() or type(error).__name__})") from error
+
+
+def _size_in(head: bytes) -> tuple[int, int] | None:
+    """The size that the start of a JPEG or PNG says; None where it says none, or may turn the image."""
+    if head.startswith(_PNG_START):
+        return None if len(head) < 24 or b"eXIf" in head else struct.unpack(">II", head[16:24])
+    if not head.startswith(_JPEG_START):
+        return None
+    place = 2
+    while place + 9 <= len(head) and head[place] == 0xFF and head[place + 1] not in _UNCLEAR:
+        if head[place + 1] in _FRAMES:
+            height, width = struct.unpack(">HH", head[place + 5 : place + 9])
+            return (width, height) if height else None
+        place += 2 + int.from_bytes(head[place + 2 : place + 4])
+    return None
 
 
 def list_images(folder: str | Path) -> list[Path]:

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from .augmentations.mixing import Augmentation
 from .images import ImageError
 from .sampling import Draw, grouped_batches
-from .targets import LostObjectError, Sample, check_targets, complete
+from .targets import LostObjectError, Sample, check_targets, complete, without_unseen
 
 
 class Source(Protocol):
@@ -103,7 +103,7 @@ class TransformedDataset(Dataset[Sample]):
     def _sample(self, raw: Sample, key: SampleKey, unreadable: list[str]) -> Sample:
         raw = self._checked(raw, key.index)
         if self._augmentation is None:
-            return dict(raw)
+            return without_unseen(raw)
         # numpy's own mixing of the four numbers
         seeds = np.random.SeedSequence((self.seed, key.epoch, key.index, key.repeat))
         generator = np.random.Generator(np.random.PCG64(seeds))

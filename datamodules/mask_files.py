@@ -1,16 +1,17 @@
-"""Semantic masks in image files: one number a pixel, by index or by palette."""
+"""Masks in image files: one number a pixel, a class by index or by palette, or an object's own."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from .images import ImageError, read_image
+from .images import IMAGE_SUFFIXES, ImageError, read_image
 
 IGNORE = 255
+_BITS_PER_SAMPLE, _SAMPLE_FORMAT = 258, 339  # TIFF's tags
 
 
 def read_mask(path: str | Path) -> np.ndarray:
@@ -43,6 +44,88 @@ def read_mask(path: str | Path) -> np.ndarray:
         raise ImageError(path, error.strerror or str(error).strip() or type(error).__name__) from error
     except Exception as error:  # Pillow's plugins raise SyntaxError, ValueError, struct.error …
         raise ImageError(path, f"not a readable mask ({str(error).strip() or type(error).__name__})") from error
+
+
+def read_ids(path: str | Path) -> np.ndarray:
+    """The numbers of a mask that names objects: a gray image's levels, of 8, 16 or 32 bits.
+
+    Args:
+        path: PNG, TIFF or another gray image; of floating-point numbers too, where they are whole.
+
+    Shape:
+        - Output: ``[H, W]`` int64, none negative.
+
+    Raises:
+        ImageError: when it cannot be read, has a palette, colours or several pages, or numbers that name nothing.
+    """
+    try:
+        with Path(path).open("rb") as file, Image.open(file) as opened:  # not by its name: see images.py
+            if (pages := getattr(opened, "n_frames", 1)) > 1:
+                raise ImageError(path, f"{pages} images in one file; an instance mask is one")
+            if opened.mode == "P":
+                raise ImageError(
+                    path, "a palette image; the values of an instance mask are gray levels: save it as gray"
+                )
+            if opened.mode not in ("1", "L", "F") and not opened.mode.startswith("I"):
+                raise ImageError(
+                    path, f"an instance mask is one gray channel of 8, 16 or 32 bits, and this has {opened.mode}"
+                )
+            values = gray_levels(opened)
+    except ImageError:
+        raise
+    except OSError as error:
+        raise ImageError(path, error.strerror or str(error).strip() or type(error).__name__) from error
+    except Exception as error:  # as in read_mask
+        raise ImageError(path, f"not a readable mask ({str(error).strip() or type(error).__name__})") from error
+    ids = np.nan_to_num(values, nan=-1, posinf=-1, neginf=-1).astype(np.int64)
+    if ids.size and (ids.min() < 0 or (values.dtype.kind == "f" and (ids != values).any())):
+        wrong = values[(ids < 0) | (ids != values)].ravel()[0]
+        raise ImageError(path, f"the value {wrong} is not 0 = background or a whole number above it")
+    return ids
+
+
+def gray_levels(image: Image.Image) -> np.ndarray:
+    """The pixels of a gray image as they are stored; unsigned numbers of 32 bits too, which Pillow takes for signed.
+
+    Shape:
+        - Output: ``[H, W]``, of the file's type or a wider one.
+    """
+    levels = np.asarray(image)
+    tags = getattr(image, "tag_v2", {})
+    unsigned = tags.get(_SAMPLE_FORMAT, (1,)) == (1,) and tags.get(_BITS_PER_SAMPLE) == (32,)
+    return levels.view(np.uint32) if unsigned and levels.dtype == np.int32 else levels
+
+
+def files_by_name(root: Path, folder: str, ending: str = "") -> dict[str, str]:
+    """The image files below a folder by their name: path there, without suffix and `ending`; sorted.
+
+    Args:
+        root: what the files are relative to.
+        folder: below `root`.
+        ending: only files whose names end so, before their suffix.
+
+    Raises:
+        ValueError: for two files of the same name but for their suffix.
+    """
+    base = root / folder
+    found: dict[str, str] = {}
+    for path in sorted(base.rglob("*")):
+        inner = path.relative_to(base)
+        if path.suffix.lower() not in IMAGE_SUFFIXES or any(part.startswith(".") for part in inner.parts):
+            continue
+        name = inner.with_suffix("").as_posix()
+        if not name.endswith(ending):
+            continue
+        name = name.removesuffix(ending)
+        if name in found:
+            raise ValueError(f"{base}: {Path(found[name]).name} and {path.name} have the same name; keep one")
+        found[name] = (Path(folder) / inner).as_posix()
+    return found
+
+
+def as_paths(paths: Iterable[str]) -> np.ndarray:
+    """Paths as an array of bytes."""
+    return np.array([os.fsencode(path) for path in paths], np.bytes_)
 
 
 def class_table(classes: Mapping[int, int] | None, num_classes: int, ignore: int) -> np.ndarray:

@@ -6,7 +6,7 @@ import numpy as np
 
 from .base import Transforms, VisionDataModule
 from .images import IMAGE_SUFFIXES
-from .mask_files import IGNORE, MaskedFiles, class_table
+from .mask_files import IGNORE, MaskedFiles, class_table, files_by_name
 from .sampling import Sampling
 from .trees import as_bytes, expectation
 
@@ -128,17 +128,7 @@ class MaskFolder(VisionDataModule):
         Raises:
             ValueError: for two files of the same name but for their suffix.
         """
-        base = self.root / folder
-        found: dict[str, str] = {}
-        for path in sorted(base.rglob("*")):
-            inner = path.relative_to(base)
-            if path.suffix.lower() not in IMAGE_SUFFIXES or any(part.startswith(".") for part in inner.parts):
-                continue
-            name = inner.with_suffix("").as_posix()
-            if name in found:
-                raise ValueError(f"{base}: {Path(found[name]).name} and {path.name} have the same name; keep one")
-            found[name] = f"{folder}/{inner.as_posix()}"
-        return found
+        return files_by_name(self.root, folder)
 
     def _explain(self, what: str) -> str:
         return expectation(what, "MaskFolder", _TREE, self.root)

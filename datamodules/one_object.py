@@ -2,16 +2,14 @@
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image
-from PIL.TiffImagePlugin import TiffImageFile
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 
 from .annotations import ObjectSource, Problems, usable_boxes
+from .image_sizes import image_sizes
 from .images import ImageError, read_image
 from .sources import LabelledFiles
 from .targets import box_areas
@@ -19,9 +17,7 @@ from .trees import suggestion
 
 Choice = Literal["one", "largest"]
 
-_ORIENTATION, _ON_ITS_SIDE = 274, (5, 6, 7, 8)  # EXIF
 _UNKNOWN = np.iinfo(np.int32).max
-_BLOCK = 256  # files a thread takes at a time
 
 
 class BoxSource(LabelledFiles):
@@ -149,48 +145,11 @@ def usable_source(
         The source, and which of the files are in it. A file whose size cannot be read is: it will count as unreadable
         when its sample is asked for.
     """
-    sizes = image_sizes(root, paths)
+    sizes = image_sizes(root / os.fsdecode(path) for path in paths)
     sizes[sizes == 0] = _UNKNOWN
     usable = usable_boxes(boxes.copy(), sizes, ids, problems, unit)
     problems.report()
     return BoxSource(paths[usable], labels[usable], boxes[usable].astype(np.float32), root), usable
-
-
-def image_sizes(root: Path, paths: np.ndarray) -> np.ndarray:
-    """Width and height of image files, from their headers; 0, 0 where these cannot be read.
-
-    Args:
-        root: what `paths` are relative to.
-        paths: an array of bytes, ``[N]``.
-
-    Returns:
-        As the images are seen, the EXIF orientation applied.
-
-    Shape:
-        - Output: ``[N, 2]`` int32.
-    """
-
-    def sizes(start: int) -> list[tuple[int, int]]:
-        return [_header_size(root / os.fsdecode(path)) for path in paths[start : start + _BLOCK]]
-
-    # threads: a disk or a server has many requests to work on at a time
-    with ThreadPoolExecutor(8) as pool:
-        found = [size for block in pool.map(sizes, range(0, len(paths), _BLOCK)) for size in block]
-    return np.array(found, np.int32).reshape(-1, 2)
-
-
-def _header_size(path: Path) -> tuple[int, int]:
-    try:
-        with Image.open(path) as opened:
-            width, height = opened.size
-            if isinstance(opened, TiffImageFile):  # whose size, in some versions of Pillow, is turned already
-                width, height = opened.tag_v2[256], opened.tag_v2[257]
-            # a PNG's orientation may stand behind its pixels, and Pillow would decode these to look
-            known = opened.format != "PNG" or "exif" in opened.info
-            turned = known and opened.getexif().get(_ORIENTATION) in _ON_ITS_SIDE
-            return (height, width) if turned else (width, height)
-    except Exception:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error …
-        return 0, 0
 
 
 def places_of(classes: Sequence[str], known: Sequence[str]) -> list[int]:

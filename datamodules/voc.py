@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from .annotations import ImageTable, Objects, ObjectSource, Problems, usable_boxes
+from .annotations import ImageTable, Objects, ObjectSource, Problems, confined, usable_boxes
 from .base import Transforms, VisionDataModule
 from .sampling import Sampling
 from .trees import expectation, suggestion
@@ -148,6 +148,8 @@ class VOCDetection(VisionDataModule):
             lines = [line.split()[0] for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
             if not lines:
                 raise ValueError(f"{file}: no images in it")
+            if wrong := [line for line in lines if not confined(line)]:
+                raise ValueError(f"{file}: the image {wrong[0]!r} leads out of its folder; name it as JPEGImages does")
             names += [f"VOC{year}/JPEGImages/{line}.jpg" for line in lines]
         drop = self.skip_difficult and split == "train"
         return read_voc(devkit, names, self._names, drop, self.strict)
@@ -216,7 +218,7 @@ def read_voc(
 
 
 def image_numbers(stems: Sequence[str]) -> np.ndarray:
-    """The numbers that files are named by, or else their places."""
+    """The numbers that files are named by, or else their places: int64 ``[M]``."""
     digits = [stem.replace("_", "") for stem in stems]
     # isdecimal takes other scripts' digits too, as int does; 18 digits fit into int64
     if all(text.isdecimal() and len(text) <= 18 for text in digits) and len(set(map(int, digits))) == len(digits):

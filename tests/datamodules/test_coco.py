@@ -14,6 +14,7 @@ from pycocotools import mask as oracle
 from pycocotools.coco import COCO
 
 from striate.datamodules import CocoDetection
+from striate.datamodules.coco_columns import careful_columns, fast_columns, read_columns
 from striate.datamodules.images import ImageError
 from striate.datamodules.segmentations import SegmentationBuilder
 from striate.tests.datamodules.annotated import coco_content, noise, runs_of, write_coco
@@ -98,6 +99,44 @@ def test_polygons_of_two_decimals_take_half_the_room_and_are_the_same_numbers():
         builder.add([given_numbers], 70, 70)
         built = builder.build()
         assert built.numbers.dtype == kind and built._polygon(0).tolist() == given_numbers
+
+
+@given(
+    st.lists(
+        st.lists(st.floats(-1e6, 1e6) | st.integers(-999, 999), min_size=0, max_size=12),
+        min_size=0,
+        max_size=4,
+    )
+)
+def test_masks_as_text_are_those_of_the_parsed_json(polygons):
+    built = []
+    for compact in (True, False):
+        builder = SegmentationBuilder()
+        text = json.dumps(polygons, separators=(",", ":") if compact else None, indent=None if compact else 1)
+        answers = builder.add(text.encode(), 50, 60), builder.add(json.loads(text), 50, 60)
+        assert answers[0] == answers[1]
+        built = builder.build()
+        if answers[0] is None:
+            first, second = (
+                [built._polygon(p).tolist() for p in range(built.objects[n], built.objects[n + 1])] for n in (0, 1)
+            )
+            assert first == second == [p for p in polygons if len(p) >= 6]
+
+
+def test_a_file_of_unusual_types_is_read_the_careful_way_to_the_same_columns(tmp_path):
+    content = coco_content()
+    file = write_coco(tmp_path, content)
+    fast, careful = fast_columns(file, with_masks=True), careful_columns(file)
+    assert fast is not None
+    for name in ("image_ids", "image_names", "category_ids", "category_names"):
+        assert getattr(fast, name) == getattr(careful, name)
+    for name in ("image_sizes", "ids", "of_image", "of_category", "boxes", "area", "iscrowd"):
+        np.testing.assert_array_equal(getattr(fast, name), getattr(careful, name))
+    assert [json.loads(text) for text in fast.segmentations] == list(careful.segmentations)
+    content["annotations"][0]["id"] = "one"  # msgspec expects numbers
+    file = write_coco(tmp_path, content)
+    assert fast_columns(file, with_masks=False) is None
+    assert read_columns(file, with_masks=False).ids[0] == "one"
 
 
 def test_semantic_masks_show_the_smaller_object_and_crowds_below(tmp_path):

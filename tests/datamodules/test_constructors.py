@@ -9,20 +9,29 @@ from striate.datamodules import (
     ADE20K,
     CIFAR10,
     CIFAR100,
+    CUB200,
     MNIST,
     Caltech101,
     Caltech256,
     Cityscapes,
     CocoDetection,
+    CocoLocalization,
+    DetectionManifest,
     FashionMNIST,
     ImageFolder,
     ImageNet,
+    ImageNetLocalization,
+    InstanceMasks,
+    LocalizationManifest,
     Manifest,
     MaskFolder,
+    OxfordPets,
     VisionDataModule,
     VOCDetection,
     VOCInstances,
+    VOCLocalization,
     VOCSegmentation,
+    YoloDetection,
 )
 
 READERS = [
@@ -42,6 +51,15 @@ READERS = [
     VOCInstances,
     Cityscapes,
     ADE20K,
+    DetectionManifest,
+    InstanceMasks,
+    YoloDetection,
+    VOCLocalization,
+    CocoLocalization,
+    CUB200,
+    OxfordPets,
+    ImageNetLocalization,
+    LocalizationManifest,
 ]
 SHARED = list(inspect.signature(VisionDataModule).parameters.values())
 
@@ -71,7 +89,7 @@ def test_the_shared_arguments_come_last_with_the_same_defaults_and_reach_the_bas
 def test_yaml_can_build_it(reader):
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(VisionDataModule, "data")
-    first = "train" if reader is Manifest else "root"
+    first = "train" if reader in (Manifest, DetectionManifest, LocalizationManifest) else "root"
     options = {first: "somewhere", "sampling": "class_balanced", "eval_batch_size": None}
     options |= {"class_names": ["a"], "classes": {0: 0}} if reader is MaskFolder else {}
     config = parser.parse_object(

@@ -305,7 +305,7 @@ def test_skipping_empty_images_numbers_classes_and_sizes_anew(coco):
     assert len(source) == 23 and source.sizes.shape == (23, 2)
     presence = source.presence()
     assert presence.size == 23 and presence.samples[presence.classes == 1].tolist() == [3, 7]
-    assert source.path(5).name == "6.png" and source.sizes[5].tolist() == [40, 20]
+    assert source.path(5).endswith("/6.png") and source.sizes[5].tolist() == [40, 20]
 
 
 def test_classes_of_painted_masks_have_the_background_before_them(coco):

@@ -23,9 +23,10 @@ from striate.datamodules import (
     VisionDataModule,
     VOCLocalization,
 )
+from striate.datamodules.image_sizes import image_sizes
 from striate.datamodules.images import ImageError, read_image
 from striate.datamodules.loading import TransformedDataset
-from striate.datamodules.one_object import BoxSource, choose_objects, image_sizes
+from striate.datamodules.one_object import BoxSource, choose_objects
 from striate.datamodules.voc import VOC_CLASSES
 from striate.tests.datamodules.annotated import coco_content, noise, write_coco, write_voc
 from striate.tests.fixtures import write_image
@@ -311,7 +312,7 @@ def test_sizes_from_headers_are_those_of_the_images_as_they_are_seen(tmp_path, o
     exif[274] = orientation
     Image.fromarray(noise(40, 20)).save(tmp_path / f"a.{suffix}", exif=exif)
     (tmp_path / "b.jpg").write_bytes(b"no image")
-    sizes = image_sizes(tmp_path, np.array([f"a.{suffix}".encode(), b"b.jpg", b"gone.jpg"]))
+    sizes = image_sizes(tmp_path / name for name in (f"a.{suffix}", "b.jpg", "gone.jpg"))
     assert sizes.tolist() == [list(expected), [0, 0], [0, 0]]
     assert read_image(tmp_path / f"a.{suffix}").shape[1::-1] == expected
 
@@ -319,6 +320,6 @@ def test_sizes_from_headers_are_those_of_the_images_as_they_are_seen(tmp_path, o
 def test_sizes_of_many_files_stay_in_order(tmp_path):
     for width in range(1, 9):
         write_image(tmp_path / f"{width}.png", noise(width, 2))
-    paths = np.array([f"{1 + n % 8}.png".encode() for n in range(1000)])
-    assert image_sizes(tmp_path, paths).tolist() == [[1 + n % 8, 2] for n in range(1000)]
-    assert image_sizes(tmp_path, paths[:0]).shape == (0, 2)
+    paths = [tmp_path / f"{1 + n % 8}.png" for n in range(1000)]
+    assert image_sizes(paths).tolist() == [[1 + n % 8, 2] for n in range(1000)]
+    assert image_sizes([]).shape == (0, 2)

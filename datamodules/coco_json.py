@@ -161,10 +161,13 @@ def _masks(
     segmentations: Sequence[Any], order: np.ndarray, sizes: np.ndarray, ids: np.ndarray, problems: Problems
 ) -> tuple[np.ndarray, Segmentations]:
     """The masks of the objects of `order`, and what is left of it."""
-    builder, taken = SegmentationBuilder(), []
-    for number, (width, height) in zip(order.tolist(), sizes[order].tolist(), strict=True):
+    builder, taken = SegmentationBuilder(), np.zeros(len(sizes), np.bool_)
+    wanted = np.sort(order)  # as the file has them, since its text may still be on its way from the disk
+    for number, (width, height) in zip(wanted.tolist(), sizes[wanted].tolist(), strict=True):
         if wrong := builder.add(segmentations[number], height, width):
             problems.add(wrong, [ids[number]])
         else:
-            taken.append(number)
-    return np.array(taken, np.int64), builder.build()
+            taken[number] = True
+    place = np.cumsum(taken) - 1
+    order = order[taken[order]]
+    return order, builder.build().select(place[order])

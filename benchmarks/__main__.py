@@ -13,6 +13,7 @@ from striate.benchmarks.harness import Row, markdown, show
 
 BENCHMARKS = {
     "input_pipeline": "images a second from JPEG to a training batch, against torchvision's reference preset",
+    "detection_pipeline": "detection samples a second, from JPEG to short side 800, against torchvision's reference",
     "training_step": "one training step through Trainer and task, against a bare PyTorch loop",
     "training_networks": "a step of AlexNet, VGG-16, ResNet-50, against torchvision's and timm's training scripts",
     "coco_index": "opening annotations of COCO's size, and the workers' memory, against pycocotools",

@@ -14,7 +14,7 @@ import numpy as np
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 
 from .image_sizes import image_sizes
-from .images import ImageError, read_image
+from .images import ImageError, read_image, reduced_sizes
 from .sampling import Presence
 from .segmentations import Segmentations
 from .trees import check_there, missing
@@ -165,16 +165,21 @@ class ImageTable:
         """The file of an image; text, since the parts of a ``Path`` go into a table that then grows in each worker."""
         return os.path.join(self.root, os.fsdecode(self.names[image]))  # noqa: PTH118
 
-    def read(self, image: int) -> np.ndarray:
+    def read(self, image: int, short_side: int | None = None) -> np.ndarray:
         """The image, if it has the size that its annotations were made for.
+
+        Args:
+            image: its number.
+            short_side: see `read_image`.
 
         Raises:
             ImageError: if not, or when it cannot be read.
         """
         path = self.path(image)
-        pixels = read_image(path)
+        pixels = read_image(path, short_side)
         width, height = self.sizes[image].tolist()
-        if width and pixels.shape[:2] != (height, width):
+        expected = [(width, height)] if short_side is None else reduced_sizes(width, height)
+        if width and pixels.shape[1::-1] not in expected:
             raise ImageError(
                 path, f"the image is {pixels.shape[1]}x{pixels.shape[0]}, but its annotations are for {width}x{height}"
             )
@@ -216,7 +221,13 @@ class ObjectSource:
         objects: their objects.
         with_masks: give masks too.
         skip_empty: leave out images without objects other than crowds.
+
+    Attributes:
+        short_side: the length that is enough for what follows (see `read_image`); None: all pixels. Without effect
+            where masks are given. Boxes and areas are those of the image that is given.
     """
+
+    short_side: int | None = None
 
     def __init__(
         self, images: ImageTable, objects: Objects, with_masks: bool = False, skip_empty: bool = False
@@ -242,13 +253,18 @@ class ObjectSource:
 
     def __getitem__(self, index: int) -> Sample:
         image = int(self.chosen[index])
-        pixels = self.images.read(image)
+        pixels = self.images.read(image, None if self.with_masks else self.short_side)
         sample: Sample = {
             "image": pixels,
             "path": self.images.path(image),
             "image_id": int(self.images.ids[image]),
         }
         sample |= self.objects.of(image)
+        size, full = pixels.shape[1::-1], tuple(self.images.sizes[image].tolist())
+        if full[0] and size != full:
+            scale = np.divide(size, full)
+            sample["boxes"] *= np.tile(scale, 2).astype(np.float32)
+            sample["area"] *= np.float32(scale.prod())
         if self.with_masks:
             sample["masks"] = self.objects.masks_of(image, *pixels.shape[:2])
         return sample

@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from .augmentations.mixing import Mix, Step
+from .augmentations.resizing import enough_short_side
 from .image_sizes import source_sizes
 from .images import find_images, read_image
 from .loading import ResumableLoader, Source, TransformedDataset, collate, make_loader, prepare_worker
@@ -123,6 +124,8 @@ class VisionDataModule(pl.LightningDataModule):
     def dataset(self, source: Source, training: bool, num_classes: int | None = None) -> TransformedDataset:
         """`source` behind the transform of training or of evaluation."""
         steps = self.train_transform if training else self.val_transform
+        if hasattr(source, "short_side"):
+            source.short_side = enough_short_side(steps)
         return TransformedDataset(
             source,
             list(steps) if steps else None,

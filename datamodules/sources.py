@@ -20,7 +20,12 @@ class LabelledFiles:
 
     Shape:
         - labels: ``[N]`` int64.
+
+    Attributes:
+        short_side: the length that is enough for what follows (see `read_image`); None: all pixels.
     """
+
+    short_side: int | None = None
 
     def __init__(self, paths: Sequence[Path | str] | np.ndarray, labels: np.ndarray, root: Path | None = None) -> None:
         if not isinstance(paths, np.ndarray):
@@ -37,7 +42,7 @@ class LabelledFiles:
     def __getitem__(self, index: int) -> dict[str, Any]:
         path = os.fsdecode(self.paths[index])
         return {
-            "image": read_image(path if self.root is None else self.root / path),
+            "image": read_image(path if self.root is None else self.root / path, self.short_side),
             "label": int(self.labels[index]),
         }
 

@@ -1,5 +1,6 @@
 """Resizing with a free size: to a short side, or by a scale that varies twentyfold into a fixed frame."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import albumentations as A
@@ -198,3 +199,22 @@ class LargeScaleJitter(Placing):
         new = rounded_size(width, height, fit * self.py_random.uniform(*self.scale))
         left, top = (-self.py_random.randint(0, max(new[axis] - frame[axis], 0)) for axis in (0, 1))
         return Placement((width, height), new, (left, top), frame)
+
+
+def enough_short_side(steps: Sequence[Any] | None) -> int | None:
+    """The short side of an image of which a pipeline needs no more, since it begins by making it as small.
+
+    Known of `ShortSideResize` and albumentations' ``SmallestMaxSize``, behind reflections or at the start.
+
+    Returns:
+        Pixels; None where the pipeline begins otherwise.
+    """
+    for step in steps or ():
+        if isinstance(step, A.HorizontalFlip | A.VerticalFlip):
+            continue
+        if step.p == 1 and isinstance(step, ShortSideResize):
+            return max(step.sides)
+        if step.p == 1 and isinstance(step, A.SmallestMaxSize) and step.max_size is not None:
+            return max(step.max_size) if isinstance(step.max_size, Sequence) else int(step.max_size)
+        return None
+    return None

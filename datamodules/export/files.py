@@ -102,9 +102,10 @@ class YoloWriter(Writer):
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
         (self.settings.root / "data.yaml").write_text(f"# written by striate data export\n{text}", encoding="utf-8")
 
-    def reader(self) -> Reader | None:
-        """None yet."""
-        return None
+    def reader(self) -> Reader:
+        """`YoloDetection`."""
+        masks = self.settings.task == "instance_segmentation"
+        return Reader("YoloDetection", {"task": "instance_segmentation" if masks else "detection"})
 
 
 def yolo_lines(labels: list[int], boxes: list[list[float]], shape: tuple[int, ...]) -> list[str]:

@@ -191,7 +191,8 @@ def test_voc_keeps_fractions_and_flags_and_says_what_it_loses(tmp_path):
 def test_voc_semantic_masks_by_torchvisions_reader(tmp_path):
     data = scenes("semantic_segmentation")
     done = export_data(data, "voc", tmp_path / "out", ["train"])
-    assert done.config is None
+    back = read_back(done)
+    assert back.class_names == data.class_names
     reference = torchvision.datasets.VOCSegmentation(str(tmp_path / "out"), "2012", "train")
     assert len(reference) == 12
     for index in range(12):
@@ -199,11 +200,12 @@ def test_voc_semantic_masks_by_torchvisions_reader(tmp_path):
         assert mask.mode == "P" and mask.getpalette()[:12] == [0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0]
         assert mask.getpalette()[-3:] == [224, 224, 192]  # the colour of VOC's borders
         np.testing.assert_array_equal(np.asarray(mask), data.make_source("train")[index]["mask"])
+        np.testing.assert_array_equal(back.make_source("train")[index]["mask"], np.asarray(mask))
 
 
 def test_voc_instances_are_pixels_numbered_in_the_order_of_the_objects(tmp_path):
     data = scenes("instance_segmentation")
-    export_data(data, "voc", tmp_path / "out", ["val"])
+    back = read_back(export_data(data, "voc", tmp_path / "out", ["val"]))
     folder = tmp_path / "out" / "VOCdevkit" / "VOC2012"
     for index in range(4):
         sample = data.make_source("val")[index]
@@ -214,6 +216,9 @@ def test_voc_instances_are_pixels_numbered_in_the_order_of_the_objects(tmp_path)
             np.testing.assert_array_equal(numbers == place + 1, mask != 0)
             assert set(classes[mask != 0].tolist()) == {int(sample["labels"][place]) + 1}
         assert not classes[numbers == 0].any()
+        found = back.make_source("val")[index]
+        for field in ("masks", "labels", "boxes"):
+            np.testing.assert_array_equal(found[field], sample[field])
     assert (folder / "ImageSets" / "Segmentation" / "val.txt").read_text().count("\n") == 4
 
 
@@ -230,7 +235,8 @@ def test_voc_shows_the_smaller_of_overlapping_masks_and_counts_the_others(tmp_pa
 def test_yolo_lines_by_hand_and_back(tmp_path):
     assert yolo_lines([2], [[0, 5, 10, 25]], (100, 40, 3)) == ["2 0.125 0.15 0.25 0.2"]
     data = scenes("detection")
-    export_data(data, "yolo", tmp_path / "out")
+    reader = read_back(export_data(data, "yolo", tmp_path / "out"))
+    assert reader.class_names == data.class_names
     content = yaml.safe_load((tmp_path / "out" / "data.yaml").read_text())
     assert content["names"] == {k: str(k) for k in range(10)} and content["test"] == "images/test"
     for split, size in SIZES.items():
@@ -244,6 +250,10 @@ def test_yolo_lines_by_hand_and_back(tmp_path):
             cx, cy, w, h = (found[:, 1:] * 48).T
             back = np.stack([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2], axis=1)
             np.testing.assert_allclose(back, sample["boxes"], rtol=0, atol=1e-9)
+        for index in range(size):
+            one, two = data.make_source(split)[index], reader.make_source(split)[index]
+            np.testing.assert_allclose(two["boxes"], one["boxes"], rtol=0, atol=1e-5)
+            np.testing.assert_array_equal(two["labels"], one["labels"])
 
 
 @settings(max_examples=60, deadline=None)
@@ -271,6 +281,7 @@ def test_yolo_masks_come_back_to_the_pixel(tmp_path):
         corners = (np.array(numbers, float).reshape(-1, 2) * [31, 20]).ravel().tolist()
         assert first == label
         np.testing.assert_array_equal(rle.decode(rle.fr_poly(corners, 20, 31)), mask)
+    np.testing.assert_array_equal(read_back(done).make_source("val")[0]["masks"], sample["masks"][:2])
 
 
 def test_yolo_leaves_crowds_out_and_says_so(tmp_path):

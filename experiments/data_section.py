@@ -22,7 +22,7 @@ from pytorch_lightning.cli import LightningArgumentParser
 from .. import datamodules
 from .cli import accept_none, user_message
 from .explain import explain
-from .main import fail, find_config
+from .main import experiment_names, fail, find_config
 
 # a command line of `striate fit` is taken as it is; what it says beside the data is passed over
 _OTHERS = ("model", "trainer", "run", "wandb", "seed_everything", "ckpt_path", "weights_only", "verbose")
@@ -181,8 +181,13 @@ def _named_config(folder: Path, name: str) -> str:
     plain = re.sub(r"[_-]", "", name).lower()
     if plain not in known:
         near = difflib.get_close_matches(plain, known, n=1, cutoff=0.6)
-        there = f"did you mean {known[near[0]]!r}?" if near else f"there are {', '.join(sorted(known.values()))}"
-        fail(f"no data module {name!r}; {there} A YAML is given by --config FILE".replace("s A YAML", "s. A YAML"))
+        if any(name in (path, path.rpartition("/")[2]) for path in experiment_names()):
+            there = f"the experiment of that name is given by --config {name}"
+        elif near:
+            there = f"did you mean {known[near[0]]!r}?"
+        else:
+            there = f"there are {', '.join(sorted(known.values()))}. A YAML is given by --config FILE"
+        fail(f"no data module {name!r}; {there}")
     path = folder / "named.yaml"
     path.write_text(yaml.safe_dump({"data": {"class_path": f"striate.datamodules.{known[plain]}"}}))
     return str(path)

@@ -144,8 +144,7 @@ def test_an_interrupted_export_says_that_nothing_was_written(place, capsys, monk
     [
         ("shwo", 2, "unknown command 'data shwo': there are show, export; did you mean 'show'?"),
         ("show", 2, "no data: give --config FILE, or the name of a data module, such as digit_scenes"),
-        ("show digitscene", 2, "no data module 'digitscene'; did you mean 'DigitScenes'? A YAML is given by "
-         "--config FILE"),
+        ("show digitscene", 2, "no data module 'digitscene'; did you mean 'DigitScenes'?"),
         ("show --config quikstart", 2, "--config quikstart: no such file, and no packaged experiment of that name; did "
          "you mean 'quickstart'?"),
         ("show --config small.yaml --spilt val", 2, "--spilt: no such key; did you mean 'split'?"),

@@ -4,8 +4,9 @@ Nothing is kept as one Python object an annotation: forked workers would copy ea
 references, until every worker held the whole.
 """
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,25 +20,124 @@ from .segmentations import Segmentations
 Sample = dict[str, Any]
 
 
+@dataclass(frozen=True, eq=False)
+class Fault:
+    """Annotations of one file that are wrong in the same way, as `collect_problems` records them.
+
+    Attributes:
+        file: where they stand.
+        kind: what is wrong.
+        unit: what `where` numbers: ``annotation``, ``line`` …
+        where: the source's own numbers or names of them, all of them.
+        images: gives the path of the image that the n-th of them belongs to; None: not known.
+        boxes: ``[N, 4]``, as they stand, x1, y1, x2, y2 in pixels; None: not about boxes.
+    """
+
+    file: Path
+    kind: str
+    unit: str
+    where: list[Any]
+    images: Callable[[int], str] | None = None
+    boxes: np.ndarray | None = None
+
+
+REPORTED = -(2**31)
+"""The label that a reader gives where problems are collected, and it has recorded that the written one is no class."""
+
+_collectors: list[list[Fault]] = []
+
+
+@contextlib.contextmanager
+def collect_problems() -> Iterator[list[Fault]]:
+    """Have readers record what is wrong, all of it, where they would warn, or stop; ``striate data check`` reads so.
+
+    >>> with collect_problems() as found:
+    ...     Problems(Path("a.json"), strict=True).add("a box of no area", [3, 7])
+    >>> found[0].kind, found[0].where
+    ('a box of no area', [3, 7])
+    """
+    found: list[Fault] = []
+    _collectors.append(found)
+    try:
+        yield found
+    finally:
+        # by identity: two empty lists are equal
+        del _collectors[next(place for place, other in enumerate(_collectors) if other is found)]
+
+
+def collecting() -> bool:
+    """Whether problems are being collected, so that a reader goes on where it would stop."""
+    return bool(_collectors)
+
+
+def collected(
+    file: Path,
+    kind: str,
+    where: Sequence[Any],
+    unit: str = "annotation",
+    images: Callable[[int], str] | None = None,
+    boxes: np.ndarray | None = None,
+) -> bool:
+    """Record a fault, if problems are being collected; see `Fault`.
+
+    Returns:
+        Whether they are. A reader that would stop at this fault then leaves out what is faulty and goes on::
+
+            if unknown and not collected(file, "an unknown category", unknown):
+                raise ValueError(…)
+    """
+    if _collectors and len(where):
+        given = where.tolist() if isinstance(where, np.ndarray) else list(where)
+        _collectors[-1].append(Fault(Path(file), kind, unit, given, images, boxes))
+    return bool(_collectors)
+
+
 class Problems:
     """Annotations that cannot be used, counted by kind; the first of a kind is named.
+
+    Within `collect_problems` they are recorded there instead: nothing warns, and nothing stops.
 
     Args:
         file: where they stand; named in each message.
         strict: stop at the first.
+        image_of: gives the path of the image that the annotation of a number (its place in the file) belongs to, for
+            a report with pictures.
     """
 
-    def __init__(self, file: Path, strict: bool) -> None:
-        self.file, self.strict = file, strict
+    def __init__(self, file: Path, strict: bool, image_of: Callable[[int], str] | None = None) -> None:
+        self.file, self.strict, self.image_of = file, strict, image_of
         self._found: dict[str, tuple[int, str]] = {}
 
-    def add(self, kind: str, where: Sequence[Any], unit: str = "annotation") -> None:
+    def add(
+        self,
+        kind: str,
+        where: Sequence[Any],
+        unit: str = "annotation",
+        places: Sequence[int] | None = None,
+        boxes: np.ndarray | None = None,
+    ) -> None:
         """Count the annotations that `where` numbers.
+
+        Args:
+            kind: what is wrong with them.
+            where: what to call each.
+            unit: what `where` numbers.
+            places: the numbers by which `image_of` knows them.
+            boxes: theirs, ``[N, 4]``, as they stand.
 
         Raises:
             ValueError: when strict, and there is one.
         """
         if not len(where):
+            return
+        images = None
+        if self.image_of is not None and places is not None:
+            image_of, numbers = self.image_of, list(places)
+
+            def images(number: int) -> str:
+                return image_of(int(numbers[number]))
+
+        if collected(self.file, kind, where, unit, images, boxes):
             return
         if self.strict:
             more = f" (and {len(where) - 1} more)" if len(where) > 1 else ""
@@ -54,8 +154,8 @@ class Problems:
             kinds = "; ".join(f"{count} of {kind} (the first: {first})" for kind, (count, first) in self._found.items())
             total = sum(count for count, _ in self._found.values())
             rank_zero_warn(
-                f"{self.file}: {total} annotation(s) left out: {kinds}. "
-                "Set data.init_args.strict: true to stop at the first of them"
+                f"{self.file}: {total} annotation(s) left out: {kinds}. `striate data check` shows each of them, and "
+                "writes a corrected copy; data.init_args.strict: true stops at the first"
             )
 
 
@@ -79,19 +179,28 @@ def usable_boxes(
         - sizes: ``[N, 2]``.
         - Output: ``[N]`` bool.
     """
+    given = boxes.copy() if collecting() else boxes
+
+    def note(kind: str, which: np.ndarray) -> None:
+        problems.add(kind, ids[which], unit, np.flatnonzero(which), given[which])
+
     finite = np.isfinite(boxes).all(axis=1)
-    problems.add("a coordinate that is NaN or infinite", ids[~finite], unit)
+    note("a coordinate that is NaN or infinite", ~finite)
     with np.errstate(invalid="ignore"):
         area = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
         inside = ((boxes[:, :2] < sizes) & (boxes[:, 2:] > 0)).all(axis=1)
-    problems.add("a box of zero or negative width or height", ids[finite & ~area], unit)
-    problems.add("a box outside its image", ids[finite & area & ~inside], unit)
+        beyond = ((boxes[:, :2] <= -1) | (boxes[:, 2:] >= sizes + 1)).any(axis=1)
+    note("a box of zero or negative width or height", finite & ~area)
+    note("a box outside its image", finite & area & ~inside)
     np.clip(boxes, 0, np.concatenate([sizes, sizes], axis=1), out=boxes)
     # a sliver that float32 has no room for: [99.9999999, 100]
     small = boxes.astype(np.float32)
     solid = (small[:, 2:] > small[:, :2]).all(axis=1)
-    problems.add("a box with next to nothing of it inside its image", ids[finite & area & inside & ~solid], unit)
-    return finite & area & inside & solid
+    note("a box with next to nothing of it inside its image", finite & area & inside & ~solid)
+    usable = finite & area & inside & solid
+    if collecting():  # clipped without a word otherwise
+        note("a box that reaches beyond its image", usable & beyond)
+    return usable
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,6 +303,9 @@ class ImageTable:
             FileNotFoundError: if not: how many, and the first five.
         """
         if absent := self.missing():
+            paths = [str(self.root / name) for name in absent]
+            if collected(annotations, "an image that is not there", absent, "image", paths.__getitem__):
+                return
             first = "".join(f"\n    {name}" for name in absent[:5])
             more = f"\n    and {len(absent) - 5} more" if len(absent) > 5 else ""
             raise FileNotFoundError(
@@ -226,6 +338,10 @@ class ObjectSource:
     def __len__(self) -> int:
         return len(self.chosen)
 
+    def files(self) -> list[str]:
+        """The path of each image."""
+        return [str(self.images.path(image)) for image in self.chosen]
+
     def __getitem__(self, index: int) -> Sample:
         image = int(self.chosen[index])
         pixels = self.images.read(image)
@@ -255,6 +371,10 @@ class SemanticSource:
 
     def __len__(self) -> int:
         return len(self.images.names)
+
+    def files(self) -> list[str]:
+        """The path of each image."""
+        return [str(self.images.path(image)) for image in range(len(self))]
 
     def __getitem__(self, index: int) -> Sample:
         pixels = self.images.read(index)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .annotations import ImageTable, Objects, Problems, confined, usable_boxes
+from .annotations import ImageTable, Objects, Problems, collected, confined, usable_boxes
 from .segmentations import SegmentationBuilder, Segmentations
 from .trees import suggestion
 
@@ -173,17 +173,22 @@ def _objects(
     category_ids = np.array(_column(file, "annotations", items, "category_id", int), np.int64)
     ids = np.array([item.get("id", number) for number, item in enumerate(items)])
     of_image, labels = _places(image_ids, images.ids), _places(category_ids, categories)
-    for places, own, what, listed in (
-        (of_image, image_ids, "image", "images"),
-        (labels, category_ids, "category", "categories"),
+    for places, own, article, what, listed in (
+        (of_image, image_ids, "an", "image", "images"),
+        (labels, category_ids, "a", "category", "categories"),
     ):
-        if (places < 0).any():
-            first, count = int(np.argmax(places < 0)), int((places < 0).sum())
+        unknown = places < 0
+        if unknown.any() and not collected(file, f"{article} {what} that is not listed", ids[unknown]):
+            first, count = int(np.argmax(unknown)), int(unknown.sum())
             raise ValueError(
                 f"{file}, annotation {ids[first]}: its {what}_id {own[first]} is not among the {listed} listed"
                 f"{f' (and so for {count - 1} more)' if count > 1 else ''}; list it, or remove the annotation"
             )
-    problems = Problems(file, strict)
+    listed_too = (of_image >= 0) & (labels >= 0)
+    if not listed_too.all():  # only while problems are collected
+        items = [item for item, kept in zip(items, listed_too, strict=True) if kept]
+        of_image, labels, ids = of_image[listed_too], labels[listed_too], ids[listed_too]
+    problems = Problems(file, strict, lambda number: str(images.path(of_image[number])))
     boxes = _boxes(file, items)
     usable = np.ones(len(items), np.bool_)
     if with_boxes:
@@ -233,7 +238,7 @@ def _masks(
     for number in order.tolist():
         width, height = sizes[number].tolist()
         if wrong := builder.add(items[number].get("segmentation"), height, width):
-            problems.add(wrong, [ids[number]])
+            problems.add(wrong, [ids[number]], places=[number])
         else:
             taken.append(number)
     return np.array(taken, np.int64), builder.build()

@@ -14,6 +14,7 @@ SUBCOMMANDS = {
     "test": "evaluate a checkpoint on the test split",
     "predict": "predict a file, a folder or a glob of images",
     "experiments": "list the packaged experiments",
+    "data": "check a data set: striate data check --help",
 }
 EXPERIMENTS = Path(__file__).parent
 
@@ -45,6 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"striate {__version__}")  # noqa: T201
     elif command == "experiments":
         print(describe_experiments())  # noqa: T201
+    elif command == "data":
+        from .data_commands import data
+
+        data(given[1:])
     elif command not in SUBCOMMANDS:
         fail(f"unknown command {command!r}: there are {', '.join(SUBCOMMANDS)}{did_you_mean(command, SUBCOMMANDS)}")
     else:

@@ -1,0 +1,36 @@
+"""Wording that the report on the terminal and the page share."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .collecting import Report
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """``1 image``, ``2 images``."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def relative(text: str, root: object) -> str:
+    """A text without the data set's folder in front of its paths."""
+    if not isinstance(root, str | Path):
+        return text
+    for folder in {str(root), os.path.abspath(root)}:  # noqa: PTH100
+        if len(folder) > 1:
+            text = text.replace(folder.rstrip(os.sep) + os.sep, "")
+    return text
+
+
+def verdict(report: "Report") -> str:
+    """The outcome in one line."""
+    counts = [(report.findings.total(severity), severity) for severity in ("error", "warning", "note")]  # type: ignore[arg-type]
+    said = ", ".join(counted(count, name) for count, name in counts if count)
+    images = counted(sum(split.readable for split in report.statistics.splits), "image")
+    if report.interrupted:
+        whole = sum(split.images for split in report.statistics.splits)
+        return f"Interrupted after {images} of {whole:,}; found so far: {said or 'nothing'}."
+    if report.clean:
+        return f"Clean: {images} read, no errors, no warnings{f' ({said})' if said else ''}."
+    return f"{said[0].upper()}{said[1:]} in {images}."

@@ -29,15 +29,17 @@ def histogram(
     series = [(name, np.asarray(own, np.float64)) for name, own in values if len(own)]
     if not series:
         return ""
-    edges = _edges(np.concatenate([own for _, own in series]), bins, log, whole)
+    every = np.concatenate([own for _, own in series])
+    if every.min() == every.max():
+        return f"<h4>{escape(title)}</h4><p>{short(float(every[0]))} throughout ({escape(unit)})</p>"
+    edges = _edges(every, bins, log, whole)
     heights = [np.histogram(np.clip(own, edges[0], edges[-1]), edges)[0] / len(own) for _, own in series]
     top = max(float(own.max()) for own in heights) or 1.0
     plot = _Plot(top, edges, log)
     bars = []
-    for number, ((name, own), shares) in enumerate(zip(series, heights, strict=True)):
+    for number, shares in enumerate(heights):
         bars.append(plot.steps(shares, SERIES[number % len(SERIES)], fill=number == 0))
-        bars.append(f"<title>{escape(name)}: {len(own):,}</title>" if not number else "")
-    return plot.frame(title, "".join(bars) + plot.ticks(whole), unit) + legend([name for name, _ in series], title)
+    return plot.frame(title, "".join(bars) + plot.ticks(whole), unit) + legend([name for name, _ in series])
 
 
 def _edges(values: np.ndarray, bins: int, log: bool, whole: bool) -> np.ndarray:
@@ -51,8 +53,6 @@ def _edges(values: np.ndarray, bins: int, log: bool, whole: bool) -> np.ndarray:
     if whole:
         step = int(np.ceil((high - low + 1) / bins))
         return np.arange(np.floor(low), high + step + 1, step) - 0.5
-    if high <= low:
-        return np.array([low - 0.5, low + 0.5])
     if log and low > 0:
         return np.geomspace(low, high, bins + 1)
     return np.linspace(low, high, bins + 1)
@@ -120,15 +120,18 @@ def nice(low: float, high: float, count: int = 6) -> list[float]:
     unit = 10.0 ** np.floor(np.log10(raw))
     step = next(factor * unit for factor in (1, 2, 5, 10) if factor * unit >= raw * 0.999)
     first = np.ceil(low / step - 1e-9)
-    return [float(round(number * step, 10)) for number in np.arange(first, np.floor(high / step + 1e-9) + 1)]
+    # + 0.0, so that zero is not shown as -0
+    return [float(round(number * step, 10)) + 0.0 for number in np.arange(first, np.floor(high / step + 1e-9) + 1)]
 
 
 def nice_log(low: float, high: float) -> list[float]:
-    """1, 2, 5, 10, 20 … from `low` to `high`; fewer where that are many.
+    """1, 2, 5, 10, 20 … from `low` to `high`; fewer where that are many, round numbers between where they are few.
 
     >>> nice_log(3, 60)
     [5.0, 10.0, 20.0, 50.0]
     """
+    if high < 8 * low:
+        return nice(low, high)
     decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
     factors = (1, 2, 5) if len(decades) < 5 else (1,)
     return [float(f * 10.0**power) for power in decades for f in factors if low <= f * 10.0**power <= high]
@@ -146,7 +149,7 @@ def short(value: float) -> str:
     return f"{value:.3g}"
 
 
-def legend(names: Sequence[str], title: str) -> str:
+def legend(names: Sequence[str]) -> str:
     """Names of the series with their colours; nothing for one alone."""
     if len(names) < 2:
         return ""
@@ -185,5 +188,5 @@ def class_bars(names: Sequence[str], counts: Sequence[tuple[str, np.ndarray]], u
         rows.append(f'<tr{empty}><td>{escape(names[label])}</td><td class="bars">{bars}</td><td>{amounts}</td></tr>')
     return (
         f'<h4>Classes ({unit})</h4><div class="scroll"><table class="classes">{"".join(rows)}</table></div>'
-        + legend([name for name, _ in counts], "classes")
+        + legend([name for name, _ in counts])
     )

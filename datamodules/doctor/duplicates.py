@@ -9,8 +9,8 @@ from .samples import GRAY
 MAX_BITS = 6
 """Bits of 64 in which two images that look the same may differ; see `near_pairs`.
 
-Measured on 120 crops of photographs: JPEG at quality 30, half the size, noise, gamma each change at most 2 in nine of ten;
-cutting 2 % off changes 6."""
+Measured on 120 crops of photographs: JPEG at quality 30, half the size, noise, gamma each change at most 2 in nine
+of ten; cutting 2 % off changes 6."""
 MAX_BITS_LARGE = 3
 """The same among more than `LARGE` images, where otherwise too many would have to be compared."""
 LARGE = 200_000

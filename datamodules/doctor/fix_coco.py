@@ -11,7 +11,7 @@ from ..annotations import confined
 from ..coco_json import read_json
 from ..segmentations import SegmentationBuilder
 from ..targets import boxes_of_masks
-from .findings import KINDS, shown
+from .findings import KINDS, judge, shown
 from .fixes import ACTIONS, Excluded, Log, excluded, link, list_excluded, mend_boxes, plain, repeated
 from .samples import boxes_apart
 
@@ -166,12 +166,10 @@ class _CocoFile:
                 self._note(item, place, "empty-mask", "dropped")
                 continue
             tight = boxes_of_masks(mask)
-            given = np.clip([[x, y, x + w, y + h]], 0, [width, height, width, height])
-            if self.with_boxes and w > 0 and h > 0 and boxes_apart(tight, given)[0]:
+            if self.with_boxes and (kind := _box_fault([x, y, x + w, y + h], tight, width, height)):
                 left, top, right, bottom = (int(side) for side in tight[0])
-                self._note(
-                    item, place, "mask-box", "box taken from the mask", f"bbox {item['bbox']}, mask {shown(tight[0])}"
-                )
+                reason = f"bbox {item['bbox']}, mask {shown(tight[0])}"
+                self._note(item, place, kind, "box taken from the mask", reason)
                 item = item | {"bbox": [left, top, right - left, bottom - top]}
             taken.append(item)
         return taken
@@ -179,3 +177,12 @@ class _CocoFile:
     def _note(self, item: Any, place: int, kind: str, action: str, reason: str = "") -> None:
         name = item.get("id", place) if isinstance(item, dict) else place
         self.log.add(self.file, f"annotation {name}", kind, action, reason or KINDS[kind].title)
+
+
+def _box_fault(box: list[float], tight: np.ndarray, width: int, height: int) -> str:
+    """What is wrong with a box whose object has a mask, as a code; empty: nothing, or what clipping mends."""
+    given = np.array([box], np.float64)
+    code = str(judge(given, np.array([[width, height]]))[0])
+    if code not in ("", "box-beyond"):
+        return code
+    return "mask-box" if boxes_apart(tight, np.clip(given, 0, [width, height, width, height]))[0] else ""

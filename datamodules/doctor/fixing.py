@@ -59,7 +59,7 @@ def write_fix(report: Report, folder: Path) -> Fix:
     for code in report.findings.codes():
         count = report.findings.counts[code]
         if not KINDS[code].fixed and KINDS[code].severity != "note":
-            log.left.append(f"{count} {KINDS[code].title}: {KINDS[code].advice}")
+            log.left.append(f"{KINDS[code].title} ({count:,}): {KINDS[code].advice}")
     fix = Fix(folder, log, init_args, class_path)
     _write_log(fix)
     return fix
@@ -85,7 +85,7 @@ def _write_log(fix: Fix) -> None:
         rows.writerows(fix.log.changes)
     lines = ["# What was corrected", ""]
     for (kind, action), count in fix.log.counts().most_common():
-        lines.append(f"- {count} {KINDS[kind].title if kind in KINDS else kind}: {action}")
+        lines.append(f"- {KINDS[kind].title}: {count:,} {action}")
     if not fix.log.changes:
         lines.append("Nothing had to be.")
     lines += ["", "`fixes.csv` has each change with its file and place. The originals are as they were."]

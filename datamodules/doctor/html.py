@@ -13,9 +13,9 @@ from .collecting import Report
 from .findings import KINDS, Finding, rows
 from .page import PAGE
 from .pictures import data_uri, overlay, thumbnail
+from .reading import quiet_decoders
 from .statistics import Statistics, box_sides
-from .text import size_range
-from .words import counted, relative, verdict
+from .words import counted, relative, split_cells, split_headings, verdict
 
 PICTURES = 12  # of a kind
 ROWS = 200  # of a kind, in the page; the table beside it has all that are kept
@@ -45,7 +45,8 @@ def write_html(report: Report, file: Path) -> Path:
     if report.findings.counts:
         body.append("<h2>Findings</h2>")
         gallery = _Gallery(report)
-        body += [_kind(report, code, gallery, table.name) for code in report.findings.codes()]
+        with quiet_decoders():
+            body += [_kind(report, code, gallery, table.name) for code in report.findings.codes()]
     body += [_suggestions(report.statistics), _figures(report.statistics)]
     title = escape(f"Data check: {report.name}")
     file.write_text(PAGE.replace("{title}", title).replace("{body}", "\n".join(body)), encoding="utf-8")
@@ -56,7 +57,7 @@ def _head(report: Report) -> str:
     worst = "error" if report.findings.total("error") else "warning" if not report.clean else "clean"
     counts = report.findings.counts
     chips = "".join(
-        f'<a class="chip {KINDS[code].severity}" href="#{code}">{counts[code]:,} {escape(KINDS[code].title)}</a>'
+        f'<a class="chip {KINDS[code].severity}" href="#{code}">{escape(KINDS[code].title)}: {counts[code]:,}</a>'
         for code in report.findings.codes()
     )
     return (
@@ -66,21 +67,8 @@ def _head(report: Report) -> str:
 
 
 def _splits(report: Report) -> str:
-    statistics = report.statistics
-    boxes, pixels = statistics.kind == "boxes", statistics.kind == "pixels"
-    headings = ["split", "images", "readable", "classes seen"]
-    headings += ["objects", "an image"] if boxes else []
-    headings += ["without objects"] if boxes or pixels else []
-    lines = []
-    for split in statistics.splits:
-        seen = f"{int((split.counts > 0).sum())} of {len(statistics.class_names)}"
-        cells = [split.name, f"{split.images:,}", f"{split.readable:,}", seen]
-        if boxes:
-            cells += [f"{split.objects:,}", f"{split.objects / max(split.readable, 1):.2f}"]
-        if boxes or pixels:
-            cells.append(f"{split.empty:,}" if split.empty is not None else "-")
-        lines.append([*cells, size_range(split)])
-    return _table([*headings, "size, pixels"], lines, "splits")
+    lines = [split_cells(split, report.statistics) for split in report.statistics.splits]
+    return _table(split_headings(report.statistics), lines, "splits")
 
 
 def _notes(report: Report) -> str:
@@ -105,8 +93,8 @@ def _kind(report: Report, code: str, gallery: "_Gallery", table: str) -> str:
     fixed = f"<p class='dim'>--fix: {escape(kind.fixed)}.</p>" if kind.fixed else ""
     listing = _table(("split", "where", "what"), lines, "findings")
     return (
-        f'<section id="{code}"><h3><span class="chip {kind.severity}">{kind.severity}</span> {count:,} '
-        f"{escape(kind.title)} <code>{code}</code></h3><p>{escape(kind.advice)}</p>{fixed}"
+        f'<section id="{code}"><h3><span class="chip {kind.severity}">{kind.severity}</span> '
+        f"{escape(kind.title)}: {count:,} <code>{code}</code></h3><p>{escape(kind.advice)}</p>{fixed}"
         f"{gallery.of(found)}<details{' open' if count <= 10 else ''}><summary>{counted(min(count, ROWS), 'place')}"
         f"</summary>{listing}{more}</details></section>"
     )
@@ -138,9 +126,10 @@ class _Gallery:
     def _figure(self, findings: list[Finding]) -> str:
         one = findings[0]
         bad = [box for finding in findings for box in finding.boxes]
-        pictures = [self._picture(one.split, one.index, one.image, bad)]
+        masks = bad[1::2] if one.code == "mask-box" else []  # a box and its mask's, in turn
+        pictures = [self._picture(one.split, one.index, one.image, bad[::2] if masks else bad, masks)]
         if one.other is not None:
-            pictures.append(self._picture(*one.other, None, []))
+            pictures.append(self._picture(*one.other, None))
         shown = "".join(
             f'<img src="{data_uri(picture)}" width="{picture.shape[1]}" height="{picture.shape[0]}" alt="">'
             for picture in pictures
@@ -157,7 +146,12 @@ class _Gallery:
         )
 
     def _picture(
-        self, split: str, index: int | None, path: str | None, bad: Sequence[Sequence[float]]
+        self,
+        split: str,
+        index: int | None,
+        path: str | None,
+        bad: Sequence[Sequence[float]] = (),
+        masks: Sequence[Sequence[float]] = (),
     ) -> np.ndarray | None:
         record = self.records.get(split)
         others: Sequence[Sequence[float]] = ()
@@ -172,7 +166,7 @@ class _Gallery:
                 image = np.asarray(raw["image"])
                 if "mask" in raw and raw["mask"].shape == image.shape[:2]:
                     image = overlay(image, np.asarray(raw["mask"], np.uint8))
-                return thumbnail(image, bad, others)
+                return thumbnail(image, bad, others, masks)
         except Exception:  # a sample that its source refuses may still have an image to show
             if path is None:
                 return None
@@ -205,7 +199,7 @@ def _figures(statistics: Statistics) -> str:
     charts.append(histogram(sizes, "Size of images", "square root of width x height, pixels"))
     charts.append(histogram(shapes, "Shape of images", "width / height", log=True))
     if statistics.kind == "boxes":
-        charts.append(histogram([(s.name, s.per_image) for s in splits], "Objects an image", "objects", whole=True))
+        charts.append(histogram([(s.name, s.per_image) for s in splits], "Objects per image", "objects", whole=True))
         boxes = [(s.name, box_sides(s)) for s in splits]
         charts.append(histogram(boxes, "Size of objects", "square root of the area, pixels", log=True))
         ratios = [(s.name, s.box_widths / np.maximum(s.box_heights, 1e-6)) for s in splits]

@@ -8,9 +8,11 @@ PAGE = """<!DOCTYPE html>
 <title>{title}</title>
 <style>
 :root { --ground: #fff; --ink: #1d2129; --dim: #667085; --line: #e1e4ea; --card: #f6f7f9;
-  --error: #c4232f; --warning: #a15c00; --note: #2b66b1; --clean: #17753a; --first: #2f6fd0; --second: #e07a1f; --third: #2a9d6f; }
+  --error: #c4232f; --warning: #a15c00; --note: #2b66b1; --clean: #17753a;
+  --first: #2f6fd0; --second: #e07a1f; --third: #2a9d6f; }
 @media (prefers-color-scheme: dark) { :root { --ground: #14161a; --ink: #e4e7ec; --dim: #98a2b3; --line: #2c313a;
-  --card: #1c2026; --error: #ff7a80; --warning: #f2b04c; --note: #7db3f5; --clean: #5fd08c;
+  --card: #1c2026;
+  --error: #ff7a80; --warning: #f2b04c; --note: #7db3f5; --clean: #5fd08c;
   --first: #6aa3f5; --second: #f2a35c; --third: #5fcf9f; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 1080px; padding: 24px; background: var(--ground); color: var(--ink);
@@ -37,7 +39,8 @@ section { background: var(--card); border: 1px solid var(--line); border-radius:
 summary { cursor: pointer; color: var(--dim); margin: 6px 0; }
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
 th { text-align: left; color: var(--dim); font-weight: 500; } th, td { padding: 4px 14px 4px 0; vertical-align: top; }
-tbody tr { border-top: 1px solid var(--line); } table.findings { width: 100%; }
+tbody tr { border-top: 1px solid var(--line); } table.findings { width: 100%; table-layout: fixed; }
+table.findings th:first-child { width: 70px; }
 table.findings td { overflow-wrap: anywhere; } table.findings td:first-child { white-space: nowrap; }
 table.splits { font-size: 14px; }
 .gallery { display: flex; flex-wrap: wrap; gap: 12px; margin: 10px 0; }

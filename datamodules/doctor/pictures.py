@@ -8,26 +8,30 @@ import numpy as np
 
 SIDE = 220  # pixels of a thumbnail's longer side
 QUALITY = 80
-_BAD, _OTHER, _OUTSIDE = (230, 57, 70), (120, 200, 255), (60, 60, 66)
+_BAD, _MASK, _OTHER, _OUTSIDE = (230, 57, 70), (255, 200, 40), (90, 230, 255), (60, 60, 66)
 
 
 def thumbnail(
-    image: np.ndarray, bad: Sequence[Sequence[float]] = (), others: Sequence[Sequence[float]] = (), side: int = SIDE
+    image: np.ndarray,
+    bad: Sequence[Sequence[float]] = (),
+    others: Sequence[Sequence[float]] = (),
+    masks: Sequence[Sequence[float]] = (),
+    side: int = SIDE,
 ) -> np.ndarray:
-    """An image in small, with boxes drawn: `bad` ones thick and red, `others` thin and blue.
+    """An image in small, with boxes drawn: `bad` ones thick and red, those of `masks` yellow, `others` thin and blue.
 
     Where a bad box reaches beyond the image, the picture shows some of what lies around it, in gray.
 
     Args:
         image: RGB.
-        bad, others: boxes, x1, y1, x2, y2 in pixels of the image; what is not finite is left out.
+        bad, others, masks: boxes, x1, y1, x2, y2 in pixels of the image; what is not finite is left out.
         side: longer side of the thumbnail.
 
     Shape:
         - image: ``[H, W, 3]`` uint8.
         - Output: ``[h, w, 3]`` uint8.
     """
-    bad_boxes, other_boxes = (_finite(boxes) for boxes in (bad, others))
+    bad_boxes, other_boxes, mask_boxes = (_finite(boxes) for boxes in (bad, others, masks))
     height, width = image.shape[:2]
     left, top, right, bottom = _margins(bad_boxes, width, height)
     scale = min(side / max(width + left + right, height + top + bottom), 4.0)
@@ -37,7 +41,7 @@ def thumbnail(
     if any(margins):
         small = cv2.copyMakeBorder(small, *margins, cv2.BORDER_CONSTANT, value=_OUTSIDE)
     small = np.ascontiguousarray(small)
-    for boxes, colour, thick in ((other_boxes, _OTHER, 1), (bad_boxes, _BAD, 2)):
+    for boxes, colour, thick in ((other_boxes, _OTHER, 1), (mask_boxes, _MASK, 2), (bad_boxes, _BAD, 2)):
         for box in boxes:
             _draw(small, (box + np.array([left, top, left, top])) * scale, colour, thick)
     return small

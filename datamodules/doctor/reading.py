@@ -73,6 +73,17 @@ class Complaints:
         self._file.close()
 
 
+@contextlib.contextmanager
+def quiet_decoders() -> Iterator[Complaints]:
+    """Keep what decoders say off the terminal."""
+    sys.stderr.flush()
+    complaints = Complaints()
+    try:
+        yield complaints
+    finally:
+        complaints.close()
+
+
 _works: list[Work] = []  # of this process; inherited, or handed over at its start
 _complaints: Callable[[], str] = str  # says nothing
 
@@ -132,14 +143,13 @@ def _tasks(works: list[Work], processes: int) -> Iterator[Task]:
 def _read_here(works: list[Work], tasks: deque[Task]) -> Iterator[tuple[Task, list[Looked]]]:
     global _works, _complaints
     threads = cv2.getNumThreads()
-    sys.stderr.flush()
     for task in tasks:
-        _works, _complaints = works, (complaints := Complaints())
-        try:
-            done = _run(task)
-        finally:
-            complaints.close()
-            _works, _complaints = [], str
+        with quiet_decoders() as complaints:
+            _works, _complaints = works, complaints
+            try:
+                done = _run(task)
+            finally:
+                _works, _complaints = [], str
         yield task, done
     cv2.setNumThreads(threads)
 

@@ -174,7 +174,7 @@ def _input_size(statistics: Statistics) -> Suggestion | None:
     wanted = to_32(middle * SMALL / max(tenth, 1e-3))
     if wanted > 1.1 * middle:
         text += (
-            f" A detector whose finest map has stride 8 wants {SMALL:.0f}: that is a short side of {wanted}, more than the "
+            f" A detector whose finest map has stride 8 wants {SMALL:.0f}: a short side of {wanted}, more than the "
             " images have. Keep full resolution, cut large images into tiles, or use a finer map (stride 4)."
         )
         return Suggestion("Input size", text, f"short_side: {to_32(middle)}")

@@ -1,13 +1,16 @@
 """The report on the terminal."""
 
+from typing import Any
+
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 
 from .collecting import Report
 from .findings import KINDS, Finding
-from .statistics import SplitFigures
-from .words import counted, relative, verdict
+from .words import counted, relative, split_cells, split_headings, verdict
 
 _COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
 SHOWN = 3  # findings of a kind named on the terminal
@@ -19,18 +22,20 @@ def print_report(report: Report, console: Console) -> None:
     for note in report.notes:
         console.print(f"  {escape(note)}", style="dim")
     root = getattr(report.data, "root", None)
+    plain: dict[str, Any] = {"highlight": False, "soft_wrap": True}  # a path is one word, whatever the width
     for code in report.findings.codes():
         kind, count = KINDS[code], report.findings.counts[code]
         colour = _COLOURS[kind.severity]
-        console.print(f"[bold {colour}]{kind.severity}[/]  [bold]{count:,} {kind.title}[/]  [dim]({code})[/]")
+        console.print(f"[bold {colour}]{kind.severity:<8}[/][bold]{kind.title}: {count:,}[/]  [dim]{code}[/]", **plain)
         for finding in report.findings.of(code)[:SHOWN]:
-            console.print(f"    {escape(_line(finding, root))}", highlight=False)
+            console.print(f"          {escape(_line(finding, root))}", **plain)
         if count > SHOWN:
-            console.print(f"    [dim]and {count - SHOWN:,} more[/]")
+            console.print(f"          [dim]and {count - SHOWN:,} more[/]", **plain)
     for suggestion in report.statistics.suggestions:
-        console.print(f"[bold green]suggestion[/]  [bold]{escape(suggestion.title)}[/]  {escape(suggestion.text)}")
+        console.print(f"[bold green]suggest [/][bold]{escape(suggestion.title)}[/]", **plain)
+        console.print(Padding(escape(suggestion.text), (0, 0, 0, 10)), highlight=False)
         if suggestion.yaml:
-            console.print(f"    {escape(suggestion.yaml)}", highlight=False, soft_wrap=True)
+            console.print(f"          {escape(suggestion.yaml)}", **plain)
     console.print(f"[bold]{escape(verdict(report))}[/]")
 
 
@@ -42,28 +47,13 @@ def _line(finding: Finding, root: object) -> str:
 
 def _splits(report: Report) -> Table:
     table = Table(
-        title=f"{report.name}: {counted(len(report.statistics.class_names), 'class', 'classes')}", title_justify="left"
+        title=f"{report.name}: {counted(len(report.statistics.class_names), 'class', 'classes')}",
+        title_justify="left",
+        box=SIMPLE,
+        pad_edge=False,
     )
-    boxes = report.statistics.kind == "boxes"
-    for heading in (
-        "split",
-        "images",
-        "readable",
-        *(("objects", "an image"), ("without objects",))[0 if boxes else 2 :],
-    ):
-        table.add_column(heading if isinstance(heading, str) else heading[0], justify="right")
-    table.add_column("size", justify="right")
+    for heading in split_headings(report.statistics):
+        table.add_column(heading, no_wrap=True, justify="left" if heading == "split" else "right")
     for split in report.statistics.splits:
-        row = [split.name, f"{split.images:,}", f"{split.readable:,}"]
-        if boxes:
-            row += [f"{split.objects:,}"]
-        table.add_row(*row, size_range(split))
+        table.add_row(*split_cells(split, report.statistics))
     return table
-
-
-def size_range(split: SplitFigures) -> str:
-    """The sizes of a split's images: one, or the middle one with the range."""
-    if not len(split.widths):
-        return "-"
-    low, high = (f"{pick(split.widths)}x{pick(split.heights)}" for pick in (min, max))
-    return low if low == high else f"{low} to {high}"

@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .statistics import SplitFigures, Statistics
+
 if TYPE_CHECKING:
     from .collecting import Report
 
@@ -34,3 +36,33 @@ def verdict(report: "Report") -> str:
     if report.clean:
         return f"Clean: {images} read, no errors, no warnings{f' ({said})' if said else ''}."
     return f"{said[0].upper()}{said[1:]} in {images}."
+
+
+def split_headings(statistics: Statistics) -> list[str]:
+    """What the table of splits says of each."""
+    boxes, pixels = statistics.kind == "boxes", statistics.kind == "pixels"
+    headings = ["split", "images", "readable", "classes seen"]
+    headings += ["objects", "per image"] if boxes else []
+    return [*headings, *(["without objects"] if boxes or pixels else []), "width x height"]
+
+
+def split_cells(split: SplitFigures, statistics: Statistics) -> list[str]:
+    """A row of the table of splits."""
+    boxes, pixels = statistics.kind == "boxes", statistics.kind == "pixels"
+    seen = f"{int((split.counts > 0).sum())} of {len(statistics.class_names)}"
+    cells = [split.name, f"{split.images:,}", f"{split.readable:,}", seen]
+    if boxes:
+        cells += [f"{split.objects:,}", f"{split.objects / max(split.readable, 1):.2f}"]
+    if boxes or pixels:
+        cells.append("-" if split.empty is None else f"{split.empty:,}")
+    return [*cells, size_range(split)]
+
+
+def size_range(split: SplitFigures) -> str:
+    """The sizes of a split's images: one, or the smallest and the largest width and height."""
+    if not len(split.widths):
+        return "-"
+    low, high = ((pick(split.widths), pick(split.heights)) for pick in (min, max))
+    if low == high:
+        return f"{low[0]}x{low[1]}"
+    return f"{low[0]}-{high[0]} x {low[1]}-{high[1]}"

@@ -73,7 +73,7 @@ def collecting() -> bool:
 def collected(
     file: Path,
     kind: str,
-    where: Sequence[Any],
+    where: Sequence[Any] | np.ndarray,
     unit: str = "annotation",
     images: Callable[[int], str] | None = None,
     boxes: np.ndarray | None = None,
@@ -111,9 +111,9 @@ class Problems:
     def add(
         self,
         kind: str,
-        where: Sequence[Any],
+        where: Sequence[Any] | np.ndarray,
         unit: str = "annotation",
-        places: Sequence[int] | None = None,
+        places: Sequence[int] | np.ndarray | None = None,
         boxes: np.ndarray | None = None,
     ) -> None:
         """Count the annotations that `where` numbers.
@@ -340,7 +340,7 @@ class ObjectSource:
 
     def files(self) -> list[str]:
         """The path of each image."""
-        return [str(self.images.path(image)) for image in self.chosen]
+        return [str(self.images.path(image)) for image in self.chosen.tolist()]
 
     def __getitem__(self, index: int) -> Sample:
         image = int(self.chosen[index])

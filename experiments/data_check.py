@@ -41,8 +41,9 @@ def check(arguments: Sequence[str]) -> int:
     Returns:
         0: clean; 1: problems found, or interrupted. A wrong call exits with 2.
     """
-    given, overrides = _parser().parse_known_args(list(arguments))
-    if wrong := next((one for one in overrides if one.startswith("-") and not one.startswith("--data.")), None):
+    own, overrides = divide(arguments)
+    given, unknown = _parser().parse_known_args(own)
+    if wrong := next(iter(unknown), None):
         hint = did_you_mean(wrong, ["--config", "--format", "--output", "--fix", "--splits", "--workers", "--ignore"])
         fail(f"data check: unknown argument {wrong!r}{hint}; arguments of the data module are --data.KEY VALUE")
     from rich.console import Console
@@ -77,6 +78,25 @@ def check(arguments: Sequence[str]) -> int:
                 f"To read the copy: add --config {fix.folder / 'fixed.yaml'}", highlight=False, soft_wrap=True
             )
     return 0 if report.clean else 1
+
+
+def divide(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The command's own arguments, and those of the data module.
+
+    >>> divide(["--fix", "a", "--data.root", "b", "--data.seed=1", "c"])
+    (['--fix', 'a', 'c'], ['--data.root', 'b', '--data.seed=1'])
+    """
+    own: list[str] = []
+    overrides: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        if not argument.startswith("--data."):
+            own.append(argument)
+            continue
+        overrides.append(argument)
+        if "=" not in argument and (value := next(rest, None)) is not None:
+            overrides.append(value)
+    return own, overrides
 
 
 def _parser() -> _Arguments:
@@ -154,8 +174,10 @@ def _config(name: str) -> dict[str, Any]:
     try:
         file = find_config(name)
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        fail(f"data check: {' '.join(str(error).split())}")
+    except FileNotFoundError as error:
+        fail(f"data check: {error}")
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        fail(f"data check: {name}: {' '.join(str(error).split())}")
     if not isinstance(content, dict) or not isinstance(content.get("data"), dict):
         fail(f"data check: {file}: no section data: in it")
     return content["data"]

@@ -128,15 +128,22 @@ class _Checkup:
     def open(self, splits: Sequence[str]) -> None:
         """Open the splits; what readers complain of becomes findings."""
         self.skipped = set(splits) != set(SPLITS)
+        try:
+            self.data.prepare_data()  # a configuration that asks for a download gets it
+        except Exception as error:
+            self.notes.append(f"The data could not be prepared: {reader_faults.first_line(error)}")
         for number, split in enumerate(splits):
             self.progress("opening", number, len(splits))
             with collect_problems() as found, warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # what readers warn of is read here anyway
+                source, paths = None, None
                 try:
                     source = self.data.make_source(split)
-                    if self.class_names is None:
-                        self.class_names = list(self.data.class_names)
-                    paths = files_of(source)
+                    if source is None:
+                        self.notes.append(f"There is no {split} split.")
+                    else:
+                        self.class_names = self.class_names or list(self.data.class_names)
+                        paths = files_of(source)
                 except Exception as error:  # readers name what is wrong; of others any error is one to report
                     self._cannot_open(split, error)
                     source = None

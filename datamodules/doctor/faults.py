@@ -76,7 +76,7 @@ def add_faults(findings: Findings, faults: Iterable[Fault], split: str, known: s
     Returns:
         The images that the faults are about.
     """
-    images = set()
+    images: set[str] = set()
     for fault in faults:
         key = (str(fault.file), fault.kind, fault.unit, *map(str, fault.where))
         about = [fault.images(number) for number in range(len(fault.where))] if fault.images is not None else []

@@ -135,7 +135,7 @@ KINDS: dict[str, Kind] = {
     "mask-box": Kind(
         "masks that disagree with their boxes",
         "warning",
-        "Box (red) and mask (yellow) of an object lie apart: one of them belongs to another object, or was edited alone.",
+        "Box (red) and mask (yellow) lie apart: one of them belongs to another object, or was edited alone.",
         "the box is taken from the mask",
     ),
     "duplicate-object": Kind(

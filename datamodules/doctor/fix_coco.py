@@ -132,7 +132,7 @@ class _CocoFile:
         boxes, codes, kept = mend_boxes(boxes, sizes)
         if not self.with_boxes:
             codes, kept = np.full(len(items), ""), np.ones(len(items), np.bool_)
-        for place in np.flatnonzero(codes != ""):
+        for place in np.flatnonzero(codes != "").tolist():
             code = str(codes[place])
             before = str(items[place]["bbox"])
             if kept[place]:
@@ -145,7 +145,7 @@ class _CocoFile:
         copies = (
             sound[repeated(own[sound], labels[sound], boxes[sound], sizes[sound])] if self.with_boxes else sound[:0]
         )
-        for place in copies:
+        for place in copies.tolist():
             self._note(items[place], place, "duplicate-object", "dropped", f"bbox {items[place]['bbox']}")
         kept[copies] = False
         return [item for item, stays in zip(items, kept, strict=True) if stays]

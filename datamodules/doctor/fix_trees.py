@@ -18,12 +18,13 @@ def fix_class_folders(report: "Report", folder: Path, log: "Log") -> dict[str, A
     for record in report.records:
         labels, rows = record.labels(), []
         for index, path in enumerate(record.paths):
-            if path is not None and _stays(path, left_out[record.name], root, log):
+            if path is not None and path not in left_out[record.name]:
                 inner = _link_below(path, root, folder)
                 label = int(report.sources[record.name].labels[index]) if labels is None else int(labels[index])  # type: ignore[attr-defined]
                 rows.append((inner, names[label] if 0 <= label < len(names) else ""))
         write_rows(folder / f"manifest_{record.name}.csv", ("path", "label"), rows)
     list_excluded(folder, left_out)
+    _log_excluded(left_out, root, log)
     return {"root": str(folder)}
 
 
@@ -35,19 +36,19 @@ def fix_mask_folders(report: "Report", folder: Path, log: "Log") -> dict[str, An
         source: Any = report.sources[record.name]
         rows = []
         for index, path in enumerate(record.paths):
-            if path is not None and _stays(path, left_out[record.name], root, log):
+            if path is not None and path not in left_out[record.name]:
                 mask = os.path.abspath(root / os.fsdecode(source.masks[index]))  # noqa: PTH100
                 rows.append((_link_below(path, root, folder), _link_below(mask, root, folder)))
         write_rows(folder / f"manifest_{record.name}.csv", ("image", "mask"), rows)
     list_excluded(folder, left_out)
+    _log_excluded(left_out, root, log)
     return {"root": str(folder)}
 
 
-def _stays(path: str, left_out: "dict[str, Excluded]", root: Path, log: "Log") -> bool:
-    if (why := left_out.get(path)) is None:
-        return True
-    log.add(os.path.relpath(path, root), "the image", why.kind, "left out", why.reason)
-    return False
+def _log_excluded(left_out: dict[str, dict[str, Excluded]], root: Path, log: Log) -> None:
+    for own in left_out.values():
+        for path, why in own.items():
+            log.add(os.path.relpath(path, root), "the image", why.kind, "left out", why.reason)
 
 
 def _link_below(path: str, root: Path, folder: Path) -> str:

@@ -78,7 +78,7 @@ def _write_xml(file: Path, copy: Path, class_names: list[str], log: "Log") -> No
             faults[place] = ("unusable-annotation", "a side of its box is no number")
     sizes = np.repeat(size, len(items), axis=0)
     mended, codes, kept = mend_boxes(boxes - _FIRST, sizes)
-    for place in np.flatnonzero(codes != ""):
+    for place in np.flatnonzero(codes != "").tolist():
         if place in faults:
             continue
         code = str(codes[place])

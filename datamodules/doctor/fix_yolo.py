@@ -104,8 +104,8 @@ def mend_line(line: str, classes: int) -> tuple[str, str | None]:
     if len(numbers) == 4:
         if (numbers[2:] < 0).any():
             code, text = "box-inverted", " ".join([*words[:3], *(word.lstrip("-") for word in words[3:])])
-        x, y, width, height = numbers[0], numbers[1], *np.abs(numbers[2:])
-        corners = np.array([x - width / 2, y - height / 2, x + width / 2, y + height / 2])
+        centre, half = numbers[:2], np.abs(numbers[2:]) / 2
+        corners = np.concatenate([centre - half, centre + half])
     else:
         corners = np.concatenate([numbers.reshape(-1, 2).min(axis=0), numbers.reshape(-1, 2).max(axis=0)])
     if (corners[2:] <= corners[:2]).any():

@@ -37,14 +37,13 @@ def thumbnail(
     scale = min(side / max(width + left + right, height + top + bottom), 4.0)
     size = max(round(width * scale), 1), max(round(height * scale), 1)
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST)
-    margins = [round(margin * scale) for margin in (top, bottom, left, right)]
-    if any(margins):
-        small = cv2.copyMakeBorder(small, *margins, cv2.BORDER_CONSTANT, value=_OUTSIDE)
-    small = np.ascontiguousarray(small)
+    above, below, before, after = (round(margin * scale) for margin in (top, bottom, left, right))
+    frame = np.full((above + size[1] + below, before + size[0] + after, 3), _OUTSIDE, np.uint8)
+    frame[above : above + size[1], before : before + size[0]] = small
     for boxes, colour, thick in ((other_boxes, _OTHER, 1), (mask_boxes, _MASK, 2), (bad_boxes, _BAD, 2)):
         for box in boxes:
-            _draw(small, (box + np.array([left, top, left, top])) * scale, colour, thick)
-    return small
+            _draw(frame, (box + np.array([left, top, left, top])) * scale, colour, thick)
+    return frame
 
 
 def _finite(boxes: Sequence[Sequence[float]]) -> np.ndarray:

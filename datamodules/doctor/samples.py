@@ -131,7 +131,7 @@ def _keep_image(looked: Looked, image: np.ndarray) -> None:
 def pixel_digest(image: np.ndarray) -> bytes:
     """16 bytes that are the same for the same pixels, and for no others."""
     digest = hashlib.blake2b(repr(image.shape).encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(image))
+    digest.update(np.ascontiguousarray(image).data)
     return digest.digest()
 
 

@@ -27,7 +27,7 @@ def relative(text: str, root: object) -> str:
 
 def verdict(report: "Report") -> str:
     """The outcome in one line."""
-    counts = [(report.findings.total(severity), severity) for severity in ("error", "warning", "note")]  # type: ignore[arg-type]
+    counts = [(report.findings.total(severity), severity) for severity in ("error", "warning", "note")]
     said = ", ".join(counted(count, name) for count, name in counts if count)
     images = counted(sum(split.readable for split in report.statistics.splits), "image")
     if report.interrupted:

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from .annotations import ImageTable, Objects, Problems, collected, confined, usable_boxes
+from .annotations import ImageTable, Objects, confined, usable_boxes
+from .problems import Problems, collected
 from .segmentations import SegmentationBuilder, Segmentations
 from .trees import suggestion
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .annotations import collected
 from .base import Transforms, VisionDataModule
 from .images import IMAGE_SUFFIXES, list_images
+from .problems import collected
 from .sampling import Sampling, stratified_split
 from .sources import LabelledFiles
 from .trees import expectation, subfolders

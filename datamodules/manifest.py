@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .annotations import REPORTED, collected
 from .base import Transforms, VisionDataModule
+from .problems import REPORTED, collected
 from .sampling import Sampling, stratified_split
 from .sources import LabelledFiles
 from .trees import suggestion

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .annotations import collected
 from .base import Transforms, VisionDataModule
 from .images import IMAGE_SUFFIXES
 from .mask_files import IGNORE, MaskedFiles, class_table
+from .problems import collected
 from .sampling import Sampling
 from .trees import expectation
 

@@ -8,8 +8,9 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from .annotations import ImageTable, Objects, ObjectSource, Problems, collected, usable_boxes
+from .annotations import ImageTable, Objects, ObjectSource, usable_boxes
 from .base import Transforms, VisionDataModule
+from .problems import Problems, collected
 from .sampling import Sampling
 from .trees import expectation, suggestion
 

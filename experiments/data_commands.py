@@ -1,18 +1,26 @@
-"""``striate data …``: the commands for data sets."""
+"""``striate data …``: the front door of what can be done with a data set without training on it."""
 
+import importlib
 from collections.abc import Sequence
 
 from .main import did_you_mean, fail
 
-COMMANDS = ("check",)
+# each is the function of its name in the module data_NAME, and takes the arguments behind its name
+COMMANDS = {
+    "check": "find what is wrong with a data set, and write a corrected copy",
+}
 
 
-def data(arguments: Sequence[str]) -> None:
-    """Run ``striate data COMMAND …``; exits with the command's code."""
-    if not arguments or arguments[0] not in COMMANDS:
-        named = f"unknown command {arguments[0]!r}" if arguments else "no command"
-        hint = did_you_mean(arguments[0], COMMANDS) if arguments else ""
-        fail(f"data: {named}: there is {', '.join(COMMANDS)}{hint}")
-    from .data_check import check
-
-    raise SystemExit(check(arguments[1:]))
+def run(arguments: Sequence[str]) -> None:
+    """Run a command; exits with its code, or with 2 when the call is wrong."""
+    command = arguments[0] if arguments else "--help"
+    if command in ("-h", "--help"):
+        width = max(map(len, COMMANDS))
+        lines = [f"    {name:<{width}}  {what}" for name, what in COMMANDS.items()]
+        print("\n".join(["usage: striate data COMMAND …", "", *lines, "", "striate data COMMAND --help says more"]))  # noqa: T201
+        return
+    if command not in COMMANDS:
+        fail(f"unknown command 'data {command}': there are {', '.join(COMMANDS)}{did_you_mean(command, COMMANDS)}")
+    module = importlib.import_module(f".data_{command}", __package__)
+    if code := getattr(module, command)(list(arguments[1:])):
+        raise SystemExit(code)

@@ -13,8 +13,8 @@ SUBCOMMANDS = {
     "validate": "evaluate a checkpoint on the validation split",
     "test": "evaluate a checkpoint on the test split",
     "predict": "predict a file, a folder or a glob of images",
+    "data": "look at a data set, or check it: `striate data --help`",
     "experiments": "list the packaged experiments",
-    "data": "check a data set: striate data check --help",
 }
 EXPERIMENTS = Path(__file__).parent
 
@@ -47,9 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     elif command == "experiments":
         print(describe_experiments())  # noqa: T201
     elif command == "data":
-        from .data_commands import data
+        from .data_commands import run
 
-        data(given[1:])
+        run(given[1:])
     elif command not in SUBCOMMANDS:
         fail(f"unknown command {command!r}: there are {', '.join(SUBCOMMANDS)}{did_you_mean(command, SUBCOMMANDS)}")
     else:

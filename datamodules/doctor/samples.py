@@ -11,10 +11,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ..annotations import REPORTED
 from ..images import ImageError, read_image
 from ..loading import Source
 from ..mask_files import IGNORE
+from ..problems import REPORTED
 from ..targets import box_areas, boxes_of_masks, check_targets, complete
 from .findings import Finding, judge, rows, shown
 

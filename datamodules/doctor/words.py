@@ -1,6 +1,7 @@
 """Wording that the report on the terminal and the page share."""
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,12 +17,16 @@ def counted(number: int, one: str, many: str | None = None) -> str:
 
 
 def relative(text: str, root: object) -> str:
-    """A text without the data set's folder in front of its paths."""
+    """A text without the data set's folder in front of its paths.
+
+    >>> relative("/data/set/a.jpg: looks like set/b.jpg and preset/c.jpg", "/data/set"), relative("set/b.jpg", "set")
+    ('a.jpg: looks like set/b.jpg and preset/c.jpg', 'b.jpg')
+    """
     if not isinstance(root, str | Path):
         return text
-    for folder in {str(root), os.path.abspath(root)}:  # noqa: PTH100
-        if len(folder) > 1:
-            text = text.replace(folder.rstrip(os.sep) + os.sep, "")
+    for folder in (os.path.abspath(root), str(root)):  # noqa: PTH100
+        if folder not in ("", ".", os.sep):
+            text = re.sub(rf"(?<![\w/.-]){re.escape(folder.rstrip(os.sep) + os.sep)}", "", text)
     return text
 
 

@@ -18,8 +18,8 @@ from striate.datamodules import (
     VisionDataModule,
     VOCDetection,
 )
-from striate.datamodules.annotations import Problems, collect_problems
 from striate.datamodules.doctor import KINDS, check
+from striate.datamodules.problems import Problems, collect_problems
 from striate.tests.datamodules import patients
 from striate.tests.datamodules.annotated import noise, voc_xml
 from striate.tests.fixtures import write_image

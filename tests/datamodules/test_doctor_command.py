@@ -10,7 +10,7 @@ import time
 import pytest
 
 from striate.experiments.data_check import check
-from striate.experiments.data_commands import data
+from striate.experiments.data_commands import run as front_door
 from striate.experiments.main import main
 from striate.tests.datamodules import patients
 from striate.tests.fixtures import write_image
@@ -117,11 +117,13 @@ def test_a_configuration_without_data(tmp_path, capsys):
 
 def test_the_front_door(tmp_path, capsys):
     patients.write_folder(tmp_path / "set")
+    main(["data", "check", "--format", "folder", "set", "--workers", "0"])
+    patients.cut(tmp_path / "set/train/cat/1.png")
     with pytest.raises(SystemExit) as exit_:
         main(["data", "check", "--format", "folder", "set", "--workers", "0"])
-    assert exit_.value.code == 0
+    assert exit_.value.code == 1
     with pytest.raises(SystemExit) as exit_:
-        data(["chek"])
+        front_door(["chek"])
     assert exit_.value.code == 2 and "did you mean 'check'" in capsys.readouterr().err
 
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from striate.datamodules.doctor import charts, duplicates, fix_yolo, pictures, statistics
+from striate.datamodules import problems
+from striate.datamodules.doctor import charts, duplicates, fix_yolo, pictures, statistics, words
 from striate.datamodules.doctor.collecting import check
 from striate.datamodules.doctor.findings import KEPT, KINDS, Finding, Findings, judge
 from striate.datamodules.doctor.html import write_html
@@ -20,7 +21,7 @@ from striate.tests.datamodules.annotated import noise
 from striate.tests.datamodules.test_doctor import Given, boxed, coco
 
 
-@pytest.mark.parametrize("module", [charts, fix_yolo])
+@pytest.mark.parametrize("module", [charts, fix_yolo, problems, words])
 def test_examples(module):
     assert not doctest.testmod(module).failed
 

@@ -149,9 +149,7 @@ class Manifest(VisionDataModule):
         if not base.is_dir():
             raise FileNotFoundError(f"data.init_args.root: no folder {str(base)!r}")
         check_paths(table, base, confined=self.root is not None)
-        if (labels == REPORTED).any():
-            kept = np.flatnonzero(labels != REPORTED)
-            return LabelledFiles([table.paths[row] for row in kept], labels[kept], root=base)
+        table, labels = without_reported(table, labels)
         return LabelledFiles(table.paths, labels, root=base)
 
 
@@ -283,6 +281,15 @@ def numbers_of(table: Table, class_names: Sequence[str]) -> np.ndarray:
             )
         numbers[row] = number
     return numbers
+
+
+def without_reported(table: Table, labels: np.ndarray) -> tuple[Table, np.ndarray]:
+    """A table and its labels without the rows whose label is `REPORTED`."""
+    kept = np.flatnonzero(labels != REPORTED)
+    if len(kept) == len(labels):
+        return table, labels
+    paths, written = ([values[row] for row in kept] for values in (table.paths, table.labels))
+    return table._replace(paths=paths, labels=written, lines=table.lines[kept]), labels[kept]
 
 
 def check_paths(table: Table, base: Path, confined: bool) -> None:

@@ -4,7 +4,7 @@ import itertools
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -187,7 +187,7 @@ class _Checkup:
                 record.take(task.start, looked)
                 for number, one in enumerate(looked, start=task.start):
                     record.faulty[number] = any(spoils(finding) for finding in one.findings)
-                    late += [self._in_split(finding, record.name) for finding in one.findings]
+                    late += [replace(finding, split=record.name) for finding in one.findings]
                 done += len(looked)
                 self.progress("reading", done, total)
         finally:
@@ -197,19 +197,6 @@ class _Checkup:
             for finding in sorted(late, key=lambda one: (order[one.split], one.index or 0)):
                 if not (finding.code == "missing-image" and finding.image in self.blamed):
                     self.findings.add(finding)
-
-    @staticmethod
-    def _in_split(finding: Finding, split: str) -> Finding:
-        return Finding(
-            finding.code,
-            finding.where,
-            finding.detail,
-            split,
-            finding.image,
-            finding.index,
-            finding.boxes,
-            finding.other,
-        )
 
     # -- images that are the same --------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ import numpy as np
 from ..images import ImageError, read_image
 from ..loading import Source
 from ..mask_files import IGNORE
-from ..problems import REPORTED
+from ..problems import REPORTED, collect_problems
 from ..targets import box_areas, boxes_of_masks, check_targets, complete
+from .faults import findings_of
 from .findings import Finding, judge, rows, shown
 
 GRAY, CHROMA = 16, 4  # sides of the small pictures by which images are compared
@@ -73,7 +74,8 @@ def look_at(
     looked = Looked(path)
     complaint()
     try:
-        raw = source[index]
+        with collect_problems() as faults:  # readers of mask files look at them only now
+            raw = source[index]
     except ImageError as error:
         looked.findings.append(_unreadable(error, path, index))
         _look_again(looked, path)
@@ -88,6 +90,8 @@ def look_at(
         return looked
     if path is None and "path" in raw:
         looked.path = path = os.path.abspath(raw["path"])  # noqa: PTH100
+    for fault in faults:
+        looked.findings += [replace(one, image=path, index=index) for one in findings_of(fault, "")]
     examine = _Examination(raw, path, index, class_names)
     looked.findings += examine.findings()
     if said := complaint():

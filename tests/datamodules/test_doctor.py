@@ -433,6 +433,21 @@ def test_faults_of_any_sample(sample, code, detail):
     assert detail in finding.detail and finding.index == 1 and finding.where == "sample 1"
 
 
+def test_what_a_reader_says_of_a_sample_only_when_it_reads_it(tmp_path):
+    class Telling(Samples):
+        def __getitem__(self, index):
+            if index == 1:
+                Problems(tmp_path / "b.png", strict=True).add("a mask without a class", [4], "object")
+            return super().__getitem__(index)
+
+    class Told(Given):
+        def make_source(self, split):
+            return Telling(self.samples) if split == "train" else None
+
+    finding = only(examine(Told([boxed((1, 1, 9, 9))] * 3), processes=2), "bad-mask")
+    assert finding.where == f"{tmp_path / 'b.png'}, object 4" and (finding.index, finding.split) == (1, "train")
+
+
 def test_a_death_while_reading_costs_one_sample():
     samples = [{"label": number % 2} for number in range(40)]
     samples[13] = samples[31] = None

@@ -163,6 +163,7 @@ def _load(given: argparse.Namespace, overrides: list[str]) -> "tuple[VisionDataM
     if not hasattr(datamodules, known.reader):
         fail(f"data check: --format {given.format}: this version of striate has no {known.reader}")
     arguments = {known.argument: str(path)} | known.guess(path)
+    given.splits = arguments.pop("splits", given.splits)
     section = {"class_path": f"striate.datamodules.{known.reader}", "init_args": arguments}
     return load_data([section], overrides), path.resolve().stem
 

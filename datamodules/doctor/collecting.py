@@ -36,7 +36,8 @@ class Report:
         statistics: figures and suggestions.
         records: what is kept of each split that was read.
         sources: where the splits' samples come from, to read the pictured ones again.
-        notes: remarks, such as a split that is the same as another.
+        notes: remarks, such as a split that is not there.
+        aliases: splits that are the same as another, and which.
         interrupted: whether it was stopped early, so that findings may be missing.
     """
 
@@ -47,6 +48,7 @@ class Report:
     records: list[SplitRecord]
     sources: dict[str, Source]
     notes: list[str] = field(default_factory=list)
+    aliases: dict[str, str] = field(default_factory=dict)
     interrupted: bool = False
 
     @property
@@ -100,6 +102,7 @@ def check(
         checkup.records,
         checkup.sources,
         checkup.notes,
+        checkup.aliases,
         interrupted,
     )
 
@@ -118,6 +121,7 @@ class _Checkup:
         self.sources: dict[str, Source] = {}
         self.records: list[SplitRecord] = []
         self.notes: list[str] = []
+        self.aliases: dict[str, str] = {}
         self.blamed: set[str] = set()  # images of which a reader has said that something is wrong
         self.skipped = False  # whether a split that is there was not opened
         self._known: set[tuple[str, ...]] = set()
@@ -168,9 +172,18 @@ class _Checkup:
     def _same_as_before(self, split: str, paths: list[str] | None, size: int) -> bool:
         for other, known in self._paths.items():
             if paths is not None and known is not None and size and paths == known:
-                self.notes.append(f"{split} is the same as {other}, and checked once.")
+                self._is_alias(split, other)
                 return True
         return False
+
+    def _is_alias(self, split: str, other: str) -> None:
+        self.aliases[split] = other
+        if other == "train":
+            self.findings.add(
+                Finding("leaked-split", split, f"it has the images of {other}, and is checked once", split)
+            )
+        else:
+            self.notes.append(f"{split} is the same as {other}, and checked once.")
 
     # -- reading -----------------------------------------------------------------------------------
 
@@ -231,18 +244,14 @@ class _Checkup:
         self.progress("comparing", 1, 1)
 
     def _drop_repeated_splits(self) -> None:
-        """A split whose images are another's, in the same order, is no leak but an alias."""
+        """A split that has another's files, or images that are in none, in the same order is that split."""
         kept: list[SplitRecord] = []
         for record in self.records:
-            twin = next(
-                (other for other in kept if len(record) and np.array_equal(other.digests, record.digests)), None
-            )
-            if twin is None or not record.readable.any():
-                kept.append(record)
+            twins = (one for one in kept if one.is_twin(record))
+            if record.readable.any() and (twin := next(twins, None)) is not None:
+                self._is_alias(record.name, twin.name)
             else:
-                self.notes.append(
-                    f"{record.name} has the images of {twin.name}, in the same order: it is the same split."
-                )
+                kept.append(record)
         self.records = kept
 
     # -- files that nothing lists ---------------------------------------------------------------------

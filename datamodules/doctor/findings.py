@@ -156,6 +156,11 @@ KINDS: dict[str, Kind] = {
         "Leakage: what is measured on such an image was learned by heart.",
         "left out of the training split (of val, where it is in val and test)",
     ),
+    "leaked-split": Kind(
+        "splits that have the training images",
+        "warning",
+        "What is measured there was learned by heart. Hold out a part of the data.",
+    ),
     "near-duplicate": Kind(
         "images of a split that look the same",
         "note",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .collecting import Report
 
 
-def fix_coco(report: "Report", folder: Path, log: "Log") -> dict[str, Any] | None:
+def fix_coco(report: "Report", folder: Path, log: Log) -> dict[str, Any] | None:
     """``FOLDER/annotations/*.json``, and ``FOLDER/IMAGES/…`` linked; see `fixes.write_fix`."""
     data = report.data
     left_out = excluded(report, log)
@@ -52,12 +52,12 @@ def _below(name: str, otherwise: str) -> str:
 class _CocoFile:
     """One annotation file being corrected."""
 
-    def __init__(self, data: Any, split: str, file: Path, images: Path, log: "Log") -> None:
+    def __init__(self, data: Any, split: str, file: Path, images: Path, log: Log) -> None:
         self.file, self.images, self.log = file, images, log
         self.with_boxes = data.task != "semantic_segmentation"
         self.with_masks = data.task != "detection"
 
-    def content(self, left_out: "dict[str, Excluded]") -> dict[str, Any] | None:
+    def content(self, left_out: dict[str, Excluded]) -> dict[str, Any] | None:
         """The corrected content; None where it cannot be read at all."""
         try:
             content = read_json(self.file)
@@ -80,7 +80,7 @@ class _CocoFile:
         content |= {"images": kept, "annotations": self._mended(listed, by_id)}
         return content
 
-    def _kept_images(self, images: list[Any], left_out: "dict[str, Excluded]") -> list[Any]:
+    def _kept_images(self, images: list[Any], left_out: dict[str, Excluded]) -> list[Any]:
         kept, ids, names = [], set(), set()
         for place, item in enumerate(images):
             name, number = str(item.get("file_name")), item.get("id")

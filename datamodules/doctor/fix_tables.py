@@ -24,7 +24,7 @@ class _Columns(NamedTuple):
     many: bool  # whether a row is an object, of which an image may have none
 
 
-def fix_table(report: "Report", folder: Path, log: "Log") -> dict[str, Any] | None:
+def fix_table(report: "Report", folder: Path, log: Log) -> dict[str, Any] | None:
     """``FOLDER/train.csv`` …, and the images linked below ``FOLDER/files`` by the same paths."""
     data: Any = report.data
     columns = _columns(data)
@@ -80,7 +80,7 @@ class _Table:
     """One table being corrected."""
 
     def __init__(
-        self, file: Path, base: Path, headings: list[str], columns: _Columns, names: list[str], log: "Log"
+        self, file: Path, base: Path, headings: list[str], columns: _Columns, names: list[str], log: Log
     ) -> None:
         self.file, self.base, self.columns, self.log = file, base, columns, log
         self.names, self.width = names, len(headings)
@@ -88,7 +88,7 @@ class _Table:
         self.sides = [headings.index(side) for side in columns.sides]
 
     def rows(
-        self, rows: list[tuple[int, list[str]]], reasons: "dict[str, Excluded]", report: "Report"
+        self, rows: list[tuple[int, list[str]]], reasons: dict[str, Excluded], report: "Report"
     ) -> list[list[str]]:
         """The rows that can be used, with boxes put right."""
         sizes = {

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .collecting import Report
 
 
-def fix_class_folders(report: "Report", folder: Path, log: "Log") -> dict[str, Any] | None:
+def fix_class_folders(report: "Report", folder: Path, log: Log) -> dict[str, Any] | None:
     """The tree of class folders, with links; ``manifest_SPLIT.csv`` (path, label); ``excluded.csv``."""
     left_out = excluded(report, log)
     root = Path(os.path.abspath(report.data.root))  # type: ignore[attr-defined]  # noqa: PTH100
@@ -28,7 +28,7 @@ def fix_class_folders(report: "Report", folder: Path, log: "Log") -> dict[str, A
     return {"root": str(folder)}
 
 
-def fix_mask_folders(report: "Report", folder: Path, log: "Log") -> dict[str, Any] | None:
+def fix_mask_folders(report: "Report", folder: Path, log: Log) -> dict[str, Any] | None:
     """The tree of images and masks, with links; ``manifest_SPLIT.csv`` (image, mask); ``excluded.csv``."""
     left_out = excluded(report, log)
     root = Path(os.path.abspath(report.data.root))  # type: ignore[attr-defined]  # noqa: PTH100

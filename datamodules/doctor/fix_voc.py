@@ -16,7 +16,7 @@ _SIDES = ("xmin", "ymin", "xmax", "ymax")
 _FIRST = np.array([1.0, 1.0, 0.0, 0.0])  # VOC counts from 1 and names the last pixel inside
 
 
-def fix_voc(report: "Report", folder: Path, log: "Log") -> dict[str, Any] | None:
+def fix_voc(report: "Report", folder: Path, log: Log) -> dict[str, Any] | None:
     """``FOLDER/VOCdevkit/VOCyear/{Annotations,ImageSets/Main}`` corrected, ``JPEGImages`` linked."""
     data: Any = report.data
     devkit = data.root / "VOCdevkit" if (data.root / "VOCdevkit").is_dir() else data.root
@@ -59,7 +59,7 @@ def fix_voc(report: "Report", folder: Path, log: "Log") -> dict[str, Any] | None
     return {"root": str(folder)}
 
 
-def _write_xml(file: Path, copy: Path, class_names: list[str], log: "Log") -> None:
+def _write_xml(file: Path, copy: Path, class_names: list[str], log: Log) -> None:
     """An annotation file without the objects that cannot be used; word for word where all can."""
     copy.parent.mkdir(parents=True, exist_ok=True)
     tree = ElementTree.parse(file)

@@ -33,11 +33,12 @@ def label_files(data: Any, images: Iterable[str]) -> set[str]:
     return {label_of(path) for path in images}
 
 
-def fix_yolo(report: "Report", folder: Path, log: "Log") -> dict[str, Any] | None:
+def fix_yolo(report: "Report", folder: Path, log: Log) -> dict[str, Any] | None:
     """``FOLDER/data.yaml``, lists of images, corrected ``labels``, and ``images`` linked."""
     content: Any = report.data.content  # type: ignore[attr-defined]
     root, names = Path(os.path.abspath(content.root)), list(content.class_names)  # noqa: PTH100
     left_out = excluded(report, log)
+    with_masks = getattr(report.data, "task", "detection") != "detection"
     described: dict[str, Any] = {"path": ".", "names": dict(enumerate(names)), "nc": len(names)}
     for record in report.records:
         listed = []
@@ -51,22 +52,23 @@ def fix_yolo(report: "Report", folder: Path, log: "Log") -> dict[str, Any] | Non
             listed.append(f"./{inner}")
             if not (folder / inner).exists():
                 link(path, folder / inner)
-                _write_labels(Path(label_of(path)), Path(label_of(str(folder / inner))), len(names), log)
+                _write_labels(Path(label_of(path)), Path(label_of(str(folder / inner))), len(names), with_masks, log)
         (folder / f"{record.name}.txt").write_text("".join(f"{name}\n" for name in listed), encoding="utf-8")
         described[record.name] = f"{record.name}.txt"
+    described |= {split: described[other] for split, other in report.aliases.items() if split in content.splits}
     (folder / "data.yaml").write_text(yaml.safe_dump(described, sort_keys=False, allow_unicode=True), encoding="utf-8")
     list_excluded(folder, left_out)
     return {"root": str(folder / "data.yaml")}
 
 
-def _write_labels(file: Path, copy: Path, classes: int, log: "Log") -> None:
+def _write_labels(file: Path, copy: Path, classes: int, with_masks: bool, log: Log) -> None:
     if not file.is_file():
         return
     kept, seen = [], set()
     for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         if not line.strip():
             continue
-        code, text = mend_line(line, classes)
+        code, text = mend_line(line, classes, with_masks)
         if text is not None and text in seen:
             code, text = "duplicate-object", None
         if code:
@@ -79,8 +81,10 @@ def _write_labels(file: Path, copy: Path, classes: int, log: "Log") -> None:
     copy.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
 
-def mend_line(line: str, classes: int) -> tuple[str, str | None]:
+def mend_line(line: str, classes: int, with_masks: bool = False) -> tuple[str, str | None]:
     """What is wrong with a line of a label file, as a code or nothing, and the line put right; None: drop it.
+
+    With masks, a box alone is of no use.
 
     >>> mend_line("0 0.5 0.5 -0.2 0.1", 3)
     ('box-inverted', '0 0.5 0.5 0.2 0.1')
@@ -98,6 +102,8 @@ def mend_line(line: str, classes: int) -> tuple[str, str | None]:
         return "label-outside", None
     if not np.isfinite(numbers).all():
         return "box-not-finite", None
+    if with_masks and len(numbers) == 4:
+        return "bad-mask", None
     if np.abs(numbers).max() > _PIXELS:
         return "unusable-annotation", None
     code, text = "", " ".join(words)

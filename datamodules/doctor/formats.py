@@ -31,7 +31,7 @@ class Format:
     Attributes:
         reader: its data module in ``striate.datamodules``.
         argument: that argument of it which a path on the command line fills.
-        guess: further arguments, guessed from the path.
+        guess: further arguments, guessed from the path; and ``splits`` where not all are to be read.
         orphans: finds files that nothing lists; None: images beside those listed are only noted, not complained of.
         fix: writes a corrected copy; None: lists and a manifest are all that is written.
     """
@@ -55,10 +55,8 @@ def guess_coco(path: Path) -> dict[str, Any]:
     """Annotation files and image folders below a folder, by their names; or those of a single file."""
     if path.is_file():
         own = {"annotations": str(path.resolve()), "images": str(_images_of(path))}
-        return {
-            "root": str(path.parent),
-            **{f"{s}_{key}": value for s in ("train", "val") for key, value in own.items()},
-        }
+        both = {f"{split}_{key}": value for split in ("train", "val") for key, value in own.items()}
+        return {"root": str(path.parent), **both, "splits": ["train"]}
     found: dict[str, Any] = {}
     files = sorted(path.glob("annotations/*.json")) + sorted(path.glob("*/*.coco.json")) + sorted(path.glob("*.json"))
     files = [
@@ -72,7 +70,7 @@ def guess_coco(path: Path) -> dict[str, Any]:
             found[f"{split}_annotations"] = str(file.relative_to(path))
             found[f"{split}_images"] = os.path.relpath(_images_of(file), path)
     if "val_annotations" not in found and "train_annotations" in found:  # one file alone: it is both
-        found |= {f"val_{key}": found[f"train_{key}"] for key in ("annotations", "images")}
+        found |= {f"val_{key}": found[f"train_{key}"] for key in ("annotations", "images")} | {"splits": ["train"]}
     return found
 
 

@@ -85,6 +85,10 @@ class SplitRecord:
         self.with_class += pixels[: self.num_classes] > 0
         self.foreground[number] = bool(pixels[1:].any())
 
+    def is_twin(self, other: "SplitRecord") -> bool:
+        """Whether it has the images of another split in the same order: the same files, or in memory the same pixels."""
+        return self.paths == other.paths and np.array_equal(self.digests, other.digests)
+
     @property
     def readable(self) -> np.ndarray:
         """``[N]`` bool: images that were read."""

@@ -488,13 +488,32 @@ def test_kinds_can_be_ignored_and_must_exist(tmp_path):
         examine(ImageFolder(str(tmp_path)), ignored=["leak"])
 
 
-def test_a_split_of_the_same_images_is_no_leak():
-    class Twice(Given):
-        def make_source(self, split):
-            return Samples(self.samples) if split != "test" else None
+class Named(Given):
+    """A data module of given samples a split."""
 
-    report = examine(Twice([{"label": number % 2} for number in range(6)]))
-    assert report.clean and "val has the images of train, in the same order: it is the same split." in report.notes
+    def __init__(self, **splits):
+        super().__init__([])
+        self.splits = splits
+
+    def make_source(self, split):
+        return Samples(self.splits[split]) if split in self.splits else None
+
+
+def test_a_split_by_another_name_is_no_leak_unless_it_is_training_s():
+    own, other = ([{"label": n % 2, "image": noise(40, 40, first + n)} for n in range(6)] for first in (0, 10))
+    report = examine(Named(train=own, val=other, test=other))
+    assert report.clean and report.notes == ["test is the same as val, and checked once."]
+    assert report.aliases == {"test": "val"}
+    finding = only(examine(Named(train=own, val=own)), "leaked-split")
+    assert finding.split == "val" and "the images of train" in finding.detail
+
+
+def test_copies_of_all_training_files_are_leaks_each(tmp_path):
+    patients.write_folder(tmp_path)
+    shutil.rmtree(tmp_path / "val")
+    shutil.copytree(tmp_path / "train", tmp_path / "val")
+    report = examine(ImageFolder(str(tmp_path)))
+    assert dict(report.findings.counts) == {"leaked-image": 6}
 
 
 def test_tiny_images_are_not_compared_by_their_looks():

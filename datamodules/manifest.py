@@ -288,7 +288,7 @@ def without_reported(table: Table, labels: np.ndarray) -> tuple[Table, np.ndarra
     kept = np.flatnonzero(labels != REPORTED)
     if len(kept) == len(labels):
         return table, labels
-    paths, written = ([values[row] for row in kept] for values in (table.paths, table.labels))
+    paths, written = [table.paths[row] for row in kept], [table.labels[row] for row in kept]
     return table._replace(paths=paths, labels=written, lines=table.lines[kept]), labels[kept]
 
 

@@ -222,7 +222,7 @@ class _Checkup:
         records = self.records
         readable = np.concatenate([record.readable for record in records])
         digests = np.concatenate([record.digests for record in records])
-        pool = _Pool(records)
+        pool = _Pool(records, self.class_names or [])
         groups = exact_groups(digests, readable)
         for group in groups:
             for finding in pool.same(group):
@@ -282,8 +282,8 @@ class _Checkup:
 class _Pool:
     """The images of all splits, numbered through."""
 
-    def __init__(self, records: Sequence[SplitRecord]) -> None:
-        self.records = records
+    def __init__(self, records: Sequence[SplitRecord], names: Sequence[str]) -> None:
+        self.records, self.names = records, names
         self.starts = np.cumsum([0, *(len(record) for record in records)])
         self.labels = [record.labels() for record in records]
 
@@ -314,6 +314,9 @@ class _Pool:
                 said.add((second, other[0]))
                 yield self._finding("near-duplicate" if one[0] == other[0] else "near-leak", "looks like", one, other)
 
+    def _named(self, label: int) -> str:
+        return self.names[label] if 0 <= label < len(self.names) else f"class {label}"
+
     def _finding(self, code: str, word: str, one: tuple[int, int], other: tuple[int, int]) -> Finding:
         (split, index), (other_split, other_index) = one, other
         record, second = self.records[split], self.records[other_split]
@@ -324,7 +327,8 @@ class _Pool:
         detail = f"{'the very file of' if listed_twice else word} {second.name}: {names[1]}"
         labels = [self.labels[place] for place in (split, other_split)]
         if labels[0] is not None and labels[1] is not None and labels[0][index] != labels[1][other_index]:
-            detail += f"; with another label ({labels[0][index]}, there {labels[1][other_index]})"
+            own, there = (self._named(int(label)) for label in (labels[0][index], labels[1][other_index]))
+            detail += f"; with another label ({own}, there {there})"
         return Finding(
             code, names[0], detail, record.name, record.paths[index], index, other=(second.name, other_index)
         )

@@ -194,6 +194,8 @@ def _figures(statistics: Statistics) -> str:
     charts = []
     if statistics.kind in ("labels", "boxes", "pixels"):
         charts.append(class_bars(statistics.class_names, [(split.name, split.counts) for split in splits], unit))
+    if statistics.kind in ("boxes", "pixels"):  # one class may have most of the objects, or of the pixels
+        charts.append(class_bars(statistics.class_names, [(s.name, s.images_with) for s in splits], "images with it"))
     sizes = [(split.name, np.sqrt(split.widths.astype(np.float64) * split.heights)) for split in splits]
     shapes = [(split.name, split.widths / np.maximum(split.heights, 1)) for split in splits]
     charts.append(histogram(sizes, "Size of images", "square root of width x height, pixels"))

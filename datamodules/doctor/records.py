@@ -86,7 +86,7 @@ class SplitRecord:
         self.foreground[number] = bool(pixels[1:].any())
 
     def is_twin(self, other: "SplitRecord") -> bool:
-        """Whether it has the images of another split in the same order: the same files, or in memory the same pixels."""
+        """Whether it has another split's images in the same order: the same files, or in memory the same pixels."""
         return self.paths == other.paths and np.array_equal(self.digests, other.digests)
 
     @property

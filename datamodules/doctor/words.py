@@ -46,9 +46,9 @@ def verdict(report: "Report") -> str:
 def split_headings(statistics: Statistics) -> list[str]:
     """What the table of splits says of each."""
     boxes, pixels = statistics.kind == "boxes", statistics.kind == "pixels"
-    headings = ["split", "images", "readable", "classes seen"]
+    headings = ["split", "images", "readable", "classes"]
     headings += ["objects", "per image"] if boxes else []
-    return [*headings, *(["without objects"] if boxes or pixels else []), "width x height"]
+    return [*headings, *(["empty"] if boxes or pixels else []), "width x height"]
 
 
 def split_cells(split: SplitFigures, statistics: Statistics) -> list[str]:

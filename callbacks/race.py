@@ -24,6 +24,7 @@ def race_figure(errors: Mapping[str, Sequence[float]], threshold: float, title: 
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(6.4, 4.4), dpi=110, layout="constrained")
     axes = figure.add_subplot()
@@ -33,7 +34,7 @@ def race_figure(errors: Mapping[str, Sequence[float]], threshold: float, title: 
     axes.annotate(f"{100 * threshold:.0f} %", (1, threshold), textcoords="offset points", xytext=(2, 3), fontsize=9)
     axes.set(xlabel="epochs", ylabel="training error", ylim=(0, None))
     axes.set_title(title, fontsize=9)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()

@@ -5,61 +5,20 @@ references, until every worker held the whole.
 """
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 
 from .image_sizes import image_sizes
 from .images import ImageError, read_image, reduced_sizes
+from .problems import Problems, collecting
 from .sampling import Presence
 from .segmentations import Segmentations
 from .trees import check_there, missing
 
 Sample = dict[str, Any]
-
-
-class Problems:
-    """Annotations that cannot be used, counted by kind; the first of a kind is named.
-
-    Args:
-        file: where they stand; named in each message.
-        strict: stop at the first.
-    """
-
-    def __init__(self, file: Path, strict: bool) -> None:
-        self.file, self.strict = file, strict
-        self._found: dict[str, tuple[int, str]] = {}
-
-    def add(self, kind: str, where: Sequence[Any], unit: str = "annotation") -> None:
-        """Count the annotations that `where` numbers.
-
-        Raises:
-            ValueError: when strict, and there is one.
-        """
-        if not len(where):
-            return
-        if self.strict:
-            more = f" (and {len(where) - 1} more)" if len(where) > 1 else ""
-            raise ValueError(
-                f"{self.file}, {unit} {where[0]}{more}: {kind}. Correct it, or set data.init_args.strict: false to "
-                "leave it out"
-            )
-        count, first = self._found.get(kind, (0, f"{unit} {where[0]}"))
-        self._found[kind] = (count + len(where), first)
-
-    def report(self) -> None:
-        """One warning for all that was left out, if anything was."""
-        if self._found:
-            kinds = "; ".join(f"{count} of {kind} (the first: {first})" for kind, (count, first) in self._found.items())
-            total = sum(count for count, _ in self._found.values())
-            rank_zero_warn(
-                f"{self.file}: {total} annotation(s) left out: {kinds}. "
-                "Set data.init_args.strict: true to stop at the first of them"
-            )
 
 
 def usable_boxes(
@@ -82,19 +41,28 @@ def usable_boxes(
         - sizes: ``[N, 2]``.
         - Output: ``[N]`` bool.
     """
+    given = boxes.copy() if collecting() else boxes
+
+    def note(kind: str, which: np.ndarray) -> None:
+        problems.add(kind, ids[which], unit, np.flatnonzero(which), given[which])
+
     finite = np.isfinite(boxes).all(axis=1)
-    problems.add("a coordinate that is NaN or infinite", ids[~finite], unit)
+    note("a coordinate that is NaN or infinite", ~finite)
     with np.errstate(invalid="ignore"):
         area = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
         inside = ((boxes[:, :2] < sizes) & (boxes[:, 2:] > 0)).all(axis=1)
-    problems.add("a box of zero or negative width or height", ids[finite & ~area], unit)
-    problems.add("a box outside its image", ids[finite & area & ~inside], unit)
+        beyond = ((boxes[:, :2] <= -1) | (boxes[:, 2:] >= sizes + 1)).any(axis=1)
+    note("a box of zero or negative width or height", finite & ~area)
+    note("a box outside its image", finite & area & ~inside)
     np.clip(boxes, 0, np.concatenate([sizes, sizes], axis=1), out=boxes)
     # a sliver that float32 has no room for: [99.9999999, 100]
     small = boxes.astype(np.float32)
     solid = (small[:, 2:] > small[:, :2]).all(axis=1)
-    problems.add("a box with next to nothing of it inside its image", ids[finite & area & inside & ~solid], unit)
-    return finite & area & inside & solid
+    note("a box with next to nothing of it inside its image", finite & area & inside & ~solid)
+    usable = finite & area & inside & solid
+    if collecting():  # clipped without a word otherwise
+        note("a box that reaches beyond its image", usable & beyond)
+    return usable
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,7 +159,7 @@ class ImageTable:
         Those of unreadable images stay 0, 0: reading the image says what is wrong with it.
         """
         sizes, unknown = self.sizes.copy(), np.flatnonzero(self.sizes[:, 0] == 0)
-        sizes[unknown] = image_sizes(map(self.path, unknown))
+        sizes[unknown] = image_sizes(map(self.path, unknown.tolist()))
         return sizes
 
     def missing(self) -> list[str]:
@@ -251,6 +219,10 @@ class ObjectSource:
         """Which classes each image has, crowds not counted."""
         return self.objects.presence().of_samples(self.chosen)
 
+    def files(self) -> list[str]:
+        """The path of each image."""
+        return [self.images.path(image) for image in self.chosen.tolist()]
+
     def __getitem__(self, index: int) -> Sample:
         image = int(self.chosen[index])
         pixels = self.images.read(image, None if self.with_masks else self.short_side)
@@ -290,6 +262,10 @@ class SemanticSource:
         """Which classes each image has, without the background."""
         found = self.objects.presence()
         return found._replace(classes=found.classes + 1)
+
+    def files(self) -> list[str]:
+        """The path of each image."""
+        return [self.images.path(image) for image in range(len(self))]
 
     def __getitem__(self, index: int) -> Sample:
         pixels = self.images.read(index)

@@ -6,6 +6,7 @@ time and a third of the memory of Python's own objects; it knows COCO's types on
 but sound (numbers that are NaN, to be counted; ids that are text).
 """
 
+import dataclasses
 import json
 import mmap
 from collections.abc import Sequence
@@ -49,6 +50,14 @@ class Columns:
     area: np.ndarray
     iscrowd: np.ndarray
     segmentations: Sequence[Any]
+
+    def part(self, kept: np.ndarray) -> "Columns":
+        """The same without the annotations that are not `kept`: bool ``[N]``."""
+        fields = ("ids", "of_image", "of_category", "boxes", "area", "iscrowd")
+        own = {name: getattr(self, name)[kept] for name in fields}
+        chosen = np.flatnonzero(kept).tolist() if len(self.segmentations) else []
+        texts = [self.segmentations[number] for number in chosen]
+        return dataclasses.replace(self, **own, segmentations=texts)
 
 
 class _Image(msgspec.Struct, gc=False):
@@ -105,7 +114,7 @@ def fast_columns(file: Path, with_masks: bool) -> Columns | None:
         except ValueError:  # an empty file
             return None
     try:
-        content = msgspec.json.decode(text, type=_MaskedContent if with_masks else _Content)
+        content: Any = msgspec.json.decode(text, type=_MaskedContent if with_masks else _Content)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
     _forget_pages(text)

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from .annotations import ImageTable, Objects, Problems, confined, usable_boxes
+from .annotations import ImageTable, Objects, confined, usable_boxes
 from .coco_columns import Columns, read_columns
+from .problems import Problems, collected
 from .segmentations import SegmentationBuilder, Segmentations
 
 
@@ -120,17 +121,22 @@ def _objects(
 ) -> Objects:
     ids, image_ids, category_ids = columns.ids, columns.of_image, columns.of_category
     of_image, labels = _places(image_ids, images.ids), _places(category_ids, categories)
-    for places, own, what, listed in (
-        (of_image, image_ids, "image", "images"),
-        (labels, category_ids, "category", "categories"),
+    for places, own, article, what, listed in (
+        (of_image, image_ids, "an", "image", "images"),
+        (labels, category_ids, "a", "category", "categories"),
     ):
-        if (places < 0).any():
-            first, count = int(np.argmax(places < 0)), int((places < 0).sum())
+        unknown = places < 0
+        if unknown.any() and not collected(file, f"{article} {what} that is not listed", ids[unknown]):
+            first, count = int(np.argmax(unknown)), int(unknown.sum())
             raise ValueError(
                 f"{file}, annotation {ids[first]}: its {what}_id {own[first]} is not among the {listed} listed"
                 f"{f' (and so for {count - 1} more)' if count > 1 else ''}; list it, or remove the annotation"
             )
-    problems = Problems(file, strict)
+    listed_too = (of_image >= 0) & (labels >= 0)
+    if not listed_too.all():  # only while problems are collected
+        columns = columns.part(listed_too)
+        of_image, labels, ids = of_image[listed_too], labels[listed_too], columns.ids
+    problems = Problems(file, strict, lambda number: images.path(of_image[number]))
     boxes = columns.boxes
     with np.errstate(invalid="ignore"):  # infinite ones are counted later
         boxes[:, 2:] += boxes[:, :2]
@@ -165,7 +171,7 @@ def _masks(
     wanted = np.sort(order)  # as the file has them, since its text may still be on its way from the disk
     for number, (width, height) in zip(wanted.tolist(), sizes[wanted].tolist(), strict=True):
         if wrong := builder.add(segmentations[number], height, width):
-            problems.add(wrong, [ids[number]])
+            problems.add(wrong, [ids[number]], places=[number])
         else:
             taken[number] = True
     place = np.cumsum(taken) - 1

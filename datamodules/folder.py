@@ -7,6 +7,7 @@ import numpy as np
 
 from .base import Transforms, VisionDataModule
 from .images import IMAGE_SUFFIXES, list_images
+from .problems import collected
 from .sampling import Sampling, stratified_split
 from .sources import LabelledFiles
 from .trees import expectation, subfolders
@@ -102,7 +103,8 @@ class ImageFolder(VisionDataModule):
 
     def _scan(self, folder: Path, names: Sequence[str]) -> tuple[list[Path], np.ndarray]:
         found = subfolders(folder)
-        if unknown := [name for name in found if name not in names]:
+        unknown = [name for name in found if name not in names]
+        if unknown and not collected(folder, "a class folder that the training set does not have", unknown, "folder"):
             raise ValueError(
                 f"{folder}: the class folders {unknown} are not among the training set's classes {list(names)}"
             )
@@ -115,7 +117,7 @@ class ImageFolder(VisionDataModule):
                 empty.append(name)
             paths += files
             labels += [label] * len(files)
-        if empty:
+        if empty and not collected(folder, "a class folder without images", empty, "folder"):
             raise ValueError(
                 f"{folder}: no images in the class folder(s) {', '.join(map(repr, empty))}; "
                 f"looked for {', '.join(IMAGE_SUFFIXES)}. Add images, or remove the folder"

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .base import Transforms, VisionDataModule
+from .problems import REPORTED, collected
 from .sampling import Sampling, stratified_split
 from .sources import LabelledFiles
 from .trees import suggestion
@@ -158,6 +159,7 @@ class Manifest(VisionDataModule):
         if not base.is_dir():
             raise FileNotFoundError(f"data.init_args.root: no folder {str(base)!r}")
         check_paths(table, base, confined=self.root is not None)
+        table, labels = without_reported(table, labels)
         return table, labels, base
 
 
@@ -212,6 +214,8 @@ def _read_csv(file: Path, columns: dict[str, str], more: Mapping[str, Sequence[s
                 if not row:
                     continue
                 if len(row) <= max(where) or not all(row[place].strip() for place in where):
+                    if collected(file, f"a row without {' or '.join(columns.values())}", [rows.line_num], "line"):
+                        continue
                     raise ValueError(f"{file}, line {rows.line_num}: no {' or no '.join(columns.values())} in {row}")
                 paths.append(row[where[0]])
                 labels.append(row[where[1]].strip())
@@ -282,7 +286,8 @@ def numbers_of(table: Table, class_names: Sequence[str]) -> np.ndarray:
         - Output: ``[N]`` int64.
 
     Raises:
-        ValueError: for a label that is no class; the message names its line.
+        ValueError: for a label that is no class; the message names its line. Where problems are collected, its
+            number is `REPORTED`.
     """
     number_of: dict[Any, int] = {name: number for number, name in enumerate(class_names)}
     as_names = not _whole_numbers(table.labels) or all(str(label) in number_of for label in table.labels)
@@ -290,6 +295,9 @@ def numbers_of(table: Table, class_names: Sequence[str]) -> np.ndarray:
     for row, label in enumerate(table.labels):
         number = number_of.get(str(label), -1) if as_names else int(label)
         if not 0 <= number < len(class_names):
+            if collected(table.file, f"the label {label!r}, which is no class", [table.lines[row]], table.unit):
+                numbers[row] = REPORTED
+                continue
             classes = (
                 f"one of the {len(class_names)} classes"
                 if as_names
@@ -301,6 +309,16 @@ def numbers_of(table: Table, class_names: Sequence[str]) -> np.ndarray:
             )
         numbers[row] = number
     return numbers
+
+
+def without_reported(table: Table, labels: np.ndarray) -> tuple[Table, np.ndarray]:
+    """A table and its labels without the rows whose label is `REPORTED`."""
+    kept = np.flatnonzero(labels != REPORTED)
+    if len(kept) == len(labels):
+        return table, labels
+    paths, written = [table.paths[row] for row in kept], [table.labels[row] for row in kept]
+    more = tuple([column[row] for row in kept] for column in table.more)
+    return table._replace(paths=paths, labels=written, lines=table.lines[kept], more=more), labels[kept]
 
 
 def check_paths(table: Table, base: Path, confined: bool) -> None:
@@ -327,7 +345,13 @@ def check_paths(table: Table, base: Path, confined: bool) -> None:
             )
         if not os.path.isfile(full):  # noqa: PTH113
             missing.append((line, path))
-    if missing:
+    if missing and not collected(
+        table.file,
+        "an image that is not there",
+        [line for line, _ in missing],
+        table.unit,
+        lambda number: os.path.normpath(os.path.join(folder, missing[number][1])),  # noqa: PTH118
+    ):
         first = "\n".join(f"    {table.unit} {line}: {path}" for line, path in missing[:5])
         more = f"\n    and {len(missing) - 5} more" if len(missing) > 5 else ""
         raise FileNotFoundError(

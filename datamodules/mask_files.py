@@ -161,6 +161,10 @@ class MaskedFiles:
     def __len__(self) -> int:
         return len(self.images)
 
+    def files(self) -> list[str]:
+        """The path of each image."""
+        return [str(self.root / os.fsdecode(path)) for path in self.images]
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         path, mask_path = (self.root / os.fsdecode(paths[index]) for paths in (self.images, self.masks))
         image, numbers = read_image(path), self.read(mask_path)

@@ -7,6 +7,7 @@ import numpy as np
 from .base import Transforms, VisionDataModule
 from .images import IMAGE_SUFFIXES
 from .mask_files import IGNORE, MaskedFiles, class_table, files_by_name
+from .problems import collected
 from .sampling import Sampling
 from .trees import as_bytes, expectation
 
@@ -114,7 +115,11 @@ class MaskFolder(VisionDataModule):
         images, masks = self._files(image_folder), self._files(mask_folder)
         if not images:
             raise ValueError(f"{self.root / image_folder}: no images in it; looked for {', '.join(IMAGE_SUFFIXES)}")
-        if absent := [name for name in images if name not in masks]:
+        absent = [name for name in images if name not in masks]
+        paths = [str(self.root / images[name]) for name in absent]
+        if absent and collected(self.root / mask_folder, "an image without mask", paths, "image", paths.__getitem__):
+            images = {name: path for name, path in images.items() if name in masks}
+        elif absent:
             more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
             raise FileNotFoundError(
                 f"{self.root / mask_folder}: no mask for {len(absent)} of {len(images)} images of {image_folder}: "

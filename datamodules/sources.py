@@ -39,6 +39,11 @@ class LabelledFiles:
     def __len__(self) -> int:
         return len(self.paths)
 
+    def files(self) -> list[str]:
+        """The path of each image."""
+        root = "" if self.root is None else str(self.root)
+        return [os.path.join(root, os.fsdecode(path)) for path in self.paths]  # noqa: PTH118 - a million times
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         path = os.fsdecode(self.paths[index])
         return {

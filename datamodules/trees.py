@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from .images import IMAGE_SUFFIXES
+from .problems import collected
 
 
 def expectation(what: str, reader: str, tree: str, root: Path) -> str:
@@ -86,7 +87,9 @@ def check_there(root: Path, names: Sequence[str], asked_by: str, what: str = "im
     Raises:
         FileNotFoundError: if not: how many, and the first five.
     """
-    if absent := missing(root, names):
+    absent = missing(root, names)
+    paths = [str(root / name) for name in absent]
+    if absent and not collected(Path(asked_by), "an image that is not there", absent, what, paths.__getitem__):
         first = "".join(f"\n    {name}" for name in absent[:5])
         more = f"\n    and {len(absent) - 5} more" if len(absent) > 5 else ""
         raise FileNotFoundError(

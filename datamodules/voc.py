@@ -8,8 +8,9 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from .annotations import ImageTable, Objects, ObjectSource, Problems, confined, usable_boxes
+from .annotations import ImageTable, Objects, ObjectSource, confined, usable_boxes
 from .base import Transforms, VisionDataModule
+from .problems import Problems, collected
 from .sampling import Sampling
 from .trees import expectation, suggestion
 
@@ -156,12 +157,13 @@ class VOCDetection(VisionDataModule):
 
 
 class _Parsed(NamedTuple):
-    """Boxes as they are written, with their classes and flags, and the size of their image."""
+    """Boxes as they are written, with their classes, flags and numbers in the file, and the size of their image."""
 
     size: tuple[int, int]
     boxes: list[list[float]]
     labels: list[int]
     difficult: list[bool]
+    numbers: list[int]
 
 
 def read_voc(
@@ -176,30 +178,28 @@ def read_voc(
         skip_difficult: leave out difficult objects.
         strict: stop at a box that cannot be used, instead of counting it.
     """
-    images = ImageTable(
-        devkit,
-        np.array([os.fsencode(name) for name in names], np.bytes_),
-        np.empty((len(names), 2), np.int32),
-        image_numbers([Path(name).stem for name in names]),
-    )
+    images = _table(devkit, names)
     images.check(devkit)
     number_of = {name: number for number, name in enumerate(class_names)}
+    found = {name: parsed for name in names if (parsed := _parse_or_collect(devkit, name, number_of)) is not None}
+    if len(found) < len(names):  # only while problems are collected, or for an image listed twice
+        names = [name for name in names if name in found]
+        images = _table(devkit, names)
     boxes: list[list[float]] = []
     labels: list[int] = []
     difficult: list[bool] = []
     counts, where = np.empty(len(names), np.int64), []
     for image, name in enumerate(names):
-        path = devkit / Path(name).parent.parent / "Annotations" / f"{Path(name).stem}.xml"
-        parsed = _parse(path, number_of)
+        parsed = found[name]
         images.sizes[image], counts[image] = parsed.size, len(parsed.labels)
         boxes += parsed.boxes
         labels += parsed.labels
         difficult += parsed.difficult
-        where += [f"{Path(name).stem}.xml, object {number}" for number in range(1, len(parsed.labels) + 1)]
+        where += [f"{Path(name).stem}.xml, object {number}" for number in parsed.numbers]
     of_image = np.repeat(np.arange(len(names)), counts)
     corners = np.array(boxes, np.float64).reshape(-1, 4)
     corners[:, :2] -= 1  # see VOCDetection
-    problems = Problems(devkit, strict)
+    problems = Problems(devkit, strict, lambda number: str(images.path(of_image[number])))
     usable = usable_boxes(corners, images.sizes[of_image], np.array(where), problems, "Annotations")
     problems.report()
     flags = np.array(difficult, np.bool_)
@@ -237,11 +237,13 @@ def _parse(path: Path, number_of: dict[str, int]) -> _Parsed:
         tree = read_xml(path)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path}: no such annotation file, but its image is in the image set") from error
-    boxes, labels, difficult = [], [], []
+    boxes, labels, difficult, numbers = [], [], [], []
     size = image_size(path, tree)
     for number, item in enumerate(tree.findall("object"), start=1):
         name = (item.findtext("name") or "").strip()
         if name not in number_of:
+            if collected(path, f"the class {name!r}, which is not one of the classes", [number], "object"):
+                continue
             raise ValueError(
                 f"{path}, object {number}: the class {name!r} is not one of the {len(number_of)} classes"
                 f"{suggestion(name, number_of)}. Name another data set's in data.init_args.class_names"
@@ -249,7 +251,36 @@ def _parse(path: Path, number_of: dict[str, int]) -> _Parsed:
         boxes.append(corners_of(path, number, item))
         labels.append(number_of[name])
         difficult.append((item.findtext("difficult") or "0").strip() == "1")
-    return _Parsed(size, boxes, labels, difficult)
+        numbers.append(number)
+    return _Parsed(size, boxes, labels, difficult, numbers)
+
+
+def _table(devkit: Path, names: Sequence[str]) -> ImageTable:
+    """The images, whose sizes are to be filled in."""
+    return ImageTable(
+        devkit,
+        np.array([os.fsencode(name) for name in names], np.bytes_),
+        np.empty((len(names), 2), np.int32),
+        image_numbers([Path(name).stem for name in names]),
+    )
+
+
+def _parse_or_collect(devkit: Path, name: str, number_of: dict[str, int]) -> _Parsed | None:
+    """The annotation of an image; None where it cannot be read and problems are collected."""
+    path = _xml(devkit, name)
+    try:
+        return _parse(path, number_of)
+    except (ValueError, FileNotFoundError) as error:
+        what = str(error).removeprefix(str(path)).lstrip(":, ")
+        kind = f"an annotation file that cannot be used: {what}"
+        if not collected(path, kind, [path.name], "file", lambda _: str(devkit / name)):
+            raise
+        return None
+
+
+def _xml(devkit: Path, name: str) -> Path:
+    """The annotation file of an image ``VOC2007/JPEGImages/000005.jpg``."""
+    return devkit / Path(name).parent.parent / "Annotations" / f"{Path(name).stem}.xml"
 
 
 def read_xml(path: Path) -> ElementTree.Element:

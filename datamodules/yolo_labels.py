@@ -4,11 +4,13 @@ import math
 import os
 from array import array
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .annotations import ImageTable, Objects, ObjectSource, Problems, Sample, usable_boxes
+from .problems import collected
 from .segmentations import SegmentationBuilder
 
 _BOX = 5  # numbers in a line: the class, and a box
@@ -101,13 +103,19 @@ class _Reader:
             try:
                 label, *numbers = map(float, words)
             except ValueError:
+                if collected(Path(path), "a row that is not of numbers", [number], "line"):
+                    continue
                 raise ValueError(f"{path}, line {number}: {_shown(line)} is not a row of numbers") from None
             if not (label.is_integer() and 0 <= label < self.num_classes):
+                if collected(Path(path), f"the class {label:g}, which is no class", [number], "line"):
+                    continue
                 raise ValueError(
                     f"{path}, line {number}: the class {words[0].decode(errors='replace')} is not one of the "
                     f"{self.num_classes} classes, 0 to {self.num_classes - 1}"
                 )
             if len(words) % 2 == 0 or len(words) == 1:
+                if collected(Path(path), f"{len(words)} number(s), which make no label", [number], "line"):
+                    continue
                 raise ValueError(
                     f"{path}, line {number}: {_shown(line)} has {len(words)} number(s); a label is 5, "
                     "'class x y width height', or, for a polygon, 7 or more, 'class x1 y1 x2 y2 x3 y3 …'"

@@ -9,6 +9,7 @@ from .main import did_you_mean, fail
 COMMANDS = {
     "show": "draw training samples with their targets, as the network will see them",
     "export": "write a data set to disk as COCO, VOC, YOLO, masks or class folders",
+    "check": "find what is wrong with a data set, and write a corrected copy",
 }
 
 

@@ -3,7 +3,7 @@
 import difflib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from .. import __version__
@@ -13,7 +13,7 @@ SUBCOMMANDS = {
     "validate": "evaluate a checkpoint on the validation split",
     "test": "evaluate a checkpoint on the test split",
     "predict": "predict a file, a folder or a glob of images",
-    "data": "look at a data set, or export it: `striate data --help`",
+    "data": "look at a data set, check it, or export it: `striate data --help`",
     "experiments": "list the packaged experiments",
 }
 EXPERIMENTS = Path(__file__).parent
@@ -69,7 +69,7 @@ def fail(message: str, code: int = 2) -> None:
     raise SystemExit(code)
 
 
-def did_you_mean(word: str, choices: Sequence[str] | dict[str, str]) -> str:
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """``"; did you mean …?"`` with the nearest spelling, or nothing."""
     near = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else ""

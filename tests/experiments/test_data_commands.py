@@ -142,7 +142,7 @@ def test_an_interrupted_export_says_that_nothing_was_written(place, capsys, monk
 @pytest.mark.parametrize(
     "words, code, message",
     [
-        ("shwo", 2, "unknown command 'data shwo': there are show, export; did you mean 'show'?"),
+        ("shwo", 2, "unknown command 'data shwo': there are show, export, check; did you mean 'show'?"),
         ("show", 2, "no data: give --config FILE, or the name of a data module, such as digit_scenes"),
         ("show digitscene", 2, "no data module 'digitscene'; did you mean 'DigitScenes'?"),
         ("show --config quikstart", 2, "--config quikstart: no such file, and no packaged experiment of that name; did "

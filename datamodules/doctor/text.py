@@ -1,0 +1,59 @@
+"""The report on the terminal."""
+
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table
+
+from .collecting import Report
+from .findings import KINDS, Finding
+from .words import counted, relative, split_cells, split_headings, verdict
+
+_COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
+SHOWN = 3  # findings of a kind named on the terminal
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Print what was found: splits, findings by kind with the first few of each, suggestions."""
+    console.print(_splits(report))
+    for note in report.notes:
+        console.print(f"  {escape(note)}", style="dim")
+    root = getattr(report.data, "root", None)
+    plain: dict[str, Any] = {"highlight": False, "soft_wrap": True}  # a path is one word, whatever the width
+    for code in report.findings.codes():
+        kind, count = KINDS[code], report.findings.counts[code]
+        colour = _COLOURS[kind.severity]
+        console.print(f"[bold {colour}]{kind.severity:<8}[/][bold]{kind.title}: {count:,}[/]  [dim]{code}[/]", **plain)
+        for finding in report.findings.of(code)[:SHOWN]:
+            console.print(f"          {escape(_line(finding, root))}", **plain)
+        if count > SHOWN:
+            console.print(f"          [dim]and {count - SHOWN:,} more[/]", **plain)
+    for suggestion in report.statistics.suggestions:
+        console.print(f"[bold green]suggest [/][bold]{escape(suggestion.title)}[/]", **plain)
+        console.print(Padding(escape(suggestion.text), (0, 0, 0, 10)), highlight=False)
+        if suggestion.yaml:
+            console.print(f"          {escape(suggestion.yaml)}", **plain)
+    console.print(f"[bold]{escape(verdict(report))}[/]")
+
+
+def _line(finding: Finding, root: object) -> str:
+    where = relative(finding.where, root)
+    split = f"{finding.split}: " if finding.split and finding.split != where else ""
+    return split + where + (f": {relative(finding.detail, root)}" if finding.detail else "")
+
+
+def _splits(report: Report) -> Table:
+    table = Table(
+        title=f"{report.name}: {counted(len(report.statistics.class_names), 'class', 'classes')}",
+        title_justify="left",
+        box=SIMPLE,
+        pad_edge=False,
+    )
+    for heading in split_headings(report.statistics):
+        table.add_column(heading, no_wrap=True, justify="left" if heading == "split" else "right")
+    for split in report.statistics.splits:
+        table.add_row(*split_cells(split, report.statistics))
+    return table

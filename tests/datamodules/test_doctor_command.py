@@ -1,0 +1,184 @@
+"""``striate data check``: exit codes, and what is said on the terminal."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from striate.experiments.data_check import check
+from striate.experiments.data_commands import run as front_door
+from striate.experiments.main import main
+from striate.tests.datamodules import patients
+from striate.tests.fixtures import write_image
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+
+def run(*arguments):
+    return check([*map(str, arguments), "--workers", "0"])
+
+
+def refused(capsys, *arguments):
+    """The one line with which a wrong call is answered."""
+    with pytest.raises(SystemExit) as exit_:
+        check(list(map(str, arguments)))
+    assert exit_.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_a_clean_set_exits_with_0(tmp_path, capsys):
+    patients.write_coco(tmp_path / "set")
+    assert run("--format", "coco", "set") == 0
+    out = capsys.readouterr().out
+    assert "Clean: 6 images read, no errors, no warnings." in out
+    assert (tmp_path / "runs/data_check/set.html").is_file() and "runs/data_check/set.html has the pictures" in out
+
+
+def test_problems_exit_with_1_and_name_the_place(tmp_path, capsys):
+    patients.write_folder(tmp_path / "set")
+    patients.cut(tmp_path / "set/train/cat/1.png")
+    assert run("--format", "folder", "set", "--output", tmp_path / "page.html", "--fix", "fixed") == 1
+    out = capsys.readouterr().out
+    assert "images that cannot be read: 1  unreadable-image" in out and "train: train/cat/1.png: " in out
+    assert "1 error in 9 images." in out and "fixed: 1 changes, listed in fixes.csv" in out
+    assert run("--format", "folder", "fixed") == 0
+    assert run("--format", "folder", "set", "--ignore", "unreadable-image") == 0
+
+
+def test_a_configuration_with_others_behind_it(tmp_path, capsys):
+    patients.write_folder(tmp_path / "set")
+    patients.cut(tmp_path / "set/train/cat/1.png")
+    config = tmp_path / "mine.yaml"
+    config.write_text(
+        "seed_everything: 1\nmodel: {class_path: anything}\ntrainer: {max_epochs: 1}\n"
+        "data:\n  class_path: striate.datamodules.ImageFolder\n  init_args:\n    root: elsewhere\n"
+        "    train_transform:\n    - class_path: albumentations.HorizontalFlip\n"
+    )
+    assert run("--config", config, "--data.root", "set", "--fix", tmp_path / "fixed") == 1
+    assert run("--config", config, "--config", tmp_path / "fixed/fixed.yaml") == 0
+    assert run("--config", config, "--data.init_args.root", "set", "--splits", "val") == 0
+
+
+def test_packaged_experiments_are_known_by_name(capsys):
+    arguments = ["--data.train_size", "8", "--data.val_size", "4", "--data.test_size", "4"]
+    assert run("--config", "quickstart", *arguments) == 0
+    assert "Clean: 16 images read" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ((), "name the data by --config FILE, or by --format NAME PATH"),
+        (("--format", "cocoo", "."), "--format cocoo: there are coco, voc, .*did you mean 'coco'"),
+        (("--format", "coco"), "--format coco needs a path"),
+        (("--format", "coco", "nowhere"), "no file or folder 'nowhere'"),
+        (("--config", "quikstart"), "no such file, and no packaged experiment .*did you mean 'quickstart'"),
+        (("--config", "quickstart", "more"), "'more' beside --config"),
+        (("--config", "quickstart", "--data.sized", "3"), "sized"),
+        (("--config", "quickstart", "--data.image_size", "large"), "large"),
+        (("--format", "folder", ".", "--ignore", "orphans"), "--ignore orphans: not one of .*did you mean 'orphan-"),
+        (
+            ("--format", "folder", ".", "--splits", "training"),
+            "--splits training: not one of train, val, test; did you",
+        ),
+        (("--format", "folder", ".", "--workers", "-1"), "--workers -1"),
+        (("--format", "folder", ".", "--output", "page.pdf"), "ends in .html"),
+        (("--format", "folder", ".", "--fixx", "a"), "unknown argument '--fixx'; did you mean '--fix'"),
+    ],
+)
+def test_wrong_calls_exit_with_2(capsys, arguments, message):
+    error = refused(capsys, *arguments)
+    assert error.startswith("striate: data check: ") and error.count("\n") == 1
+    assert re.search(message, error), error
+
+
+def test_a_folder_for_the_copy_that_is_not_empty_exits_with_2_before_reading(tmp_path, capsys):
+    patients.write_folder(tmp_path / "set")
+    assert "there is something already" in refused(capsys, "--format", "folder", "set", "--fix", "set")
+    assert "lies in the data set" in refused(capsys, "--format", "folder", "set", "--fix", "set/fixed")
+
+
+def test_a_configuration_without_data(tmp_path, capsys):
+    (tmp_path / "a.yaml").write_text("model: {}\n")
+    assert "no section data: in it" in refused(capsys, "--config", "a.yaml")
+    (tmp_path / "a.yaml").write_text("data: [\n")
+    assert "a.yaml" in refused(capsys, "--config", "a.yaml")
+    (tmp_path / "a.yaml").write_text("data:\n  class_path: striate.datamodules.ImageFoldr\n")
+    assert "ImageFoldr" in refused(capsys, "--config", "a.yaml")
+
+
+def test_the_front_door(tmp_path, capsys):
+    patients.write_folder(tmp_path / "set")
+    main(["data", "check", "--format", "folder", "set", "--workers", "0"])
+    patients.cut(tmp_path / "set/train/cat/1.png")
+    with pytest.raises(SystemExit) as exit_:
+        main(["data", "check", "--format", "folder", "set", "--workers", "0"])
+    assert exit_.value.code == 1
+    with pytest.raises(SystemExit) as exit_:
+        front_door(["chek"])
+    assert exit_.value.code == 2 and "did you mean 'check'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("layout", ["publisher", "roboflow", "one file"])
+def test_coco_s_files_are_guessed(tmp_path, layout):
+    file = patients.write_coco(tmp_path / "set")
+    path = "set"
+    if layout == "roboflow":
+        for split in ("train", "val"):
+            annotations = tmp_path / f"set/annotations/instances_{split}2017.json"
+            folder = (tmp_path / f"set/{split}2017").rename(tmp_path / f"set/{'valid' if split == 'val' else split}")
+            annotations.rename(folder / "_annotations.coco.json")
+    elif layout == "one file":
+        path = str(file)
+    assert run("--format", "coco", path) == 0
+
+
+def test_the_other_formats_by_path(tmp_path, capsys):
+    patients.write_voc(tmp_path / "voc")
+    patients.write_masks(tmp_path / "masks")
+    patients.write_manifest(tmp_path / "table")
+    assert run("--format", "voc", "voc") == 0
+    assert run("--format", "masks", "masks") == 0
+    assert "3 of 3" in capsys.readouterr().out  # classes 0, 1, 2; 255 is ignored
+    assert run("--format", "manifest", "table/train.csv") == 0
+    write_image(tmp_path / "masks/train/masks/stray.png", patients.picture(1)[..., 0])
+    assert run("--format", "masks", "masks") == 1
+
+
+def test_ctrl_c_prints_what_was_found(tmp_path):
+    patients.write_folder(tmp_path / "set")
+    patients.cut(tmp_path / "set/train/cat/0.png")
+    (tmp_path / "slow.py").write_text(
+        "import time\nfrom striate.datamodules import ImageFolder\n"
+        "class Slow(ImageFolder):\n"
+        "    def make_source(self, split):\n"
+        "        source = super().make_source(split)\n"
+        "        return Lazy(source) if split == 'train' else source\n"
+        "class Lazy:\n"
+        "    def __init__(self, source): self.source = source\n"
+        "    def __len__(self): return len(self.source)\n"
+        "    def __getitem__(self, index):\n"
+        "        if index == 5:\n            open('reached', 'w').close(); time.sleep(3)\n"
+        "        return self.source[index]\n"
+    )
+    (tmp_path / "slow.yaml").write_text("data: {class_path: slow.Slow, init_args: {root: set}}\n")
+    command = [sys.executable, "-m", "striate", "data", "check", "--config", "slow.yaml", "--workers", "2"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes, start_new_session=True, env={**os.environ}) as process:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "reached").exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+        out, error = process.communicate(timeout=60)
+    assert process.returncode == 1, error
+    assert "Interrupted after" in out and "of 10; found so far: 1 error" in out and "train/cat/0.png" in out
+    assert "Traceback" not in error

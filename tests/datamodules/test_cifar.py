@@ -22,6 +22,9 @@ from striate.tests.datamodules.publishers import (
 KINDS = [(CIFAR10, write_cifar10), (CIFAR100, write_cifar100)]
 
 
+PUBLISHED = {kind: kind.file_lengths for kind, _ in KINDS}
+
+
 @pytest.fixture(autouse=True)
 def _short_files(monkeypatch):
     """The files here hold as many images as `publishers` writes, not tens of thousands."""
@@ -130,6 +133,12 @@ def test_truncated_files(tmp_path):
     (folder / "test_batch.bin").write_bytes(b"")
     with pytest.raises(ValueError, match=r"3073 bytes expected for 1 images of 3073, 0 found"):
         CIFAR10(str(tmp_path / "b")).setup("test")
+
+
+@pytest.mark.parametrize("kind", PUBLISHED)
+def test_whole_files_hold_50000_and_10000_images(kind):
+    training, test = PUBLISHED[kind]
+    assert (len(kind.training) * training, test) == (50_000, 10_000)
 
 
 @pytest.mark.parametrize("binary", [False, True])

@@ -1,11 +1,12 @@
 """CIFAR-10 and CIFAR-100, from their publisher's files: the Python version or the binary one."""
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 
 from .in_memory import InMemoryDataModule, Labelled
 
@@ -23,7 +24,8 @@ class CIFAR10(InMemoryDataModule):
         ROOT/cifar-10-batches-bin/data_batch_1.bin … data_batch_5.bin, test_batch.bin, batches.meta.txt
 
     ROOT may also be that folder itself. The Python version is pickled; here only arrays, lists, numbers and text
-    are admitted from a pickle (`load_arrays`), so that a file from elsewhere cannot run code. Arguments and errors
+    are admitted from a pickle (`load_arrays`), so that a file from elsewhere cannot run code. Files that hold more or
+    fewer images than the publisher's are read with one warning, which counts and names them. Arguments and errors
     are those of `InMemoryDataModule`.
 
     Reference: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
@@ -43,6 +45,8 @@ class CIFAR10(InMemoryDataModule):
     keys: ClassVar[tuple[str, str]] = ("labels", "label_names")
     # the bytes before the pixels of a record in the binary version; the class is the last of them
     label_bytes: ClassVar[int] = 1
+    # images in a training file and in the test file, as published
+    file_lengths: ClassVar[tuple[int, int]] = (10_000, 10_000)
 
     @property
     def class_names(self) -> list[str]:
@@ -75,13 +79,25 @@ class CIFAR10(InMemoryDataModule):
         folder, binary = self.find()
         parts = self.training if training else (self.test,)
         read: Callable[[Path], Labelled] = self._read_binary if binary else self._read_pickle
-        read_parts = [read(folder / f"{part}{'.bin' if binary else ''}") for part in parts]
+        files = [folder / f"{part}{'.bin' if binary else ''}" for part in parts]
+        read_parts = [read(file) for file in files]
+        self._compare_lengths(files, [len(labels) for _, labels in read_parts], self.file_lengths[not training])
         images = np.empty((sum(len(labels) for _, labels in read_parts), 32, 32, 3), np.uint8)
         start = 0
         for planes, labels in read_parts:  # planes [N, 3072]: all red, all green, all blue, each row by row
             images[start : start + len(labels)] = planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
             start += len(labels)
         return images, np.concatenate([labels for _, labels in read_parts])
+
+    @staticmethod
+    def _compare_lengths(files: Sequence[Path], found: Sequence[int], expected: int) -> None:
+        """Warn once of files that hold other than `expected` images, as files cut between two images do."""
+        others = [f"{file.name} {count:,}" for file, count in zip(files, found, strict=True) if count != expected]
+        if others:
+            rank_zero_warn(
+                f"{files[0].parent}: {len(others)} of {len(files)} files do not hold the {expected:,} images that the "
+                f"publisher's do: {', '.join(others)}; unless they are your own, fetch them anew"
+            )
 
     def _read_pickle(self, path: Path) -> Labelled:
         content = load_arrays(path)
@@ -144,6 +160,7 @@ class CIFAR100(CIFAR10):
     meta = ("meta", "fine_label_names.txt")
     keys = ("fine_labels", "fine_label_names")
     label_bytes = 2  # coarse, fine
+    file_lengths = (50_000, 10_000)
 
 
 class _ArrayUnpickler(pickle.Unpickler):

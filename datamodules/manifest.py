@@ -263,7 +263,7 @@ def names_of(table: Table) -> list[str]:
     """The classes that a training table implies: its names, sorted, or its numbers from 0 to the largest.
 
     Raises:
-        ValueError: when numbers are negative or leave one out, as counting from 1 does.
+        ValueError: when numbers are negative or leave one out, as counting from 1 does; names the line of the first.
     """
     if not _whole_numbers(table.labels):
         return sorted({str(label) for label in table.labels})
@@ -271,10 +271,12 @@ def names_of(table: Table) -> list[str]:
     present = np.unique(numbers)
     if present[0] != 0 or present[-1] != len(present) - 1:
         gaps = [number for number in range(min(int(present[-1]) + 1, len(present) + 5)) if number not in present]
+        # the first row that does not follow on from 0: below it, or beyond the first number without an image
+        row = int(((numbers < 0) | (numbers > min(gaps, default=numbers.max()))).argmax())
+        why = f"no image has {', '.join(map(str, gaps[:5]))}" if gaps else "labels are not negative"
         raise ValueError(
-            f"{table.file}: the labels run from {present[0]} to {present[-1]}"
-            + (f", and {', '.join(map(str, gaps[:5]))} has no image" if gaps else "")
-            + "; count from 0 on, or name all classes in data.init_args.class_names"
+            f"{table.file}, {table.unit} {table.lines[row]}: the label {table.labels[row]!r}, where {why} (they run "
+            f"from {present[0]} to {present[-1]}); count from 0 on, or name all classes in data.init_args.class_names"
         )
     return [str(number) for number in present]
 

@@ -201,14 +201,15 @@ def unknown(key: str, allowed: dict[str, Any] | Sequence[str]) -> str:
     return f"no such key; there are {', '.join(sorted(allowed))}"
 
 
-def _import(path: str, where: str) -> tuple[Any, str | None]:
-    """The object a class path names, or what is wrong with the path."""
+def _import(path: str, where: str, home: str = "") -> tuple[Any, str | None]:
+    """The object a class path names, or what is wrong with the path; a bare name may be short for one in `home`."""
     module_name, _, name = path.rpartition(".")
     if not module_name:
-        home = next((home for part, home in HOMES.items() if where.startswith(part)), "striate.tasks")
+        home = home or next((home for part, home in HOMES.items() if where.startswith(part)), "striate.tasks")
         names = [n for n in dir(importlib.import_module(home)) if n[0].isupper()]
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-        return None, f"{path!r} is not a class path; did you mean '{home}.{near[0] if near else names[0]}'?"
+        hint = f"did you mean '{home}.{near[0]}'?" if near else f"write it in full, such as '{home}.{names[0]}'"
+        return None, f"{path!r} is not a class path; {hint}"
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
@@ -265,6 +266,10 @@ def _override_problem(key: str, value: str | None, merged: dict[str, Any]) -> st
         if part not in allowed:
             return unknown(part, allowed)
         current = (current.get("init_args") or {}).get(part)
+    # where the configuration has a class, a bare name may be short for one of its neighbours
+    home = current["class_path"].rpartition(".")[0] if isinstance(current, dict) and "class_path" in current else ""
+    if home and value and re.fullmatch(r"[A-Z]\w*", value) and not hasattr(importlib.import_module(home), value):
+        return _import(value, parts[0], home)[1]
     return _class_problem(value, parts[0])
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from .backbones.base import Backbone
-from .layers import FullyConnectedHead, LocalResponseNorm, TrunkWithHead, map_sizes, named
+from .layers import FullyConnectedHead, LocalResponseNorm, TrunkWithHead, at_least, map_sizes, named
 
 MEAN_PIXEL = (122.679 / 255, 116.669 / 255, 104.007 / 255)
 """Mean RGB of ImageNet's training images in [0, 1]; Caffe's figures, which R-CNN and FCN take too."""
@@ -17,8 +17,17 @@ PIXEL_UNIT = (1 / 255, 1 / 255, 1 / 255)
 
 
 def scaled(channels: int, width: float) -> int:
-    """Channels of a layer at a fraction of its width: the nearest multiple of 8, and 8 at least."""
-    return max(8, round(channels * width / 8) * 8)
+    """Channels of a layer at a fraction of its width: the nearest multiple of 8.
+
+    Raises:
+        ValueError: if that is 0.
+    """
+    if not (eights := round(channels * width / 8)) > 0:
+        raise ValueError(
+            f"width={width}: of a layer's {channels} channels none are left, since they are counted in eights; take "
+            f"more than {4 / channels:.3f}"
+        )
+    return 8 * eights
 
 
 @torch.no_grad()
@@ -61,6 +70,10 @@ class AlexNetBackbone(Backbone):
     Shape:
         - images: uint8 or float in [0, 1], ``[B, 3, H, W]``
         - output: ``[B, 96, 55, 55]``, ``[B, 256, 27, 27]``, ``[B, 256, 13, 13]``, ``[B, 256, 6, 6]`` for 224 pixels
+
+    Raises:
+        ValueError: if ``width`` leaves a layer without channels, ``groups`` do not divide channels, or a kernel, stride
+            or padding is below what it can be.
     """
 
     def __init__(
@@ -76,7 +89,14 @@ class AlexNetBackbone(Backbone):
         frozen_stages: int = 0,
         out_indices: Sequence[int] | None = None,
     ) -> None:
+        at_least(1, first_kernel=first_kernel, first_stride=first_stride, groups=groups)
+        at_least(0, first_padding=first_padding)
         c1, c2, c3, c4, c5 = (scaled(c, width) for c in (96, 256, 384, 384, 256))
+        if any(channels % groups for channels in (c1, c2, c3, c4, c5)):
+            raise ValueError(
+                f"groups={groups} do not divide the channels of conv1 to conv5, {c1}, {c2}, {c3}, {c4}, {c5}; 1, 2, 4 "
+                "and 8 do"
+            )
         stages = [
             named(
                 conv1=nn.Conv2d(3, c1, first_kernel, first_stride, first_padding),
@@ -142,15 +162,17 @@ class AlexNet(TrunkWithHead):
         head: ``fc6``, ``fc7``, ``fc8``.
 
     Raises:
-        ValueError: for an unknown ``init``, or an image that is too small or does not fit fc6.
+        ValueError: for an unknown ``init``, numbers that make no network, or an image that is too small or does not fit
+            fc6.
 
     Reference:
         Krizhevsky, Sutskever, Hinton, "ImageNet classification with deep convolutional neural networks", NIPS 2012.
         Where this leaves the paper, and what it settles:
 
         - The text says 224 x 224, but (224 - 11) / 4 + 1 is no whole number: 55 needs 227. With 2 zeros around 224
-          pixels, of which the last row and column stay unused, 224 works as 227 does. A model built for either takes
-          both, with the same weights; without padding, 227 is the network as it was trained.
+          pixels, of which the last row and column stay unused, 224 works as 227 does. A model built for 224 takes 227
+          too; one built for 227 has no padding, which is the network as it was trained, and refuses 224, whose last map
+          would be 5 x 5. Weights fit both.
         - The paper subtracts the mean image; here it is its mean pixel, so that all image sizes share it.
         - Response normalisation runs over all maps of a layer, as the formula has it. Whether the two GPUs looked at
           each other's maps there the paper does not say; it would change 4 of conv1's 96 maps and 4 of conv2's 256.

@@ -101,15 +101,22 @@ class GoogLeNet(nn.Module):
         Shape:
             - images: ``[B, 3, H, W]``
             - output: ``[B, K]``, and a list of ``[B, K]``
+
+        Raises:
+            ValueError: The images are too small for a stage; names their size and the smallest that works.
         """
-        x = self.backbone.normalize(images)
+        x, tapped = self.backbone.run(self._last_and_tapped, images)
+        return self.head(x), [classifier(maps) for classifier, maps in zip(self.auxiliary, tapped, strict=False)]
+
+    def _last_and_tapped(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Of normalised images the last map, and those that the auxiliary classifiers see."""
         tapped = []
         for stage in self.backbone.stages:
             for name, layer in stage.named_children():
                 x = layer(x)
                 if name in AUXILIARY_AFTER:
                     tapped.append(x)
-        return self.head(x), [classifier(maps) for classifier, maps in zip(self.auxiliary, tapped, strict=False)]
+        return x, tapped
 
 
 def _out_channels(block: nn.Module) -> int:

@@ -94,12 +94,16 @@ class FullyConnectedHead(nn.Module):
     Shape:
         - input: ``[B, in_channels, in_size, in_size]`` (or flat, ``[B, in_channels * in_size ** 2]``)
         - output: logits ``[B, K]``
+
+    Raises:
+        ValueError: if ``num_classes`` or ``hidden`` is below 1.
     """
 
     def __init__(
         self, in_channels: int, in_size: int, num_classes: int, hidden: int = 4096, dropout: float = 0.5
     ) -> None:
         super().__init__()
+        at_least(1, num_classes=num_classes, hidden=hidden)
         self.in_channels, self.in_size, self.num_classes = in_channels, in_size, num_classes
         self.fc6 = nn.Linear(in_channels * in_size**2, hidden)
         self.fc7 = nn.Linear(hidden, hidden)
@@ -143,25 +147,46 @@ class TrunkWithHead(nn.Module):
         self.num_classes = head.num_classes
         self.image_size = image_size
 
-    def _check(self, images: Tensor) -> None:
-        height, width = images.shape[-2:]
+    def check_size(self, height: int, width: int) -> None:
+        """Refuses images that do not give the last feature map that fc6 was built for.
+
+        Args:
+            height: Of the images, in pixels.
+            width: Of the images, in pixels.
+
+        Raises:
+            ValueError: if they do not; names the size that does.
+        """
         want = self.head.in_size
-        rows, columns = map_sizes(self.backbone.stages, height)[-1], map_sizes(self.backbone.stages, width)[-1]
-        if (rows, columns) != (want, want):
+        found = [_map_sizes(self.backbone.stages, side) for side in (height, width)]
+        maps = [None if sizes is None else sizes[-1] for sizes in found]
+        if maps != [want, want]:
+            given = "no last feature map" if None in maps else f"a last feature map of {maps[0]} x {maps[1]}"
             raise ValueError(
-                f"images are {height} x {width} pixels, which gives a last feature map of {rows} x {columns}, but fc6 "
-                f"was built for {want} x {want}: resize to {self.image_size} x {self.image_size}, or build "
-                f"{type(self).__name__} with another image_size"
+                f"images are {height} x {width} pixels, which gives {given}, but fc6 was built for {want} x {want}: "
+                f"resize to {self.image_size} x {self.image_size}, or build {type(self).__name__} with another "
+                "image_size"
             )
 
     def features(self, images: Tensor) -> Tensor:
         """Activations of fc7, ``[B, hidden]``, of images ``[B, 3, H, W]``."""
-        self._check(images)
+        self.check_size(*images.shape[-2:])
         return self.head.features(self.backbone(images)[-1])
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``[B, K]``."""
         return self.head.fc8(self.features(images))
+
+
+def at_least(least: int, **values: int) -> None:
+    """Refuses arguments below a number: ``at_least(1, hidden=hidden)``.
+
+    Raises:
+        ValueError: for the first that is; names it and its value.
+    """
+    for name, value in values.items():
+        if value < least:
+            raise ValueError(f"{name}={value}: {least} at least")
 
 
 def named(**layers: nn.Module) -> nn.Sequential:

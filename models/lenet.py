@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .layers import at_least
 from .pixels import Normalize
 
 BACKGROUND, FOREGROUND = -0.1, 1.175
@@ -203,8 +204,8 @@ class LeNet5(nn.Module):
           and `map_loss`, the paper's criterion
 
     Raises:
-        ValueError: for an unknown ``output``, a class count that RBF has no bitmaps for, other channels, or images
-            below 28 pixels.
+        ValueError: for an unknown ``output``, no classes or a count that RBF has no bitmaps for, other channels, or
+            images below 28 pixels.
 
     Reference:
         LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", Proc. IEEE 86(11),
@@ -230,6 +231,7 @@ class LeNet5(nn.Module):
                 f"num_classes={num_classes}: the RBF output has bitmaps of the ten digits only; "
                 "take num_classes=10 or output='softmax'"
             )
+        at_least(1, num_classes=num_classes)
         if in_channels not in (1, 3):
             raise ValueError(f"in_channels={in_channels}: choose 1 (RGB is turned to luminance) or 3")
         self.num_classes, self.in_channels = num_classes, in_channels

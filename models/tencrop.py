@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from .layers import TrunkWithHead
+
 
 def ten_crops(images: Tensor, size: int) -> list[Tensor]:
     """The four corners and the centre of the images, then the same five mirrored left to right.
@@ -47,12 +49,19 @@ class TenCrop(nn.Module):
         - images: as the model takes them, but larger: ``[B, 3, H, W]``, 256 x 256 in the paper
         - output: ``[B, K]``
 
+    Raises:
+        ValueError: if ``size`` is below 1, or the model takes no images of that size.
+
     Reference:
         Krizhevsky, Sutskever, Hinton, NIPS 2012, section 4.1.
     """
 
     def __init__(self, model: nn.Module, size: int = 224) -> None:
         super().__init__()
+        if size < 1:
+            raise ValueError(f"size={size}: a crop has 1 pixel a side at least (the paper takes 224)")
+        if isinstance(model, TrunkWithHead):
+            model.check_size(size, size)
         self.model = model
         self.size = size
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from .alexnet import MEAN_PIXEL, PIXEL_UNIT, init_gaussian, init_he, scaled
 from .backbones.base import Backbone
-from .layers import FullyConnectedHead, LocalResponseNorm, TrunkWithHead, map_sizes, named
+from .layers import FullyConnectedHead, LocalResponseNorm, TrunkWithHead, at_least, map_sizes, named
 
 
 def renormalized(weight: Tensor, radius: float = 0.1) -> Tensor:
@@ -54,6 +54,9 @@ class ZFNetBackbone(Backbone):
     Shape:
         - images: uint8 or float in [0, 1], ``[B, 3, H, W]``
         - output: ``[B, 96, 110, 110]``, ``[B, 256, 26, 26]``, ``[B, 256, 13, 13]``, ``[B, 256, 6, 6]`` for 224 pixels
+
+    Raises:
+        ValueError: if ``width`` leaves a layer without channels, or a kernel or stride is below 1.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class ZFNetBackbone(Backbone):
         frozen_stages: int = 0,
         out_indices: Sequence[int] | None = None,
     ) -> None:
+        at_least(1, first_kernel=first_kernel, first_stride=first_stride, second_stride=second_stride)
         c1, c2, c3, c4, c5 = (scaled(c, width) for c in (96, 256, 384, 384, 256))
         stages = [
             named(conv1=nn.Conv2d(3, c1, first_kernel, first_stride, padding=1), relu1=nn.ReLU()),
@@ -126,7 +130,8 @@ class ZFNet(TrunkWithHead):
         head: ``fc6``, ``fc7``, ``fc8``.
 
     Raises:
-        ValueError: for an unknown ``init``, or an image that is too small or does not fit fc6.
+        ValueError: for an unknown ``init``, numbers that make no network, or an image that is too small or does not fit
+            fc6.
 
     Reference:
         Zeiler, Fergus, "Visualizing and understanding convolutional networks", ECCV 2014, section 3 and Fig. 3. Where

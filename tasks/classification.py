@@ -1,16 +1,19 @@
 """Image classification."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
+from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from ..datamodules.batches import ClassificationBatch
+from ..models.lenet import LeNet5, MAPLoss, RBFOutput
 from ..models.mixing import BatchMixer
 from ..models.tencrop import TenCrop
 from .base import Task
@@ -41,16 +44,19 @@ class Classification(Task):
             such as `striate.models.MAPLoss`; None: cross-entropy.
         label_smoothing: share of the target spread evenly over all classes (Szegedy et al., 2015, section 7).
             Applied in training only, to cross-entropy.
-        class_weights: weight of each class in the training loss, K numbers; the loss is the weighted mean.
+        class_weights: weight of each class in the training loss, K numbers from 0 on, not all 0; the loss is the
+            weighted mean.
         mixer: mixes each training batch, by Mixup or CutMix.
         ten_crop: side of the ten crops whose softmax is averaged in evaluation and prediction (AlexNet, section 4.1);
             None: the images as they are.
-        auxiliary_weight: of each auxiliary classifier's loss in training (GoogLeNet, section 5: 0.3), for models with
-            ``forward_with_auxiliary``, which gives logits and a list of auxiliary logits.
+        auxiliary_weight: of each auxiliary classifier's loss in training, 0 or more, for models with
+            ``forward_with_auxiliary``, which gives logits and a list of auxiliary logits; None: 0.3 (GoogLeNet,
+            section 5). Given for another model, it has no effect but a warning.
         top_k: how many of the best classes a prediction names.
 
     Raises:
-        ValueError: when K is not known, `class_weights` are not K numbers, or two arguments exclude each other.
+        ValueError: when K is not known, a number is out of its range, the model takes no images of side `ten_crop`, or
+            two arguments exclude each other.
     """
 
     monitor: ClassVar[str] = "val/acc"
@@ -70,7 +76,7 @@ class Classification(Task):
         class_weights: Sequence[float] | None = None,
         mixer: BatchMixer | None = None,
         ten_crop: int | None = None,
-        auxiliary_weight: float = 0.3,
+        auxiliary_weight: float | None = None,
         top_k: int = 5,
     ) -> None:
         super().__init__(model, optimizer, scheduler, backbone_lr_factor, decay_norm_and_bias)
@@ -84,17 +90,35 @@ class Classification(Task):
             raise ValueError(f"num_classes: {self._num_classes}; telling classes apart needs 2 or more")
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing: {label_smoothing} is not in [0, 1)")
-        if class_weights is not None and len(class_weights) != self._num_classes:
-            raise ValueError(f"class_weights: {len(class_weights)} numbers for {self._num_classes} classes")
+        if class_weights is not None:
+            check_class_weights(class_weights, self._num_classes)
         if loss is not None and (label_smoothing or class_weights is not None):
             raise ValueError(
                 "loss: label_smoothing and class_weights belong to cross-entropy; leave one or the other out"
             )
+        if isinstance(loss, MAPLoss) and isinstance(model, LeNet5) and not isinstance(model.output, RBFOutput):
+            raise ValueError(
+                "loss: MAPLoss takes the penalties of LeNet5's output 'rbf', and the model has output 'softmax'; leave "
+                "the loss out (loss: null), which is cross-entropy"
+            )
         if mixer is not None and mixer.num_classes != self._num_classes:
             raise ValueError(f"mixer.num_classes: {mixer.num_classes}, but the model has {self._num_classes} classes")
-        self.loss, self.mixer, self.auxiliary_weight = loss, mixer, auxiliary_weight
-        # not a submodule: its weights are the model's, and a checkpoint is to hold them once
-        self._ten_crop = None if ten_crop is None else (TenCrop(model, ten_crop),)
+        if auxiliary_weight is not None and auxiliary_weight < 0:
+            raise ValueError(f"auxiliary_weight: {auxiliary_weight} is below 0 (the paper: 0.3)")
+        if auxiliary_weight is not None and not isinstance(model, HasAuxiliary):
+            rank_zero_warn(
+                f"auxiliary_weight: {auxiliary_weight} has no effect: {type(model).__name__} has no auxiliary "
+                "classifiers"
+            )
+        if top_k < 1:
+            raise ValueError(f"top_k: {top_k}; a prediction names 1 class at least")
+        self.loss, self.mixer = loss, mixer
+        self.auxiliary_weight = 0.3 if auxiliary_weight is None else auxiliary_weight
+        try:
+            # not a submodule: its weights are the model's, and a checkpoint is to hold them once
+            self._ten_crop = None if ten_crop is None else (TenCrop(model, ten_crop),)
+        except ValueError as error:
+            raise ValueError(f"ten_crop: {ten_crop}: {error}") from error
         self.label_smoothing, self.top_k = label_smoothing, min(top_k, self._num_classes)
         weights = None if class_weights is None else torch.tensor(list(class_weights), dtype=torch.float32)
         self.register_buffer("class_weights", weights, persistent=False)
@@ -169,6 +193,21 @@ class Classification(Task):
             {"label": top[0], "score": values[0], "top_labels": top, "top_scores": values}
             for top, values in zip(labels.tolist(), scores.tolist(), strict=True)
         ]
+
+
+def check_class_weights(weights: Sequence[float], num_classes: int) -> None:
+    """Refuses weights that are not one finite number from 0 on for each class, or all 0.
+
+    Raises:
+        ValueError: says which class has what.
+    """
+    if len(weights) != num_classes:
+        raise ValueError(f"class_weights: {len(weights)} numbers for {num_classes} classes")
+    wrong = [(number, weight) for number, weight in enumerate(weights) if not 0 <= weight < math.inf]
+    if wrong:
+        raise ValueError(f"class_weights: {wrong[0][1]} for class {wrong[0][0]}; weights are 0 or more")
+    if not any(weights):
+        raise ValueError("class_weights: all are 0, which leaves nothing to learn from")
 
 
 def class_accuracies(confusion: Tensor) -> Tensor:

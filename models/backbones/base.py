@@ -6,7 +6,7 @@ W / strides[i]]`` for sides that the stride divides (networks that do not pad ev
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,8 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from ..pixels import IMAGENET_MEAN, IMAGENET_STD, Normalize
+
+Result = TypeVar("Result")
 
 _PROBES = (256, 512)
 """Sides, in pixels, of the two images whose maps are compared to measure a stride."""
@@ -120,9 +122,21 @@ class Backbone(nn.Module):
         Raises:
             ValueError: The images are too small for a stage; names their size and the smallest that works.
         """
+        return self.run(self._maps, images)
+
+    def run(self, walk: Callable[[Tensor], Result], images: Tensor) -> Result:
+        """What a walk through the stages makes of a batch, once it is normalised; for walks besides `forward`'s own.
+
+        Args:
+            walk: From normalised images ``[B, 3, H, W]`` to whatever is wanted of the stages.
+            images: As `forward` takes them.
+
+        Raises:
+            ValueError: The images are too small for a stage; names their size and the smallest that works.
+        """
         x = self.normalize(images)
         try:
-            return self._maps(x)
+            return walk(x)
         except (RuntimeError, AssertionError) as error:
             if torch.compiler.is_compiling():
                 raise  # the search below is not to be compiled

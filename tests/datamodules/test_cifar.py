@@ -22,6 +22,16 @@ from striate.tests.datamodules.publishers import (
 KINDS = [(CIFAR10, write_cifar10), (CIFAR100, write_cifar100)]
 
 
+PUBLISHED = {kind: kind.file_lengths for kind, _ in KINDS}
+
+
+@pytest.fixture(autouse=True)
+def _short_files(monkeypatch):
+    """The files here hold as many images as `publishers` writes, not tens of thousands."""
+    monkeypatch.setattr(CIFAR10, "file_lengths", (20, 20))
+    monkeypatch.setattr(CIFAR100, "file_lengths", (200, 200))
+
+
 def opened(kind, root, **options):
     data = kind(str(root), val_fraction=0, num_workers=0, **options)
     data.setup("fit")
@@ -123,6 +133,39 @@ def test_truncated_files(tmp_path):
     (folder / "test_batch.bin").write_bytes(b"")
     with pytest.raises(ValueError, match=r"3073 bytes expected for 1 images of 3073, 0 found"):
         CIFAR10(str(tmp_path / "b")).setup("test")
+
+
+@pytest.mark.parametrize("kind", PUBLISHED)
+def test_whole_files_hold_50000_and_10000_images(kind):
+    training, test = PUBLISHED[kind]
+    assert (len(kind.training) * training, test) == (50_000, 10_000)
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_files_cut_between_two_images_are_counted_in_one_warning(tmp_path, binary):
+    folder = write_cifar10(tmp_path, binary=binary)
+    suffix = ".bin" if binary else ""
+    for name, count in (("data_batch_2", 19), ("data_batch_5", 7)):
+        if binary:
+            with (folder / f"{name}.bin").open("r+b") as file:
+                file.truncate(count * 3073)
+        else:
+            (folder / name).write_bytes(python2_pickle({"data": planes(count, 0), "labels": [1] * count}))
+    with pytest.warns(UserWarning) as caught:
+        data = opened(CIFAR10, tmp_path)
+    assert [str(one.message) for one in caught] == [
+        f"{folder}: 2 of 5 files do not hold the 20 images that the publisher's do: data_batch_2{suffix} 19, "
+        f"data_batch_5{suffix} 7; unless they are your own, fetch them anew"
+    ]
+    assert len(data.datasets["train"].source) == 3 * 20 + 19 + 7
+
+
+@pytest.mark.parametrize("kind, write", KINDS)
+def test_a_short_test_file(tmp_path, monkeypatch, kind, write):
+    write(tmp_path)
+    monkeypatch.setattr(kind, "file_lengths", (kind.file_lengths[0], 10_000))
+    with pytest.warns(UserWarning, match=r": 1 of 1 files do not hold the 10,000 images .*: test(_batch)? 20+; unless"):
+        opened(kind, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,12 @@ def test_uint8_and_float_agree():
     np.testing.assert_allclose(lit / 255, smooth, atol=0.51 / 255)
 
 
+def test_offsets_of_uint8_are_in_steps_of_255_by_hand():
+    # 255 * 0.6 = 153, 255 * 0.8 = 204; in steps of 256 each would come to one more
+    lit = PCALighting().apply(np.array([[[10, 20, 200]]], dtype=np.uint8), offset=np.array([0.6, 0.8, -0.6]))
+    assert lit.tolist() == [[[163, 224, 47]]]
+
+
 def test_clips_instead_of_wrapping():
     image = np.array([[[0, 128, 255]]], dtype=np.uint8)
     transform = PCALighting()

@@ -135,7 +135,7 @@ def test_an_unreadable_image_stays_until_it_is_asked_for(folder):
         ("a.png,0,1,2,3\n", "line 2: y2 is '', and must be a number of pixels"),
         ("a.png,,1,2,3,4\n", "line 2: no path or no label in ['a.png', '', '1', '2', '3', '4']"),
         ("a.png,0,1,1,7,9\nb.png,0,1,1,7,9\na.png,0,1,1,7,9\n", "line 4: 'a.png' has a box already (line 2); local"),
-        ("a.png,1,1,1,7,9\n", ": the labels run from 1 to 1, and 0 has no image; count from 0"),
+        ("a.png,1,1,1,7,9\n", ", line 2: the label '1', where no image has 0 (they run from 1 to 1); count from 0"),
     ],
 )
 def test_bad_rows_are_named(folder, rows, message):

@@ -130,14 +130,17 @@ def test_a_missing_column_names_those_that_are_there(folder):
         ("a/0.png,cta\n", ["cat", "dog"], "line 2: the label 'cta' is not one of the 2 classes; did you mean 'cat'?"),
         ("a/0.png,1\na/1.png,2\n", ["x", "y"], "line 3: the label '2' is not a class: they are 0 to 1"),
         ("a/0.png,0\na/1.png,-1\n", ["x", "y"], "line 3: the label '-1' is not a class: they are 0 to 1"),
-        ("a/0.png,1\na/1.png,2\n", None, ": the labels run from 1 to 2, and 0 has no image; count from 0 on"),
-        ("a/0.png,0\na/1.png,3\n", None, ": the labels run from 0 to 3, and 1, 2 has no image; count from 0 on"),
-        ("a/0.png,0\na/1.png,-1\n", None, ": the labels run from -1 to 0"),
+        ("a/0.png,1\na/1.png,2\n", None, ", line 2: the label '1', where no image has 0 (they run from 1 to 2)"),
+        ("a/0.png,1\na/1.png,0\na/0.png,4\na/0.png,5\n", None,
+         ", line 4: the label '4', where no image has 2, 3 (they run from 0 to 5); count from 0 on, or name all"),
+        ("a/0.png,0\na/1.png,-1\n", None,
+         ", line 3: the label '-1', where labels are not negative (they run from -1 to 0); count from 0 on"),
+        ("a/0.png,0\na/0.png,0\na/1.png,-1\na/1.png,2\n", None, ", line 4: the label '-1', where no image has 1 (they"),
         ("a/0.png\n", None, "line 2: no path or no label in ['a/0.png']"),
         ("a/0.png,cat\n ,cat\n", None, "line 3: no path or no label in [' ', 'cat']"),
         ("", None, ": no rows below the heading"),
     ],
-)
+)  # fmt: skip
 def test_bad_rows_are_named(folder, rows, class_names, message):
     file = write(folder / "t.csv", f"path,label\n{rows}")
     with pytest.raises(ValueError) as caught:

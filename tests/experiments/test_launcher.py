@@ -233,6 +233,10 @@ def test_last_is_the_last_epoch_though_an_earlier_one_was_better(place, monkeypa
         (["--model.model.widht", 3], 2, "--model.model.widht: no such key; did you mean 'width'?"),
         (["--model", "striate.tasks.Clasification"], 2,
          "--model: 'striate.tasks' has no 'Clasification'; did you mean 'striate.tasks.Classification'?"),
+        (["--model.model", "TinyNt"], 2,
+         "--model.model: 'TinyNt' is not a class path; did you mean 'striate.tests.fixtures.TinyNet'?"),
+        (["--model.optimizer", "ADAM2"], 2,
+         "--model.optimizer: 'ADAM2' is not a class path; write it in full, such as 'torch.optim.ASGD'"),
         (["--model.optimizer.lr", "fast"], 2, "--model.optimizer.lr: 'fast' is not a number"),
         (["--wandb.mode", "onlin"], 2, "--wandb.mode: 'onlin' is not one of 'auto', 'online', 'offline', 'off'; "
          "did you mean 'online'?"),

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from striate.models import ZFNet
 from striate.models.alexnet import MEAN_PIXEL, AlexNet, AlexNetBackbone
 
 SMALL: dict[str, Any] = {
@@ -173,6 +174,8 @@ def test_a_net_for_224_takes_227_and_shares_weights_with_one_for_227():
     text, effective = AlexNet(**small).eval(), AlexNet(image_size=227, **small).eval()
     effective.load_state_dict(text.state_dict())
     assert text(images(1, 227)).shape == (1, 3)
+    with pytest.raises(ValueError, match=r"224 x 224 pixels.*5 x 5.*6 x 6: resize to 227 x 227"):
+        effective(images(1, 224))
     # What the net for 227 makes of an image with the mean pixel around it is what the net for 224 makes of the image.
     inner = images(1, 224) / 255
     mean = torch.tensor(MEAN_PIXEL)[:, None, None]
@@ -236,7 +239,44 @@ def test_bad_input():
     net = AlexNet(**SMALL)
     with pytest.raises(ValueError, match=r"96 x 64 pixels.*5 x 3.*3 x 3: resize to 64 x 64.*AlexNet"):
         net(torch.zeros(1, 3, 96, 64))
-    with pytest.raises(ValueError, match="side of 16 pixels is too small"):
+    with pytest.raises(ValueError, match=r"64 x 16 pixels, which gives no last feature map.*resize to 64 x 64"):
         net(torch.zeros(1, 3, 64, 16))
     with pytest.raises(ValueError, match="init='xavier'"):
         AlexNet(init="xavier")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("network", [AlexNet, ZFNet])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_classes": 0}, "num_classes=0: 1 at least"),
+        ({"hidden": 0}, "hidden=0: 1 at least"),
+        ({"first_stride": 0}, "first_stride=0: 1 at least"),
+        ({"first_kernel": -1}, "first_kernel=-1: 1 at least"),
+        ({"width": 0}, "width=0: of a layer's 96 channels none are left.* more than 0.042"),
+        ({"width": -1.0}, r"width=-1\.0: of a layer's"),
+        ({"width": 0.041}, r"width=0\.041: of a layer's"),
+    ],
+)
+def test_numbers_that_make_no_network(network, arguments, message):
+    with torch.device("meta"), pytest.raises(ValueError, match=message):
+        network(**{"image_size": 224} | arguments)
+
+
+def test_the_narrowest():
+    with torch.device("meta"):
+        assert AlexNetBackbone(width=0.042).channels == (8, 8, 8, 8)
+        assert AlexNetBackbone(width=0.5, groups=8).channels[0] == 48
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"groups": 3}, "groups=3 do not divide the channels of conv1 to conv5, 96, 256, 384, 384, 256"),
+        ({"groups": 0}, "groups=0: 1 at least"),
+        ({"first_padding": -1}, "first_padding=-1: 0 at least"),
+    ],
+)
+def test_numbers_that_make_no_alexnet(arguments, message):
+    with torch.device("meta"), pytest.raises(ValueError, match=message):
+        AlexNet(**arguments)

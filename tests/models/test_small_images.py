@@ -7,7 +7,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from striate.models import AlexNet, AlexNetBackbone, Backbone, Classifier, LeNet5, PlainCNN, ZFNet, build_backbone
+from striate.models import (
+    AlexNet,
+    AlexNetBackbone,
+    Backbone,
+    Classifier,
+    GoogLeNet,
+    LeNet5,
+    PlainCNN,
+    ZFNet,
+    build_backbone,
+)
 from striate.models.backbones.base import smallest_side
 
 from .networks import quick_initialisation, random_images
@@ -56,12 +66,28 @@ def test_own_networks() -> None:
     with pytest.raises(ValueError, match="images are 62 x 80 pixels, too small for AlexNetBackbone: it needs 63 x 63"):
         AlexNetBackbone(width=0.1)(pixels(62, 80))
     small: dict[str, Any] = {"width": 0.1, "hidden": 8, "num_classes": 2}
-    with pytest.raises(ValueError, match="side of 62 pixels is too small: this network needs 63 at least"):
-        AlexNet(**small)(pixels(62, 224))
-    with pytest.raises(ValueError, match="side of 46 pixels is too small: this network needs 47 at least"):
-        ZFNet(**small)(pixels(224, 46))
+    # what fc6 needs is said, not the 63 and 47 pixels that the trunk alone could do with
+    for network, height, width in ((AlexNet, 62, 224), (AlexNet, 1, 1), (ZFNet, 224, 46)):
+        expected = (
+            f"images are {height} x {width} pixels, which gives no last feature map, but fc6 was built for 6 x 6: "
+            f"resize to 224 x 224, or build {network.__name__} with another image_size"
+        )
+        with pytest.raises(ValueError, match=expected):
+            network(**small)(pixels(height, width))
     with pytest.raises(ValueError, match="images are 27 x 32 pixels: LeNet5 needs 28 x 28 at least"):
         LeNet5()(pixels(27, 32))
+
+
+@pytest.mark.parametrize("auxiliary", [True, False])
+def test_training_with_auxiliary_classifiers_names_the_smallest_too(auxiliary: bool) -> None:
+    with quick_initialisation():
+        model = GoogLeNet(2, auxiliary=auxiliary).train()
+    expected = "images are 14 x 40 pixels, too small for 'googlenet': it needs 15 x 15 at least"
+    for forward in (model, model.forward_with_auxiliary):
+        with pytest.raises(ValueError, match=expected) as caught:
+            forward(pixels(14, 40))
+        assert "Output size is too small" in str(caught.value)
+    assert model.eval().forward_with_auxiliary(pixels(15, 15))[0].shape == (2, 2)
 
 
 def test_only_stages_in_use_count() -> None:

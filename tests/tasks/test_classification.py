@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix
 
-from striate.models import BatchMixer
+from striate.models import AlexNet, BatchMixer, LeNet5, MAPLoss
 from striate.tasks import Classification
 from striate.tasks.classification import class_accuracies
 from striate.tests.fixtures import TinyNet, batch
@@ -154,11 +154,38 @@ def test_a_wholly_frozen_model_is_refused():
         ({"model": torch.nn.Identity()}, "num_classes: Identity does not say how many classes"),
         ({"model": TinyNet(), "label_smoothing": 1.0}, r"label_smoothing: 1.0 is not in \[0, 1\)"),
         ({"model": TinyNet(), "class_weights": [1.0]}, "class_weights: 1 numbers for 2 classes"),
+        ({"model": TinyNet(), "class_weights": [1.0, -2.0]}, "class_weights: -2.0 for class 1; weights are 0 or more"),
+        ({"model": TinyNet(), "class_weights": [float("nan"), 1.0]}, "class_weights: nan for class 0"),
+        ({"model": TinyNet(), "class_weights": [0.0, 0.0]}, "class_weights: all are 0"),
+        ({"model": WithAuxiliary(), "auxiliary_weight": -0.3}, r"auxiliary_weight: -0.3 is below 0 \(the paper: 0.3\)"),
+        ({"model": TinyNet(), "ten_crop": 0}, "ten_crop: 0: size=0: a crop has 1 pixel a side at least"),
+        ({"model": TinyNet(), "top_k": 0}, "top_k: 0; a prediction names 1 class at least"),
+        ({"model": LeNet5(output="softmax"), "loss": MAPLoss()}, r"loss: MAPLoss .* 'softmax'; leave the loss out"),
     ],
 )
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         Classification(**arguments)
+
+
+def test_an_auxiliary_weight_without_auxiliary_classifiers_is_warned_of():
+    with pytest.warns(UserWarning, match="auxiliary_weight: 0.4 has no effect: TinyNet has no auxiliary classifiers"):
+        Classification(TinyNet(), auxiliary_weight=0.4)
+    assert Classification(WithAuxiliary()).auxiliary_weight == 0.3
+    assert Classification(WithAuxiliary(), auxiliary_weight=0.0).auxiliary_weight == 0.0
+
+
+def test_the_papers_loss_takes_the_papers_output():
+    assert isinstance(Classification(LeNet5(), loss=MAPLoss()).loss, MAPLoss)
+
+
+def test_ten_crops_that_the_network_does_not_take_are_refused_at_once():
+    small = {"num_classes": 2, "width": 0.1, "hidden": 8}
+    with pytest.raises(ValueError, match=r"ten_crop: 224: .*224 x 224 pixels.*5 x 5.*6 x 6: resize to 227 x 227"):
+        Classification(AlexNet(image_size=227, **small), ten_crop=224)
+    for image_size, ten_crop in ((224, 224), (224, 227), (227, 227)):
+        task = Classification(AlexNet(image_size=image_size, **small), ten_crop=ten_crop).eval()
+    assert len(task.predict(torch.zeros(1, 3, 230, 230, dtype=torch.uint8))) == 1
 
 
 def test_built_by_hand_a_checkpoint_holds_weights_and_plain_values_only(tmp_path):

@@ -7,8 +7,8 @@ draws from the same seed on all sides. What is ours: weights and images are chan
 one, which the scripts do not ask for. The scripts' loaders normalise, so the peers are given normalised float32
 images; ours are given uint8, and normalise within the step.
 
-"alexnet" is torchvision's (one tower), since that is the peer's. timm has none. Its VGG-16 and ResNet-50 are its own, so
-its loss is not compared with the others'.
+"alexnet" is torchvision's (one tower), since that is the peer's. timm has none. Its VGG-16 and ResNet-50 are its own,
+so its loss is not compared with the others'.
 """
 
 import copy

@@ -235,7 +235,7 @@ def test_dropout_drops_single_activations_of_fc6_and_fc7():
 
 
 def test_a_new_fcn_says_nothing_until_it_is_trained():
-    model = FCN8s(num_classes=3, backbone=narrow(dropout=0.0))
+    model: Any = FCN8s(num_classes=3, backbone=narrow(dropout=0.0))
     image = torch.randint(0, 256, (1, 3, 40, 40), dtype=torch.uint8)
     out = model(image)
     assert not out.any()
@@ -252,9 +252,9 @@ def test_a_new_fcn_says_nothing_until_it_is_trained():
 def test_convolutional_vgg16_says_what_the_classifier_says():
     """At full width, by way of both kinds of file; padded as in VGG, a 224-pixel image has one place."""
     with quick_initialisation():
-        ours = Classifier("vgg16", num_classes=7).eval()
+        ours: Any = Classifier("vgg16", num_classes=7).eval()
         ours.load_state_dict(_vgg_state(7), assign=True)
-        model = FCN32s(num_classes=7, backbone=VGG16FullyConvolutional(padding=1)).eval()
+        model: Any = FCN32s(num_classes=7, backbone=VGG16FullyConvolutional(padding=1)).eval()
     model.backbone.load({f"model.{name}": value for name, value in ours.state_dict().items()})
     with torch.no_grad():
         model.scores["32"].weight.copy_(ours.head.classifier.weight[..., None, None])
@@ -314,7 +314,7 @@ def test_convolutional_alexnet_says_what_the_classifier_says(layout):
         with quick_initialisation():
             backbone = AlexNetFullyConvolutional("torchvision", padding=2)
         state, last = ours.state_dict(), ours.classifier[-1]
-    model = FCNAlexNet(num_classes=7, backbone=backbone).eval()
+    model: Any = FCNAlexNet(num_classes=7, backbone=backbone).eval()
     model.backbone.load(state)
     image = torch.rand(2, 3, 224, 224)
     with torch.no_grad():
@@ -352,11 +352,11 @@ def test_stages_go_on_from_one_another(tmp_path, caplog):
 
 
 def test_learned_upsampling_goes_along_where_it_has_the_same_shape():
-    first = FCN16s(num_classes=4, backbone=narrow(), upsampling="learned")
+    first: Any = FCN16s(num_classes=4, backbone=narrow(), upsampling="learned")
     assert [name for name, _ in first.named_parameters() if name.startswith("ups")] == ["ups.32.weight"]
     with torch.no_grad():
         first.ups["32"].weight.mul_(2)
-    second = FCN8s(num_classes=4, backbone=narrow(), upsampling="learned")
+    second: Any = FCN8s(num_classes=4, backbone=narrow(), upsampling="learned")
     report = second.load(first.state_dict())
     assert torch.equal(second.ups["32"].weight, first.ups["32"].weight)
     assert report.missing == ("scores.8.weight", "scores.8.bias", "ups.16.weight")
@@ -364,7 +364,7 @@ def test_learned_upsampling_goes_along_where_it_has_the_same_shape():
 
 def test_other_classes_keep_the_trunk_and_say_so(caplog):
     source = randomise(FCN32s(num_classes=4, backbone=narrow()))
-    model = FCN32s(num_classes=6, backbone=narrow())
+    model: Any = FCN32s(num_classes=6, backbone=narrow())
     report = model.load(source.state_dict())
     assert set(report.mismatched) == {"scores.32.weight", "scores.32.bias"}
     assert not model.scores["32"].weight.any()

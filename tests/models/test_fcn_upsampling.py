@@ -71,6 +71,7 @@ def centre_by_gradient(layers, cells):
     image = torch.zeros(1, 1, 400, 400, requires_grad=True)
     out = layers(image)
     out[0, 0, cells, cells].backward()
+    assert image.grad is not None
     touched = image.grad[0, 0].nonzero().double()
     return touched.mean(dim=0).tolist()
 

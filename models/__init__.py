@@ -18,21 +18,40 @@ from .layers import FullyConnectedHead, LocalResponseNorm, TrunkWithHead, local_
 from .lenet import LeNet5, MAPLoss, map_loss
 from .mixing import BatchMixer, cutmix, mixup
 from .pixels import Normalize
+from .segmentation import (
+    FCN,
+    AlexNetFullyConvolutional,
+    CaffeSGD,
+    FCN8s,
+    FCN16s,
+    FCN32s,
+    FCNAlexNet,
+    FullyConvolutional,
+    VGG16FullyConvolutional,
+)
 from .small_resnet import SmallImageResNet
 from .tencrop import TenCrop
 from .weights import LoadReport, load_state_dict_file, load_weights, skip_pretrained
 from .zfnet import ZFNet, ZFNetBackbone
 
 __all__ = [
+    "FCN",
     "ActivationRace",
     "AlexNet",
     "AlexNetBackbone",
+    "AlexNetFullyConvolutional",
     "Backbone",
     "BatchMixer",
+    "CaffeSGD",
     "Classifier",
     "EfficientNetLite0",
+    "FCN8s",
+    "FCN16s",
+    "FCN32s",
+    "FCNAlexNet",
     "FourLayerCNN",
     "FullyConnectedHead",
+    "FullyConvolutional",
     "GoogLeNet",
     "LeNet5",
     "LoadReport",
@@ -46,6 +65,7 @@ __all__ = [
     "TorchvisionBackbone",
     "TorchvisionHead",
     "TrunkWithHead",
+    "VGG16FullyConvolutional",
     "ZFNet",
     "ZFNetBackbone",
     "available_backbones",

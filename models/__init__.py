@@ -12,12 +12,26 @@ from .backbones import (
     build_backbone,
 )
 from .classifier import Classifier
+from .dense import augmented_logits, best_classes, sliding_logits
 from .four_layer import ActivationRace, FourLayerCNN
 from .googlenet import GoogLeNet
 from .layers import FullyConnectedHead, LocalResponseNorm, TrunkWithHead, local_response_norm
 from .lenet import LeNet5, MAPLoss, map_loss
 from .mixing import BatchMixer, cutmix, mixup
 from .pixels import Normalize
+from .segmentation_losses import (
+    DiceLoss,
+    LovaszSoftmax,
+    OhemCrossEntropy,
+    PixelCrossEntropy,
+    SoftmaxFocalLoss,
+    WeightedLosses,
+    lovasz_softmax,
+    ohem_cross_entropy,
+    pixel_cross_entropy,
+    soft_dice_loss,
+    softmax_focal_loss,
+)
 from .small_resnet import SmallImageResNet
 from .tencrop import TenCrop
 from .weights import LoadReport, load_state_dict_file, load_weights, skip_pretrained
@@ -30,6 +44,7 @@ __all__ = [
     "Backbone",
     "BatchMixer",
     "Classifier",
+    "DiceLoss",
     "EfficientNetLite0",
     "FourLayerCNN",
     "FullyConnectedHead",
@@ -37,24 +52,37 @@ __all__ = [
     "LeNet5",
     "LoadReport",
     "LocalResponseNorm",
+    "LovaszSoftmax",
     "MAPLoss",
     "Normalize",
+    "OhemCrossEntropy",
+    "PixelCrossEntropy",
     "PlainCNN",
     "SmallImageResNet",
+    "SoftmaxFocalLoss",
     "TenCrop",
     "TimmBackbone",
     "TorchvisionBackbone",
     "TorchvisionHead",
     "TrunkWithHead",
+    "WeightedLosses",
     "ZFNet",
     "ZFNetBackbone",
+    "augmented_logits",
     "available_backbones",
+    "best_classes",
     "build_backbone",
     "cutmix",
     "load_state_dict_file",
     "load_weights",
     "local_response_norm",
+    "lovasz_softmax",
     "map_loss",
     "mixup",
+    "ohem_cross_entropy",
+    "pixel_cross_entropy",
     "skip_pretrained",
+    "sliding_logits",
+    "soft_dice_loss",
+    "softmax_focal_loss",
 ]

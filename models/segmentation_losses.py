@@ -1,9 +1,9 @@
 """Losses of semantic segmentation: pure functions of logits and masks, and a thin module of each for YAML.
 
 Shape legend: B images, K classes, H x W pixels; ``logits [B, K, H, W]`` of any floating type (computed in float32 at
-least), ``mask [B, H, W]`` of any integer type, 0 … K-1 or ``ignore``. Ignored pixels have no part in any of them: neither
-in a sum nor in what it is divided by. Where no pixel counts, or there is no image, each is exactly 0, and a backward pass
-through it gives zeros.
+least), ``mask [B, H, W]`` of any integer type, 0 … K-1 or ``ignore``. Ignored pixels have no part in any of them:
+neither in a sum nor in what it is divided by. Where no pixel counts, or there is no image, each is exactly 0, and a
+backward pass through it gives zeros.
 """
 
 import math
@@ -70,8 +70,8 @@ def soft_dice_loss(logits: Tensor, mask: Tensor, smooth: float = 0.0, ignore: in
 
     Reference:
         Milletari, Navab, Ahmadi, "V-Net", 3DV 2016, section 3. There the sums below are of squares; here, as in most
-        later work, they are plain, so that for a hard prediction the coefficient is Dice's own. The classes' mean is not
-        the paper's, which has one class; those absent from the masks are left out, since they would only ever count 1.
+        later work, they are plain, so that for a hard prediction the coefficient is Dice's own. The classes' mean is
+        not the paper's, which has one class; those absent from the masks are left out: they would only ever count 1.
     """
     counted = mask != ignore
     probabilities = _precise(logits).softmax(1) * counted[:, None]

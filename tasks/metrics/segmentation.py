@@ -23,17 +23,19 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from ..classification import class_accuracies
+
+__all__ = [
+    "BoundaryIoU",
+    "SegmentationConfusion",
+    "class_accuracies",
+    "class_ious",
+    "frequency_weighted_iou",
+    "outside_message",
+    "pixel_accuracy",
+]
+
 IGNORE = 255
-
-
-def class_accuracies(confusion: Tensor) -> Tensor:
-    """Part of each class's pixels that were found; NaN for a class that does not occur.
-
-    Shape:
-        - confusion: ``[K, K]``, truth by prediction.
-        - output: ``[K]``.
-    """
-    return confusion.diagonal() / confusion.sum(1)
 
 
 def class_ious(confusion: Tensor) -> Tensor:
@@ -114,8 +116,8 @@ class BoundaryIoU(Metric):
 
     The boundary of a class in a mask are its own pixels that are at most d away, in rows and in columns, from a pixel
     that is not of the class, or from the image's edge; d is `ratio` times the image's diagonal, rounded, at least 1.
-    Intersections and unions are summed over the data set, as those of `class_ious`. Ignored pixels are of no class in the
-    truth nor in the prediction: a class ends at them in both.
+    Intersections and unions are summed over the data set, as those of `class_ious`. Ignored pixels are of no class in
+    the truth nor in the prediction: a class ends at them in both.
 
     Args:
         num_classes: K.
@@ -157,8 +159,7 @@ class BoundaryIoU(Metric):
         around = torch.nn.functional.pad(labels, (distance,) * 4, value=-1)
         side = 2 * distance + 1
         least, most = (
-            running(running(around, side, -1, compare), side, -2, compare)
-            for compare in (torch.minimum, torch.maximum)
+            running(running(around, side, -1, compare), side, -2, compare) for compare in (torch.minimum, torch.maximum)
         )
         return labels.where((least != most) & (labels < self.num_classes), self.num_classes)
 
@@ -206,6 +207,6 @@ def outside_message(counts: Tensor, num_classes: int) -> str:
     listed = [f"{value} ({count} pixel{'s' * (count != 1)})" for value, count in found if count]
     more = f" and {len(listed) - 8} more" if len(listed) > 8 else ""
     return (
-        f"the masks have values that are no class: {', '.join(listed[:8])}{more}; there are {num_classes} classes, 0 to "
-        f"{num_classes - 1}, and {IGNORE} = ignore"
+        f"the masks have values that are no class: {', '.join(listed[:8])}{more}; there are {num_classes} classes, "
+        f"0 to {num_classes - 1}, and {IGNORE} = ignore"
     )

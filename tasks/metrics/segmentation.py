@@ -101,7 +101,7 @@ class SegmentationConfusion(Metric):
             raise ValueError(
                 f"predictions of {list(predicted.shape)} for masks of {list(mask.shape)}: they must have one size"
             )
-        self.counts += _joint_counts(mask, predicted, 256, self.num_classes)
+        self.counts = self.counts + _joint_counts(mask, predicted, 256, self.num_classes)
 
     def compute(self) -> Tensor:
         """The matrix."""
@@ -151,7 +151,7 @@ class BoundaryIoU(Metric):
         ends = mask == IGNORE
         edges = [self._edges(labels, distance) for labels in (mask, predicted.to(mask.dtype).masked_fill(ends, IGNORE))]
         size = self.num_classes + 1
-        self.counts += _joint_counts(edges[0], edges[1], size, size)
+        self.counts = self.counts + _joint_counts(edges[0], edges[1], size, size)
 
     def _edges(self, labels: Tensor, distance: int) -> Tensor:
         """Class of each pixel on a boundary, and K for the others: int16 ``[B, H, W]``."""

@@ -17,6 +17,7 @@ BENCHMARKS = {
     "training_step": "one training step through Trainer and task, against a bare PyTorch loop",
     "training_networks": "a step of AlexNet, VGG-16, ResNet-50, against torchvision's and timm's training scripts",
     "coco_index": "opening annotations of COCO's size, and the workers' memory, against pycocotools",
+    "segmentation_metrics": "mean IoU of 1,000 masks of VOC's size, against torchmetrics",
     "training_memory": "peak memory of that training, against the bare loop's",
 }
 """Name, which is its module's too -> what it measures."""

@@ -1,5 +1,6 @@
 """Pictures after validation and test: the same samples each time, with prediction and truth."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -73,13 +74,15 @@ class Pictures(pl.Callback):
 class ConfusionMatrix(pl.Callback):
     """The confusion matrix as a picture each time, and as a table at the end; each class's accuracy beside it.
 
-    Works with any task that has ``confusion_matrix(stage)``. Files: ``pictures/val_confusion.png``,
+    Works with any task that has ``confusion_matrix(stage)``. The table of classes has the columns that the task gives
+    by ``class_table(stage)``, or each class's images and accuracy. Files: ``pictures/val_confusion.png``,
     ``val_confusion.csv``, ``val_classes.csv``, the same for ``test``. Loggers: ``val/confusion`` and, as W&B tables,
     ``val/confusion_table`` and ``val/classes``.
     """
 
     def __init__(self) -> None:
         self._last: dict[str, np.ndarray] = {}
+        self._columns: dict[str, dict[str, list[float]]] = {}
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw the validation matrix."""
@@ -108,10 +111,12 @@ class ConfusionMatrix(pl.Callback):
         if matrix is None:
             return
         counts = matrix(stage).cpu().numpy()  # on every rank: the ranks' counts are added up here
+        given = getattr(task, "class_table", None)
+        columns = None if given is None else {name: values.tolist() for name, values in given(stage).items()}
         folder = run_folder(trainer)
         if not trainer.is_global_zero:
             return
-        self._last = {stage: counts}
+        self._last, self._columns = {stage: counts}, {} if columns is None else {stage: columns}
         right = 100 * counts.trace() / max(counts.sum(), 1)
         title = f"{stage}, epoch {trainer.current_epoch}: {right:.1f} % right" if stage == "val" else f"{right:.1f} %"
         picture = confusion_figure(counts, getattr(task, "class_names", []), title)
@@ -127,11 +132,20 @@ class ConfusionMatrix(pl.Callback):
             rows = [[name, *row] for name, row in zip(names, counts.tolist(), strict=True)]
             path = folder / f"{stage}_confusion.csv"
             log_table(trainer, ["true \\ predicted", *names], rows, path, f"{stage}/confusion_table")
-            totals, right = counts.sum(axis=1), counts.diagonal()
-            accuracy = [
-                [name, int(n), round(float(r / n), 4) if n else None]
-                for name, n, r in zip(names, totals, right, strict=True)
-            ]
-            path = folder / f"{stage}_classes.csv"
-            log_table(trainer, ["class", "images", "accuracy"], accuracy, path, f"{stage}/classes")
-        self._last = {}
+            columns = self._columns.get(stage) or _accuracies(counts)
+            table = [[name, *map(_cell, row)] for name, *row in zip(names, *columns.values(), strict=True)]
+            log_table(trainer, ["class", *columns], table, folder / f"{stage}_classes.csv", f"{stage}/classes")
+        self._last, self._columns = {}, {}
+
+
+def _accuracies(counts: np.ndarray) -> dict[str, list[float]]:
+    """Images and accuracy of each class; of one that does not occur, no number."""
+    totals, right = counts.sum(axis=1), counts.diagonal()
+    accuracy = [r / n if n else math.nan for n, r in zip(totals.tolist(), right.tolist(), strict=True)]
+    return {"images": totals.tolist(), "accuracy": accuracy}
+
+
+def _cell(value: float) -> float | None:
+    if isinstance(value, int):
+        return value
+    return None if math.isnan(value) else round(value, 4)

@@ -15,10 +15,15 @@ from ..datamodules.images import ImageError, read_image
 from ..tasks.base import gather
 from .drawing import NEUTRAL, captions, class_name, panel
 from .logging import run_folder
+from .overlays import target_panel
+from .semantic_predictions import MaskWriter
 
 
 class PredictionWriter(BasePredictionWriter):
-    """Writes ``predictions.csv`` (path, label, score, then the further best classes) and annotated pictures.
+    """Writes ``predictions.csv`` and annotated pictures; for semantic segmentation also the masks.
+
+    A row of ``predictions.csv``: path, label, score, then the further best classes; for masks path, width and height,
+    the mask's file, and how many pixels each class has (`semantic_predictions`).
 
     Each batch is written when it is done, so that an interrupted run keeps what it has. Under DDP each rank writes
     its share, and the first joins them at the end.
@@ -39,6 +44,7 @@ class PredictionWriter(BasePredictionWriter):
         self._folder.mkdir(parents=True, exist_ok=True)
         self._count = 0
         self._header_written = False
+        self._masks = MaskWriter(self._folder, getattr(trainer.predict_dataloaders, "dataset", None))
         self._path(trainer, trainer.global_rank).unlink(missing_ok=True)
 
     def _path(self, trainer: pl.Trainer, rank: int) -> Path:
@@ -61,18 +67,26 @@ class PredictionWriter(BasePredictionWriter):
         with self._path(trainer, trainer.global_rank).open("a", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             if not self._header_written:
-                more = range(2, len(prediction[0]["top_labels"]) + 1)
-                pairs = [name for k in more for name in (f"label_{k}", f"score_{k}")]
-                writer.writerow(["path", "label", "score", *pairs])
+                writer.writerow(self._header(prediction[0], pl_module))
                 self._header_written = True
             for path, index, one in zip(batch["path"], batch["index"].tolist(), prediction, strict=True):
-                ranked = zip(one["top_labels"], one["top_scores"], strict=True)
-                writer.writerow(
-                    [path, *(cell for label, score in ranked for cell in (class_name(label, names), f"{score:.6f}"))]
-                )
+                writer.writerow(self._row(path, index, one, pl_module))
                 self._count += 1
                 if self.pictures:
                     self._draw(path, index, one, names)
+
+    def _header(self, prediction: dict[str, Any], task: pl.LightningModule) -> list[str]:
+        if "mask" in prediction:
+            return self._masks.header(task)
+        more = range(2, len(prediction["top_labels"]) + 1)
+        return ["path", "label", "score", *(name for k in more for name in (f"label_{k}", f"score_{k}"))]
+
+    def _row(self, path: str, index: int, prediction: dict[str, Any], task: pl.LightningModule) -> list[Any]:
+        if "mask" in prediction:
+            return self._masks.write(path, index, prediction["mask"], task)
+        ranked = zip(prediction["top_labels"], prediction["top_scores"], strict=True)
+        names = getattr(task, "class_names", [])
+        return [path, *(cell for label, score in ranked for cell in (class_name(label, names), f"{score:.6f}"))]
 
     def _draw(self, path: str, index: int, prediction: dict[str, Any], names: Sequence[str]) -> None:
         try:
@@ -81,9 +95,11 @@ class PredictionWriter(BasePredictionWriter):
             return  # it was readable a moment ago; its row is written, and that is what counts
         target = self._folder / "pictures" / f"{index:05d}_{Path(path).stem}.png"
         target.parent.mkdir(exist_ok=True)
-        Image.fromarray(
-            panel(image, [*captions(prediction, {}, names), (Path(path).name, NEUTRAL)], side=self.side)
-        ).save(target)
+        if "mask" in prediction:
+            picture = target_panel(image, prediction, names, Path(path).name, side=self.side)
+        else:
+            picture = panel(image, [*captions(prediction, {}, names), (Path(path).name, NEUTRAL)], side=self.side)
+        Image.fromarray(picture).save(target)
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Join the ranks' files, and say how many images there were and how many could not be read."""
@@ -94,7 +110,8 @@ class PredictionWriter(BasePredictionWriter):
             count = int(trainer.strategy.reduce(torch.tensor(count, device=pl_module.device), reduce_op="sum"))
             if trainer.is_global_zero:
                 self._join(trainer)
-        where = f": {self._folder / 'predictions.csv'}" + (", pictures beside it" if self.pictures else "")
+        beside = [name for name in ("masks", "pictures") if (self._folder / name).is_dir()]
+        where = f": {self._folder / 'predictions.csv'}" + (f", {' and '.join(beside)} beside it" if beside else "")
         rank_zero_info(f"\n{count} image(s) predicted{where if count else ''}")
         for path, reason in list(unreadable.items())[:20]:
             rank_zero_info(f"  not read: {path}: {reason}")

@@ -11,10 +11,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from .augmentations.mixing import Mix, Step
-from .augmentations.resizing import enough_short_side
+from .augmentations.resizing import enough_short_side, keeps_whole_image
 from .image_sizes import source_sizes
 from .images import find_images, read_image
-from .loading import ResumableLoader, Source, TransformedDataset, collate, make_loader, prepare_worker
+from .loading import ResumableLoader, Source, TransformedDataset, collate, collate_whole, make_loader, prepare_worker
 from .sampling import (
     BalancedDraw,
     Draw,
@@ -168,18 +168,20 @@ class VisionDataModule(pl.LightningDataModule):
         """The images that `images` names, after `val_transform`; batches are `PredictBatch`."""
         if self.images is None:
             raise ValueError("predict needs images: add --data.images with a file, a folder or a glob pattern")
-        dataset = self.dataset(ImageFiles(find_images(self.images)), training=False)
+        whole = keeps_whole_image(self.val_transform)
+        dataset = self.dataset(ImageFiles(find_images(self.images), with_size=whole), training=False)
         return DataLoader(
             dataset,
             batch_size=self.eval_batch_size,
             num_workers=self.num_workers,
-            collate_fn=self._collate,
+            collate_fn=self._collate(training=False),
             worker_init_fn=prepare_worker,
         )
 
-    @property
-    def _collate(self) -> Callable[[Sequence[Sample]], dict[str, Any]]:
-        return collate_objects if self.lists_images else collate
+    def _collate(self, training: bool) -> Callable[[Sequence[Sample]], dict[str, Any]]:
+        if self.lists_images:
+            return collate_objects
+        return collate if training else collate_whole
 
     def _loader(self, split: str, batch_size: int) -> ResumableLoader:
         if split not in self.datasets:
@@ -192,7 +194,7 @@ class VisionDataModule(pl.LightningDataModule):
             self.num_workers,
             training=training,
             seed=self.seed,
-            collate_fn=self._collate,
+            collate_fn=self._collate(training),
             pin_memory=torch.cuda.is_available(),
             draw=self._draw() if training else None,
             groups=self._groups() if training and self.group_by_aspect else None,
@@ -229,16 +231,23 @@ class VisionDataModule(pl.LightningDataModule):
 
 
 class ImageFiles:
-    """Images by path, without truth: the source behind ``predict``."""
+    """Images by path, without truth: the source behind ``predict``.
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths = list(paths)
+    Args:
+        paths: the files.
+        with_size: say the size of each image as it is in its file, for results that are to have it too.
+    """
+
+    def __init__(self, paths: Sequence[Path], with_size: bool = False) -> None:
+        self.paths, self.with_size = list(paths), with_size
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"image": read_image(self.paths[index]), "path": str(self.paths[index])}
+        image = read_image(self.paths[index])
+        size = {"size": np.array(image.shape[:2])} if self.with_size else {}
+        return {"image": image, "path": str(self.paths[index]), **size}
 
 
 def automatic_workers() -> int:

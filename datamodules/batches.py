@@ -34,10 +34,12 @@ class LocalizationBatch(TypedDict):
 
 
 class SemanticSegmentationBatch(TypedDict):
-    """One image, one class a pixel."""
+    """One image, one class a pixel. In evaluation, where the images differ in size, both fields are lists of B."""
 
-    image: Tensor  # uint8 [B, 3, H, W], RGB, 0..255; channels-last in memory
-    mask: Tensor  # uint8 [B, H, W], 0..K-1, or 255 = ignore; as uint8 it takes an eighth of what int64 would
+    image: Tensor | list[Tensor]  # uint8 [B, 3, H, W], RGB, 0..255; channels-last in memory
+    mask: (
+        Tensor | list[Tensor]
+    )  # uint8 [B, H, W], 0..K-1, or 255 = ignore; as uint8 it takes an eighth of what int64 would
     index: Tensor  # int64 [B]
     unreadable: NotRequired[list[str]]
 
@@ -80,7 +82,10 @@ class InstanceSegmentationBatch(TypedDict):
 class PredictBatch(TypedDict):
     """Images without truth, as `predict` reads them."""
 
-    image: Tensor | list[Tensor]  # uint8 [B, 3, H, W], RGB, after the evaluation transform; a list for detectors
+    image: Tensor | list[Tensor]  # uint8 [B, 3, H, W], RGB, after the evaluation transform; a list where sizes differ
     path: list[str]  # [B], the file each image came from
+    size: NotRequired[
+        Tensor
+    ]  # int64 [B, 2], height and width in the file; only where the transform keeps all of the image
     index: Tensor  # int64 [B]
     unreadable: NotRequired[list[str]]

@@ -7,7 +7,7 @@ gives the same batches with any number of workers, and a resumed run continues a
 import functools
 import gc
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import cv2
@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from .augmentations.mixing import Augmentation
 from .images import ImageError
 from .sampling import Draw, grouped_batches
-from .targets import LostObjectError, Sample, check_targets, complete, without_unseen
+from .targets import LostObjectError, Sample, check_targets, complete, packed, without_unseen
 
 
 class Source(Protocol):
@@ -167,10 +167,39 @@ def collate(samples: Sequence[Sample]) -> dict[str, Any]:
     for row, sample in zip(pixels.numpy(), samples, strict=True):
         row[...] = sample["image"]
     batch["image"] = pixels.permute(0, 3, 1, 2)
-    for key in samples[0].keys() - {"image", "unreadable"}:
-        values = [sample[key] for sample in samples]
-        batch[key] = values if isinstance(values[0], str) else torch.as_tensor(np.asarray(values))
-    return batch
+    return batch | _columns(samples, samples[0].keys() - {"image", "unreadable"})
+
+
+def _columns(samples: Sequence[Sample], fields: Iterable[str]) -> dict[str, Any]:
+    """Fields of equal shape, one tensor each; texts stay a list."""
+    columns = {field: [sample[field] for sample in samples] for field in fields}
+    return {
+        field: values if isinstance(values[0], str) else torch.as_tensor(np.asarray(values))
+        for field, values in columns.items()
+    }
+
+
+def collate_whole(samples: Sequence[Sample]) -> dict[str, Any]:
+    """As `collate`; but images with a mask each, or with no truth, may differ in size, and then come as lists.
+
+    For evaluation and prediction. Nothing is padded, so that what is predicted in an image does not depend on which
+    others are in its batch.
+
+    Shape:
+        - image, mask: where sizes differ, lists of B times ``[3, H_i, W_i]`` and ``[H_i, W_i]`` uint8.
+
+    Raises:
+        ValueError: when images with labels differ in size.
+    """
+    readable = [sample for sample in samples if "image" in sample]
+    if len({sample["image"].shape for sample in readable}) < 2 or not readable[0].keys().isdisjoint(("label", "box")):
+        return collate(samples)
+    fields = readable[0].keys()
+    batch: dict[str, Any] = {"unreadable": [message for sample in samples for message in sample["unreadable"]]}
+    batch["image"] = [image.permute(2, 0, 1) for image in packed([sample["image"] for sample in readable])]
+    if "mask" in fields:
+        batch["mask"] = packed([sample["mask"] for sample in readable])
+    return batch | _columns(readable, fields - {"image", "mask", "unreadable"})
 
 
 class EpochSampler(DistributedSampler):

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from .images import IMAGE_SUFFIXES, ImageError, read_image
+from .targets import counted_values
 
 IGNORE = 255
 _BITS_PER_SAMPLE, _SAMPLE_FORMAT = 258, 339  # TIFF's tags
@@ -181,7 +182,7 @@ class MaskedFiles:
         inside = numbers if numbers.dtype == np.uint8 else numbers.clip(0, 65535)
         classes = self.table[inside]
         if (classes < 0).any() or (inside is not numbers and (inside != numbers).any()):
-            unknown = sorted(set(np.unique(numbers[(classes < 0) | (inside != numbers)]).tolist()))[:5]
+            unknown = counted_values(numbers[(classes < 0) | (inside != numbers)])
             known = np.flatnonzero(self.table >= 0)
             raise ValueError(
                 f"{path}: the value(s) {unknown} are no class and not to be ignored; known are {known.min()} to "

@@ -245,10 +245,11 @@ def check_targets(raw: Sample, num_classes: int | None) -> None:
             raise ValueError(
                 f"has a mask of {mask.dtype} {list(mask.shape)}, not uint8 [{height}, {width}] as its image"
             )
-        if num_classes is not None and mask.size and (highest := int((mask + np.uint8(1)).max()) - 1) >= num_classes:
+        if num_classes is not None and mask.size and (mask + np.uint8(1)).max() > num_classes:  # 255 + 1 = 0
+            wrong = mask[(mask >= num_classes) & (mask != IGNORE)]
             raise ValueError(
-                f"has the class {highest} in its mask, but there are {num_classes} classes, 0 to {num_classes - 1}, "
-                f"and {IGNORE} = ignore"
+                f"has the value(s) {counted_values(wrong)} in its mask, but there are {num_classes} classes, "
+                f"0 to {num_classes - 1}, and {IGNORE} = ignore"
             )
     boxes = raw.get("boxes", raw.get("box"))
     if boxes is None:
@@ -270,6 +271,24 @@ def check_targets(raw: Sample, num_classes: int | None) -> None:
         raise ValueError(f"has masks of {list(raw['masks'].shape[1:])}, but its image is [{height}, {width}]")
 
 
+def counted_values(values: np.ndarray, most: int = 5) -> str:
+    """Different values, and how often each occurs: ``7 (2 pixels), 9 (1 pixel)``, the smallest first.
+
+    Args:
+        values: of any shape.
+        most: how many different values are named; the others are counted.
+
+    >>> counted_values(np.array([9, 7, 7]))
+    '7 (2 pixels), 9 (1 pixel)'
+    """
+    found, counts = np.unique(values, return_counts=True)
+    named = [
+        f"{value} ({count} pixel{'s' if count > 1 else ''})"
+        for value, count in zip(found[:most].tolist(), counts[:most].tolist(), strict=True)
+    ]
+    return ", ".join(named) + (f" and {len(found) - most} more" if len(found) > most else "")
+
+
 def collate_objects(samples: Sequence[Sample]) -> dict[str, Any]:
     """Samples whose images may differ in size to a batch of lists (`DetectionBatch`, `InstanceSegmentationBatch`).
 
@@ -282,19 +301,19 @@ def collate_objects(samples: Sequence[Sample]) -> dict[str, Any]:
     batch: dict[str, Any] = {"unreadable": unreadable, "image": []}
     if not samples:
         return batch
-    batch["image"] = [pixels.permute(2, 0, 1) for pixels in _packed([sample["image"] for sample in samples])]
+    batch["image"] = [pixels.permute(2, 0, 1) for pixels in packed([sample["image"] for sample in samples])]
     batch["index"] = torch.tensor([sample["index"] for sample in samples])
     if "path" in samples[0]:
         batch["path"] = [sample["path"] for sample in samples]
     if "boxes" in samples[0]:
         fields = ("boxes", *OBJECT_FIELDS, *(("masks",) if "masks" in samples[0] else ()))
-        columns = {field: _packed([sample[field] for sample in samples]) for field in fields}
+        columns = {field: packed([sample[field] for sample in samples]) for field in fields}
         columns["image_id"] = list(torch.tensor([int(sample["image_id"]) for sample in samples]).unbind())
         batch["target"] = [{field: column[place] for field, column in columns.items()} for place in range(len(samples))]
     return batch
 
 
-def _packed(arrays: Sequence[np.ndarray]) -> list[Tensor]:
+def packed(arrays: Sequence[np.ndarray]) -> list[Tensor]:
     """Arrays of one type copied into one block of memory, as views of it in their shapes."""
     block = torch.from_numpy(np.concatenate([array.reshape(-1) for array in arrays]))
     parts = block.split([array.size for array in arrays])

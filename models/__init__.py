@@ -12,6 +12,7 @@ from .backbones import (
     build_backbone,
 )
 from .classifier import Classifier
+from .dense import augmented_logits, best_classes, sliding_logits
 from .four_layer import ActivationRace, FourLayerCNN
 from .googlenet import GoogLeNet
 from .layers import FullyConnectedHead, LocalResponseNorm, TrunkWithHead, local_response_norm
@@ -29,6 +30,19 @@ from .segmentation import (
     FullyConvolutional,
     VGG16FullyConvolutional,
 )
+from .segmentation_losses import (
+    DiceLoss,
+    LovaszSoftmax,
+    OhemCrossEntropy,
+    PixelCrossEntropy,
+    SoftmaxFocalLoss,
+    WeightedLosses,
+    lovasz_softmax,
+    ohem_cross_entropy,
+    pixel_cross_entropy,
+    soft_dice_loss,
+    softmax_focal_loss,
+)
 from .small_resnet import SmallImageResNet
 from .tencrop import TenCrop
 from .weights import LoadReport, load_state_dict_file, load_weights, skip_pretrained
@@ -44,6 +58,7 @@ __all__ = [
     "BatchMixer",
     "CaffeSGD",
     "Classifier",
+    "DiceLoss",
     "EfficientNetLite0",
     "FCN8s",
     "FCN16s",
@@ -56,25 +71,38 @@ __all__ = [
     "LeNet5",
     "LoadReport",
     "LocalResponseNorm",
+    "LovaszSoftmax",
     "MAPLoss",
     "Normalize",
+    "OhemCrossEntropy",
+    "PixelCrossEntropy",
     "PlainCNN",
     "SmallImageResNet",
+    "SoftmaxFocalLoss",
     "TenCrop",
     "TimmBackbone",
     "TorchvisionBackbone",
     "TorchvisionHead",
     "TrunkWithHead",
     "VGG16FullyConvolutional",
+    "WeightedLosses",
     "ZFNet",
     "ZFNetBackbone",
+    "augmented_logits",
     "available_backbones",
+    "best_classes",
     "build_backbone",
     "cutmix",
     "load_state_dict_file",
     "load_weights",
     "local_response_norm",
+    "lovasz_softmax",
     "map_loss",
     "mixup",
+    "ohem_cross_entropy",
+    "pixel_cross_entropy",
     "skip_pretrained",
+    "sliding_logits",
+    "soft_dice_loss",
+    "softmax_focal_loss",
 ]

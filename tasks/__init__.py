@@ -4,6 +4,7 @@ from .base import Task
 from .classification import Classification
 from .race import TrainingRace
 from .schedules import Constant, Cosine, Plateau, Polynomial, Schedule, Steps
+from .semantic_segmentation import SemanticSegmentation
 
 __all__ = [
     "Classification",
@@ -12,6 +13,7 @@ __all__ = [
     "Plateau",
     "Polynomial",
     "Schedule",
+    "SemanticSegmentation",
     "Steps",
     "Task",
     "TrainingRace",

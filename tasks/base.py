@@ -37,11 +37,13 @@ class Task(pl.LightningModule):
     Attributes:
         monitor: the metric by which checkpoints are chosen, runs are stopped and plateaus are seen.
         mode: ``max`` or ``min``, the better direction of `monitor`.
+        lists_images: whether `predict` takes images that differ in size, as a list.
         class_names: the data module's, kept in the checkpoint so that prediction needs no training data.
     """
 
     monitor: ClassVar[str] = "val/loss"
     mode: ClassVar[Literal["min", "max"]] = "min"
+    lists_images: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -128,9 +130,20 @@ class Task(pl.LightningModule):
         self._evaluate(batch, "test")
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> list[dict[str, Any]]:
-        """One prediction an image."""
+        """One prediction an image.
+
+        Raises:
+            ValueError: for images that differ in size, unless the task takes them so.
+        """
         self._note_unreadable(batch)
-        return self.predict(batch["image"]) if len(batch["image"]) else []
+        images = batch["image"]
+        if isinstance(images, list) and images and not self.lists_images:
+            raise ValueError(
+                f"the images to predict differ in size, which {type(self).__name__} does not take: end "
+                "data.init_args.val_transform with steps that fix it, such as albumentations.Resize, or "
+                "SmallestMaxSize and CenterCrop"
+            )
+        return self.predict(images) if len(images) else []
 
     def _evaluate(self, batch: Any, stage: Stage) -> None:
         self._note_unreadable(batch)

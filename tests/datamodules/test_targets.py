@@ -224,7 +224,7 @@ def test_what_a_source_leaves_out_is_filled_in():
         ({"mask": np.zeros((40, 61), np.uint8)}, r"has a mask of uint8 \[40, 61\], not uint8 \[40, 60\]"),
         (
             {"mask": np.full((40, 60), 9, np.uint8)},
-            "has the class 9 in its mask, but there are 9 classes, 0 to 8, and 255",
+            r"has the value\(s\) 9 \(2400 pixels\) in its mask, but there are 9 classes, 0 to 8, and 255",
         ),
         ({"mask": np.zeros((40, 60), np.int64)}, "has a mask of int64"),
     ],

@@ -1,0 +1,19 @@
+"""Metrics that torchmetrics lacks, or computes slowly; each is a torchmetrics ``Metric`` whose state sums under DDP."""
+
+from .segmentation import (
+    BoundaryIoU,
+    SegmentationConfusion,
+    class_accuracies,
+    class_ious,
+    frequency_weighted_iou,
+    pixel_accuracy,
+)
+
+__all__ = [
+    "BoundaryIoU",
+    "SegmentationConfusion",
+    "class_accuracies",
+    "class_ious",
+    "frequency_weighted_iou",
+    "pixel_accuracy",
+]

@@ -11,11 +11,14 @@ from .backbones import (
     available_backbones,
     build_backbone,
 )
+from .box_losses import BoxLoss, box_loss
+from .boxes import clip_boxes, normalize_boxes, ordered_corners, paired_iou
 from .classifier import Classifier
 from .four_layer import ActivationRace, FourLayerCNN
 from .googlenet import GoogLeNet
 from .layers import FullyConnectedHead, LocalResponseNorm, TrunkWithHead, local_response_norm
 from .lenet import LeNet5, MAPLoss, map_loss
+from .localizer import Localizer, LocalizerOutput, MapBoxHead, VectorBoxHead
 from .mixing import BatchMixer, cutmix, mixup
 from .pixels import Normalize
 from .small_resnet import SmallImageResNet
@@ -29,6 +32,7 @@ __all__ = [
     "AlexNetBackbone",
     "Backbone",
     "BatchMixer",
+    "BoxLoss",
     "Classifier",
     "EfficientNetLite0",
     "FourLayerCNN",
@@ -37,7 +41,10 @@ __all__ = [
     "LeNet5",
     "LoadReport",
     "LocalResponseNorm",
+    "Localizer",
+    "LocalizerOutput",
     "MAPLoss",
+    "MapBoxHead",
     "Normalize",
     "PlainCNN",
     "SmallImageResNet",
@@ -46,15 +53,21 @@ __all__ = [
     "TorchvisionBackbone",
     "TorchvisionHead",
     "TrunkWithHead",
+    "VectorBoxHead",
     "ZFNet",
     "ZFNetBackbone",
     "available_backbones",
+    "box_loss",
     "build_backbone",
+    "clip_boxes",
     "cutmix",
     "load_state_dict_file",
     "load_weights",
     "local_response_norm",
     "map_loss",
     "mixup",
+    "normalize_boxes",
+    "ordered_corners",
+    "paired_iou",
     "skip_pretrained",
 ]

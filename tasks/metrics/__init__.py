@@ -1,0 +1,5 @@
+"""Metrics whose states add up over processes."""
+
+from .localization import LocalizationMetrics
+
+__all__ = ["LocalizationMetrics"]

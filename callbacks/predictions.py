@@ -1,7 +1,7 @@
 """Writing predictions: a CSV of every image, and the images with what was seen in them."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,14 @@ from ..datamodules.images import ImageError, read_image
 from ..tasks.base import gather
 from .drawing import NEUTRAL, captions, class_name, panel
 from .logging import run_folder
+from .overlays import target_panel
 
 
 class PredictionWriter(BasePredictionWriter):
     """Writes ``predictions.csv`` (path, label, score, then the further best classes) and annotated pictures.
+
+    Localization adds ``x1, y1, x2, y2`` behind the score, in pixels of the image as it is in its file; and behind the
+    further scores, where each class has a box of its own (``x1_2``, …).
 
     Each batch is written when it is done, so that an interrupted run keeps what it has. Under DDP each rank writes
     its share, and the first joins them at the end.
@@ -61,15 +65,10 @@ class PredictionWriter(BasePredictionWriter):
         with self._path(trainer, trainer.global_rank).open("a", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             if not self._header_written:
-                more = range(2, len(prediction[0]["top_labels"]) + 1)
-                pairs = [name for k in more for name in (f"label_{k}", f"score_{k}")]
-                writer.writerow(["path", "label", "score", *pairs])
+                writer.writerow(_header(prediction[0]))
                 self._header_written = True
             for path, index, one in zip(batch["path"], batch["index"].tolist(), prediction, strict=True):
-                ranked = zip(one["top_labels"], one["top_scores"], strict=True)
-                writer.writerow(
-                    [path, *(cell for label, score in ranked for cell in (class_name(label, names), f"{score:.6f}"))]
-                )
+                writer.writerow([path, *_row(one, names)])
                 self._count += 1
                 if self.pictures:
                     self._draw(path, index, one, names)
@@ -81,9 +80,11 @@ class PredictionWriter(BasePredictionWriter):
             return  # it was readable a moment ago; its row is written, and that is what counts
         target = self._folder / "pictures" / f"{index:05d}_{Path(path).stem}.png"
         target.parent.mkdir(exist_ok=True)
-        Image.fromarray(
-            panel(image, [*captions(prediction, {}, names), (Path(path).name, NEUTRAL)], side=self.side)
-        ).save(target)
+        if "box" in prediction:
+            drawn = target_panel(image, prediction, names, Path(path).name, self.side)
+        else:
+            drawn = panel(image, [*captions(prediction, {}, names), (Path(path).name, NEUTRAL)], side=self.side)
+        Image.fromarray(drawn).save(target)
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Join the ranks' files, and say how many images there were and how many could not be read."""
@@ -116,3 +117,25 @@ class PredictionWriter(BasePredictionWriter):
             writer = csv.writer(file)
             writer.writerow(header)
             writer.writerows(sorted(rows))
+
+
+_CORNERS = ("x1", "y1", "x2", "y2")
+
+
+def _header(prediction: Mapping[str, Any]) -> list[str]:
+    """The names of the columns, as many as a prediction has."""
+    columns = ["path", "label", "score", *(_CORNERS if "box" in prediction else ())]
+    for rank in range(2, len(prediction["top_labels"]) + 1):
+        further = ("label", "score", *(_CORNERS if "top_boxes" in prediction else ()))
+        columns += [f"{name}_{rank}" for name in further]
+    return columns
+
+
+def _row(prediction: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """The cells of a prediction, behind its path."""
+    boxes = prediction.get("top_boxes", [prediction["box"]] if "box" in prediction else [])
+    cells: list[str] = []
+    for place, (label, score) in enumerate(zip(prediction["top_labels"], prediction["top_scores"], strict=True)):
+        cells += [class_name(label, names), f"{score:.6f}"]
+        cells += [f"{side:.2f}" for side in boxes[place].tolist()] if place < len(boxes) else []
+    return cells

@@ -238,7 +238,11 @@ class ImageFiles:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"image": read_image(self.paths[index]), "path": str(self.paths[index])}
+        image = read_image(self.paths[index])
+        height, width = image.shape[:2]
+        corners = np.array([(0, 0), (width, 0), (0, height)], np.float32)
+        size = np.array([height, width])
+        return {"image": image, "path": str(self.paths[index]), "size": size, "corners": corners}
 
 
 def automatic_workers() -> int:

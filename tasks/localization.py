@@ -95,15 +95,16 @@ class Localization(Task):
         if stage == "fit" and callable(report) and (text := report()):
             rank_zero_info(f"Weights {text}")
 
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Refuse true boxes outside their images while they are on the CPU, where looking at them costs nothing."""
-        if "box" in batch and len(batch["image"]):
-            check_boxes(batch["box"], *batch["image"].shape[-2:])
-        return batch
-
     def losses(self, batch: LocalizationBatch) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor]]:
-        """The two losses, weighted; and logits ``[B, K]`` with boxes, as the model gives them."""
+        """The two losses, weighted; and logits ``[B, K]`` with boxes, as the model gives them.
+
+        Raises:
+            ValueError: when a true box does not lie in its image. Looked for on a CPU only: a GPU would have to be
+                waited for, and the data modules have looked at each sample where its name is known.
+        """
         images, labels = batch["image"], batch["label"]
+        if batch["box"].device.type == "cpu":
+            check_boxes(batch["box"], *images.shape[-2:])
         logits, boxes = self._outputs(images)
         truth = normalize_boxes(batch["box"], images.shape[-1], images.shape[-2])
         smoothing = self.label_smoothing if self.training else 0.0

@@ -132,7 +132,9 @@ def _with_corners(pipeline: A.Compose, raw: Sample) -> Sample:
 def _moves_points(step: Any) -> bool:
     if isinstance(step, A.BaseCompose):
         return all(_moves_points(inner) for inner in step.transforms)
-    return isinstance(step, A.ImageOnlyTransform | A.NoOp) or "keypoints" in step.targets
+    if isinstance(step, A.DualTransform):
+        return type(step).apply_to_keypoints is not A.DualTransform.apply_to_keypoints
+    return isinstance(step, A.ImageOnlyTransform)
 
 
 def _with_one_box(pipeline: A.Compose, raw: Sample) -> Sample:

@@ -264,6 +264,10 @@ def load_weights(
     if not report.complete and (strict or not fitting):
         fits = f"{len(fitting)} of {len(fitting) + len(report.missing) + len(report.mismatched)} tensors fit"
         at = f" under the prefix {report.prefix!r}" if report.prefix else ""
-        raise ValueError(f"{origin} does not fit {type(module).__name__} ({fits}{at}):\n{report.describe()}")
+        # in the first line, which is all that a launcher shows of it
+        hint = ""
+        if report.missing and not fitting:
+            hint = f"; wanted are names such as {report.missing[0]!r}, and it has such as {next(iter(source), '')!r}"
+        raise ValueError(f"{origin} does not fit {type(module).__name__} ({fits}{at}){hint}:\n{report.describe()}")
     module.load_state_dict(fitting, strict=False)
     return replace(report, origin=origin)

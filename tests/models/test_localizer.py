@@ -15,6 +15,7 @@ from striate.models import (
     TorchvisionBackbone,
     VectorBoxHead,
     ZFNetBackbone,
+    ordered_corners,
     skip_pretrained,
 )
 from striate.models.backbones import Backbone
@@ -28,11 +29,11 @@ def small_alexnet(**options):
 
 
 def test_the_box_of_a_vector_is_a_linear_layer_whose_corners_are_put_in_order():
-    head = VectorBoxHead(3, boxes=2)
+    head = VectorBoxHead(4, boxes=2)  # features are divided by the root of 4
     with torch.no_grad():
         head.box.weight.zero_()
         head.box.weight[0, 0], head.box.weight[6, 1] = 1.0, -2.0  # x1 of the first box, x2 of the second
-    boxes = head(torch.tensor([[0.1, 0.2, 9.0], [0.9, 0.0, 9.0]]))
+    boxes = head(2 * torch.tensor([[0.1, 0.2, 9.0, 9.0], [0.9, 0.0, 9.0, 9.0]]))
     expected = [
         [[0.35, 0.25, 0.75, 0.75], [0.25, 0.25, 0.35, 0.75]],
         [[0.75, 0.25, 1.15, 0.75], [0.25, 0.25, 0.75, 0.75]],
@@ -92,7 +93,7 @@ def test_with_fc_features_both_heads_see_fc7():
     fc7 = model.head.fc7(model.head.fc6(maps).relu()).relu()
     logits, boxes = model(images)
     torch.testing.assert_close(logits, model.head.fc8(fc7))
-    torch.testing.assert_close(boxes, model.box_head(fc7)[:, 0])
+    torch.testing.assert_close(boxes, ordered_corners(F.linear(fc7 / 4, *model.box_head.box.parameters())))
     with pytest.raises(ValueError, match="last feature map of 5 x 5 cells, but fc6 was built for 2 x 2"):
         model(random_images(96))
 

@@ -1,8 +1,8 @@
 """Targets drawn on their images: boxes, masks and classes, of the truth or of a prediction.
 
 A target is a dictionary of numpy arrays or tensors with the fields of a batch (`datamodules.batches`), for one image:
-``label``; ``label, box`` and perhaps ``score``; ``mask``; or ``boxes, labels`` with, perhaps, ``masks``, ``scores``, ``iscrowd`` and
-``difficult``. Everything is drawn at the size at which it will be seen, so that lines are as thin on a large
+``label``; ``label, box``, perhaps with ``score``; ``mask``; or ``boxes, labels`` with, perhaps, ``masks``, ``scores``,
+``iscrowd`` and ``difficult``. Everything is drawn at the size at which it will be seen, so that lines are as thin on a large
 photograph as on a small digit.
 """
 

@@ -25,8 +25,8 @@ def box_loss(predicted: Tensor, target: Tensor, kind: BoxLossName = "l2", beta: 
       ``|d| - beta / 2`` (Girshick, "Fast R-CNN", ICCV 2015, equation 3, for a beta of 1).
     - ``giou``: ``1 - IoU + (|C| - |union|) / |C|`` with C the smallest box around both (Rezatofighi et al.,
       "Generalized intersection over union", CVPR 2019, equation 1): from 0 to 2.
-    - ``ciou``: ``1 - IoU`` plus the centres' squared distance over C's squared diagonal plus a term for the ratio of the
-      sides (Zheng et al., "Distance-IoU loss", AAAI 2020, equations 6 to 11).
+    - ``ciou``: ``1 - IoU`` plus the centres' squared distance over C's squared diagonal plus a term for the sides'
+      ratio (Zheng et al., "Distance-IoU loss", AAAI 2020, equations 6 to 11).
 
     Args:
         predicted: Boxes whose corners are in order.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .alexnet import init_he
-from .backbones import Backbone, TorchvisionBackbone, build_backbone
+from .backbones import Backbone, build_backbone
 from .backbones.base import trace_shapes
 from .boxes import ordered_corners
 from .layers import FullyConnectedHead
@@ -101,7 +101,7 @@ class MapBoxHead(nn.Module):
         nn.init.normal_(self.cell.weight, std=0.1 * width**-0.5)
         with torch.no_grad():
             half = torch.tensor(_FIRST_BOX) - 0.5
-            self.cell.bias.copy_(torch.cat([torch.zeros(1), half.repeat(boxes)]))
+            self.cell.get_parameter("bias").copy_(torch.cat([torch.zeros(1), half.repeat(boxes)]))
 
     def forward(self, maps: Tensor) -> Tensor:
         """Boxes of feature maps."""
@@ -109,7 +109,8 @@ class MapBoxHead(nn.Module):
         with _full_precision(maps):
             said = self.cell(hidden.to(self.cell.weight.dtype)).flatten(2)  # [B, 1 + 4 * boxes, h * w]
             trust = said[:, 0].softmax(dim=1)  # [B, h * w]
-            sides = said[:, 1:].unflatten(1, (-1, 4)) + _centres(*maps.shape[-2:], said)  # [B, boxes, 4, h * w]
+            rows, columns = maps.shape[-2:]
+            sides = said[:, 1:].unflatten(1, (-1, 4)) + _centres(rows, columns, said)  # [B, boxes, 4, h * w]
             return ordered_corners((sides * trust[:, None, None]).sum(dim=-1))
 
 
@@ -142,8 +143,8 @@ class Localizer(nn.Module):
       as they do in `Classifier`. OverFeat and VGG attach their heads there.
 
     Over a `TorchvisionBackbone` the class head is torchvision's own. As in `Classifier` it is called ``head`` and the
-    trunk ``backbone``, so a checkpoint of a classifier given to the backbone as ``weights`` fills both: the whole trunk,
-    or it is refused; of the head what fits. `load_report` says what that was.
+    trunk ``backbone``, so a classifier's checkpoint given to the backbone as ``weights`` fills both: the whole trunk, or it
+    is refused; of the head what fits. `load_report` says what that was.
 
     Args:
         backbone: A backbone, or the name of one (see `build_backbone`).
@@ -224,7 +225,7 @@ class Localizer(nn.Module):
         return LocalizerOutput(_last(self.head)(vector), boxes if self.box == "per_class" else boxes[:, 0])
 
     def load_report(self) -> str | None:
-        """What the trunk and the class head were given from a checkpoint, in lines of text; None: nothing was loaded."""
+        """What trunk and class head were given from a checkpoint, in lines of text; None: nothing was loaded."""
         trunk: LoadReport | None = self.backbone.load_report
         if trunk is None:
             return None
@@ -269,8 +270,8 @@ def _class_head(
         return made
     if features == "fc" and not has_fc:
         raise ValueError(
-            f"features='fc': {type(backbone).__name__} has no fully connected layers fc6 and fc7 (torchvision's alexnet "
-            "and vgg have); give image_size, the side of your images in pixels, for new ones, or take features='pooled'"
+            f"features='fc': {type(backbone).__name__} has no fully connected layers fc6 and fc7 (torchvision's "
+            "alexnet and vgg have); give image_size, the side of your images in pixels, for new ones, or take features='pooled'"
         )
     if own is None or (features == "pooled" and has_fc) or not isinstance(_last(own), nn.Linear):
         return Backbone.make_head(backbone, num_classes, dropout)  # average pooling and a linear layer

@@ -196,8 +196,8 @@ def check_boxes(boxes: Tensor, height: int, width: int) -> None:
     if not bool(good.all()):
         place = int((~good).nonzero()[0])
         raise ValueError(
-            f"box {place} of the batch is {[round(side, 2) for side in boxes[place].tolist()]}, but boxes are x1, y1, x2, "
-            f"y2 in pixels, 0 <= x1 < x2 <= {width} and 0 <= y1 < y2 <= {height} in images of {width} x {height}"
+            f"box {place} of the batch is {[round(side, 2) for side in boxes[place].tolist()]}, but boxes are x1, y1, "
+            f"x2, y2 in pixels, 0 <= x1 < x2 <= {width} and 0 <= y1 < y2 <= {height} in images of {width} x {height}"
         )
 
 
@@ -224,8 +224,8 @@ def boxes_in_file(boxes: Tensor, corners: Tensor, width: int, height: int) -> Te
         torch.stack([right[1], below[0]]), torch.stack([origin[1], origin[0]]), atol=1e-3
     ):
         raise ValueError(
-            "data.init_args.val_transform leaves no way back to the image's own pixels: the corners (0, 0), (W, 0), (0, H) "
-            f"come to lie at {corners.tolist()}; resize, crop and pad only, with steps that move keypoints too"
+            "data.init_args.val_transform leaves no way back to the image's own pixels: the corners (0, 0), (W, 0), "
+            f"(0, H) come to lie at {corners.tolist()}; resize, crop and pad only, with steps that move keypoints too"
         )
     scale = torch.stack([(right[0] - origin[0]) / width, (below[1] - origin[1]) / height]).repeat(2)
     return clip_boxes(((boxes.double() - origin.repeat(2)) / scale).float(), width, height)

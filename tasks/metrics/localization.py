@@ -19,8 +19,8 @@ class LocalizationMetrics(Metric):
     true box, where ILSVRC takes the best of all objects of the class: errors here are the higher ones, or equal. And a
     box lies between pixels, where the development kit counts the last pixel as inside.
 
-    Predicted boxes are clipped to the image first. Where there is one box for each class, the box of an image is that of
-    the label predicted.
+    Predicted boxes are clipped to the image first. Where there is one box for each class, the box of an image is that
+    of the label predicted.
 
     Computed: ``cls_err``, ``loc_err`` (top-1); ``cls_err5``, ``loc_err5`` (top-5, from six classes on); ``acc`` and
     ``loc_acc``, one less the first two; and of the box whatever the label, ``box_iou`` (mean IoU), ``box_acc50`` and

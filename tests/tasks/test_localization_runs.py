@@ -93,9 +93,9 @@ def test_a_checkpoint_without_the_trunk_is_refused(place, monkeypatch, capsys):
         launch(monkeypatch, "fit", "--config", "boxes.yaml", key, "other.ckpt")
     answer = capsys.readouterr().err
     assert "Traceback" not in answer and "striate: " in answer
-    assert "other.ckpt does not fit PlainCNN (0 of 20 tensors fit); wanted are names such as 'stages.0.0.weight', and " \
-           "it has such as 'model.backbone.stages.0.conv1.weight'" in answer  # fmt: skip
-    answer = refused(monkeypatch, capsys, 2, "fit", "--config", "boxes.yaml", key, "nowhere.ckpt")
+    assert "other.ckpt does not fit PlainCNN (0 of 20 tensors fit); wanted are names such as 'stages.0.0" in answer
+    assert "it has such as 'model.backbone.stages.0.conv1.weight'" in answer
+    answer = refused(monkeypatch, capsys, 1, "fit", "--config", "boxes.yaml", key, "nowhere.ckpt")
     assert "no weights file at nowhere.ckpt" in answer
 
 

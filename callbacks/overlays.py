@@ -2,8 +2,8 @@
 
 A target is a dictionary of numpy arrays or tensors with the fields of a batch (`datamodules.batches`), for one image:
 ``label``; ``label, box``, perhaps with ``score``; ``mask``; or ``boxes, labels`` with, perhaps, ``masks``, ``scores``,
-``iscrowd`` and ``difficult``. Everything is drawn at the size at which it will be seen, so that lines are as thin on a large
-photograph as on a small digit.
+``iscrowd`` and ``difficult``. Everything is drawn at the size at which it will be seen, so that lines are as thin on a
+large photograph as on a small digit.
 """
 
 import colorsys

@@ -143,8 +143,8 @@ class Localizer(nn.Module):
       as they do in `Classifier`. OverFeat and VGG attach their heads there.
 
     Over a `TorchvisionBackbone` the class head is torchvision's own. As in `Classifier` it is called ``head`` and the
-    trunk ``backbone``, so a classifier's checkpoint given to the backbone as ``weights`` fills both: the whole trunk, or it
-    is refused; of the head what fits. `load_report` says what that was.
+    trunk ``backbone``, so a classifier's checkpoint given to the backbone as ``weights`` fills both: the whole trunk, or
+    it is refused; of the head what fits. `load_report` says what that was.
 
     Args:
         backbone: A backbone, or the name of one (see `build_backbone`).
@@ -271,7 +271,8 @@ def _class_head(
     if features == "fc" and not has_fc:
         raise ValueError(
             f"features='fc': {type(backbone).__name__} has no fully connected layers fc6 and fc7 (torchvision's "
-            "alexnet and vgg have); give image_size, the side of your images in pixels, for new ones, or take features='pooled'"
+            "alexnet and vgg have); give image_size, the side of your images in pixels, for new ones, or take "
+            "features='pooled'"
         )
     if own is None or (features == "pooled" and has_fc) or not isinstance(_last(own), nn.Linear):
         return Backbone.make_head(backbone, num_classes, dropout)  # average pooling and a linear layer

@@ -143,8 +143,8 @@ class Localizer(nn.Module):
       as they do in `Classifier`. OverFeat and VGG attach their heads there.
 
     Over a `TorchvisionBackbone` the class head is torchvision's own. As in `Classifier` it is called ``head`` and the
-    trunk ``backbone``, so a classifier's checkpoint given to the backbone as ``weights`` fills both: the whole trunk, or
-    it is refused; of the head what fits. `load_report` says what that was.
+    trunk ``backbone``, so a classifier's checkpoint given to the backbone as ``weights`` fills both: the whole
+    trunk, or it is refused; of the head what fits. `load_report` says what that was.
 
     Args:
         backbone: A backbone, or the name of one (see `build_backbone`).

@@ -1,9 +1,9 @@
 """Targets drawn on their images: boxes, masks and classes, of the truth or of a prediction.
 
 A target is a dictionary of numpy arrays or tensors with the fields of a batch (`datamodules.batches`), for one image:
-``label``; ``label, box``; ``mask``; or ``boxes, labels`` with, perhaps, ``masks``, ``scores``, ``iscrowd`` and
-``difficult``. Everything is drawn at the size at which it will be seen, so that lines are as thin on a large
-photograph as on a small digit.
+``label``; ``label, box``, perhaps with ``score``; ``mask``; or ``boxes, labels`` with, perhaps, ``masks``, ``scores``,
+``iscrowd`` and ``difficult``. Everything is drawn at the size at which it will be seen, so that lines are as thin on a
+large photograph as on a small digit.
 """
 
 import colorsys
@@ -55,12 +55,23 @@ def target_of(batch: Mapping[str, Any], place: int) -> dict[str, Any]:
 
 def drawable(target: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The fields of a target or of a prediction that can be drawn, as arrays, from whatever device."""
-    fields = ("label", "box", "mask", "boxes", "labels", "masks", "scores", "iscrowd", "difficult")
+    fields = ("label", "score", "box", "mask", "boxes", "labels", "masks", "scores", "iscrowd", "difficult")
     return {
         field: target[field].detach().cpu().numpy() if isinstance(target[field], Tensor) else np.asarray(target[field])
         for field in fields
         if field in target
     }
+
+
+def overlap_note(prediction: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray]) -> str:
+    """``, IoU 0.83`` where both have the one box of localization; else nothing."""
+    if "box" not in prediction or "box" not in truth:
+        return ""
+    first, second = (np.asarray(one["box"], np.float64).reshape(4) for one in (prediction, truth))
+    sides = np.minimum(first[2:], second[2:]) - np.maximum(first[:2], second[:2])
+    shared = sides.clip(0).prod()
+    union = sum((box[2:] - box[:2]).clip(0).prod() for box in (first, second)) - shared
+    return f", IoU {shared / union:.2f}" if union > 0 else ""
 
 
 def annotated(
@@ -91,6 +102,8 @@ def annotated(
         return _with_objects(picture, target, names, factor)
     if "box" in target:
         one = {"boxes": target["box"].reshape(1, 4), "labels": target["label"].reshape(1)}
+        if "score" in target:
+            one["scores"] = target["score"].reshape(1)
         return _with_objects(picture, one, names, factor)
     return picture, [Chip(class_name(int(target["label"]), names))] if "label" in target else []
 

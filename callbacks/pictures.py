@@ -9,7 +9,7 @@ import torch
 
 from .drawing import captions, confusion_figure, grid, panel
 from .logging import log_picture, log_table, run_folder
-from .overlays import drawable, target_of, target_panel
+from .overlays import drawable, overlap_note, target_of, target_panel
 
 
 class Pictures(pl.Callback):
@@ -65,7 +65,8 @@ class Pictures(pl.Callback):
             if truth.keys() <= {"label"}:
                 panels.append(panel(image, captions(prediction, truth, names)))
             else:
-                pair = (("truth", truth), ("predicted", drawable(prediction)))
+                said = drawable(prediction)
+                pair = (("truth", truth), (f"predicted{overlap_note(said, truth)}", said))
                 panels.append(np.hstack([target_panel(image, what, names, note, side=224) for note, what in pair]))
         if panels:
             log_picture(trainer, grid(panels), folder / "pictures" / f"{name}.png", key)

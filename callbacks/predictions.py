@@ -1,7 +1,7 @@
 """Writing predictions: a CSV of every image, and the images with what was seen in them."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,9 @@ class PredictionWriter(BasePredictionWriter):
 
     A row of ``predictions.csv``: path, label, score, then the further best classes; for masks path, width and height,
     the mask's file, and how many pixels each class has (`semantic_predictions`).
+
+    Localization adds ``x1, y1, x2, y2`` behind the score, in pixels of the image as it is in its file; and behind the
+    further scores, where each class has a box of its own (``x1_2``, …).
 
     Each batch is written when it is done, so that an interrupted run keeps what it has. Under DDP each rank writes
     its share, and the first joins them at the end.
@@ -78,15 +81,12 @@ class PredictionWriter(BasePredictionWriter):
     def _header(self, prediction: dict[str, Any], task: pl.LightningModule) -> list[str]:
         if "mask" in prediction:
             return self._masks.header(task)
-        more = range(2, len(prediction["top_labels"]) + 1)
-        return ["path", "label", "score", *(name for k in more for name in (f"label_{k}", f"score_{k}"))]
+        return _header(prediction)
 
     def _row(self, path: str, index: int, prediction: dict[str, Any], task: pl.LightningModule) -> list[Any]:
         if "mask" in prediction:
             return self._masks.write(path, index, prediction["mask"], task)
-        ranked = zip(prediction["top_labels"], prediction["top_scores"], strict=True)
-        names = getattr(task, "class_names", [])
-        return [path, *(cell for label, score in ranked for cell in (class_name(label, names), f"{score:.6f}"))]
+        return [path, *_row(prediction, getattr(task, "class_names", []))]
 
     def _draw(self, path: str, index: int, prediction: dict[str, Any], names: Sequence[str]) -> None:
         try:
@@ -95,11 +95,11 @@ class PredictionWriter(BasePredictionWriter):
             return  # it was readable a moment ago; its row is written, and that is what counts
         target = self._folder / "pictures" / f"{index:05d}_{Path(path).stem}.png"
         target.parent.mkdir(exist_ok=True)
-        if "mask" in prediction:
-            picture = target_panel(image, prediction, names, Path(path).name, side=self.side)
+        if "mask" in prediction or "box" in prediction:
+            drawn = target_panel(image, prediction, names, Path(path).name, self.side)
         else:
-            picture = panel(image, [*captions(prediction, {}, names), (Path(path).name, NEUTRAL)], side=self.side)
-        Image.fromarray(picture).save(target)
+            drawn = panel(image, [*captions(prediction, {}, names), (Path(path).name, NEUTRAL)], side=self.side)
+        Image.fromarray(drawn).save(target)
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Join the ranks' files, and say how many images there were and how many could not be read."""
@@ -133,3 +133,25 @@ class PredictionWriter(BasePredictionWriter):
             writer = csv.writer(file)
             writer.writerow(header)
             writer.writerows(sorted(rows))
+
+
+_CORNERS = ("x1", "y1", "x2", "y2")
+
+
+def _header(prediction: Mapping[str, Any]) -> list[str]:
+    """The names of the columns, as many as a prediction has."""
+    columns = ["path", "label", "score", *(_CORNERS if "box" in prediction else ())]
+    for rank in range(2, len(prediction["top_labels"]) + 1):
+        further = ("label", "score", *(_CORNERS if "top_boxes" in prediction else ()))
+        columns += [f"{name}_{rank}" for name in further]
+    return columns
+
+
+def _row(prediction: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """The cells of a prediction, behind its path."""
+    boxes = prediction.get("top_boxes", [prediction["box"]] if "box" in prediction else [])
+    cells: list[str] = []
+    for place, (label, score) in enumerate(zip(prediction["top_labels"], prediction["top_scores"], strict=True)):
+        cells += [class_name(label, names), f"{score:.6f}"]
+        cells += [f"{side:.2f}" for side in boxes[place].tolist()] if place < len(boxes) else []
+    return cells

@@ -246,8 +246,11 @@ class ImageFiles:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         image = read_image(self.paths[index])
-        size = {"size": np.array(image.shape[:2])} if self.with_size else {}
-        return {"image": image, "path": str(self.paths[index]), **size}
+        height, width = image.shape[:2]
+        corners = np.array([(0, 0), (width, 0), (0, height)], np.float32)
+        size = np.array([height, width])
+        whole = {"size": size} if self.with_size else {}
+        return {"image": image, "path": str(self.paths[index]), "file_size": size, "corners": corners, **whole}
 
 
 def automatic_workers() -> int:

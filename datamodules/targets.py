@@ -56,6 +56,7 @@ class TargetAugmentation:
     def __init__(self, transform: A.Compose, min_visibility: float = 0.0) -> None:
         self.transform, self.min_visibility = transform, min_visibility
         self._boxed: A.Compose | None = None
+        self._pointed: A.Compose | None = None
         self._needs_boxes = min_visibility > 0 or _looks_at_boxes(transform)
 
     def __call__(self, raw: Sample, generator: np.random.Generator) -> Sample:
@@ -66,7 +67,7 @@ class TargetAugmentation:
             LostObjectError: when the object of localization was cut away each time.
         """
         with_boxes = "box" in raw or ("boxes" in raw and ("masks" not in raw or self._needs_boxes))
-        pipeline = self._with_boxes() if with_boxes else self.transform
+        pipeline = self._with_boxes() if with_boxes else self._with_points() if "corners" in raw else self.transform
         # both generators are shared by every step of the pipeline
         pipeline.set_random_state(generator, random.Random(int(generator.integers(2**63))))
         if "box" in raw:
@@ -75,6 +76,8 @@ class TargetAugmentation:
             return {**raw, **_with_objects(pipeline, raw, with_boxes)}
         if "mask" in raw:
             return {**raw, **_with_mask(pipeline, raw)}
+        if "corners" in raw:
+            return {**raw, **_with_corners(pipeline, raw)}
         return {**raw, "image": checked(pipeline(image=raw["image"])["image"])}
 
     def _with_boxes(self) -> A.Compose:
@@ -92,6 +95,16 @@ class TargetAugmentation:
                 )
         return self._boxed
 
+    def _with_points(self) -> A.Compose:
+        if self._pointed is None:
+            given = self.transform
+            with warnings.catch_warnings():
+                # where no step moves pixels, the points stay where they are: as it should be
+                warnings.filterwarnings("ignore", "Got processor for keypoints, but no transform to process it")
+                params = A.KeypointParams("xy", remove_invisible=False)
+                self._pointed = A.Compose(given.transforms, keypoint_params=params, p=given.p)
+        return self._pointed
+
 
 def _looks_at_boxes(step: Any) -> bool:
     if isinstance(step, A.BaseCompose):
@@ -105,6 +118,23 @@ def _with_mask(pipeline: A.Compose, raw: Sample) -> Sample:
     mask = out["mask"] - np.uint8(1)
     mask[mask == IGNORE - 1] = IGNORE  # a fill_mask of 255 in the YAML means ignore too
     return {"image": checked(out["image"]), "mask": mask}
+
+
+def _with_corners(pipeline: A.Compose, raw: Sample) -> Sample:
+    """The image, and where points of it went; not a number where a step does not say that."""
+    corners = np.asarray(raw["corners"], np.float32)
+    if not _moves_points(pipeline):
+        return {"image": checked(pipeline(image=raw["image"])["image"]), "corners": np.full_like(corners, np.nan)}
+    out = pipeline(image=raw["image"], keypoints=corners)
+    return {"image": checked(out["image"]), "corners": np.asarray(out["keypoints"], np.float32)}
+
+
+def _moves_points(step: Any) -> bool:
+    if isinstance(step, A.BaseCompose):
+        return all(_moves_points(inner) for inner in step.transforms)
+    if isinstance(step, A.DualTransform):
+        return type(step).apply_to_keypoints is not A.DualTransform.apply_to_keypoints
+    return isinstance(step, A.ImageOnlyTransform)
 
 
 def _with_one_box(pipeline: A.Compose, raw: Sample) -> Sample:

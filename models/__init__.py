@@ -11,12 +11,15 @@ from .backbones import (
     available_backbones,
     build_backbone,
 )
+from .box_losses import BoxLoss, box_loss
+from .boxes import clip_boxes, normalize_boxes, ordered_corners, paired_iou
 from .classifier import Classifier
 from .dense import augmented_logits, best_classes, sliding_logits
 from .four_layer import ActivationRace, FourLayerCNN
 from .googlenet import GoogLeNet
 from .layers import FullyConnectedHead, LocalResponseNorm, TrunkWithHead, local_response_norm
 from .lenet import LeNet5, MAPLoss, map_loss
+from .localizer import Localizer, LocalizerOutput, MapBoxHead, VectorBoxHead
 from .mixing import BatchMixer, cutmix, mixup
 from .pixels import Normalize
 from .segmentation import (
@@ -56,6 +59,7 @@ __all__ = [
     "AlexNetFullyConvolutional",
     "Backbone",
     "BatchMixer",
+    "BoxLoss",
     "CaffeSGD",
     "Classifier",
     "DiceLoss",
@@ -71,8 +75,11 @@ __all__ = [
     "LeNet5",
     "LoadReport",
     "LocalResponseNorm",
+    "Localizer",
+    "LocalizerOutput",
     "LovaszSoftmax",
     "MAPLoss",
+    "MapBoxHead",
     "Normalize",
     "OhemCrossEntropy",
     "PixelCrossEntropy",
@@ -85,13 +92,16 @@ __all__ = [
     "TorchvisionHead",
     "TrunkWithHead",
     "VGG16FullyConvolutional",
+    "VectorBoxHead",
     "WeightedLosses",
     "ZFNet",
     "ZFNetBackbone",
     "augmented_logits",
     "available_backbones",
     "best_classes",
+    "box_loss",
     "build_backbone",
+    "clip_boxes",
     "cutmix",
     "load_state_dict_file",
     "load_weights",
@@ -99,7 +109,10 @@ __all__ = [
     "lovasz_softmax",
     "map_loss",
     "mixup",
+    "normalize_boxes",
     "ohem_cross_entropy",
+    "ordered_corners",
+    "paired_iou",
     "pixel_cross_entropy",
     "skip_pretrained",
     "sliding_logits",

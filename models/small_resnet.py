@@ -25,13 +25,14 @@ class SmallImageResNet(Backbone):
         mean: Mean of each channel, of values in [0, 1].
         std: Standard deviation of each channel, of values in [0, 1].
         out_indices: Which of the four maps are returned, increasing from 0. ``None``: all.
+        weights: A checkpoint file, of which the trunk is taken. ``None``: torchvision's initialisation.
 
     Shape:
         - images: ``[B, 3, H, W]``, ``uint8`` in [0, 255] or floating point in [0, 1].
         - output: list of ``[B, channels[i], H / strides[i], W / strides[i]]``.
 
     Raises:
-        ValueError: There is no such network.
+        ValueError: There is no such network, or ``weights`` does not fit.
 
     Reference:
         He, Zhang, Ren, Sun, "Deep residual learning for image recognition", CVPR 2016, for the blocks. Its CIFAR
@@ -44,6 +45,7 @@ class SmallImageResNet(Backbone):
         mean: tuple[float, float, float] = IMAGENET_MEAN,
         std: tuple[float, float, float] = IMAGENET_STD,
         out_indices: tuple[int, ...] | None = None,
+        weights: str | None = None,
     ) -> None:
         if name not in NAMES:
             near = get_close_matches(name, NAMES, n=1)
@@ -62,3 +64,4 @@ class SmallImageResNet(Backbone):
             std=std,
             out_indices=out_indices,
         )
+        self._load_trunk(weights)

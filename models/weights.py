@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,7 @@ class LoadReport:
         missing: Names in the module that the file does not give.
         unexpected: Names in the file, less the prefix, that the module does not have.
         mismatched: Name in the module -> its shape in the file, its shape in the module.
+        origin: The file, or what the caller calls its source.
     """
 
     prefix: str
@@ -71,6 +72,7 @@ class LoadReport:
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
     mismatched: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
+    origin: str = ""
 
     @property
     def complete(self) -> bool:
@@ -262,6 +264,10 @@ def load_weights(
     if not report.complete and (strict or not fitting):
         fits = f"{len(fitting)} of {len(fitting) + len(report.missing) + len(report.mismatched)} tensors fit"
         at = f" under the prefix {report.prefix!r}" if report.prefix else ""
-        raise ValueError(f"{origin} does not fit {type(module).__name__} ({fits}{at}):\n{report.describe()}")
+        # in the first line, which is all that a launcher shows of it
+        hint = ""
+        if report.missing and not fitting:
+            hint = f"; wanted are names such as {report.missing[0]!r}, and it has such as {next(iter(source), '')!r}"
+        raise ValueError(f"{origin} does not fit {type(module).__name__} ({fits}{at}){hint}:\n{report.describe()}")
     module.load_state_dict(fitting, strict=False)
-    return report
+    return replace(report, origin=origin)

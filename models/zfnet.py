@@ -50,6 +50,8 @@ class ZFNetBackbone(Backbone):
         std: Divides pixels in [0, 1].
         frozen_stages: How many stages, from the first, do not train.
         out_indices: Which of the four maps are returned, increasing from 0; None: all.
+        weights: A checkpoint file, of which the trunk is taken. None: see ``init``.
+        init: ``"he"``: weights from N(0, 2 / fan-in), biases 0. None: torch's own; the whole network sets the paper's.
 
     Shape:
         - images: uint8 or float in [0, 1], ``[B, 3, H, W]``
@@ -70,8 +72,12 @@ class ZFNetBackbone(Backbone):
         std: Sequence[float] = PIXEL_UNIT,
         frozen_stages: int = 0,
         out_indices: Sequence[int] | None = None,
+        weights: str | None = None,
+        init: Literal["he"] | None = None,
     ) -> None:
         at_least(1, first_kernel=first_kernel, first_stride=first_stride, second_stride=second_stride)
+        if init not in (None, "he"):
+            raise ValueError(f"init={init!r}: choose 'he', or null for torch's own")
         c1, c2, c3, c4, c5 = (scaled(c, width) for c in (96, 256, 384, 384, 256))
         stages = [
             named(conv1=nn.Conv2d(3, c1, first_kernel, first_stride, padding=1), relu1=nn.ReLU()),
@@ -96,6 +102,9 @@ class ZFNetBackbone(Backbone):
         conv2_stride = first_stride * 2 * second_stride
         strides = (first_stride, conv2_stride, conv2_stride * 2, conv2_stride * 4)
         super().__init__(stages, (c1, c2, c5, c5), strides, mean, std, frozen_stages, out_indices=out_indices)
+        if init == "he":
+            init_he(self)
+        self._load_trunk(weights)
 
 
 class ZFNet(TrunkWithHead):

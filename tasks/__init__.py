@@ -2,6 +2,7 @@
 
 from .base import Task
 from .classification import Classification
+from .localization import Localization
 from .race import TrainingRace
 from .schedules import Constant, Cosine, Plateau, Polynomial, Schedule, Steps
 from .semantic_segmentation import SemanticSegmentation
@@ -10,6 +11,7 @@ __all__ = [
     "Classification",
     "Constant",
     "Cosine",
+    "Localization",
     "Plateau",
     "Polynomial",
     "Schedule",

@@ -31,7 +31,7 @@ class Placing(A.DualTransform):
     is ignored in the end, as with albumentations' own steps (`TargetAugmentation`).
     """
 
-    _targets = (Targets.IMAGE, Targets.MASK, Targets.BBOXES)
+    _targets = (Targets.IMAGE, Targets.MASK, Targets.BBOXES, Targets.KEYPOINTS)
     fill: Colour = 0
     fill_mask: Colour = 0
 
@@ -67,6 +67,12 @@ class Placing(A.DualTransform):
         """The boxes ``[N, 4+]``, in fractions of the image and then of the canvas; albumentations clips them."""
         moved = np.array(bboxes, np.float64)
         moved[:, :4] = place_boxes(moved[:, :4] * np.tile(where.old, 2), where) / np.tile(where.canvas, 2)
+        return moved
+
+    def apply_to_keypoints(self, keypoints: Array, *args: Any, where: Placement, **params: Any) -> Array:
+        """The points ``[N, 2+]``, in pixels of the image and then of the canvas."""
+        moved = np.array(keypoints, np.float64)
+        moved[:, :2] = moved[:, :2] * np.array(where.new) / where.old + where.offset
         return moved
 
 

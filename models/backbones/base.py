@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from ..pixels import IMAGENET_MEAN, IMAGENET_STD, Normalize
+from ..weights import LoadReport, load_weights, pretrained_is_skipped
 
 Result = TypeVar("Result")
 
@@ -48,6 +49,7 @@ class Backbone(nn.Module):
         out_indices: Which stages' outputs are returned.
         channels: Channels of each returned map.
         strides: Stride of each returned map, in pixels.
+        load_report: What was loaded into the stages, and from where; None where nothing was.
 
     Shape:
         - images: ``[B, 3, H, W]``, ``uint8`` in [0, 255] or floating point in [0, 1].
@@ -60,6 +62,7 @@ class Backbone(nn.Module):
     channels: tuple[int, ...]
     strides: tuple[int, ...]
     out_indices: tuple[int, ...]
+    load_report: LoadReport | None = None
 
     def __init__(
         self,
@@ -98,6 +101,12 @@ class Backbone(nn.Module):
         for parameter in self._frozen_parameters():
             parameter.requires_grad_(False)
         self.train(self.training)
+
+    def _load_trunk(self, weights: str | None) -> None:
+        """Takes the stages' weights out of a checkpoint of ours; stages that are left out here may be in the file."""
+        if weights is not None and not pretrained_is_skipped():
+            dropped = [rf"stages\.{index}\." for index in range(len(self.stages), self.num_stages)]
+            self.load_report = load_weights(self, weights, ignore=dropped)
 
     def _frozen_modules(self) -> list[nn.Module]:
         """What ``frozen_stages`` keeps in evaluation mode and without gradient."""

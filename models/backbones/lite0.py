@@ -192,7 +192,7 @@ class EfficientNetLite0(Backbone):
         initialise(self)
         if path is not None and not pretrained_is_skipped():
             rest = [r"_fc\."] + [rf"{re.escape(module)}\." for module in _modules_after(len(self.stages))]
-            load_weights(self, _file(path), aliases=self._names, ignore=rest)
+            self.load_report = load_weights(self, _file(path), aliases=self._names, ignore=rest)
 
     def make_head(self, num_classes: int, dropout: float | None = None) -> nn.Module:
         """Builds average pooling, dropout and a linear layer, which keeps its weights where they are for K classes.

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from torch import nn
 
 from ..pixels import IMAGENET_MEAN, IMAGENET_STD
-from ..weights import load_weights, pretrained_is_skipped
 from .base import Backbone
 
 
@@ -62,9 +61,7 @@ class PlainCNN(Backbone):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        if weights is not None and not pretrained_is_skipped():
-            dropped = [rf"stages\.{i}\." for i in range(len(self.stages), len(widths))]
-            load_weights(self, weights, ignore=dropped)
+        self._load_trunk(weights)
 
     def make_head(self, num_classes: int, dropout: float | None = None) -> nn.Module:
         """Builds a head with maximum pooling: a small object's evidence is not averaged away by its surroundings.

@@ -83,7 +83,7 @@ class TimmBackbone(Backbone):
         self.name = name
         if path is not None and load:
             aliases, others = _aliases(full_name, net, options)
-            load_weights(self, path, aliases=aliases, ignore=others)
+            self.load_report = load_weights(self, path, aliases=aliases, ignore=others)
 
     def _freeze(self, frozen_stages: int, freeze_norm: bool) -> None:
         if 0 < frozen_stages <= self.out_indices[-1] + 1:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torchvision.ops import Permute
 
 from ..pixels import IMAGENET_MEAN, IMAGENET_STD
-from ..weights import load_state_dict_file, load_weights, match_weights, pretrained_is_skipped
+from ..weights import LoadReport, load_state_dict_file, load_weights, match_weights, pretrained_is_skipped
 from .base import Backbone, measure
 
 _TRUNK_CONTAINERS = ("features", "layers", "trunk_output")
@@ -200,6 +200,7 @@ class TorchvisionHead(nn.Module):
     Attributes:
         body: All before the classifier: VGG's and AlexNet's fully connected layers, for example.
         classifier: The linear layer that gives the logits (for SqueezeNet a 1x1 convolution).
+        load_report: What `load` took over; None where it was not called.
         after: What follows it: nothing, but SqueezeNet's ReLU and pooling.
 
     Shape:
@@ -207,6 +208,8 @@ class TorchvisionHead(nn.Module):
 
     The hidden fully connected layers of AlexNet and VGG are reached by the papers' names, `fc6` and `fc7`.
     """
+
+    load_report: LoadReport | None = None
 
     def __init__(self, layers: Sequence[_Layer], dropout: float | None = None) -> None:
         super().__init__()
@@ -250,7 +253,7 @@ class TorchvisionHead(nn.Module):
 
     def load(self, state: dict[str, Tensor], prefixes: Sequence[str]) -> None:
         """Takes over what fits, under one of ``prefixes``; a classifier for other classes keeps its initialisation."""
-        fitting, _ = match_weights(self, state, prefixes=prefixes, aliases=self._aliases)
+        fitting, self.load_report = match_weights(self, state, prefixes=prefixes, aliases=self._aliases)
         self.load_state_dict(fitting, strict=False)
 
 
@@ -324,7 +327,9 @@ class TorchvisionBackbone(Backbone):
             others = [layer.path for group in groups[kept:] for layer in group] + [layer.path for layer in head]
             patterns = [rf"{re.escape(path)}\." for path in (*others, *_AUXILIARY) if path]
             patterns += [rf"stages\.{index}\." for index in range(kept, len(groups))]
-            load_weights(self, source.state(), aliases=self._aliases, ignore=patterns, origin=source.origin)
+            self.load_report = load_weights(
+                self, source.state(), aliases=self._aliases, ignore=patterns, origin=source.origin
+            )
 
     def make_head(self, num_classes: int, dropout: float | None = None) -> TorchvisionHead:
         """Builds torchvision's own head for this network, with the weights that the backbone was built with.

@@ -1,5 +1,6 @@
 """Metrics that torchmetrics lacks, or computes slowly; each is a torchmetrics ``Metric`` whose state sums under DDP."""
 
+from .localization import LocalizationMetrics
 from .segmentation import (
     BoundaryIoU,
     SegmentationConfusion,
@@ -11,6 +12,7 @@ from .segmentation import (
 
 __all__ = [
     "BoundaryIoU",
+    "LocalizationMetrics",
     "SegmentationConfusion",
     "class_accuracies",
     "class_ious",

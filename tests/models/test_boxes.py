@@ -1,0 +1,141 @@
+"""Functions on boxes and losses of boxes: by hand, against torchvision, and their derivatives."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.autograd import gradcheck
+from torchvision.ops import box_iou, complete_box_iou_loss, generalized_box_iou, generalized_box_iou_loss
+
+from striate.models import BoxLoss, box_loss, clip_boxes, normalize_boxes, ordered_corners, paired_iou
+
+KINDS = ("l2", "smooth_l1", "giou", "ciou")
+
+
+def some_boxes(count, seed, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    corners = torch.rand(count, 2, generator=generator, dtype=dtype)
+    return torch.cat([corners, corners + 0.05 + torch.rand(count, 2, generator=generator, dtype=dtype)], dim=1)
+
+
+def test_paired_iou_by_hand():
+    truth = torch.tensor([0.0, 0.0, 4.0, 2.0])
+    others = torch.tensor([
+        [0.0, 0.0, 4.0, 2.0],  # the same
+        [2.0, 0.0, 6.0, 2.0],  # half of each: 4 / 12
+        [2.0, 1.0, 6.0, 3.0],  # a quarter of each: 2 / 14
+        [4.0, 0.0, 8.0, 2.0],  # touching
+        [4.0, 2.0, 0.0, 0.0],  # the wrong way round
+        [1.0, 1.0, 1.0, 1.0],  # a point
+    ])  # fmt: skip
+    torch.testing.assert_close(paired_iou(others, truth), torch.tensor([1, 1 / 3, 1 / 7, 0, 0, 0]))
+    assert paired_iou(torch.zeros(1, 4), torch.zeros(1, 4)).item() == 0
+
+
+@given(st.integers(0, 1000))
+def test_paired_iou_is_torchvisions_diagonal_symmetric_and_blind_to_scale(seed):
+    first, second = some_boxes(5, seed), some_boxes(5, seed + 1)
+    iou = paired_iou(first, second)
+    torch.testing.assert_close(iou, box_iou(first, second).diagonal())
+    torch.testing.assert_close(iou, paired_iou(second, first))
+    torch.testing.assert_close(iou, paired_iou(normalize_boxes(first, 30, 7), normalize_boxes(second, 30, 7)))
+
+
+def test_corners_are_ordered_and_clipped():
+    given_corners = torch.tensor([[0.7, 0.1, 0.2, 1.4]])
+    assert ordered_corners(given_corners)[0].tolist() == pytest.approx([0.2, 0.1, 0.7, 1.4])
+    assert clip_boxes(torch.tensor([[-3.0, 2.0, 50.0, 90.0]]), 40, 80)[0].tolist() == [0, 2, 40, 80]
+    assert normalize_boxes(torch.tensor([[10.0, 10.0, 20.0, 30.0]]), 40, 80)[0].tolist() == [0.25, 0.125, 0.5, 0.375]
+
+
+def test_l2_and_smooth_l1_by_hand():
+    predicted = torch.tensor([[0.1, 0.2, 0.5, 0.9], [0.0, 0.0, 1.0, 1.0]])
+    truth = torch.tensor([[0.1, 0.0, 0.6, 0.9], [0.0, 0.0, 1.0, 0.5]])
+    assert box_loss(predicted, truth).item() == pytest.approx((0.2**2 + 0.1**2 + 0.5**2) / 2)
+    by_hand = ((0.2 - 0.05) + 0.1**2 / (2 * 0.1) + (0.5 - 0.05)) / 2
+    assert box_loss(predicted, truth, "smooth_l1", beta=0.1).item() == pytest.approx(by_hand)
+
+
+def test_giou_by_hand():
+    truth = torch.tensor([[0.0, 0.0, 0.2, 0.2]])
+    beside = torch.tensor([[0.3, 0.0, 0.5, 0.2]])  # the box around both: 0.5 x 0.2, of which 0.02 are neither's
+    assert box_loss(beside, truth, "giou").item() == pytest.approx(1 + 0.02 / 0.1, abs=1e-5)
+    assert box_loss(truth, truth, "giou").item() == pytest.approx(0, abs=1e-5)
+
+
+def test_ciou_by_hand():
+    truth = torch.tensor([[0.0, 0.0, 0.2, 0.2]], dtype=torch.float64)
+    wide = torch.tensor([[0.0, 0.0, 0.4, 0.2]], dtype=torch.float64)  # IoU 1/2; centres 0.1 apart, diagonal² 0.2
+    v = 4 / math.pi**2 * (math.atan(1) - math.atan(2)) ** 2
+    by_hand = 0.5 + 0.01 / 0.2 + v * v / (1 - 0.5 + v)
+    assert box_loss(wide, truth, "ciou").item() == pytest.approx(by_hand, abs=1e-5)
+
+
+def test_iou_losses_are_torchvisions():
+    predicted, truth = some_boxes(20, 1), some_boxes(20, 2)
+    torch.testing.assert_close(
+        box_loss(predicted, truth, "giou"), generalized_box_iou_loss(predicted, truth, reduction="mean")
+    )
+    torch.testing.assert_close(
+        box_loss(predicted, truth, "giou"), 1 - generalized_box_iou(predicted, truth).diagonal().mean()
+    )
+    torch.testing.assert_close(
+        box_loss(predicted, truth, "ciou"), complete_box_iou_loss(predicted, truth, reduction="mean")
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_derivatives(kind):
+    predicted, truth = some_boxes(6, 3).requires_grad_(), some_boxes(6, 4)
+    # CIoU's weight of the ratio's term is a constant to the gradient, as its paper has it
+    if kind == "ciou":
+        predicted = (truth * 1.5).requires_grad_()  # the same ratio: that weight has no effect
+        predicted.data += torch.tensor([0.1, 0.0, 0.1, 0.0])
+    assert gradcheck(lambda boxes: box_loss(boxes, truth, kind), (predicted,), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_boxes_cost_exactly_nothing_and_leave_the_graph_alive(kind):
+    weight = torch.ones(4, requires_grad=True)
+    loss = BoxLoss(kind)(torch.zeros(0, 4) * weight, torch.zeros(0, 4))
+    assert loss.item() == 0
+    loss.backward()
+    assert weight.grad.tolist() == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_box_without_sides_has_a_finite_loss_and_derivative(kind):
+    point = torch.tensor([[0.5, 0.5, 0.5, 0.5]], requires_grad=True)
+    loss = box_loss(point, torch.tensor([[0.1, 0.1, 0.9, 0.9]]), kind)
+    loss.backward()
+    assert loss.isfinite() and point.grad.isfinite().all() and loss > 0.1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_half_precision_is_widened(kind):
+    predicted, truth = some_boxes(8, 5), some_boxes(8, 6)
+    half = box_loss(predicted.bfloat16(), truth.bfloat16(), kind)
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, box_loss(predicted, truth, kind).float(), rtol=0.03, atol=0.01)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_following_the_gradient_leads_to_the_true_box(kind):
+    boxes, truth = torch.tensor([[0.1, 0.1, 0.3, 0.4]]).requires_grad_(), torch.tensor([[0.5, 0.4, 0.9, 0.8]])
+    optimizer = torch.optim.Adam([boxes], lr=0.01)
+    for _ in range(300):
+        optimizer.zero_grad()
+        box_loss(boxes, truth, kind).backward()
+        optimizer.step()
+    assert paired_iou(boxes.detach(), truth).item() > 0.9
+
+
+def test_bad_losses():
+    with pytest.raises(ValueError, match="there is no box loss 'gious'; did you mean 'giou'"):
+        BoxLoss("gious")
+    with pytest.raises(ValueError, match="beta must be above 0, got 0"):
+        BoxLoss("smooth_l1", beta=0)
+    with pytest.raises(ValueError, match=r"must both be \[N, 4\], got \[2, 4\] and \[1, 4\]"):
+        box_loss(torch.zeros(2, 4), torch.zeros(1, 4))

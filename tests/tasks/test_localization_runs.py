@@ -1,0 +1,133 @@
+"""Localization through the launcher: fit, resume, pictures, predictions in the file's pixels, fine-tuning."""
+
+import albumentations as A
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from striate.callbacks.overlays import annotated, overlap_note
+from striate.datamodules import DigitScenes, ShortSideResize
+from striate.datamodules.base import ImageFiles
+from striate.models import Classifier, PlainCNN
+from striate.tests.experiments.test_launcher import launch, refused, table
+from striate.tests.fixtures import write_image
+
+pytestmark = [pytest.mark.filterwarnings("ignore:(?s).*Dump of a value that does not round-trip.*")]
+
+BACKBONE = {"class_path": "striate.models.PlainCNN", "init_args": {"widths": [8, 16]}}
+MODEL = {"num_classes": 10, "features": "spatial", "box": "per_class", "box_width": 16, "backbone": BACKBONE}
+CONFIG = {
+    "model": {
+        "class_path": "striate.tasks.Localization",
+        "init_args": {
+            "model": {"class_path": "striate.models.Localizer", "init_args": MODEL},
+            "box_loss": {"class_path": "striate.models.BoxLoss", "init_args": {"kind": "giou"}},
+            "optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.01}},
+        },
+    },
+    "data": {
+        "class_path": "striate.datamodules.DigitScenes",
+        "init_args": {
+            "task": "localization", "image_size": 32, "scale": [0.6, 0.9], "train_size": 48, "val_size": 12,
+            "batch_size": 12, "num_workers": 0,
+            "val_transform": [{"class_path": "albumentations.Resize", "init_args": {"height": 32, "width": 32}}],
+        },
+    },
+    "trainer": {"max_epochs": 1, "accelerator": "cpu", "log_every_n_steps": 1, "enable_progress_bar": False},
+    "wandb": {"mode": "off"},
+}  # fmt: skip
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "boxes.yaml").write_text(yaml.safe_dump(CONFIG))
+    return tmp_path
+
+
+def test_from_a_classifier_to_predictions_in_the_files_pixels(place, monkeypatch, caplog):
+    trained = Classifier(PlainCNN((8, 16)), 10)
+    state = {f"model.{key}": value for key, value in trained.state_dict().items()}
+    torch.save({"state_dict": state}, place / "classifier.ckpt")
+    launch(monkeypatch, "fit", "--config", "boxes.yaml",
+           "--model.init_args.model.init_args.backbone.weights", "classifier.ckpt")  # fmt: skip
+    said = caplog.text
+    assert "Weights from classifier.ckpt:" in said and "trunk: all 24 tensors, there under 'model.backbone.'" in said
+    assert "class head: 3.weight, 3.bias, there under 'model.head.'" in said and "box head: new" in said
+    run = place / "runs" / "boxes" / "fit-1"
+    with Image.open(run / "pictures" / "val_epoch_000.png") as drawn:
+        assert drawn.width > drawn.height  # truth and prediction, side by side
+    (row,) = [row for row in table(run / "metrics.csv") if row["val/loc_acc"]]
+    assert float(row["val/acc"]) + float(row["val/cls_err"]) == pytest.approx(1)
+    assert (run / "val_confusion.csv").is_file()
+
+    (place / "classifier.ckpt").unlink()  # neither resuming nor predicting needs it any more
+    launch(monkeypatch, "fit", "--config", "boxes.yaml", "--trainer.max_epochs", 2, "--ckpt_path", "last")
+    assert [row["epoch"] for row in table(run / "metrics.csv") if row["val/acc"]] == ["0", "1"]
+
+    scene = DigitScenes("localization", image_size=32, scale=(0.6, 0.9), num_workers=0).make_source("val")[0]["image"]
+    write_image(place / "new" / "small.png", scene)
+    large = np.repeat(np.repeat(scene, 2, axis=0), 5, axis=1)  # the same picture, 160 x 64
+    write_image(place / "new" / "large.png", large)
+    launch(monkeypatch, "predict", "--config", "boxes.yaml", "--ckpt_path", "last", "--data.images", "new",
+           "--data.val_transform", '[{"class_path": "albumentations.Resize", "init_args": {"height": 32, "width": 32, '
+           '"interpolation": 0}}]')  # fmt: skip
+    out = place / "runs" / "boxes" / "predict-1"
+    big, small = table(out / "predictions.csv")
+    assert list(small)[:9] == ["path", "label", "score", "x1", "y1", "x2", "y2", "label_2", "score_2"]
+    assert "y2_5" in small and small["label_5"] == big["label_5"]
+    for suffix in ("", "_2"):
+        for side, factor in zip(("x1", "y1", "x2", "y2"), (5, 2, 5, 2), strict=True):
+            assert float(big[side + suffix]) == pytest.approx(factor * float(small[side + suffix]), abs=0.06)
+    assert 0 <= float(small["x1"]) < float(small["x2"]) <= 32
+    assert len(list((out / "pictures").glob("*.png"))) == 2
+
+
+def test_a_checkpoint_without_the_trunk_is_refused(place, monkeypatch, capsys):
+    key = "--model.init_args.model.init_args.backbone.weights"
+    other = {f"model.{name}": value for name, value in Classifier("resnet18", 10).state_dict().items()}
+    torch.save({"state_dict": other}, place / "other.ckpt")
+    with pytest.raises(SystemExit):
+        launch(monkeypatch, "fit", "--config", "boxes.yaml", key, "other.ckpt")
+    answer = capsys.readouterr().err
+    assert "Traceback" not in answer and "striate: " in answer
+    assert "other.ckpt does not fit PlainCNN (0 of 20 tensors fit); wanted are names such as 'stages.0.0" in answer
+    assert "it has such as 'model.backbone.stages.0.conv1.weight'" in answer
+    answer = refused(monkeypatch, capsys, 1, "fit", "--config", "boxes.yaml", key, "nowhere.ckpt")
+    assert "no weights file at nowhere.ckpt" in answer
+
+
+def corners_after(folder, steps, width=100, height=60):
+    data = DigitScenes("localization", val_transform=steps, num_workers=0)
+    source = ImageFiles([write_image(folder / "blank.png", np.zeros((height, width, 3), np.uint8))])
+    return data.dataset(source, training=False)[0]["corners"].round(4).tolist()
+
+
+def test_the_way_back_is_known_through_resizing_cropping_and_padding(tmp_path):
+    assert corners_after(tmp_path, None) == [[0, 0], [100, 0], [0, 60]]
+    assert corners_after(tmp_path, [A.Resize(30, 30)]) == [[0, 0], [30, 0], [0, 30]]
+    assert corners_after(tmp_path, [A.CenterCrop(20, 40)]) == [[-30, -20], [70, -20], [-30, 40]]
+    assert corners_after(tmp_path, [A.PadIfNeeded(80, 120)]) == [[10, 10], [110, 10], [10, 70]]
+    assert corners_after(tmp_path, [ShortSideResize(30)]) == [[0, 0], [50, 0], [0, 30]]
+    assert corners_after(tmp_path, [A.ToGray()]) == [[0, 0], [100, 0], [0, 60]]
+
+    class Own(A.DualTransform):
+        _targets = ()
+
+        def apply(self, img, *args, **params):
+            return img
+
+    assert np.isnan(corners_after(tmp_path, [Own(p=1)])).all()
+
+
+def test_the_predicted_box_is_drawn_where_it_is_with_its_score():
+    image = np.full((50, 100, 3), 90, np.uint8)
+    said = {"label": 1, "score": 0.07, "box": torch.tensor([20.0, 10.0, 80.0, 40.0]), "top_labels": [1]}
+    picture, chips = annotated(image, said, ["cat", "dog"], 200)
+    changed = np.argwhere((picture != 90).any(axis=2))
+    assert changed[:, 1].min() == 40 and changed[:, 1].max() == 159  # also where the score is low
+    assert changed[:, 0].max() == 79 and [chip.text for chip in chips] == ["dog"]
+    truth = {"box": np.array([20.0, 10.0, 80.0, 25.0])}
+    assert overlap_note(said, truth) == ", IoU 0.50" and overlap_note(said, {"label": 1}) == ""

@@ -18,18 +18,21 @@ from .layers import FullyConnectedHead, LocalResponseNorm, TrunkWithHead, local_
 from .lenet import LeNet5, MAPLoss, map_loss
 from .mixing import BatchMixer, cutmix, mixup
 from .pixels import Normalize
+from .segmentation import LRASPP, DeepLabV3Plus, TorchvisionSegmentation, UNet
 from .small_resnet import SmallImageResNet
 from .tencrop import TenCrop
 from .weights import LoadReport, load_state_dict_file, load_weights, skip_pretrained
 from .zfnet import ZFNet, ZFNetBackbone
 
 __all__ = [
+    "LRASPP",
     "ActivationRace",
     "AlexNet",
     "AlexNetBackbone",
     "Backbone",
     "BatchMixer",
     "Classifier",
+    "DeepLabV3Plus",
     "EfficientNetLite0",
     "FourLayerCNN",
     "FullyConnectedHead",
@@ -45,7 +48,9 @@ __all__ = [
     "TimmBackbone",
     "TorchvisionBackbone",
     "TorchvisionHead",
+    "TorchvisionSegmentation",
     "TrunkWithHead",
+    "UNet",
     "ZFNet",
     "ZFNetBackbone",
     "available_backbones",

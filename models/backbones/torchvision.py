@@ -343,14 +343,12 @@ class TorchvisionBackbone(Backbone):
         """
         strides = self._stage_strides
         if output_stride not in strides:
-            raise ValueError(
-                f"output_stride={output_stride}: {self.name!r} has the strides {strides}; choose one of them"
-            )
+            raise ValueError(f"output_stride={output_stride}: {self.name!r} has the strides {strides}; choose one")
         current = max(self.strides)
-        if output_stride >= current:
-            return
         try:
-            dilate_stages(self.stages, strides, current, output_stride, self.name.startswith("mobilenet_v3"))
+            dilate_stages(
+                self.stages, strides, current, min(current, output_stride), self.name.startswith("mobilenet_v3")
+            )
         except ValueError as error:
             raise ValueError(f"{self.name!r} cannot be dilated to a stride of {output_stride}: {error}") from error
         self.strides = tuple(min(stride, output_stride) for stride in self.strides)

@@ -23,8 +23,7 @@ class LRASPP(nn.Module):
     Args:
         num_classes: Number K of classes, the background among them.
         backbone: A backbone, or the name of one (see `build_backbone`): MobileNetV3, or any other that has a map of
-            stride 8 before its last. One that is coarser than 16 at last is dilated in place where it can be, and
-            stays as it is otherwise.
+            stride 8 before its last. One of torchvision's whose last map is coarser than 16 is dilated in place.
         weights: For a backbone given by name: the name of published weights, or the path of a checkpoint.
         channels: Channels between the last map and its scores.
 
@@ -41,8 +40,8 @@ class LRASPP(nn.Module):
         - output: logits ``[B, K, H, W]``.
 
     Raises:
-        ValueError: ``num_classes`` is below 1, or the backbone has no map of stride 8 before its last; in ``forward``:
-            the images are too small for the backbone.
+        ValueError: ``num_classes`` is below 1, or the backbone has no map of stride 8 before its last or cannot be
+            dilated; in ``forward``: the images are too small for the backbone.
 
     Reference:
         Howard et al., "Searching for MobileNetV3", ICCV 2019, section 6.4 and Fig. 10. Where this leaves the paper,

@@ -377,10 +377,9 @@ class TorchvisionBackbone(Backbone):
             head.load(state, prefixes=(theirs, ours + "head."))
         return head
 
-    def torchvision_state(self) -> dict[str, Tensor]:
-        """The trunk's tensors under the names that they have in torchvision's model."""
-        state = self.state_dict()
-        return {theirs: state[ours] for theirs, ours in self._aliases.items()}
+    def torchvision_names(self) -> dict[str, str]:
+        """Names of the trunk's tensors in torchvision's model -> their names here."""
+        return dict(self._aliases)
 
     def weights_beside(self) -> tuple[dict[str, Tensor], str, str] | None:
         """All weights that the backbone was built with, for what lies beside the trunk: heads, auxiliary classifiers.

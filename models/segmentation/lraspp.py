@@ -54,6 +54,7 @@ class LRASPP(nn.Module):
           backbone; of any other it is the last map of stride 8.
 
     Example:
+        >>> import torch
         >>> images = torch.zeros(1, 3, 50, 75, dtype=torch.uint8)
         >>> LRASPP(num_classes=19, backbone="mobilenet_v3_small").eval()(images).shape
         torch.Size([1, 19, 50, 75])

@@ -102,7 +102,9 @@ class TorchvisionSegmentation(nn.Module):
         """Through the backbone of that name, which knows where weights come from, and what they are called there."""
         other = TorchvisionBackbone(self.name.partition("_")[2], weights)
         if not pretrained_is_skipped():
-            load_weights(self.network.backbone, other.torchvision_state(), ignore=[r"features\."], origin=weights)
+            state = other.state_dict()
+            renamed = {theirs: state[ours] for theirs, ours in other.torchvision_names().items()}
+            load_weights(self.network.backbone, renamed, origin=weights)
 
     def _load(self, state: dict[str, Tensor], origin: str) -> None:
         ignored = [] if self.network.state_dict().keys() & {"aux_classifier.4.weight"} else [r"aux_classifier\."]

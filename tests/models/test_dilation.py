@@ -29,7 +29,7 @@ GLOBAL = {"regnet_y_400mf", "efficientnet_b0", "efficientnet_v2_s", "mobilenet_v
 def backbone_of(name: str, state: dict[str, Tensor]) -> TorchvisionBackbone:
     with quick_initialisation():
         backbone = TorchvisionBackbone(name).eval()
-    backbone.load_state_dict({ours: state[theirs] for theirs, ours in backbone._aliases.items()})
+    backbone.load_state_dict({ours: state[theirs] for theirs, ours in backbone.torchvision_names().items()})
     return backbone
 
 

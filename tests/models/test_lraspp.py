@@ -46,7 +46,7 @@ def test_outputs_are_torchvisions(size: tuple[int, int]) -> None:
     with quick_initialisation():
         model = LRASPP(num_classes=5).eval()
     state = reference.state_dict()
-    names = model.backbone._aliases  # torchvision's extractor has the trunk's names without "features."
+    names = model.backbone.torchvision_names()  # torchvision's extractor has the trunk's names without "features."
     trunk = {names[f"features.{k[9:]}"]: v for k, v in state.items() if k.startswith("backbone.")}
     model.backbone.load_state_dict(trunk)
     head = head_state({k: v for k, v in state.items() if k.startswith("classifier.")})

@@ -84,7 +84,7 @@ def test_outputs_equal_segmentation_models_pytorch() -> None:
     theirs = randomised(smp.Unet("resnet34", encoder_weights=None, classes=21))
     with quick_initialisation():
         model = UNet("resnet34", num_classes=21).eval()
-    names = model.backbone._aliases
+    names = model.backbone.torchvision_names()
     model.load_state_dict(
         {
             f"backbone.{names[key[8:]]}"

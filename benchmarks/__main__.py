@@ -18,6 +18,7 @@ BENCHMARKS = {
     "training_networks": "a step of AlexNet, VGG-16, ResNet-50, against torchvision's and timm's training scripts",
     "coco_index": "opening annotations of COCO's size, and the workers' memory, against pycocotools",
     "segmentation_metrics": "mean IoU of 1,000 masks of VOC's size, against torchmetrics",
+    "segmentation_step": "a step of a U-Net, against segmentation-models-pytorch",
     "training_memory": "peak memory of that training, against the bare loop's",
 }
 """Name, which is its module's too -> what it measures."""

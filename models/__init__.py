@@ -24,13 +24,17 @@ from .mixing import BatchMixer, cutmix, mixup
 from .pixels import Normalize
 from .segmentation import (
     FCN,
+    LRASPP,
     AlexNetFullyConvolutional,
     CaffeSGD,
+    DeepLabV3Plus,
     FCN8s,
     FCN16s,
     FCN32s,
     FCNAlexNet,
     FullyConvolutional,
+    TorchvisionSegmentation,
+    UNet,
     VGG16FullyConvolutional,
 )
 from .segmentation_losses import (
@@ -53,6 +57,7 @@ from .zfnet import ZFNet, ZFNetBackbone
 
 __all__ = [
     "FCN",
+    "LRASPP",
     "ActivationRace",
     "AlexNet",
     "AlexNetBackbone",
@@ -62,6 +67,7 @@ __all__ = [
     "BoxLoss",
     "CaffeSGD",
     "Classifier",
+    "DeepLabV3Plus",
     "DiceLoss",
     "EfficientNetLite0",
     "FCN8s",
@@ -90,7 +96,9 @@ __all__ = [
     "TimmBackbone",
     "TorchvisionBackbone",
     "TorchvisionHead",
+    "TorchvisionSegmentation",
     "TrunkWithHead",
+    "UNet",
     "VGG16FullyConvolutional",
     "VectorBoxHead",
     "WeightedLosses",

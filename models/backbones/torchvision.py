@@ -20,6 +20,7 @@ from torchvision.ops import Permute
 from ..pixels import IMAGENET_MEAN, IMAGENET_STD
 from ..weights import LoadReport, load_state_dict_file, load_weights, match_weights, pretrained_is_skipped
 from .base import Backbone, measure
+from .dilation import dilate_stages
 
 _TRUNK_CONTAINERS = ("features", "layers", "trunk_output")
 _HEAD = ("norm", "permute", "avgpool", "flatten", "dropout", "classifier", "fc", "head")
@@ -317,6 +318,7 @@ class TorchvisionBackbone(Backbone):
         self.name = name
         self._source = source
         kept = len(self.stages)
+        self._stage_strides = tuple(strides[:kept])
         self._aliases = {
             theirs: ours
             for index, group in enumerate(groups[:kept])
@@ -330,6 +332,31 @@ class TorchvisionBackbone(Backbone):
             self.load_report = load_weights(
                 self, source.state(), aliases=self._aliases, ignore=patterns, origin=source.origin
             )
+
+    def dilate(self, output_stride: int) -> None:
+        """Limits the stride of every map, in place: further strides become dilation, and weights stay as they are.
+
+        A ResNet then gives the maps of torchvision's ``replace_stride_with_dilation`` (also with 18 or 34 layers, which
+        torchvision refuses), MobileNet v3 those of its ``dilated``. Stages keep their numbers and their names.
+
+        Args:
+            output_stride: Pixels of the image per cell of the coarsest map; one of the network's strides.
+
+        Raises:
+            ValueError: No stage has that stride, or a later one shrinks its map by something else than padded
+                convolutions, such as a pooling (VGG, DenseNet).
+        """
+        strides = self._stage_strides
+        if output_stride not in strides:
+            raise ValueError(f"output_stride={output_stride}: {self.name!r} has the strides {strides}; choose one")
+        current = max(self.strides)
+        try:
+            dilate_stages(
+                self.stages, strides, current, min(current, output_stride), self.name.startswith("mobilenet_v3")
+            )
+        except ValueError as error:
+            raise ValueError(f"{self.name!r} cannot be dilated to a stride of {output_stride}: {error}") from error
+        self.strides = tuple(min(stride, output_stride) for stride in self.strides)
 
     def make_head(self, num_classes: int, dropout: float | None = None) -> TorchvisionHead:
         """Builds torchvision's own head for this network, with the weights that the backbone was built with.
@@ -354,6 +381,10 @@ class TorchvisionBackbone(Backbone):
             state, theirs, ours = found
             head.load(state, prefixes=(theirs, ours + "head."))
         return head
+
+    def torchvision_names(self) -> dict[str, str]:
+        """Names of the trunk's tensors in torchvision's model -> their names here."""
+        return dict(self._aliases)
 
     def weights_beside(self) -> tuple[dict[str, Tensor], str, str] | None:
         """All weights that the backbone was built with, for what lies beside the trunk: heads, auxiliary classifiers.

@@ -1,0 +1,124 @@
+"""A training step of U-Net with ResNet-34 through task and Trainer, against segmentation-models-pytorch's same model.
+
+The peer is the loop that its examples show, by hand: logits, cross-entropy with 255 ignored, SGD over all parameters
+alike. Both train a copy of the same weights on the same batches, in one process and in turn. Its encoder expects
+normalised float32 images, which its users' loaders give: so the peer is given them; ours are given uint8, and
+normalise within the step. That package is no dependency of ours; without it nothing is measured:
+``pip install segmentation-models-pytorch`` into the environment, or into a folder that PYTHONPATH names.
+"""
+
+import copy
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from striate.benchmarks.harness import Clock, Goal, Row
+from striate.benchmarks.training_case import LR, MEAN, MOMENTUM, STD, Case
+from striate.benchmarks.training_step import compare, measure_sides
+from striate.models import UNet
+
+PEER = "segmentation_models_pytorch"
+CASES = (Case("resnet34", pixels=224, batch=4),)
+CLASSES, IGNORE = 21, 255
+WEIGHT_DECAY = 1e-4
+TOLERANCE = 0.02  # of the last losses: rounding grows from step to step through the batch norms
+AT_MOST = Goal(1.0, at_least=False)
+
+
+class PlainLoop:
+    """A step as one writes it by hand.
+
+    Attributes:
+        loss: of the last step.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model.train()
+        self.optimizer = torch.optim.SGD(model.parameters(), LR, MOMENTUM, weight_decay=WEIGHT_DECAY)
+        self.loss: Tensor | None = None
+
+    def run(self, batches: Iterable[dict[str, Any]], after_step: Callable[[], None]) -> None:
+        """One step a batch."""
+        for batch in batches:
+            self.optimizer.zero_grad()
+            loss = F.cross_entropy(self.model(batch["float"]), batch["long"], ignore_index=IGNORE)
+            loss.backward()
+            self.optimizer.step()
+            self.loss = loss.detach()
+            after_step()
+
+
+def make_batches(case: Case, count: int) -> list[dict[str, Any]]:
+    """Batches as striate's loaders give them, and beside them what the peer's user would have loaded."""
+    generator = torch.Generator().manual_seed(0)
+    draw = partial(torch.randint, generator=generator, dtype=torch.uint8)
+    mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
+    batches = []
+    for _ in range(count):
+        image = draw(0, 256, (case.batch, case.pixels, case.pixels, 3)).permute(0, 3, 1, 2)
+        mask = draw(0, CLASSES, (case.batch, case.pixels, case.pixels))
+        mask[:, :8] = IGNORE
+        batches.append(
+            {
+                "image": image,
+                "mask": mask,
+                "index": torch.arange(case.batch),
+                "unreadable": [],
+                "float": ((image / 255 - mean) / std).contiguous(),
+                "long": mask.long(),
+            }
+        )
+    return batches
+
+
+def same_weights(network: nn.Module, name: str) -> UNet:
+    """Our network with the peer's weights."""
+    model = UNet(name, CLASSES)
+    trunk = {f"encoder.{theirs}": f"backbone.{ours}" for theirs, ours in model.backbone.torchvision_names().items()}
+    model.load_state_dict(
+        {
+            trunk.get(key, key.removeprefix("decoder.").replace("segmentation_head.0", "head")): value
+            for key, value in network.state_dict().items()
+        }
+    )
+    return model
+
+
+def measure(case: Case, turns: int = 7, steps: int = 3) -> dict[str, list[Clock]]:
+    """The median step of each turn and side."""
+    from striate.tasks import SemanticSegmentation
+
+    torch.manual_seed(0)
+    network = importlib.import_module(PEER).Unet(case.network, encoder_weights=None, classes=CLASSES)
+    task = SemanticSegmentation(
+        same_weights(network, case.network),
+        optimizer=partial(torch.optim.SGD, lr=LR, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY),
+        decay_norm_and_bias=True,
+    )
+    sides = {"peer": PlainLoop(copy.deepcopy(network)), "control": PlainLoop(network)}
+    return measure_sides(case, task, sides, make_batches(case, steps), turns, steps, TOLERANCE)
+
+
+def run() -> list[Row]:
+    """Measure; the first turn warms up. No rows where the peer is not installed."""
+    if importlib.util.find_spec(PEER) is None:
+        sys.stderr.write(
+            " skipped: segmentation-models-pytorch is not installed "
+            "(pip install segmentation-models-pytorch; striate itself does not need it)"
+        )
+        return []
+    rows = []
+    for case in CASES:
+        measured = measure(case)
+        peer = measured["peer"]
+        what = f"training step (U-Net {case}) against segmentation-models-pytorch"
+        rows += compare(what, measured["ours"], peer, AT_MOST)
+        rows += compare(f"control: segmentation-models-pytorch twice (U-Net {case})", measured["control"], peer)
+    return rows

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 import pytorch_lightning as pl
@@ -53,11 +53,14 @@ class VisionDataModule(pl.LightningDataModule):
 
     Attributes:
         min_visibility: part of a box's area that a step of augmentation must leave, or its object is removed.
+        checks_targets: whether labels and masks are compared with the classes where a sample is read, so that nobody
+            need do it again on a device.
         group_by_aspect: make training batches of images of like shape, so that less is padded.
     """
 
     min_visibility: float = 0.0
     group_by_aspect: bool = False
+    checks_targets: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -23,7 +23,7 @@ def window_starts(length: int, window: int, overlap: float) -> list[int]:
         overlap: part of a window that the next one covers again at least, in [0, 1).
 
     >>> window_starts(10, 4, 0.5), window_starts(9, 4, 0.0), window_starts(3, 4, 0.5)
-    ([0, 2, 4, 6], [0, 2, 5], [0])
+    ([0, 2, 4, 6], [0, 3, 5], [0])
     """
     if window >= length:
         return [0]

@@ -104,12 +104,6 @@ class SemanticSegmentation(Task):
 
     # -- losses ------------------------------------------------------------------------------------
 
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Look the masks over before they go to a device, where a wrong class is an error without words."""
-        if "mask" in batch and self.device.type != "cpu":
-            check_masks(batch, self.num_classes)
-        return batch
-
     def losses(self, batch: SemanticSegmentationBatch) -> tuple[dict[str, Tensor], list[Tensor]]:
         """The losses; and in evaluation the class of each pixel, ``[B, H, W]`` uint8 for each part of the batch.
 
@@ -117,8 +111,8 @@ class SemanticSegmentation(Task):
             ValueError: for masks of another size than their images, or with values outside the classes, and for a
                 model whose logits have another size or number of classes.
         """
-        if batch["mask"][0].device.type == "cpu":
-            check_masks(batch, self.num_classes)
+        data = getattr(getattr(self, "_trainer", None), "datamodule", None)
+        check_masks(batch, None if getattr(data, "checks_targets", False) else self.num_classes)
         if self.training:
             return self._training_losses(batch), []
         losses, said = [], []
@@ -270,8 +264,11 @@ def parts(batch: Mapping[str, Any] | SemanticSegmentationBatch) -> Iterator[tupl
             yield image[None], mask[None]
 
 
-def check_masks(batch: Mapping[str, Any] | SemanticSegmentationBatch, num_classes: int) -> None:
+def check_masks(batch: Mapping[str, Any] | SemanticSegmentationBatch, num_classes: int | None) -> None:
     """Refuse masks that do not belong to their images or to the classes.
+
+    Args:
+        num_classes: K. None: values are not looked at; on a GPU looking means waiting for it.
 
     Raises:
         ValueError: for masks of another size, or with values outside ``0 … K-1`` and 255; those are counted.
@@ -284,8 +281,9 @@ def check_masks(batch: Mapping[str, Any] | SemanticSegmentationBatch, num_classe
                 "image needs a mask of its own size"
             )
         if masks.dtype != torch.uint8:
-            raise TypeError(f"masks are uint8, 0 … {num_classes - 1} and {IGNORE} = ignore, and not {masks.dtype}")
-        if masks.numel() and int((masks + 1).max()) > num_classes:  # in 8 bits 255 + 1 is 0
+            raise TypeError(f"masks are uint8, one class a pixel and {IGNORE} = ignore, and not {masks.dtype}")
+        # in 8 bits 255 + 1 is 0
+        if num_classes is not None and masks.numel() and int((masks + 1).max()) > num_classes:
             counts = torch.bincount(masks.reshape(-1), minlength=IGNORE + 1)
             raise ValueError(outside_message(counts, num_classes))
 

@@ -1,0 +1,252 @@
+"""Semantic segmentation from YAML to masks: fit, resume, validate, test, predict, in this process and in two."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from striate.experiments.main import main
+from striate.tests.fixtures import write_image
+
+MODEL = {
+    "class_path": "striate.tasks.SemanticSegmentation",
+    "init_args": {
+        "model": {"class_path": "striate.tests.tasks.tiny_segmenter.TinySegmenter", "init_args": {"num_classes": 11}},
+        "optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.02}},
+    },
+}
+TRAINER = {"max_epochs": 2, "accelerator": "cpu", "log_every_n_steps": 1, "enable_progress_bar": False}
+DIGITS = {
+    "model": MODEL,
+    "data": {
+        "class_path": "striate.datamodules.DigitScenes",
+        "init_args": {"task": "semantic_segmentation", "image_size": 32, "train_size": 24, "val_size": 9,
+                      "batch_size": 8, "num_workers": 0,
+                      "val_transform": [{"class_path": "albumentations.Resize",
+                                         "init_args": {"height": 32, "width": 32}}]},
+    },
+    "trainer": TRAINER,
+    "wandb": {"mode": "off"},
+}  # fmt: skip
+
+pytestmark = [
+    # jsonargparse saves tuples as YAML lists; the launcher filters this, but pytest's filters come first
+    pytest.mark.filterwarnings("ignore:(?s).*Dump of a value that does not round-trip.*"),
+]
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "digits.yaml").write_text(yaml.safe_dump(DIGITS))
+    return tmp_path
+
+
+def launch(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["striate", *map(str, arguments)])
+    main()
+
+
+def table(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def shades(root, sizes, folder="train"):
+    """Images whose left part is dark and right part light, of these sizes (height, width), and their masks."""
+    for number, (height, width) in enumerate(sizes):
+        mask = np.zeros((height, width), np.uint8)
+        mask[:, width // 3 :] = 1
+        image = np.where(mask[..., None] == 1, 220, 30).astype(np.uint8).repeat(3, axis=2)
+        mask[0, :] = 255
+        write_image(root / folder / "images" / f"{number}.png", image)
+        cv2.imwrite(str(write_image(root / folder / "masks" / f"{number}.png", mask)), mask)
+    return root
+
+
+def folder_config(**more):
+    """`MaskFolder` with the model that knows the answer."""
+    model = {"class_path": "striate.tests.tasks.tiny_segmenter.Thresholds"}
+    return {
+        "model": {
+            "class_path": "striate.tasks.SemanticSegmentation",
+            "init_args": {"model": model, "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.0}}},
+        },
+        "data": {
+            "class_path": "striate.datamodules.MaskFolder",
+            "init_args": {"root": "data", "class_names": ["dark", "light"], "batch_size": 1, "eval_batch_size": 3,
+                          "num_workers": 0, **more},
+        },
+        "trainer": {**TRAINER, "max_epochs": 1},
+        "wandb": {"mode": "off"},
+    }  # fmt: skip
+
+
+def test_fit_resume_and_predict_on_digits(place, monkeypatch):
+    launch(monkeypatch, "fit", "--config", "digits.yaml", "--trainer.max_epochs", 1)
+    launch(monkeypatch, "fit", "--config", "digits.yaml", "--ckpt_path", "last")
+    launch(monkeypatch, "fit", "--config", "digits.yaml", "--run.name", "whole")
+    run = place / "runs" / "digits" / "fit-1"
+    resumed, whole = (
+        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for folder in (run, place / "runs" / "whole" / "fit-1")
+    )
+    assert all(torch.equal(resumed[key], whole[key]) for key in whole)
+    rows = table(run / "metrics.csv")
+    figures = {"val/miou", "val/acc", "val/acc_class", "val/fwiou", "val/boundary_miou", "val/loss", "train/loss"}
+    assert figures <= rows[0].keys() and len([row for row in rows if row["val/miou"]]) == 2
+    classes = table(run / "val_classes.csv")
+    assert list(classes[0]) == ["class", "pixels", "accuracy", "iou", "boundary_iou"]
+    assert [row["class"] for row in classes] == ["background", *map(str, range(10))]
+    assert sum(int(row["pixels"]) for row in classes) == 9 * 32 * 32
+    ious = [float(row["iou"]) for row in classes if row["iou"]]
+    last = [float(row["val/miou"]) for row in rows if row["val/miou"]][-1]
+    assert np.mean(ious) == pytest.approx(last, abs=1e-3)
+    assert (run / "checkpoints" / "best.ckpt").is_file()
+    for name in ("val_epoch_001", "val_confusion"):
+        with Image.open(run / "pictures" / f"{name}.png") as drawn:
+            assert min(drawn.size) > 200
+
+    # photographs of any size; two of one name, and one that cannot be read
+    noise = np.random.default_rng(0).integers(0, 256, (40, 70, 3), dtype=np.uint8)
+    for name, image in (("a/x.png", noise), ("b/x.png", noise[:20]), ("b/wide.png", noise[:30, :64])):
+        write_image(place / "new" / name, image)
+    (place / "new" / "broken.jpg").write_bytes(b"no image")
+    launch(monkeypatch, "predict", "--config", "digits.yaml", "--ckpt_path", "best", "--data.images", "new")
+    out = place / "runs" / "digits" / "predict-1"
+    rows = table(out / "predictions.csv")
+    assert list(rows[0]) == ["path", "width", "height", "mask", "background", *map(str, range(10))]
+    assert {row["path"] for row in rows} == {"new/a/x.png", "new/b/x.png", "new/b/wide.png"}
+    for row in rows:
+        with Image.open(out / row["mask"]) as mask, Image.open(place / row["path"]) as image:
+            assert mask.mode == "P" and mask.size == image.size == (int(row["width"]), int(row["height"]))
+            values = np.asarray(mask)
+            assert mask.getpalette()[3:9] == [128, 0, 0, 0, 128, 0]  # VOC's first colours
+        areas = [int(row[name]) for name in ("background", *map(str, range(10)))]
+        assert areas == np.bincount(values.ravel(), minlength=11).tolist()
+    assert len(list((out / "masks").iterdir())) == len(list((out / "pictures").iterdir())) == 3
+    assert {row["mask"] for row in rows if row["path"].endswith("wide.png")} == {"masks/wide.png"}
+
+
+def test_images_that_differ_in_size_are_trained_evaluated_and_predicted_whole(place, monkeypatch):
+    sizes = [(20, 31), (44, 18), (44, 18), (9, 60), (33, 33)]
+    for split in ("train", "val", "test"):
+        shades(place / "data", sizes, split)
+    (place / "folder.yaml").write_text(yaml.safe_dump(folder_config()))
+    launch(monkeypatch, "fit", "--config", "folder.yaml")
+    run = place / "runs" / "folder" / "fit-1"
+    (row,) = [row for row in table(run / "metrics.csv") if row["val/miou"]]
+    assert float(row["val/miou"]) == float(row["val/acc"]) == float(row["val/boundary_miou"]) == 1
+    pixels = [int(row["pixels"]) for row in table(run / "val_classes.csv")]
+    assert sum(pixels) == sum((height - 1) * width for height, width in sizes)  # the first row is ignored
+    launch(monkeypatch, "test", "--config", "folder.yaml", "--ckpt_path", "best",
+           "--model.window", "[16, 16]", "--model.scales", "[1.0, 2.0]", "--model.flip", "true")  # fmt: skip
+    (row,) = table(place / "runs" / "folder" / "test-1" / "metrics.csv")
+    assert float(row["test/miou"]) > 0.9
+    launch(monkeypatch, "predict", "--config", "folder.yaml", "--ckpt_path", "best", "--data.images", "data/val/images")
+    for number, (height, width) in enumerate(sizes):
+        with Image.open(place / "runs" / "folder" / "predict-1" / "masks" / f"{number}.png") as mask:
+            expected = np.zeros((height, width), np.uint8)
+            expected[:, width // 3 :] = 1
+            np.testing.assert_array_equal(np.asarray(mask), expected)
+
+
+def refused(monkeypatch, capsys, *arguments):
+    with pytest.raises(SystemExit):
+        launch(monkeypatch, *arguments)
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message.startswith("striate: ") and "Traceback" not in message
+    return message
+
+
+def test_what_does_not_fit_is_answered_in_one_line(place, monkeypatch, capsys):
+    shades(place / "data", [(20, 30), (30, 20)], "train")
+    shades(place / "data", [(20, 30)], "val")
+    (place / "folder.yaml").write_text(yaml.safe_dump(folder_config()))
+    fit = ("fit", "--config", "folder.yaml")
+    said = refused(monkeypatch, capsys, *fit, "--data.batch_size", 2)
+    assert "the images of a batch differ in size (30x20, 20x30): end data.init_args.train_transform" in said
+    said = refused(monkeypatch, capsys, *fit, "--model.model.num_classes", 3)
+    assert "tells 3 classes apart, but the data module MaskFolder has 2 (dark, light): set num_classes: 2" in said
+    crop = json.dumps([{"class_path": "albumentations.CenterCrop", "init_args": {"height": 8, "width": 8}}])
+    said = refused(monkeypatch, capsys, "predict", "--config", "folder.yaml", "--data.images", "data/val/images",
+                   "--data.val_transform", crop)  # fmt: skip
+    assert "val_transform has a step that may cut, pad or move the image" in said
+    mask = np.full((20, 30), 0, np.uint8)
+    mask[3, 4:9], mask[5, 5] = 2, 77
+    cv2.imwrite("data/val/masks/0.png", mask)
+    said = refused(monkeypatch, capsys, *fit)
+    assert "data/val/masks/0.png: the value(s) 2 (5 pixels), 77 (1 pixel) are no class and not to be ignored" in said
+    cv2.imwrite("data/val/masks/0.png", mask[:, :-1])
+    said = refused(monkeypatch, capsys, *fit, "--data.strict", "true")
+    assert "data/val/images/0.png: the image is 30x20, but its mask" in said and "is 29x20" in said
+
+
+def test_classification_does_not_take_images_that_differ_in_size(place, monkeypatch, capsys):
+    from striate.tests.experiments.test_launcher import CONFIG
+    from striate.tests.fixtures import make_folder, picture
+
+    make_folder(place / "data", 4)
+    (place / "small.yaml").write_text(yaml.safe_dump(CONFIG))
+    for size in (20, 30):
+        write_image(place / "new" / f"{size}.png", picture(0, size, size))
+    said = refused(monkeypatch, capsys, "predict", "--config", "small.yaml", "--data.images", "new")
+    assert "the images to predict differ in size, which Classification does not take: end data.init_args.val" in said
+
+
+DDP_SCRIPT = """
+import json, sys, warnings
+warnings.filterwarnings("ignore")
+import pytorch_lightning as pl, torch
+from striate.callbacks import ConfusionMatrix, PredictionWriter
+from striate.datamodules import MaskFolder
+from striate.tasks import SemanticSegmentation
+from striate.tests.tasks.tiny_segmenter import TinySegmenter
+torch.set_num_threads(1)
+torch.manual_seed(3)
+data = MaskFolder("data", ["dark", "light"], num_workers=0, batch_size=1, eval_batch_size=2, images="data/val/images")
+task = SemanticSegmentation(TinySegmenter(2), optimizer=lambda groups: torch.optim.SGD(groups, lr=0.1))
+trainer = pl.Trainer(
+    accelerator="cpu", strategy="ddp" if sys.argv[1] != "1" else "auto", devices=int(sys.argv[1]), logger=False,
+    enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, max_epochs=1,
+    callbacks=[ConfusionMatrix(), PredictionWriter(pictures=False)], default_root_dir=f"out-{sys.argv[1]}",
+)
+(figures,) = trainer.validate(task, data, verbose=False)
+table = {name: values.tolist() for name, values in task.class_table("val").items()}
+trainer.predict(task, data, return_predictions=False)
+if trainer.is_global_zero:
+    print("RESULT", json.dumps({**figures, **table}))
+"""
+
+
+def test_two_processes_count_each_pixel_once(place, monkeypatch, capsys):
+    shades(place / "data", [(20, 30)] * 4, "train")
+    # five images: odd, so that a padding sampler would count one twice; the last is ignored throughout
+    shades(place / "data", [(20, 31), (44, 18), (44, 18), (9, 60), (33, 33)], "val")
+    cv2.imwrite(str(place / "data/val/masks/4.png"), np.full((33, 33), 255, np.uint8))
+    (place / "ddp.py").write_text(DDP_SCRIPT)
+    monkeypatch.setattr(sys, "argv", ["ddp.py", "1"])
+    exec(compile(DDP_SCRIPT, "ddp.py", "exec"), {})
+    done = subprocess.run([sys.executable, "ddp.py", "2"], capture_output=True, text=True, timeout=300, cwd=place)
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (
+        json.loads(next(line for line in said.splitlines() if line.startswith("RESULT"))[7:])
+        for said in (capsys.readouterr().out, done.stdout)
+    )
+    assert sum(one["pixels"]) == sum(two["pixels"]) == 19 * 31 + 2 * 43 * 18 + 8 * 60
+    for name, value in one.items():
+        assert two[name] == pytest.approx(value, abs=1e-6), name
+    first, second = (place / f"out-{processes}" for processes in "12")
+    assert (first / "predictions.csv").read_text() == (second / "predictions.csv").read_text()
+    for mask in (first / "masks").iterdir():
+        assert mask.read_bytes() == (second / "masks" / mask.name).read_bytes()
+    assert len(list((second / "masks").iterdir())) == 5 and Path(first / "val_classes.csv").is_file()

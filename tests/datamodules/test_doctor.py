@@ -316,7 +316,7 @@ def test_voc_orphans(tmp_path):
 @pytest.mark.parametrize(
     "mask, code, detail",
     [
-        (np.full((40, 60), 7, np.uint8), "label-outside", "[7] are no class"),
+        (np.full((40, 60), 7, np.uint8), "label-outside", "7 (2400 pixels) are no class"),
         (np.full((40, 60), 255, np.uint8), "empty-mask", "every pixel is ignored"),
         (np.zeros((40, 50), np.uint8), "size-mismatch", "is 50x40"),
         (noise(60, 40), "unreadable-image", "index or palette"),

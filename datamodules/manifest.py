@@ -13,6 +13,7 @@ from .base import Transforms, VisionDataModule
 from .problems import REPORTED, collected
 from .sampling import Sampling, stratified_split
 from .sources import LabelledFiles
+from .tables import check_headings, open_parquet, table_kind
 from .trees import suggestion
 
 _WHOLE = re.compile(r"[+-]?\d+")
@@ -178,10 +179,7 @@ def read_table(
         ImportError: for Parquet without pyarrow.
     """
     columns = {"path_column": path_column, "label_column": label_column}
-    suffix = file.suffix.lower()
-    if suffix not in (".csv", ".parquet"):
-        raise ValueError(f"{file}: {suffix or 'no suffix'!r} is not a kind of table read here; give .csv or .parquet")
-    table = (_read_csv if suffix == ".csv" else _read_parquet)(file, columns, more or {})
+    table = (_read_csv if table_kind(file) == ".csv" else _read_parquet)(file, columns, more or {})
     if not table.paths:
         raise ValueError(f"{file}: no rows below the heading")
     return table
@@ -190,12 +188,8 @@ def read_table(
 def _check_columns(
     file: Path, headings: Sequence[str], columns: dict[str, str], more: Mapping[str, Sequence[str]]
 ) -> None:
-    for key, name in [*columns.items(), *((key, name) for key, names in more.items() for name in names)]:
-        if name not in headings:
-            raise ValueError(
-                f"{file}: no column {name!r} (data.init_args.{key}); its columns are "
-                f"{', '.join(map(repr, headings)) or 'none'}{suggestion(name, headings)}"
-            )
+    named = [*columns.items(), *((key, name) for key, names in more.items() for name in names)]
+    check_headings(file, headings, [(f"data.init_args.{key}", name) for key, name in named])
 
 
 def _read_csv(file: Path, columns: dict[str, str], more: Mapping[str, Sequence[str]]) -> Table:
@@ -232,16 +226,7 @@ def _headings(more: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def _read_parquet(file: Path, columns: dict[str, str], more: Mapping[str, Sequence[str]]) -> Table:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ImportError(f"{file}: reading Parquet needs pyarrow: pip install pyarrow (or give a .csv)") from error
-    try:
-        opened = pyarrow.parquet.ParquetFile(file)
-    except pyarrow.ArrowInvalid as error:
-        raise ValueError(f"{file}: not a Parquet file ({error})") from error
-    with opened:
+    with open_parquet(file) as opened:
         _check_columns(file, opened.schema_arrow.names, columns, more)
         table = opened.read(columns=[*columns.values(), *_headings(more)])
     paths, labels = (table.column(name).to_pylist() for name in columns.values())

@@ -1,7 +1,7 @@
 """Columns of CSV and Parquet tables, as they are written, with the line of each row."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,22 +78,63 @@ def read_columns(file: Path, needed: Mapping[str, str], optional: Sequence[str] 
             rows.
         ImportError: for Parquet without pyarrow.
     """
-    suffix = file.suffix.lower()
-    if suffix not in (".csv", ".parquet"):
-        raise ValueError(f"{file}: {suffix or 'no suffix'!r} is not a kind of table read here; give .csv or .parquet")
-    columns = (_csv if suffix == ".csv" else _parquet)(file, needed, optional)
+    columns = (_csv if table_kind(file) == ".csv" else _parquet)(file, needed, optional)
     if not len(columns.lines):
         raise ValueError(f"{file}: no rows below the heading")
     return columns
 
 
-def _chosen(file: Path, headings: Sequence[str], needed: Mapping[str, str], optional: Sequence[str]) -> list[str]:
-    for key, name in needed.items():
+def table_kind(file: Path) -> str:
+    """``.csv`` or ``.parquet``.
+
+    Raises:
+        ValueError: for another kind of file.
+    """
+    suffix = file.suffix.lower()
+    if suffix not in (".csv", ".parquet"):
+        raise ValueError(f"{file}: {suffix or 'no suffix'!r} is not a kind of table read here; give .csv or .parquet")
+    return suffix
+
+
+def check_headings(file: Path, headings: Sequence[str], needed: Iterable[tuple[str, str]]) -> None:
+    """Look whether each column is there.
+
+    Args:
+        file: the table.
+        headings: of its columns.
+        needed: what to call a column in a message, and its heading.
+
+    Raises:
+        ValueError: for a column that is not there.
+    """
+    for key, name in needed:
         if name not in headings:
             raise ValueError(
                 f"{file}: no column {name!r} ({key}); its columns are {', '.join(map(repr, headings)) or 'none'}"
                 f"{suggestion(name, headings)}"
             )
+
+
+def open_parquet(file: Path) -> Any:
+    """A Parquet file, to be read and closed.
+
+    Raises:
+        ValueError: for a file that is none.
+        ImportError: without pyarrow.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ImportError(f"{file}: reading Parquet needs pyarrow: pip install pyarrow (or give a .csv)") from error
+    try:
+        return pyarrow.parquet.ParquetFile(file)
+    except pyarrow.ArrowInvalid as error:
+        raise ValueError(f"{file}: not a Parquet file ({error})") from error
+
+
+def _chosen(file: Path, headings: Sequence[str], needed: Mapping[str, str], optional: Sequence[str]) -> list[str]:
+    check_headings(file, headings, needed.items())
     return list(dict.fromkeys([*needed.values(), *(name for name in optional if name in headings)]))
 
 
@@ -122,16 +163,7 @@ def _csv(file: Path, needed: Mapping[str, str], optional: Sequence[str]) -> Colu
 
 
 def _parquet(file: Path, needed: Mapping[str, str], optional: Sequence[str]) -> Columns:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ImportError(f"{file}: reading Parquet needs pyarrow: pip install pyarrow (or give a .csv)") from error
-    try:
-        opened = pyarrow.parquet.ParquetFile(file)
-    except pyarrow.ArrowInvalid as error:
-        raise ValueError(f"{file}: not a Parquet file ({error})") from error
-    with opened:
+    with open_parquet(file) as opened:
         names = _chosen(file, opened.schema_arrow.names, needed, optional)
         table = opened.read(columns=names)
     values = {name: ["" if cell is None else cell for cell in table.column(name).to_pylist()] for name in names}

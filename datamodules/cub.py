@@ -8,8 +8,8 @@ import numpy as np
 
 from .annotations import ImageTable, Problems, confined
 from .base import Transforms, VisionDataModule
-from .one_object import BoxSource, check_fraction, usable_source
-from .sampling import Sampling, stratified_split
+from .one_object import BoxSource, usable_source
+from .sampling import Sampling, check_fraction, stratified_split
 from .trees import expectation
 
 _FILES = ("images.txt", "classes.txt", "image_class_labels.txt", "bounding_boxes.txt", "train_test_split.txt")

@@ -8,7 +8,7 @@ import numpy as np
 from .annotations import ImageTable, Objects, ObjectSource, Problems, usable_boxes
 from .base import Transforms, VisionDataModule
 from .manifest import Table, check_paths, names_of, numbers_of
-from .sampling import Sampling
+from .sampling import Sampling, check_fraction
 from .tables import Columns, read_columns
 
 _BOX_COLUMNS = ("x1", "y1", "x2", "y2")
@@ -87,8 +87,7 @@ class DetectionManifest(VisionDataModule):
         super().__init__(
             batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling
         )
-        if val_fraction is not None and not 0 < val_fraction < 1:
-            raise ValueError(f"data.init_args.val_fraction: {val_fraction} is not between 0 and 1")
+        check_fraction(val_fraction)
         if val is not None and val_fraction is not None:
             raise ValueError(
                 f"data.init_args.val names {val!r}, and val_fraction: {val_fraction} would hold out others: set one"

@@ -8,7 +8,7 @@ import numpy as np
 from .base import Transforms, VisionDataModule
 from .images import IMAGE_SUFFIXES, list_images
 from .problems import collected
-from .sampling import Sampling, stratified_split
+from .sampling import Sampling, check_fraction, stratified_split
 from .sources import LabelledFiles
 from .trees import expectation, subfolders
 
@@ -61,8 +61,7 @@ class ImageFolder(VisionDataModule):
         super().__init__(
             batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling
         )
-        if val_fraction is not None and not 0 < val_fraction < 1:
-            raise ValueError(f"data.init_args.val_fraction: {val_fraction} is not between 0 and 1")
+        check_fraction(val_fraction)
         self.root, self.val_fraction = Path(root).expanduser(), val_fraction
         self._training: tuple[list[str], list[Path], np.ndarray] | None = None
 

@@ -10,7 +10,7 @@ from .base import Transforms, VisionDataModule
 from .images import IMAGE_SUFFIXES
 from .instance_ids import IdClasses, IdFiles, classes_by_number, read_id_classes
 from .mask_files import IGNORE, as_paths, files_by_name
-from .sampling import Sampling
+from .sampling import Sampling, check_fraction
 from .trees import expectation, suggestion
 
 Scale = Literal["full", "image", "percentile"]
@@ -95,8 +95,7 @@ class InstanceMasks(VisionDataModule):
         super().__init__(
             batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling
         )
-        if val_fraction is not None and not 0 < val_fraction < 1:
-            raise ValueError(f"data.init_args.val_fraction: {val_fraction} is not between 0 and 1")
+        check_fraction(val_fraction)
         for name, folder in (("image_folder", image_folder), ("mask_folder", mask_folder)):
             if "{split}" not in folder:
                 raise ValueError(f"data.init_args.{name}: {folder!r} has no {{split}} in it, such as {{split}}/images")

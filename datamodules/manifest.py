@@ -11,7 +11,7 @@ import numpy as np
 
 from .base import Transforms, VisionDataModule
 from .problems import REPORTED, collected
-from .sampling import Sampling, stratified_split
+from .sampling import Sampling, check_fraction, stratified_split
 from .sources import LabelledFiles
 from .tables import check_headings, open_parquet, table_kind
 from .trees import suggestion
@@ -98,8 +98,7 @@ class Manifest(VisionDataModule):
         super().__init__(
             batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling
         )
-        if val_fraction is not None and not 0 < val_fraction < 1:
-            raise ValueError(f"data.init_args.val_fraction: {val_fraction} is not between 0 and 1")
+        check_fraction(val_fraction)
         if val is not None and val_fraction is not None:
             raise ValueError(
                 f"data.init_args.val names {val!r}, and val_fraction: {val_fraction} would hold out others: set one"

@@ -8,7 +8,7 @@ from .base import Transforms, VisionDataModule
 from .images import IMAGE_SUFFIXES
 from .mask_files import IGNORE, MaskedFiles, class_table, files_by_name
 from .problems import collected
-from .sampling import Sampling
+from .sampling import Sampling, check_fraction
 from .trees import as_bytes, expectation
 
 _TREE = """\
@@ -69,8 +69,7 @@ class MaskFolder(VisionDataModule):
         super().__init__(
             batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling
         )
-        if val_fraction is not None and not 0 < val_fraction < 1:
-            raise ValueError(f"data.init_args.val_fraction: {val_fraction} is not between 0 and 1")
+        check_fraction(val_fraction)
         if not 0 < len(class_names) < IGNORE:
             raise ValueError(f"data.init_args.class_names: {len(class_names)} classes; give 1 to {IGNORE - 1}")
         for value, label in (classes or {}).items():

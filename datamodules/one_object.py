@@ -178,12 +178,6 @@ def check_choice(key: str, value: str, choices: Sequence[str]) -> None:
         )
 
 
-def check_fraction(value: float, zero: bool = False) -> None:
-    """Refuse a `val_fraction` that is no fraction."""
-    if not (0 < value < 1 or (zero and value == 0)):
-        raise ValueError(f"data.init_args.val_fraction: {value} is not {'0 or ' * zero}between 0 and 1")
-
-
 def warn_of_absent(where: Path, absent: Sequence[str], total: int, why: str) -> None:
     """One warning that counts the images without a box, if there are any; their publishers never gave them one."""
     if absent:

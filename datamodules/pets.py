@@ -8,8 +8,8 @@ import numpy as np
 
 from .annotations import ImageTable, Problems, usable_boxes
 from .base import Transforms, VisionDataModule
-from .one_object import BoxSource, check_choice, check_fraction, choose_objects, warn_of_absent
-from .sampling import Sampling, stratified_split
+from .one_object import BoxSource, check_choice, choose_objects, warn_of_absent
+from .sampling import Sampling, check_fraction, stratified_split
 from .trees import expectation
 from .voc import corners_of, image_size, read_xml
 

@@ -78,6 +78,12 @@ class Draw(Protocol):
         ...
 
 
+def check_fraction(value: float | None, zero: bool = False) -> None:
+    """Refuse a `val_fraction` that is no fraction; None is none asked for."""
+    if value is not None and not (0 < value < 1 or (zero and value == 0)):
+        raise ValueError(f"data.init_args.val_fraction: {value} is not {'0 or ' * zero}between 0 and 1")
+
+
 def stratified_split(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     """Choose the same fraction of each class.
 

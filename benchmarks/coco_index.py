@@ -18,7 +18,7 @@ import multiprocessing
 import os
 import statistics
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -190,28 +190,25 @@ def child() -> None:
 
 
 def run(repetitions: int = 3) -> list[Row]:
-    """Measure: in turn, each in a fresh process."""
+    """Measure: in turn, each in a fresh process.
+
+    Raises:
+        RuntimeError: where there is no /proc, from which the workers' memory is read.
+    """
+    if not Path("/proc/self/smaps_rollup").is_file():
+        raise RuntimeError("coco_index reads memory from /proc, which this system does not have: run it on Linux")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "instances_train2017.json"
         write_annotations(file)
         return rows_for(file, repetitions)
 
 
-@contextlib.contextmanager
-def linux_only() -> Iterator[None]:
-    """Workers' memory is read from /proc."""
-    if not Path("/proc/self/smaps_rollup").is_file():
-        raise RuntimeError("coco_index reads memory from /proc, which this system does not have: run it on Linux")
-    yield
-
-
 def rows_for(file: Path, repetitions: int) -> list[Row]:
     """The table's lines."""
     module = "striate.benchmarks.coco_index"
-    with linux_only():
-        sides = {what: partial(run_fresh, module, what, str(file)) for what in ("boxes", "masks", "peer")}
-        measured = interleave(sides, repetitions, warm_up=0)
-        workers = {side: run_fresh(module, f"{side}_workers", str(file)) for side in ("our", "peer")}
+    sides = {what: partial(run_fresh, module, what, str(file)) for what in ("boxes", "masks", "peer")}
+    measured = interleave(sides, repetitions, warm_up=0)
+    workers = {side: run_fresh(module, f"{side}_workers", str(file)) for side in ("our", "peer")}
     rows = []
     for field, unit, goal in (("seconds", "s", FASTER), ("held", "MB", LIGHTER), ("peak", "MB", LIGHTER)):
         peer = statistics.median(result[field] for result in measured["peer"])

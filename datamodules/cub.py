@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .annotations import ImageTable, Problems, confined
+from .annotations import ImageTable, confined
 from .base import Transforms, VisionDataModule
 from .one_object import BoxSource, usable_source
+from .problems import Problems
 from .sampling import Sampling, check_fraction, stratified_split
 from .trees import expectation
 

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .annotations import ImageTable, Objects, ObjectSource, Problems, usable_boxes
+from .annotations import ImageTable, Objects, ObjectSource, usable_boxes
 from .base import Transforms, VisionDataModule
 from .manifest import Table, check_paths, names_of, numbers_of
+from .problems import Problems
 from .sampling import Sampling, check_fraction
 from .tables import Columns, read_columns
 

@@ -7,10 +7,11 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
-from .annotations import Problems, usable_boxes
+from .annotations import usable_boxes
 from .base import Transforms, VisionDataModule
 from .imagenet import Synsets, check_class_folders, read_synset_mapping, read_synsets
 from .one_object import BoxSource, check_choice, choose_objects, warn_of_absent
+from .problems import Problems
 from .sampling import Sampling
 from .trees import class_files, expectation, image_names, subfolders
 from .voc import corners_of, image_size, read_xml

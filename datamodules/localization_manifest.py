@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from .annotations import Problems
 from .base import Transforms
 from .manifest import Manifest, Table
 from .one_object import BoxSource, usable_source
+from .problems import Problems
 from .sampling import Sampling
 
 _CORNERS = ("x1", "y1", "x2", "y2")

@@ -8,9 +8,10 @@ from typing import Any, Literal
 import numpy as np
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 
-from .annotations import ObjectSource, Problems, usable_boxes
+from .annotations import ObjectSource, usable_boxes
 from .image_sizes import image_sizes
 from .images import ImageError, read_image
+from .problems import Problems
 from .sources import LabelledFiles
 from .targets import box_areas
 from .trees import suggestion

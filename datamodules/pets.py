@@ -6,9 +6,10 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
-from .annotations import ImageTable, Problems, usable_boxes
+from .annotations import ImageTable, usable_boxes
 from .base import Transforms, VisionDataModule
 from .one_object import BoxSource, check_choice, choose_objects, warn_of_absent
+from .problems import Problems
 from .sampling import Sampling, check_fraction, stratified_split
 from .trees import expectation
 from .voc import corners_of, image_size, read_xml

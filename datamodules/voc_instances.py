@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from .annotations import Problems
 from .base import Transforms, VisionDataModule
 from .images import ImageError, read_image
 from .mask_files import IGNORE, read_mask
 from .mat_files import read_instance_mat
+from .problems import Problems
 from .sampling import Sampling
 from .targets import boxes_of_masks
 from .trees import as_bytes, check_there

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from .annotations import ImageTable, Objects, ObjectSource, Problems, Sample, usable_boxes
-from .problems import collected
+from .annotations import ImageTable, Objects, ObjectSource, Sample, usable_boxes
+from .problems import Problems, collected
 from .segmentations import SegmentationBuilder
 
 _BOX = 5  # numbers in a line: the class, and a box

@@ -15,6 +15,7 @@ from .box_losses import BoxLoss, box_loss
 from .boxes import clip_boxes, normalize_boxes, ordered_corners, paired_iou
 from .classifier import Classifier
 from .dense import augmented_logits, best_classes, sliding_logits
+from .detection import Detections, Detector, ImageBatch, ResizeAndPad
 from .four_layer import ActivationRace, FourLayerCNN
 from .googlenet import GoogLeNet
 from .layers import FullyConnectedHead, LocalResponseNorm, TrunkWithHead, local_response_norm
@@ -68,6 +69,8 @@ __all__ = [
     "CaffeSGD",
     "Classifier",
     "DeepLabV3Plus",
+    "Detections",
+    "Detector",
     "DiceLoss",
     "EfficientNetLite0",
     "FCN8s",
@@ -78,6 +81,7 @@ __all__ = [
     "FullyConnectedHead",
     "FullyConvolutional",
     "GoogLeNet",
+    "ImageBatch",
     "LeNet5",
     "LoadReport",
     "LocalResponseNorm",
@@ -90,6 +94,7 @@ __all__ = [
     "OhemCrossEntropy",
     "PixelCrossEntropy",
     "PlainCNN",
+    "ResizeAndPad",
     "SmallImageResNet",
     "SoftmaxFocalLoss",
     "TenCrop",

@@ -1,0 +1,143 @@
+"""The seam of the detectors: sizes there and back, and what bad targets are answered."""
+
+import pytest
+import torch
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+
+from striate.models.detection import Detector, ResizeAndPad, check_targets, scale_boxes
+
+
+class Corner(Detector):
+    """Sees one object in each image: its right lower quarter."""
+
+    def detect(self, batch):
+        return [
+            {
+                "boxes": torch.tensor([[w / 2, h / 2, w, h]]),
+                "scores": torch.ones(1),
+                "labels": torch.zeros(1, dtype=torch.int64),
+            }
+            for h, w in batch.sizes
+        ]
+
+    def compute_losses(self, batch, targets):
+        return {"loss_box": torch.cat([target["boxes"] for target in targets]).sum()}
+
+
+def images(*sizes):
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=generator) for size in sizes]
+
+
+def target(boxes, labels=None):
+    return {"boxes": torch.tensor(boxes).reshape(-1, 4), "labels": torch.tensor(labels or [0] * len(boxes)).long()}
+
+
+def test_images_of_the_right_size_travel_as_they_are():
+    given = images((8, 12), (8, 12))
+    batch = ResizeAndPad(size_divisible=4)(given)
+    assert batch.pixels.dtype == torch.uint8
+    assert torch.equal(batch.pixels, torch.stack(given))
+    assert batch.pixels.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_padding_is_the_fill_to_the_right_and_below():
+    given = images((5, 7), (6, 4))
+    batch = ResizeAndPad(size_divisible=8, fill=(0.1, 0.2, 0.3))(given)
+    assert batch.pixels.shape == (2, 3, 8, 8)
+    assert torch.allclose(batch.pixels[0, :, :5, :7], given[0] / 255)
+    colour = torch.tensor([0.1, 0.2, 0.3])[:, None]
+    assert torch.equal(batch.pixels[0, :, 5:].flatten(1), colour.expand(3, 24))
+    assert torch.equal(batch.pixels[0, :, :5, 7], colour.expand(3, 5))
+    assert torch.equal(batch.pixels[1, :, :6, 4:].flatten(1), colour.expand(3, 24))
+
+
+@pytest.mark.parametrize(("short", "long"), [(30, 50), (64, 1000), (30, 31)])
+def test_resizing_is_torchvisions(short, long):
+    given = images((40, 61), (61, 40), (33, 33))
+    theirs, _ = GeneralizedRCNNTransform(short, long, [0.0] * 3, [1.0] * 3, 32)([image / 255 for image in given])
+    batch = ResizeAndPad(short, long, size_divisible=32, fill=(0.0, 0.0, 0.0))(given)
+    assert batch.sizes == theirs.image_sizes
+    assert torch.allclose(batch.pixels, theirs.tensors, atol=1e-6)
+
+
+def test_a_fixed_size_takes_no_heed_of_shape():
+    batch = ResizeAndPad(fixed_size=(20, 30))(images((5, 50), (40, 10)))
+    assert batch.sizes == [(20, 30)] * 2
+    assert batch.pixels.shape == (2, 3, 20, 30)
+
+
+def test_max_size_alone_only_makes_smaller():
+    resize = ResizeAndPad(max_size=20)
+    assert resize.target_size(10, 40) == (5, 20)
+    assert resize.target_size(10, 15) == (10, 15)
+
+
+def test_training_draws_among_the_sizes_and_evaluation_takes_the_last():
+    resize = ResizeAndPad([10, 20, 30])
+    torch.manual_seed(0)
+    assert {resize.target_size(5, 5) for _ in range(50)} == {(10, 10), (20, 20), (30, 30)}
+    resize.eval()
+    assert {resize.target_size(5, 5) for _ in range(20)} == {(30, 30)}
+
+
+def test_boxes_go_there_and_back():
+    detector = Corner(1, ResizeAndPad(32, size_divisible=32)).train()
+    found = detector(images((16, 8), (50, 100)))
+    assert torch.allclose(found[0]["boxes"], torch.tensor([[4.0, 8.0, 8.0, 16.0]]))
+    assert torch.allclose(found[1]["boxes"], torch.tensor([[50.0, 25.0, 100.0, 50.0]]))
+    # 16 x 8 becomes 64 x 32: boxes are four times as large
+    losses = detector.losses(images((16, 8)), [target([[1.0, 2.0, 3.0, 4.0]])])
+    assert losses["loss_box"] == 40
+
+
+def test_scaled_boxes_follow_each_side():
+    boxes = scale_boxes(torch.tensor([[1.0, 2.0, 3.0, 4.0]]), (10, 20), (20, 10))
+    assert boxes.tolist() == [[0.5, 4.0, 1.5, 8.0]]
+
+
+@pytest.mark.parametrize(
+    ("boxes", "labels", "said"),
+    [
+        ([[0.0, 0.0, float("nan"), 4.0]], None, "box .* of object 0 has a coordinate that is no finite number"),
+        ([[0.0, 0.0, 4.0, 4.0], [2.0, 3.0, 2.0, 5.0]], None, "of object 1 has no area"),
+        ([[3.0, 3.0, 2.0, 5.0]], None, "has no area"),
+        ([[0.0, 0.0, 9.0, 4.0]], None, r"leaves the image; .* x2 <= 8, 0 <= y1 < y2 <= 6"),
+        ([[0.0, -1.0, 4.0, 4.0]], None, "leaves the image"),
+        ([[0.0, 0.0, 4.0, 4.0]], [3], "label 3 of object 0 is not in 0 … 2"),
+        ([[0.0, 0.0, 4.0, 4.0]], [-1], "label -1 of object 0"),
+    ],
+)
+def test_impossible_targets_are_refused_by_name(boxes, labels, said):
+    fine = target([[0.0, 0.0, 5.0, 5.0]])
+    wrong = {**target(boxes, labels), "image_id": torch.tensor(77)}
+    with pytest.raises(ValueError, match=rf"image 1 of the batch, image_id 77.*{said}"):
+        check_targets(images((10, 10), (6, 8)), [fine, wrong], 3)
+
+
+def test_targets_of_other_kinds_are_refused():
+    one = images((6, 8))
+    with pytest.raises(ValueError, match="2 targets for 1 images"):
+        check_targets(one, [target([]), target([])], 3)
+    with pytest.raises(TypeError, match="labels int64, got torch.float32 and torch.int32"):
+        check_targets(one, [{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int32)}], 3)
+    with pytest.raises(ValueError, match=r"boxes \[1, 4\] and labels \[2\]"):
+        check_targets(one, [target([[0.0, 0.0, 1.0, 1.0]], [0, 0])], 3)
+
+
+def test_boxes_to_the_very_edge_and_none_at_all_are_fine():
+    check_targets(images((6, 8), (6, 8)), [target([[0.0, 0.0, 8.004, 6.0]]), target([])], 1)
+
+
+def test_other_images_and_sizes_are_refused():
+    detector = Corner(1, ResizeAndPad())
+    with pytest.raises(TypeError, match=r"image 0: .* not torch.int64"):
+        detector([torch.zeros(3, 4, 4, dtype=torch.int64)])
+    with pytest.raises(ValueError, match=r"image 1: \[4, 4, 3\] is no image"):
+        detector([torch.zeros(3, 4, 4), torch.zeros(4, 4, 3)])
+    with pytest.raises(ValueError, match="give one of them"):
+        ResizeAndPad(10, fixed_size=(5, 5))
+    with pytest.raises(ValueError, match="max_size"):
+        ResizeAndPad(10, 0)
+    with pytest.raises(ValueError, match="num_classes: 0"):
+        Corner(0, ResizeAndPad())

@@ -18,6 +18,7 @@ BENCHMARKS = {
     "training_networks": "a step of AlexNet, VGG-16, ResNet-50, against torchvision's and timm's training scripts",
     "coco_index": "opening annotations of COCO's size, and the workers' memory, against pycocotools",
     "segmentation_metrics": "mean IoU of 1,000 masks of VOC's size, against torchmetrics",
+    "segmentation_networks": "FCN-8s against torchvision's fcn_resnet50, inference and training step",
     "segmentation_step": "a step of a U-Net, against segmentation-models-pytorch",
     "training_memory": "peak memory of that training, against the bare loop's",
 }
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table to FILE too")
     given = parser.parse_args(arguments)
     if given.list:
-        print("\n".join(f"{name:<16} {what}" for name, what in BENCHMARKS.items()))
+        print("\n".join(f"{name:<21} {what}" for name, what in BENCHMARKS.items()))
         return
     for name in given.names:
         if name not in BENCHMARKS:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,11 @@ class LoadReport:
     def complete(self) -> bool:
         """Whether file and module agree in every name and shape."""
         return not (self.missing or self.unexpected or self.mismatched)
+
+    def summary(self) -> str:
+        """How many tensors came from where, and the differences."""
+        under = f", there under {self.prefix!r}" if self.prefix else ""
+        return "\n".join(filter(None, [f"from {self.origin}: {len(self.loaded)} tensors{under}", self.describe()]))
 
     def describe(self) -> str:
         """The differences, the first ten of each kind, as lines of text."""
@@ -158,6 +163,7 @@ def match_weights(
     prefixes: Sequence[str] | None = None,
     aliases: Mapping[str, str] | None = None,
     ignore: Sequence[str] = (),
+    origin: str = "the state dict",
 ) -> tuple[dict[str, Tensor], LoadReport]:
     """Finds which tensors of a state dict belong where in a module; changes neither.
 
@@ -168,6 +174,7 @@ def match_weights(
         aliases: Other names for the module's own, other -> own. They count only where together they fit better.
         ignore: Regular expressions; a name in the file (less the prefix) that one of them matches from its start, and
             that the module does not have, is no surprise.
+        origin: What the report calls the source.
 
     Returns:
         The tensors under the module's own names, and the report.
@@ -199,7 +206,7 @@ def match_weights(
             mismatched[name] = (tuple(value.shape), own[name])
     # Files from before PyTorch 0.4.1 count no batches; nothing but a momentum of None ever reads that count.
     missing = [k for k in own if k not in fitting and k not in mismatched and not k.endswith("num_batches_tracked")]
-    return fitting, LoadReport(prefix, tuple(fitting), tuple(missing), tuple(unexpected), mismatched)
+    return fitting, LoadReport(prefix, tuple(fitting), tuple(missing), tuple(unexpected), mismatched, origin)
 
 
 def _best_prefix(
@@ -260,7 +267,7 @@ def load_weights(
     """
     if isinstance(source, (str, Path)):
         origin, source = str(source), load_state_dict_file(source)
-    fitting, report = match_weights(module, source, prefixes=prefixes, aliases=aliases, ignore=ignore)
+    fitting, report = match_weights(module, source, prefixes=prefixes, aliases=aliases, ignore=ignore, origin=origin)
     if not report.complete and (strict or not fitting):
         fits = f"{len(fitting)} of {len(fitting) + len(report.missing) + len(report.mismatched)} tensors fit"
         at = f" under the prefix {report.prefix!r}" if report.prefix else ""
@@ -270,4 +277,4 @@ def load_weights(
             hint = f"; wanted are names such as {report.missing[0]!r}, and it has such as {next(iter(source), '')!r}"
         raise ValueError(f"{origin} does not fit {type(module).__name__} ({fits}{at}){hint}:\n{report.describe()}")
     module.load_state_dict(fitting, strict=False)
-    return replace(report, origin=origin)
+    return report

@@ -11,11 +11,11 @@ import torch
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from pytorch_lightning.core.mixins.hparams_mixin import HyperparametersMixin, _given_hyperparameters
 from pytorch_lightning.utilities.parsing import collect_init_args
-from pytorch_lightning.utilities.rank_zero import rank_zero_warn
+from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric, MetricCollection
 
-from ..models.weights import skip_pretrained
+from ..models.weights import LoadReport, skip_pretrained
 from .schedules import Horizon, Schedule
 
 Stage = Literal["train", "val", "test"]
@@ -223,6 +223,9 @@ class Task(pl.LightningModule):
         self.model.to(
             memory_format=torch.channels_last
         )  # as the images are; convolutions need not convert their weights
+        if stage == "fit":
+            for text in loaded_weights(self.model):
+                rank_zero_info(f"Weights {text}")
         if stage == "predict":
             return  # the names are the checkpoint's, and the training data need not be there
         data = getattr(self.trainer, "datamodule", None)
@@ -358,6 +361,15 @@ class Task(pl.LightningModule):
                         f"rebuild the model: {cls.__name__}.load_from_checkpoint(path, model=…)"
                     ) from error
                 raise
+
+
+def loaded_weights(model: nn.Module) -> list[str]:
+    """What the parts of a model were given from files, in words: its ``load_report()``, or what its modules keep."""
+    own = getattr(model, "load_report", None)
+    if callable(own):
+        return [text] if (text := own()) else []
+    reports = [getattr(module, "load_report", None) for module in model.modules()]
+    return [report.summary() for report in reports if isinstance(report, LoadReport)]
 
 
 def gather(own: dict[str, str], world_size: int) -> dict[str, str]:

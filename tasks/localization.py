@@ -6,7 +6,6 @@ from typing import Any, ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
-from pytorch_lightning.utilities.rank_zero import rank_zero_info
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassConfusionMatrix
@@ -87,13 +86,6 @@ class Localization(Task):
     def num_classes(self) -> int:
         """K."""
         return self._num_classes
-
-    def setup(self, stage: str) -> None:
-        """As in `Task`; and say once what the model was given from a checkpoint."""
-        super().setup(stage)
-        report = getattr(self.model, "load_report", None)
-        if stage == "fit" and callable(report) and (text := report()):
-            rank_zero_info(f"Weights {text}")
 
     def losses(self, batch: LocalizationBatch) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor]]:
         """The two losses, weighted; and logits ``[B, K]`` with boxes, as the model gives them.

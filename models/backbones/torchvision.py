@@ -9,7 +9,7 @@ import os
 import re
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -252,10 +252,11 @@ class TorchvisionHead(nn.Module):
         """Gives the logits of the last feature map."""
         return self.after(self.classifier(self.features(x)))
 
-    def load(self, state: dict[str, Tensor], prefixes: Sequence[str]) -> None:
+    def load(self, state: dict[str, Tensor], prefixes: Sequence[str], origin: str) -> None:
         """Takes over what fits, under one of ``prefixes``; a classifier for other classes keeps its initialisation."""
-        fitting, self.load_report = match_weights(self, state, prefixes=prefixes, aliases=self._aliases)
+        fitting, report = match_weights(self, state, prefixes=prefixes, aliases=self._aliases, origin=origin)
         self.load_state_dict(fitting, strict=False)
+        self.load_report = replace(report, unexpected=())  # the trunk, which the backbone took
 
 
 class TorchvisionBackbone(Backbone):
@@ -377,9 +378,9 @@ class TorchvisionBackbone(Backbone):
                 f"{self.num_stages - 1}, which out_indices={self.out_indices} leaves out"
             )
         head = TorchvisionHead(_split(_build(self.name, num_classes))[1], dropout)
-        if (found := self.weights_beside()) is not None:
+        if self._source is not None and (found := self.weights_beside()) is not None:
             state, theirs, ours = found
-            head.load(state, prefixes=(theirs, ours + "head."))
+            head.load(state, prefixes=(theirs, ours + "head."), origin=f"{self._source.origin}, the head")
         return head
 
     def torchvision_names(self) -> dict[str, str]:

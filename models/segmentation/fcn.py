@@ -1,6 +1,5 @@
 """Fully convolutional networks: scores of several maps, coarse to fine, added up by bilinear upsampling."""
 
-import logging
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +12,6 @@ from ..weights import LoadReport, State, load_state_dict_file, match_weights, pr
 from .fcn_backbones import AlexNetFullyConvolutional, FullyConvolutional, VGG16FullyConvolutional
 from .fcn_upsampling import BilinearUpsample, Grid, align, crop, half_pixel_grid, offset
 
-_LOG = logging.getLogger(__name__)
 _IMAGE = Grid(1, 0.0)
 
 Upsampling = Literal["fixed", "learned"]
@@ -61,7 +59,7 @@ class FCN(nn.Module):
         backbone: The backbone.
         scores: The 1 x 1 convolutions, by stride: ``scores["32"]`` is the paper's score_fr, ``["16"]`` its score_pool4.
         ups: The transposed convolutions, by the stride that they start from.
-        loaded: What ``weights`` gave, and what they did not.
+        load_report: What ``weights`` gave, and what they did not.
 
     Shape:
         - images: uint8 or float in [0, 1], ``[B, 3, H, W]``
@@ -113,7 +111,7 @@ class FCN(nn.Module):
         self.scores = nn.ModuleDict({str(s): nn.Conv2d(channels[s], num_classes, 1) for s in chain})
         self._build_upsampling(upsampling == "learned")
         self.reset_parameters()
-        self.loaded: LoadReport | None = None
+        self.load_report: LoadReport | None = None
         if weights is not None and not pretrained_is_skipped():
             self.load(weights)
 
@@ -175,7 +173,7 @@ class FCN(nn.Module):
             origin: What messages call a ``source`` that is not a path.
 
         Returns:
-            What was loaded and what was not; kept as `loaded`, and logged.
+            What was loaded and what was not; kept as `load_report`.
 
         Raises:
             FileNotFoundError: There is no such file.
@@ -183,7 +181,7 @@ class FCN(nn.Module):
         """
         if isinstance(source, (str, Path)):
             origin, source = str(source), load_state_dict_file(source)
-        fitting, report = match_weights(self, source)
+        fitting, report = match_weights(self, source, origin=origin)
         lacking = [n for n in (*report.missing, *report.mismatched) if n.startswith("backbone.")]
         if lacking or not any(name.startswith("scores.") for name in (*fitting, *report.mismatched)):
             what = (
@@ -196,15 +194,7 @@ class FCN(nn.Module):
                 f"classifier with backbone.weights instead, which takes its trunk alone:\n{report.describe()}"
             )
         self.load_state_dict(fitting, strict=False)
-        self.loaded = report
-        _LOG.log(
-            logging.INFO if not report.mismatched else logging.WARNING,
-            "%s: %d tensors loaded from %s%s",
-            type(self).__name__,
-            len(report.loaded),
-            origin,
-            "" if report.complete else f"\n{report.describe()}",
-        )
+        self.load_report = report
         return report
 
 

@@ -75,7 +75,7 @@ class FullyConvolutional(Backbone):
 
     Attributes:
         grids: Where the cells of each returned map lie in the image.
-        loaded: What the last `load` took from where.
+        load_report: What the last `load` took from where.
     """
 
     grids: tuple[Grid, ...]
@@ -95,7 +95,7 @@ class FullyConvolutional(Backbone):
         strides = [grid.stride for grid in grids]
         super().__init__(stages, channels, strides, mean, std, frozen_stages, out_indices=out_indices)
         self.grids = tuple(grids[i] for i in self.out_indices)
-        self.loaded: LoadReport | None = None
+        self.load_report: LoadReport | None = None
         own = self.state_dict()
         self._aliases = {
             f"{theirs}.{part}": f"{ours}.{part}"
@@ -123,7 +123,7 @@ class FullyConvolutional(Backbone):
         if isinstance(source, (str, Path)):
             origin, source = str(source), load_state_dict_file(source)
         state = convolutional(source, self.state_dict(), self._aliases)
-        fitting, report = match_weights(self, state, aliases=self._aliases)
+        fitting, report = match_weights(self, state, aliases=self._aliases, origin=origin)
         if report.missing or report.mismatched:
             total = len(fitting) + len(report.missing) + len(report.mismatched)
             details = report if not fitting else replace(report, unexpected=())
@@ -138,8 +138,8 @@ class FullyConvolutional(Backbone):
                 "IMAGENET1K_FEATURES are such: they have no fc6 and fc7; take IMAGENET1K_V1.)"
             )
         self.load_state_dict(fitting)
-        self.loaded = replace(report, unexpected=())
-        return self.loaded
+        self.load_report = replace(report, unexpected=())
+        return self.load_report
 
 
 def convolutional(state: State, own: Mapping[str, Tensor], aliases: Mapping[str, str]) -> dict[str, Tensor]:

@@ -1,6 +1,5 @@
 """FCN against the paper's numbers, an independent computation, and the classifiers that its layers come from."""
 
-import logging
 from typing import Any
 
 import pytest
@@ -295,7 +294,7 @@ def test_torchvisions_names_are_understood(prefix, tmp_path):
     state = narrow_vgg_file(prefix)
     torch.save(state, tmp_path / "vgg16.pth")
     backbone = narrow(weights=str(tmp_path / "vgg16.pth"))
-    assert backbone.loaded is not None and len(backbone.loaded.loaded) == 30 and backbone.loaded.complete
+    assert backbone.load_report is not None and len(backbone.load_report.loaded) == 30 and backbone.load_report.complete
     last = backbone.state_dict()["stages.4.conv5_3.weight"]
     assert torch.equal(last, state[f"{prefix}features.28.weight"])
     fc6 = backbone.state_dict()["stages.4.fc6.weight"]
@@ -326,17 +325,19 @@ def test_convolutional_alexnet_says_what_the_classifier_says(layout):
     torch.testing.assert_close(scores[..., 0, 0], wanted, rtol=1e-4, atol=1e-3 * float(wanted.abs().max()))
 
 
-def test_stages_go_on_from_one_another(tmp_path, caplog):
+def test_stages_go_on_from_one_another(tmp_path):
     """FCN-16s on FCN-32s' checkpoint says what FCN-32s says; so does FCN-8s on FCN-16s'."""
     image = torch.randint(0, 256, (1, 3, 60, 90), dtype=torch.uint8)
     path = tmp_path / "fcn32s.ckpt"
     first = randomise(FCN32s(num_classes=4, backbone=narrow()))
     torch.save({"state_dict": {f"model.{k}": v for k, v in first.state_dict().items()}}, path)
-    with caplog.at_level(logging.INFO):
-        second = FCN16s(num_classes=4, backbone=narrow(), weights=str(path)).eval()
-    assert second.loaded is not None and second.loaded.prefix == "model." and not second.loaded.unexpected
-    assert second.loaded.missing == ("scores.16.weight", "scores.16.bias") and len(second.loaded.loaded) == 32
-    assert "FCN16s: 32 tensors loaded from" in caplog.text and "scores.16.weight" in caplog.text
+    second = FCN16s(num_classes=4, backbone=narrow(), weights=str(path)).eval()
+    assert (
+        second.load_report is not None and second.load_report.prefix == "model." and not second.load_report.unexpected
+    )
+    assert second.load_report.missing == ("scores.16.weight", "scores.16.bias") and len(second.load_report.loaded) == 32
+    summary = second.load_report.summary()
+    assert summary.startswith(f"from {path}: 32 tensors, there under 'model.'\n") and "scores.16.weight" in summary
     with torch.no_grad():
         # x2 and then x16 is not x32 at once, but both interpolate the same scores
         a, b = first(image), second(image)
@@ -362,13 +363,13 @@ def test_learned_upsampling_goes_along_where_it_has_the_same_shape():
     assert report.missing == ("scores.8.weight", "scores.8.bias", "ups.16.weight")
 
 
-def test_other_classes_keep_the_trunk_and_say_so(caplog):
+def test_other_classes_keep_the_trunk_and_say_so():
     source = randomise(FCN32s(num_classes=4, backbone=narrow()))
     model: Any = FCN32s(num_classes=6, backbone=narrow())
     report = model.load(source.state_dict())
     assert set(report.mismatched) == {"scores.32.weight", "scores.32.bias"}
     assert not model.scores["32"].weight.any()
-    assert caplog.records[0].levelname == "WARNING" and "[4, 24, 1, 1] in the file" in caplog.text
+    assert "[4, 24, 1, 1] in the file" in report.summary()
     ours, theirs = model.backbone.state_dict(), source.backbone.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 

@@ -6,8 +6,9 @@ from difflib import get_close_matches
 from .base import Backbone
 from .lite0 import EfficientNetLite0
 from .plain import PlainCNN
+from .published import UNCUT, torchvision_backbones
 from .timm import TimmBackbone
-from .torchvision import UNCUT, TorchvisionBackbone, TorchvisionHead, torchvision_backbones
+from .torchvision import TorchvisionBackbone, TorchvisionHead
 
 __all__ = [
     "Backbone",

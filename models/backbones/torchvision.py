@@ -5,40 +5,24 @@ modules at one stride, and strides and channels are measured. A classifier put t
 and `TorchvisionHead` gives torchvision's own logits.
 """
 
-import os
 import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
-from pathlib import Path
 
 import torchvision
 from torch import Tensor, nn
 from torchvision.ops import Permute
 
 from ..pixels import IMAGENET_MEAN, IMAGENET_STD
-from ..weights import LoadReport, load_state_dict_file, load_weights, match_weights, pretrained_is_skipped
+from ..weights import LoadReport, load_weights, match_weights, pretrained_is_skipped
 from .base import Backbone, measure
 from .dilation import dilate_stages
+from .published import check_backbone_name, find_weights
 
 _TRUNK_CONTAINERS = ("features", "layers", "trunk_output")
 _HEAD = ("norm", "permute", "avgpool", "flatten", "dropout", "classifier", "fc", "head")
 _AUXILIARY = ("aux1", "aux2", "AuxLogits")
-
-UNCUT = {
-    "vit_": "a plain vision transformer keeps one resolution from end to end, so there are no stages to cut it into; "
-    "'swin_t' and 'convnext_tiny' are close in size and accuracy, 'timm/vit_base_patch16_224' gives equal-sized maps",
-    "maxvit_": "torchvision's MaxViT attends on a grid that is fixed when it is built and takes 224-pixel images only; "
-    "'swin_v2_t' and 'timm/maxvit_tiny_tf_224' are alternatives",
-}
-"""Start of a name -> why torchvision's classifier of that name is no backbone."""
-
-
-def torchvision_backbones() -> list[str]:
-    """Names of the torchvision classifiers that `TorchvisionBackbone` takes."""
-    names = torchvision.models.list_models(module=torchvision.models)
-    return [name for name in names if not name.startswith(tuple(UNCUT))]
 
 
 @dataclass(frozen=True)
@@ -56,83 +40,6 @@ class _Layer:
     def aliases(self, own: str) -> dict[str, str]:
         """Torchvision's name -> the name it has with us, for each of its tensors."""
         return {f"{self.path}.{key}": f"{own}.{self.name}.{key}" for key in self.module.state_dict()}
-
-
-@dataclass(frozen=True)
-class _Source:
-    """Where the weights of a model come from: torchvision's published ones, or a file."""
-
-    name: str
-    entry: torchvision.models.WeightsEnum | None = None
-    path: Path | None = None
-
-    def state(self) -> dict[str, Tensor]:
-        if self.path is not None:
-            state = load_state_dict_file(self.path)
-        else:
-            assert self.entry is not None
-            state = self.entry.get_state_dict(progress=True, check_hash=True)
-        # Torchvision's published DenseNets carry names from before dots in module names were forbidden.
-        return {re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", key): v for key, v in state.items()}
-
-    @property
-    def origin(self) -> str:
-        return str(self.path or self.entry)
-
-    @property
-    def published(self) -> torchvision.models.WeightsEnum | None:
-        """The published weights that these are; a file is recognised by the name that it is published under."""
-        if self.path is None:
-            return self.entry
-        entries = torchvision.models.get_model_weights(self.name)
-        return next((entry for entry in entries if Path(entry.url).name == self.path.name), None)
-
-    def statistics(self) -> tuple[Sequence[float], Sequence[float]]:
-        """Mean and standard deviation that these weights expect; ImageNet's for a file that says nothing.
-
-        Torchvision's published GoogLeNet and Inception v3 take images normalised by ImageNet's statistics and bring
-        them to a mean and standard deviation of one half themselves (``transform_input``). Both steps are affine, and
-        together they are a normalisation by one half.
-        """
-        entry = self.published
-        if entry is None:
-            return IMAGENET_MEAN, IMAGENET_STD
-        if self.name in ("googlenet", "inception_v3"):
-            return (0.5,) * 3, (0.5,) * 3
-        preset = entry.transforms()
-        return preset.mean, preset.std
-
-
-def _resolve(name: str, weights: str | os.PathLike[str] | None) -> _Source | None:
-    """Reads a model's name and its ``weights``; opens no file.
-
-    Raises:
-        ValueError: There is no such model, it cannot be cut, or ``weights`` is neither the name of some of its weights
-            nor a path.
-    """
-    for start, reason in UNCUT.items():
-        if name.startswith(start):
-            raise ValueError(f"{name!r} cannot be a backbone: {reason}")
-    names = torchvision_backbones()
-    if name not in names:
-        near = get_close_matches(name, names, n=3)
-        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"torchvision has {', '.join(names)}"
-        raise ValueError(f"torchvision has no backbone {name!r}; {hint}")
-    if weights is None:
-        return None
-    text = os.fspath(weights)
-    enum = torchvision.models.get_model_weights(name)
-    member = text.removeprefix(f"{enum.__name__}.")
-    if member in enum.__members__:
-        return _Source(name, entry=enum[member])
-    if isinstance(weights, os.PathLike) or os.sep in text or Path(text).suffix in (".pt", ".pth", ".ckpt", ".bin"):
-        return _Source(name, path=Path(text))
-    near = get_close_matches(member, enum.__members__, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ValueError(
-        f"{name!r} has no weights {text!r}{hint} Choose one of {', '.join(map(repr, enum.__members__))}, or give the "
-        "path of a .pt, .pth or .ckpt file"
-    )
 
 
 def _build(name: str, num_classes: int = 1000) -> nn.Module:
@@ -263,7 +170,7 @@ class TorchvisionBackbone(Backbone):
     """Any torchvision classifier that has stages, without its classifier.
 
     Args:
-        name: As in `torchvision_backbones`: ``resnet50``, ``vgg16_bn``, ``convnext_tiny``, ``swin_t``, ….
+        name: As in `available_backbones`: ``resnet50``, ``vgg16_bn``, ``convnext_tiny``, ``swin_t``, ….
         weights: Torchvision's name for published weights (``DEFAULT``, ``IMAGENET1K_V1``, or in full
             ``ResNet50_Weights.IMAGENET1K_V2``), which torchvision downloads; or the path of a checkpoint, of
             torchvision's own model or of ours. ``None``: torchvision's initialisation.
@@ -299,7 +206,8 @@ class TorchvisionBackbone(Backbone):
         mean: tuple[float, float, float] | None = None,
         std: tuple[float, float, float] | None = None,
     ) -> None:
-        source = _resolve(name, weights)
+        check_backbone_name(name)
+        source = find_weights(name, weights)
         own_mean, own_std = source.statistics() if source else (IMAGENET_MEAN, IMAGENET_STD)
         model = _build(name)
         nhwc = isinstance(model, torchvision.models.SwinTransformer)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..alexnet import MEAN_PIXEL, PIXEL_UNIT, init_he, scaled
 from ..backbones.base import Backbone
-from ..backbones.torchvision import _resolve
+from ..backbones.published import find_weights
 from ..layers import LocalResponseNorm, named
 from ..pixels import IMAGENET_MEAN, IMAGENET_STD
 from ..weights import LoadReport, State, load_state_dict_file, match_weights, pretrained_is_skipped
@@ -240,7 +240,7 @@ class VGG16FullyConvolutional(FullyConvolutional):
         mean: tuple[float, float, float] | None = None,
         std: tuple[float, float, float] | None = None,
     ) -> None:
-        source = _resolve("vgg16", weights)
+        source = find_weights("vgg16", weights)
         own_mean, own_std = source.statistics() if source else (IMAGENET_MEAN, IMAGENET_STD)
         blocks: list[dict[str, nn.Module]] = []
         before, channels = 3, []
@@ -368,5 +368,5 @@ class AlexNetFullyConvolutional(FullyConvolutional):
         if weights is not None and not pretrained_is_skipped():
             if paper:
                 self.load(weights)
-            elif source := _resolve("alexnet", weights):
+            elif source := find_weights("alexnet", weights):
                 self.load(source.state(), origin=source.origin)

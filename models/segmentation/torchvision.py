@@ -1,16 +1,15 @@
 """torchvision's segmentation networks, as they are, behind this package's interface."""
 
-import os
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 import torchvision
 from torch import Tensor, nn
 
 from ..backbones import TorchvisionBackbone
+from ..backbones.published import find_weights
 from ..pixels import IMAGENET_MEAN, IMAGENET_STD, Normalize
-from ..weights import load_state_dict_file, load_weights, match_weights, pretrained_is_skipped
+from ..weights import load_weights, match_weights, pretrained_is_skipped
 from .parts import check_num_classes, resize
 
 _SCORES = ("classifier.4.", "aux_classifier.4.", "classifier.low_classifier.", "classifier.high_classifier.")
@@ -82,16 +81,15 @@ class TorchvisionSegmentation(nn.Module):
         can = not name.startswith("lraspp")
         if auxiliary and not can:
             raise ValueError(f"auxiliary=True: {name!r} has no auxiliary head; leave auxiliary out")
-        published = None if weights is None else _published(name, weights)
+        source = find_weights(name, weights)
         self.normalize = Normalize(IMAGENET_MEAN, IMAGENET_STD)
         self.network: Any = torchvision.models.get_model(
             name, weights=None, weights_backbone=None, num_classes=num_classes, aux_loss=can and auxiliary is not False
         )
         if backbone_weights is not None:
             self._load_backbone(backbone_weights)
-        if weights is not None and not pretrained_is_skipped():
-            state = load_state_dict_file(weights) if published is None else published.get_state_dict(check_hash=True)
-            self._load(state, str(published or weights))
+        if source is not None and not pretrained_is_skipped():
+            self._load(source.state(), source.origin)
 
     @property
     def backbone(self) -> nn.Module:
@@ -133,23 +131,3 @@ class TorchvisionSegmentation(nn.Module):
         maps, size = self.network.backbone(self.normalize(images)), images.shape[-2:]
         head = getattr(self.network, "aux_classifier", None)
         return self._score(maps, size), [] if head is None else [resize(head(maps["aux"]), size)]
-
-
-def _published(name: str, weights: str) -> torchvision.models.WeightsEnum | None:
-    """The published weights of that name; None for the path of a file.
-
-    Raises:
-        ValueError: It is neither.
-    """
-    enum = torchvision.models.get_model_weights(name)
-    member = weights.removeprefix(f"{enum.__name__}.")
-    if member in enum.__members__:
-        return enum[member]
-    if os.sep in weights or Path(weights).suffix in (".pt", ".pth", ".ckpt", ".bin"):
-        return None
-    near = get_close_matches(member, enum.__members__, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ValueError(
-        f"{name!r} has no weights {weights!r}{hint} Choose one of {', '.join(map(repr, enum.__members__))}, or give "
-        "the path of a .pt, .pth or .ckpt file"
-    )

@@ -17,8 +17,8 @@ from striate.models import (
     build_backbone,
     skip_pretrained,
 )
+from striate.models.backbones.published import torchvision_backbones
 from striate.models.backbones.timm import _leaves
-from striate.models.backbones.torchvision import torchvision_backbones
 
 from .networks import (
     FAMILIES,

@@ -14,8 +14,9 @@ from .backbones import (
 from .box_losses import BoxLoss, box_loss
 from .boxes import clip_boxes, normalize_boxes, ordered_corners, paired_iou
 from .classifier import Classifier
+from .darknet import YOLOv1Backbone
 from .dense import augmented_logits, best_classes, sliding_logits
-from .detection import Detections, Detector, ImageBatch, ResizeAndPad
+from .detection import Detections, Detector, ImageBatch, ResizeAndPad, YOLOv1
 from .four_layer import ActivationRace, FourLayerCNN
 from .googlenet import GoogLeNet
 from .layers import FullyConnectedHead, LocalResponseNorm, TrunkWithHead, local_response_norm
@@ -107,6 +108,8 @@ __all__ = [
     "VGG16FullyConvolutional",
     "VectorBoxHead",
     "WeightedLosses",
+    "YOLOv1",
+    "YOLOv1Backbone",
     "ZFNet",
     "ZFNetBackbone",
     "augmented_logits",

@@ -120,7 +120,7 @@ def match_iou(
 
 
 def bipartite_then_threshold(boxes: Tensor, anchors: Tensor, threshold: float = 0.5) -> Tensor:
-    """SSD's matching: each object gets an anchor of its own, then every other anchor the object that it overlaps enough.
+    """SSD's matching: each object gets an anchor of its own, then each other anchor the object that it overlaps enough.
 
     The first step takes, again and again, the pair of highest IoU among the objects and anchors that have no partner,
     as SSD's code does: two objects whose best anchor is the same get two anchors. The second gives each anchor left the
@@ -155,21 +155,20 @@ def bipartite_then_threshold(boxes: Tensor, anchors: Tensor, threshold: float = 
         raise ValueError(f"threshold: {threshold}; give an IoU above 0 and at most 1")
     best = best_overlaps(boxes, anchors)
     matches = torch.where(best.anchor_iou >= threshold, best.anchor_object, BACKGROUND)
-    values, places = best.object_iou.tolist(), best.object_anchor.tolist()
-    wanted = [place for value, place in zip(values, places, strict=True) if value > _TOUCHING]
-    if len(set(wanted)) == len(wanted):
-        objects = (best.object_iou > _TOUCHING).nonzero()[:, 0]
-        matches[best.object_anchor[objects]] = objects
-    else:
-        own = _share_out(values, places, boxes.detach(), anchors.detach())
-        matches[torch.tensor(list(own), device=matches.device)] = torch.tensor(
-            list(own.values()), device=matches.device
-        )
-    return matches
+    touching = best.object_iou > _TOUCHING
+    numbers = torch.arange(len(boxes), device=matches.device)
+    seats = torch.where(touching, best.object_anchor, len(anchors))  # one more, for the objects that touch no anchor
+    owner = numbers.new_full((len(anchors) + 1,), BACKGROUND).index_put_((seats,), numbers)
+    if bool((touching & (owner[seats] != numbers)).any()):  # two objects want one anchor
+        own = _share_out(best.object_iou.tolist(), best.object_anchor.tolist(), boxes, anchors)
+        places = torch.tensor(list(own), device=matches.device)
+        owner = owner.fill_(BACKGROUND).index_put_((places,), torch.tensor(list(own.values()), device=matches.device))
+    owner = owner[:-1]
+    return torch.where(owner >= 0, owner, matches)
 
 
 def _share_out(values: list[float], places: list[int], boxes: Tensor, anchors: Tensor) -> dict[int, int]:
-    """Anchor -> object, where objects compete: the pair of highest IoU first; of equal ones the first anchor, object."""
+    """Anchor -> object where objects compete: the pair of highest IoU first; of equal ones the first anchor."""
     queue = [(-value, place, number) for number, (value, place) in enumerate(zip(values, places, strict=True))]
     heapq.heapify(queue)
     taken: dict[int, int] = {}
@@ -192,7 +191,7 @@ def _share_out(values: list[float], places: list[int], boxes: Tensor, anchors: T
 
 
 def _next_best(box: Tensor, anchors: Tensor, taken: dict[int, int], number: int) -> list[tuple[float, int, int]]:
-    iou = _pairwise_iou(box[None], anchors)[0]
+    iou = _pairwise_iou(*_widened(box[None], anchors))[0]
     iou[torch.tensor(list(taken), device=iou.device)] = 0
     values, places = iou.topk(min(_CANDIDATES, len(iou)))
     return sorted(((-v, p, number) for v, p in zip(values.tolist(), places.tolist(), strict=True)), reverse=True)
@@ -215,8 +214,7 @@ def best_overlaps(boxes: Tensor, anchors: Tensor, with_ties: bool = False) -> Be
     """
     check_boxes(boxes, "boxes")
     check_boxes(anchors, "anchors")
-    dtype = torch.promote_types(torch.promote_types(boxes.dtype, anchors.dtype), torch.float32)
-    boxes, anchors = boxes.detach().to(dtype), anchors.detach().to(dtype)
+    boxes, anchors = _widened(boxes, anchors)
     shaped_like = boxes.new_empty(()).expand(len(boxes), len(anchors))
     return _best_of_blocks(lambda start, stop: _pairwise_iou(boxes, anchors[start:stop]), shaped_like, with_ties)
 
@@ -246,6 +244,11 @@ def _best_of_blocks(block: _Block, matrix: Tensor, with_ties: bool) -> BestOverl
             if some:
                 is_best[start:stop] = ((block(start, stop) == object_iou[:, None]) & (object_iou > 0)[:, None]).any(0)
     return BestOverlaps(anchor_iou, anchor_object, object_iou, object_anchor, is_best)
+
+
+def _widened(boxes: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
+    dtype = torch.promote_types(torch.promote_types(boxes.dtype, anchors.dtype), torch.float32)
+    return boxes.detach().to(dtype), anchors.detach().to(dtype)
 
 
 def _pairwise_iou(boxes: Tensor, anchors: Tensor) -> Tensor:

@@ -42,7 +42,29 @@ def classwise_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou: float) -> 
         tensor([1, 2])
     """
     _check(boxes, scores, labels, iou)
-    return ops.batched_nms(_widened(boxes), _widened(scores), labels, iou)
+    boxes, scores = _widened(boxes), _widened(scores)
+    if not len(boxes):
+        return torch.zeros(0, dtype=torch.int64, device=boxes.device)
+    if boxes.device.type != "cpu":
+        # torchvision moves each label's boxes apart by the largest coordinate: below 0, neighbours would meet
+        return ops.batched_nms(boxes - boxes.min().clamp(max=0), scores, labels, iou)
+    return _segmented_nms(boxes, scores, labels, iou)
+
+
+def _segmented_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou: float) -> Tensor:
+    """Sorts once, by score and then by label, so that each label's boxes lie together and in order."""
+    order = scores.argsort(descending=True, stable=True)
+    grouped = labels[order].argsort(stable=True)  # place among the grouped -> rank by score
+    places = order[grouped]
+    boxes, scores = boxes[places], scores[places]
+    counts = labels[places].unique_consecutive(return_counts=True)[1].tolist()
+    kept = torch.zeros(len(order), dtype=torch.bool)  # by rank
+    start = 0
+    for count in counts:
+        stop = start + count
+        kept[grouped[start:stop][ops.nms(boxes[start:stop], scores[start:stop], iou)]] = True
+        start = stop
+    return order[kept]
 
 
 @torch.no_grad()

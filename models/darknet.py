@@ -36,8 +36,8 @@ class YOLOv1Backbone(Backbone):
 
     ``yolo`` gives five maps of 64, 192, 512, 1024, 1024 channels and strides 2, 4, 8, 16, 32; ``fast`` seven of 16 to
     1024 channels and strides 1 to 64. Between two stages lies a maximum pooling of 2 x 2; every convolution keeps the
-    size of its map, but ``yolo``'s first, which halves it, and is followed by a leaky ReLU. With `striate.models.Classifier`
-    it is the classifier of the pretraining: average pooling and one linear layer follow.
+    size of its map, but ``yolo``'s first, which halves it, and is followed by a leaky ReLU. In a `Classifier` it is the
+    network of the pretraining: average pooling and one linear layer follow.
 
     Args:
         variant: ``yolo`` or ``fast``.

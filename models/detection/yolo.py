@@ -1,4 +1,4 @@
-"""YOLO, the first: one network looks once at the whole image, and each cell of a grid says what lies in it and where."""
+"""YOLO, the first: a network looks once at the whole image, and each cell of a grid says what lies in it and where."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -61,7 +61,11 @@ class YOLOHead(nn.Module):
         if bottleneck is not None and not hidden:
             raise ValueError(f"bottleneck={bottleneck} would have no effect: hidden names no layer to follow it")
         at_least(1, **{f"convs[{i}]": width for i, width in enumerate(convs)})
-        at_least(1, **{f"hidden[{i}]": units for i, units in enumerate(hidden)}, bottleneck=bottleneck or 1)
+        at_least(
+            1,
+            **{f"hidden[{i}]": units for i, units in enumerate(hidden)},
+            bottleneck=1 if bottleneck is None else bottleneck,
+        )
         self.grid_size, self.outputs = grid_size, outputs
         halves = in_size == 2 * grid_size and bool(convs)
         size = grid_size if halves else in_size
@@ -74,7 +78,7 @@ class YOLOHead(nn.Module):
         if not hidden and size != grid_size:
             raise ValueError(
                 f"grid_size={grid_size}: the trunk's last map has {in_size} x {in_size} cells, and without hidden layers "
-                f"a grid has as many, or half as many after convs on either side; change grid_size or image_size"
+                "a grid has as many on either side, or half as many behind convs; change grid_size or image_size"
             )
         self.fc = _fully_connected(in_channels * size**2, hidden, bottleneck, dropout)
         self.out: nn.Module

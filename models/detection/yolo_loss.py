@@ -1,8 +1,8 @@
 """YOLO's grid: where objects go, which predictor answers for one, and what each of them is told.
 
 Shape legend: B images of S x S cells, row by row; P predictors in each cell; N objects of an image; K classes.
-A *grid box* is the four numbers that a predictor gives: x and y of its centre as fractions of its cell, counted from the
-cell's upper left corner, and the square roots of its width and height as fractions of the image.
+A *grid box* is the four numbers that a predictor gives: x and y of its centre as fractions of its cell, counted from
+the cell's upper left corner, and the square roots of its width and height as fractions of the image.
 """
 
 from collections.abc import Sequence

@@ -211,7 +211,7 @@ class Task(pl.LightningModule):
         scalars |= self.compute_metrics(metrics)
         for name, value in scalars.items():
             key = f"{stage}/{name}"  # every rank has computed the same value; sync_dist only says so to Lightning
-            self.log(key, value.float(), prog_bar=key == self.monitor, sync_dist=True)
+            self.log(key, value.float().to(self.device), prog_bar=key == self.monitor, sync_dist=True)
         self._report_unreadable()
 
     # -- unreadable images -------------------------------------------------------------------------

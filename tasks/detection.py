@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 from ..datamodules.batches import DetectionBatch
-from ..models.detection import Detections
+from ..models.detection import Detections, classwise_nms
 from .base import Task
 from .schedules import Schedule
 
@@ -32,8 +32,8 @@ class Detection(Task):
         optimizer, scheduler, backbone_lr_factor, decay_norm_and_bias: see `Task`.
         train_on_difficult: whether objects that VOC marks as difficult are trained on.
         voc: log Pascal VOC's AP at IoU 0.50 as well: 2007, the mean over 11 recalls, or 2010, the area under the curve.
-        score_threshold: surest score that a prediction of `predict` may miss: less sure objects are left out there. It
-            does not touch the figures, which need the unsure ones too.
+        score_threshold: in `predict`, objects of a lower score are left out. The figures need the unsure ones too, and
+            always see all that the model gives.
         nms_iou: in `predict`, of two objects of one class that overlap by more than this the less sure one is left out;
             None: the model's own suppression is enough.
 
@@ -93,13 +93,6 @@ class Detection(Task):
         if self.trainer.training and "target" in batch:
             return {**batch, "target": trained_targets(batch["target"], self.train_on_difficult)}
         return batch
-
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """To the device; in evaluation the truth stays on the CPU, where it is compared."""
-        if self.trainer.training or "target" not in batch:
-            return super().transfer_batch_to_device(batch, device, dataloader_idx)
-        rest = {key: value for key, value in batch.items() if key != "target"}
-        return {**super().transfer_batch_to_device(rest, device, dataloader_idx), "target": batch["target"]}
 
     # -- losses ------------------------------------------------------------------------------------
 
@@ -175,8 +168,11 @@ class Detection(Task):
         predictions: list[dict[str, Any]] = []
         for found in self._detections(images):
             kept: dict[str, Any] = {key: value.cpu() for key, value in found.items()}  # type: ignore[attr-defined]
-            sure = kept["scores"] >= self.score_threshold
-            predictions.append({key: value[sure] for key, value in kept.items()})
+            chosen = (kept["scores"] >= self.score_threshold).nonzero()[:, 0]
+            if self.nms_iou is not None:
+                own = (kept[key][chosen] for key in ("boxes", "scores", "labels"))
+                chosen = chosen[classwise_nms(*own, self.nms_iou)]
+            predictions.append({key: value[chosen] for key, value in kept.items()})
         return predictions
 
 

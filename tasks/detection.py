@@ -11,6 +11,7 @@ from torchmetrics import Metric, MetricCollection
 from ..datamodules.batches import DetectionBatch
 from ..models.detection import Detections, classwise_nms
 from .base import Task
+from .localization import boxes_in_file
 from .schedules import Schedule
 
 
@@ -31,11 +32,15 @@ class Detection(Task):
         num_classes: K, without background; None: ``model.num_classes``.
         optimizer, scheduler, backbone_lr_factor, decay_norm_and_bias: see `Task`.
         train_on_difficult: whether objects that VOC marks as difficult are trained on.
-        voc: log Pascal VOC's AP at IoU 0.50 as well: 2007, the mean over 11 recalls, or 2010, the area under the curve.
+        voc: log Pascal VOC's AP at IoU 0.50 as well: 2007, the mean over 11 recalls; 2010 or 2012, the area under the
+            curve.
         score_threshold: in `predict`, objects of a lower score are left out. The figures need the unsure ones too, and
             always see all that the model gives.
         nms_iou: in `predict`, of two objects of one class that overlap by more than this the less sure one is left out;
             None: the model's own suppression is enough.
+
+    Attributes:
+        category_ids: the source's numbers of the classes, such as COCO's 1 … 90, where its data module has them.
 
     Raises:
         TypeError: the model is no detector.
@@ -57,7 +62,7 @@ class Detection(Task):
         backbone_lr_factor: float = 1.0,
         decay_norm_and_bias: bool = False,
         train_on_difficult: bool = True,
-        voc: Literal[2007, 2010] | None = None,
+        voc: Literal[2007, 2010, 2012] | None = None,
         score_threshold: float = 0.0,
         nms_iou: float | None = None,
     ) -> None:
@@ -72,12 +77,15 @@ class Detection(Task):
             )
         if own is not None and own != known:
             raise ValueError(f"num_classes: {known}, but the model {type(model).__name__} tells {own} classes apart")
-        if voc not in (None, 2007, 2010):
-            raise ValueError(f"voc: {voc}; 2007 (11 recalls), 2010 (all recalls, also for 2012), or null")
+        if voc not in (None, 2007, 2010, 2012):
+            raise ValueError(
+                f"voc: {voc} is not 2007 (11 recalls), 2010 or 2012 (all recalls), or null (no VOC figure)"
+            )
         for name, value in (("score_threshold", score_threshold), ("nms_iou", nms_iou)):
             if value is not None and not 0 <= value <= 1:
                 raise ValueError(f"{name}: {value} is not from 0 to 1")
         self._num_classes: int = known
+        self.category_ids: list[int] = []
         self.train_on_difficult, self.voc = train_on_difficult, voc
         self.score_threshold, self.nms_iou = score_threshold, nms_iou
 
@@ -86,11 +94,28 @@ class Detection(Task):
         """K."""
         return self._num_classes
 
+    def setup(self, stage: str) -> None:
+        """As in `Task`; and take the numbers that the source has for the classes, for `predict` to write."""
+        super().setup(stage)
+        if stage != "predict":
+            data = getattr(self.trainer, "datamodule", None)
+            self.category_ids = list(getattr(data, "category_ids", None) or [])
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the source's numbers of the classes beside their names."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["category_ids"] = self.category_ids
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take them back."""
+        super().on_load_checkpoint(checkpoint)
+        self.category_ids = list(checkpoint.get("category_ids", []))
+
     # -- batches -----------------------------------------------------------------------------------
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """In training, leave out what is not trained on: here, on the CPU, nobody need wait for a GPU."""
-        if self.trainer.training and "target" in batch:
+        if self.trainer.training and isinstance(batch, Mapping) and "target" in batch:
             return {**batch, "target": trained_targets(batch["target"], self.train_on_difficult)}
         return batch
 
@@ -155,6 +180,10 @@ class Detection(Task):
             table["voc_ap"] = metrics["voc"].class_table()["ap"]
         return table
 
+    def detection_metric(self, stage: Literal["val", "test"]) -> Metric:
+        """The stage's `COCODetection`, for what it can say beyond figures: curves, kinds of error, confusion."""
+        return self.metrics(stage)["coco"]
+
     # -- prediction --------------------------------------------------------------------------------
 
     def predict(self, images: Tensor | Sequence[Tensor]) -> list[dict[str, Any]]:
@@ -173,6 +202,21 @@ class Detection(Task):
                 own = (kept[key][chosen] for key in ("boxes", "scores", "labels"))
                 chosen = chosen[classwise_nms(*own, self.nms_iou)]
             predictions.append({key: value[chosen] for key, value in kept.items()})
+        return predictions
+
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> list[dict[str, Any]]:
+        """One prediction an image, its boxes in pixels of the file that the image was read from.
+
+        What was seen wholly outside the file's image, in what the transform had padded, is left out.
+        """
+        predictions = super().predict_step(batch, batch_idx, dataloader_idx)
+        if "corners" in batch:
+            corners = batch["corners"].cpu()
+            for place, (height, width) in enumerate(batch["file_size"].tolist()):
+                found = predictions[place]
+                found["boxes"] = boxes_in_file(found["boxes"], corners[place], width, height)
+                inside = (found["boxes"][:, 2:] > found["boxes"][:, :2]).all(1)
+                predictions[place] = {key: value[inside] for key, value in found.items()}
         return predictions
 
 

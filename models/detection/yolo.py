@@ -77,7 +77,7 @@ class YOLOHead(nn.Module):
         self.convs = nn.Sequential(layers)
         if not hidden and size != grid_size:
             raise ValueError(
-                f"grid_size={grid_size}: the trunk's last map has {in_size} x {in_size} cells, and without hidden layers "
+                f"grid_size={grid_size}: the trunk's last map has {in_size} x {in_size} cells; without hidden layers "
                 "a grid has as many on either side, or half as many behind convs; change grid_size or image_size"
             )
         self.fc = _fully_connected(in_channels * size**2, hidden, bottleneck, dropout)

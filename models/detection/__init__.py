@@ -1,7 +1,9 @@
 """Detectors: two-stage, single-shot and grid, behind one seam (`Detector`)."""
 
+from .anchors import cell_anchors, grid_anchors
 from .box_coding import decode_boxes, encode_boxes
 from .detector import Detections, Detector, check_images, check_targets
+from .faster_rcnn import FasterRCNN, PaddedZFNetBackbone
 from .matching import (
     BACKGROUND,
     IGNORED,
@@ -14,23 +16,37 @@ from .matching import (
 )
 from .nms import class_agnostic_nms, classwise_nms, select_detections, soft_nms
 from .resize import ImageBatch, ResizeAndPad, scale_boxes
+from .roi_head import RoIFullyConnected, RoIHead, RoIOutput, RoISample, RoISettings
+from .rpn import RPN, RPNOutput, RPNSettings
 
 __all__ = [
     "BACKGROUND",
     "IGNORED",
+    "RPN",
     "BestOverlaps",
     "Detections",
     "Detector",
+    "FasterRCNN",
     "ImageBatch",
+    "PaddedZFNetBackbone",
+    "RPNOutput",
+    "RPNSettings",
     "ResizeAndPad",
+    "RoIFullyConnected",
+    "RoIHead",
+    "RoIOutput",
+    "RoISample",
+    "RoISettings",
     "best_overlaps",
     "bipartite_then_threshold",
+    "cell_anchors",
     "check_images",
     "check_targets",
     "class_agnostic_nms",
     "classwise_nms",
     "decode_boxes",
     "encode_boxes",
+    "grid_anchors",
     "match_anchors",
     "match_iou",
     "sample_balanced",

@@ -41,7 +41,11 @@ def cell_anchors(
                 [-56., -56.,  72.,  72.],
                 [-36., -80.,  52.,  96.]])
     """
-    for name, values in {"anchor_base": (base,), "anchor_scales": tuple(scales), "anchor_ratios": tuple(ratios)}.items():
+    for name, values in {
+        "anchor_base": (base,),
+        "anchor_scales": tuple(scales),
+        "anchor_ratios": tuple(ratios),
+    }.items():
         if not values or not min(values) > 0:
             raise ValueError(f"{name}: {list(values)}; give numbers above 0")
     shapes = []

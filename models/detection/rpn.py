@@ -137,12 +137,18 @@ class RPN(nn.Module):
         for score, deltas, size, given in zip(scores, output.deltas, sizes, original_sizes, strict=True):
             boxes = clip_boxes(decode_boxes(deltas, output.anchors), width=size[1], height=size[0])
             least = boxes.new_tensor([s.min_size * size[1] / given[1], s.min_size * size[0] / given[0]])
-            kept = ((boxes[:, 2:] - boxes[:, :2]) >= least).all(1).nonzero()[:, 0]
+            large = ((boxes[:, 2:] - boxes[:, :2]) >= least).all(1)
+            kept = (large & self._within(output.anchors, size)).nonzero()[:, 0]
             best = score[kept].topk(min(s.before_nms[which], len(kept))).indices
             kept = kept[best]
             kept = kept[nms(boxes[kept], score[kept], s.nms_iou)[: s.proposals[which]]]
             proposals.append(boxes[kept])
         return proposals
+
+    def _within(self, anchors: Tensor, size: tuple[int, int]) -> Tensor:
+        """Which anchors belong to the cells that the image would have without other, larger ones beside it."""
+        end = anchors.new_tensor([-(-side // self.stride) * self.stride for side in (size[1], size[0])])
+        return (anchors[:, :2] + anchors[:, 2:] < 2 * end).all(1)  # twice their centre
 
     def losses(
         self, output: RPNOutput, sizes: Sequence[tuple[int, int]], targets: Sequence[Mapping[str, Any]]

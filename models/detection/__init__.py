@@ -3,7 +3,7 @@
 from .anchors import cell_anchors, grid_anchors
 from .box_coding import decode_boxes, encode_boxes
 from .detector import Detections, Detector, check_images, check_targets
-from .faster_rcnn import FasterRCNN, PaddedZFNetBackbone
+from .faster_rcnn import PaddedZFNetBackbone, SingleMapFasterRCNN
 from .matching import (
     BACKGROUND,
     IGNORED,
@@ -26,7 +26,6 @@ __all__ = [
     "BestOverlaps",
     "Detections",
     "Detector",
-    "FasterRCNN",
     "ImageBatch",
     "PaddedZFNetBackbone",
     "RPNOutput",
@@ -37,6 +36,7 @@ __all__ = [
     "RoIOutput",
     "RoISample",
     "RoISettings",
+    "SingleMapFasterRCNN",
     "best_overlaps",
     "bipartite_then_threshold",
     "cell_anchors",

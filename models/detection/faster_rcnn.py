@@ -60,8 +60,8 @@ class PaddedZFNetBackbone(ZFNetBackbone):
                 layer.padding = 1
 
 
-class FasterRCNN(Detector):
-    """Faster R-CNN as published (without a feature pyramid), with py-faster-rcnn's values as defaults.
+class SingleMapFasterRCNN(Detector):
+    """Faster R-CNN as published, on one feature map, with py-faster-rcnn's values as defaults.
 
     The trunk's last map goes to the `RPN`, and to the `RoIHead` with what that proposes: regions are pooled by maxima,
     and go through fc6 and fc7. Four losses of weight 1: ``loss_objectness``, ``loss_rpn_box``, ``loss_class``,

@@ -9,7 +9,15 @@ from torch import nn
 from torchvision.ops import box_iou
 
 from striate.datamodules import DigitScenes
-from striate.models import Backbone, FasterRCNN, PaddedZFNetBackbone, PlainCNN, ResizeAndPad, ZFNet, skip_pretrained
+from striate.models import (
+    Backbone,
+    SingleMapFasterRCNN,
+    PaddedZFNetBackbone,
+    PlainCNN,
+    ResizeAndPad,
+    ZFNet,
+    skip_pretrained,
+)
 from striate.models.detection import RPNSettings
 from tests.models.networks import on_meta, published, quick_initialisation
 
@@ -21,7 +29,7 @@ def slim(num_classes=3, resize=None, rpn=ANCHORS, **options):
     torch.manual_seed(0)
     trunk = Backbone([nn.Sequential(nn.Conv2d(3, 16, 16, 16), nn.ReLU())])
     resize = resize or ResizeAndPad(size_divisible=16)
-    return FasterRCNN(
+    return SingleMapFasterRCNN(
         num_classes,
         trunk,
         resize=resize,
@@ -48,7 +56,7 @@ def target(*rows, labels=None):
 
 def test_the_papers_vgg16():
     with quick_initialisation():
-        model = FasterRCNN(20)
+        model = SingleMapFasterRCNN(20)
     count = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
     # VGG-16's 13 convolutions; 512 x 512 x 9, 18 and 36 outputs; fc6 and fc7 of the classifier, 21 scores, 80 offsets
     assert count["backbone"] == 14_714_688
@@ -67,7 +75,7 @@ def test_the_papers_vgg16():
 
 def test_the_papers_zf():
     with quick_initialisation():
-        model = FasterRCNN(20, "zf")
+        model = SingleMapFasterRCNN(20, "zf")
     assert model.backbone.channels == (256,)
     assert model.rpn.conv.out_channels == 256
     assert (model.head.pool.output_size, model.head.body.fc6.in_features) == (6, 9216)
@@ -101,18 +109,20 @@ def test_weights_of_a_zf_classifier_are_taken_with_fc6_and_fc7(tmp_path):
     torch.save({"state_dict": {f"model.{k}": v for k, v in theirs.state_dict().items()}}, tmp_path / "zf.ckpt")
     path = str(tmp_path / "zf.ckpt")
     trunk = PaddedZFNetBackbone(path, width=0.125)
-    model = FasterRCNN(2, trunk, pool_size=6, hidden=24)
+    model = SingleMapFasterRCNN(2, trunk, pool_size=6, hidden=24)
     assert torch.equal(model.backbone.stages[2].conv5.weight, theirs.backbone.stages[2].conv5.weight)
     assert torch.equal(model.head.body.fc6.weight, theirs.head.fc6.weight)
     assert torch.equal(model.head.body.fc7.bias, theirs.head.fc7.bias)
     assert "fc6 and fc7: taken over" in model.load_report()
-    assert "fc6 and fc7: new" in FasterRCNN(2, trunk, pool_size=6, hidden=16).load_report()
+    assert "fc6 and fc7: new" in SingleMapFasterRCNN(2, trunk, pool_size=6, hidden=16).load_report()
     # and a detector's own checkpoint is as good a start
     torch.save({"state_dict": {f"model.{k}": v for k, v in model.state_dict().items()}}, tmp_path / "det.ckpt")
-    again = FasterRCNN(7, PaddedZFNetBackbone(str(tmp_path / "det.ckpt"), width=0.125), pool_size=6, hidden=24)
+    again = SingleMapFasterRCNN(7, PaddedZFNetBackbone(str(tmp_path / "det.ckpt"), width=0.125), pool_size=6, hidden=24)
     assert torch.equal(again.head.body.fc6.weight, theirs.head.fc6.weight)
     with skip_pretrained():
-        assert FasterRCNN(2, PaddedZFNetBackbone("not/there.ckpt", width=0.125), hidden=8).load_report() is None
+        assert (
+            SingleMapFasterRCNN(2, PaddedZFNetBackbone("not/there.ckpt", width=0.125), hidden=8).load_report() is None
+        )
 
 
 def test_weights_of_torchvisions_vgg16_are_taken_with_fc6_and_fc7():
@@ -121,7 +131,7 @@ def test_weights_of_torchvisions_vgg16_are_taken_with_fc6_and_fc7():
     # every tensor is one number, of its own, seen in its shape
     state = {k: torch.tensor(float(i)).expand(shape) for i, (k, shape) in enumerate(shapes.items())}
     with published(state), quick_initialisation():
-        model = FasterRCNN(2, "vgg16", "IMAGENET1K_V1")
+        model = SingleMapFasterRCNN(2, "vgg16", "IMAGENET1K_V1")
     order = list(shapes)
 
     def first(parameter):
@@ -135,9 +145,9 @@ def test_weights_of_torchvisions_vgg16_are_taken_with_fc6_and_fc7():
 
 def test_other_backbones_are_refused_by_name():
     with pytest.raises(ValueError, match="backbone='vgg_16': did you mean 'vgg16'"):
-        FasterRCNN(2, "vgg_16")
+        SingleMapFasterRCNN(2, "vgg_16")
     with pytest.raises(ValueError, match="weights='x.ckpt' would have no effect: .* give weights to PlainCNN"):
-        FasterRCNN(2, PlainCNN((8,)), weights="x.ckpt")
+        SingleMapFasterRCNN(2, PlainCNN((8,)), weights="x.ckpt")
 
 
 # -- images ----------------------------------------------------------------------------------------
@@ -284,7 +294,7 @@ def scenes():
 def test_it_learns_eight_scenes_by_heart():
     torch.manual_seed(0)
     pixels, truth = scenes()
-    model = FasterRCNN(
+    model = SingleMapFasterRCNN(
         10,
         PlainCNN((16, 32, 64), depth=1),
         resize=ResizeAndPad(size_divisible=8),

@@ -11,15 +11,16 @@ from torchvision.ops import box_iou
 from striate.datamodules import DigitScenes
 from striate.models import (
     Backbone,
-    SingleMapFasterRCNN,
     PaddedZFNetBackbone,
     PlainCNN,
     ResizeAndPad,
+    SingleMapFasterRCNN,
     ZFNet,
     skip_pretrained,
 )
 from striate.models.detection import RPNSettings
-from tests.models.networks import on_meta, published, quick_initialisation
+
+from ..networks import on_meta, published, quick_initialisation
 
 ANCHORS = RPNSettings(anchor_scales=(1.0, 2.0, 4.0))
 

@@ -159,14 +159,15 @@ def test_256_anchors_are_drawn_of_which_half_are_objects_at_most(objects, positi
 
 
 def test_a_batch_is_averaged_over_all_its_anchors():
-    one, other = said([1, 2, 3, 4]), said([0, 0, 0, 0])
+    one, other = said([0, 0, 0, 0], [[7.0] * 4] * 4), said([1, 2, 3, 4], [[0.1, 0, 0, 0], *[[9.0] * 4] * 3])
     both = RPNOutput(torch.cat([one.logits, other.logits]), torch.cat([one.deltas, other.deltas]), one.anchors)
-    targets = [target([[0, 0, 16, 16]]), target()]
+    targets = [target(), target([[0, 0, 16, 16]])]
     alone = [rpn().losses(o, [(32, 32)], [t])["loss_objectness"] for o, t in zip((one, other), targets, strict=True)]
-    together = rpn().losses(both, [(32, 32)] * 2, targets)["loss_objectness"]
-    assert together.item() == pytest.approx(sum(alone).item() / 2)
-    narrow = rpn().losses(both, [(32, 32), (32, 16)], targets)["loss_objectness"]  # two of the second's are left
-    assert narrow.item() == pytest.approx((4 * alone[0].item() + 2 * math.log(2)) / 6)
+    together = rpn().losses(both, [(32, 32)] * 2, targets)
+    assert together["loss_objectness"].item() == pytest.approx(sum(alone).item() / 2)
+    assert together["loss_rpn_box"].item() == pytest.approx(4.5 * 0.01 / 8)
+    narrow = rpn().losses(both, [(32, 16), (32, 32)], targets)["loss_objectness"]  # two of the first's are left
+    assert narrow.item() == pytest.approx((2 * math.log(2) + 4 * alone[1].item()) / 6)
 
 
 def test_no_anchor_at_all_gives_a_loss_of_zero_with_a_gradient():

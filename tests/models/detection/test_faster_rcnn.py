@@ -211,6 +211,16 @@ def test_losses_and_detections_are_the_same_in_both_modes():
     assert torch.equal(values[0][1][0]["boxes"], values[1][1][0]["boxes"])
 
 
+def test_training_and_testing_have_their_own_numbers_of_proposals():
+    model = slim(rpn=RPNSettings(anchor_scales=(1.0, 2.0, 4.0), proposals=(7, 2)))
+    regions = []
+    model.head.pool.register_forward_pre_hook(lambda pool, given: regions.append(len(given[1][0])))
+    for mode in (True, False):
+        model.train(mode)(images((96, 96)))
+        model.losses(images((96, 96)), [target()])
+    assert regions == [2, 7, 2, 7]
+
+
 def gradients(model, losses):
     model.zero_grad()
     sum(losses.values()).backward()

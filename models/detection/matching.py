@@ -169,6 +169,8 @@ def bipartite_then_threshold(boxes: Tensor, anchors: Tensor, threshold: float = 
 
 def _share_out(values: list[float], places: list[int], boxes: Tensor, anchors: Tensor) -> dict[int, int]:
     """Anchor -> object where objects compete: the pair of highest IoU first; of equal ones the first anchor."""
+    boxes, anchors = (each.cpu() for each in _widened(boxes, anchors))
+    free = torch.ones(len(anchors), dtype=torch.bool)
     queue = [(-value, place, number) for number, (value, place) in enumerate(zip(values, places, strict=True))]
     heapq.heapify(queue)
     taken: dict[int, int] = {}
@@ -178,21 +180,20 @@ def _share_out(values: list[float], places: list[int], boxes: Tensor, anchors: T
         if -negative <= _TOUCHING:
             break
         if place not in taken:
-            taken[place] = number
+            taken[place], free[place] = number, False
             continue
         rest = further.setdefault(number, [])
         while rest and rest[-1][1] in taken:
             rest.pop()
         if not rest and len(taken) < len(anchors):
-            rest.extend(_next_best(boxes[number], anchors, taken, number))
+            rest.extend(_next_best(boxes[number], anchors, free, number))
         if rest:
             heapq.heappush(queue, rest.pop())
     return taken
 
 
-def _next_best(box: Tensor, anchors: Tensor, taken: dict[int, int], number: int) -> list[tuple[float, int, int]]:
-    iou = _pairwise_iou(*_widened(box[None], anchors))[0]
-    iou[torch.tensor(list(taken), device=iou.device)] = 0
+def _next_best(box: Tensor, anchors: Tensor, free: Tensor, number: int) -> list[tuple[float, int, int]]:
+    iou = _pairwise_iou(box[None], anchors)[0].mul_(free)
     values, places = iou.topk(min(_CANDIDATES, len(iou)))
     return sorted(((-v, p, number) for v, p in zip(values.tolist(), places.tolist(), strict=True)), reverse=True)
 

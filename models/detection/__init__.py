@@ -5,8 +5,6 @@ from .detector import Detections, Detector, check_images, check_targets
 from .matching import (
     BACKGROUND,
     IGNORED,
-    BestOverlaps,
-    best_overlaps,
     bipartite_then_threshold,
     match_anchors,
     match_iou,
@@ -18,12 +16,10 @@ from .resize import ImageBatch, ResizeAndPad, scale_boxes
 __all__ = [
     "BACKGROUND",
     "IGNORED",
-    "BestOverlaps",
     "Detections",
     "Detector",
     "ImageBatch",
     "ResizeAndPad",
-    "best_overlaps",
     "bipartite_then_threshold",
     "check_images",
     "check_targets",

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.models.detection._utils import BoxCoder
 
@@ -58,12 +58,14 @@ def test_torchvisions_coder(weights):
     torch.testing.assert_close(decode_boxes(deltas, anchors, weights), coder.decode_single(deltas, anchors)[:, :4])
 
 
+@settings(deadline=None)
 @given(boxes_of_some_area, boxes_of_some_area)
 def test_there_and_back(box, anchor):
     deltas = encode_boxes(box, anchor, HEAD)
     torch.testing.assert_close(decode_boxes(deltas, anchor, HEAD, clip=10), box, rtol=1e-9, atol=1e-8)
 
 
+@settings(deadline=None)
 @given(boxes_of_some_area, boxes_of_some_area)
 def test_a_mirrored_image_mirrors_dx_alone(box, anchor):
     deltas, mirrored = encode_boxes(box, anchor, HEAD), encode_boxes(flipped(box), flipped(anchor), HEAD)
@@ -73,6 +75,7 @@ def test_a_mirrored_image_mirrors_dx_alone(box, anchor):
     )
 
 
+@settings(deadline=None)
 @given(boxes_of_some_area, boxes_of_some_area, st.floats(-300, 300), st.floats(0.1, 10))
 def test_neither_place_nor_scale_of_the_image_counts(box, anchor, moved, scale):
     elsewhere = encode_boxes((box + moved) * scale, (anchor + moved) * scale)

@@ -2,13 +2,12 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.models.detection._utils import BalancedPositiveNegativeSampler, Matcher, SSDMatcher
 from torchvision.ops import box_iou
 
 from striate.models.detection import (
-    best_overlaps,
     bipartite_then_threshold,
     match_anchors,
     match_iou,
@@ -54,15 +53,6 @@ def test_matching_by_hand():
     assert match_anchors(OBJECTS, ANCHORS, 0.5, 0.5, least_background_iou=0.26).tolist() == [0, 0, -2, -2, -2, -2]
 
 
-def test_best_partners_by_hand():
-    best = best_overlaps(OBJECTS, ANCHORS, with_ties=True)
-    torch.testing.assert_close(best.anchor_iou, torch.tensor([0.8, 0.5, 0.25, 0.25, 0.25, 0.0]))
-    assert best.anchor_object.tolist() == [0, 0, 0, 1, 1, 0]
-    torch.testing.assert_close(best.object_iou, torch.tensor([0.8, 0.25]))
-    assert best.object_anchor.tolist() == [0, 3]
-    assert best.anchor_is_best.tolist() == [True, False, False, True, True, False]
-
-
 def test_a_low_quality_match_goes_to_the_object_that_the_anchor_overlaps_most():
     anchors = torch.tensor([[0.0, 0.0, 10.0, 10.0]])  # the only one, so the best of both
     objects = torch.tensor([[0.0, 0.0, 2.0, 10.0], [4.0, 0.0, 10.0, 10.0]])
@@ -88,16 +78,15 @@ def test_torchvisions_matcher(monkeypatch, low_quality, pairs):
             assert torch.equal(match_iou(iou, high, low, low_quality), theirs)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 6), st.integers(1, 40))
 def test_mirroring_moving_and_reordering_change_no_match(seed, count, anchor_count):
     objects, anchors = some_boxes(count, seed), some_boxes(anchor_count, seed + 1)
-    best = best_overlaps(objects, anchors, with_ties=True)
-    for other in (
-        best_overlaps(flipped(objects), flipped(anchors), with_ties=True),
-        best_overlaps(objects + 32, anchors + 32, with_ties=True),
-        best_overlaps(objects * 4, anchors * 4, with_ties=True),
-    ):
-        assert all(torch.equal(a, b) for a, b in zip(best, other, strict=True))
+    for match in (lambda *boxes: match_anchors(*boxes, **RPN), match_anchors, bipartite_then_threshold):
+        matches = match(objects, anchors)
+        assert torch.equal(match(flipped(objects), flipped(anchors)), matches)
+        assert torch.equal(match(objects + 32, anchors + 32), matches)
+        assert torch.equal(match(objects * 4, anchors * 4), matches)
     order = torch.randperm(anchor_count, generator=torch.Generator().manual_seed(seed))
     for function in (lambda a: match_anchors(objects, a, **RPN), lambda a: match_anchors(objects, a)):
         assert torch.equal(function(anchors[order]), function(anchors)[order])
@@ -120,6 +109,7 @@ def caffes_matching(iou, threshold):
     return matches
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10_000), st.integers(0, 8), st.integers(1, 12))
 def test_bipartite_matching_against_plain_loops(seed, count, anchor_count):
     objects, anchors = some_boxes(count, seed, size=100), some_boxes(anchor_count, seed + 1, size=100)
@@ -174,12 +164,10 @@ def test_nothing_to_match():
 
 
 def test_five_thousand_objects():
-    objects, anchors = some_boxes(5000, 5), some_boxes(6000, 6)
+    objects, anchors = some_boxes(5000, 5), some_boxes(3000, 6)
     matches = bipartite_then_threshold(objects, anchors)
-    assert len(matches[matches >= 0].unique()) > 4000
-    matches = match_anchors(objects, anchors, **RPN)
-    chosen = torch.arange(0, 6000, 50)
-    assert torch.equal(matches[chosen] >= 0, Matcher(0.7, 0.3, True)(box_iou(objects, anchors))[chosen] >= 0)
+    assert len(matches[matches >= 0].unique()) == (matches >= 0).sum() > 2900  # hardly an anchor is left
+    assert torch.equal(match_anchors(objects, anchors, **RPN), Matcher(0.7, 0.3, True)(box_iou(objects, anchors)))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -196,10 +184,11 @@ def test_boxes_without_area_match_nothing_but_are_no_nan():
     assert bipartite_then_threshold(points, torch.cat([ANCHORS, points])).tolist() == [-1] * 7
 
 
-def test_matching_leaves_no_graph():
-    anchors = ANCHORS.clone().requires_grad_()
-    assert not best_overlaps(OBJECTS, anchors).anchor_iou.requires_grad
-    assert match_iou(box_iou(OBJECTS, anchors)).tolist() == match_anchors(OBJECTS, ANCHORS).tolist()
+def test_inputs_with_a_gradient():
+    objects, anchors = OBJECTS.clone().requires_grad_(), ANCHORS.clone().requires_grad_()
+    assert match_iou(box_iou(objects, anchors), **RPN).tolist() == [0, -2, -1, 1, 1, -1]
+    assert match_anchors(objects, anchors, **RPN).tolist() == [0, -2, -1, 1, 1, -1]
+    assert bipartite_then_threshold(objects, anchors).tolist() == [0, 0, -1, 1, -1, -1]
 
 
 def test_bad_input():

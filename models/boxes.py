@@ -67,7 +67,7 @@ def generalized_iou_matrix(boxes: Tensor, others: Tensor) -> Tensor:
 
 
 def distance_iou_matrix(boxes: Tensor, others: Tensor) -> Tensor:
-    """DIoU of each box with each other: the IoU, less the centres' squared distance over that of the corners around both.
+    """DIoU of each box with each other: the IoU, less the centres' distance over the diagonal around both, squared.
 
     Shape:
         - boxes: ``[N, 4]``

@@ -1,12 +1,12 @@
 """Detectors: two-stage, single-shot and grid, behind one seam (`Detector`)."""
 
+from .anchors import cell_anchors, grid_anchors
 from .box_coding import decode_boxes, encode_boxes
 from .detector import Detections, Detector, check_images, check_targets
+from .faster_rcnn import PaddedZFNetBackbone, SingleMapFasterRCNN
 from .matching import (
     BACKGROUND,
     IGNORED,
-    BestOverlaps,
-    best_overlaps,
     bipartite_then_threshold,
     match_anchors,
     match_iou,
@@ -14,6 +14,8 @@ from .matching import (
 )
 from .nms import class_agnostic_nms, classwise_nms, select_detections, soft_nms
 from .resize import ImageBatch, ResizeAndPad, scale_boxes
+from .roi_head import RoIFullyConnected, RoIHead, RoIOutput, RoISample, RoISettings
+from .rpn import RPN, RPNOutput, RPNSettings
 from .yolo import YOLOHead, YOLOv1
 from .yolo_loss import (
     GridOutput,
@@ -29,18 +31,28 @@ from .yolo_loss import (
 __all__ = [
     "BACKGROUND",
     "IGNORED",
-    "BestOverlaps",
+    "RPN",
     "Detections",
     "Detector",
     "GridOutput",
     "GridTruth",
     "ImageBatch",
+    "PaddedZFNetBackbone",
+    "RPNOutput",
+    "RPNSettings",
     "ResizeAndPad",
+    "RoIFullyConnected",
+    "RoIHead",
+    "RoIOutput",
+    "RoISample",
+    "RoISettings",
+    "SingleMapFasterRCNN",
     "YOLOHead",
     "YOLOTerms",
     "YOLOv1",
     "best_overlaps",
     "bipartite_then_threshold",
+    "cell_anchors",
     "check_images",
     "check_targets",
     "class_agnostic_nms",
@@ -49,6 +61,7 @@ __all__ = [
     "decode_grid",
     "encode_boxes",
     "encode_grid",
+    "grid_anchors",
     "match_anchors",
     "match_iou",
     "responsible_predictors",

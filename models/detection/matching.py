@@ -3,11 +3,12 @@
 Shape legend: N objects, A anchors; boxes are ``x1, y1, x2, y2`` in one unit. A match is an int64: the object's number,
 or `BACKGROUND`, or `IGNORED`. Nothing here has a gradient.
 
-The IoU of all pairs is worked through a block of anchors at a time, so that memory does not grow with N times A.
+The IoU of all pairs is worked through a block of anchors at a time, so that memory does not grow with N times A and the
+CPU's cache holds what is computed with. Only maxima are kept; which object is an anchor's is looked up for the few that
+get one.
 """
 
 import heapq
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -20,33 +21,13 @@ BACKGROUND = -1
 IGNORED = -2
 """Match of an anchor that is not trained on."""
 
-_PAIRS = {"cpu": 2**18}
+_PAIRS = {"cpu": 2**16}
 """Pairs in a block, by the kind of device: on the CPU what its cache holds; elsewhere few launches count more."""
-_PAIRS_ELSEWHERE = 2**25
+_PAIRS_ELSEWHERE = 2**22
 _TOUCHING = 1e-6
 """An IoU up to this is none (SSD's code)."""
 _CANDIDATES = 64
 """Next best anchors of an object that are looked up at once where objects compete."""
-
-_Block = Callable[[int, int], Tensor]
-
-
-class BestOverlaps(NamedTuple):
-    """The best partner of each anchor and of each object; of equal ones the first.
-
-    Attributes:
-        anchor_iou: ``[A]``; 0 without objects.
-        anchor_object: int64 ``[A]``; 0 without objects.
-        object_iou: ``[N]``; 0 without anchors.
-        object_anchor: int64 ``[N]``; 0 without anchors.
-        anchor_is_best: bool ``[A]``, whether some object has no better anchor than this, and touches it.
-    """
-
-    anchor_iou: Tensor
-    anchor_object: Tensor
-    object_iou: Tensor
-    object_anchor: Tensor
-    anchor_is_best: Tensor
 
 
 def match_anchors(
@@ -92,8 +73,8 @@ def match_anchors(
         tensor([ 0, -2, -1])
     """
     _check_thresholds(foreground_iou, background_iou, least_background_iou)
-    best = best_overlaps(boxes, anchors, with_ties=allow_low_quality)
-    return _thresholded(best, foreground_iou, background_iou, allow_low_quality, least_background_iou)
+    pairs = _BoxPairs(boxes, anchors)
+    return _match(pairs, foreground_iou, background_iou, allow_low_quality, least_background_iou)
 
 
 def match_iou(
@@ -115,10 +96,25 @@ def match_iou(
     _check_thresholds(foreground_iou, background_iou, least_background_iou)
     if iou.ndim != 2:
         raise ValueError(f"iou must be [N, A], of each object with each anchor, got {list(iou.shape)}")
-    best = _best_of_blocks(lambda start, stop: iou[:, start:stop], iou, allow_low_quality)
-    return _thresholded(best, foreground_iou, background_iou, allow_low_quality, least_background_iou)
+    pairs = _MatrixPairs(iou)
+    return _match(pairs, foreground_iou, background_iou, allow_low_quality, least_background_iou)
 
 
+@torch.no_grad()
+def _match(pairs: "_Pairs", foreground: float, background: float, low_quality: bool, least: float) -> Tensor:
+    best = _best_overlaps(pairs)
+    matches = torch.where(best.anchor_iou < background, BACKGROUND, IGNORED)
+    if least > 0:
+        matches.masked_fill_(best.anchor_iou < least, IGNORED)
+    has_object = best.anchor_iou >= foreground
+    if low_quality:
+        has_object[_best_pairs(pairs, best)[1]] = True
+    chosen = has_object.nonzero()[:, 0]
+    matches[chosen] = _objects_of(pairs, chosen)
+    return matches
+
+
+@torch.no_grad()
 def bipartite_then_threshold(boxes: Tensor, anchors: Tensor, threshold: float = 0.5) -> Tensor:
     """SSD's matching: each object gets an anchor of its own, then each other anchor the object that it overlaps enough.
 
@@ -153,22 +149,30 @@ def bipartite_then_threshold(boxes: Tensor, anchors: Tensor, threshold: float = 
     """
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold: {threshold}; give an IoU above 0 and at most 1")
-    best = best_overlaps(boxes, anchors)
-    matches = torch.where(best.anchor_iou >= threshold, best.anchor_object, BACKGROUND)
-    touching = best.object_iou > _TOUCHING
+    pairs = _BoxPairs(boxes, anchors)
+    best = _best_overlaps(pairs)
+    matches = torch.full_like(best.anchor_iou, BACKGROUND, dtype=torch.int64)
+    chosen = (best.anchor_iou >= threshold).nonzero()[:, 0]
+    matches[chosen] = _objects_of(pairs, chosen)
+    own = best.object_iou.new_full((len(boxes),), len(anchors), dtype=torch.int64).scatter_reduce_(
+        0, *_best_pairs(pairs, best), "amin"
+    )
     numbers = torch.arange(len(boxes), device=matches.device)
-    seats = torch.where(touching, best.object_anchor, len(anchors))  # one more, for the objects that touch no anchor
+    # one seat more than anchors, for the objects that touch none
+    seats = torch.where(best.object_iou > _TOUCHING, own, len(anchors))
     owner = numbers.new_full((len(anchors) + 1,), BACKGROUND).index_put_((seats,), numbers)
-    if bool((touching & (owner[seats] != numbers)).any()):  # two objects want one anchor
-        own = _share_out(best.object_iou.tolist(), best.object_anchor.tolist(), boxes, anchors)
-        places = torch.tensor(list(own), device=matches.device)
-        owner = owner.fill_(BACKGROUND).index_put_((places,), torch.tensor(list(own.values()), device=matches.device))
+    if bool(((owner[seats] != numbers) & (seats < len(anchors))).any()):  # two objects want one anchor
+        shared = _share_out(best.object_iou.tolist(), own.tolist(), boxes, anchors)
+        seats, numbers = (torch.tensor(list(each), device=matches.device) for each in (shared, shared.values()))
+        owner.fill_(BACKGROUND).index_put_((seats,), numbers)
     owner = owner[:-1]
     return torch.where(owner >= 0, owner, matches)
 
 
 def _share_out(values: list[float], places: list[int], boxes: Tensor, anchors: Tensor) -> dict[int, int]:
     """Anchor -> object where objects compete: the pair of highest IoU first; of equal ones the first anchor."""
+    pairs = _BoxPairs(boxes.cpu(), anchors.cpu())
+    free = torch.ones(len(anchors), dtype=torch.bool)
     queue = [(-value, place, number) for number, (value, place) in enumerate(zip(values, places, strict=True))]
     heapq.heapify(queue)
     taken: dict[int, int] = {}
@@ -178,101 +182,116 @@ def _share_out(values: list[float], places: list[int], boxes: Tensor, anchors: T
         if -negative <= _TOUCHING:
             break
         if place not in taken:
-            taken[place] = number
+            taken[place], free[place] = number, False
             continue
         rest = further.setdefault(number, [])
         while rest and rest[-1][1] in taken:
             rest.pop()
         if not rest and len(taken) < len(anchors):
-            rest.extend(_next_best(boxes[number], anchors, taken, number))
+            rest.extend(_next_best(pairs, free, number))
         if rest:
             heapq.heappush(queue, rest.pop())
     return taken
 
 
-def _next_best(box: Tensor, anchors: Tensor, taken: dict[int, int], number: int) -> list[tuple[float, int, int]]:
-    iou = _pairwise_iou(*_widened(box[None], anchors))[0]
-    iou[torch.tensor(list(taken), device=iou.device)] = 0
+def _next_best(pairs: "_BoxPairs", free: Tensor, number: int) -> list[tuple[float, int, int]]:
+    iou = _iou(pairs.boxes[:, number, None], pairs.anchors).mul_(free)
     values, places = iou.topk(min(_CANDIDATES, len(iou)))
     return sorted(((-v, p, number) for v, p in zip(values.tolist(), places.tolist(), strict=True)), reverse=True)
 
 
-def best_overlaps(boxes: Tensor, anchors: Tensor, with_ties: bool = False) -> BestOverlaps:
-    """The best partners of all anchors and objects, without the matrix of all pairs.
+class _BoxPairs:
+    """The IoU of objects with anchors, computed where it is asked for. Coordinates come first: each lies together."""
 
-    Args:
-        boxes: the objects'.
-        anchors: the anchors.
-        with_ties: whether ``anchor_is_best`` is wanted; else it is empty.
+    def __init__(self, boxes: Tensor, anchors: Tensor) -> None:
+        check_boxes(boxes, "boxes")
+        check_boxes(anchors, "anchors")
+        dtype = torch.promote_types(torch.promote_types(boxes.dtype, anchors.dtype), torch.float32)
+        self.boxes, self.anchors = (each.detach().to(dtype).T.contiguous() for each in (boxes, anchors))
+        self.like = self.boxes.new_empty(()).expand(len(boxes), len(anchors))
 
-    Shape:
-        - boxes: ``[N, 4]``
-        - anchors: ``[A, 4]``
+    def of_all(self, anchors: slice | Tensor) -> Tensor:
+        """Of every object with k anchors, ``[N, k]``."""
+        return _iou(self.boxes[:, :, None], self.anchors[:, anchors][:, None])
 
-    Raises:
-        ValueError: boxes that are not ``[N, 4]``.
-    """
-    check_boxes(boxes, "boxes")
-    check_boxes(anchors, "anchors")
-    boxes, anchors = _widened(boxes, anchors)
-    shaped_like = boxes.new_empty(()).expand(len(boxes), len(anchors))
-    return _best_of_blocks(lambda start, stop: _pairwise_iou(boxes, anchors[start:stop]), shaped_like, with_ties)
+    def of(self, objects: Tensor, anchors: Tensor) -> Tensor:
+        """Of ``[P]`` objects with S anchors each, ``[P, S]``."""
+        return _iou(self.boxes[:, objects][:, :, None], self.anchors[:, anchors])
 
 
-@torch.no_grad()
-def _best_of_blocks(block: _Block, matrix: Tensor, with_ties: bool) -> BestOverlaps:
-    """From the IoU ``[N, stop - start]`` of a block of anchors; ``matrix`` gives shape, dtype and device only."""
-    objects, anchors = matrix.shape
-    anchor_iou, object_iou = matrix.new_zeros(anchors), matrix.new_zeros(objects)
-    anchor_object, object_anchor = (torch.zeros_like(each, dtype=torch.int64) for each in (anchor_iou, object_iou))
-    is_best = torch.zeros_like(anchor_iou, dtype=torch.bool)
-    if not objects or not anchors:
-        return BestOverlaps(anchor_iou, anchor_object, object_iou, object_anchor, is_best)
-    step = max(64, _PAIRS.get(matrix.device.type, _PAIRS_ELSEWHERE) // objects)
-    bounds = [(start, min(start + step, anchors)) for start in range(0, anchors, step)]
-    values, places = matrix.new_empty(len(bounds), objects), object_anchor.new_empty(len(bounds), objects)
-    for number, (start, stop) in enumerate(bounds):
-        iou = block(start, stop)
-        torch.max(iou, dim=0, out=(anchor_iou[start:stop], anchor_object[start:stop]))
-        torch.max(iou, dim=1, out=(values[number], places[number]))
-        places[number] += start
-    object_iou, at = values.max(dim=0)
-    object_anchor = places.gather(0, at[None])[0]
-    if with_ties:
-        reached = (values == object_iou) & (object_iou > 0)  # [blocks, N]
-        for (start, stop), some in zip(bounds, reached.any(1).tolist(), strict=True):
-            if some:
-                is_best[start:stop] = ((block(start, stop) == object_iou[:, None]) & (object_iou > 0)[:, None]).any(0)
-    return BestOverlaps(anchor_iou, anchor_object, object_iou, object_anchor, is_best)
+class _MatrixPairs:
+    """As `_BoxPairs`, looked up."""
+
+    def __init__(self, iou: Tensor) -> None:
+        self.like = iou.detach()
+
+    def of_all(self, anchors: slice | Tensor) -> Tensor:
+        return self.like[:, anchors]
+
+    def of(self, objects: Tensor, anchors: Tensor) -> Tensor:
+        return self.like[objects[:, None], anchors]
 
 
-def _widened(boxes: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
-    dtype = torch.promote_types(torch.promote_types(boxes.dtype, anchors.dtype), torch.float32)
-    return boxes.detach().to(dtype), anchors.detach().to(dtype)
+_Pairs = _BoxPairs | _MatrixPairs
 
 
-def _pairwise_iou(boxes: Tensor, anchors: Tensor) -> Tensor:
-    """IoU ``[N, A]`` with three matrices alive at most; 0 for two boxes without area."""
-    across, down = (
-        torch.minimum(boxes[:, None, side + 2], anchors[:, side + 2]).sub_(
-            torch.maximum(boxes[:, None, side], anchors[:, side])
-        ).clamp_(min=0)
+def _iou(boxes: Tensor, anchors: Tensor) -> Tensor:
+    """Of ``[4, …]`` with ``[4, …]``; no more than three results alive. Rounded as torchvision's, so equal to it."""
+    shared, high = (
+        torch.minimum(boxes[side + 2], anchors[side + 2]).sub_(torch.maximum(boxes[side], anchors[side])).clamp_(min=0)
         for side in (0, 1)
-    )  # fmt: skip
-    shared = across.mul_(down)
-    areas = [(each[:, 2] - each[:, 0]) * (each[:, 3] - each[:, 1]) for each in (boxes, anchors)]
-    union = torch.add(areas[0][:, None], areas[1], out=down).sub_(shared)
-    return shared.div_(union.clamp_(min=torch.finfo(union.dtype).tiny))
+    )
+    shared.mul_(high)
+    area, anchor_area = ((each[2] - each[0]) * (each[3] - each[1]) for each in (boxes, anchors))
+    anchor_area.clamp_(min=torch.finfo(anchor_area.dtype).tiny)  # two boxes without area: 0 / tiny, not 0 / 0
+    return shared.div_(torch.add(area, anchor_area, out=high).sub_(shared))
 
 
-def _thresholded(best: BestOverlaps, foreground: float, background: float, low_quality: bool, least: float) -> Tensor:
-    kept = best.anchor_iou >= foreground
-    if low_quality:
-        kept |= best.anchor_is_best
-    low = torch.where(best.anchor_iou < background, BACKGROUND, IGNORED)
-    if least > 0:
-        low = low.masked_fill(best.anchor_iou < least, IGNORED)
-    return torch.where(kept, best.anchor_object, low)
+class _Best(NamedTuple):
+    """The highest IoU of each anchor ``[A]``, of each object ``[N]``, and of each object in each block."""
+
+    anchor_iou: Tensor
+    object_iou: Tensor
+    by_block: Tensor
+    block: int
+
+
+def _block_size(pairs: _Pairs, partners: int) -> int:
+    """How many at once, if each has so many partners."""
+    return max(64, _PAIRS.get(pairs.like.device.type, _PAIRS_ELSEWHERE) // max(partners, 1))
+
+
+def _best_overlaps(pairs: _Pairs) -> _Best:
+    objects, anchors = pairs.like.shape
+    block = _block_size(pairs, objects)
+    starts = range(0, anchors if objects else 0, block)
+    anchor_iou, by_block = pairs.like.new_zeros(anchors), pairs.like.new_zeros(len(starts), objects)
+    for number, start in enumerate(starts):
+        iou = pairs.of_all(slice(start, start + block))
+        torch.amax(iou, dim=0, out=anchor_iou[start : start + block])
+        torch.amax(iou, dim=1, out=by_block[number])
+    object_iou = by_block.amax(dim=0) if len(starts) else pairs.like.new_zeros(objects)
+    return _Best(anchor_iou, object_iou, by_block, block)
+
+
+def _best_pairs(pairs: _Pairs, best: _Best) -> tuple[Tensor, Tensor]:
+    """Objects and anchors between which the IoU is the object's highest, and above 0: ``[Q]`` and ``[Q]``."""
+    blocks, objects = ((best.by_block == best.object_iou) & (best.object_iou > 0)).nonzero(as_tuple=True)
+    within = torch.arange(best.block, device=objects.device)
+    found = []
+    for some, where in zip(*(each.split(_block_size(pairs, best.block)) for each in (objects, blocks)), strict=True):
+        anchors = (where[:, None] * best.block + within).clamp(max=len(best.anchor_iou) - 1)  # the last block is short
+        row, column = (pairs.of(some, anchors) == best.object_iou[some][:, None]).nonzero(as_tuple=True)
+        found.append((some[row], anchors[row, column]))
+    return torch.cat([each for each, _ in found]), torch.cat([each for _, each in found])
+
+
+def _objects_of(pairs: _Pairs, anchors: Tensor) -> Tensor:
+    """The object with which each of ``[k]`` anchors has the highest IoU; of equal ones the first."""
+    if not len(anchors):
+        return anchors
+    parts = anchors.split(_block_size(pairs, len(pairs.like)))
+    return torch.cat([pairs.of_all(part).max(dim=0).indices for part in parts])
 
 
 def _check_thresholds(foreground: float, background: float, least: float) -> None:

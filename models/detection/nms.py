@@ -42,7 +42,7 @@ def classwise_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou: float) -> 
         tensor([1, 2])
     """
     _check(boxes, scores, labels, iou)
-    boxes, scores = _widened(boxes), _widened(scores)
+    boxes, scores = _widened(boxes, scores)
     if not len(boxes):
         return torch.zeros(0, dtype=torch.int64, device=boxes.device)
     if boxes.device.type != "cpu":
@@ -80,7 +80,7 @@ def class_agnostic_nms(boxes: Tensor, scores: Tensor, iou: float) -> Tensor:
         ValueError: shapes other than these, or an IoU outside 0 … 1.
     """
     _check(boxes, scores, None, iou)
-    return ops.nms(_widened(boxes), _widened(scores), iou)
+    return ops.nms(*_widened(boxes, scores), iou)
 
 
 @torch.no_grad()
@@ -177,8 +177,8 @@ def select_detections(
         )
     wanted = scores > score_threshold
     if candidates is not None and not class_agnostic and candidates < len(scores):
-        surest = torch.zeros_like(wanted).scatter_(0, scores.topk(candidates, dim=0).indices, True)
-        wanted &= surest
+        surest = scores.masked_fill(~wanted, -math.inf).topk(candidates, dim=0).indices  # NaN would be the highest
+        wanted &= torch.zeros_like(wanted).scatter_(0, surest, True)
     place, label = wanted.nonzero(as_tuple=True)
     found = scores[place, label].float()
     if candidates is not None and class_agnostic and candidates < len(found):
@@ -190,8 +190,9 @@ def select_detections(
     return Detections(boxes=boxes[kept], scores=found[kept], labels=label[kept])
 
 
-def _widened(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+def _widened(boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+    dtype = torch.promote_types(torch.promote_types(boxes.dtype, scores.dtype), torch.float32)
+    return boxes.to(dtype), scores.to(dtype)
 
 
 def _check(boxes: Tensor, scores: Tensor, labels: Tensor | None, iou: float) -> None:

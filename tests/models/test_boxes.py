@@ -7,9 +7,21 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.autograd import gradcheck
+from torchvision import ops
 from torchvision.ops import box_iou, complete_box_iou_loss, generalized_box_iou, generalized_box_iou_loss
 
-from striate.models import BoxLoss, box_loss, clip_boxes, normalize_boxes, ordered_corners, paired_iou
+from striate.models import (
+    BoxLoss,
+    box_iou_matrix,
+    box_loss,
+    clip_boxes,
+    complete_iou_matrix,
+    distance_iou_matrix,
+    generalized_iou_matrix,
+    normalize_boxes,
+    ordered_corners,
+    paired_iou,
+)
 
 KINDS = ("l2", "smooth_l1", "giou", "ciou")
 
@@ -41,6 +53,66 @@ def test_paired_iou_is_torchvisions_diagonal_symmetric_and_blind_to_scale(seed):
     torch.testing.assert_close(iou, box_iou(first, second).diagonal())
     torch.testing.assert_close(iou, paired_iou(second, first))
     torch.testing.assert_close(iou, paired_iou(normalize_boxes(first, 30, 7), normalize_boxes(second, 30, 7)))
+
+
+MATRICES = {
+    box_iou_matrix: ops.box_iou,
+    generalized_iou_matrix: ops.generalized_box_iou,
+    distance_iou_matrix: ops.distance_box_iou,
+    complete_iou_matrix: ops.complete_box_iou,
+}
+
+
+def test_matrices_by_hand():
+    one = torch.tensor([[0.0, 0.0, 4.0, 2.0]])
+    others = torch.tensor([
+        [0.0, 0.0, 4.0, 2.0],  # the same
+        [2.0, 0.0, 6.0, 2.0],  # IoU 4 / 12; the box around both is their union; centres 2 apart, diagonal² 36 + 4
+        [6.0, 0.0, 8.0, 2.0],  # beside: around both 8 x 2, of which 4 are neither's; centres 5 apart, diagonal² 68
+    ])  # fmt: skip
+    ratio = 4 / math.pi**2 * (math.atan(2) - math.atan(1)) ** 2  # CIoU's v; its weight is v / (1 - IoU + v)
+    torch.testing.assert_close(box_iou_matrix(one, others), torch.tensor([[1, 1 / 3, 0]]))
+    torch.testing.assert_close(generalized_iou_matrix(one, others), torch.tensor([[1, 1 / 3, -4 / 16]]))
+    torch.testing.assert_close(distance_iou_matrix(one, others), torch.tensor([[1, 1 / 3 - 4 / 40, -25 / 68]]))
+    last = -25 / 68 - ratio * ratio / (1 + ratio)
+    torch.testing.assert_close(complete_iou_matrix(one, others), torch.tensor([[1, 1 / 3 - 4 / 40, last]]))
+
+
+@pytest.mark.parametrize("matrix", MATRICES)
+@given(seed=st.integers(0, 1000))
+def test_matrices_are_torchvisions_symmetric_and_blind_to_place_and_mirrors(matrix, seed):
+    first, second = some_boxes(4, seed), some_boxes(6, seed + 1)
+    iou = matrix(first, second)
+    assert torch.equal(iou, MATRICES[matrix](first, second))
+    torch.testing.assert_close(iou, matrix(second, first).T)
+    torch.testing.assert_close(iou, matrix(first * 7 + 3, second * 7 + 3), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        iou, matrix(*(-boxes[:, [2, 1, 0, 3]] * torch.tensor([1, -1, 1, -1]) for boxes in (first, second)))
+    )
+    torch.testing.assert_close(matrix(first, first).diagonal(), torch.ones(4, dtype=torch.float64))
+    if matrix is box_iou_matrix:
+        torch.testing.assert_close(iou, paired_iou(first[:, None], second))
+    else:
+        assert (iou <= box_iou(first, second) + 1e-12).all()
+
+
+@pytest.mark.parametrize("matrix", MATRICES)
+def test_matrices_of_nothing_and_of_points(matrix):
+    assert matrix(torch.zeros(0, 4), torch.zeros(3, 4)).shape == (0, 3)
+    assert matrix(torch.zeros(3, 4), torch.zeros(0, 4)).shape == (3, 0)
+    points = torch.tensor([[1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 2.0, 2.0]])
+    assert matrix(points, points).isfinite().all() and matrix(points, points)[0, 0] == 0
+    with pytest.raises(ValueError, match=r"others must be \[N, 4\], x1 y1 x2 y2, got \[4\]"):
+        matrix(torch.zeros(3, 4), torch.zeros(4))
+    with pytest.raises(ValueError, match=r"boxes must be \[N, 4\], x1 y1 x2 y2, got \[3, 5\]"):
+        matrix(torch.zeros(3, 5), torch.zeros(3, 4))
+
+
+@pytest.mark.parametrize("matrix", MATRICES)
+def test_matrices_have_a_gradient(matrix):
+    moved = torch.tensor([[1.0, 0.0, 5.0, 2.0]], requires_grad=True)
+    matrix(moved, torch.tensor([[0.0, 0.0, 4.0, 2.0]])).sum().backward()
+    assert moved.grad.isfinite().all() and moved.grad[0, 0] < 0  # to the left is better
 
 
 def test_corners_are_ordered_and_clipped():

@@ -25,8 +25,13 @@ from .boxes import (
 from .classifier import Classifier
 from .dense import augmented_logits, best_classes, sliding_logits
 from .detection import (
+    SSD,
+    SSD300,
+    SSD512,
+    SSDVGG16,
     Detections,
     Detector,
+    ExtraLayer,
     ImageBatch,
     ResizeAndPad,
     bipartite_then_threshold,
@@ -83,6 +88,10 @@ from .zfnet import ZFNet, ZFNetBackbone
 __all__ = [
     "FCN",
     "LRASPP",
+    "SSD",
+    "SSD300",
+    "SSD512",
+    "SSDVGG16",
     "ActivationRace",
     "AlexNet",
     "AlexNetBackbone",
@@ -97,6 +106,7 @@ __all__ = [
     "Detector",
     "DiceLoss",
     "EfficientNetLite0",
+    "ExtraLayer",
     "FCN8s",
     "FCN16s",
     "FCN32s",

@@ -14,14 +14,25 @@ from .matching import (
 )
 from .nms import class_agnostic_nms, classwise_nms, select_detections, soft_nms
 from .resize import ImageBatch, ResizeAndPad, scale_boxes
+from .ssd import SSD, ExtraLayer, L2Norm
+from .ssd_backbone import SSDVGG16
+from .ssd_boxes import default_boxes, ssd_aspects, ssd_scales
+from .ssd_loss import hardest_negatives, multibox_losses
+from .ssd_paper import SSD300, SSD512
 
 __all__ = [
     "BACKGROUND",
     "IGNORED",
+    "SSD",
+    "SSD300",
+    "SSD512",
+    "SSDVGG16",
     "BestOverlaps",
     "Detections",
     "Detector",
+    "ExtraLayer",
     "ImageBatch",
+    "L2Norm",
     "ResizeAndPad",
     "best_overlaps",
     "bipartite_then_threshold",
@@ -30,11 +41,16 @@ __all__ = [
     "class_agnostic_nms",
     "classwise_nms",
     "decode_boxes",
+    "default_boxes",
     "encode_boxes",
+    "hardest_negatives",
     "match_anchors",
     "match_iou",
+    "multibox_losses",
     "sample_balanced",
     "scale_boxes",
     "select_detections",
     "soft_nms",
+    "ssd_aspects",
+    "ssd_scales",
 ]

@@ -4,23 +4,23 @@ Shape legend: B images, A default boxes, K classes, L feature maps.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, Self
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..backbones.base import Backbone, output_shapes
+from ..backbones.base import Backbone, _on_meta
 from ..boxes import clip_boxes
 from ..layers import named
-from ..weights import load_weights, pretrained_is_skipped
+from ..weights import LoadReport, State, load_state_dict_file, match_weights, pretrained_is_skipped
 from .box_coding import decode_boxes
 from .detector import Detections, Detector
 from .matching import bipartite_then_threshold
 from .nms import select_detections
 from .resize import ImageBatch, ResizeAndPad
-from .ssd_backbone import SSDVGG16, init_uniform
+from .ssd_backbone import init_uniform
 from .ssd_boxes import Clip, default_boxes, ssd_aspects, ssd_scales, whole_pixels
 from .ssd_loss import BOX_WEIGHTS, at_least_float32, multibox_losses
 
@@ -71,8 +71,8 @@ class L2Norm(nn.Module):
 class SSD(Detector):
     """SSD over any backbone; `SSD300` and `SSD512` are the paper's.
 
-    Every image is resized to a square, whatever its shape. Each map of the backbone, and of the layers after it, has two
-    3 x 3 convolutions: one for the classes, one for the offsets of its default boxes.
+    Every image is resized to a square, whatever its shape. Each map of the backbone, and of the layers after it, has
+    two 3 x 3 convolutions: one for the classes, one for the offsets of its default boxes.
 
     Args:
         num_classes: K, without background.
@@ -93,9 +93,16 @@ class SSD(Detector):
         candidates: How many of each class, the surest, take part in that.
         max_detections: How many an image has at most.
         clip_first: Whether boxes are cut off at the image's edge before suppression and not after.
+        weights: Path of an SSD's checkpoint to go on from (`load`). A classifier's weights belong to the backbone.
+
+    Attributes:
+        anchors: The default boxes, ``[A, 4]``, ``x1, y1, x2, y2`` in pixels of the square.
+        grids: Rows and columns of each map.
+        load_report: What `load` took over; None where it was not called.
 
     Raises:
-        ValueError: Numbers that make no network, or do not fit its maps.
+        FileNotFoundError: ``weights`` is the path of a file that does not exist.
+        ValueError: Numbers that make no network, or do not fit its maps; ``weights`` of another network.
 
     Reference:
         Liu et al., "SSD: single shot multibox detector", ECCV 2016, and the authors' Caffe code, whose values count
@@ -106,6 +113,7 @@ class SSD(Detector):
     """
 
     anchors: Tensor
+    load_report: LoadReport | None = None
 
     def __init__(
         self,
@@ -126,17 +134,18 @@ class SSD(Detector):
         candidates: int = 400,
         max_detections: int = 200,
         clip_first: bool = False,
+        weights: str | None = None,
     ) -> None:
         super().__init__(num_classes, ResizeAndPad(fixed_size=(image_size, image_size)))
         self.backbone = backbone
         channels = [*backbone.channels, *(layer.channels for layer in extra)]
         self.norm = nn.Identity() if l2_norm is None else L2Norm(channels[0], l2_norm)
-        before = channels[len(backbone.channels) - 1 :]
-        self.extra = nn.ModuleList(_extra(width, layer, batch_norm) for width, layer in zip(before, extra, strict=False))
+        before = channels[len(backbone.channels) - 1 : -1]
+        self.extra = nn.ModuleList(_extra(width, layer, batch_norm) for width, layer in zip(before, extra, strict=True))
         aspects = ssd_aspects(len(channels)) if aspects is None else aspects
         sides = whole_pixels(ssd_scales(len(channels)) if scales is None else scales, image_size)
-        grids = self._grids(image_size)
-        boxes = default_boxes(grids, image_size, sides, aspects, steps, clip)
+        self.grids = self._grids(image_size)
+        boxes = default_boxes(self.grids, image_size, sides, aspects, steps, clip)
         self.register_buffer("anchors", boxes, persistent=False)
         per_cell = [2 + 2 * len(ratios) for ratios in aspects]
         self.class_heads, self.box_heads = (
@@ -148,19 +157,21 @@ class SSD(Detector):
         self.image_size, self.match_iou, self.negatives = image_size, match_iou, negatives
         self.score_threshold, self.nms_iou, self.candidates = score_threshold, nms_iou, candidates
         self.max_detections, self.clip_first = max_detections, clip_first
+        if weights is not None and not pretrained_is_skipped():
+            self.load(weights)
 
     def _grids(self, image_size: int) -> list[tuple[int, int]]:
         """Rows and columns of each map; computed on shapes alone."""
-        shapes = output_shapes(self.backbone, image_size)
-        for number, layer in enumerate(self.extra, start=1):
+        maps: list[Tensor] = list(_on_meta(self.backbone, torch.empty(1, 3, image_size, image_size, device="meta")))
+        for number, layer in enumerate(self.extra):
             try:
-                shapes.append(output_shapes(layer, shapes[-1])[0])
+                maps.append(_on_meta(layer, maps[-1]))
             except RuntimeError as error:
                 raise ValueError(
-                    f"extra: for layer {number} the map of {shapes[-1][-2]} x {shapes[-1][-1]} cells before it is too "
-                    f"small; leave it out, or take an image_size above {image_size}"
+                    f"extra[{number}]: the map before it, of {list(maps[-1].shape[-2:])} cells for image_size="
+                    f"{image_size}, is too small for its kernel; leave that layer out, or take larger images"
                 ) from error
-        return [(shape[-2], shape[-1]) for shape in shapes]
+        return [(x.shape[-2], x.shape[-1]) for x in maps]
 
     def predict(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and offsets of all default boxes.
@@ -200,6 +211,37 @@ class SSD(Detector):
         matches = torch.stack([bipartite_then_threshold(each, self.anchors, self.match_iou) for each in boxes])
         logits, deltas = self.predict(batch.pixels)
         return multibox_losses(logits, deltas, matches, boxes, labels, self.anchors, self.negatives)
+
+    def load(self, source: str | Path | State, origin: str = "the state dict") -> LoadReport:
+        """Goes on from another SSD of the same shape, perhaps for other classes: then these heads stay as they are.
+
+        Args:
+            source: A checkpoint's path, or names -> tensors.
+            origin: What messages call a ``source`` that is not a path.
+
+        Returns:
+            What was loaded and what was not; kept as `load_report`.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: The file holds no SSD with this backbone and these maps.
+        """
+        if isinstance(source, (str, Path)):
+            origin, source = str(source), load_state_dict_file(source)
+        fitting, report = match_weights(self, self._renamed(source))
+        lacking = [n for n in (*report.missing, *report.mismatched) if not n.startswith("class_heads.")]
+        if lacking:
+            raise ValueError(
+                f"{origin} is no checkpoint of an SSD like this one: {len(lacking)} tensors are missing or of another "
+                f"shape (such as {lacking[0]}). A classifier's weights are given to the backbone:\n{report.describe()}"
+            )
+        self.load_state_dict(fitting, strict=False)
+        self.load_report = replace(report, origin=origin)
+        return self.load_report
+
+    def _renamed(self, state: State) -> State:
+        """A state dict under our names, where a subclass knows others."""
+        return state
 
 
 def _extra(before: int, layer: ExtraLayer, batch_norm: bool) -> nn.Sequential:

@@ -22,8 +22,8 @@ class SSDVGG16(Backbone):
     """VGG-16 up to fc7 as SSD has it: conv4_3 at stride 8 and fc7 at stride 16.
 
     Five maps, of which SSD takes the last two: conv1_2, conv2_2, conv3_3, conv4_3 and fc7, of strides 1 to 16. pool3
-    rounds up (75 cells become 38), pool5 is 3 x 3 of stride 1, fc6 a 3 x 3 convolution of dilation 6, fc7 a 1 x 1; there
-    is no dropout.
+    rounds up (75 cells become 38), pool5 is 3 x 3 of stride 1, fc6 a 3 x 3 convolution of dilation 6, fc7 a 1 x 1;
+    there is no dropout.
 
     Args:
         weights: Torchvision's name for VGG-16's weights, or the path of a checkpoint: torchvision's file, a
@@ -129,7 +129,7 @@ def _stages(width: float, hidden: int) -> tuple[list[nn.Sequential], list[int]]:
 
 
 def thinned(weight: Tensor, shape: Sequence[int]) -> Tensor:
-    """A tensor of a smaller shape made of every n-th entry of a larger one, in each dimension, beginning with the first.
+    """Every n-th entry of a tensor in each dimension, beginning with the first, for a smaller shape.
 
     n is the larger size by the smaller one, rounded up: of 7 cells to become 3, the first, the fourth and the seventh.
 
@@ -169,7 +169,7 @@ def _with_thinned(state: State, own: Mapping[str, Tensor], aliases: Mapping[str,
 
 @torch.no_grad()
 def init_uniform(module: nn.Module) -> None:
-    """Draws the convolutions' weights uniformly, of variance 1 / fan-in, and sets biases to 0: what Caffe calls xavier."""
+    """Draws convolutions' weights uniformly, of variance 1 / fan-in, and sets biases to 0: what Caffe calls xavier."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_uniform_(layer.weight, nonlinearity="linear")

@@ -45,7 +45,7 @@ def ssd_scales(num_maps: int, first: int = 10, second: int = 20, last: int = 90)
     """
     if num_maps < 1 or not 0 < first < second <= last:
         raise ValueError(
-            f"num_maps={num_maps}, first={first}, second={second}, last={last}: there is a map at least, and scales rise"
+            f"num_maps={num_maps}, first={first}, second={second}, last={last}: give a map at least, and rising scales"
         )
     step = (last - second) // max(num_maps - 2, 1)
     if num_maps > 2 and step < 1:
@@ -74,8 +74,8 @@ def whole_pixels(scales: Sequence[float], image_size: int) -> list[int]:
     sides = [int(image_size * scale / 100) for scale in scales]
     if min(sides) < 1 or sorted(set(sides)) != sides:
         raise ValueError(
-            f"scales={list(scales)} percent of {image_size} pixels are boxes of {sides} pixels; give scales that rise by "
-            "a pixel at least, from 1 pixel on"
+            f"scales={list(scales)} percent of {image_size} pixels are boxes of {sides} pixels; give scales that rise "
+            "by a pixel at least, from 1 pixel on"
         )
     return sides
 
@@ -129,15 +129,16 @@ def default_boxes(
     """
     if len(aspects) != len(grids) or len(sides) != len(grids) + 1 or (steps is not None and len(steps) != len(grids)):
         raise ValueError(
-            f"there are {len(grids)} feature maps, so {len(grids) + 1} scales, {len(grids)} lists of aspects and as many "
-            f"steps are needed; got {len(sides)}, {len(aspects)} and {'none' if steps is None else len(steps)}"
+            f"there are {len(grids)} feature maps, so {len(grids) + 1} scales, {len(grids)} lists of aspects and as "
+            f"many steps are needed; got {len(sides)}, {len(aspects)} and {'none' if steps is None else len(steps)}"
         )
     if clip not in (None, "corners", "sides"):
         raise ValueError(f"clip={clip!r}: choose 'corners', 'sides' or null")
     maps = []
     for k, (rows, columns) in enumerate(grids):
         step_y, step_x = (image_size / rows, image_size / columns) if steps is None else (steps[k], steps[k])
-        y, x = ((torch.arange(cells, dtype=torch.float64) + 0.5) * step for cells, step in ((rows, step_y), (columns, step_x)))
+        y = (torch.arange(rows, dtype=torch.float64) + 0.5) * step_y
+        x = (torch.arange(columns, dtype=torch.float64) + 0.5) * step_x
         centres = torch.stack([x.expand(rows, -1), y[:, None].expand(-1, columns)], dim=-1)  # [H_k, W_k, 2]
         half = torch.tensor(sides_of_defaults(sides[k], sides[k + 1], aspects[k]), dtype=torch.float64) / 2
         if clip == "sides":

@@ -66,9 +66,10 @@ def multibox_losses(
 
 
 def hardest_negatives(losses: Tensor, positive: Tensor, ratio: float = 3.0) -> Tensor:
-    """Of each image the negatives of the largest loss, ``ratio`` times as many as it has positives, if there are so many.
+    """Of each image the negatives of the largest loss, ``ratio`` times as many as it has positives.
 
-    As in the authors' code, each image is looked at by itself: one without positives has no negatives either.
+    All of them, if there are not so many. As in the authors' code, each image is looked at by itself: one without
+    positives has no negatives either.
 
     Args:
         losses: each box's.

@@ -15,6 +15,11 @@ from ..pixels import IMAGENET_MEAN, IMAGENET_STD
 from ..segmentation.fcn_backbones import _VGG16, _vgg16_names
 from ..weights import State, match_weights, pretrained_is_skipped
 
+CAFFE_MEAN = (0.48235, 0.45882, 0.40784)
+"""What the original VGG-16 subtracts from pixels in [0, 1], as torchvision has it: 123, 117 and 104 of 255."""
+CAFFE_STD = (1 / 255,) * 3
+"""What it divides by: nothing is left of the scaling to [0, 1]."""
+
 _FULLY_CONNECTED = ("stages.4.fc6", "stages.4.fc7")
 
 
@@ -27,7 +32,8 @@ class SSDVGG16(Backbone):
 
     Args:
         weights: Torchvision's name for VGG-16's weights, or the path of a checkpoint: torchvision's file, a
-            classification checkpoint of ours with ``Classifier("vgg16")``, an FCN's, or an SSD's. Where it holds no
+            classification checkpoint of ours with ``Classifier("vgg16")``, an FCN's, an SSD's, or the authors' own
+            ("reduced") weights as ssd.pytorch numbers them, which need `CAFFE_MEAN` and `CAFFE_STD`. Where it holds no
             usable fc6 and fc7 (``IMAGENET1K_FEATURES``, the original Caffe weights), these two are drawn at random, as
             torchvision's SSD does. ``None``: N(0, 2 / fan-in).
         width: Factor on the convolutions' channel counts, which are rounded to multiples of 8.
@@ -80,6 +86,7 @@ class SSDVGG16(Backbone):
     def _load(self, state: State, origin: str) -> None:
         own = self.state_dict()
         ours, *others = _vgg16_names()
+        others.append([*(name.removeprefix("features.") for name in others[0][:-2]), "31", "33"])
         aliases = {
             f"{theirs}.{part}": f"{name}.{part}"
             for names in others

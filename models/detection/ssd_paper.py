@@ -9,15 +9,10 @@ from torchvision.models.detection import SSD300_VGG16_Weights
 from ..segmentation.fcn_backbones import _vgg16_names
 from ..weights import State, load_state_dict_file, pretrained_is_skipped
 from .ssd import SSD, ExtraLayer
-from .ssd_backbone import SSDVGG16
+from .ssd_backbone import CAFFE_MEAN, CAFFE_STD, SSDVGG16
 from .ssd_boxes import Clip, ssd_scales
 
 Boxes = Literal["voc", "coco"]
-
-CAFFE_MEAN = (0.48235, 0.45882, 0.40784)
-"""What torchvision's SSD300 subtracts from pixels in [0, 1]: 123, 117 and 104 of 255."""
-CAFFE_STD = (1 / 255,) * 3
-"""What it divides by: nothing is left of the scaling to [0, 1]."""
 
 _EXTRA_300 = (
     ExtraLayer(512),
@@ -59,7 +54,7 @@ class SSD300(SSD):
         ValueError: ``boxes`` is unknown; ``weights`` of another network.
 
     Reference:
-        Liu et al., "SSD: single shot multibox detector", ECCV 2016: table 2, 77.2 % on VOC 2007 with the augmentation
+        Liu et al., "SSD: single shot multibox detector", ECCV 2016: table 6, 77.2 % on VOC 2007 with the augmentation
         of its section 3.6; and the authors' ``ssd_pascal.py``, ``ssd_coco.py``. See `SSD` and `SSDVGG16` for what is
         different here. Weights of new layers are uniform of variance 1 / fan-in, as Caffe's xavier has it.
     """
@@ -148,7 +143,7 @@ class SSD512(SSD):
         ValueError: ``boxes`` is unknown; ``weights`` of another network.
 
     Reference:
-        As for `SSD300`; the paper's table 2 has 79.8 % on VOC 2007. (Torchvision's unfinished variant for 512 pixels
+        As for `SSD300`; the paper's table 6 has 79.8 % on VOC 2007. (Torchvision's unfinished variant for 512 pixels
         has maps of 6 and 4 cells in the place of 4 and 2.)
     """
 

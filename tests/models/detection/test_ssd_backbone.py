@@ -110,6 +110,18 @@ def test_names_of_our_checkpoints(classifier, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
 
 
+def test_numbers_of_ssd_pytorchs_file(classifier, tmp_path):
+    _, path = classifier
+    first = SSDVGG16(path, width=0.125, hidden=16)
+    places = [0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28, 31, 33]  # of the convolutions among all layers
+    layers = [m for m in first.modules() if isinstance(m, nn.Conv2d)]
+    state = {f"{n}.{k}": v for n, m in zip(places, layers, strict=True) for k, v in m.state_dict().items()}
+    torch.save(state, tmp_path / "vgg16_reducedfc.pth")
+    again = SSDVGG16(str(tmp_path / "vgg16_reducedfc.pth"), width=0.125, hidden=16)
+    assert again.load_report.missing == ()
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
+
+
 def test_other_weights_are_refused(tmp_path, classifier):
     _, path = classifier
     with pytest.raises(ValueError, match="does not hold VGG-16 as it is wanted here"):

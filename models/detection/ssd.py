@@ -65,7 +65,7 @@ class L2Norm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The map, normalised."""
-        return F.normalize(at_least_float32(x), dim=1) * self.weight
+        return (F.normalize(at_least_float32(x), dim=1) * self.weight).to(x.dtype)
 
 
 class SSD(Detector):

@@ -5,7 +5,7 @@ import torch
 import torchvision
 from torch import nn
 
-from striate.models import SSDVGG16, skip_pretrained
+from striate.models import SSDVGG16, VGG16FullyConvolutional, skip_pretrained
 from striate.models.detection.ssd_backbone import init_uniform, thinned
 
 
@@ -108,6 +108,24 @@ def test_names_of_our_checkpoints(classifier, tmp_path):
     torch.save({"state_dict": {f"model.backbone.{k}": v for k, v in first.state_dict().items()}}, tmp_path / "own.ckpt")
     again = SSDVGG16(str(tmp_path / "own.ckpt"), width=0.125, hidden=16)
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
+
+
+def test_an_fcns_and_our_classifiers_checkpoints(classifier, tmp_path):
+    model, path = classifier
+    wanted = SSDVGG16(path, width=0.125, hidden=16)
+    fcn = VGG16FullyConvolutional(path, width=0.125, hidden=64)
+    torch.save({f"model.backbone.{k}": v for k, v in fcn.state_dict().items()}, tmp_path / "fcn.pt")
+    names, block = {}, 0
+    for place, layer in enumerate(model.features):
+        names[f"features.{place}"] = f"model.backbone.stages.{block}.{place}"
+        block += isinstance(layer, nn.MaxPool2d)
+    names |= {f"classifier.{n}": f"model.head.body.{n}" for n in (0, 3)} | {"classifier.6": "model.head.classifier"}
+    state = {f"{names[k.rpartition('.')[0]]}.{k.rpartition('.')[2]}": v for k, v in model.state_dict().items()}
+    torch.save(state, tmp_path / "classifier.pt")
+    for file in ("fcn.pt", "classifier.pt"):
+        found = SSDVGG16(str(tmp_path / file), width=0.125, hidden=16)
+        assert found.load_report.missing == ()
+        assert all(torch.equal(a, b) for a, b in zip(wanted.parameters(), found.parameters(), strict=True))
 
 
 def test_numbers_of_ssd_pytorchs_file(classifier, tmp_path):

@@ -16,6 +16,11 @@ from .nms import class_agnostic_nms, classwise_nms, select_detections, soft_nms
 from .resize import ImageBatch, ResizeAndPad, scale_boxes
 from .roi_head import RoIFullyConnected, RoIHead, RoIOutput, RoISample, RoISettings
 from .rpn import RPN, RPNOutput, RPNSettings
+from .ssd import SSD, ExtraLayer, L2Norm
+from .ssd_backbone import SSDVGG16
+from .ssd_boxes import default_boxes, ssd_aspects, ssd_scales
+from .ssd_loss import hardest_negatives, multibox_losses
+from .ssd_paper import SSD300, SSD512
 from .yolo import YOLOHead, YOLOv1
 from .yolo_loss import (
     GridOutput,
@@ -32,11 +37,18 @@ __all__ = [
     "BACKGROUND",
     "IGNORED",
     "RPN",
+    "SSD",
+    "SSD300",
+    "SSD512",
+    "SSDVGG16",
+    "BestOverlaps",
     "Detections",
     "Detector",
+    "ExtraLayer",
     "GridOutput",
     "GridTruth",
     "ImageBatch",
+    "L2Norm",
     "PaddedZFNetBackbone",
     "RPNOutput",
     "RPNSettings",
@@ -59,16 +71,21 @@ __all__ = [
     "classwise_nms",
     "decode_boxes",
     "decode_grid",
+    "default_boxes",
     "encode_boxes",
     "encode_grid",
     "grid_anchors",
+    "hardest_negatives",
     "match_anchors",
     "match_iou",
+    "multibox_losses",
     "responsible_predictors",
     "sample_balanced",
     "scale_boxes",
     "select_detections",
     "soft_nms",
     "split_grid",
+    "ssd_aspects",
+    "ssd_scales",
     "yolo_terms",
 ]

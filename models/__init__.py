@@ -15,7 +15,16 @@ from .box_losses import BoxLoss, box_loss
 from .boxes import clip_boxes, normalize_boxes, ordered_corners, paired_iou
 from .classifier import Classifier
 from .dense import augmented_logits, best_classes, sliding_logits
-from .detection import Detections, Detector, ImageBatch, ResizeAndPad
+from .detection import (
+    FCOS,
+    Detections,
+    Detector,
+    FasterRCNN,
+    ImageBatch,
+    ResizeAndPad,
+    RetinaNet,
+    TorchvisionDetector,
+)
 from .four_layer import ActivationRace, FourLayerCNN
 from .googlenet import GoogLeNet
 from .layers import FullyConnectedHead, LocalResponseNorm, TrunkWithHead, local_response_norm
@@ -58,6 +67,7 @@ from .zfnet import ZFNet, ZFNetBackbone
 
 __all__ = [
     "FCN",
+    "FCOS",
     "LRASPP",
     "ActivationRace",
     "AlexNet",
@@ -77,6 +87,7 @@ __all__ = [
     "FCN16s",
     "FCN32s",
     "FCNAlexNet",
+    "FasterRCNN",
     "FourLayerCNN",
     "FullyConnectedHead",
     "FullyConvolutional",
@@ -95,11 +106,13 @@ __all__ = [
     "PixelCrossEntropy",
     "PlainCNN",
     "ResizeAndPad",
+    "RetinaNet",
     "SmallImageResNet",
     "SoftmaxFocalLoss",
     "TenCrop",
     "TimmBackbone",
     "TorchvisionBackbone",
+    "TorchvisionDetector",
     "TorchvisionHead",
     "TorchvisionSegmentation",
     "TrunkWithHead",

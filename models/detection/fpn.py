@@ -313,7 +313,8 @@ class FCOS(_OneStage):
         detector_weights: As in `FasterRCNN`, of torchvision's ``fcos_resnet50_fpn``.
         min_size: As in `FasterRCNN`.
         max_size: As in `FasterRCNN`.
-        fpn_channels: C, of the pyramid and of the head's convolutions; a multiple of 32, which are normalised together.
+        fpn_channels: C, of the pyramid and of the head's convolutions; a multiple of 32, 64 or more, since 32
+            groups of them are normalised.
         finest_stride: Of the pyramid, pixels.
         p6_from_trunk: As in `RetinaNet`.
         head_depth: Convolutions of each branch of the head.
@@ -331,7 +332,7 @@ class FCOS(_OneStage):
         - output: B `Detections`
 
     Raises:
-        ValueError: As in `FasterRCNN`, or ``fpn_channels`` is no multiple of 32.
+        ValueError: As in `FasterRCNN`, or ``fpn_channels`` make no 32 groups of 2 or more.
         FileNotFoundError: As in `FasterRCNN`.
 
     Reference:
@@ -340,7 +341,7 @@ class FCOS(_OneStage):
         learned scale of each level; the loss of boxes is not weighted by centrality.
 
     Example:
-        >>> detector = FCOS(3, "resnet18", min_size=None, max_size=None, fpn_channels=32)
+        >>> detector = FCOS(3, "resnet18", min_size=None, max_size=None, fpn_channels=64)
         >>> len(detector.eval()([torch.zeros(3, 50, 70, dtype=torch.uint8)]))
         1
     """
@@ -362,9 +363,9 @@ class FCOS(_OneStage):
         nms_iou: float = 0.6,
         max_detections: int = 100,
     ) -> None:
-        if fpn_channels < 1 or fpn_channels % 32:
+        if fpn_channels < 64 or fpn_channels % 32:
             raise ValueError(
-                f"fpn_channels: {fpn_channels}; FCOS normalises 32 groups of channels, so give a multiple of 32"
+                f"fpn_channels: {fpn_channels}; FCOS normalises 32 groups of channels, so give a multiple of 32, from 64 on"
             )
         trunk = as_trunk(backbone, weights)
         super().__init__(num_classes, _resize(trunk, min_size, max_size))

@@ -365,7 +365,7 @@ class FCOS(_OneStage):
     ) -> None:
         if fpn_channels < 64 or fpn_channels % 32:
             raise ValueError(
-                f"fpn_channels: {fpn_channels}; FCOS normalises 32 groups of channels, so give a multiple of 32, from 64 on"
+                f"fpn_channels: {fpn_channels}; FCOS normalises 32 groups of them, so give a multiple of 32, from 64 on"
             )
         trunk = as_trunk(backbone, weights)
         super().__init__(num_classes, _resize(trunk, min_size, max_size))

@@ -39,11 +39,13 @@ def shake(network, seed=0):
             module.running_mean.normal_(0, 0.05)
             module.running_var.uniform_(0.8, 1.2)
             module.weight.uniform_(0.5, 0.9)
+        if isinstance(module, nn.Conv2d) and "head.conv" in name:  # else next to nothing would come out of it
+            nn.init.kaiming_normal_(module.weight)
         last = name.rpartition(".")[2]
         if last in ("cls_logits", "cls_score", "bbox_pred", "bbox_reg", "bbox_ctrness") or "module_list." in name:
             for layer in [m for m in module.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]:
                 fan_in = layer.weight[0].numel()
-                layer.weight.normal_(0, (2.0 if "cls" in name else 0.3) * fan_in**-0.5)
+                layer.weight.normal_(0, (1.0 if "cls" in name else 0.3) * fan_in**-0.5)
                 if layer.bias is not None:
                     layer.bias.normal_(0, 0.3)
     return network

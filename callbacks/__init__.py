@@ -1,5 +1,6 @@
 """Callbacks: everything that watches or steers a run."""
 
+from .detection_report import DetectionReport
 from .pictures import ConfusionMatrix, Pictures
 from .predictions import PredictionWriter
 from .race import RacePicture
@@ -9,6 +10,7 @@ from .resume import GracefulInterrupt, RandomState
 
 __all__ = [
     "ConfusionMatrix",
+    "DetectionReport",
     "GracefulInterrupt",
     "Pictures",
     "PredictionWriter",

@@ -107,7 +107,6 @@ def confusion_figure(counts: np.ndarray, names: Sequence[str], title: str) -> np
     Shape:
         - Output: ``[H, W, 3]`` uint8.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     number = len(counts)
@@ -128,6 +127,13 @@ def confusion_figure(counts: np.ndarray, names: Sequence[str], title: str) -> np
             share = shares[row, column]
             text = "white" if share > 55 else "black"
             axes.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=8, color=text)
+    return rendered(figure)
+
+
+def rendered(figure: Any) -> np.ndarray:
+    """A matplotlib figure as a picture ``[H, W, 3]`` uint8, without a display."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -74,6 +74,12 @@ def overlap_note(prediction: Mapping[str, np.ndarray], truth: Mapping[str, np.nd
     return f", IoU {shared / union:.2f}" if union > 0 else ""
 
 
+def hidden_note(prediction: Mapping[str, Any]) -> str:
+    """``, 57 of less than 30 % not drawn`` where a detector is not sure of some of its objects; else nothing."""
+    hidden = 0 if "scores" not in prediction else sum(score < SHOWN for score in prediction["scores"].tolist())
+    return f", {hidden} of less than {100 * SHOWN:.0f} % not drawn" if hidden else ""
+
+
 def annotated(
     image: np.ndarray, target: Mapping[str, Any], names: Sequence[str], side: int
 ) -> tuple[np.ndarray, list[Chip]]:

@@ -7,9 +7,10 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
-from .drawing import captions, confusion_figure, grid, panel
+from .drawing import captions, class_name, confusion_figure, grid, panel
 from .logging import log_picture, log_table, run_folder
-from .overlays import drawable, overlap_note, target_of, target_panel
+from .overlays import drawable, hidden_note, overlap_note, target_of, target_panel
+from .wandb_boxes import Sample, log_boxes
 
 
 class Pictures(pl.Callback):
@@ -20,7 +21,8 @@ class Pictures(pl.Callback):
     Works with any task that has ``predict`` and any map-style data set. The samples are spread evenly over the
     data set, so that data sorted by class show every class; the first rank draws them.
 
-    Files: ``pictures/val_epoch_003.png``, ``pictures/test.png``. Loggers: ``val/pictures``, ``test/pictures``.
+    Files: ``pictures/val_epoch_003.png``, ``pictures/test.png``. Loggers: ``val/pictures``, ``test/pictures``; on W&B
+    ``val/boxes``, ``test/boxes``: the same samples with boxes that can be filtered by class and score.
 
     Args:
         count: number of samples.
@@ -51,7 +53,7 @@ class Pictures(pl.Callback):
             return
         chosen = np.unique(np.linspace(0, len(dataset) - 1, self.count).round().astype(int))
         names = getattr(task, "class_names", [])
-        panels = []
+        panels, samples = [], []
         for index in chosen.tolist():
             # one at a time: images of a data set may differ in size
             batch = loader.collate_fn([dataset[index]])
@@ -64,35 +66,39 @@ class Pictures(pl.Callback):
                 prediction = task.predict(moved)[0]  # type: ignore[operator]
             if truth.keys() <= {"label"}:
                 panels.append(panel(image, captions(prediction, truth, names)))
-            else:
-                said = drawable(prediction)
-                pair = (("truth", truth), (f"predicted{overlap_note(said, truth)}", said))
-                panels.append(np.hstack([target_panel(image, what, names, note, side=224) for note, what in pair]))
+                continue
+            said = drawable(prediction)
+            note = f"predicted{overlap_note(said, truth)}{hidden_note(said)}"
+            pair = ((f"truth, sample {index}", truth), (note, said))
+            panels.append(np.hstack([target_panel(image, what, names, note, side=224) for note, what in pair]))
+            samples.append(Sample(image, truth, said, index))
         if panels:
             log_picture(trainer, grid(panels), folder / "pictures" / f"{name}.png", key)
+            log_boxes(trainer, samples, names, key.replace("pictures", "boxes"))
 
 
 class ConfusionMatrix(pl.Callback):
-    """The confusion matrix as a picture each time, and as a table at the end; each class's accuracy beside it.
+    """Figures of each class as a table; and the confusion matrix, as a picture each time and as a table at the end.
 
-    Works with any task that has ``confusion_matrix(stage)``. The table of classes has the columns that the task gives
-    by ``class_table(stage)``, or each class's images and accuracy. Files: ``pictures/val_confusion.png``,
-    ``val_confusion.csv``, ``val_classes.csv``, the same for ``test``. Loggers: ``val/confusion`` and, as W&B tables,
-    ``val/confusion_table`` and ``val/classes``.
+    Works with any task that has ``confusion_matrix(stage)``, ``class_table(stage)`` or both. The table of classes has
+    the columns that the task gives by the latter, or each class's images and accuracy.
+
+    Files: ``pictures/val_confusion.png``, ``val_confusion.csv``, ``val_classes.csv``, the same for ``test``. Loggers:
+    ``val/confusion`` and, as W&B tables, ``val/confusion_table`` and ``val/classes``.
     """
 
     def __init__(self) -> None:
-        self._last: dict[str, np.ndarray] = {}
+        self._counts: dict[str, np.ndarray] = {}
         self._columns: dict[str, dict[str, list[float]]] = {}
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw the validation matrix."""
+        """Take the validation's figures, and draw its matrix."""
         if not trainer.sanity_checking:
-            self._draw(trainer, pl_module, "val")
+            self._take(trainer, pl_module, "val")
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw the test matrix."""
-        self._draw(trainer, pl_module, "test")
+        """Take the test's figures, and draw its matrix."""
+        self._take(trainer, pl_module, "test")
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the tables of the last validation."""
@@ -107,17 +113,22 @@ class ConfusionMatrix(pl.Callback):
         """Write the tables."""
         self._tables(trainer, pl_module)
 
-    def _draw(self, trainer: pl.Trainer, task: pl.LightningModule, stage: str) -> None:
+    def _take(self, trainer: pl.Trainer, task: pl.LightningModule, stage: str) -> None:
         matrix: Any = getattr(task, "confusion_matrix", None)
-        if matrix is None:
-            return
-        counts = matrix(stage).cpu().numpy()  # on every rank: the ranks' counts are added up here
-        given = getattr(task, "class_table", None)
+        given: Any = getattr(task, "class_table", None)
+        # on every rank: the ranks' counts are added up here
+        counts = None if matrix is None else matrix(stage).cpu().numpy()
         columns = None if given is None else {name: values.tolist() for name, values in given(stage).items()}
         folder = run_folder(trainer)
         if not trainer.is_global_zero:
             return
-        self._last, self._columns = {stage: counts}, {} if columns is None else {stage: columns}
+        self._counts, self._columns = {}, {}
+        if columns is not None:
+            self._columns[stage] = columns
+        if counts is None:
+            return
+        self._counts[stage] = counts
+        self._columns.setdefault(stage, _accuracies(counts))
         right = 100 * counts.trace() / max(counts.sum(), 1)
         title = f"{stage}, epoch {trainer.current_epoch}: {right:.1f} % right" if stage == "val" else f"{right:.1f} %"
         picture = confusion_figure(counts, getattr(task, "class_names", []), title)
@@ -127,16 +138,18 @@ class ConfusionMatrix(pl.Callback):
         folder = run_folder(trainer)
         if not trainer.is_global_zero:
             return
-        for stage, counts in self._last.items():
-            given = getattr(task, "class_names", [])
-            names = [given[k] if k < len(given) else str(k) for k in range(len(counts))]
+        given = getattr(task, "class_names", [])
+        for stage, counts in self._counts.items():
+            names = [class_name(k, given) for k in range(len(counts))]
             rows = [[name, *row] for name, row in zip(names, counts.tolist(), strict=True)]
             path = folder / f"{stage}_confusion.csv"
             log_table(trainer, ["true \\ predicted", *names], rows, path, f"{stage}/confusion_table")
-            columns = self._columns.get(stage) or _accuracies(counts)
-            table = [[name, *map(_cell, row)] for name, *row in zip(names, *columns.values(), strict=True)]
-            log_table(trainer, ["class", *columns], table, folder / f"{stage}_classes.csv", f"{stage}/classes")
-        self._last, self._columns = {}, {}
+        for stage, columns in self._columns.items():
+            rows = [
+                [class_name(k, given), *map(_cell, row)] for k, row in enumerate(zip(*columns.values(), strict=True))
+            ]
+            log_table(trainer, ["class", *columns], rows, folder / f"{stage}_classes.csv", f"{stage}/classes")
+        self._counts, self._columns = {}, {}
 
 
 def _accuracies(counts: np.ndarray) -> dict[str, list[float]]:

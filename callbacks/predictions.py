@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,20 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_info
 
 from ..datamodules.images import ImageError, read_image
 from ..tasks.base import gather
+from .detection_predictions import COLUMNS, DetectionWriter, file_size
 from .drawing import NEUTRAL, captions, class_name, panel
 from .logging import run_folder
-from .overlays import target_panel
+from .overlays import hidden_note, target_panel
 from .semantic_predictions import MaskWriter
 
 
 class PredictionWriter(BasePredictionWriter):
-    """Writes ``predictions.csv`` and annotated pictures; for semantic segmentation also the masks.
+    """Writes ``predictions.csv`` and annotated pictures; for segmentation also masks, for detection COCO's files.
 
     A row of ``predictions.csv``: path, label, score, then the further best classes; for masks path, width and height,
-    the mask's file, and how many pixels each class has (`semantic_predictions`).
+    the mask's file, and how many pixels each class has (`semantic_predictions`). For detection a row is an object:
+    path, label, score, x1, y1, x2, y2; and ``detections.json`` and ``images.json`` are written
+    (`detection_predictions`).
 
     Localization adds ``x1, y1, x2, y2`` behind the score, in pixels of the image as it is in its file; and behind the
     further scores, where each class has a box of its own (``x1_2``, …).
@@ -47,7 +51,9 @@ class PredictionWriter(BasePredictionWriter):
         self._folder.mkdir(parents=True, exist_ok=True)
         self._count = 0
         self._header_written = False
-        self._masks = MaskWriter(self._folder, getattr(trainer.predict_dataloaders, "dataset", None))
+        dataset = getattr(trainer.predict_dataloaders, "dataset", None)
+        self._masks = MaskWriter(self._folder, dataset)
+        self._objects = DetectionWriter(self._folder, trainer.global_rank, dataset)
         self._path(trainer, trainer.global_rank).unlink(missing_ok=True)
 
     def _path(self, trainer: pl.Trainer, rank: int) -> Path:
@@ -72,8 +78,12 @@ class PredictionWriter(BasePredictionWriter):
             if not self._header_written:
                 writer.writerow(self._header(prediction[0], pl_module))
                 self._header_written = True
-            for path, index, one in zip(batch["path"], batch["index"].tolist(), prediction, strict=True):
-                writer.writerow(self._row(path, index, one, pl_module))
+            for place, one in enumerate(prediction):
+                path, index = batch["path"][place], int(batch["index"][place])
+                if "boxes" in one:
+                    writer.writerows(self._objects.write(path, index, file_size(batch, place), one, pl_module))
+                else:
+                    writer.writerow(self._row(path, index, one, pl_module))
                 self._count += 1
                 if self.pictures:
                     self._draw(path, index, one, names)
@@ -81,6 +91,8 @@ class PredictionWriter(BasePredictionWriter):
     def _header(self, prediction: dict[str, Any], task: pl.LightningModule) -> list[str]:
         if "mask" in prediction:
             return self._masks.header(task)
+        if "boxes" in prediction:
+            return list(COLUMNS)
         return _header(prediction)
 
     def _row(self, path: str, index: int, prediction: dict[str, Any], task: pl.LightningModule) -> list[Any]:
@@ -95,8 +107,9 @@ class PredictionWriter(BasePredictionWriter):
             return  # it was readable a moment ago; its row is written, and that is what counts
         target = self._folder / "pictures" / f"{index:05d}_{Path(path).stem}.png"
         target.parent.mkdir(exist_ok=True)
-        if "mask" in prediction or "box" in prediction:
-            drawn = target_panel(image, prediction, names, Path(path).name, self.side)
+        if prediction.keys() & {"mask", "box", "boxes"}:
+            note = Path(path).name + hidden_note(prediction)
+            drawn = target_panel(image, prediction, names, note, self.side)
         else:
             drawn = panel(image, [*captions(prediction, {}, names), (Path(path).name, NEUTRAL)], side=self.side)
         Image.fromarray(drawn).save(target)
@@ -110,8 +123,11 @@ class PredictionWriter(BasePredictionWriter):
             count = int(trainer.strategy.reduce(torch.tensor(count, device=pl_module.device), reduce_op="sum"))
             if trainer.is_global_zero:
                 self._join(trainer)
-        beside = [name for name in ("masks", "pictures") if (self._folder / name).is_dir()]
-        where = f": {self._folder / 'predictions.csv'}" + (f", {' and '.join(beside)} beside it" if beside else "")
+        if trainer.is_global_zero:
+            self._objects.join(pl_module)
+        written = ("detections.json", "masks", "pictures")
+        beside = [name for name in written if (self._folder / name).exists()]
+        where = f": {self._folder / 'predictions.csv'}" + (f", {', '.join(beside)} beside it" if beside else "")
         rank_zero_info(f"\n{count} image(s) predicted{where if count else ''}")
         for path, reason in list(unreadable.items())[:20]:
             rank_zero_info(f"  not read: {path}: {reason}")
@@ -132,7 +148,7 @@ class PredictionWriter(BasePredictionWriter):
         with (self._folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(header)
-            writer.writerows(sorted(rows))
+            writer.writerows(sorted(rows, key=itemgetter(0)))  # an image's rows stay in their order
 
 
 _CORNERS = ("x1", "y1", "x2", "y2")

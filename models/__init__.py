@@ -12,7 +12,16 @@ from .backbones import (
     build_backbone,
 )
 from .box_losses import BoxLoss, box_loss
-from .boxes import clip_boxes, normalize_boxes, ordered_corners, paired_iou
+from .boxes import (
+    box_iou_matrix,
+    clip_boxes,
+    complete_iou_matrix,
+    distance_iou_matrix,
+    generalized_iou_matrix,
+    normalize_boxes,
+    ordered_corners,
+    paired_iou,
+)
 from .classifier import Classifier
 from .dense import augmented_logits, best_classes, sliding_logits
 from .detection import (
@@ -24,6 +33,16 @@ from .detection import (
     ResizeAndPad,
     RetinaNet,
     TorchvisionDetector,
+    bipartite_then_threshold,
+    class_agnostic_nms,
+    classwise_nms,
+    decode_boxes,
+    encode_boxes,
+    match_anchors,
+    match_iou,
+    sample_balanced,
+    select_detections,
+    soft_nms,
 )
 from .four_layer import ActivationRace, FourLayerCNN
 from .googlenet import GoogLeNet
@@ -125,23 +144,37 @@ __all__ = [
     "augmented_logits",
     "available_backbones",
     "best_classes",
+    "bipartite_then_threshold",
+    "box_iou_matrix",
     "box_loss",
     "build_backbone",
+    "class_agnostic_nms",
+    "classwise_nms",
     "clip_boxes",
+    "complete_iou_matrix",
     "cutmix",
+    "decode_boxes",
+    "distance_iou_matrix",
+    "encode_boxes",
+    "generalized_iou_matrix",
     "load_state_dict_file",
     "load_weights",
     "local_response_norm",
     "lovasz_softmax",
     "map_loss",
+    "match_anchors",
+    "match_iou",
     "mixup",
     "normalize_boxes",
     "ohem_cross_entropy",
     "ordered_corners",
     "paired_iou",
     "pixel_cross_entropy",
+    "sample_balanced",
+    "select_detections",
     "skip_pretrained",
     "sliding_logits",
     "soft_dice_loss",
+    "soft_nms",
     "softmax_focal_loss",
 ]

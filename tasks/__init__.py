@@ -2,6 +2,7 @@
 
 from .base import Task
 from .classification import Classification
+from .detection import Detection
 from .localization import Localization
 from .race import TrainingRace
 from .schedules import Constant, Cosine, Plateau, Polynomial, Schedule, Steps
@@ -11,6 +12,7 @@ __all__ = [
     "Classification",
     "Constant",
     "Cosine",
+    "Detection",
     "Localization",
     "Plateau",
     "Polynomial",

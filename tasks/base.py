@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric, MetricCollection
 
 from ..models.weights import skip_pretrained
+from .checkpoints import compare_weights, is_plain
+from .finite import LossWatch, check_weights
 from .schedules import Horizon, Schedule
 
 Stage = Literal["train", "val", "test"]
@@ -38,12 +40,16 @@ class Task(pl.LightningModule):
         monitor: the metric by which checkpoints are chosen, runs are stopped and plateaus are seen.
         mode: ``max`` or ``min``, the better direction of `monitor`.
         lists_images: whether `predict` takes images that differ in size, as a list.
+        evaluation_loss: whether evaluation computes a loss too, ``val/loss``.
+        fewest_classes: that the data may have.
         class_names: the data module's, kept in the checkpoint so that prediction needs no training data.
     """
 
     monitor: ClassVar[str] = "val/loss"
     mode: ClassVar[Literal["min", "max"]] = "min"
     lists_images: ClassVar[bool] = False
+    evaluation_loss: ClassVar[bool] = True
+    fewest_classes: ClassVar[int] = 2
 
     def __init__(
         self,
@@ -61,6 +67,7 @@ class Task(pl.LightningModule):
         self.class_names: list[str] = []
         self.unreadable: dict[str, str] = {}
         self._metrics = nn.ModuleDict()
+        self._watch = LossWatch()
 
     def _save_configuration(self, frame: FrameType | None) -> None:
         """Keep as hyperparameters what can be written as plain text, so that checkpoints hold no pickled objects.
@@ -74,7 +81,7 @@ class Task(pl.LightningModule):
         arguments: dict[str, Any] = {}
         for level in collect_init_args(frame, [], classes=(HyperparametersMixin,)):  # type: ignore[arg-type]
             arguments |= level
-        if plain := [name for name, value in arguments.items() if _is_plain(value)]:
+        if plain := [name for name, value in arguments.items() if is_plain(value)]:
             self.save_hyperparameters(*plain, frame=frame, logger=False)
 
     # -- what a task supplies ----------------------------------------------------------------------
@@ -87,6 +94,10 @@ class Task(pl.LightningModule):
     def losses(self, batch: Any) -> tuple[dict[str, Tensor], Any]:
         """The named losses of a batch, which are summed for training, and the model's outputs."""
         raise NotImplementedError
+
+    def evaluate(self, batch: Any) -> tuple[dict[str, Tensor], Any]:
+        """What a batch is evaluated by: its losses, none unless `evaluation_loss`, and the model's outputs."""
+        return self.losses(batch)
 
     def make_metrics(self) -> dict[str, Metric | MetricCollection]:
         """Fresh metrics for one stage, by name."""
@@ -111,15 +122,28 @@ class Task(pl.LightningModule):
         return self.model(images)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Sum of the losses; each is logged under its name."""
+        """Sum of the losses; each is logged under its name.
+
+        Raises:
+            NonFiniteError: a loss is NaN or infinite (`LossWatch`).
+        """
         self._note_unreadable(batch)
         losses, _ = self.losses(batch)
-        total = torch.stack(list(losses.values())).sum() if len(losses) > 1 else next(iter(losses.values()))
+        total = self.watched_sum(losses, batch)
         logged = {"train/loss": total.detach()}
         if len(losses) > 1:
             logged |= {f"train/{name}": loss.detach() for name, loss in losses.items()}
         self.log_dict(logged, prog_bar=len(logged) == 1, sync_dist=True, batch_size=len(batch["image"]))
         return total
+
+    def watched_sum(self, losses: Mapping[str, Tensor], batch: Any) -> Tensor:
+        """The sum of a training step's losses, which is seen to be a finite number."""
+        total = torch.stack(list(losses.values())).sum() if len(losses) > 1 else next(iter(losses.values()))
+        self._watch.see(total, losses, batch, self._where())
+        return total
+
+    def _where(self) -> str:
+        return f"at step {self.global_step} (epoch {self.current_epoch})"
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Count the batch in the validation metrics."""
@@ -148,16 +172,17 @@ class Task(pl.LightningModule):
     def _evaluate(self, batch: Any, stage: Stage) -> None:
         self._note_unreadable(batch)
         if size := len(batch["image"]):
-            losses, outputs = self.losses(batch)
+            losses, outputs = self.evaluate(batch)
             metrics = self.metrics(stage)
-            metrics["loss"].update(torch.stack(list(losses.values())).sum(), weight=size)
+            if self.evaluation_loss:
+                metrics["loss"].update(torch.stack(list(losses.values())).sum(), weight=size)
             self.update_metrics(metrics, outputs, batch)
 
     def metrics(self, stage: Stage) -> dict[str, Any]:
         """The metrics of a stage, made when first asked for; never part of a checkpoint."""
         if stage not in self._metrics:
-            made = nn.ModuleDict({"loss": MeanMetric(), **self.make_metrics()})
-            self._metrics[stage] = made.to(self.device)
+            loss = {"loss": MeanMetric()} if self.evaluation_loss else {}
+            self._metrics[stage] = nn.ModuleDict({**loss, **self.make_metrics()}).to(self.device)
         return dict(self._metrics[stage].items())  # type: ignore[operator]
 
     def on_validation_epoch_start(self) -> None:
@@ -182,10 +207,11 @@ class Task(pl.LightningModule):
 
     def _log_metrics(self, stage: Stage) -> None:
         metrics = self.metrics(stage)
-        scalars = {"loss": metrics["loss"].compute(), **self.compute_metrics(metrics)}
+        scalars = {"loss": metrics["loss"].compute()} if self.evaluation_loss else {}
+        scalars |= self.compute_metrics(metrics)
         for name, value in scalars.items():
             key = f"{stage}/{name}"  # every rank has computed the same value; sync_dist only says so to Lightning
-            self.log(key, value.float(), prog_bar=key == self.monitor, sync_dist=True)
+            self.log(key, value.float().to(self.device), prog_bar=key == self.monitor, sync_dist=True)
         self._report_unreadable()
 
     # -- unreadable images -------------------------------------------------------------------------
@@ -196,7 +222,8 @@ class Task(pl.LightningModule):
             self.unreadable[path] = reason
 
     def on_train_epoch_end(self) -> None:
-        """Say how many images could not be read."""
+        """Look at the last step's losses, and say how many images could not be read."""
+        self._watch.settle()
         self._report_unreadable()
 
     def _report_unreadable(self) -> None:
@@ -229,9 +256,10 @@ class Task(pl.LightningModule):
         names = getattr(data, "class_names", None)
         if names is None:
             return
-        if len(names) < 2:
+        if len(names) < self.fewest_classes:
             raise ValueError(
-                f"{type(data).__name__} has {len(names)} class ({', '.join(names)}); telling classes apart needs two"
+                f"{type(data).__name__} has {len(names)} class{'es' * (not names)} ({', '.join(names)}); "
+                f"{type(self).__name__} needs {self.fewest_classes} or more"
             )
         if len(names) != self.num_classes:
             listed = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
@@ -304,7 +332,13 @@ class Task(pl.LightningModule):
     # -- checkpoints -------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the class names beside the weights."""
+        """Keep the class names beside the weights; and keep a good checkpoint from being overwritten by a bad one.
+
+        Raises:
+            NonFiniteError: a loss or a weight is NaN or infinite.
+        """
+        self._watch.settle()
+        check_weights(self, self._where())
         checkpoint["class_names"] = self.class_names
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -314,27 +348,7 @@ class Task(pl.LightningModule):
             ValueError: when keys or shapes of the weights differ.
         """
         self.class_names = list(checkpoint.get("class_names", []))
-        theirs, ours = checkpoint["state_dict"], self.state_dict()
-        problems = [
-            (f"{len(names)} {what} (such as {', '.join(map(str, names[:3]))})")
-            for what, names in (
-                ("weights missing", [key for key in ours if key not in theirs]),
-                ("weights unknown to the model", [key for key in theirs if key not in ours]),
-                (
-                    "of another shape",
-                    [
-                        f"{key}: {tuple(theirs[key].shape)} instead of {tuple(ours[key].shape)}"
-                        for key in ours
-                        if key in theirs and theirs[key].shape != ours[key].shape
-                    ],
-                ),
-            )
-            if names
-        ]
-        if problems:
-            raise ValueError(
-                f"the checkpoint is of another model than this {type(self.model).__name__}: {'; '.join(problems)}"
-            )
+        compare_weights(checkpoint["state_dict"], self.state_dict(), type(self.model).__name__)
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
@@ -381,11 +395,3 @@ def _prefer_fused(optimizer: torch.optim.Optimizer) -> None:
         if unsaid and not (group.get("differentiable") or group.get("capturable")):
             able = all(p.device.type in FUSED_ON and p.is_floating_point() for p in group["params"])
             group["fused"] = able or None
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return all(_is_plain(item) for item in value)
-    return value is None or isinstance(value, bool | int | float | str)

@@ -116,7 +116,7 @@ class TrainingRace(Task):
         self._count(logits, batch["label"])
         named = {f"train/{name}": loss.detach() for name, loss in losses.items()}
         self.log_dict(named, prog_bar=True, sync_dist=True, batch_size=len(batch["image"]))
-        return torch.stack(list(losses.values())).sum()
+        return self.watched_sum(losses, batch)
 
     @torch.no_grad()
     def _count(self, logits: Mapping[str, Tensor], labels: Tensor) -> None:

@@ -7,8 +7,10 @@ from torch import nn
 from torchvision.models import get_model
 from torchvision.models._api import WeightsEnum
 
+from striate.datamodules import DigitScenes
 from striate.models import FCOS, FasterRCNN, PlainCNN, RetinaNet, TorchvisionBackbone, skip_pretrained
 from striate.models.detection.pyramid import TouchingMatcher, acting
+from striate.tasks.metrics import COCODetection
 
 from .scenes import (
     SIZES,
@@ -318,3 +320,37 @@ def test_what_makes_no_pyramid_is_refused(make, said):
         return
     with pytest.raises(ValueError, match=said):
         make()
+
+
+def one_batch():
+    """Eight scenes of digits, 64 pixels, one of them empty."""
+    data = DigitScenes(task="detection", image_size=64, train_size=8, val_size=1, batch_size=8, num_workers=0)
+    data.setup("fit")
+    batch = next(iter(data.train_dataloader()))
+    empty = {name: value[:0] if value.ndim else value for name, value in batch["target"][0].items()}
+    images = [batch["image"][0].flip(1, 2) * 0 + 99, *batch["image"][1:]]
+    return images, [empty, *batch["target"][1:]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "finest"), [("fasterrcnn", 4), ("retinanet", 4), ("fcos", 4)])
+def test_eight_images_are_learned_by_heart(kind, finest):
+    more = {
+        "fasterrcnn": {"anchor_sizes": [[16], [24], [32], [48]], "hidden": 128, "proposals": (200, 50)},
+        "retinanet": {"anchor_sizes": [[12, 16, 20], [16, 20, 25], [20, 25, 32], [32, 40, 48], [32, 40, 48]]},
+        "fcos": {},
+    }[kind]
+    torch.manual_seed(0)
+    backbone = PlainCNN((16, 32, 64, 64))
+    detector = MODELS[kind](10, backbone, fpn_channels=64, finest_stride=finest, **NO_RESIZING, **more)
+    images, targets = one_batch()
+    optimizer = torch.optim.AdamW(detector.parameters(), lr=2e-3)
+    for _ in range(200):
+        loss = sum(detector.losses(images, targets).values())
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(detector.parameters(), 5.0)
+        optimizer.step()
+    metric = COCODetection(10)
+    metric.update(detector.eval()(images), targets)
+    assert metric.compute()["map50"] >= 0.95

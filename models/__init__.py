@@ -26,6 +26,7 @@ from .classifier import Classifier
 from .darknet import YOLOv1Backbone
 from .dense import augmented_logits, best_classes, sliding_logits
 from .detection import (
+    FCOS,
     RPN,
     SSD,
     SSD300,
@@ -34,14 +35,17 @@ from .detection import (
     Detections,
     Detector,
     ExtraLayer,
+    FasterRCNN,
     ImageBatch,
     PaddedZFNetBackbone,
     ResizeAndPad,
+    RetinaNet,
     RoIFullyConnected,
     RoIHead,
     RoISettings,
     RPNSettings,
     SingleMapFasterRCNN,
+    TorchvisionDetector,
     YOLOv1,
     bipartite_then_threshold,
     class_agnostic_nms,
@@ -101,6 +105,7 @@ from .zfnet import ZFNet, ZFNetBackbone
 
 __all__ = [
     "FCN",
+    "FCOS",
     "LRASPP",
     "RPN",
     "SSD",
@@ -126,6 +131,7 @@ __all__ = [
     "FCN16s",
     "FCN32s",
     "FCNAlexNet",
+    "FasterRCNN",
     "FourLayerCNN",
     "FullyConnectedHead",
     "FullyConvolutional",
@@ -146,6 +152,7 @@ __all__ = [
     "PlainCNN",
     "RPNSettings",
     "ResizeAndPad",
+    "RetinaNet",
     "RoIFullyConnected",
     "RoIHead",
     "RoISettings",
@@ -155,6 +162,7 @@ __all__ = [
     "TenCrop",
     "TimmBackbone",
     "TorchvisionBackbone",
+    "TorchvisionDetector",
     "TorchvisionHead",
     "TorchvisionSegmentation",
     "TrunkWithHead",

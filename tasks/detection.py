@@ -12,6 +12,7 @@ from ..datamodules.batches import DetectionBatch
 from ..models.detection import Detections, classwise_nms
 from .base import Task
 from .localization import boxes_in_file
+from .metrics import COCODetection, VOCDetection
 from .schedules import Schedule
 
 
@@ -111,14 +112,6 @@ class Detection(Task):
         super().on_load_checkpoint(checkpoint)
         self.category_ids = list(checkpoint.get("category_ids", []))
 
-    # -- batches -----------------------------------------------------------------------------------
-
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """In training, leave out what is not trained on: here, on the CPU, nobody need wait for a GPU."""
-        if self.trainer.training and isinstance(batch, Mapping) and "target" in batch:
-            return {**batch, "target": trained_targets(batch["target"], self.train_on_difficult)}
-        return batch
-
     # -- losses ------------------------------------------------------------------------------------
 
     def losses(self, batch: DetectionBatch) -> tuple[dict[str, Tensor], None]:
@@ -153,8 +146,6 @@ class Detection(Task):
 
     def make_metrics(self) -> dict[str, Metric | MetricCollection]:
         """COCO's figures, and VOC's where asked for."""
-        from .metrics import COCODetection, VOCDetection
-
         made: dict[str, Metric | MetricCollection] = {"coco": COCODetection(self.num_classes)}
         if self.voc is not None:
             made["voc"] = VOCDetection(self.num_classes, self.voc)
@@ -249,15 +240,29 @@ def trained_targets(targets: Sequence[Mapping[str, Any]], difficult: bool = True
         difficult: whether difficult objects are kept.
     """
     flags = ("iscrowd",) if difficult else ("iscrowd", "difficult")
-    result = []
-    for target in targets:
-        given = [target[flag] for flag in flags if flag in target]
-        fields = {key: value for key, value in target.items() if key not in ("iscrowd", "difficult")}
-        if given and bool((left_out := torch.stack(given).any(0)).any()):
-            count = len(left_out)
-            fields = {
-                key: value[~left_out] if isinstance(value, Tensor) and value.ndim and len(value) == count else value
-                for key, value in fields.items()
-            }
-        result.append(fields)
+    given = [torch.stack([target[flag] for flag in flags if flag in target] or [_none(target)]) for target in targets]
+    plain = [{k: value for k, value in target.items() if k not in ("iscrowd", "difficult")} for target in targets]
+    if not given or not bool((left_out := torch.cat([each.any(0) for each in given])).any()):  # waits for a GPU once
+        return plain
+    kept, result, start = (~left_out).tolist(), [], 0
+    for target in plain:
+        count = len(target["labels"])
+        places = [place for place, keep in enumerate(kept[start : start + count]) if keep]
+        start += count
+        result.append(target if len(places) == count else _chosen(target, places))
     return result
+
+
+def _none(target: Mapping[str, Any]) -> Tensor:
+    return torch.zeros_like(target["labels"], dtype=torch.bool)
+
+
+def _chosen(target: Mapping[str, Any], places: Sequence[int]) -> dict[str, Any]:
+    """The objects at `places`, with all of their fields."""
+    count = len(target["labels"])
+    return {
+        key: value[torch.tensor(places, dtype=torch.int64, device=value.device)]
+        if isinstance(value, Tensor) and value.ndim and len(value) == count
+        else value
+        for key, value in target.items()
+    }

@@ -4,6 +4,7 @@ from .anchors import cell_anchors, grid_anchors
 from .box_coding import decode_boxes, encode_boxes
 from .detector import Detections, Detector, check_images, check_targets
 from .faster_rcnn import PaddedZFNetBackbone, SingleMapFasterRCNN
+from .fpn import FCOS, FasterRCNN, RetinaNet
 from .matching import (
     BACKGROUND,
     IGNORED,
@@ -21,6 +22,7 @@ from .ssd_backbone import SSDVGG16
 from .ssd_boxes import default_boxes, ssd_aspects, ssd_scales
 from .ssd_loss import hardest_negatives, multibox_losses
 from .ssd_paper import SSD300, SSD512
+from .torchvision import TorchvisionDetector
 from .yolo import YOLOHead, YOLOv1
 from .yolo_loss import (
     GridOutput,
@@ -35,6 +37,7 @@ from .yolo_loss import (
 
 __all__ = [
     "BACKGROUND",
+    "FCOS",
     "IGNORED",
     "RPN",
     "SSD",
@@ -45,6 +48,7 @@ __all__ = [
     "Detections",
     "Detector",
     "ExtraLayer",
+    "FasterRCNN",
     "GridOutput",
     "GridTruth",
     "ImageBatch",
@@ -53,12 +57,14 @@ __all__ = [
     "RPNOutput",
     "RPNSettings",
     "ResizeAndPad",
+    "RetinaNet",
     "RoIFullyConnected",
     "RoIHead",
     "RoIOutput",
     "RoISample",
     "RoISettings",
     "SingleMapFasterRCNN",
+    "TorchvisionDetector",
     "YOLOHead",
     "YOLOTerms",
     "YOLOv1",

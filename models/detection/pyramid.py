@@ -1,0 +1,256 @@
+"""What the detectors over a feature pyramid share: the pyramid, torchvision's parts made fit for it, their weights.
+
+Shape legend: B images, C channels, levels finer to coarser, K classes.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import FCOS, RetinaNet
+from torchvision.models.detection._utils import Matcher
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+from torchvision.models.detection.ssd import SSD
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torchvision.ops.feature_pyramid_network import (
+    ExtraFPNBlock,
+    FeaturePyramidNetwork,
+    LastLevelMaxPool,
+    LastLevelP6P7,
+)
+
+from ..backbones import Backbone, build_backbone
+from .detector import Detector
+
+_SWITCHED = (
+    GeneralizedRCNN,
+    RetinaNet,
+    FCOS,
+    SSD,
+    RegionProposalNetwork,
+    RoIHeads,
+    GeneralizedRCNNTransform,
+)
+"""torchvision's modules whose ``training`` decides whether they give losses or detections."""
+
+
+class NetworkDetector(Detector):
+    """A detector whose work a network of torchvision's does.
+
+    Attributes:
+        network: torchvision's Faster R-CNN, RetinaNet, FCOS or SSD.
+    """
+
+    network: Any
+
+    @property
+    def _settings(self) -> Any:
+        return getattr(self.network, "roi_heads", self.network)
+
+    @property
+    def score_threshold(self) -> float:
+        """The least score of a detection, exclusive; may be set."""
+        return self._settings.score_thresh
+
+    @score_threshold.setter
+    def score_threshold(self, value: float) -> None:
+        self._settings.score_thresh = value
+
+    @property
+    def nms_iou(self) -> float:
+        """The IoU above which the less sure of two detections of a class is dropped; may be set."""
+        return self._settings.nms_thresh
+
+    @nms_iou.setter
+    def nms_iou(self, value: float) -> None:
+        self._settings.nms_thresh = value
+
+    @property
+    def max_detections(self) -> int:
+        """The most detections of an image; may be set."""
+        return self._settings.detections_per_img
+
+    @max_detections.setter
+    def max_detections(self, value: int) -> None:
+        self._settings.detections_per_img = value
+
+
+@contextmanager
+def acting(network: nn.Module, training: bool) -> Iterator[None]:
+    """Within it torchvision's parts give losses (``training``), or else detections.
+
+    Only the modules whose mode decides that are switched: batch normalisation and dropout stay as they are.
+    """
+    modules = [module for module in network.modules() if isinstance(module, _SWITCHED)]
+    before = [module.training for module in modules]
+    for module in modules:
+        module.training = training
+    try:
+        yield
+    finally:
+        for module, mode in zip(modules, before, strict=True):
+            module.training = mode
+
+
+class Pyramid(nn.Module):
+    """A trunk with a feature pyramid on it; its tensors are named as torchvision's are.
+
+    Args:
+        body: The trunk. Its maps of ``finest_stride`` and coarser are used, of several of one stride the last.
+        channels: C, of every level.
+        finest_stride: Of the finest level, pixels.
+        extra: ``pool``: one level more, every other cell of the coarsest (Faster R-CNN). ``p6p7``: two more, by
+            convolutions with stride (RetinaNet, FCOS).
+        extra_from_trunk: ``p6p7`` start from the trunk's last map, not the pyramid's.
+
+    Attributes:
+        strides: Of the levels, the extra ones among them, pixels.
+
+    Shape:
+        - images: ``[B, 3, H, W]``; output: a level each, by name, ``[B, C, H / strides[i], W / strides[i]]``
+
+    Raises:
+        ValueError: The trunk lacks a map of ``finest_stride``, or from one map to the next the stride is not doubled.
+
+    Reference:
+        Lin et al., "Feature pyramid networks for object detection", CVPR 2017, section 3.
+    """
+
+    def __init__(
+        self,
+        body: Backbone,
+        channels: int = 256,
+        finest_stride: int = 4,
+        extra: str = "pool",
+        extra_from_trunk: bool = False,
+    ) -> None:
+        super().__init__()
+        if channels < 1:
+            raise ValueError(f"fpn_channels: {channels}; give the channels of the pyramid's levels, 1 or more")
+        self.body = body
+        self._used = _levels(body, finest_stride)
+        strides = [body.strides[index] for index in self._used]
+        widths = [body.channels[index] for index in self._used]
+        blocks: ExtraFPNBlock = LastLevelMaxPool()
+        if extra == "p6p7":
+            blocks = LastLevelP6P7(widths[-1] if extra_from_trunk else channels, channels)
+            blocks.use_P5 = not extra_from_trunk  # else decided by whether the two happen to be as wide
+            strides += [2 * strides[-1], 4 * strides[-1]]
+        else:
+            strides += [2 * strides[-1]]
+        self.fpn = FeaturePyramidNetwork(widths, channels, blocks)
+        self.strides = tuple(strides)
+        self.out_channels = channels
+
+    def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
+        """The levels, by torchvision's names: "0", "1", …, and "pool", or "p6" and "p7"."""
+        maps = self.body(images)
+        return self.fpn(OrderedDict((str(level), maps[index]) for level, index in enumerate(self._used)))
+
+
+def _levels(body: Backbone, finest: int) -> list[int]:
+    """Which maps of a trunk the pyramid takes."""
+    last = {stride: index for index, stride in enumerate(body.strides)}
+    strides = sorted(stride for stride in last if stride >= finest)
+    name = getattr(body, "name", type(body).__name__)
+    if not strides or strides[0] != finest:
+        raise ValueError(
+            f"finest_stride={finest}: {name} gives maps of the strides {body.strides}; choose one of them, or other "
+            "out_indices of the backbone"
+        )
+    if strides != [finest * 2**level for level in range(len(strides))]:
+        raise ValueError(
+            f"a pyramid halves its maps from level to level, but from {finest} on {name} gives the strides "
+            f"{tuple(strides)}: choose other out_indices of the backbone, or another finest_stride"
+        )
+    return [last[stride] for stride in strides]
+
+
+def as_trunk(backbone: Backbone | str, weights: str | None) -> Backbone:
+    """The backbone, built where its name is given.
+
+    Raises:
+        ValueError: ``weights`` is given with a backbone that is built already.
+    """
+    if isinstance(backbone, str):
+        return build_backbone(backbone, weights)
+    if weights is not None:
+        raise ValueError(
+            f"weights={weights!r} would have no effect: the backbone is built already; give weights to "
+            f"{type(backbone).__name__} instead, or the backbone by its name"
+        )
+    return backbone
+
+
+class Anchors(AnchorGenerator):
+    """torchvision's anchors, in float32 always: bfloat16 tells pixels apart only up to 256."""
+
+    def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
+        """The anchors of each image, ``[A, 4]`` in pixels of the batch; of the maps only the sizes count."""
+        return super().forward(image_list, [level[:1, :1].float() for level in feature_maps])
+
+
+def make_anchors(sizes: Sequence[Sequence[float]], ratios: Sequence[float], strides: Sequence[int]) -> Anchors:
+    """Anchors of each level.
+
+    Args:
+        sizes: Of each level, the square roots of the anchors' areas, pixels.
+        ratios: Height over width, the same on every level.
+        strides: Of the levels.
+
+    Raises:
+        ValueError: There is not a list of sizes for each level, as long as the others; or one is not above 0.
+    """
+    if len(sizes) != len(strides) or len({len(level) for level in sizes}) != 1 or not sizes[0]:
+        raise ValueError(
+            f"anchor_sizes: {[list(level) for level in sizes]}; give one list for each of the {len(strides)} levels, "
+            f"whose strides are {tuple(strides)}, all of the same length, 1 or more"
+        )
+    if not ratios or min(ratios) <= 0 or min(min(level) for level in sizes) <= 0:
+        raise ValueError(f"anchor_sizes and ratios are above 0, got {[list(s) for s in sizes]} and {list(ratios)}")
+    return Anchors(tuple(map(tuple, sizes)), (tuple(ratios),) * len(sizes))
+
+
+class TouchingMatcher(Matcher):
+    """torchvision's matching of anchors, but an object that no anchor touches gets none.
+
+    torchvision gives every object the anchors of the highest IoU that it has with any. Of an object that lies between
+    the anchors (small ones, wide apart) that highest IoU is 0, and so is that of nearly all anchors: all of them would
+    be called objects.
+    """
+
+    def set_low_quality_matches_(self, matches: Tensor, all_matches: Tensor, match_quality_matrix: Tensor) -> None:
+        """Gives each object its best anchors, in place; ``[A]``, ``[A]`` and ``[N, A]``."""
+        touched = match_quality_matrix.max(dim=1).values > 0
+        super().set_low_quality_matches_(matches, all_matches, match_quality_matrix[touched])
+
+
+class FloatRPNHead(RPNHead):
+    """torchvision's, its outputs in float32: under autocast boxes are not to be decoded in bfloat16."""
+
+    def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Objectness and deltas of each level."""
+        logits, deltas = super().forward(x)
+        return [level.float() for level in logits], [level.float() for level in deltas]
+
+
+class FloatPredictor(FastRCNNPredictor):
+    """torchvision's, its outputs in float32."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Class logits and deltas of each region."""
+        scores, deltas = super().forward(x)
+        return scores.float(), deltas.float()
+
+
+def padding_of(backbone: Backbone) -> tuple[float, ...]:
+    """The colour that the backbone's normalising turns to 0."""
+    return tuple(torch.as_tensor(backbone.normalize.mean).tolist())

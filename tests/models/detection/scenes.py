@@ -1,0 +1,79 @@
+"""Images, targets and networks that the tests of detectors share."""
+
+import torch
+from torch import nn
+
+SIZES = ((60, 90), (96, 64), (70, 70))
+
+
+def random_images(*sizes, seed=0):
+    """Noise, uint8."""
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=generator) for size in sizes]
+
+
+def target(boxes=(), labels=None):
+    """A target of boxes and labels, 0 for each where none are given."""
+    boxes = torch.tensor(list(boxes), dtype=torch.float32).reshape(-1, 4)
+    return {"boxes": boxes, "labels": torch.tensor(labels or [0] * len(boxes), dtype=torch.int64)}
+
+
+def random_targets(sizes, classes, each=3, seed=0):
+    """A few boxes in each image."""
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for height, width in sizes:
+        corner = torch.rand(each, 2, generator=generator) * torch.tensor([width, height]) * 0.6
+        side = torch.rand(each, 2, generator=generator) * torch.tensor([width, height]) * 0.3 + 3
+        labels = torch.randint(0, classes, (each,), generator=generator)
+        found.append({"boxes": torch.cat([corner, corner + side], 1), "labels": labels})
+    return found
+
+
+@torch.no_grad()
+def shake(network, seed=0):
+    """Gives a network of torchvision's something to say: statistics of its own, and scores that differ widely."""
+    torch.manual_seed(seed)
+    for name, module in network.named_modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.05)
+            module.running_var.uniform_(0.8, 1.2)
+            module.weight.uniform_(0.5, 0.9)
+        if isinstance(module, nn.Conv2d) and "head.conv" in name:  # else next to nothing would come out of it
+            nn.init.kaiming_normal_(module.weight)
+        last = name.rpartition(".")[2]
+        if last in ("cls_logits", "cls_score", "bbox_pred", "bbox_reg", "bbox_ctrness") or "module_list." in name:
+            for layer in [m for m in module.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]:
+                fan_in = layer.weight[0].numel()
+                layer.weight.normal_(0, (1.0 if "cls" in name else 0.3) * fan_in**-0.5)
+                if layer.bias is not None:
+                    layer.bias.normal_(0, 0.3)
+    return network
+
+
+def sample_all(network):
+    """Lets a two-stage network train on all anchors and proposals, so that nothing is left to chance."""
+    for part in ("rpn", "roi_heads"):
+        if hasattr(network, part):
+            getattr(network, part).fg_bg_sampler.batch_size_per_image = 10**6
+    return network
+
+
+def assert_same_detections(ours, theirs, labels=None, tolerance=1e-5):
+    """Boxes to 1e-5 of the images' sides, scores to 1e-5; ``labels``: theirs for each of ours."""
+    assert sum(len(found["boxes"]) for found in theirs) > 10
+    for mine, other in zip(ours, theirs, strict=True):
+        assert len(mine["boxes"]) == len(other["boxes"])
+        torch.testing.assert_close(mine["scores"], other["scores"], atol=tolerance, rtol=0)
+        torch.testing.assert_close(mine["boxes"], other["boxes"], atol=tolerance * 100, rtol=tolerance)
+        mapped = mine["labels"] if labels is None else torch.tensor(labels)[mine["labels"]]
+        assert torch.equal(mapped, other["labels"])
+
+
+def assert_same_losses(ours, theirs, tolerance=1e-5):
+    """Each loss to 1e-5 of itself; ours begin ``loss_``."""
+    named = {name if name.startswith("loss_") else f"loss_{name}": loss for name, loss in theirs.items()}
+    assert ours.keys() == named.keys()
+    for name, loss in named.items():
+        assert loss > 0
+        torch.testing.assert_close(ours[name], loss, atol=tolerance, rtol=tolerance)

@@ -12,8 +12,10 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from striate.datamodules import DigitScenes
+from striate.tasks import Detection
 from striate.tests.experiments.test_launcher import launch, refused, table
 from striate.tests.fixtures import write_image
+from striate.tests.tasks.tiny_detector import TinyDetector
 
 MODEL = {
     "class_path": "striate.tasks.Detection",
@@ -78,7 +80,8 @@ def test_fit_resume_test_and_predict_on_digits(place, monkeypatch, capsys):
     report = json.dumps([{"class_path": "striate.callbacks.DetectionReport"}])
     for command, stage in (("validate", "val"), ("test", "test")):
         launch(monkeypatch, command, "--config", "digits.yaml", "--ckpt_path", "best", "--trainer.callbacks", report,
-               "--model.init_args.optimizer.init_args.lr=0.003", "--model.init_args.model.init_args.dropout=0.2")  # fmt: skip
+               "--model.init_args.optimizer.init_args.lr=0.003", "--model.init_args.model.init_args.dropout=0.2"
+        )  # fmt: skip
         out = place / "runs" / "digits" / f"{command}-1"
         assert f"{stage}/map" in capsys.readouterr().out
         assert (out / "pictures" / f"{stage}_curves.png").is_file() and (out / f"{stage}_errors.csv").is_file()
@@ -157,13 +160,16 @@ def test_a_transform_that_turns_the_image_is_refused(place, monkeypatch, capsys)
 
 
 def test_a_loss_that_is_no_number_is_answered_in_one_line(place, monkeypatch, capsys):
-    launch(monkeypatch, "fit", "--config", "digits.yaml", "--trainer.max_epochs", 1)
-    before = (place / "runs/digits/fit-1/checkpoints/last.ckpt").read_bytes()
-    said = refused(monkeypatch, capsys, 1, "fit", "--config", "digits.yaml", "--ckpt_path", "last",
-                   "--model.optimizer.lr", 1e30, "--trainer.max_epochs", 9, "--trainer.gradient_clip_val", "null")  # fmt: skip
-    assert said.startswith(("the loss is not a finite number at step 4", "the loss is not a finite number at step 5"))
-    assert "loss_class" in said and "their sum" in said and "the batch: image_id " in said
-    assert (place / "runs/digits/fit-1/checkpoints/last.ckpt").read_bytes() == before
+    config = json.loads(json.dumps(DIGITS))
+    config["model"]["init_args"]["model"] = {
+        "class_path": "striate.tests.tasks.tiny_detector.Breaking", "init_args": {"after": 4}
+    }  # fmt: skip
+    (place / "breaking.yaml").write_text(yaml.safe_dump(config))
+    said = refused(monkeypatch, capsys, 1, "fit", "--config", "breaking.yaml")
+    assert said.startswith("the loss is not a finite number at step 4 (epoch 1): loss_class ")
+    assert ", loss_box nan, their sum nan; the batch: image_id " in said
+    saved = torch.load(place / "runs/breaking/fit-1/checkpoints/last.ckpt", weights_only=True)
+    assert saved["global_step"] == 3  # the first epoch's
 
 
 DDP_SCRIPT = """
@@ -173,12 +179,15 @@ import pytorch_lightning as pl, torch
 from striate.callbacks import ConfusionMatrix, DetectionReport, PredictionWriter
 from striate.datamodules import DigitScenes
 from striate.tasks import Detection
+from striate.tasks import Detection
 from striate.tests.tasks.tiny_detector import TinyDetector
 torch.set_num_threads(1)
 torch.manual_seed(3)
-data = DigitScenes("detection", image_size=32, train_size=8, val_size=7, empty_fraction=0.3, batch_size=2, num_workers=0,
-                   images="new")
+data = DigitScenes(
+    "detection", image_size=32, train_size=8, val_size=7, empty_fraction=0.3, batch_size=2, num_workers=0, images="new"
+)
 task = Detection(TinyDetector(10), voc=2007)
+task.model.load_state_dict(torch.load("trained.pt", weights_only=True))
 trainer = pl.Trainer(
     accelerator="cpu", strategy="ddp" if sys.argv[1] != "1" else "auto", devices=int(sys.argv[1]), logger=False,
     enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, max_epochs=1,
@@ -188,6 +197,7 @@ trainer = pl.Trainer(
 (figures,) = trainer.validate(task, data, verbose=False)
 trainer.predict(task, data, return_predictions=False)
 if len(sys.argv) > 2:
+    trainer.limit_val_batches = 0
     trainer.fit(task, data)
     own = sum(p.sum() for p in task.parameters()).detach()
     assert torch.allclose(trainer.strategy.reduce(own.clone(), reduce_op="mean"), own), "ranks differ after training"
@@ -196,8 +206,26 @@ if trainer.is_global_zero:
 """
 
 
+def trained(scenes, steps=60):
+    """The weights of a detector that has seen these scenes, so that there is something to count."""
+    data = DigitScenes(
+        "detection", image_size=32, val_size=scenes, empty_fraction=0.3, batch_size=scenes, num_workers=0
+    )
+    data.setup("validate")
+    (batch,) = data.val_dataloader()
+    task = Detection(TinyDetector(10), optimizer=lambda groups: torch.optim.Adam(groups, lr=0.02)).train()
+    optimizer = task.configure_optimizers()
+    for _ in range(steps):
+        losses, _ = task.losses(batch)
+        optimizer.zero_grad()
+        torch.stack(list(losses.values())).sum().backward()
+        optimizer.step()
+    return task.model.state_dict()
+
+
 def test_two_processes_count_and_predict_what_one_does(place):
     photographs(place)
+    torch.save(trained(7), place / "trained.pt")
     (place / "ddp.py").write_text(DDP_SCRIPT)
     said = []
     for arguments in (["1"], ["2", "fit"]):
@@ -207,7 +235,7 @@ def test_two_processes_count_and_predict_what_one_does(place):
         assert done.returncode == 0, done.stderr[-3000:]
         said.append(json.loads(next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))[7:]))
     one, two = said
-    assert two == pytest.approx(one, abs=1e-9, nan_ok=True) and one["val/mar100"] > 0
+    assert two == pytest.approx(one, abs=1e-9, nan_ok=True) and one["val/map50"] > 0.2
     for name in ("val_classes.csv", "val_errors.csv", "val_curves.csv", "val_objects_confusion.csv", "predictions.csv"):
         first, second = (table(place / f"out-{count}" / name) for count in (1, 2))
         key = "path" if name == "predictions.csv" else "class"

@@ -224,8 +224,10 @@ def trained(scenes, steps=60):
 
 
 def test_two_processes_count_and_predict_what_one_does(place):
-    photographs(place)
     torch.save(trained(7), place / "trained.pt")
+    source = DigitScenes("detection", image_size=32, empty_fraction=0.3, num_workers=0).make_source("val")
+    for number in range(5):
+        write_image(place / "new" / f"scene_{number}.png", source[number]["image"])
     (place / "ddp.py").write_text(DDP_SCRIPT)
     said = []
     for arguments in (["1"], ["2", "fit"]):

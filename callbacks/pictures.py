@@ -12,6 +12,9 @@ from .logging import log_picture, log_table, run_folder
 from .overlays import drawable, hidden_note, overlap_note, target_of, target_panel
 from .wandb_boxes import Sample, log_boxes
 
+GAP = 14
+"""Pixels between a pair of truth and prediction and the next."""
+
 
 class Pictures(pl.Callback):
     """Predictions beside the truth, for a fixed set of samples, as PNG and on the loggers.
@@ -70,7 +73,8 @@ class Pictures(pl.Callback):
             said = drawable(prediction)
             note = f"predicted{overlap_note(said, truth)}{hidden_note(said)}"
             pair = ((f"truth, sample {index}", truth), (note, said))
-            panels.append(np.hstack([target_panel(image, what, names, note, side=224) for note, what in pair]))
+            drawn = [target_panel(image, what, names, note, side=224) for note, what in pair]
+            panels.append(np.hstack([*drawn, np.full_like(drawn[0][:, :GAP], 255)]))
             samples.append(Sample(image, truth, said, index))
         if panels:
             log_picture(trainer, grid(panels), folder / "pictures" / f"{name}.png", key)

@@ -130,10 +130,11 @@ class Task(pl.LightningModule):
         self._note_unreadable(batch)
         losses, _ = self.losses(batch)
         total = self.watched_sum(losses, batch)
-        logged = {"train/loss": total.detach()}
+        size = len(batch["image"])
+        self.log("train/loss", total.detach(), prog_bar=True, sync_dist=True, batch_size=size)
         if len(losses) > 1:
-            logged |= {f"train/{name}": loss.detach() for name, loss in losses.items()}
-        self.log_dict(logged, prog_bar=len(logged) == 1, sync_dist=True, batch_size=len(batch["image"]))
+            logged = {f"train/{name}": loss.detach() for name, loss in losses.items()}
+            self.log_dict(logged, sync_dist=True, batch_size=size)
         return total
 
     def watched_sum(self, losses: Mapping[str, Tensor], batch: Any) -> Tensor:

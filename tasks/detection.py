@@ -190,8 +190,8 @@ class Detection(Task):
             kept: dict[str, Any] = {key: value.cpu() for key, value in found.items()}  # type: ignore[attr-defined]
             chosen = (kept["scores"] >= self.score_threshold).nonzero()[:, 0]
             if self.nms_iou is not None:
-                own = (kept[key][chosen] for key in ("boxes", "scores", "labels"))
-                chosen = chosen[classwise_nms(*own, self.nms_iou)]
+                boxes, scores, labels = (kept[key][chosen] for key in ("boxes", "scores", "labels"))
+                chosen = chosen[classwise_nms(boxes, scores, labels, self.nms_iou)]
             predictions.append({key: value[chosen] for key, value in kept.items()})
         return predictions
 

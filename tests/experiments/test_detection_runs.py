@@ -1,0 +1,246 @@
+"""Detection from YAML to COCO's files: fit, resume, validate, test, predict, in this process and in two."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from pycocotools.coco import COCO
+
+from striate.datamodules import DigitScenes
+from striate.tasks import Detection
+from striate.tests.experiments.test_launcher import launch, refused, table
+from striate.tests.fixtures import write_image
+from striate.tests.tasks.tiny_detector import TinyDetector
+
+MODEL = {
+    "class_path": "striate.tasks.Detection",
+    "init_args": {
+        "model": {
+            "class_path": "striate.tests.tasks.tiny_detector.TinyDetector",
+            "init_args": {"num_classes": 10, "dropout": 0.1},
+        },
+        "optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.02}},
+        "voc": 2007,
+    },
+}
+DIGITS = {
+    "model": MODEL,
+    "data": {
+        "class_path": "striate.datamodules.DigitScenes",
+        "init_args": {"task": "detection", "image_size": 32, "train_size": 24, "val_size": 9, "test_size": 5,
+                      "batch_size": 8, "num_workers": 0},
+    },
+    "trainer": {"max_epochs": 2, "accelerator": "cpu", "log_every_n_steps": 1, "enable_progress_bar": False,
+                "gradient_clip_val": 10.0},
+    "wandb": {"mode": "off"},
+}  # fmt: skip
+
+pytestmark = [
+    # jsonargparse saves tuples as YAML lists; the launcher filters this, but pytest's filters come first
+    pytest.mark.filterwarnings("ignore:(?s).*Dump of a value that does not round-trip.*"),
+]
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "digits.yaml").write_text(yaml.safe_dump(DIGITS))
+    return tmp_path
+
+
+def test_fit_resume_test_and_predict_on_digits(place, monkeypatch, capsys):
+    launch(monkeypatch, "fit", "--config", "digits.yaml", "--trainer.max_epochs", 1)
+    launch(monkeypatch, "fit", "--config", "digits.yaml", "--ckpt_path", "last")
+    launch(monkeypatch, "fit", "--config", "digits.yaml", "--run.name", "whole")
+    run = place / "runs" / "digits" / "fit-1"
+    resumed, whole = (
+        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for folder in (run, place / "runs" / "whole" / "fit-1")
+    )
+    assert all(torch.equal(resumed[key], whole[key]) for key in whole)
+    rows = table(run / "metrics.csv")
+    figures = {"val/map", "val/map50", "val/map75", "val/map_small", "val/mar100", "val/voc_map", "train/loss_box"}
+    assert figures | {"train/loss", "train/loss_class"} <= rows[0].keys() and "val/loss" not in rows[0]
+    assert len([row for row in rows if row["val/map"]]) == 2
+    classes = table(run / "val_classes.csv")
+    assert list(classes[0]) == ["class", "ap", "ap50", "ap75", "ar100", "objects", "detections", "voc_ap"]
+    truth = DigitScenes("detection", image_size=32, num_workers=0).make_source("val")
+    assert sum(int(row["objects"]) for row in classes) == sum(len(truth[n]["labels"]) for n in range(9))
+    with Image.open(run / "pictures" / "val_epoch_001.png") as drawn:
+        assert drawn.width > drawn.height > 200  # truth and prediction, side by side
+    assert (run / "checkpoints" / "best.ckpt").is_file() and not (run / "val_confusion.csv").exists()
+
+    # the keys as a W&B sweep hands them over; and the report of errors
+    report = json.dumps([{"class_path": "striate.callbacks.DetectionReport"}])
+    for command, stage in (("validate", "val"), ("test", "test")):
+        launch(monkeypatch, command, "--config", "digits.yaml", "--ckpt_path", "best", "--trainer.callbacks", report,
+               "--model.init_args.optimizer.init_args.lr=0.003", "--model.init_args.model.init_args.dropout=0.2"
+        )  # fmt: skip
+        out = place / "runs" / "digits" / f"{command}-1"
+        assert f"{stage}/map" in capsys.readouterr().out
+        assert (out / "pictures" / f"{stage}_curves.png").is_file() and (out / f"{stage}_errors.csv").is_file()
+
+
+def photographs(place):
+    """Images of several sizes, one that cannot be read, and a small one."""
+    noise = np.random.default_rng(0).integers(0, 256, (40, 70, 3), dtype=np.uint8)
+    for name, image in (("000012.png", noise), ("000345.png", noise[:20]), ("000007.png", noise[:7, :5])):
+        write_image(place / "new" / name, image)
+    (place / "new" / "000001.jpg").write_bytes(b"no image")
+    return {"new/000012.png": (40, 70), "new/000345.png": (20, 70), "new/000007.png": (7, 5)}
+
+
+# three objects an image: the lower right quarter, a less sure one that lies over it, and another
+KNOWN = [[0.5, 0.5, 1, 1, 0, 0.9], [0.5, 0.6, 1, 1, 0, 0.5], [0, 0, 0.5, 1, 2, 0.4]]
+
+
+def known(place, **more):
+    model = {
+        "class_path": "striate.tests.tasks.tiny_detector.Known",
+        "init_args": {"objects": KNOWN, "num_classes": 10},
+    }
+    config = json.loads(json.dumps(DIGITS))
+    config["model"]["init_args"] |= {"model": model, "optimizer": {"class_path": "torch.optim.SGD"}}
+    config["data"]["init_args"] |= more
+    (place / "known.yaml").write_text(yaml.safe_dump(config))
+
+
+def test_predictions_are_in_the_files_pixels_whatever_the_transform(place, monkeypatch):
+    known(place)
+    sizes = photographs(place)
+    for number, steps in enumerate((
+        "null",
+        '[{"class_path": "albumentations.Resize", "init_args": {"height": 30, "width": 44}}]',
+    ), 1):  # fmt: skip
+        launch(monkeypatch, "predict", "--config", "known.yaml", "--data.images", "new", "--data.val_transform", steps)
+        out = place / "runs" / "known" / f"predict-{number}"
+        rows = table(out / "predictions.csv")
+        assert list(rows[0]) == ["path", "label", "score", "x1", "y1", "x2", "y2"] and len(rows) == 9
+        for path, (height, width) in sizes.items():
+            first, second, third = [row for row in rows if row["path"] == path]
+            corners = [float(first[side]) for side in ("x1", "y1", "x2", "y2")]
+            assert corners == pytest.approx([width / 2, height / 2, width, height], abs=0.01)
+            assert [row["score"] for row in (first, second, third)] == ["0.900000", "0.500000", "0.400000"]
+            assert float(third["x2"]) == pytest.approx(width / 2, abs=0.01)
+        truth = COCO(str(out / "images.json"))
+        assert {one["id"]: (one["file_name"], (one["height"], one["width"])) for one in truth.imgs.values()} == {
+            int(path[4:10]): (path, size) for path, size in sizes.items()
+        }
+        found = truth.loadRes(str(out / "detections.json")).loadAnns([1])[0]
+        assert found["image_id"] == 7 and found["category_id"] == 1 and found["bbox"] == [2.5, 3.5, 2.5, 3.5]
+        assert len(list((out / "pictures").glob("*.png"))) == 3 and not list(out.glob("*.jsonl"))
+
+
+def test_score_and_overlap_are_options_of_predict(place, monkeypatch):
+    known(place)
+    photographs(place)
+    launch(monkeypatch, "predict", "--config", "known.yaml", "--data.images", "new",
+           "--model.score_threshold", 0.45, "--model.nms_iou", 0.7)  # fmt: skip
+    rows = table(place / "runs" / "known" / "predict-1" / "predictions.csv")
+    assert [row["score"] for row in rows] == ["0.900000"] * 3
+    launch(monkeypatch, "predict", "--config", "known.yaml", "--data.images", "new", "--model.score_threshold", 1)
+    out = place / "runs" / "known" / "predict-2"
+    assert table(out / "predictions.csv") == [] and json.loads((out / "detections.json").read_text()) == []
+    assert len(json.loads((out / "images.json").read_text())["images"]) == 3
+
+
+def test_a_transform_that_turns_the_image_is_refused(place, monkeypatch, capsys):
+    known(place)
+    photographs(place)
+    steps = '[{"class_path": "albumentations.Transpose", "init_args": {"p": 1}}]'
+    said = refused(monkeypatch, capsys, 1, "predict", "--config", "known.yaml", "--data.images", "new",
+                   "--data.val_transform", steps)  # fmt: skip
+    assert "val_transform leaves no way back to the image's own pixels" in said
+
+
+def test_a_loss_that_is_no_number_is_answered_in_one_line(place, monkeypatch, capsys):
+    config = json.loads(json.dumps(DIGITS))
+    config["model"]["init_args"]["model"] = {
+        "class_path": "striate.tests.tasks.tiny_detector.Breaking", "init_args": {"after": 4}
+    }  # fmt: skip
+    (place / "breaking.yaml").write_text(yaml.safe_dump(config))
+    said = refused(monkeypatch, capsys, 1, "fit", "--config", "breaking.yaml")
+    assert said.startswith("the loss is not a finite number at step 4 (epoch 1): loss_class ")
+    assert ", loss_box nan, their sum nan; the batch: image_id " in said
+    saved = torch.load(place / "runs/breaking/fit-1/checkpoints/last.ckpt", weights_only=True)
+    assert saved["global_step"] == 3  # the first epoch's
+
+
+DDP_SCRIPT = """
+import json, sys, warnings
+warnings.filterwarnings("ignore")
+import pytorch_lightning as pl, torch
+from striate.callbacks import ConfusionMatrix, DetectionReport, PredictionWriter
+from striate.datamodules import DigitScenes
+from striate.tasks import Detection
+from striate.tasks import Detection
+from striate.tests.tasks.tiny_detector import TinyDetector
+torch.set_num_threads(1)
+torch.manual_seed(3)
+data = DigitScenes(
+    "detection", image_size=32, train_size=8, val_size=7, empty_fraction=0.3, batch_size=2, num_workers=0, images="new"
+)
+task = Detection(TinyDetector(10), voc=2007)
+task.model.load_state_dict(torch.load("trained.pt", weights_only=True))
+trainer = pl.Trainer(
+    accelerator="cpu", strategy="ddp" if sys.argv[1] != "1" else "auto", devices=int(sys.argv[1]), logger=False,
+    enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, max_epochs=1,
+    callbacks=[ConfusionMatrix(), DetectionReport(score=0.1), PredictionWriter(pictures=False)],
+    default_root_dir=f"out-{sys.argv[1]}",
+)
+(figures,) = trainer.validate(task, data, verbose=False)
+trainer.predict(task, data, return_predictions=False)
+if len(sys.argv) > 2:
+    trainer.limit_val_batches = 0
+    trainer.fit(task, data)
+    own = sum(p.sum() for p in task.parameters()).detach()
+    assert torch.allclose(trainer.strategy.reduce(own.clone(), reduce_op="mean"), own), "ranks differ after training"
+if trainer.is_global_zero:
+    print("RESULT", json.dumps(figures))
+"""
+
+
+def trained(scenes, steps=60):
+    """The weights of a detector that has seen these scenes, so that there is something to count."""
+    data = DigitScenes(
+        "detection", image_size=32, val_size=scenes, empty_fraction=0.3, batch_size=scenes, num_workers=0
+    )
+    data.setup("validate")
+    (batch,) = data.val_dataloader()
+    task = Detection(TinyDetector(10), optimizer=lambda groups: torch.optim.Adam(groups, lr=0.02)).train()
+    optimizer = task.configure_optimizers()
+    for _ in range(steps):
+        losses, _ = task.losses(batch)
+        optimizer.zero_grad()
+        torch.stack(list(losses.values())).sum().backward()
+        optimizer.step()
+    return task.model.state_dict()
+
+
+def test_two_processes_count_and_predict_what_one_does(place):
+    torch.save(trained(7), place / "trained.pt")
+    source = DigitScenes("detection", image_size=32, empty_fraction=0.3, num_workers=0).make_source("val")
+    for number in range(5):
+        write_image(place / "new" / f"scene_{number}.png", source[number]["image"])
+    (place / "ddp.py").write_text(DDP_SCRIPT)
+    said = []
+    for arguments in (["1"], ["2", "fit"]):
+        done = subprocess.run(
+            [sys.executable, "ddp.py", *arguments], capture_output=True, text=True, timeout=300, cwd=place
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        said.append(json.loads(next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))[7:]))
+    one, two = said
+    assert two == pytest.approx(one, abs=1e-9, nan_ok=True) and one["val/map50"] > 0.2
+    for name in ("val_classes.csv", "val_errors.csv", "val_curves.csv", "val_objects_confusion.csv", "predictions.csv"):
+        first, second = (table(place / f"out-{count}" / name) for count in (1, 2))
+        key = "path" if name == "predictions.csv" else "class"
+        assert first and (sorted(first, key=lambda row: row[key]) if key in first[0] else first) == second, name
+    for name in ("detections.json", "images.json"):
+        assert (place / "out-1" / name).read_text() == (place / "out-2" / name).read_text()

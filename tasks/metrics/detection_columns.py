@@ -9,8 +9,8 @@ size and empty ones among them. Images are told apart by their order alone: sour
 at all.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -19,13 +19,13 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from .detection_overlaps import Floats, Integers
+
 DETECTED, TRUE = 6, 8  # columns: x1 y1 x2 y2 score label; x1 y1 x2 y2 label area crowd difficult
 
 SEEN = ("scores", "labels")
 OPTIONAL = {"area": torch.nan, "iscrowd": 0.0, "difficult": 0.0}  # field of a target -> what it is where not given
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
 
@@ -47,6 +47,15 @@ class Truth(NamedTuple):
     area: Floats  # [N], pixels; the box's where none was given
     crowd: Flags  # [N]
     difficult: Flags  # [N]
+
+
+Columns = TypeVar("Columns", Found, Truth)
+
+
+def select(columns: Columns, which: Flags | Integers | slice) -> Columns:
+    """Some of the rows."""
+    fields: Iterator[Any] = (column[which] for column in columns)
+    return type(columns)._make(fields)
 
 
 class DetectionMetric(Metric):
@@ -135,6 +144,11 @@ class DetectionMetric(Metric):
             if isinstance(state, list) and not state:
                 state.append(rows.to(self.device))
         super().sync(*args, **kwargs)
+
+    def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
+        """Add the images of another metric, in front of this one's own; torchmetrics (1.9) would keep old figures."""
+        super().merge_state(incoming_state)
+        self._computed = None
 
     def columns(self) -> tuple[Found, Truth, int]:
         """Detections, truth and the number of images, I: of this process, and within `compute` of all.

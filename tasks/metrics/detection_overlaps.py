@@ -27,7 +27,7 @@ def pairs_of_images(image: Integers, image_of_others: Integers) -> Iterator[tupl
     counts = stops - starts
     paired = np.flatnonzero(counts)
     totals = np.cumsum(counts[paired])
-    cuts = np.searchsorted(totals, np.arange(PAIRS, totals[-1], PAIRS)) if len(totals) else []
+    cuts = np.searchsorted(totals, np.arange(PAIRS, totals[-1] if len(totals) else 0, PAIRS))
     for boxes in np.split(paired, cuts):
         sizes = counts[boxes]
         begins = np.cumsum(sizes) - sizes

@@ -69,7 +69,8 @@ class COCODetection(DetectionMetric):
     figure. As a monitored metric NaN is no improvement.
 
     It stands alone, without striate's tasks too, and takes torchvision's dictionaries. Under DDP every rank has to call
-    `compute`, and `class_table`, `pr_curves`, `tide` and `confusion_matrix` likewise.
+    `compute`, `tide` and `confusion_matrix`, since they gather; `class_table` and `pr_curves` read what `compute` has
+    found, and call it where that has not been done.
 
     Args:
         num_classes: K. Labels are 0 … K-1, in detections and targets.
@@ -123,8 +124,8 @@ class COCODetection(DetectionMetric):
             "ap50": precision[IOUS.index(0.5)].mean(0),
             "ap75": precision[IOUS.index(0.75)].mean(0),
             "ar100": recall.mean(0),
-            "objects": torch.from_numpy(tables.objects),
-            "detections": torch.from_numpy(tables.detections),
+            "objects": torch.tensor(tables.objects),
+            "detections": torch.tensor(tables.detections),
         }
 
     def pr_curves(self, iou: float = 0.5) -> dict[str, Tensor]:

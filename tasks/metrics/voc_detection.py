@@ -49,7 +49,7 @@ class VOCDetection(DetectionMetric):
     `compute` gives ``voc_map``, a float64 scalar on the CPU; NaN where no class has an object.
 
     It stands alone, without striate's tasks too, and takes torchvision's dictionaries. Under DDP every rank has to call
-    `compute` and `class_table`.
+    `compute`, since it gathers; `class_table` reads what it has found, and calls it where that has not been done.
 
     Args:
         num_classes: K. Labels are 0 … K-1, in detections and targets.

@@ -87,7 +87,7 @@ def assert_equals_pycocotools(pairs, classes=CLASSES):
     np.testing.assert_allclose(curves["scores"].numpy(), scores, rtol=0, atol=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.lists(images(), min_size=1, max_size=5))
 def test_equals_pycocotools_where_it_is_hard(pairs):
     assert_equals_pycocotools(pairs)

@@ -176,7 +176,7 @@ def run(images: int = IMAGES, repetitions: int = 2) -> list[Row]:
         lines = (("time", "seconds", "s", goal), ("processor time", "cpu", "s", None))
         for label, field, unit, bound in (*lines, ("memory above the data", "rise", "MB", THIRD if goal else None)):
             pairs = [[result[field] for result in results] for results in (mine, theirs)]
-            here, there = (f"{statistics.median(values):.3g} {unit}" for values in pairs)
+            here, there = (f"{statistics.median(values):{'.0f' if unit == 'MB' else '.3g'}} {unit}" for values in pairs)
             what = f"COCO evaluation of {images:,} images, {images * DETECTIONS:,} detections: {label}, against {name}"
             rows.append(Row(what, here, there, median_ratio(*pairs), bound))
     return rows

@@ -115,7 +115,7 @@ class DetectionMetric(Metric):
         self.detected.append(self._side_by_side(detections, SEEN, {}))
         self.true.append(self._side_by_side(targets, ("labels",), OPTIONAL))
         sizes = [(len(seen["boxes"]), len(target["boxes"])) for seen, target in zip(detections, targets, strict=True)]
-        self.counts.append(torch.tensor(sizes, dtype=torch.int64, device=self.device))
+        self.counts.append(torch.tensor(sizes).to(self.device, non_blocking=True))  # as it is, it would wait
 
     def _side_by_side(
         self, images: Sequence[Mapping[str, Any]], needed: Sequence[str], optional: Mapping[str, float]

@@ -24,7 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .detection_columns import DetectionMetric, Floats, Found, Integers, Truth
+from .detection_columns import DetectionMetric, Floats, Found, Integers, Truth, select
+from .detection_overlaps import match_in_turn, overlaps, pairs_of_images
 
 FIGURES = {
     "map": "AP",
@@ -68,7 +69,8 @@ class COCODetection(DetectionMetric):
     figure. As a monitored metric NaN is no improvement.
 
     It stands alone, without striate's tasks too, and takes torchvision's dictionaries. Under DDP every rank has to call
-    `compute`, and `class_table`, `pr_curves`, `tide` and `confusion_matrix` likewise.
+    `compute`, `tide` and `confusion_matrix`, since they gather; `class_table` and `pr_curves` read what `compute` has
+    found, and call it where that has not been done.
 
     Args:
         num_classes: K. Labels are 0 … K-1, in detections and targets.
@@ -101,7 +103,8 @@ class COCODetection(DetectionMetric):
         figures = evaluated.get_results()
         everything = evaluated.eval or {}
         self._tables = _Tables(
-            *(everything[name][:, :, :, 0, -1].copy() for name in ("precision", "scores")),
+            everything["precision"][:, :, :, 0, -1].copy(),
+            everything["scores"][:, :, :, 0, -1].copy(),
             everything["recall"][:, :, 0, -1].copy(),
             np.bincount(truth.labels[~truth.crowd], minlength=self.num_classes),
             np.bincount(found.labels, minlength=self.num_classes),
@@ -109,7 +112,7 @@ class COCODetection(DetectionMetric):
         return {ours: _defined(torch.tensor(figures[theirs], dtype=torch.float64)) for ours, theirs in FIGURES.items()}
 
     def class_table(self) -> dict[str, Tensor]:
-        """Figures of each class: ``ap``, ``ap50``, ``ap75``, ``ar100`` (NaN without objects), ``objects``, ``detections``.
+        """Each class: ``ap``, ``ap50``, ``ap75``, ``ar100`` (NaN without objects), ``objects``, ``detections``.
 
         Shape:
             - output: ``[K]`` each, float64 and int64.
@@ -121,8 +124,8 @@ class COCODetection(DetectionMetric):
             "ap50": precision[IOUS.index(0.5)].mean(0),
             "ap75": precision[IOUS.index(0.75)].mean(0),
             "ar100": recall.mean(0),
-            "objects": torch.from_numpy(tables.objects),
-            "detections": torch.from_numpy(tables.detections),
+            "objects": torch.tensor(tables.objects),
+            "detections": torch.tensor(tables.detections),
         }
 
     def pr_curves(self, iou: float = 0.5) -> dict[str, Tensor]:
@@ -158,33 +161,37 @@ class COCODetection(DetectionMetric):
             background_iou: below which overlap it is on the background.
 
         Returns:
-            ``ap``, at `iou`; ``delta_ap``, by which it would rise without the error, by the error's name: ``Cls``
-            (class), ``Loc`` (place), ``Both``, ``Dupe`` (an object found again), ``Bkg`` (background), ``Miss``; and
-            ``FP``, ``FN``, all false positives or all misses; ``counts``, how many there are of the first six.
+            ``ap``, at `iou` (NaN where there is no object); ``delta_ap``, by which it would rise without the error, by
+            the error's name: ``Cls`` (class), ``Loc`` (place), ``Both``, ``Dupe`` (an object found again), ``Bkg``
+            (background), ``Miss``; and ``FP``, ``FN``, all false positives or all misses; ``counts``, how many there
+            are of the first six.
 
         Reference:
             Bolya et al., "TIDE: A General Toolbox for Identifying Object Detection Errors", ECCV 2020.
         """
-        evaluated = self._evaluate_at_once(0.0)
-        evaluated.evaluate()
-        errors = evaluated.tide_errors(iou, background_iou)
-        return {"ap": errors["ap_base"], "delta_ap": dict(errors["delta_ap"]), "counts": dict(errors["counts"])}
+        with self.sync_context():
+            found, truth, images = self.columns()
+        errors = _evaluate_at_once(found, truth, images, self.num_classes).tide_errors(iou, background_iou)
+        base = errors["ap_base"] if (~truth.crowd).any() else float("nan")
+        return {"ap": base, "delta_ap": dict(errors["delta_ap"]), "counts": dict(errors["counts"])}
 
     def confusion_matrix(self, iou: float = 0.5, score: float = 0.5) -> Tensor:
         """Which class is taken for which, the background, K, among them: truth by prediction.
 
-        Detections are matched whatever their class, the surest first, at most 100 in an image.
+        Each detection in turn, the surest first, takes the free object that it overlaps most, whatever the class. As in
+        COCO's figures, detections of a crowd's class within it count neither way, unless they took an object.
 
         Args:
-            iou: from which overlap a detection is of an object.
+            iou: from which overlap a detection is of an object; or, of a crowd, from which part of it within.
             score: from which score on a detection counts.
 
         Shape:
             - output: int64 ``[K+1, K+1]``; the last column has the objects that are missed, the last row detections
               of nothing.
         """
-        matrix = self._evaluate_at_once(score).confusion_matrix(iou)["matrix"]
-        return torch.from_numpy(matrix.astype(np.int64))
+        with self.sync_context():
+            found, truth, _ = self.columns()
+        return torch.from_numpy(confuse(found, truth, self.num_classes, iou, score))
 
     def reset(self) -> None:
         """Forget all images."""
@@ -197,22 +204,40 @@ class COCODetection(DetectionMetric):
         assert self._tables is not None
         return self._tables
 
-    def _evaluate_at_once(self, score: float) -> hotcoco.COCOeval:
-        """An evaluation that has the boxes still, which streaming lets go and these analyses need."""
-        with self.sync_context():
-            found, truth, images = self.columns()
-        kept = found.scores >= score
-        found = Found(*(column[kept] for column in found))
-        objects = hotcoco.COCO.from_arrays(
-            [{"id": image} for image in range(images)],
-            _categories(self.num_classes),
-            truth.image,
-            truth.labels,
-            _corner_and_sides(truth.boxes),
-            area=truth.area,
-            iscrowd=truth.crowd,
-        )
-        return hotcoco.COCOeval(objects, objects.load_res(_rows(found)), "bbox")
+
+def confuse(found: Found, truth: Truth, num_classes: int, iou: float, score: float) -> Integers:
+    """The matrix of `COCODetection.confusion_matrix`: int64 ``[K+1, K+1]``, truth by prediction."""
+    kept = np.flatnonzero(found.scores >= score)
+    seen = select(found, kept[np.argsort(-found.scores[kept], kind="stable")])
+    objects, crowds = select(truth, ~truth.crowd), select(truth, truth.crowd)
+    mine, taken = match_in_turn(seen.boxes, seen.image, objects.boxes, objects.image, iou)
+    alone = np.ones(len(seen.image), bool)
+    alone[mine] = False
+    for box, crowd in pairs_of_images(seen.image, crowds.image):
+        within = overlaps(seen.boxes[box], crowds.boxes[crowd], of_box=True) >= iou
+        alone[box[within & (seen.labels[box] == crowds.labels[crowd])]] = False
+    missed = np.ones(len(objects.image), bool)
+    missed[taken] = False
+    rows = np.concatenate((objects.labels[taken], objects.labels[missed], np.full(alone.sum(), num_classes)))
+    columns = np.concatenate((seen.labels[mine], np.full(missed.sum(), num_classes), seen.labels[alone]))
+    side = num_classes + 1
+    return np.bincount(rows * side + columns, minlength=side * side).reshape(side, side)
+
+
+def _evaluate_at_once(found: Found, truth: Truth, images: int, num_classes: int) -> hotcoco.COCOeval:
+    """An evaluation that has the boxes still, which streaming lets go."""
+    objects = hotcoco.COCO.from_arrays(
+        [{"id": image} for image in range(images)],
+        _categories(num_classes),
+        truth.image,
+        truth.labels,
+        _corner_and_sides(truth.boxes),
+        area=truth.area,
+        iscrowd=truth.crowd,
+    )
+    evaluated = hotcoco.COCOeval(objects, objects.load_res(_rows(found)), "bbox")
+    evaluated.evaluate()
+    return evaluated
 
 
 def _stream(found: Found, truth: Truth, images: int, num_classes: int) -> hotcoco.COCOeval:
@@ -223,8 +248,8 @@ def _stream(found: Found, truth: Truth, images: int, num_classes: int) -> hotcoc
     for number, (start, stop) in enumerate(itertools.pairwise(places)):
         first = number * BLOCK
         listed = [{"id": image} for image in range(first, min(first + BLOCK, images))]
-        objects = Truth(*(column[start[1] : stop[1]] for column in truth))
-        stream.update(listed, _annotations(objects), _rows(Found(*(column[start[0] : stop[0]] for column in found))))
+        objects = select(truth, slice(start[1], stop[1]))
+        stream.update(listed, _annotations(objects), _rows(select(found, slice(start[0], stop[0]))))
     return stream.finalize()
 
 

@@ -2,15 +2,17 @@
 
 Shape legend: I images, M detections and N objects of all of them together, K classes.
 
-An update only appends rows to tensors where they are, on the GPU too, and waits for nothing; all that is computed is
-computed at the end. A detection takes 24 bytes and an object 32. Since the rows are ordinary list states of
-torchmetrics, they gather over ranks, merge, pickle and move between devices as its own metrics' do, shards of unequal
-size and empty ones among them. Images are told apart by their order alone: sources number theirs as they like, or not
-at all.
+An update only appends rows to tensors where they are, on the GPU too, and waits for nothing. Detections are matched to
+objects at the end, which takes about 0.1 ms an image; matched with each update they would make the GPU wait, and what
+a streaming evaluation keeps has no boxes left from which to tell errors apart.
+
+A detection takes 24 bytes and an object 32. Since the rows are ordinary list states of torchmetrics, they gather over
+ranks, merge, pickle and move between devices as its own metrics' do, shards of unequal size and empty ones among them.
+Images are told apart by their order alone: sources number theirs as they like, or not at all.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -19,13 +21,13 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from .detection_overlaps import Floats, Integers
+
 DETECTED, TRUE = 6, 8  # columns: x1 y1 x2 y2 score label; x1 y1 x2 y2 label area crowd difficult
 
 SEEN = ("scores", "labels")
 OPTIONAL = {"area": torch.nan, "iscrowd": 0.0, "difficult": 0.0}  # field of a target -> what it is where not given
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
 
@@ -47,6 +49,15 @@ class Truth(NamedTuple):
     area: Floats  # [N], pixels; the box's where none was given
     crowd: Flags  # [N]
     difficult: Flags  # [N]
+
+
+Columns = TypeVar("Columns", Found, Truth)
+
+
+def select(columns: Columns, which: Flags | Integers | slice) -> Columns:
+    """Some of the rows."""
+    fields: Iterator[Any] = (column[which] for column in columns)
+    return type(columns)._make(fields)
 
 
 class DetectionMetric(Metric):
@@ -104,7 +115,7 @@ class DetectionMetric(Metric):
         self.detected.append(self._side_by_side(detections, SEEN, {}))
         self.true.append(self._side_by_side(targets, ("labels",), OPTIONAL))
         sizes = [(len(seen["boxes"]), len(target["boxes"])) for seen, target in zip(detections, targets, strict=True)]
-        self.counts.append(torch.tensor(sizes, dtype=torch.int64, device=self.device))
+        self.counts.append(torch.tensor(sizes).to(self.device, non_blocking=True))  # as it is, it would wait
 
     def _side_by_side(
         self, images: Sequence[Mapping[str, Any]], needed: Sequence[str], optional: Mapping[str, float]
@@ -135,6 +146,11 @@ class DetectionMetric(Metric):
             if isinstance(state, list) and not state:
                 state.append(rows.to(self.device))
         super().sync(*args, **kwargs)
+
+    def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
+        """Add the images of another metric, in front of this one's own; torchmetrics (1.9) would keep old figures."""
+        super().merge_state(incoming_state)
+        self._computed = None
 
     def columns(self) -> tuple[Found, Truth, int]:
         """Detections, truth and the number of images, I: of this process, and within `compute` of all.

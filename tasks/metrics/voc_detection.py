@@ -32,9 +32,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .detection_columns import DetectionMetric, Flags, Floats, Found, Integers, Truth
-
-PAIRS = 2**20  # overlaps computed at once
+from .detection_columns import DetectionMetric, Flags, Found, Truth
+from .detection_overlaps import most_overlapped
 
 
 class _Judged(NamedTuple):
@@ -50,7 +49,7 @@ class VOCDetection(DetectionMetric):
     `compute` gives ``voc_map``, a float64 scalar on the CPU; NaN where no class has an object.
 
     It stands alone, without striate's tasks too, and takes torchvision's dictionaries. Under DDP every rank has to call
-    `compute` and `class_table`.
+    `compute`, since it gathers; `class_table` reads what it has found, and calls it where that has not been done.
 
     Args:
         num_classes: K. Labels are 0 … K-1, in detections and targets.
@@ -141,47 +140,6 @@ def judge(found: Found, truth: Truth, num_classes: int, iou: float, pixel: float
         spared_hit[places] = spared[mine][best[places]]
         judged.append(_Judged(first[~spared_hit], int((~spared[mine]).sum())))
     return judged
-
-
-def most_overlapped(
-    boxes: Floats, image: Integers, others: Floats, image_of_others: Integers, pixel: float = 0.0
-) -> tuple[Integers, Floats]:
-    """For each box the other of its image that it overlaps most, the first of them at a draw; and the IoU.
-
-    Where the image has no other the IoU is -1 and the other's number means nothing.
-
-    Shape:
-        - boxes: ``[M, 4]``
-        - image: ``[M]``, in any order
-        - others: ``[N, 4]``
-        - image_of_others: ``[N]``, rising
-        - output: ``[M]`` each
-    """
-    starts, stops = (np.searchsorted(image_of_others, image, side) for side in ("left", "right"))
-    counts = stops - starts
-    best, overlap = starts.astype(np.int64), np.full(len(boxes), -1.0)
-    paired = np.flatnonzero(counts)
-    totals = np.cumsum(counts[paired])
-    pieces = np.searchsorted(totals, np.arange(PAIRS, totals[-1] if len(totals) else 0, PAIRS))
-    for mine in np.split(paired, pieces):
-        if not len(mine):
-            continue
-        sizes = counts[mine]
-        begins = np.concatenate(([0], np.cumsum(sizes)[:-1]))
-        other = np.arange(sizes.sum()) + np.repeat(starts[mine] - begins, sizes)  # each box's others, in turn
-        ious = _paired_iou(boxes[np.repeat(mine, sizes)], others[other], pixel)
-        overlap[mine] = np.maximum.reduceat(ious, begins)
-        highest = np.flatnonzero(ious == np.repeat(overlap[mine], sizes))
-        best[mine] = other[highest[np.searchsorted(highest, begins)]]
-    return best, overlap
-
-
-def _paired_iou(boxes: Floats, others: Floats, pixel: float) -> Floats:
-    """IoU of each box with its other, ``[P]``; 0 where both are without area."""
-    corners = np.maximum(boxes[:, :2], others[:, :2]), np.minimum(boxes[:, 2:], others[:, 2:])
-    shared = np.clip(corners[1] - corners[0] + pixel, 0, None).prod(1)
-    either = sum((b[:, 2:] - b[:, :2] + pixel).prod(1) for b in (boxes, others)) - shared
-    return np.divide(shared, either, out=np.zeros_like(shared), where=either > 0)
 
 
 def average_precision(right: Flags | NDArray[Any], objects: int, year: Literal[2007, 2010] | int = 2007) -> float:

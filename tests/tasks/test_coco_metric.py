@@ -87,7 +87,7 @@ def assert_equals_pycocotools(pairs, classes=CLASSES):
     np.testing.assert_allclose(curves["scores"].numpy(), scores, rtol=0, atol=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.lists(images(), min_size=1, max_size=5))
 def test_equals_pycocotools_where_it_is_hard(pairs):
     assert_equals_pycocotools(pairs)
@@ -164,6 +164,53 @@ def test_errors_and_confusion_by_hand():
     assert metric.confusion_matrix(iou=0.25).tolist() == [[2, 0, 0], [1, 0, 1], [1, 1, 0]]
 
 
+def test_confusion_in_crowds_and_of_the_surest_first():
+    crowd = [0, 0, 40, 40]
+    truth = target_of([crowd, [0, 0, 20, 20]], [1, 0], iscrowd=[True, False])
+    boxes = [[0, 0, 20, 18], [0, 0, 20, 20], [20, 20, 40, 40], [20, 20, 40, 40], [30, 20, 50, 40], [31, 20, 51, 40]]
+    # class 1 takes the object, class 0 comes too late; in the crowd: its class, another, its class by half, by less
+    metric = COCODetection(2)
+    metric.update([detections_of(boxes, [0.8, 0.7, 0.9, 0.9, 0.9, 0.9], [1, 0, 1, 0, 1, 1])], [truth])
+    assert metric.confusion_matrix().tolist() == [[0, 1, 0], [0, 0, 0], [2, 1, 0]]
+    assert metric.confusion_matrix(iou=0.95).tolist() == [[1, 0, 0], [0, 0, 0], [1, 2, 0]]
+    # with the second in front the first, pushed out, may have the other object, which it overlaps less
+    two = target_of([[0, 0, 10, 10], [0, 0, 10, 7]], [0, 1])
+    metric = COCODetection(2)
+    metric.update([detections_of([[0, 0, 10, 9], [0, 0, 10, 10]], [0.7, 0.8], [1, 0])], [two])
+    assert metric.confusion_matrix().tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 0]]
+    nothing = COCODetection(2)
+    nothing.update([detections_of([], [], [])], [target_of([], [])])
+    assert not nothing.confusion_matrix().any() and math.isnan(nothing.tide()["ap"])
+    assert not any(nothing.tide()["counts"].values())
+
+
+def test_confusion_equals_hotcoco_where_there_are_no_crowds():
+    import hotcoco
+
+    pairs = [(said, {"boxes": t["boxes"], "labels": t["labels"]}) for said, t in crowded(8, most=40)]
+    objects, seen = [], []
+    for image, (said, target) in enumerate(pairs):
+        for box, label in zip(target["boxes"].double(), target["labels"].tolist(), strict=True):
+            sides = torch.cat((box[:2], box[2:] - box[:2])).tolist()
+            objects.append(
+                {"id": len(objects) + 1, "image_id": image, "category_id": label, "bbox": sides, "iscrowd": 0}
+            )
+            objects[-1]["area"] = sides[2] * sides[3]
+        boxes = said["boxes"].double()
+        columns = [
+            torch.full((len(boxes), 1), image),
+            boxes[:, :2],
+            boxes[:, 2:] - boxes[:, :2],
+            said["scores"][:, None],
+        ]
+        seen.append(torch.cat([*columns, said["labels"][:, None]], 1).numpy())
+    truth = {"images": [{"id": i} for i in range(len(pairs))], "annotations": objects}
+    truth = hotcoco.COCO(truth | {"categories": [{"id": label, "name": str(label)} for label in range(CLASSES)]})
+    theirs = hotcoco.COCOeval(truth, truth.load_res(np.concatenate(seen)), "bbox").confusion_matrix(0.5, min_score=0.25)
+    ours = count(pairs).confusion_matrix(score=0.25)
+    assert ours.tolist() == theirs["matrix"].tolist() and ours.diagonal()[:-1].sum() > 20
+
+
 def test_a_perfect_detector_has_one_everywhere():
     pairs = [
         (detections_of(t["boxes"].tolist(), [1.0] * len(t["labels"]), t["labels"].tolist()), t) for _, t in crowded(0)
@@ -230,6 +277,7 @@ def test_forward_reset_merge_pickle_and_moves():
     torch.testing.assert_close(metric.class_table(), count(pairs).class_table(), equal_nan=True)  # not the batch's
     copies = [pickle.loads(pickle.dumps(metric)), metric.clone(), metric.to("cpu").half()]
     first, second = (count(part) for part in parts)
+    assert second.compute()["map"] != whole["map"]
     second.merge_state(first)  # torchmetrics puts what comes before what is there
     for other in (*copies, second):
         torch.testing.assert_close(other.compute(), whole, rtol=0, atol=0, equal_nan=True)

@@ -10,8 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from striate.tasks.metrics import VOCDetection, voc_detection
-from striate.tasks.metrics.voc_detection import average_precision, most_overlapped
+from striate.tasks.metrics import VOCDetection, detection_overlaps
+from striate.tasks.metrics.detection_overlaps import most_overlapped
+from striate.tasks.metrics.voc_detection import average_precision
 
 from .detection_scenes import CLASSES, crowded, detections_of, images, target_of
 
@@ -97,7 +98,7 @@ def test_equals_it_on_many_detections(seed, year):
 def test_pieces_of_the_work_do_not_show(monkeypatch):
     pairs = crowded(0)
     expected = count(pairs).class_table()
-    monkeypatch.setattr(voc_detection, "PAIRS", 7)
+    monkeypatch.setattr(detection_overlaps, "PAIRS", 7)
     torch.testing.assert_close(count(pairs).class_table(), expected, rtol=0, atol=0, equal_nan=True)
 
 

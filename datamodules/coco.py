@@ -153,7 +153,9 @@ class CocoDetection(VisionDataModule):
         for names, other in self._read.items():
             if (other.category_ids, other.class_names) != (content.category_ids, content.class_names):
                 pairs = [dict(zip(c.category_ids, c.class_names, strict=True)).items() for c in (content, other)]
-                different = ", ".join(f"{number} {name!r}" for number, name in sorted(set(pairs[0]) ^ set(pairs[1]))[:4])
+                different = ", ".join(
+                    f"{number} {name!r}" for number, name in sorted(set(pairs[0]) ^ set(pairs[1]))[:4]
+                )
                 what = f"its categories are not those of {str(self.root / names[0])!r}; they differ in {different}"
                 if not collected(file, f"{UNUSABLE['categories']}: {what}", ["categories"], "entry"):
                     raise ValueError(f"{file}: {what}")

@@ -10,6 +10,7 @@ from .main import did_you_mean, fail
 if TYPE_CHECKING:
     from jsonargparse import Namespace
 
+    from ..datamodules.base import VisionDataModule
     from ..datamodules.doctor.collecting import Progress
     from .data_section import Named
 

@@ -13,6 +13,8 @@ from .findings import Finding, Findings, rows, shown
 # by the words that readers use, the first that fits; what fits none is an annotation that is left out
 _WORDS: tuple[tuple[str, str], ...] = (
     ("an entry of images", "bad-target"),
+    ("leads out of its folder", "bad-target"),
+    ("second row of its image", "duplicate-image"),
     ("an entry of annotations", "unusable-annotation"),
     ("an entry of categories", "unopened-split"),
     ("NaN or infinite", "box-not-finite"),

@@ -246,10 +246,19 @@ def removing(part, number=0):
         (lambda c: c.pop("images"), r"no list 'images' in it, but \['info', 'annotations', 'categories'\]"),
         (lambda c: c["images"].clear(), "its list of images is empty"),
         (lambda c: c["images"].append(c["images"][0]), r"image '0+10.png' \(images\[3\]\): the id 10 is there more"),
-        (lambda c: c["images"][1].pop("width"), r"'0+7.png' \(images\[1\]\): width is not there, and must be a whole number"),
+        (
+            lambda c: c["images"][1].pop("width"),
+            r"'0+7.png' \(images\[1\]\): width is not there, and must be a whole number",
+        ),
         (lambda c: c["images"][1].update(file_name="../x.png"), "'../x.png' .*its file_name leads out of its folder"),
-        (lambda c: c["images"][1].update(file_name="/etc/x.png"), "'/etc/x.png' .*its file_name leads out of its folder"),
-        (setting(2, bbox=[1, 2, 3]), r"annotation 3 \(annotations\[2\]\): bbox is \[1, 2, 3\], and must be four numbers"),
+        (
+            lambda c: c["images"][1].update(file_name="/etc/x.png"),
+            "'/etc/x.png' .*its file_name leads out of its folder",
+        ),
+        (
+            setting(2, bbox=[1, 2, 3]),
+            r"annotation 3 \(annotations\[2\]\): bbox is \[1, 2, 3\], and must be four numbers",
+        ),
         (setting(2, bbox=[1, 2, 3, "x"]), r"annotation 3 .*: bbox is \[1, 2, 3, 'x'\], and must be four numbers"),
         (setting(2, category_id="dog"), r"annotation 3 .*: category_id is 'dog', and must be a whole number"),
         (lambda c: c["images"][1].update(width=0), "'0+7.png' .*: its width and height are 0 and 50, and must be"),

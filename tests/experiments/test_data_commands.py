@@ -201,7 +201,13 @@ def test_a_data_module_without_a_split_says_so(place, capsys):
 
 
 def test_help_answers_without_torch():
-    for words in (["data"], ["data", "--help"], ["data", "show", "--help"], ["data", "export", "-h"], ["data", "check", "-h"]):
+    for words in (
+        ["data"],
+        ["data", "--help"],
+        ["data", "show", "--help"],
+        ["data", "export", "-h"],
+        ["data", "check", "-h"],
+    ):
         code = f"import sys; from striate.experiments.main import main; main({words!r}); print(' '.join(sys.modules))"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         *usage, loaded = done.stdout.strip().splitlines()

@@ -38,14 +38,13 @@ def shaped_ids(root):
 
 def shaped_voc(root):
     folder = root / "VOCdevkit/VOC2012"
-    for number, (width, height) in enumerate(SHAPES):
+    for number, (width, height) in enumerate([*SHAPES, (40, 20)]):
         write_image(folder / f"JPEGImages/{number}.jpg", noise(width, height, number))
         for part in ("SegmentationClass", "SegmentationObject"):
             write_image(folder / f"{part}/{number}.png", np.ones((height, width), np.uint8))
     (folder / "ImageSets/Segmentation").mkdir(parents=True)
-    for split in ("train", "val"):
-        names = "".join(f"{number}\n" for number in range(len(SHAPES)))
-        (folder / f"ImageSets/Segmentation/{split}.txt").write_text(names)
+    (folder / "ImageSets/Segmentation/train.txt").write_text("".join(f"{number}\n" for number in range(len(SHAPES))))
+    (folder / "ImageSets/Segmentation/val.txt").write_text(f"{len(SHAPES)}\n")
     return {"root": str(root)}
 
 

@@ -30,7 +30,7 @@ check: $(READY)
 	$(BIN)/ruff check .
 	@mkdir -p $(VENV)/typing && ln -sfn "$(CURDIR)" $(VENV)/typing/striate
 	cd $(VENV)/typing && ../bin/mypy --config-file "$(CURDIR)/setup.cfg" -p striate.models -p striate.datamodules \
-	  -p striate.tasks -p striate.callbacks -p striate.experiments
+	  -p striate.tasks -p striate.callbacks -p striate.experiments -p striate.benchmarks
 
 format: $(READY)
 	$(BIN)/ruff format .

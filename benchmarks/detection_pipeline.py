@@ -47,7 +47,8 @@ def write_set(root: Path, width: int, height: int, files: int) -> None:
     photographs = load_sample_images().images
     (root / "annotations").mkdir()
     (root / "train2017").mkdir()
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for number in range(files):
         image = cv2.resize(photographs[number % len(photographs)], (width, height), interpolation=cv2.INTER_CUBIC)
         image = (image + rng.normal(0, 4, image.shape)).clip(0, 255).astype(np.uint8)
@@ -82,20 +83,20 @@ class ReferenceSet:
     def __getitem__(self, index: int) -> tuple[torch.Tensor, dict[str, Any]]:
         entry = self.images[index]
         with (self.folder / entry["file_name"]).open("rb") as file:
-            image = Image.open(file).convert("RGB")
+            picture = Image.open(file).convert("RGB")
         found = [item for item in self.of_image[entry["id"]] if not item["iscrowd"]]
         boxes = torch.as_tensor([item["bbox"] for item in found], dtype=torch.float32).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
         boxes[:, 0::2].clamp_(min=0, max=entry["width"])
         boxes[:, 1::2].clamp_(min=0, max=entry["height"])
         target = {
-            "boxes": BoundingBoxes(boxes, format="XYXY", canvas_size=(entry["height"], entry["width"])),  # type: ignore[call-overload]
+            "boxes": BoundingBoxes(boxes, format="XYXY", canvas_size=(entry["height"], entry["width"])),
             "labels": torch.tensor([item["category_id"] for item in found]),
             "area": torch.tensor([item["area"] for item in found]),
             "iscrowd": torch.tensor([item["iscrowd"] for item in found]),
             "image_id": entry["id"],
         }
-        image, target = self.transform(image, target)
+        image, target = self.transform(picture, target)
         image, target["boxes"] = self._resized(image, target["boxes"])
         return image, target
 

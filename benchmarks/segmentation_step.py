@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from striate.benchmarks.harness import Clock, Goal, Row
 from striate.benchmarks.training_case import LR, MEAN, MOMENTUM, STD, Case
 from striate.benchmarks.training_step import compare, measure_sides
-from striate.models import UNet
+from striate.models import TorchvisionBackbone, UNet
 
 PEER = "segmentation_models_pytorch"
 CASES = (Case("resnet34", pixels=224, batch=4),)
@@ -81,6 +81,7 @@ def make_batches(case: Case, count: int) -> list[dict[str, Any]]:
 def same_weights(network: nn.Module, name: str) -> UNet:
     """Our network with the peer's weights."""
     model = UNet(name, CLASSES)
+    assert isinstance(model.backbone, TorchvisionBackbone)  # of the networks named in CASES
     trunk = {f"encoder.{theirs}": f"backbone.{ours}" for theirs, ours in model.backbone.torchvision_names().items()}
     model.load_state_dict(
         {

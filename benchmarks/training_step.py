@@ -141,7 +141,7 @@ def check_same_work(
 
 def measure_sides(
     case: Case,
-    task: Classification,
+    task: pl.LightningModule,
     others: Mapping[str, Side],
     batches: Sequence[dict[str, Any]],
     turns: int,

@@ -5,7 +5,9 @@ from typing import Literal, get_args
 
 from .annotations import ObjectSource, SemanticSource
 from .base import Transforms, VisionDataModule
+from .coco_columns import UNUSABLE
 from .coco_json import CocoFile, read_coco
+from .problems import collected
 from .sampling import Sampling
 from .trees import expectation, suggestion
 
@@ -151,10 +153,12 @@ class CocoDetection(VisionDataModule):
         for names, other in self._read.items():
             if (other.category_ids, other.class_names) != (content.category_ids, content.class_names):
                 pairs = [dict(zip(c.category_ids, c.class_names, strict=True)).items() for c in (content, other)]
-                different = sorted(set(pairs[0]) ^ set(pairs[1]))[:4]
-                raise ValueError(
-                    f"{file}: its categories are not those of {str(self.root / names[0])!r}; they differ in {different}"
+                different = ", ".join(
+                    f"{number} {name!r}" for number, name in sorted(set(pairs[0]) ^ set(pairs[1]))[:4]
                 )
+                what = f"its categories are not those of {str(self.root / names[0])!r}; they differ in {different}"
+                if not collected(file, f"{UNUSABLE['categories']}: {what}", ["categories"], "entry"):
+                    raise ValueError(f"{file}: {what}")
 
     def _explain(self, what: str) -> str:
         return expectation(what, self.shown_as, _TREE, self.root)

@@ -17,8 +17,27 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from .problems import collected
 from .trees import suggestion
 
+UNUSABLE = {
+    "images": "an entry of images that cannot be used",
+    "annotations": "an entry of annotations that cannot be used",
+    "categories": "an entry of categories that cannot be used",
+}
+"""What is wrong with an entry of a list, as it is recorded; what it is exactly follows."""
+
+_FIELDS: dict[str, dict[str, type]] = {
+    "images": {"id": int, "file_name": str, "width": int, "height": int},
+    "annotations": {"image_id": int, "category_id": int, "bbox": list},
+    "categories": {"id": int, "name": str},
+}
+_CALLED = {
+    "images": ("image", ("file_name", "id")),
+    "annotations": ("annotation", ("id",)),
+    "categories": ("category", ("name", "id")),
+}
+_NAMES = {int: "a whole number", str: "text", list: "a list"}
 Box = tuple[float, float, float, float]
 
 
@@ -50,6 +69,14 @@ class Columns:
     area: np.ndarray
     iscrowd: np.ndarray
     segmentations: Sequence[Any]
+
+    def of_images(self, kept: np.ndarray) -> "Columns":
+        """The same without the images that are not `kept`, bool ``[M]``, and without their annotations."""
+        numbers = np.array(self.image_ids)
+        gone = np.isin(self.of_image, np.setdiff1d(numbers[~kept], numbers[kept]))
+        chosen = np.flatnonzero(kept).tolist()
+        own = {name: [getattr(self, name)[place] for place in chosen] for name in ("image_ids", "image_names")}
+        return dataclasses.replace(self.part(~gone), **own, image_sizes=self.image_sizes[kept])
 
     def part(self, kept: np.ndarray) -> "Columns":
         """The same without the annotations that are not `kept`: bool ``[N]``."""
@@ -97,7 +124,7 @@ class _MaskedContent(msgspec.Struct):
     categories: list[_Category]
 
 
-def read_columns(file: Path, with_masks: bool) -> Columns:
+def coco_columns(file: Path, with_masks: bool) -> Columns:
     """The columns of a file, whichever way.
 
     Raises:
@@ -164,25 +191,82 @@ def careful_columns(file: Path) -> Columns:
     """The columns of any file in COCO's format.
 
     Raises:
-        ValueError: for a file that is not JSON, or not COCO's; the message says where.
+        ValueError: for a file that is not JSON, or not COCO's; the message says where. Where problems are collected,
+            entries that are not COCO's are recorded and left out, annotations of such images without a word.
     """
     content = read_json(file)
     images, items, categories = (_list(file, content, key) for key in ("images", "annotations", "categories"))
-    sizes = [_column(file, "images", images, key, int) for key in ("width", "height")]
+    listed = _sound(file, "images", images)
+    categories, items = _sound(file, "categories", categories), _sound(file, "annotations", items)
+    if len(listed) < len(images):  # only while problems are collected
+        gone = {image.get("id") for image in images if isinstance(image, dict)} - {image["id"] for image in listed}
+        items = [item for item in items if item["image_id"] not in gone]
     return Columns(
-        _column(file, "images", images, "id", int),
-        _column(file, "images", images, "file_name", str),
-        np.array(sizes, np.int32).T.copy(),
-        _column(file, "categories", categories, "id", int),
-        _column(file, "categories", categories, "name", str),
-        np.array([item.get("id", number) for number, item in enumerate(_dicts(file, items))]),
-        np.array(_column(file, "annotations", items, "image_id", int), np.int64),
-        np.array(_column(file, "annotations", items, "category_id", int), np.int64),
-        _boxes(file, items),
+        [image["id"] for image in listed],
+        [image["file_name"] for image in listed],
+        np.array([(image["width"], image["height"]) for image in listed], np.int32).reshape(-1, 2),
+        [category["id"] for category in categories],
+        [category["name"] for category in categories],
+        np.array([item.get("id", number) for number, item in enumerate(items)]),
+        np.array([item["image_id"] for item in items], np.int64),
+        np.array([item["category_id"] for item in items], np.int64),
+        np.array([item["bbox"] for item in items], np.float64).reshape(-1, 4),
         np.array([_number(item.get("area")) for item in items], np.float64),
         np.array([bool(item.get("iscrowd", 0)) for item in items], np.bool_),
         [item.get("segmentation") for item in items],
     )
+
+
+def _sound(file: Path, what: str, entries: list[Any]) -> list[dict[str, Any]]:
+    sound = []
+    for number, entry in enumerate(entries):
+        if (why := entry_fault(what, entry)) is None:
+            sound.append(entry)
+        else:
+            refuse_entry(file, what, entry, number, why)
+    return sound
+
+
+def refuse_entry(file: Path, what: str, entry: Any, number: int, why: str) -> None:
+    """Record an entry of a list that cannot be used, where problems are collected.
+
+    Raises:
+        ValueError: where they are not.
+    """
+    if not collected(file, f"{UNUSABLE[what]}: {why}", [called(what, entry, number)], "entry"):
+        raise ValueError(f"{file}, {called(what, entry, number)}: {why}")
+
+
+def called(what: str, entry: Any, number: int) -> str:
+    """What to call an entry of a list: by its name or id, which a search finds, and by its place.
+
+    >>> called("images", {"id": 7, "file_name": "a.jpg"}, 2), called("annotations", {}, 5)
+    ("image 'a.jpg' (images[2])", 'annotations[5]')
+    """
+    one, keys = _CALLED[what]
+    place = f"{what}[{number}]"
+    fields = entry if isinstance(entry, dict) else {}
+    name = next((fields[key] for key in keys if isinstance(fields.get(key), str | int)), None)
+    return place if name is None else f"{one} {name!r} ({place})"
+
+
+def entry_fault(what: str, entry: Any) -> str | None:
+    """What is wrong with an entry of a list, which has not its fields, or they are not of their kind."""
+    if not isinstance(entry, dict):
+        return f"{_shown(entry)}, and must be an object with {', '.join(_FIELDS[what])}"
+    for key, kind in _FIELDS[what].items():
+        if not isinstance(entry.get(key), kind):
+            found = f"is {_shown(entry[key])}" if key in entry else "is not there"
+            return f"{key} {found}, and must be {_NAMES[kind]}"
+    box = entry["bbox"] if what == "annotations" else [0] * 4
+    if len(box) == 4 and all(isinstance(side, int | float) for side in box):
+        return None
+    return f"bbox is {_shown(box)}, and must be four numbers, x, y, width, height"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
 
 
 def read_json(file: Path) -> Any:
@@ -210,45 +294,5 @@ def _list(file: Path, content: Any, key: str) -> list[Any]:
     return part
 
 
-def _dicts(file: Path, items: list[Any]) -> list[dict[str, Any]]:
-    for number, item in enumerate(items):
-        if not isinstance(item, dict):
-            raise ValueError(f"{file}, annotations[{number}]: {item!r}, and must be an object with an image_id")
-    return items
-
-
 def _number(value: Any) -> float:
     return float(value) if isinstance(value, int | float) else float("nan")
-
-
-def _column(file: Path, what: str, items: Sequence[Any], key: str, kind: type | tuple[type, ...]) -> list[Any]:
-    """One field of each item, which each must have, of one kind."""
-    try:
-        values = [item[key] for item in items]
-    except (KeyError, TypeError, IndexError):
-        values = []
-    if len(values) < len(items) or not all(isinstance(value, kind) for value in values):
-        for number, item in enumerate(items):
-            if not isinstance(item, dict) or not isinstance(item.get(key), kind):
-                found = repr(item.get(key)) if isinstance(item, dict) and key in item else "not there"
-                raise ValueError(f"{file}, {what}[{number}]: {key} is {found}, and must be {_named(kind)}")
-    return values
-
-
-def _named(kind: type | tuple[type, ...]) -> str:
-    kinds = kind if isinstance(kind, tuple) else (kind,)
-    return {int: "a whole number", str: "text", list: "a list"}.get(kinds[0], kinds[0].__name__)
-
-
-def _boxes(file: Path, items: list[Any]) -> np.ndarray:
-    """COCO's x, y, width, height: ``[N, 4]`` float64."""
-    given = _column(file, "annotations", items, "bbox", list)
-    try:
-        return np.array(given, np.float64).reshape(len(items), 4)
-    except (ValueError, TypeError) as error:
-        for number, box in enumerate(given):
-            if len(box) != 4 or not all(isinstance(side, int | float) for side in box):
-                raise ValueError(
-                    f"{file}, annotations[{number}]: bbox is {box}, and must be four numbers, x, y, width, height"
-                ) from error
-        raise

@@ -3,7 +3,6 @@
 import contextlib
 import gc
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .annotations import ImageTable, Objects, confined, usable_boxes
-from .coco_columns import Columns, read_columns
+from .coco_columns import Columns, coco_columns, refuse_entry
 from .problems import Problems, collected
 from .segmentations import SegmentationBuilder, Segmentations
 
@@ -68,39 +67,55 @@ def _no_collection() -> Iterator[None]:
 
 
 def _read(file: Path, folder: Path, with_boxes: bool, with_masks: bool, strict: bool) -> CocoFile:
-    columns = read_columns(file, with_masks)
-    images = _images(file, folder, columns)
+    columns = _check_images(file, folder, coco_columns(file, with_masks))
+    images = _image_table(folder, columns)
     ids, names = _categories(file, columns)
     objects = _objects(file, columns, images, np.array(ids, np.int64), with_boxes, with_masks, strict)
     return CocoFile(images, objects, names, ids)
 
 
-def _unique(file: Path, what: str, ids: Sequence[int]) -> None:
-    if len(set(ids)) < len(ids):
-        twice = next(number for number, count in Counter(ids).items() if count > 1)
-        raise ValueError(f"{file}: the id {twice} is there more than once among the {what}")
+def _check_images(file: Path, folder: Path, columns: Columns) -> Columns:
+    """The columns, if each image is of a number of its own, in its folder, and of some size.
 
-
-def _images(file: Path, folder: Path, columns: Columns) -> ImageTable:
+    Raises:
+        ValueError: if not. Where problems are collected, such images are left out, with their annotations.
+    """
     if not columns.image_ids:
         raise ValueError(f"{file}: its list of images is empty")
-    _unique(file, "images", columns.image_ids)
-    for name in columns.image_names:
-        if not confined(name):
-            raise ValueError(
-                f"{file}: the image {name!r} leads out of its folder {str(folder)!r}; name it relative to that"
-            )
+    kept, seen = np.ones(len(columns.image_ids), np.bool_), set()
+    entries = zip(columns.image_ids, columns.image_names, columns.image_sizes.tolist(), strict=True)
+    for place, (number, name, size) in enumerate(entries):
+        why = None
+        if number in seen:
+            why = f"the id {number} is there more than once"
+        elif not confined(name):
+            why = f"its file_name leads out of its folder {str(folder)!r}; name it relative to that"
+        elif min(size) < 1:
+            why = f"its width and height are {size[0]} and {size[1]}, and must be numbers of pixels"
+        if why is not None:
+            refuse_entry(file, "images", {"file_name": name}, place, why)
+            kept[place] = False
+        seen.add(number)
+    return columns if kept.all() else columns.of_images(kept)
+
+
+def _image_table(folder: Path, columns: Columns) -> ImageTable:
     names = np.array([os.fsencode(name) for name in columns.image_names], np.bytes_)
     return ImageTable(folder, names, columns.image_sizes, np.array(columns.image_ids, np.int64))
 
 
 def _categories(file: Path, columns: Columns) -> tuple[list[int], list[str]]:
-    ids, names = columns.category_ids, columns.category_names
-    if not ids:
+    """Ids and names of the categories, by the ids."""
+    names: dict[int, str] = {}
+    for place, (number, name) in enumerate(zip(columns.category_ids, columns.category_names, strict=True)):
+        if number in names:
+            refuse_entry(file, "categories", {"name": name}, place, f"the id {number} is there more than once")
+        else:
+            names[number] = name
+    if not names:
         raise ValueError(f"{file}: its list of categories is empty")
-    _unique(file, "categories", ids)
-    order = sorted(range(len(ids)), key=ids.__getitem__)
-    return [ids[place] for place in order], [names[place] for place in order]
+    ids = sorted(names)
+    return ids, [names[number] for number in ids]
 
 
 def _places(wanted: np.ndarray, known: np.ndarray) -> np.ndarray:

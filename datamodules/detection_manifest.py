@@ -7,8 +7,8 @@ import numpy as np
 
 from .annotations import ImageTable, Objects, ObjectSource, usable_boxes
 from .base import Transforms, VisionDataModule
-from .manifest import Table, check_paths, names_of, numbers_of
-from .problems import Problems
+from .manifest import Table, check_paths, inside, names_of, numbers_of
+from .problems import Problems, collected
 from .sampling import Sampling, check_fraction
 from .tables import Columns, read_columns
 
@@ -49,6 +49,7 @@ class DetectionManifest(VisionDataModule):
         class_names: the classes in order; null: from the training table.
         skip_empty: train without images that have no object other than crowds; evaluation always has all.
         min_visibility: part of a box's area that a step of augmentation must leave, or its object is removed.
+        group_by_aspect: make training batches of images of like shape, so that less is padded.
         batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling:
             see `VisionDataModule`.
 
@@ -75,6 +76,7 @@ class DetectionManifest(VisionDataModule):
         class_names: list[str] | None = None,
         skip_empty: bool = False,
         min_visibility: float = 0.0,
+        group_by_aspect: bool = False,
         batch_size: int = 32,
         eval_batch_size: int | None = None,
         num_workers: int | None = None,
@@ -102,6 +104,7 @@ class DetectionManifest(VisionDataModule):
         self.root, self.val_fraction = None if root is None else Path(root).expanduser(), val_fraction
         self.columns = path_column, label_column, tuple(box_columns or _BOX_COLUMNS)
         self.skip_empty, self.min_visibility = skip_empty, min_visibility
+        self.group_by_aspect = group_by_aspect
         self._names = None if class_names is None else list(class_names)
         self._read: dict[str, ObjectSource] = {}
 
@@ -146,20 +149,21 @@ class DetectionManifest(VisionDataModule):
 
     def _open(self, split: str) -> ObjectSource:
         columns = self._columns(split)
+        base = columns.file.parent if self.root is None else self.root
+        if not base.is_dir():
+            raise FileNotFoundError(f"data.init_args.root: no folder {str(base)!r}")
+        columns = columns.part(_with_path(columns, self.columns[0]))
+        if self.root is not None:
+            columns = columns.part(inside(_paths(columns, self.columns[0]), base))
         table = _objects(columns, *self.columns)
         if self._names is None and split == "train":
             self._names = _names(table)  # the same table names the classes: read it once
         labels = numbers_of(table, self.class_names)
-        base = columns.file.parent if self.root is None else self.root
-        if not base.is_dir():
-            raise FileNotFoundError(f"data.init_args.root: no folder {str(base)!r}")
-        paths = [str(path) for path in columns.values[self.columns[0]]]
         place_of: dict[str, int] = {}
+        paths = columns.values[self.columns[0]]
         of_row = np.array([place_of.setdefault(path, len(place_of)) for path in paths], np.int64)
         first = np.unique(of_row, return_index=True)[1]
-        check_paths(
-            Table(columns.file, list(place_of), [], columns.lines[first], columns.unit), base, self.root is not None
-        )
+        check_paths(Table(columns.file, list(place_of), [], columns.lines[first], columns.unit), base)
         images = ImageTable(
             base,
             np.array([os.fsencode(path) for path in place_of], np.bytes_),
@@ -170,26 +174,52 @@ class DetectionManifest(VisionDataModule):
         return ObjectSource(images, _usable(columns, self.columns[2], table.lines, labels, of_row, images, self.strict))
 
 
+def _paths(columns: Columns, path: str) -> Table:
+    return Table(columns.file, columns.values[path], [], columns.lines, columns.unit)
+
+
+def _with_path(columns: Columns, path: str) -> np.ndarray:
+    """Which rows have a path: bool ``[N]``.
+
+    Raises:
+        ValueError: for one that has none, unless problems are collected.
+    """
+    named = np.array([isinstance(name, str) and name != "" for name in columns.values[path]], np.bool_)
+    wrong = np.flatnonzero(~named)
+    if len(wrong) and not collected(columns.file, f"a row without {path}", columns.lines[wrong], columns.unit):
+        name = columns.values[path][wrong[0]]
+        raise ValueError(f"{columns.where(int(wrong[0]))}: {path} is {name!r}, and must be an image's path")
+    return named
+
+
 def _objects(columns: Columns, path: str, label: str, box: tuple[str, ...]) -> Table:
     """The rows that have an object, as a table of labels.
 
     Raises:
-        ValueError: for a row without path, or with a label and no box, or the other way round, or with half a box.
+        ValueError: for a row with a label and no box, or the other way round, or with half a box. Where problems are
+            collected, it has no object.
     """
     paths, labels = columns.values[path], columns.values[label]
     sides = np.array([[cell != "" for cell in columns.values[heading]] for heading in box], np.bool_).sum(axis=0)
-    for row, (name, text) in enumerate(zip(paths, labels, strict=True)):
-        if not isinstance(name, str) or not name:
-            raise ValueError(f"{columns.where(row)}: {path} is {name!r}, and must be an image's path")
+    rows = []
+    for row, text in enumerate(labels):
         if isinstance(text, bool) or not isinstance(text, str | int):
-            raise ValueError(f"{columns.where(row)}: {label} is {text!r}, not text or a whole number")
-        if sides[row] != (0 if text == "" else 4):
-            what = f"{label} is {text!r}" if text != "" else f"no {label}"
-            raise ValueError(
-                f"{columns.where(row)}: {what}, and {sides[row]} of {', '.join(box)}; an object has a label and all "
-                "four, an image without objects none"
+            if not collected(
+                columns.file, f"the label {text!r}, which is no class", [columns.lines[row]], columns.unit
+            ):
+                raise ValueError(f"{columns.where(row)}: {label} is {text!r}, not text or a whole number")
+        elif sides[row] != (0 if text == "" else 4):
+            kind = (
+                f"{sides[row]} of the four sides of a box" if text != "" else f"a row without {label}, but with a box"
             )
-    rows = [row for row, text in enumerate(labels) if text != ""]
+            what = f"{label} is {text!r}" if text != "" else f"no {label}"
+            if not collected(columns.file, kind, [columns.lines[row]], columns.unit):
+                raise ValueError(
+                    f"{columns.where(row)}: {what}, and {sides[row]} of {', '.join(box)}; an object has a label and "
+                    "all four, an image without objects none"
+                )
+        elif text != "":
+            rows.append(row)
     return Table(
         columns.file,
         [paths[row] for row in rows],

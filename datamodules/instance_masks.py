@@ -57,6 +57,7 @@ class InstanceMasks(VisionDataModule):
         image_ending, mask_ending: what the names of the two end in, before their suffix, besides what they share.
         val_fraction: part of the training images held out for validation where there is no ``val``; fixed by `seed`.
         min_visibility: part of a box's area that a step of augmentation must leave, or its object is removed.
+        group_by_aspect: make training batches of images of like shape, so that less is padded.
         batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling:
             see `VisionDataModule`.
 
@@ -82,6 +83,7 @@ class InstanceMasks(VisionDataModule):
         mask_ending: str = "",
         val_fraction: float | None = None,
         min_visibility: float = 0.0,
+        group_by_aspect: bool = False,
         batch_size: int = 32,
         eval_batch_size: int | None = None,
         num_workers: int | None = None,
@@ -102,6 +104,7 @@ class InstanceMasks(VisionDataModule):
         _check_classes(class_names, divisor, classes, class_file)
         self.scale = checked_scale(scale_16bit)
         self.root, self.val_fraction, self.min_visibility = Path(root).expanduser(), val_fraction, min_visibility
+        self.group_by_aspect = group_by_aspect
         self.folders, self.endings = (image_folder, mask_folder), (image_ending, mask_ending)
         self.divisor, self.classes, self.class_file = divisor, classes, class_file
         self._names = ["object"] if class_names is None and class_file is None else class_names

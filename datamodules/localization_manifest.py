@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from .base import Transforms
-from .manifest import Manifest, Table
+from .manifest import Manifest, Table, without_reported
 from .one_object import BoxSource, usable_source
-from .problems import Problems
+from .problems import REPORTED, Problems, collected, collecting
 from .sampling import Sampling
 
 _CORNERS = ("x1", "y1", "x2", "y2")
@@ -106,8 +106,9 @@ class LocalizationManifest(Manifest):
 
     def _read(self, split: str) -> BoxSource:
         table, labels, base = self._checked(split, {"box_columns": self.box_columns})
+        first = _first_of_each(table)
+        table, labels = without_reported(table, np.where(first, labels, REPORTED))
         boxes = box_corners(table, self.box_columns)
-        _check_unique(table)
         paths = np.array([os.fsencode(path) for path in table.paths], np.bytes_)
         problems = Problems(table.file, self.strict)
         source, _ = usable_source(base, paths, labels, boxes, problems, table.lines, table.unit)
@@ -136,11 +137,12 @@ def box_corners(table: Table, names: Sequence[str]) -> np.ndarray:
     except (ValueError, TypeError):
         for name, column in zip(names, table.more, strict=True):
             for line, value in zip(table.lines, column, strict=True):
-                if not _is_number(value):
+                if not _is_number(value) and not collecting():  # else it is NaN, and reported as not finite
                     raise ValueError(
                         f"{table.file}, {table.unit} {line}: {name} is {value!r}, and must be a number of pixels"
                     ) from None
-        raise
+    columns = [[float(value) if _is_number(value) else np.nan for value in column] for column in table.more]
+    return np.array(columns, np.float64).T.reshape(-1, 4)
 
 
 def _is_number(value: Any) -> bool:
@@ -151,11 +153,20 @@ def _is_number(value: Any) -> bool:
     return True
 
 
-def _check_unique(table: Table) -> None:
+def _first_of_each(table: Table) -> np.ndarray:
+    """Which rows are the first of their image: bool ``[N]``.
+
+    Raises:
+        ValueError: for one that is not, unless problems are collected.
+    """
     seen: dict[str, int] = {}
-    for line, path in zip(table.lines.tolist(), table.paths, strict=True):
+    first = np.ones(len(table.paths), np.bool_)
+    for row, (line, path) in enumerate(zip(table.lines.tolist(), table.paths, strict=True)):
         if (before := seen.setdefault(path, line)) != line:
-            raise ValueError(
-                f"{table.file}, {table.unit} {line}: {path!r} has a box already ({table.unit} {before}); "
-                "localization is for one object an image. Leave one of them"
-            )
+            if not collected(table.file, "a second row of its image", [line], table.unit):
+                raise ValueError(
+                    f"{table.file}, {table.unit} {line}: {path!r} has a box already ({table.unit} {before}); "
+                    "localization is for one object an image. Leave one of them"
+                )
+            first[row] = False
+    return first

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .base import Transforms, VisionDataModule
-from .problems import REPORTED, collected
+from .problems import OUTSIDE, REPORTED, collected
 from .sampling import Sampling, check_fraction, stratified_split
 from .sources import LabelledFiles
 from .tables import check_headings, open_parquet, table_kind
@@ -158,8 +158,10 @@ class Manifest(VisionDataModule):
         base = table.file.parent if self.root is None else self.root
         if not base.is_dir():
             raise FileNotFoundError(f"data.init_args.root: no folder {str(base)!r}")
-        check_paths(table, base, confined=self.root is not None)
+        if self.root is not None:
+            labels[~inside(table, base)] = REPORTED
         table, labels = without_reported(table, labels)
+        check_paths(table, base)
         return table, labels, base
 
 
@@ -307,28 +309,43 @@ def without_reported(table: Table, labels: np.ndarray) -> tuple[Table, np.ndarra
     return table._replace(paths=paths, labels=written, lines=table.lines[kept], more=more), labels[kept]
 
 
-def check_paths(table: Table, base: Path, confined: bool) -> None:
+def inside(table: Table, base: Path) -> np.ndarray:
+    """Which paths stay in a folder, as they are written: bool ``[N]``.
+
+    Args:
+        table: the paths.
+        base: what they are relative to.
+
+    Raises:
+        ValueError: for the first that leads out, unless problems are collected.
+    """
+    folder = os.path.abspath(base)  # noqa: PTH100 - Path.resolve would follow links
+    start = folder.rstrip(os.sep) + os.sep
+    full = (os.path.normpath(os.path.join(folder, path)) for path in table.paths)  # noqa: PTH118 - a million times
+    within = np.array([path.startswith(start) for path in full], np.bool_)
+    wrong = np.flatnonzero(~within)
+    if len(wrong) and not collected(table.file, OUTSIDE, table.lines[wrong], table.unit):
+        raise ValueError(
+            f"{table.file}, {table.unit} {table.lines[wrong[0]]}: {table.paths[wrong[0]]!r} leads out of "
+            f"data.init_args.root ({folder!r}); set root: null to allow that"
+        )
+    return within
+
+
+def check_paths(table: Table, base: Path) -> None:
     """Look whether each image is there, without opening it.
 
     Args:
         table: the paths.
         base: what they are relative to.
-        confined: refuse paths that lead out of `base`, as they are written.
 
     Raises:
-        ValueError: for the first path that leads out.
         FileNotFoundError: for missing images: how many, and where the first five are named.
     """
     folder = os.path.abspath(base)  # noqa: PTH100 - Path.resolve would follow links
-    inside = folder.rstrip(os.sep) + os.sep
     missing = []
     for line, path in zip(table.lines, table.paths, strict=True):
-        full = os.path.normpath(os.path.join(folder, path))  # noqa: PTH118 - as above, and a million times
-        if confined and not full.startswith(inside):
-            raise ValueError(
-                f"{table.file}, {table.unit} {line}: {path!r} leads out of data.init_args.root ({folder!r}); "
-                "set root: null to allow that"
-            )
+        full = os.path.normpath(os.path.join(folder, path))  # noqa: PTH118 - as above
         if not os.path.isfile(full):  # noqa: PTH113
             missing.append((line, path))
     if missing and not collected(

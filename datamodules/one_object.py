@@ -10,7 +10,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 
 from .annotations import ObjectSource, usable_boxes
 from .image_sizes import image_sizes
-from .images import ImageError, read_image
+from .images import ImageError, read_image, reduced_sizes
 from .problems import Problems
 from .sources import LabelledFiles
 from .targets import box_areas
@@ -29,7 +29,7 @@ class BoxSource(LabelledFiles):
         labels: class of each file.
         boxes: x1, y1, x2, y2 in pixels.
         root: what the paths are relative to.
-        sizes: width and height of the images that the boxes were drawn in. None: of the images as they are.
+        sizes: width and height of the images that the boxes were drawn in; 0, 0 or None: of the images as they are.
         rescale: an image may have another size, and its box is then scaled with it; otherwise it counts as
             unreadable.
 
@@ -37,6 +37,10 @@ class BoxSource(LabelledFiles):
         - labels: ``[N]`` int64.
         - boxes: ``[N, 4]`` float32.
         - sizes: ``[N, 2]`` int32.
+
+    Attributes:
+        short_side: the length that is enough for what follows (see `read_image`); None: all pixels. Without effect
+            where an image's size is not known beforehand. The box is that in the image that is given.
     """
 
     def __init__(
@@ -61,15 +65,18 @@ class BoxSource(LabelledFiles):
     def __getitem__(self, index: int) -> dict[str, Any]:
         name = os.fsdecode(self.paths[index])
         path = Path(name) if self.root is None else self.root / name
-        pixels = read_image(path)
+        known = self.sizes is not None and bool(self.sizes[index].all())
+        pixels = read_image(path, self.short_side if known else None)
         box = self._box(index, path, pixels.shape[1], pixels.shape[0])
         return {"image": pixels, "label": int(self.labels[index]), "box": box, "path": str(path)}
 
     def _box(self, index: int, path: Path, width: int, height: int) -> np.ndarray:
         """The box in an image of this size, clipped to it: ``[4]`` float32."""
         box = self.boxes[index].astype(np.float64)
-        if self.sizes is not None and (drawn := self.sizes[index].tolist()) != [width, height]:
-            if not self.rescale:
+        drawn = (0, 0) if self.sizes is None else tuple(self.sizes[index].tolist())
+        if all(drawn) and drawn != (width, height):
+            smaller = self.short_side is not None and (width, height) in reduced_sizes(*drawn)
+            if not self.rescale and not smaller:
                 raise ImageError(
                     path, f"the image is {width}x{height}, but its annotations are for {drawn[0]}x{drawn[1]}"
                 )
@@ -147,10 +154,9 @@ def usable_source(
         when its sample is asked for.
     """
     sizes = image_sizes(root / os.fsdecode(path) for path in paths)
-    sizes[sizes == 0] = _UNKNOWN
-    usable = usable_boxes(boxes.copy(), sizes, ids, problems, unit)
+    usable = usable_boxes(boxes.copy(), np.where(sizes == 0, _UNKNOWN, sizes), ids, problems, unit)
     problems.report()
-    return BoxSource(paths[usable], labels[usable], boxes[usable].astype(np.float32), root), usable
+    return BoxSource(paths[usable], labels[usable], boxes[usable].astype(np.float32), root, sizes[usable]), usable
 
 
 def places_of(classes: Sequence[str], known: Sequence[str]) -> list[int]:

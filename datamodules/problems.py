@@ -34,6 +34,9 @@ class Fault:
 REPORTED = -(2**31)
 """The label that a reader gives where problems are collected, and it has recorded that the written one is no class."""
 
+OUTSIDE = "an image path that leads out of its folder"
+"""What is wrong with a path that may not be followed, as it is recorded."""
+
 _collectors: list[list[Fault]] = []
 
 

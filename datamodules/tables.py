@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .problems import collected, collecting
 from .trees import suggestion
 
 
@@ -30,7 +31,8 @@ class Columns(NamedTuple):
         """A column of numbers, NaN where a cell is empty; and which are: float64 and bool ``[N]``.
 
         Raises:
-            ValueError: for a cell that is neither; the message names its line.
+            ValueError: for a cell that is neither; the message names its line. Where problems are collected, it is
+                NaN.
         """
         cells = self.values[name]
         empty = np.array([cell == "" for cell in cells], np.bool_)
@@ -42,7 +44,10 @@ class Columns(NamedTuple):
                 try:
                     float(cells[row])
                 except (ValueError, TypeError):
-                    raise ValueError(f"{self.where(row)}: {name} is {cells[row]!r}, and must be a number") from None
+                    if not collecting():  # a box that has one is reported as what it then is, not finite
+                        raise ValueError(f"{self.where(row)}: {name} is {cells[row]!r}, and must be a number") from None
+                else:
+                    numbers[row] = float(cells[row])
         return numbers, empty
 
     def flags(self, name: str) -> np.ndarray:
@@ -58,6 +63,12 @@ class Columns(NamedTuple):
                 raise ValueError(f"{self.where(row)}: {name} is {cell!r}, and must be 0 or 1")
             flags[row] = text in ("1", "true")
         return flags
+
+    def part(self, kept: np.ndarray) -> "Columns":
+        """Some of the rows: bool ``[N]``."""
+        chosen = np.flatnonzero(kept).tolist()
+        values = {name: [cells[row] for row in chosen] for name, cells in self.values.items()}
+        return self._replace(values=values, lines=self.lines[kept])
 
     def where(self, row: int) -> str:
         """What to call a row in a message."""
@@ -151,6 +162,10 @@ def _csv(file: Path, needed: Mapping[str, str], optional: Sequence[str]) -> Colu
                 if not row:
                     continue
                 if len(row) != len(headings):
+                    if collected(
+                        file, f"{len(row)} cells, where the heading has {len(headings)}", [rows.line_num], "line"
+                    ):
+                        continue
                     raise ValueError(
                         f"{file}, line {rows.line_num}: {len(row)} cells, but the heading has {len(headings)}: {row}"
                     )

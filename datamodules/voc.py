@@ -10,7 +10,7 @@ import numpy as np
 
 from .annotations import ImageTable, Objects, ObjectSource, confined, usable_boxes
 from .base import Transforms, VisionDataModule
-from .problems import Problems, collected
+from .problems import OUTSIDE, Problems, collected
 from .sampling import Sampling
 from .trees import expectation, suggestion
 
@@ -149,8 +149,10 @@ class VOCDetection(VisionDataModule):
             lines = [line.split()[0] for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
             if not lines:
                 raise ValueError(f"{file}: no images in it")
-            if wrong := [line for line in lines if not confined(line)]:
+            wrong = [line for line in lines if not confined(line)]
+            if wrong and not collected(file, OUTSIDE, wrong, "image"):
                 raise ValueError(f"{file}: the image {wrong[0]!r} leads out of its folder; name it as JPEGImages does")
+            lines = [line for line in lines if confined(line)]
             names += [f"VOC{year}/JPEGImages/{line}.jpg" for line in lines]
         drop = self.skip_difficult and split == "train"
         return read_voc(devkit, names, self._names, drop, self.strict)
@@ -248,7 +250,14 @@ def _parse(path: Path, number_of: dict[str, int]) -> _Parsed:
                 f"{path}, object {number}: the class {name!r} is not one of the {len(number_of)} classes"
                 f"{suggestion(name, number_of)}. Name another data set's in data.init_args.class_names"
             )
-        boxes.append(corners_of(path, number, item))
+        try:
+            corners = corners_of(path, number, item)
+        except ValueError as error:
+            what = str(error).rpartition(f"object {number}: ")[2]
+            if not collected(path, f"a box that is none: {what}", [number], "object"):
+                raise
+            continue
+        boxes.append(corners)
         labels.append(number_of[name])
         difficult.append((item.findtext("difficult") or "0").strip() == "1")
         numbers.append(number)

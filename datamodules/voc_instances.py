@@ -48,6 +48,7 @@ class VOCInstances(VisionDataModule):
         sbd: SBD's folder, below `root` or absolute; None: looked for in the places above.
         class_names: of another data set in this layout, without the background; None: VOC's twenty.
         min_visibility: part of a box's area that a step of augmentation must leave, or its object is removed.
+        group_by_aspect: make training batches of images of like shape, so that less is padded.
         batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling:
             see `VisionDataModule`.
 
@@ -69,6 +70,7 @@ class VOCInstances(VisionDataModule):
         sbd: str | None = None,
         class_names: list[str] | None = None,
         min_visibility: float = 0.0,
+        group_by_aspect: bool = False,
         batch_size: int = 32,
         eval_batch_size: int | None = None,
         num_workers: int | None = None,
@@ -83,6 +85,7 @@ class VOCInstances(VisionDataModule):
             batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling
         )
         self.root, self.min_visibility = Path(root).expanduser(), min_visibility
+        self.group_by_aspect = group_by_aspect
         self.sets = ImageSets(
             self.root, year, {"train": train, "val": val, "test": test}, sbd, "VOCInstances", OBJECT_TREE, "inst"
         )
@@ -137,6 +140,10 @@ class InstanceFiles:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def path(self, index: int) -> str:
+        """The file of an image."""
+        return os.fsdecode(self.images[index])
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         path, mask_path = (Path(os.fsdecode(paths[index])) for paths in (self.images, self.objects))

@@ -10,6 +10,7 @@ import yaml
 from .annotations import ImageTable, ObjectSource
 from .base import Transforms, VisionDataModule
 from .images import IMAGE_SUFFIXES
+from .problems import OUTSIDE, collected
 from .sampling import Sampling
 from .trees import expectation, suggestion
 from .voc import image_numbers
@@ -53,6 +54,7 @@ class YoloDetection(VisionDataModule):
         task: ``detection``; ``instance_segmentation``: with masks, drawn as pycocotools would.
         skip_empty: train without images that have no object; evaluation always has all.
         min_visibility: part of a box's area that a step of augmentation must leave, or its object is removed.
+        group_by_aspect: make training batches of images of like shape, so that less is padded.
         batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling:
             see `VisionDataModule`.
 
@@ -70,6 +72,7 @@ class YoloDetection(VisionDataModule):
         task: YoloTask = "detection",
         skip_empty: bool = False,
         min_visibility: float = 0.0,
+        group_by_aspect: bool = False,
         batch_size: int = 32,
         eval_batch_size: int | None = None,
         num_workers: int | None = None,
@@ -90,6 +93,7 @@ class YoloDetection(VisionDataModule):
             )
         self.root, self.task = Path(root).expanduser(), task
         self.skip_empty, self.min_visibility = skip_empty, min_visibility
+        self.group_by_aspect = group_by_aspect
         self._content: DataYaml | None = None
 
     @property
@@ -279,7 +283,8 @@ def _listed(content: DataYaml, file: Path) -> list[str]:
         if not base:
             base = str(file.parent if (file.parent / text).is_file() else content.root)
         name = _below(content.root, base, text)
-        if not name:
+        if name:
+            names.append(name)
+        elif not collected(file, f"{OUTSIDE}, {text!r}", [number], "line"):
             raise ValueError(f"{file}, line {number}: {text!r} leads out of {str(content.root)!r}")
-        names.append(name)
     return names

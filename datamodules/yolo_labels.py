@@ -16,7 +16,7 @@ from .segmentations import SegmentationBuilder
 _BOX = 5  # numbers in a line: the class, and a box
 _POINTS = 7  # the class, and the three points that a polygon has at least
 _PIXELS = 2.0  # no part of an image is this large, whatever leaves it at the side
-_SLIVER = 1e-6  # of a side: narrower boxes may have no width left in float32 pixels
+SLIVER = 1e-6  # of a side: narrower boxes may have no width left in float32 pixels
 
 
 class RelativeObjectSource(ObjectSource):
@@ -123,14 +123,8 @@ class _Reader:
             self._take(int(label), numbers, number)
 
     def _take(self, label: int, numbers: list[float], line: int) -> None:
-        if len(numbers) + 1 == _BOX:
-            x, y, half_width, half_height = numbers[0], numbers[1], numbers[2] / 2, numbers[3] / 2
-            corners = (x - half_width, y - half_height, x + half_width, y + half_height)
-        elif math.isfinite(sum(numbers)):  # min and max may overlook a NaN
-            corners = (min(numbers[::2]), min(numbers[1::2]), max(numbers[::2]), max(numbers[1::2]))
-        else:
-            corners = (math.nan,) * 4
-        if wrong := self._mistake(numbers):
+        corners = corners_of_label(numbers)
+        if wrong := mistake(numbers, self.with_masks):
             self.wrong.append((len(self.labels), wrong))
         self.labels.append(label)
         self.lines.append(line)
@@ -138,17 +132,6 @@ class _Reader:
         if self.with_masks:
             # a mask for each, so that their numbers stay those of the boxes; what is wrong is left out later
             self.masks.add([numbers if not wrong else [0.0] * 6], 1, 1)
-
-    def _mistake(self, numbers: list[float]) -> str | None:
-        if len(numbers) + 1 < _BOX:
-            return "a polygon of fewer than three points"
-        if _PIXELS < max(map(abs, numbers)) < math.inf:
-            return f"a number beyond {_PIXELS:g}, although they are parts of the image's width and height, not pixels"
-        if self.with_masks and len(numbers) + 1 < _POINTS:
-            return "a box alone, where masks are asked for"
-        if self.with_masks and not math.isfinite(sum(numbers)):
-            return "a coordinate that is NaN or infinite"
-        return None
 
     def objects(self, images: ImageTable, ends: np.ndarray, strict: bool) -> Objects:
         """All that can be used; the others are counted, or refused when `strict`."""
@@ -193,8 +176,40 @@ class _Reader:
         )
 
 
+def corners_of_label(numbers: Sequence[float]) -> tuple[float, float, float, float]:
+    """The box of a label, without its class: that of its polygon, where it is one; in parts of the image.
+
+    >>> corners_of_label([0.5, 0.5, 0.5, 0.25]), corners_of_label([0.1, 0.9, 0.3, 0.2, 0.2, 0.4])
+    ((0.25, 0.375, 0.75, 0.625), (0.1, 0.2, 0.3, 0.9))
+    """
+    if len(numbers) + 1 == _BOX:
+        x, y, half_width, half_height = numbers[0], numbers[1], numbers[2] / 2, numbers[3] / 2
+        return x - half_width, y - half_height, x + half_width, y + half_height
+    if not math.isfinite(sum(numbers)):  # min and max may overlook a NaN
+        return (math.nan,) * 4
+    return min(numbers[::2]), min(numbers[1::2]), max(numbers[::2]), max(numbers[1::2])
+
+
+def mistake(numbers: Sequence[float], with_masks: bool) -> str | None:
+    """Why a label cannot be used, whatever its box; None: nothing speaks against it.
+
+    Args:
+        numbers: of the label, without its class.
+        with_masks: whether it is to have a mask.
+    """
+    if len(numbers) + 1 < _BOX:
+        return "a polygon of fewer than three points"
+    if any(_PIXELS < abs(number) < math.inf for number in numbers):
+        return f"a number beyond {_PIXELS:g}, although they are parts of the image's width and height, not pixels"
+    if with_masks and len(numbers) + 1 < _POINTS:
+        return "a box alone, where masks are asked for"
+    if with_masks and not math.isfinite(sum(numbers)):
+        return "a coordinate that is NaN or infinite"
+    return None
+
+
 def _solid(boxes: np.ndarray) -> np.ndarray:
-    return (boxes[:, 2:] - boxes[:, :2] >= _SLIVER).all(axis=1)
+    return (boxes[:, 2:] - boxes[:, :2] >= SLIVER).all(axis=1)
 
 
 def _shown(line: bytes) -> str:

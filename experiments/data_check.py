@@ -1,35 +1,39 @@
 """``striate data check``: what is wrong with a data set, on the terminal, as a page, and by the exit code."""
 
-import argparse
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING
 
-from .main import did_you_mean, fail, find_config
+from .main import did_you_mean, fail
 
 if TYPE_CHECKING:
-    from ..datamodules import VisionDataModule
+    from jsonargparse import Namespace
+
+    from ..datamodules.base import VisionDataModule
     from ..datamodules.doctor.collecting import Progress
+    from .data_section import Named
 
-_EPILOG = """\
-    striate data check --config quickstart
-    striate data check --config mine.yaml --data.root data/pets --fix data/pets-fixed
-    striate data check --format coco data/coco
+USAGE = """\
+usage: striate data check --config FILE [--KEY VALUE …]
+       striate data check --format FORMAT PATH [--KEY VALUE …]
+       striate data check NAME [--KEY VALUE …]              NAME: a data module, such as digit_scenes
+
+Reads a whole data set, and says what is wrong with it: on the terminal, and as a page with pictures.
+
+    --format coco         of the data in PATH: coco, voc, yolo, masks, folder, manifest, … (a wrong name lists them)
+    --output FILE.html    the page; default: runs/data_check/NAME.html
+    --fix DIR             write a corrected copy of the annotations to a new folder
+    --splits train,val    some of them; default: train,val,test
+    --ignore KIND,KIND    kinds of findings to pass over
+    --workers 4           processes that read; default: as many as there are cores
+    --KEY VALUE           any key of the YAML's data section: --root data/pets, or --data.root data/pets
+
+    striate data check --config mine.yaml --root data/pets --fix data/pets-fixed
     striate data check --format coco data/annotations.json
-    striate data check --format masks data/cells --data.class_names "[background, cell]"
+    striate data check --format masks data/cells --class_names "[background, cell]"
 
-Exit code: 0 clean, 1 problems found, 2 the call is wrong."""
-
-
-class _Arguments(argparse.ArgumentParser):
-    """Errors in striate's one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Say it, and exit with 2."""
-        fail(f"data check: {message}")
-        raise AssertionError  # fail has exited
+Exit code: 0 clean, 1 problems found, 2 the call is wrong, 130 interrupted."""
 
 
 def check(arguments: Sequence[str]) -> int:
@@ -39,176 +43,107 @@ def check(arguments: Sequence[str]) -> int:
         arguments: behind ``striate data check``.
 
     Returns:
-        0: clean; 1: problems found, or interrupted. A wrong call exits with 2.
+        0: clean; 1: problems found; 130: interrupted. A wrong call exits with 2.
     """
-    own, overrides = divide(arguments)
-    given, unknown = _parser().parse_known_args(own)
-    if wrong := next(iter(unknown), None):
-        hint = did_you_mean(wrong, ["--config", "--format", "--output", "--fix", "--splits", "--workers", "--ignore"])
-        fail(f"data check: unknown argument {wrong!r}{hint}; arguments of the data module are --data.KEY VALUE")
+    if {"-h", "--help"} & set(arguments):
+        print(USAGE)  # noqa: T201
+        return 0
+    from ..datamodules.base import VisionDataModule
+    from .data_section import Option, answered, understand
+
+    options = {
+        "format": Option(str | None),
+        "output": Option(str | None),
+        "fix": Option(str | None),
+        "splits": Option(str, "train,val,test"),
+        "ignore": Option(str, ""),
+        "workers": Option(int | None),
+    }
+    call = understand(arguments, options, _by_format)
+    if call.positionals:
+        fail(f"{call.positionals[0]!r}: not known what that is for; the path of the data is given by --root PATH")
+    _check_choices(call.options)
+    with answered("interrupted before anything was read", code=2):
+        data = call.build()
+        if not isinstance(data, VisionDataModule):
+            raise TypeError(f"data.class_path: {type(data).__name__} is no VisionDataModule, whose samples are known")
+        return _examine(data, call.name, call.options)
+
+
+def _examine(data: "VisionDataModule", name: str, chosen: "Namespace") -> int:
+    """Check a data module, print and write what was found; the exit code."""
     from rich.console import Console
 
     from ..datamodules.doctor import check as examine
     from ..datamodules.doctor import print_report, write_fix, write_html
     from ..datamodules.doctor.fixing import check_folder
+    from .data_section import INTERRUPTED
 
-    _check_choices(given)
-    data, name = _load(given, overrides)
-    if given.fix is not None:
-        try:
-            check_folder(data, given.fix)
-        except (ValueError, OSError) as error:
-            fail(f"data check: {error}")
+    fix_folder = None if chosen.fix is None else Path(chosen.fix).expanduser()
+    if fix_folder is not None:
+        check_folder(data, fix_folder)
     console = Console()
+    splits, ignored = _listed(chosen.splits), _listed(chosen.ignore)
     with _bar() as progress:
-        report = examine(data, given.splits, given.workers, given.ignore, name, progress)
+        report = examine(data, splits, chosen.workers, ignored, name, progress)
     print_report(report, console)
-    page = given.output or Path("runs") / "data_check" / f"{name.replace('/', '_').replace(' ', '_')}.html"
+    page = Path(chosen.output or f"runs/data_check/{name.replace('/', '_').replace(' ', '_')}.html").expanduser()
     table = write_html(report, page)
     console.print(f"{page} has the pictures and figures, {table} each finding.", highlight=False, soft_wrap=True)
-    if given.fix is not None and not report.interrupted:
-        fix = write_fix(report, given.fix)
-        console.print(
-            f"{fix.folder}: {len(fix.log.changes):,} changes, listed in fixes.csv", highlight=False, soft_wrap=True
-        )
-        for text in fix.log.left:
-            console.print(f"  left to you: {text}", highlight=False, markup=False)
+    if report.interrupted:
+        return INTERRUPTED
+    if fix_folder is not None:
+        fix = write_fix(report, fix_folder)
+        said = [f"{fix.folder}: {len(fix.log.changes):,} changes, listed in fixes.csv"]
+        said += [f"  left to you: {text}" for text in fix.log.left]
         if fix.init_args is not None:
-            console.print(
-                f"To read the copy: add --config {fix.folder / 'fixed.yaml'}", highlight=False, soft_wrap=True
-            )
+            said.append(f"To read the copy: add --config {fix.folder / 'fixed.yaml'}")
+        for text in said:
+            console.print(text, highlight=False, markup=False, soft_wrap=True)
     return 0 if report.clean else 1
 
 
-def divide(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The command's own arguments, and those of the data module.
+def _by_format(given: Mapping[str, str], positionals: list[str]) -> "Named | None":
+    """The data that ``--format FORMAT PATH`` names."""
+    if (format := given.get("format")) is None:
+        return None
+    from .. import datamodules
+    from ..datamodules.doctor import FORMATS
+    from .data_section import Named
 
-    >>> divide(["--fix", "a", "--data.root", "b", "--data.seed=1", "c"])
-    (['--fix', 'a', 'c'], ['--data.root', 'b', '--data.seed=1'])
-    """
-    own: list[str] = []
-    overrides: list[str] = []
-    rest = iter(arguments)
-    for argument in rest:
-        if not argument.startswith("--data."):
-            own.append(argument)
-            continue
-        overrides.append(argument)
-        if "=" not in argument and (value := next(rest, None)) is not None:
-            overrides.append(value)
-    return own, overrides
-
-
-def _parser() -> _Arguments:
-    parser = _Arguments(
-        "striate data check",
-        description="Read a whole data set, and say what is wrong with it.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("path", nargs="?", help="the data set, with --format")
-    parser.add_argument(
-        "--config", action="append", default=[], metavar="FILE", help="an experiment; its data: is read"
-    )
-    parser.add_argument("--format", metavar="NAME", help="coco, voc, yolo, masks, folder, manifest, …")
-    parser.add_argument("--output", type=Path, metavar="FILE.html", help="the page (runs/data_check/NAME.html)")
-    parser.add_argument(
-        "--fix", type=Path, metavar="DIR", help="write a corrected copy of the annotations to a new folder"
-    )
-    parser.add_argument("--splits", nargs="+", default=["train", "val", "test"], metavar="SPLIT", help="train val test")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes (as many as there are cores)")
-    parser.add_argument("--ignore", nargs="+", default=[], metavar="KIND", help="kinds of findings to pass over")
-    return parser
+    if {"config", "c", "data"} & given.keys():
+        fail("--format beside --config: the configuration names the data, and where it lies (--root PATH)")
+    known = FORMATS.get(format)
+    if known is None or not hasattr(datamodules, known.reader):
+        fail(f"--format {format}: there are {', '.join(FORMATS)}{did_you_mean(format, FORMATS)}")
+        raise AssertionError
+    if not positionals:
+        fail(f"--format {format} needs a path: striate data check --format {format} PATH")
+    path = Path(positionals.pop(0)).expanduser()
+    if not path.exists():
+        fail(f"no file or folder {str(path)!r}")
+    arguments = {known.argument: str(path)} | known.guess(path)
+    splits = {"splits": ",".join(arguments.pop("splits"))} if "splits" in arguments else {}
+    return Named(path.resolve().stem, f"striate.datamodules.{known.reader}", arguments, splits)
 
 
-def _check_choices(given: argparse.Namespace) -> None:
+def _listed(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _check_choices(chosen: "Namespace") -> None:
     """Exit with 2 for a kind, a split or a number that there is not."""
     from ..datamodules.doctor import KINDS
     from ..datamodules.doctor.collecting import SPLITS
 
-    for option, values, known in (("--ignore", given.ignore, list(KINDS)), ("--splits", given.splits, list(SPLITS))):
-        for value in values:
+    for option, text, known in (("--ignore", chosen.ignore, list(KINDS)), ("--splits", chosen.splits, list(SPLITS))):
+        for value in _listed(text):
             if value not in known:
-                fail(f"data check: {option} {value}: not one of {', '.join(known)}{did_you_mean(value, known)}")
-    if given.workers is not None and given.workers < 0:
-        fail(f"data check: --workers {given.workers}: give 0 (this process alone) or more")
-    if given.output is not None and given.output.suffix != ".html":
-        fail(f"data check: --output {given.output}: the page's name ends in .html")
-
-
-def _load(given: argparse.Namespace, overrides: list[str]) -> "tuple[VisionDataModule, str]":
-    """The data module that the call names, and what to call it."""
-    if bool(given.config) == bool(given.format):
-        fail("data check: name the data by --config FILE, or by --format NAME PATH")
-    if given.config:
-        if given.path is not None:
-            fail(f"data check: {given.path!r} beside --config: the configuration names the data (or --data.root PATH)")
-        return load_data([_config(name) for name in given.config], overrides), Path(given.config[-1]).stem
-    from ..datamodules.doctor import FORMATS
-
-    known = FORMATS.get(given.format)
-    if known is None:
-        fail(
-            f"data check: --format {given.format}: there are {', '.join(FORMATS)}{did_you_mean(given.format, FORMATS)}"
-        )
-        raise AssertionError
-    if given.path is None:
-        fail(f"data check: --format {given.format} needs a path")
-    path = Path(given.path).expanduser()
-    if not path.exists():
-        fail(f"data check: no file or folder {given.path!r}")
-    from .. import datamodules
-
-    if not hasattr(datamodules, known.reader):
-        fail(f"data check: --format {given.format}: this version of striate has no {known.reader}")
-    arguments = {known.argument: str(path)} | known.guess(path)
-    given.splits = arguments.pop("splits", given.splits)
-    section = {"class_path": f"striate.datamodules.{known.reader}", "init_args": arguments}
-    return load_data([section], overrides), path.resolve().stem
-
-
-def _config(name: str) -> dict[str, Any]:
-    """The ``data`` section of a configuration file."""
-    import yaml
-
-    try:
-        file = find_config(name)
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        fail(f"data check: {error}")
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        fail(f"data check: {name}: {' '.join(str(error).split())}")
-    if not isinstance(content, dict) or not isinstance(content.get("data"), dict):
-        fail(f"data check: {file}: no section data: in it")
-    return content["data"]
-
-
-def load_data(sections: Sequence[dict[str, Any]], overrides: Sequence[str]) -> "VisionDataModule":
-    """The data module of ``data`` sections, the later over the earlier, and of ``--data.KEY VALUE``.
-
-    Exits with 2 where that does not make one.
-    """
-    import json
-    import os
-
-    sys.path.append(str(Path.cwd()))  # so that a YAML can name the classes of a file lying here
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-    from jsonargparse import ArgumentError, ArgumentParser
-
-    from ..datamodules import VisionDataModule
-    from .explain import condense
-
-    parser = ArgumentParser(prog="striate data check", exit_on_error=False)
-    parser.add_subclass_arguments(VisionDataModule, "data", required=True)
-    try:
-        given = [argument for section in sections for argument in ("--data", json.dumps(section))]
-        config = parser.parse_args([*given, *overrides])
-        data = parser.instantiate_classes(config).data
-    except (ArgumentError, ValueError, TypeError, OSError, ImportError) as error:
-        fail(f"data check: {condense(str(error))}")
-    assert isinstance(data, VisionDataModule)  # the parser has seen to that
-    return data
+                fail(f"{option} {value}: not one of {', '.join(known)}{did_you_mean(value, known)}")
+    if chosen.workers is not None and chosen.workers < 0:
+        fail(f"--workers {chosen.workers}: give 0 (this process alone) or more")
+    if chosen.output is not None and not chosen.output.endswith(".html"):
+        fail(f"--output {chosen.output}: the page's name ends in .html")
 
 
 @contextmanager

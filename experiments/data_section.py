@@ -7,7 +7,7 @@ import re
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -21,7 +21,7 @@ from pytorch_lightning.cli import LightningArgumentParser
 
 from .. import datamodules
 from .cli import accept_none, user_message
-from .explain import explain
+from .explain import explain, imported
 from .main import experiment_names, fail, find_config
 
 # a command line of `striate fit` is taken as it is; what it says beside the data is passed over
@@ -89,19 +89,43 @@ class DataParser(LightningArgumentParser):
         raise SystemExit(2)
 
 
-def understand(arguments: Sequence[str], options: Mapping[str, Option]) -> Call:
+class Named(NamedTuple):
+    """Data that the command line names otherwise than by a configuration.
+
+    Attributes:
+        name: what to call it.
+        class_path: of its data module.
+        init_args: its arguments, which those of the command line replace.
+        options: defaults of the command's own keys, for this data.
+    """
+
+    name: str
+    class_path: str
+    init_args: Mapping[str, Any] = {}
+    options: Mapping[str, Any] = {}
+
+
+def understand(
+    arguments: Sequence[str],
+    options: Mapping[str, Option],
+    name_data: Callable[[Mapping[str, str], list[str]], Named | None] = lambda given, positionals: None,
+) -> Call:
     """Parse a command line of ``striate data``.
 
-    ``[NAME] --config FILE … --KEY VALUE …``. NAME is a data module of striate (``digit_scenes``,
-    ``DigitScenes``); a KEY is one of the command's own, or of the data section, with or without ``data.`` before it.
+    ``[NAME] --config FILE … --KEY VALUE …``. NAME is a data module (``digit_scenes``, ``DigitScenes``,
+    ``striate.datamodules.DigitScenes``, ``mine.Data``); a KEY is one of the command's own, or of the data section, with
+    or without ``data.`` before it.
 
     Args:
         arguments: the command line behind the command's name.
         options: the command's own keys.
+        name_data: a further way to name the data: given all keys and the words without one, from which it takes its
+            own; None: this call does not use it.
     """
     accept_none()
     sys.path.append(str(Path.cwd()))  # so that a YAML can name the classes of a file lying here
     positionals, given = split_arguments(arguments)
+    named = name_data(dict(given), positionals)
     configs: list[str] = []
     overrides: list[str] = []
     bare: list[str] = []
@@ -116,18 +140,25 @@ def understand(arguments: Sequence[str], options: Mapping[str, Option]) -> Call:
             overrides.append(f"--{key}={value}" if first == "data" else f"--data.{key}={value}")
     with tempfile.TemporaryDirectory() as folder:
         name = Path(configs[-1]).stem if configs else ""
-        if not configs and not any(text.startswith("--data=") for text in overrides):
+        whole = [text.partition("=")[2] for text in overrides if text.startswith("--data=")]
+        if named is None and not configs and not whole:
             if not positionals:
                 fail("no data: give --config FILE, or the name of a data module, such as digit_scenes")
-            name = positionals.pop(0)
-            configs = [_named_config(Path(folder), name)]
+            given_name = positionals.pop(0)
+            named = Named(given_name.rpartition(".")[2], _class_path(given_name))
+        if named is not None:
+            name = named.name
+            configs = [_written(named, Path(folder))]
+        elif not name:
+            name = whole[-1].rpartition(".")[2] if re.fullmatch(r"[\w.]+", whole[-1]) else "data"
         said = [word for path in configs for word in ("--config", path)] + overrides
         # of the class: the parsers that jsonargparse makes by itself are to know them too
         DataParser.own, DataParser.said, DataParser.bare, DataParser.folder = list(options), said, bare, Path.cwd()
         parser = DataParser()
         parser.add_lightning_class_args(pl.LightningDataModule, "data", subclass_mode=True)
         for key, option in options.items():
-            parser.add_argument(f"--{key}", type=option.kind, default=option.default)
+            default = option.default if named is None else named.options.get(key, option.default)
+            parser.add_argument(f"--{key}", type=option.kind, default=default)
         merged = [f"--config={_data_alone(path, Path(folder), parser)}" for path in configs]
         parser.add_argument("--config", action="config")
         with warnings.catch_warnings():
@@ -169,8 +200,15 @@ def _config_file(name: str) -> str:
         raise SystemExit(2) from error
 
 
-def _named_config(folder: Path, name: str) -> str:
-    """A configuration for a data module of striate, by its name in any spelling: ``digit_scenes``, ``DigitScenes``."""
+def _class_path(name: str) -> str:
+    """The class path that a name stands for: of a data module of striate in any spelling, or a class path as it is."""
+    if re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", name) and not name.endswith((".yaml", ".yml")):
+        thing, problem = imported(name, "data")
+        if not problem and not (isinstance(thing, type) and issubclass(thing, pl.LightningDataModule)):
+            problem = "not a data module"
+        if problem:
+            fail(f"{name}: {problem}")
+        return name
     known = {
         thing.lower(): thing
         for thing in datamodules.__all__
@@ -181,15 +219,21 @@ def _named_config(folder: Path, name: str) -> str:
     plain = re.sub(r"[_-]", "", name).lower()
     if plain not in known:
         near = difflib.get_close_matches(plain, known, n=1, cutoff=0.6)
-        if any(name in (path, path.rpartition("/")[2]) for path in experiment_names()):
-            there = f"the experiment of that name is given by --config {name}"
+        if any(name in (path, path.rpartition("/")[2]) for path in experiment_names()) or Path(name).is_file():
+            there = f"a configuration is given by --config {name}"
         elif near:
             there = f"did you mean {known[near[0]]!r}?"
         else:
             there = f"there are {', '.join(sorted(known.values()))}. A YAML is given by --config FILE"
         fail(f"no data module {name!r}; {there}")
+    return f"striate.datamodules.{known[plain]}"
+
+
+def _written(named: Named, folder: Path) -> str:
+    """A configuration file for named data."""
     path = folder / "named.yaml"
-    path.write_text(yaml.safe_dump({"data": {"class_path": f"striate.datamodules.{known[plain]}"}}))
+    section = {"class_path": named.class_path, "init_args": dict(named.init_args)}
+    path.write_text(yaml.safe_dump({"data": section}, allow_unicode=True, sort_keys=False), encoding="utf-8")
     return str(path)
 
 
@@ -207,19 +251,23 @@ def _data_alone(path: str, folder: Path, parser: DataParser) -> Path:
     return copy
 
 
+INTERRUPTED = 130  # the exit code of what Ctrl-C ends: 128 + the number of its signal, as shells have it
+
+
 @contextlib.contextmanager
-def answered(interrupted: str) -> Iterator[None]:
-    """Answer what the user can mend in one line, without traceback, and exit with 1.
+def answered(interrupted: str, code: int = 1) -> Iterator[None]:
+    """Answer what the user can mend in one line, without traceback.
 
     Args:
-        interrupted: what to say at Ctrl-C.
+        interrupted: what to say at Ctrl-C, which exits with 130.
+        code: to exit with where something is wrong.
     """
     try:
         yield
     except KeyboardInterrupt:
-        fail(interrupted, code=1)
+        fail(interrupted, code=INTERRUPTED)
     except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
         message = user_message(error)
         if message is None or os.environ.get("STRIATE_TRACEBACK"):
             raise
-        fail(message, code=1)
+        fail(message, code=code)

@@ -7,7 +7,7 @@ from typing import Any
 
 USAGE = """\
 usage: striate data show --config FILE [--KEY VALUE …]
-       striate data show NAME [--KEY VALUE …]            NAME: a data module, such as digit_scenes
+       striate data show NAME [--KEY VALUE …]            NAME: a data module: digit_scenes, or mine.Data
 
 Draws samples as the network will see them: those of an epoch's first batches, augmented, with their targets.
 

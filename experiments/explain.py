@@ -176,7 +176,7 @@ def _walk(node: yaml.Node, where: str, allowed: dict[str, Any] | None) -> Iterat
     entries = {key.value: (key, value) for key, value in node.value}
     if "class_path" in entries:
         _, class_node = entries["class_path"]
-        found, problem = _import(class_node.value, where)
+        found, problem = imported(class_node.value, where)
         if problem:
             yield f"{where}.class_path", class_node, problem
         elif "init_args" in entries:
@@ -201,11 +201,13 @@ def unknown(key: str, allowed: dict[str, Any] | Sequence[str]) -> str:
     return f"no such key; there are {', '.join(sorted(allowed))}"
 
 
-def _import(path: str, where: str, home: str = "") -> tuple[Any, str | None]:
+def imported(path: str, where: str, home: str = "") -> tuple[Any, str | None]:
     """The object a class path names, or what is wrong with the path; a bare name may be short for one in `home`."""
     module_name, _, name = path.rpartition(".")
     if not module_name:
         home = home or next((home for part, home in HOMES.items() if where.startswith(part)), "striate.tasks")
+        if inspect.isclass(found := getattr(importlib.import_module(home), name, None)):
+            return found, None  # as jsonargparse takes it
         names = [n for n in dir(importlib.import_module(home)) if n[0].isupper()]
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         hint = f"did you mean '{home}.{near[0]}'?" if near else f"write it in full, such as '{home}.{names[0]}'"
@@ -246,18 +248,18 @@ def _override_problem(key: str, value: str | None, merged: dict[str, Any]) -> st
         return unknown(parts[0], [*top, "config", "print_config"])
     if len(parts) == 1 or parts[1] == "class_path":
         if parts[0] in ("model", "data") and value and not value.lstrip().startswith("{"):
-            return _import(value, parts[0])[1]
+            return imported(value, parts[0])[1]
         return None
     if isinstance(top.get(parts[0]), dict):
         if parts[1] not in top[parts[0]]:
             return unknown(parts[1], top[parts[0]])
         bare = parts[1] == "callbacks" and value and re.fullmatch(r"[A-Z]\w+", value)
-        return _import(value, "trainer.callbacks")[1] if bare and value else _class_problem(value, "trainer.callbacks")
+        return imported(value, "trainer.callbacks")[1] if bare and value else _class_problem(value, "trainer.callbacks")
     current: Any = merged.get(parts[0])
     for part in [p for p in parts[1:] if p not in ("init_args", "dict_kwargs")]:
         if not isinstance(current, dict | Namespace) or "class_path" not in current:
             return None
-        thing, problem = _import(current["class_path"], parts[0])
+        thing, problem = imported(current["class_path"], parts[0])
         allowed = None if problem else _parameters(thing)
         if allowed is None:
             return None
@@ -269,13 +271,13 @@ def _override_problem(key: str, value: str | None, merged: dict[str, Any]) -> st
     # where the configuration has a class, a bare name may be short for one of its neighbours
     home = current["class_path"].rpartition(".")[0] if isinstance(current, dict) and "class_path" in current else ""
     if home and value and re.fullmatch(r"[A-Z]\w*", value) and not hasattr(importlib.import_module(home), value):
-        return _import(value, parts[0], home)[1]
+        return imported(value, parts[0], home)[1]
     return _class_problem(value, parts[0])
 
 
 def _class_problem(value: str | None, part: str) -> str | None:
     """What is wrong with a value that looks like a class path; None where it does not."""
-    return _import(value, part)[1] if value and re.fullmatch(r"[a-z_]\w*(\.\w+)*\.[A-Z]\w*", value) else None
+    return imported(value, part)[1] if value and re.fullmatch(r"[a-z_]\w*(\.\w+)*\.[A-Z]\w*", value) else None
 
 
 def _key_value_expected(message: str) -> tuple[str, str, str] | None:

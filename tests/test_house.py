@@ -1,6 +1,7 @@
 """The house: which part may import which, what import costs, and that every experiment is whole."""
 
 import ast
+import re
 import subprocess
 import sys
 import time
@@ -52,6 +53,12 @@ def test_arrows_run_upward_only(part):
 def test_models_are_plain_pytorch(name):
     for path in (ROOT / "models").rglob("*.py"):
         assert not any(found == name or found.startswith(f"{name}.") for found in imports(path)), path
+
+
+def test_make_check_types_every_part():
+    """All but the tests, the benchmarks too."""
+    parts = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests"}
+    assert parts == set(re.findall(r"-p striate\.(\w+)", (ROOT / "Makefile").read_text())) >= {"benchmarks"}
 
 
 def test_data_modules_use_datasets_only_of_their_own():

@@ -19,6 +19,7 @@ from .formats import format_of
 from .reading import Work, read_all
 from .records import SplitRecord
 from .statistics import Statistics, figures
+from .suggestions import suggestions
 
 SPLITS = ("train", "val", "test")
 SMALLEST = 32  # pixels: smaller images have too little in them to be told apart by their looks
@@ -94,11 +95,13 @@ def check(
         checkup.look_for_orphans()
     except KeyboardInterrupt:
         interrupted = True
+    statistics = figures(checkup.records, checkup.class_names or [], one_each=not data.lists_images)
+    statistics.suggestions = suggestions(statistics)
     return Report(
         name or type(data).__name__,
         data,
         checkup.findings,
-        figures(checkup.records, checkup.class_names or []),
+        statistics,
         checkup.records,
         checkup.sources,
         checkup.notes,

@@ -12,6 +12,11 @@ from .findings import Finding, Findings, rows, shown
 
 # by the words that readers use, the first that fits; what fits none is an annotation that is left out
 _WORDS: tuple[tuple[str, str], ...] = (
+    ("an entry of images", "bad-target"),
+    ("leads out of its folder", "bad-target"),
+    ("second row of its image", "duplicate-image"),
+    ("an entry of annotations", "unusable-annotation"),
+    ("an entry of categories", "unopened-split"),
     ("NaN or infinite", "box-not-finite"),
     ("zero or negative width", "box-zero-area"),
     ("zero width", "box-zero-area"),
@@ -55,7 +60,8 @@ def findings_of(fault: Fault, split: str) -> Iterator[Finding]:
             if code == "box-zero-area" and (box[2:] < box[:2]).any():
                 own = "box-inverted"
         image = os.path.abspath(fault.images(number)) if fault.images is not None else None  # noqa: PTH100
-        where = image if code == "missing-image" and image else f"{fault.file}, {fault.unit} {name}"
+        place = name if fault.unit == "entry" else f"{fault.unit} {name}"
+        where = image if code == "missing-image" and image else f"{fault.file}, {place}"
         if code in ("missing-annotation", "annotation-file") and fault.unit in ("file", "image"):
             where = str(fault.file) if fault.unit == "file" else str(name)
         marked = rows(box[None]) if box is not None and np.isfinite(box).all() else ()

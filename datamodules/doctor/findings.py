@@ -195,7 +195,7 @@ KINDS: dict[str, Kind] = {
     "unusable-annotation": Kind(
         "annotations that the reader leaves out",
         "error",
-        "Training drops them, with one counted warning.",
+        "Training drops them, with one counted warning, or stops at the first.",
         "dropped",
     ),
 }

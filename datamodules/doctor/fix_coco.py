@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..annotations import confined
-from ..coco_columns import read_json
+from ..coco_columns import called, entry_fault, read_json
 from ..segmentations import SegmentationBuilder
 from ..targets import boxes_of_masks
 from .findings import KINDS, judge, shown
@@ -62,7 +62,7 @@ class _CocoFile:
         try:
             content = read_json(self.file)
             images, annotations, categories = (content[key] for key in ("images", "annotations", "categories"))
-            known = {int(item["id"]) for item in categories}
+            known = {item["id"] for item in categories if entry_fault("categories", item) is None}
             kept = self._kept_images(images, left_out)
         except (ValueError, OSError, KeyError, TypeError) as error:
             self.log.left.append(
@@ -70,56 +70,46 @@ class _CocoFile:
             )
             return None
         by_id = {item["id"]: item for item in kept}
+        listed_ids = {image["id"] for image in images if isinstance(image, dict) and isinstance(image.get("id"), int)}
         listed = []
         for place, item in enumerate(annotations):
-            wrong = self._unusable(item, by_id, {image.get("id") for image in images}, known)
-            if wrong is None:
+            if wrong := entry_fault("annotations", item):
+                where = called("annotations", item, place)
+                self.log.add(self.file, where, "unusable-annotation", "dropped", wrong)
+            elif item["image_id"] not in listed_ids:
+                self._note(item, place, "unknown-image", "dropped")
+            elif item["image_id"] not in by_id:
+                continue  # gone with its image
+            elif item["category_id"] not in known:
+                self._note(item, place, "label-outside", "dropped")
+            else:
                 listed.append(item)
-            elif wrong:
-                self._note(item, place, wrong, "dropped")
         content |= {"images": kept, "annotations": self._mended(listed, by_id)}
         return content
 
     def _kept_images(self, images: list[Any], left_out: dict[str, Excluded]) -> list[Any]:
         kept, ids, names = [], set(), set()
         for place, item in enumerate(images):
-            name, number = str(item.get("file_name")), item.get("id")
-            path = os.path.abspath(self.images / name)  # noqa: PTH100
-            if path in left_out:
-                why = left_out[path]
-                self.log.add(self.file, f"image {name}", why.kind, "left out, with its objects", why.reason)
-            elif not confined(name) or not all(
-                isinstance(item.get(k), int) and item[k] > 0 for k in ("width", "height")
-            ):
-                self.log.add(
-                    self.file, f"images[{place}]", "bad-target", "left out, with its objects", "its name or size"
-                )
-            elif number in ids or name in names:
-                self.log.add(self.file, f"images[{place}]", "duplicate-image", "left out", f"{name} is listed before")
+            where, why = called("images", item, place), entry_fault("images", item)
+            if why is None:
+                name, number, size = item["file_name"], item["id"], (item["width"], item["height"])
+                if number in ids:
+                    why = f"the id {number} is there more than once"
+                elif not confined(name) or min(size) < 1:
+                    why = "its file_name leads out" if not confined(name) else f"its size is {size[0]}x{size[1]}"
+            if why is not None:
+                self.log.add(self.file, where, "bad-target", "left out, with its objects", why)
+                continue
+            ids.add(number)
+            if excluded_for := left_out.get(os.path.abspath(self.images / name)):  # noqa: PTH100
+                reason = excluded_for.reason
+                self.log.add(self.file, f"image {name}", excluded_for.kind, "left out, with its objects", reason)
+            elif name in names:
+                self.log.add(self.file, where, "duplicate-image", "left out, with its objects", "it is listed before")
             else:
                 kept.append(item)
-            ids.add(number)
             names.add(name)
         return kept
-
-    def _unusable(self, item: Any, images: dict[int, Any], listed: set[Any], categories: set[int]) -> str | None:
-        """The kind of what is wrong with an annotation, empty where its image is left out; None: nothing so far."""
-        if not isinstance(item, dict):
-            return "unusable-annotation"
-        if item.get("image_id") not in listed:
-            return "unknown-image"
-        if item["image_id"] not in images:
-            return ""
-        if item.get("category_id") not in categories:
-            return "label-outside"
-        box = item.get("bbox")
-        if not isinstance(box, list) or len(box) != 4 or not all(isinstance(side, int | float) for side in box):
-            return "unusable-annotation"
-        if self.with_masks:
-            image = images[item["image_id"]]
-            wrong = SegmentationBuilder().add(item.get("segmentation"), image["height"], image["width"])
-            return "bad-mask" if wrong else None
-        return None
 
     def _mended(self, items: list[Any], images: dict[int, Any]) -> list[Any]:
         """Annotations with boxes put right, without those that cannot be, and without copies."""
@@ -151,38 +141,39 @@ class _CocoFile:
         return [item for item, stays in zip(items, kept, strict=True) if stays]
 
     def _boxes_from_masks(self, items: list[Any], images: dict[int, Any]) -> list[Any]:
-        """Objects without a pixel dropped, and boxes that are not their masks' replaced."""
+        """Objects without a mask dropped, and boxes that are not their masks' replaced."""
         if not self.with_masks:
             return items
         taken = []
         for place, item in enumerate(items):
             image = images[item["image_id"]]
             height, width = image["height"], image["width"]
-            builder = SegmentationBuilder()
-            builder.add(item["segmentation"], height, width)
-            mask = builder.build().decode([0], height, width)
             x, y, w, h = item["bbox"]
-            if not mask.any():
-                self._note(item, place, "empty-mask", "dropped")
+            given = np.array([[x, y, x + w, y + h]], np.float64)
+            # of an object with two faults the reader, which looks at boxes first, has named the box's
+            kind = _box_fault(given, width, height) if self.with_boxes else ""
+            builder = SegmentationBuilder()
+            if wrong := builder.add(item.get("segmentation"), height, width):
+                self._note(item, place, kind or "bad-mask", "dropped", wrong)
+                continue
+            mask = builder.build().decode([0], height, width)
+            if self.with_boxes and not mask.any():
+                self._note(item, place, kind or "empty-mask", "dropped")
                 continue
             tight = boxes_of_masks(mask)
-            if self.with_boxes and (kind := _box_fault([x, y, x + w, y + h], tight, width, height)):
+            if self.with_boxes and (kind or boxes_apart(tight, np.clip(given, 0, [width, height] * 2))[0]):
                 left, top, right, bottom = (int(side) for side in tight[0])
                 reason = f"bbox {item['bbox']}, mask {shown(tight[0])}"
-                self._note(item, place, kind, "box taken from the mask", reason)
+                self._note(item, place, kind or "mask-box", "box taken from the mask", reason)
                 item = item | {"bbox": [left, top, right - left, bottom - top]}
             taken.append(item)
         return taken
 
     def _note(self, item: Any, place: int, kind: str, action: str, reason: str = "") -> None:
-        name = item.get("id", place) if isinstance(item, dict) else place
-        self.log.add(self.file, f"annotation {name}", kind, action, reason or KINDS[kind].title)
+        self.log.add(self.file, f"annotation {item.get('id', place)}", kind, action, reason or KINDS[kind].title)
 
 
-def _box_fault(box: list[float], tight: np.ndarray, width: int, height: int) -> str:
-    """What is wrong with a box whose object has a mask, as a code; empty: nothing, or what clipping mends."""
-    given = np.array([box], np.float64)
-    code = str(judge(given, np.array([[width, height]]))[0])
-    if code not in ("", "box-beyond"):
-        return code
-    return "mask-box" if boxes_apart(tight, np.clip(given, 0, [width, height, width, height]))[0] else ""
+def _box_fault(box: np.ndarray, width: int, height: int) -> str:
+    """What is wrong with a box ``[1, 4]``, as a code; empty: nothing, or what clipping mends."""
+    code = str(judge(box, np.array([[width, height]]))[0])
+    return "" if code == "box-beyond" else code

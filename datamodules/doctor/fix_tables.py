@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..annotations import confined
+from ..problems import OUTSIDE
 from .fixes import ACTIONS, Excluded, Log, excluded, link, list_excluded, mend_boxes, plain, repeated, write_rows
 
 if TYPE_CHECKING:
@@ -41,13 +42,13 @@ def fix_table(report: "Report", folder: Path, log: Log) -> dict[str, Any] | None
             reasons |= left_out.get("val", {})
         try:
             headings, rows = _read(file)
-            mend = _Table(file, base, headings, columns, names, log)
+            mend = _Table(file, base, headings, columns, names, log, data.root is not None)
             kept = mend.rows(rows, reasons, report)
         except (ValueError, OSError, KeyError) as error:
             log.left.append(f"{file}: not corrected, since it cannot be read ({type(error).__name__}: {error})")
             continue
         target = folder / f"{split}.csv"
-        write_rows(target, headings, [mend.linked(row, folder, data.root is not None) for row in kept])
+        write_rows(target, headings, [mend.linked(row, folder) for row in kept])
         init_args[split] = str(target)
     list_excluded(folder, left_out)
     return init_args
@@ -80,10 +81,18 @@ class _Table:
     """One table being corrected."""
 
     def __init__(
-        self, file: Path, base: Path, headings: list[str], columns: _Columns, names: list[str], log: Log
+        self,
+        file: Path,
+        base: Path,
+        headings: list[str],
+        columns: _Columns,
+        names: list[str],
+        log: Log,
+        rooted: bool,
     ) -> None:
         self.file, self.base, self.columns, self.log = file, base, columns, log
         self.names, self.width = names, len(headings)
+        self.rooted = rooted
         self.path, self.label = headings.index(columns.path), headings.index(columns.label)
         self.sides = [headings.index(side) for side in columns.sides]
 
@@ -101,14 +110,26 @@ class _Table:
         gone: dict[str, list[str]] = {}  # images that may be left without objects, with a row of theirs
         seen: set[str] = set()
         for line, row in rows:
+            if self.columns.many and len(row) != self.width:
+                self._note(line, "unusable-annotation", "left out", f"{len(row)} cells")
+                continue
             row = row + [""] * (self.width - len(row))
+            filled = sum(row[side].strip() != "" for side in self.sides)
             path = os.path.abspath(self.base / row[self.path])  # noqa: PTH100
             if why := reasons.get(path):
                 self._note(line, why.kind, "left out", why.reason)
             elif not row[self.path].strip() or (not row[self.label].strip() and not self.columns.many):
                 self._note(line, "missing-annotation", "left out", "no path or no label")
+            elif self.rooted and not confined(row[self.path]):
+                self._note(line, "bad-target", "left out", OUTSIDE)
+            elif self.columns.many and not row[self.label].strip() and filled:
+                self._note(line, "missing-annotation", "left out", "a box without label")
+                gone.setdefault(path, row)
             elif row[self.label].strip() and not self._is_class(row[self.label]):
                 self._note(line, "label-outside", "left out", f"label {row[self.label]!r}")
+                gone.setdefault(path, row)
+            elif self.columns.many and row[self.label].strip() and filled < len(self.sides):
+                self._note(line, "unusable-annotation", "left out", f"{filled} of the four sides of a box")
                 gone.setdefault(path, row)
             elif path in seen and not self.columns.many:
                 self._note(line, "duplicate-image", "left out", "listed before")
@@ -161,13 +182,13 @@ class _Table:
                 rows[place] = (line, row)
         return [row for place, row in enumerate(rows) if place not in dropped]
 
-    def linked(self, row: list[str], folder: Path, rooted: bool) -> list[str]:
+    def linked(self, row: list[str], folder: Path) -> list[str]:
         """A row whose image is linked beside the new table; a path that leads elsewhere is made absolute instead."""
         name = row[self.path]
         original = os.path.abspath(self.base / name)  # noqa: PTH100
         if not confined(name):
             return [*row[: self.path], original, *row[self.path + 1 :]]
-        copy = (folder / "files" if rooted else folder) / name
+        copy = (folder / "files" if self.rooted else folder) / name
         if not copy.exists():
             link(original, copy)
         return row

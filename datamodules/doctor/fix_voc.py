@@ -8,6 +8,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from ..annotations import confined
+from ..problems import OUTSIDE
 from .fixes import ACTIONS, Log, excluded, link, list_excluded, mend_boxes, plain, repeated
 
 if TYPE_CHECKING:
@@ -39,7 +41,9 @@ def fix_voc(report: "Report", folder: Path, log: Log) -> dict[str, Any] | None:
                 continue
             stem = line.split()[0]
             image = devkit / f"VOC{year}" / "JPEGImages" / f"{stem}.jpg"
-            if why := reasons.get(os.path.abspath(image)):  # noqa: PTH100
+            if not confined(stem):
+                log.add(file, f"image {stem}", "bad-target", "left out", OUTSIDE)
+            elif why := reasons.get(os.path.abspath(image)):  # noqa: PTH100
                 log.add(file, stem, why.kind, "left out, with its objects", why.reason)
             elif stem in seen:
                 log.add(file, stem, "duplicate-image", "left out", "listed before")
@@ -72,6 +76,7 @@ def _write_xml(file: Path, copy: Path, class_names: list[str], log: Log) -> None
         labels[place] = class_names.index(name) if name in class_names else -1
         if labels[place] < 0:
             faults[place] = ("label-outside", f"class {name!r}")
+            continue
         try:
             boxes[place] = [float(item.findtext(f"bndbox/{side}") or "") for side in _SIDES]
         except ValueError:

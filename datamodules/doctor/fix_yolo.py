@@ -8,35 +8,29 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
-from .fixes import Log, excluded, link, list_excluded
+from ..yolo_labels import SLIVER, corners_of_label, label_path, mistake
+from .faults import code_of
+from .findings import judge
+from .fixes import ACTIONS, Log, excluded, link, list_excluded
 
 if TYPE_CHECKING:
     from .collecting import Report
-_PIXELS = 2.0  # numbers beyond are pixels, and not parts of the image
-
-
-def label_of(path: str) -> str:
-    """The label file of an image: in ``labels`` in place of the last ``images`` on its path, or beside it.
-
-    >>> label_of("/data/pets/images/train/a.jpg")
-    '/data/pets/labels/train/a.txt'
-    """
-    folder, _, name = path.rpartition("/")
-    parts = folder.split("/")
-    if "images" in parts:
-        parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
-    return "/".join([*parts, name.rpartition(".")[0] + ".txt"])
 
 
 def label_files(data: Any, images: Iterable[str]) -> set[str]:
     """The label files that belong to images, whether they are there or not."""
-    return {label_of(path) for path in images}
+    root = _root(data)
+    return {label_path(root, os.path.relpath(path, root)) for path in images}
+
+
+def _root(data: Any) -> str:
+    return os.path.abspath(data.content.root)  # noqa: PTH100 - a link stays one
 
 
 def fix_yolo(report: "Report", folder: Path, log: Log) -> dict[str, Any] | None:
     """``FOLDER/data.yaml``, lists of images, corrected ``labels``, and ``images`` linked."""
     content: Any = report.data.content  # type: ignore[attr-defined]
-    root, names = Path(os.path.abspath(content.root)), list(content.class_names)  # noqa: PTH100
+    root, names = _root(report.data), list(content.class_names)
     left_out = excluded(report, log)
     with_masks = getattr(report.data, "task", "detection") != "detection"
     described: dict[str, Any] = {"path": ".", "names": dict(enumerate(names)), "nc": len(names)}
@@ -52,7 +46,8 @@ def fix_yolo(report: "Report", folder: Path, log: Log) -> dict[str, Any] | None:
             listed.append(f"./{inner}")
             if not (folder / inner).exists():
                 link(path, folder / inner)
-                _write_labels(Path(label_of(path)), Path(label_of(str(folder / inner))), len(names), with_masks, log)
+                own, copy = label_path(root, os.path.relpath(path, root)), label_path(str(folder), inner)
+                _write_labels(Path(own), Path(copy), len(names), with_masks, log)
         (folder / f"{record.name}.txt").write_text("".join(f"{name}\n" for name in listed), encoding="utf-8")
         described[record.name] = f"{record.name}.txt"
     described |= {split: described[other] for split, other in report.aliases.items() if split in content.splits}
@@ -72,8 +67,7 @@ def _write_labels(file: Path, copy: Path, classes: int, with_masks: bool, log: L
         if text is not None and text in seen:
             code, text = "duplicate-object", None
         if code:
-            action = "dropped" if text is None else "corners put in order"
-            log.add(file, f"line {number}", code, action, line.strip()[:80])
+            log.add(file, f"line {number}", code, "dropped" if text is None else ACTIONS[code], line.strip()[:80])
         if text is not None:
             kept.append(text)
             seen.add(text)
@@ -93,30 +87,28 @@ def mend_line(line: str, classes: int, with_masks: bool = False) -> tuple[str, s
     """
     words = line.split()
     try:
-        label, numbers = float(words[0]), np.array([float(word) for word in words[1:]])
+        label, *numbers = (float(word) for word in words)
     except ValueError:
-        return "unusable-annotation", None
-    if len(numbers) < 4 or (len(numbers) != 4 and (len(numbers) < 6 or len(numbers) % 2)):
         return "unusable-annotation", None
     if not label.is_integer() or not 0 <= label < classes:
         return "label-outside", None
-    if not np.isfinite(numbers).all():
-        return "box-not-finite", None
-    if with_masks and len(numbers) == 4:
-        return "bad-mask", None
-    if np.abs(numbers).max() > _PIXELS:
+    if len(words) % 2 == 0 or len(words) == 1:
         return "unusable-annotation", None
-    code, text = "", " ".join(words)
-    if len(numbers) == 4:
-        if (numbers[2:] < 0).any():
-            code, text = "box-inverted", " ".join([*words[:3], *(word.lstrip("-") for word in words[3:])])
-        centre, half = numbers[:2], np.abs(numbers[2:]) / 2
-        corners = np.concatenate([centre - half, centre + half])
-    else:
-        corners = np.concatenate([numbers.reshape(-1, 2).min(axis=0), numbers.reshape(-1, 2).max(axis=0)])
-    if (corners[2:] <= corners[:2]).any():
-        return "box-zero-area", None
-    inside = np.clip(corners, 0, 1)
-    if (inside[2:] - inside[:2] < 1e-6).any():
-        return "box-outside", None
+    if wrong := mistake(numbers, with_masks):
+        return code_of(wrong), None
+    corners, whole = np.array([corners_of_label(numbers)]), np.ones((1, 2))
+    code, text = str(judge(corners, whole)[0]), " ".join(words)
+    if code == "box-inverted":
+        text = " ".join([*words[:3], *(word.lstrip("-") for word in words[3:])])
+        corners = np.array([corners_of_label([float(word) for word in text.split()[1:]])])
+        if str(judge(corners, whole)[0]) not in ("", "box-beyond"):
+            return code, None
+    elif code not in ("", "box-beyond"):
+        return code, None
+    inside = np.clip(corners[0], 0, 1)
+    if code == "box-beyond" and len(numbers) == 4:
+        sides = [*(inside[:2] + inside[2:]) / 2, *(inside[2:] - inside[:2])]
+        text = " ".join([words[0], *(f"{side:.8g}" for side in sides)])
+    if (inside[2:] - inside[:2] < SLIVER).any():
+        return code if code == "box-inverted" else "box-outside", None
     return code, text

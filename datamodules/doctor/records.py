@@ -124,6 +124,11 @@ class ObjectTable:
     real: np.ndarray
 
     @property
+    def with_box(self) -> np.ndarray:
+        """Which are objects other than crowds that have a box: ``[N]`` bool."""
+        return self.real & np.isfinite(self.boxes).all(axis=1)
+
+    @property
     def boxed(self) -> np.ndarray:
-        """Boxes of the objects other than crowds that have one, ``[M, 4]``."""
-        return self.boxes[self.real & np.isfinite(self.boxes).all(axis=1)]
+        """Their boxes, ``[M, 4]``."""
+        return self.boxes[self.with_box]

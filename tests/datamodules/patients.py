@@ -1,12 +1,17 @@
 """Small sound data sets of each format, for the doctor's tests to break."""
 
+import csv
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
+import striate.datamodules
+from striate.datamodules.doctor import check, write_fix
 from striate.tests.datamodules.annotated import noise, voc_xml
 from striate.tests.fixtures import write_image
 
@@ -115,3 +120,34 @@ def cut(file: Path) -> None:
     """Leave the first half of a file."""
     data = file.read_bytes()
     file.write_bytes(data[: len(data) // 2])
+
+
+def snapshot(root):
+    """Every file of a tree, with its content."""
+    files = (path for path in sorted(root.rglob("*")) if path.is_file())
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def mended(make, tmp_path, **init_args):
+    """The report of a corrected copy, its changes and its data module.
+
+    Whatever the correction does, it calls a fault what the check has called it.
+    """
+    root, target = tmp_path / "data", tmp_path / "fixed"
+    before = snapshot(root)
+    report = check(make(**init_args), processes=0)
+    assert not report.clean
+    fix = write_fix(report, target)
+    assert snapshot(root) == before
+    section = yaml.safe_load((target / "fixed.yaml").read_text())["data"]
+    reader = getattr(striate.datamodules, section["class_path"].rpartition(".")[2])
+    copy = reader(**(init_args | section["init_args"]))
+    with (target / "fixes.csv").open() as file:
+        changes = list(csv.DictReader(file))
+    assert [tuple(change.values()) for change in changes] == [tuple(change) for change in fix.log.changes]
+    assert {change["kind"] for change in changes} <= set(report.findings.counts)
+    return check(copy, processes=0), changes, copy, fix
+
+
+def kinds(changes):
+    return sorted((change["kind"], change["action"]) for change in changes)

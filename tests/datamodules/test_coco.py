@@ -14,7 +14,7 @@ from pycocotools import mask as oracle
 from pycocotools.coco import COCO
 
 from striate.datamodules import CocoDetection
-from striate.datamodules.coco_columns import careful_columns, fast_columns, read_columns
+from striate.datamodules.coco_columns import careful_columns, coco_columns, fast_columns
 from striate.datamodules.images import ImageError
 from striate.datamodules.segmentations import SegmentationBuilder
 from striate.tests.datamodules.annotated import coco_content, noise, runs_of, write_coco
@@ -132,7 +132,7 @@ def test_a_file_of_unusual_types_is_read_the_careful_way_to_the_same_columns(tmp
     content["annotations"][0]["id"] = "one"  # msgspec expects numbers
     file = write_coco(tmp_path, content)
     assert fast_columns(file, with_masks=False) is None
-    assert read_columns(file, with_masks=False).ids[0] == "one"
+    assert coco_columns(file, with_masks=False).ids[0] == "one"
 
 
 def test_semantic_masks_show_the_smaller_object_and_crowds_below(tmp_path):
@@ -245,13 +245,23 @@ def removing(part, number=0):
         (removing("categories", 2), "annotation 5: its category_id 90 is not among the categories listed; list it"),
         (lambda c: c.pop("images"), r"no list 'images' in it, but \['info', 'annotations', 'categories'\]"),
         (lambda c: c["images"].clear(), "its list of images is empty"),
-        (lambda c: c["images"].append(c["images"][0]), "the id 10 is there more than once among the images"),
-        (lambda c: c["images"][1].pop("width"), r"images\[1\]: width is not there, and must be a whole number"),
-        (lambda c: c["images"][1].update(file_name="../x.png"), "the image '../x.png' leads out of its folder"),
-        (lambda c: c["images"][1].update(file_name="/etc/x.png"), "the image '/etc/x.png' leads out of its folder"),
-        (setting(2, bbox=[1, 2, 3]), r"annotations\[2\]: bbox is \[1, 2, 3\], and must be four numbers"),
-        (setting(2, bbox=[1, 2, 3, "x"]), r"annotations\[2\]: bbox is \[1, 2, 3, 'x'\], and must be four numbers"),
-        (setting(2, category_id="dog"), r"annotations\[2\]: category_id is 'dog', and must be a whole number"),
+        (lambda c: c["images"].append(c["images"][0]), r"image '0+10.png' \(images\[3\]\): the id 10 is there more"),
+        (
+            lambda c: c["images"][1].pop("width"),
+            r"'0+7.png' \(images\[1\]\): width is not there, and must be a whole number",
+        ),
+        (lambda c: c["images"][1].update(file_name="../x.png"), "'../x.png' .*its file_name leads out of its folder"),
+        (
+            lambda c: c["images"][1].update(file_name="/etc/x.png"),
+            "'/etc/x.png' .*its file_name leads out of its folder",
+        ),
+        (
+            setting(2, bbox=[1, 2, 3]),
+            r"annotation 3 \(annotations\[2\]\): bbox is \[1, 2, 3\], and must be four numbers",
+        ),
+        (setting(2, bbox=[1, 2, 3, "x"]), r"annotation 3 .*: bbox is \[1, 2, 3, 'x'\], and must be four numbers"),
+        (setting(2, category_id="dog"), r"annotation 3 .*: category_id is 'dog', and must be a whole number"),
+        (lambda c: c["images"][1].update(width=0), "'0+7.png' .*: its width and height are 0 and 50, and must be"),
     ],
 )
 def test_a_file_that_contradicts_itself_is_refused(tmp_path, change, message):
@@ -290,5 +300,5 @@ def test_categories_that_differ_between_splits(tmp_path):
     content = coco_content()
     content["categories"] = content["categories"] + [{"id": 91, "name": "comb"}]
     file.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=r"they differ in \[\(91, 'comb'\)\]"):
+    with pytest.raises(ValueError, match="they differ in 91 'comb'"):
         module(tmp_path).setup("fit")

@@ -403,6 +403,10 @@ class Given(VisionDataModule):
     def class_names(self):
         return self.names
 
+    @property
+    def lists_images(self):
+        return any("boxes" in sample for sample in self.samples)
+
     def make_source(self, split):
         return Samples(self.samples) if split == "train" else None
 

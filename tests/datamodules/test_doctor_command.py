@@ -76,28 +76,42 @@ def test_packaged_experiments_are_known_by_name(capsys):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ((), "name the data by --config FILE, or by --format NAME PATH"),
+        ((), "no data: give --config FILE, or the name of a data module"),
         (("--format", "cocoo", "."), "--format cocoo: there are coco, voc, .*did you mean 'coco'"),
         (("--format", "coco"), "--format coco needs a path"),
         (("--format", "coco", "nowhere"), "no file or folder 'nowhere'"),
+        (("--format", "coco", ".", "--config", "quickstart"), "--format beside --config"),
         (("--config", "quikstart"), "no such file, and no packaged experiment .*did you mean 'quickstart'"),
-        (("--config", "quickstart", "more"), "'more' beside --config"),
-        (("--config", "quickstart", "--data.sized", "3"), "sized"),
-        (("--config", "quickstart", "--data.image_size", "large"), "large"),
+        (("--config", "quickstart", "more"), "'more': not known what that is for; .* --root PATH"),
+        (("--config", "quickstart", "--data.image_sized", "3"), "--data.image_sized: no such key; .*'image_size'"),
+        (("--config", "quickstart", "--image_size", "large"), "--data.image_size: 'large' is not a whole number"),
         (("--format", "folder", ".", "--ignore", "orphans"), "--ignore orphans: not one of .*did you mean 'orphan-"),
-        (
-            ("--format", "folder", ".", "--splits", "training"),
-            "--splits training: not one of train, val, test; did you",
-        ),
+        (("--format", "folder", ".", "--splits", "train,training"), "--splits training: not one of train, val, test; "),
         (("--format", "folder", ".", "--workers", "-1"), "--workers -1"),
         (("--format", "folder", ".", "--output", "page.pdf"), "ends in .html"),
-        (("--format", "folder", ".", "--fixx", "a"), "unknown argument '--fixx'; did you mean '--fix'"),
+        (("--format", "folder", ".", "--fixx", "a"), "--fixx: no such key; did you mean 'fix'"),
+        (("striate.datamodules.CocoDetektion",), "has no 'CocoDetektion'; did you mean '.*CocoDetection'"),
+        (("torch.nn.Linear",), "torch.nn.Linear: not a data module"),
+        (("--data", "striate.datamodules.YoloDetection", "--root", ".", "--task", "detecton"), "did you mean 'dete"),
     ],
 )
 def test_wrong_calls_exit_with_2(capsys, arguments, message):
     error = refused(capsys, *arguments)
-    assert error.startswith("striate: data check: ") and error.count("\n") == 1
+    assert error.startswith("striate: ") and error.count("\n") == 1
     assert re.search(message, error), error
+
+
+def test_data_is_named_as_for_show(tmp_path, capsys):
+    """One way to name data for all commands: short and full class paths, and keys with or without ``data.``."""
+    patients.write_folder(tmp_path / "set")
+    (tmp_path / "short.yaml").write_text("data: {class_path: ImageFolder, init_args: {root: elsewhere}}\n")
+    (tmp_path / "mine.py").write_text("from striate.datamodules import ImageFolder\nclass Mine(ImageFolder): pass\n")
+    for name in (["--config", "short.yaml"], ["image_folder"], ["striate.datamodules.ImageFolder"], ["mine.Mine"]):
+        assert run(*name, "--root", "set") == 0
+        main(["data", "show", *name, "--root", "set", "--count", "2", "--out", "a.png", "--num_workers", "0"])
+    assert (tmp_path / "runs/data_check/Mine.html").is_file()
+    capsys.readouterr()
+    assert "short.yaml" not in refused(capsys, "--config", "short.yaml", "--root", "set", "--seed", "x")  # it is right
 
 
 def test_a_folder_for_the_copy_that_is_not_empty_exits_with_2_before_reading(tmp_path, capsys):
@@ -108,11 +122,11 @@ def test_a_folder_for_the_copy_that_is_not_empty_exits_with_2_before_reading(tmp
 
 def test_a_configuration_without_data(tmp_path, capsys):
     (tmp_path / "a.yaml").write_text("model: {}\n")
-    assert "no section data: in it" in refused(capsys, "--config", "a.yaml")
+    assert "no 'data' given" in refused(capsys, "--config", "a.yaml")
     (tmp_path / "a.yaml").write_text("data: [\n")
-    assert "a.yaml" in refused(capsys, "--config", "a.yaml")
+    assert "a.yaml:2: not valid YAML" in refused(capsys, "--config", "a.yaml")
     (tmp_path / "a.yaml").write_text("data:\n  class_path: striate.datamodules.ImageFoldr\n")
-    assert "ImageFoldr" in refused(capsys, "--config", "a.yaml")
+    assert "did you mean 'striate.datamodules.ImageFolder'" in refused(capsys, "--config", "a.yaml")
 
 
 def test_the_front_door(tmp_path, capsys):
@@ -179,6 +193,6 @@ def test_ctrl_c_prints_what_was_found(tmp_path):
         time.sleep(0.5)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
         out, error = process.communicate(timeout=60)
-    assert process.returncode == 1, error
+    assert process.returncode == 130, error
     assert "Interrupted after" in out and "of 10; found so far: 1 error" in out and "train/cat/0.png" in out
     assert "Traceback" not in error

@@ -1,14 +1,12 @@
 """Corrected copies: what was wrong is gone from them, what was right is kept, and the originals are not touched."""
 
 import csv
-import hashlib
 import json
 import shutil
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-import yaml
 
 import striate.datamodules
 from striate.datamodules import CocoDetection, ImageFolder, Manifest, MaskFolder, VOCDetection
@@ -18,33 +16,6 @@ from striate.datamodules.doctor.fixes import mend_boxes
 from striate.tests.datamodules import patients
 from striate.tests.datamodules.annotated import noise
 from striate.tests.fixtures import write_image
-
-
-def snapshot(root):
-    """Every file of a tree, with its content."""
-    files = (path for path in sorted(root.rglob("*")) if path.is_file())
-    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-def mended(make, tmp_path, **init_args):
-    """The report of a corrected copy, its changes and its data module."""
-    root, target = tmp_path / "data", tmp_path / "fixed"
-    before = snapshot(root)
-    report = check(make(**init_args), processes=0)
-    assert not report.clean
-    fix = write_fix(report, target)
-    assert snapshot(root) == before
-    section = yaml.safe_load((target / "fixed.yaml").read_text())["data"]
-    reader = getattr(striate.datamodules, section["class_path"].rpartition(".")[2])
-    copy = reader(**(init_args | section["init_args"]))
-    with (target / "fixes.csv").open() as file:
-        changes = list(csv.DictReader(file))
-    assert [tuple(change.values()) for change in changes] == [tuple(change) for change in fix.log.changes]
-    return check(copy, processes=0), changes, copy, fix
-
-
-def kinds(changes):
-    return sorted((change["kind"], change["action"]) for change in changes)
 
 
 def test_coco(tmp_path):
@@ -60,9 +31,9 @@ def test_coco(tmp_path):
     root = tmp_path / "data"
     patients.edit(patients.write_coco(root), change)
     patients.cut(root / "train2017" / "train3.png")
-    report, changes, copy, _ = mended(CocoDetection, tmp_path, root=str(root), num_workers=0)
+    report, changes, copy, _ = patients.mended(CocoDetection, tmp_path, root=str(root), num_workers=0)
     assert report.clean and not report.findings.counts
-    assert kinds(changes) == [
+    assert patients.kinds(changes) == [
         ("box-beyond", "clipped"),
         ("box-inverted", "corners put in order"),
         ("box-zero-area", "dropped"),
@@ -91,9 +62,9 @@ def test_coco_masks_mend_boxes(tmp_path):
     root = tmp_path / "data"
     patients.edit(patients.write_coco(root), change)
     options = {"root": str(root), "task": "instance_segmentation", "num_workers": 0}
-    report, changes, copy, _ = mended(CocoDetection, tmp_path, **options)
+    report, changes, copy, _ = patients.mended(CocoDetection, tmp_path, **options)
     assert report.clean
-    assert kinds(changes) == [
+    assert patients.kinds(changes) == [
         ("bad-mask", "dropped"),
         ("box-zero-area", "box taken from the mask"),
         ("empty-mask", "dropped"),
@@ -108,7 +79,7 @@ def test_copies_are_left_out_of_training(tmp_path):
     patients.write_coco(root)
     shutil.copy(root / "val2017/val1.png", root / "train2017/train0.png")
     shutil.copy(root / "train2017/train1.png", root / "train2017/train2.png")
-    report, changes, copy, _ = mended(CocoDetection, tmp_path, root=str(root), num_workers=0)
+    report, changes, copy, _ = patients.mended(CocoDetection, tmp_path, root=str(root), num_workers=0)
     assert report.clean and len(copy.make_source("train")) == 2 and len(copy.make_source("val")) == 2
     found = [(change["kind"], change["where"]) for change in changes]
     assert found == [("leaked-image", "image train0.png"), ("duplicate-image", "image train2.png")]
@@ -131,9 +102,9 @@ def test_voc(tmp_path):
     (year / "Annotations" / "000004.xml").unlink()
     patients.cut(year / "JPEGImages" / "000003.jpg")
     options = {"root": str(root), "year": "2007", "num_workers": 0}
-    report, changes, copy, fix = mended(VOCDetection, tmp_path, **options)
+    report, changes, copy, fix = patients.mended(VOCDetection, tmp_path, **options)
     assert report.clean and not report.findings.counts
-    assert kinds(changes) == [
+    assert patients.kinds(changes) == [
         ("annotation-file", "left out, with its objects"),
         ("box-beyond", "clipped"),
         ("box-inverted", "corners put in order"),
@@ -158,8 +129,11 @@ def test_masks(tmp_path):
     write_image(root / "train/masks/1.png", np.full((40, 60), 7, np.uint8))
     (root / "val/masks/1.png").unlink()
     options = {"root": str(root), "class_names": ["ground", "cat", "dog"], "num_workers": 0}
-    report, changes, copy, fix = mended(MaskFolder, tmp_path, **options)
-    assert report.clean and kinds(changes) == [("label-outside", "left out"), ("missing-annotation", "left out")]
+    report, changes, copy, fix = patients.mended(MaskFolder, tmp_path, **options)
+    assert report.clean and patients.kinds(changes) == [
+        ("label-outside", "left out"),
+        ("missing-annotation", "left out"),
+    ]
     assert len(copy.make_source("train")) == 2 and len(copy.make_source("val")) == 1
     with (fix.folder / "excluded.csv").open() as file:
         rows = [(row["split"], row["path"], row["kind"]) for row in csv.DictReader(file)]
@@ -175,9 +149,9 @@ def test_class_folders(tmp_path):
     patients.cut(root / "train/cat/1.png")
     (root / "train/empty").mkdir()
     shutil.copy(root / "train/dog/0.png", root / "val/dog/9.png")
-    report, changes, copy, fix = mended(ImageFolder, tmp_path, root=str(root), num_workers=0)
+    report, changes, copy, fix = patients.mended(ImageFolder, tmp_path, root=str(root), num_workers=0)
     assert report.clean and copy.class_names == ["cat", "dog"]
-    assert kinds(changes) == [("leaked-image", "left out"), ("unreadable-image", "left out")]
+    assert patients.kinds(changes) == [("leaked-image", "left out"), ("unreadable-image", "left out")]
     table = (fix.folder / "manifest_train.csv").read_text().splitlines()
     assert table[1:] == ["train/cat/0.png,cat", "train/cat/2.png,cat", "train/dog/1.png,dog", "train/dog/2.png,dog"]
 
@@ -185,7 +159,7 @@ def test_class_folders(tmp_path):
 def test_the_same_image_with_two_labels_is_left_to_a_person(tmp_path):
     root = patients.write_folder(tmp_path / "data")
     shutil.copy(root / "train/dog/0.png", root / "val/cat/9.png")
-    report, changes, _, fix = mended(ImageFolder, tmp_path, root=str(root), num_workers=0)
+    report, changes, _, fix = patients.mended(ImageFolder, tmp_path, root=str(root), num_workers=0)
     assert not changes and dict(report.findings.counts) == {"leaked-image": 1}
     assert any("with different labels (cat, dog)" in text for text in fix.log.left)
 
@@ -198,7 +172,7 @@ def test_manifests(tmp_path, rooted):
     (root / "val.csv").write_text("path,label\nimages/val0.png,cat\nimages/val1.png,bird\n")
     options = {"train": str(root / "train.csv"), "val": str(root / "val.csv"), "num_workers": 0}
     options |= {"root": str(root), "class_names": ["cat", "dog"]} if rooted else {"class_names": ["cat", "dog"]}
-    report, changes, copy, _ = mended(Manifest, tmp_path, **options)
+    report, changes, copy, _ = patients.mended(Manifest, tmp_path, **options)
     assert report.clean and not report.findings.counts
     found = {(change["where"], change["kind"]) for change in changes}
     assert found == {
@@ -274,9 +248,9 @@ def test_yolo(tmp_path):
     )
     patients.cut(root / "images/train/2.png")
     options = {"root": str(root), "num_workers": 0}
-    report, changes, copy, _ = mended(striate.datamodules.YoloDetection, tmp_path, **options)
+    report, changes, copy, _ = patients.mended(striate.datamodules.YoloDetection, tmp_path, **options)
     assert report.clean and not report.findings.counts, list(report.findings)
-    assert kinds(changes) == [
+    assert patients.kinds(changes) == [
         ("box-outside", "dropped"),
         ("box-zero-area", "dropped"),
         ("duplicate-object", "dropped"),
@@ -299,9 +273,9 @@ def test_detection_manifests(tmp_path):
     table[4:6] = ["images/train1.png,cat,80,6,90,30", "images/train2.png,dog,1,1,9,9"]
     (root / "train.csv").write_text("\n".join(table) + "\n")
     options = {"train": str(root / "train.csv"), "val": str(root / "val.csv"), "root": str(root), "num_workers": 0}
-    report, changes, copy, _ = mended(striate.datamodules.DetectionManifest, tmp_path, **options)
+    report, changes, copy, _ = patients.mended(striate.datamodules.DetectionManifest, tmp_path, **options)
     assert report.clean and not report.findings.counts, list(report.findings)
-    assert kinds(changes) == [
+    assert patients.kinds(changes) == [
         ("box-beyond", "clipped"),
         ("box-inverted", "corners put in order"),
         ("box-outside", "dropped"),

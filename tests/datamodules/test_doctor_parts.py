@@ -6,10 +6,12 @@ import re
 import cv2
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from striate.datamodules.doctor import duplicates, pictures, statistics
+from striate.datamodules import RepeatFactor
+from striate.datamodules.doctor import duplicates, pictures, suggestions
 from striate.datamodules.doctor.collecting import check
 from striate.datamodules.doctor.findings import KEPT, KINDS, Finding, Findings, judge
 from striate.datamodules.doctor.html import write_html
@@ -120,17 +122,17 @@ def test_anchors_are_the_clusters():
     generator = np.random.default_rng(0)
     centres = np.array([[10, 20], [40, 40], [120, 60]], float)
     boxes = np.repeat(centres, 50, axis=0) * np.exp(generator.normal(0, 0.02, (150, 2)))
-    anchors = statistics.anchor_sizes(boxes[:, 0], boxes[:, 1], 3)
+    anchors = suggestions.anchor_sizes(boxes[:, 0], boxes[:, 1], 3)
     np.testing.assert_allclose(anchors, centres, rtol=0.02)
-    overlap = statistics.best_overlap(np.array([10.0, 80]), np.array([10.0, 40]), centres)
+    overlap = suggestions.best_overlap(np.array([10.0, 80]), np.array([10.0, 40]), centres)
     # 10x10 in 10x20: half; 80x40: 40x40 of 3200, and 80x40 in 120x60: 3200 of 7200
     np.testing.assert_allclose(overlap, [0.5, 0.5])
-    assert len(statistics.anchor_sizes(np.array([5.0, 5]), np.array([5.0, 5]))) == 1
+    assert len(suggestions.anchor_sizes(np.array([5.0, 5]), np.array([5.0, 5]))) == 1
 
 
 def test_class_weights_by_hand():
-    np.testing.assert_allclose(statistics.class_weights(np.array([10, 30, 0]), "labels"), [1.5, 0.5, 0])
-    np.testing.assert_allclose(statistics.class_weights(np.array([100, 900]), "pixels"), [1.5, 0.5])
+    np.testing.assert_allclose(suggestions.class_weights(np.array([10, 30, 0]), "labels"), [1.5, 0.5, 0])
+    np.testing.assert_allclose(suggestions.class_weights(np.array([100, 900]), "pixels"), [1.5, 0.5])
 
 
 def suggested(report):
@@ -155,24 +157,86 @@ def test_a_class_that_only_val_has():
     assert "2 of 3 classes never occur in train: dog, emu" in text and "val or test have dog:" in text
 
 
-def test_input_size_follows_the_small_objects():
-    def sized(side):
-        return check(
-            Given([{**boxed((1, 1, 1 + side, 1 + side)), "image": noise(320, 160, n)} for n in range(4)]), processes=0
-        )
+def detected(sides, shape=(320, 160), count=4):
+    """A training set of images with a square object each."""
+    samples = [{**boxed((1, 1, 1 + sides[n % len(sides)], 1 + sides[n % len(sides)])), "image": noise(*shape, n)}
+               for n in range(count)]  # fmt: skip
+    return suggested(check(Given(samples), processes=0))
 
-    # nine of ten objects have 20 pixels: 160 * 16 / 20 = 128 leaves them 16
-    found = suggested(sized(20))["Input size"]
-    assert (
-        "larger than 20 pixels" in found.text and found.yaml == "short_side: 128" and "side is then 256" in found.text
-    )
-    assert "wants 16: a short side of 320" in suggested(sized(8))["Input size"].text
+
+def test_input_size_follows_the_small_objects():
+    # 20 of 160 pixels is an eighth: 16 * 8 = 128 leaves them 16
+    found = detected([20])["Input size"]
+    assert "larger than 12.5 % of it" in found.text and ", 20 pixels." in found.text
+    assert found.yaml == "short_side: 128" and "leaves them 16, and the long side is then 256" in found.text
+    # 8 of 160: 320 pixels, which the images have not
+    found = detected([8])["Input size"]
+    assert "takes a short side of 320, 2 times what the images have" in found.text
+    assert "a finer map (stride 4), or cut" in found.text and found.yaml == "short_side: 160"
+    assert "finer map" not in detected([6])["Input size"].text  # nor has one of stride 4 two cells for them
+
+
+@pytest.mark.parametrize("side", [3, 7, 11, 15, 16, 17, 18, 25, 40, 90, 159])
+@pytest.mark.parametrize("shape", [(320, 160), (170, 161), (33, 32), (900, 160)])
+def test_the_input_size_suggested_is_what_its_figures_say(side, shape):
+    side = min(side, min(shape) - 2)
+    found = detected([side], shape, 1)["Input size"]
+    size = int(found.yaml.removeprefix("short_side: "))
+    assert size <= min(shape)  # larger invents none
+    if "leaves them" in found.text:
+        left = float(re.search(r"leaves them ([\d.]+)", found.text)[1])
+        assert left == pytest.approx(side * size / min(shape), rel=0.01) and left >= 16
+    else:
+        wanted = int(re.search(r"takes a short side of (\d+)", found.text)[1])
+        assert size == min(shape) < wanted == round(16 * min(shape) / side)
+
+
+def test_objects_are_measured_in_their_own_images():
+    """Large images with large objects, small ones with small: after the resizing they are alike."""
+    samples = [
+        {**boxed((1, 1, 1 + k * 20, 1 + k * 20)), "image": noise(k * 100, k * 80, n)}
+        for n, k in enumerate([1, 1, 1, 4, 4])
+    ]
+    text = suggested(check(Given(samples), processes=0))["Input size"].text
+    assert "larger than 25 % of it" in text and "leaves them 16, " in text  # of 64
+
+
+def test_other_tasks_are_not_told_of_detectors():
+    class One(Given):
+        lists_images = False
+
+    samples = [{**boxed((1, 1, 9, 9)), "image": noise(70, 100, n)} for n in range(20)]
+    samples += [{**boxed((1, 1, 9, 9), labels=[1]), "image": noise(70, 100, 50 + n)} for n in range(2)]
+    found = suggested(check(One(samples), processes=0))
+    assert set(found) == {"Input size", "Class weights"}
+    assert "A start: 64 pixels, the multiple of 32 below 70." in found["Input size"].text
+    assert "10 times as many images as" in found["Class weights"].text and "(20 and 2)" in found["Class weights"].text
+    large = [{"label": n, "image": noise(1024, 1100, n)} for n in range(2)]
+    text = suggested(check(Given(large), processes=0))["Input size"].text
+    assert "A start: 512 pixels. Images as they are have 4.0 times as many" in text
+    odd = [{"label": n, "image": noise(30, 20, n)} for n in range(2)]
+    assert "A start: 20 pixels. " in suggested(check(Given(odd), processes=0))["Input size"].text
+
+
+def test_anchors_are_those_whose_figures_are_given():
+    assert "Anchor sizes" not in detected([20], count=9)  # too few boxes to say
+    found = detected([20, 40], count=20)["Anchor sizes"]
+    assert found.text.startswith("2 anchors by k-means over 20 boxes") and found.yaml == "anchors: [[20, 20], [40, 40]]"
+    assert "overlap by 1.00 on average" in found.text
+    alike = detected([20.1, 20.2, 20.3], count=40)["Anchor sizes"]
+    assert alike.text.startswith("1 anchor by") and alike.yaml == "anchors: [[20, 20]]"
+
+
+def test_nothing_is_suggested_of_a_split_that_is_not_for_training():
+    assert check(Given([boxed((1, 1, 9, 9))]), splits=("val",), processes=0).statistics.suggestions == []
 
 
 def test_rare_classes():
     samples = [boxed((1, 1, 9, 9))] * 150 + [boxed((1, 1, 9, 9), labels=[1])]
-    report = check(Given(samples), processes=0)
-    assert "1 classes are in fewer than one training image of a hundred: dog" in suggested(report)["Rare classes"].text
+    found = suggested(check(Given(samples), processes=0))["Rare classes"]
+    assert "1 class is in fewer than 1% of the 151 training images: dog (1)" in found.text
+    sampling = yaml.safe_load(found.yaml)["sampling"]
+    assert sampling["class_path"].endswith(RepeatFactor.__name__) and sampling["init_args"] == {"threshold": 0.01}
 
 
 # -- pictures and page ------------------------------------------------------------------------------------

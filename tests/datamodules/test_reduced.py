@@ -7,7 +7,14 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from striate.datamodules import CocoDetection, ImageFolder, ShortSideResize, read_image
+from striate.datamodules import (
+    CocoDetection,
+    CocoLocalization,
+    ImageFolder,
+    LocalizationManifest,
+    ShortSideResize,
+    read_image,
+)
 from striate.datamodules.augmentations.placing import resize_image
 from striate.datamodules.augmentations.resizing import enough_short_side
 from striate.datamodules.images import ImageError
@@ -122,3 +129,26 @@ def test_classification_too(tmp_path, photograph):
     steps = [A.SmallestMaxSize(100), A.RandomCrop(96, 96)]
     data = ImageFolder(str(tmp_path), train_transform=steps, num_workers=0)
     assert data.dataset(data.make_source("train"), training=True).source[0]["image"].shape == (107, 160, 3)
+
+
+@pytest.mark.parametrize("kind", ["coco", "table"])
+def test_localization_too(tmp_path, photograph, kind):
+    """Sizes that the annotations say, and sizes that only the files say."""
+    root = write_large(tmp_path, photograph)
+    (root / "a.csv").write_text("path,label,x1,y1,x2,y2\ntrain2017/large.jpg,a,20,20,595,390\n")
+    samples = []
+    for steps in ([A.SmallestMaxSize(100)], [A.RandomCrop(427, 641), A.SmallestMaxSize(100)]):
+        options = {"train_transform": steps, "num_workers": 0}
+        data = (
+            CocoLocalization(str(root), "largest", **options)
+            if kind == "coco"
+            else LocalizationManifest(str(root / "a.csv"), str(root / "a.csv"), **options)
+        )
+        data.setup("fit")
+        raw = data.datasets["train"].source[0]
+        assert raw["image"].shape[:2] == ((107, 161) if len(steps) == 1 else (427, 641))
+        scale = np.array([161 / 641, 107 / 427] if len(steps) == 1 else [1, 1])
+        np.testing.assert_allclose(raw["box"], np.array([20, 20, 595, 390]) * np.tile(scale, 2), rtol=1e-5)
+        samples.append(data.datasets["train"][0])
+    assert samples[0]["image"].shape == samples[1]["image"].shape == (100, 150, 3)
+    np.testing.assert_allclose(samples[0]["box"], samples[1]["box"], atol=1e-3)

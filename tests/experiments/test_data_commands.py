@@ -134,7 +134,7 @@ def test_an_interrupted_export_says_that_nothing_was_written(place, capsys, monk
         raise KeyboardInterrupt
 
     monkeypatch.setattr(data_export, "_bar", stop)
-    answer = refused(capsys, 1, "export", "--config", "small.yaml", "--format", "coco", "out")
+    answer = refused(capsys, 130, "export", "--config", "small.yaml", "--format", "coco", "out")
     assert answer == "interrupted; nothing was written"
     assert [path.name for path in place.iterdir()] == ["small.yaml"]
 
@@ -201,7 +201,13 @@ def test_a_data_module_without_a_split_says_so(place, capsys):
 
 
 def test_help_answers_without_torch():
-    for words in (["data"], ["data", "--help"], ["data", "show", "--help"], ["data", "export", "-h"]):
+    for words in (
+        ["data"],
+        ["data", "--help"],
+        ["data", "show", "--help"],
+        ["data", "export", "-h"],
+        ["data", "check", "-h"],
+    ):
         code = f"import sys; from striate.experiments.main import main; main({words!r}); print(' '.join(sys.modules))"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         *usage, loaded = done.stdout.strip().splitlines()

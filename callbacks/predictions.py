@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +148,7 @@ class PredictionWriter(BasePredictionWriter):
         with (self._folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(header)
-            writer.writerows(sorted(rows, key=lambda row: row[0]))  # an image's rows stay in their order
+            writer.writerows(sorted(rows, key=itemgetter(0)))  # an image's rows stay in their order
 
 
 _CORNERS = ("x1", "y1", "x2", "y2")

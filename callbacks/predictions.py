@@ -2,7 +2,6 @@
 
 import csv
 from collections.abc import Mapping, Sequence
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -140,15 +139,15 @@ class PredictionWriter(BasePredictionWriter):
         for rank in range(trainer.world_size):
             if (path := self._path(trainer, rank)).is_file():
                 with path.open(newline="", encoding="utf-8") as file:
-                    header, *found = list(csv.reader(file))  # a rank without images has no file
-                rows += found
+                    lines = list(csv.reader(file))  # a rank without images has no file
+                header, rows = lines[0], rows + lines[1:]
                 path.unlink()
         if not header:
             return
         with (self._folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(header)
-            writer.writerows(sorted(rows, key=itemgetter(0)))  # an image's rows stay in their order
+            writer.writerows(sorted(rows, key=lambda row: row[0]))  # an image's rows stay in their order
 
 
 _CORNERS = ("x1", "y1", "x2", "y2")

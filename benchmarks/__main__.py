@@ -19,6 +19,7 @@ BENCHMARKS = {
     "coco_index": "opening annotations of COCO's size, and the workers' memory, against pycocotools",
     "segmentation_metrics": "mean IoU of 1,000 masks of VOC's size, against torchmetrics",
     "segmentation_step": "a step of a U-Net, against segmentation-models-pytorch",
+    "detection_ops": "matching of 100,000 anchors, NMS of 100,000 boxes, against torchvision's",
     "training_memory": "peak memory of that training, against the bare loop's",
 }
 """Name, which is its module's too -> what it measures."""

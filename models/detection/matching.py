@@ -21,8 +21,9 @@ BACKGROUND = -1
 IGNORED = -2
 """Match of an anchor that is not trained on."""
 
-_PAIRS = {"cpu": 2**16}
-"""Pairs in a block, by the kind of device: on the CPU what its cache holds; elsewhere few launches count more."""
+_PAIRS = {"cpu": 2**15 - 1}
+"""Pairs in a block, by the kind of device. On the CPU what its cache holds, and one less than torch shares out among
+threads: for work this small they would wait for one another. Elsewhere few launches count more."""
 _PAIRS_ELSEWHERE = 2**22
 _TOUCHING = 1e-6
 """An IoU up to this is none (SSD's code)."""
@@ -201,13 +202,13 @@ def _next_best(pairs: "_BoxPairs", free: Tensor, number: int) -> list[tuple[floa
 
 
 class _BoxPairs:
-    """The IoU of objects with anchors, computed where it is asked for. Coordinates come first: each lies together."""
+    """The IoU of objects with anchors, computed where it is asked for."""
 
     def __init__(self, boxes: Tensor, anchors: Tensor) -> None:
         check_boxes(boxes, "boxes")
         check_boxes(anchors, "anchors")
         dtype = torch.promote_types(torch.promote_types(boxes.dtype, anchors.dtype), torch.float32)
-        self.boxes, self.anchors = (each.detach().to(dtype).T.contiguous() for each in (boxes, anchors))
+        self.boxes, self.anchors = (_columns(each.detach().to(dtype)) for each in (boxes, anchors))
         self.like = self.boxes.new_empty(()).expand(len(boxes), len(anchors))
 
     def of_all(self, anchors: slice | Tensor) -> Tensor:
@@ -235,15 +236,19 @@ class _MatrixPairs:
 _Pairs = _BoxPairs | _MatrixPairs
 
 
+def _columns(boxes: Tensor) -> Tensor:
+    """``[5, N]``: each coordinate lies together, and then the areas."""
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    return torch.cat([boxes.T, areas[None].clamp(min=torch.finfo(boxes.dtype).tiny)])  # not 0: 0 / 0 is no IoU
+
+
 def _iou(boxes: Tensor, anchors: Tensor) -> Tensor:
-    """Of ``[4, …]`` with ``[4, …]``; no more than three results alive. Rounded as torchvision's, so equal to it."""
-    shared, high = (
-        torch.minimum(boxes[side + 2], anchors[side + 2]).sub_(torch.maximum(boxes[side], anchors[side])).clamp_(min=0)
-        for side in (0, 1)
-    )
+    """Of ``[5, …]`` with ``[5, …]``; no more than three results alive. Rounded as torchvision's, so equal to it."""
+    x1, y1, x2, y2, area = boxes
+    left, top, right, bottom, anchor_area = anchors
+    shared = torch.minimum(x2, right).sub_(torch.maximum(x1, left)).clamp_(min=0)
+    high = torch.minimum(y2, bottom).sub_(torch.maximum(y1, top)).clamp_(min=0)
     shared.mul_(high)
-    area, anchor_area = ((each[2] - each[0]) * (each[3] - each[1]) for each in (boxes, anchors))
-    anchor_area.clamp_(min=torch.finfo(anchor_area.dtype).tiny)  # two boxes without area: 0 / tiny, not 0 / 0
     return shared.div_(torch.add(area, anchor_area, out=high).sub_(shared))
 
 

@@ -5,6 +5,7 @@ with scores of K classes each. Nothing here has a gradient.
 """
 
 import math
+from functools import cache
 from typing import Literal, get_args
 
 import torch
@@ -13,6 +14,9 @@ from torchvision import ops
 
 from ..boxes import check_boxes, paired_iou
 from .detector import Detections
+
+_FEW = 2000
+"""Boxes up to which one pass over all labels is quicker than one over each."""
 
 SoftNMSDecay = Literal["linear", "gaussian"]
 
@@ -45,10 +49,15 @@ def classwise_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou: float) -> 
     boxes, scores = _widened(boxes, scores)
     if not len(boxes):
         return torch.zeros(0, dtype=torch.int64, device=boxes.device)
+    if boxes.device.type == "cpu" and len(boxes) > _FEW:
+        return _segmented_nms(boxes, scores, labels, iou)
+    # One pass over all labels, whose boxes are moved apart by more than the whole extent. torchvision moves them by the
+    # largest coordinate, so that neighbours may meet where some are below 0; and rounds them, as float64 does not.
     if boxes.device.type != "cpu":
-        # torchvision moves each label's boxes apart by the largest coordinate: below 0, neighbours would meet
-        return ops.batched_nms(boxes - boxes.min().clamp(max=0), scores, labels, iou)
-    return _segmented_nms(boxes, scores, labels, iou)
+        return ops.batched_nms(boxes - boxes.min().clamp(max=0), scores, labels, _limit(iou))
+    boxes = boxes.double()
+    boxes = boxes - boxes.min()
+    return ops.nms(boxes + (labels * (boxes.max() + 1))[:, None], scores.double(), _limit(iou))
 
 
 def _segmented_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou: float) -> Tensor:
@@ -59,10 +68,10 @@ def _segmented_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou: float) ->
     boxes, scores = boxes[places], scores[places]
     counts = labels[places].unique_consecutive(return_counts=True)[1].tolist()
     kept = torch.zeros(len(order), dtype=torch.bool)  # by rank
-    start = 0
+    start, limit = 0, _limit(iou)
     for count in counts:
         stop = start + count
-        kept[grouped[start:stop][ops.nms(boxes[start:stop], scores[start:stop], iou)]] = True
+        kept[grouped[start:stop][ops.nms(boxes[start:stop], scores[start:stop], limit)]] = True
         start = stop
     return order[kept]
 
@@ -80,7 +89,7 @@ def class_agnostic_nms(boxes: Tensor, scores: Tensor, iou: float) -> Tensor:
         ValueError: shapes other than these, or an IoU outside 0 … 1.
     """
     _check(boxes, scores, None, iou)
-    return ops.nms(*_widened(boxes, scores), iou)
+    return ops.nms(*_widened(boxes, scores), _limit(iou))
 
 
 @torch.no_grad()
@@ -188,6 +197,13 @@ def select_detections(
     kept = class_agnostic_nms(boxes, found, nms_iou) if class_agnostic else classwise_nms(boxes, found, label, nms_iou)
     kept = kept[:max_detections]
     return Detections(boxes=boxes[kept], scores=found[kept], labels=label[kept])
+
+
+@cache
+def _limit(iou: float) -> float:
+    """So that an IoU of 8 / 10 is not above 0.8: in float32 it is 0.80000001, which torchvision compares with 0.8."""
+    nearest = torch.tensor(iou)
+    return (nearest.item() + nearest.nextafter(torch.tensor(math.inf)).item()) / 2
 
 
 def _widened(boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:

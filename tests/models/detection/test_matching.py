@@ -78,7 +78,7 @@ def test_torchvisions_matcher(monkeypatch, low_quality, pairs):
             assert torch.equal(match_iou(iou, high, low, low_quality), theirs)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.integers(0, 10_000), st.integers(1, 6), st.integers(1, 40))
 def test_mirroring_moving_and_reordering_change_no_match(seed, count, anchor_count):
     objects, anchors = some_boxes(count, seed), some_boxes(anchor_count, seed + 1)

@@ -162,7 +162,7 @@ def _objects(
     order = order[usable[order]]
     masks = None
     if with_masks:
-        order, masks = _masks(columns.segmentations, order, images.sizes[of_image], ids, problems)
+        order, masks = _masks(columns.segmentations, order, images.sizes[of_image], ids, boxes, problems)
     problems.report()
     with np.errstate(invalid="ignore"):
         of_boxes = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
@@ -179,14 +179,19 @@ def _objects(
 
 
 def _masks(
-    segmentations: Sequence[Any], order: np.ndarray, sizes: np.ndarray, ids: np.ndarray, problems: Problems
+    segmentations: Sequence[Any],
+    order: np.ndarray,
+    sizes: np.ndarray,
+    ids: np.ndarray,
+    boxes: np.ndarray,
+    problems: Problems,
 ) -> tuple[np.ndarray, Segmentations]:
     """The masks of the objects of `order`, and what is left of it."""
     builder, taken = SegmentationBuilder(), np.zeros(len(sizes), np.bool_)
     wanted = np.sort(order)  # as the file has them, since its text may still be on its way from the disk
     for number, (width, height) in zip(wanted.tolist(), sizes[wanted].tolist(), strict=True):
         if wrong := builder.add(segmentations[number], height, width):
-            problems.add(wrong, [ids[number]], places=[number])
+            problems.add(wrong, [ids[number]], places=[number], boxes=boxes[[number]])
         else:
             taken[number] = True
     place = np.cumsum(taken) - 1

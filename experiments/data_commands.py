@@ -14,7 +14,7 @@ COMMANDS = {
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Run a command; exits with its code, or with 2 when the call is wrong."""
+    """Run a command; exits with its code, 2 when the call is wrong, or 130 when it was interrupted."""
     command = arguments[0] if arguments else "--help"
     if command in ("-h", "--help"):
         width = max(map(len, COMMANDS))
@@ -23,6 +23,10 @@ def run(arguments: Sequence[str]) -> None:
         return
     if command not in COMMANDS:
         fail(f"unknown command 'data {command}': there are {', '.join(COMMANDS)}{did_you_mean(command, COMMANDS)}")
-    module = importlib.import_module(f".data_{command}", __package__)
-    if code := getattr(module, command)(list(arguments[1:])):
+    try:
+        module = importlib.import_module(f".data_{command}", __package__)
+        code = getattr(module, command)(list(arguments[1:]))
+    except KeyboardInterrupt:  # before there was anything to tell, as while torch is loaded
+        fail("interrupted", code=130)
+    if code:
         raise SystemExit(code)

@@ -56,7 +56,7 @@ def findings_of(fault: Fault, split: str) -> Iterator[Finding]:
         box = None if fault.boxes is None else fault.boxes[number]
         detail, own = fault.kind, code
         if box is not None:
-            detail = f"{shown(box)}, {fault.kind}" if code == "unusable-annotation" else shown(box)
+            detail = shown(box) if code.startswith("box-") else f"{shown(box)}, {fault.kind}"
             if code == "box-zero-area" and (box[2:] < box[:2]).any():
                 own = "box-inverted"
         image = os.path.abspath(fault.images(number)) if fault.images is not None else None  # noqa: PTH100

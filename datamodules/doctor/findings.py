@@ -94,13 +94,13 @@ KINDS: dict[str, Kind] = {
         "boxes with a coordinate that is NaN or infinite",
         "error",
         "Training drops these objects, and their pixels become background. Draw the boxes anew.",
-        "dropped",
+        "dropped; taken from the mask where there is one",
     ),
     "box-zero-area": Kind(
         "boxes of zero width or height",
         "error",
         "Training drops these objects. Often a click instead of a drag; draw them anew.",
-        "dropped",
+        "dropped; taken from the mask where there is one",
     ),
     "box-inverted": Kind(
         "boxes whose corners are the wrong way round",
@@ -112,7 +112,7 @@ KINDS: dict[str, Kind] = {
         "boxes outside their image",
         "error",
         "Training drops these objects. Often the image was cropped or resized after it was annotated.",
-        "dropped",
+        "dropped; taken from the mask where there is one",
     ),
     "box-beyond": Kind(
         "boxes that reach beyond their image by a pixel or more",

@@ -215,7 +215,7 @@ class _Examination:
         return Finding(code, self.where, detail, image=self.path, index=self.index, boxes=marked)
 
     def _named(self, label: int) -> str:
-        return self.names[label] if self.names is not None and 0 <= label < len(self.names) else f"class {label}"
+        return f"class {self.names[label] if self.names is not None and 0 <= label < len(self.names) else label}"
 
     def _wrong_labels(self) -> list[Finding]:
         said = self.labels == REPORTED

@@ -2,11 +2,9 @@
 
 from typing import Any
 
-from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
-from rich.table import Table
 
 from .collecting import Report
 from .findings import KINDS, Finding
@@ -18,11 +16,15 @@ SHOWN = 3  # findings of a kind named on the terminal
 
 def print_report(report: Report, console: Console) -> None:
     """Print what was found: splits, findings by kind with the first few of each, suggestions."""
-    console.print(_splits(report))
+    plain: dict[str, Any] = {"highlight": False, "soft_wrap": True}  # a path is one word, whatever the width
+    classes = counted(len(report.statistics.class_names), "class", "classes")
+    console.print(f"[italic]{escape(report.name)}: {classes}[/]\n", **plain)
+    for number, line in enumerate(_splits(report)):
+        console.print(f"  {escape(line)}", style="dim" if number == 0 else None, **plain)
+    console.print()
     for note in report.notes:
         console.print(f"  {escape(note)}", style="dim")
     root = getattr(report.data, "root", None)
-    plain: dict[str, Any] = {"highlight": False, "soft_wrap": True}  # a path is one word, whatever the width
     for code in report.findings.codes():
         kind, count = KINDS[code], report.findings.counts[code]
         colour = _COLOURS[kind.severity]
@@ -45,15 +47,14 @@ def _line(finding: Finding, root: object) -> str:
     return split + where + (f": {relative(finding.detail, root)}" if finding.detail else "")
 
 
-def _splits(report: Report) -> Table:
-    table = Table(
-        title=f"{report.name}: {counted(len(report.statistics.class_names), 'class', 'classes')}",
-        title_justify="left",
-        box=SIMPLE,
-        pad_edge=False,
-    )
-    for heading in split_headings(report.statistics):
-        table.add_column(heading, no_wrap=True, justify="left" if heading == "split" else "right")
-    for split in report.statistics.splits:
-        table.add_row(*split_cells(split, report.statistics))
-    return table
+def _splits(report: Report) -> list[str]:
+    """The table of splits, line by line; rich's own would cut cells short on a narrow terminal."""
+    rows = [split_headings(report.statistics)]
+    rows += [split_cells(split, report.statistics) for split in report.statistics.splits]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in rows
+    ]

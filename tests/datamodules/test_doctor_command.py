@@ -196,3 +196,24 @@ def test_ctrl_c_prints_what_was_found(tmp_path):
     assert process.returncode == 130, error
     assert "Interrupted after" in out and "of 10; found so far: 1 error" in out and "train/cat/0.png" in out
     assert "Traceback" not in error
+
+
+def test_ctrl_c_while_the_command_is_still_loading(monkeypatch, capsys):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("importlib.import_module", stop)
+    with pytest.raises(SystemExit) as exit_:
+        front_door(["check"])
+    assert exit_.value.code == 130 and capsys.readouterr().err == "striate: interrupted\n"
+
+
+def test_a_narrow_terminal_cuts_no_figure_short(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    patients.write_coco(tmp_path / "set")
+    assert run("--format", "coco", "set") == 0
+    lines = capsys.readouterr().out.splitlines()
+    place = next(number for number, line in enumerate(lines) if line.split()[:1] == ["split"])
+    assert lines[place].split() == ["split", "images", "readable", "classes", "objects", "per", "image", "empty", "width", "x", "height"]
+    assert lines[place + 1].split() == ["train", "4", "4", "2", "of", "2", "8", "2.00", "0", "60x40"]
+    assert "…" not in "".join(lines)

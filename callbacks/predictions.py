@@ -144,10 +144,9 @@ class PredictionWriter(BasePredictionWriter):
                 path.unlink()
         if not header:
             return
+        ordered = sorted(rows, key=lambda row: row[0])  # an image's rows stay in their order
         with (self._folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(header)
-            writer.writerows(sorted(rows, key=lambda row: row[0]))  # an image's rows stay in their order
+            csv.writer(file).writerows([header, *ordered])
 
 
 _CORNERS = ("x1", "y1", "x2", "y2")

@@ -144,10 +144,11 @@ class PredictionWriter(BasePredictionWriter):
                 path.unlink()
         if not header:
             return
+        rows.sort(key=lambda row: row[0])  # an image's rows stay in their order
         with (self._folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(header)
-            writer.writerows(sorted(rows, key=lambda row: row[0]))  # an image's rows stay in their order
+            writer.writerows(rows)
 
 
 _CORNERS = ("x1", "y1", "x2", "y2")

@@ -139,14 +139,16 @@ class PredictionWriter(BasePredictionWriter):
         for rank in range(trainer.world_size):
             if (path := self._path(trainer, rank)).is_file():
                 with path.open(newline="", encoding="utf-8") as file:
-                    lines = list(csv.reader(file))  # a rank without images has no file
-                header, rows = lines[0], rows + lines[1:]
+                    header, *found = list(csv.reader(file))  # a rank without images has no file
+                rows += found
                 path.unlink()
         if not header:
             return
-        ordered = sorted(rows, key=lambda row: row[0])  # an image's rows stay in their order
+        rows.sort(key=lambda row: row[0])  # an image's rows stay in their order
         with (self._folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([header, *ordered])
+            writer = csv.writer(file)
+            writer.writerow(header)
+            writer.writerows(rows)
 
 
 _CORNERS = ("x1", "y1", "x2", "y2")

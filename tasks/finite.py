@@ -84,7 +84,9 @@ def _step(total: Tensor, losses: Mapping[str, Tensor], batch: Mapping[str, Any],
         ready = torch.cuda.Event()
         ready.record()
     kept = {name: loss.detach() for name, loss in losses.items()}
-    named = {key: batch[key] for key in ("index", "path", "target") if key in batch}
+    named = {key: batch[key] for key in ("index", "path") if key in batch}
+    if isinstance(targets := batch.get("target"), list):  # masks are not to be held for a step more
+        named["target"] = [{key: target[key] for key in ("image_id",) if key in target} for target in targets]
     return Step(finite, ready, {**kept, "their sum": total.detach()} if len(kept) > 1 else kept, named, where)
 
 

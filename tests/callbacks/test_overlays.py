@@ -140,7 +140,7 @@ def test_pictures_show_truth_beside_prediction(tmp_path, monkeypatch, task, size
         enable_model_summary=False, default_root_dir=tmp_path, enable_checkpointing=False,
     )  # fmt: skip
     trainer.validate(Knowing(), data, verbose=False)
-    assert [one[3] for one in drawn] == ["truth", "predicted"] * size
+    assert [one[3] for one in drawn] == ["truth, sample 0", "predicted", "truth, sample 3", "predicted"]
     truth = data.make_source("val")[3]
     np.testing.assert_array_equal(drawn[2][0], truth["image"])
     np.testing.assert_array_equal(drawn[2][1]["boxes"], truth["boxes"])

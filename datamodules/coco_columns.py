@@ -75,7 +75,9 @@ class Columns:
         numbers = np.array(self.image_ids)
         gone = np.isin(self.of_image, np.setdiff1d(numbers[~kept], numbers[kept]))
         chosen = np.flatnonzero(kept).tolist()
-        own = {name: [getattr(self, name)[place] for place in chosen] for name in ("image_ids", "image_names")}
+        own: dict[str, Any] = {
+            name: [getattr(self, name)[place] for place in chosen] for name in ("image_ids", "image_names")
+        }
         return dataclasses.replace(self.part(~gone), **own, image_sizes=self.image_sizes[kept])
 
     def part(self, kept: np.ndarray) -> "Columns":

@@ -135,7 +135,7 @@ def category_ids(task: pl.LightningModule) -> list[int]:
 
 def file_size(batch: dict[str, Any], place: int) -> tuple[int, int]:
     """Height and width of an image in its file; of the image itself where the batch does not say."""
-    given = batch.get("file_size", batch.get("size"))
+    given = batch.get("file_size")
     if given is not None:
         height, width = given[place].tolist()
         return height, width

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from .augmentations.mixing import Mix, Step
-from .augmentations.resizing import enough_short_side, keeps_whole_image
+from .augmentations.resizing import enough_short_side
 from .image_sizes import source_sizes
 from .images import find_images, read_image
 from .loading import ResumableLoader, Source, TransformedDataset, collate, collate_whole, make_loader, prepare_worker
@@ -171,8 +171,7 @@ class VisionDataModule(pl.LightningDataModule):
         """The images that `images` names, after `val_transform`; batches are `PredictBatch`."""
         if self.images is None:
             raise ValueError("predict needs images: add --data.images with a file, a folder or a glob pattern")
-        whole = keeps_whole_image(self.val_transform)
-        dataset = self.dataset(ImageFiles(find_images(self.images), with_size=whole), training=False)
+        dataset = self.dataset(ImageFiles(find_images(self.images)), training=False)
         return DataLoader(
             dataset,
             batch_size=self.eval_batch_size,
@@ -238,11 +237,10 @@ class ImageFiles:
 
     Args:
         paths: the files.
-        with_size: say the size of each image as it is in its file, for results that are to have it too.
     """
 
-    def __init__(self, paths: Sequence[Path], with_size: bool = False) -> None:
-        self.paths, self.with_size = list(paths), with_size
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = list(paths)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -252,8 +250,7 @@ class ImageFiles:
         height, width = image.shape[:2]
         corners = np.array([(0, 0), (width, 0), (0, height)], np.float32)
         size = np.array([height, width])
-        whole = {"size": size} if self.with_size else {}
-        return {"image": image, "path": str(self.paths[index]), "file_size": size, "corners": corners, **whole}
+        return {"image": image, "path": str(self.paths[index]), "file_size": size, "corners": corners}
 
 
 def automatic_workers() -> int:

@@ -84,9 +84,6 @@ class PredictBatch(TypedDict):
 
     image: Tensor | list[Tensor]  # uint8 [B, 3, H, W], RGB, after the evaluation transform; a list where sizes differ
     path: list[str]  # [B], the file each image came from
-    size: NotRequired[
-        Tensor
-    ]  # int64 [B, 2], height and width in the file; only where the transform keeps all of the image
     file_size: NotRequired[Tensor]  # int64 [B, 2], height and width of the file's image
     corners: NotRequired[Tensor]  # float32 [B, 3, 2], where `image` has the corners (0, 0), (W, 0), (0, H) of the
     #   file's image, in pixels, x before y: the way back; NaN after a step that does not move keypoints

@@ -10,6 +10,7 @@ from .base import Transforms, VisionDataModule
 from .images import IMAGE_SUFFIXES
 from .instance_ids import IdClasses, IdFiles, classes_by_number, read_id_classes
 from .mask_files import IGNORE, as_paths, files_by_name
+from .problems import collected
 from .sampling import Sampling, check_fraction
 from .trees import expectation, suggestion
 
@@ -152,7 +153,11 @@ class InstanceMasks(VisionDataModule):
                 f"{self.root / image_folder}: no images in it; looked for {self.endings[0]}"
                 f"{f', {self.endings[0]}'.join(IMAGE_SUFFIXES)}"
             )
-        if absent := [name for name in images if name not in masks]:
+        absent = [name for name in images if name not in masks]
+        paths = [str(self.root / images[name]) for name in absent]
+        if absent and collected(self.root / mask_folder, "an image without mask", paths, "image", paths.__getitem__):
+            images = {name: file for name, file in images.items() if name in masks}
+        elif absent:
             more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
             raise FileNotFoundError(
                 f"{self.root / mask_folder}: no mask for {len(absent)} of {len(images)} images of {image_folder}: "

@@ -335,7 +335,7 @@ def collate_objects(samples: Sequence[Sample]) -> dict[str, Any]:
     batch["index"] = torch.tensor([sample["index"] for sample in samples])
     if "path" in samples[0]:
         batch["path"] = [sample["path"] for sample in samples]
-    for field in {"size", "file_size", "corners"} & samples[0].keys():  # of images to predict
+    for field in {"file_size", "corners"} & samples[0].keys():  # of images to predict
         batch[field] = torch.as_tensor(np.stack([sample[field] for sample in samples]))
     if "boxes" in samples[0]:
         fields = ("boxes", *OBJECT_FIELDS, *(("masks",) if "masks" in samples[0] else ()))

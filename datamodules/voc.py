@@ -197,12 +197,13 @@ def read_voc(
         boxes += parsed.boxes
         labels += parsed.labels
         difficult += parsed.difficult
-        where += [f"{Path(name).stem}.xml, object {number}" for number in parsed.numbers]
+        file = str(_xml(Path(), name))
+        where += [f"{file}, object {number}" for number in parsed.numbers]
     of_image = np.repeat(np.arange(len(names)), counts)
     corners = np.array(boxes, np.float64).reshape(-1, 4)
     corners[:, :2] -= 1  # see VOCDetection
     problems = Problems(devkit, strict, lambda number: str(images.path(of_image[number])))
-    usable = usable_boxes(corners, images.sizes[of_image], np.array(where), problems, "Annotations")
+    usable = usable_boxes(corners, images.sizes[of_image], np.array(where), problems, "file")
     problems.report()
     flags = np.array(difficult, np.bool_)
     if skip_difficult:

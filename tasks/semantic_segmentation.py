@@ -241,13 +241,28 @@ class SemanticSegmentation(Task):
         self._note_unreadable(batch)
         if not len(batch["image"]):
             return []
-        if "path" in batch and "size" not in batch:
+        if "path" in batch and not shows_whole_images(batch):
             raise ValueError(
                 "a mask is to fit its image file, but data.init_args.val_transform has a step that may cut, pad or "
                 "move the image; for prediction keep none but steps such as albumentations.Resize "
                 "(--data.val_transform null: whole images)"
             )
-        return self.predict(batch["image"], batch.get("size"))
+        return self.predict(batch["image"], batch.get("file_size"))
+
+
+def shows_whole_images(batch: Any) -> bool:
+    """Whether each image of a `PredictBatch` is all of its file's image and nothing else, only larger or smaller."""
+    # sides are rounded to whole pixels, where corners are not; a cut or a border is one at least
+    slack = torch.tensor([[1e-3, 1e-3], [0.6, 1e-3], [1e-3, 0.6]])
+    return (
+        "corners" in batch
+        and all(
+            bool(((corners.cpu() - torch.tensor([[0, 0], [width, 0], [0, height]])).abs() <= slack).all())  # not of NaN
+            for corners, (height, width) in zip(
+                batch["corners"], (image.shape[-2:] for image in batch["image"]), strict=True
+            )
+        )
+    )
 
 
 def parts(batch: Mapping[str, Any] | SemanticSegmentationBatch) -> Iterator[tuple[Tensor, Tensor]]:

@@ -224,13 +224,3 @@ def enough_short_side(steps: Sequence[Any] | None) -> int | None:
             return max(step.max_size) if isinstance(step.max_size, Sequence) else int(step.max_size)
         return None
     return None
-
-
-def keeps_whole_image(steps: Sequence[Any] | None) -> bool:
-    """Whether behind a pipeline an image is still all there and nothing else, only larger or smaller.
-
-    Then what is found in it can be laid over the image as it was. Steps that are not known to keep it count as those
-    that do not.
-    """
-    known = (A.ImageOnlyTransform, A.Resize, A.SmallestMaxSize, A.LongestMaxSize, A.NoOp, ShortSideResize)
-    return all(isinstance(step, known) for step in steps or ())

@@ -62,6 +62,8 @@ def findings_of(fault: Fault, split: str) -> Iterator[Finding]:
         image = os.path.abspath(fault.images(number)) if fault.images is not None else None  # noqa: PTH100
         place = name if fault.unit == "entry" else f"{fault.unit} {name}"
         where = image if code == "missing-image" and image else f"{fault.file}, {place}"
+        if fault.unit == "file":  # in a folder: one path, to be clicked
+            where = f"{fault.file}/{name}"
         if code in ("missing-annotation", "annotation-file") and fault.unit in ("file", "image"):
             where = str(fault.file) if fault.unit == "file" else str(name)
         marked = rows(box[None]) if box is not None and np.isfinite(box).all() else ()

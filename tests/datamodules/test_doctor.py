@@ -405,7 +405,7 @@ class Given(VisionDataModule):
 
     @property
     def lists_images(self):
-        return any("boxes" in sample for sample in self.samples)
+        return any("boxes" in (sample or ()) for sample in self.samples)
 
     def make_source(self, split):
         return Samples(self.samples) if split == "train" else None

@@ -8,6 +8,7 @@ import pytest
 from striate.datamodules import (
     CocoDetection,
     DetectionManifest,
+    InstanceMasks,
     LocalizationManifest,
     Manifest,
     VOCDetection,
@@ -134,6 +135,7 @@ def test_voc(tmp_path):
     assert places(report, "unusable-annotation") == [f"{files[0].name}, object 1"]
     assert "xmin is 'left'" in report.findings.of("unusable-annotation")[0].detail
     assert places(report, "bad-target")[0].endswith("000009")
+    assert report.findings.of("box-inverted")[0].where == f"{files[0]}, object 2"
     report, changes, _, _ = patients.mended(VOCDetection, tmp_path, root=str(root), year="2007", num_workers=0)
     assert report.clean, list(report.findings)
     assert sorted({change["kind"] for change in changes}) == ["bad-target", "box-inverted", "unusable-annotation"]
@@ -258,3 +260,16 @@ def test_the_fast_way_reads_what_the_careful_way_does(tmp_path):
     assert found(report) == {"bad-target": 1, "box-zero-area": 1}
     assert len(report.records[0]) == len(json.loads(file.read_text())["images"]) - 1
     assert report.statistics.splits[0].objects == 8 - 2 - 1  # those of the image, and the box
+
+
+def test_an_image_without_instance_mask(tmp_path):
+    for number in range(3):
+        write_image(tmp_path / f"train/images/{number}.png", patients.picture(number))
+        write_image(tmp_path / f"val/images/{number}.png", patients.picture(100 + number))
+        for split in ("train", "val"):
+            write_image(tmp_path / f"{split}/masks/{number}.png", np.ones((40, 60), np.uint16))
+    (tmp_path / "train/masks/1.png").unlink()
+    write_image(tmp_path / "train/images/2.png", patients.picture(2)[:30])
+    report = check(InstanceMasks(str(tmp_path), num_workers=0), processes=0)
+    assert found(report) == {"missing-annotation": 1, "size-mismatch": 1}, list(report.findings)
+    assert report.findings.of("missing-annotation")[0].where == str(tmp_path / "train/images/1.png")

@@ -76,7 +76,7 @@ def test_an_image_without_objects(tmp_path):
 )
 def test_boxes_that_cannot_be_used_are_counted_or_refused(tmp_path, box, message):
     write_voc(tmp_path, {"000005": [("car", (1, 1, 1, 1), 0), ("car", box, 0)]})
-    where = r"Annotations 000005.xml, object 2"
+    where = r"file VOC2007/Annotations/000005.xml, object 2"
     with pytest.warns(UserWarning, match=rf"1 annotation\(s\) left out: 1 of {message} \(the first: {where}\)"):
         source = module(tmp_path).make_source("train")
     assert source[0]["boxes"].tolist() == [[0, 0, 1, 1]]  # one pixel is a box

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-from striate.datamodules.augmentations.resizing import ShortSideResize, keeps_whole_image
-from striate.datamodules.base import ImageFiles
+from striate.datamodules import DigitScenes
+from striate.datamodules.augmentations.resizing import ShortSideResize
 from striate.datamodules.loading import collate_whole
 from striate.datamodules.targets import counted_values
+from striate.tasks.semantic_segmentation import shows_whole_images
 from striate.tests.fixtures import picture, write_image
 
 
@@ -31,8 +32,8 @@ def test_images_that_differ_in_size_come_as_lists_with_nothing_padded():
         assert image.dtype == target.dtype == torch.uint8
         np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), given["image"])
         np.testing.assert_array_equal(target.numpy(), given["mask"])
-    sized = collate_whole([sample(i, size, size=np.array(size)) for i, size in enumerate(sizes)])
-    assert sized["size"].tolist() == [list(size) for size in sizes] and "mask" not in sized
+    sized = collate_whole([sample(i, size, file_size=np.array(size)) for i, size in enumerate(sizes)])
+    assert sized["file_size"].tolist() == [list(size) for size in sizes] and "mask" not in sized
 
 
 def test_images_of_one_size_stay_one_tensor():
@@ -47,17 +48,21 @@ def test_images_with_labels_must_have_one_size(target):
         collate_whole([sample(0, (4, 6), **target), sample(1, (5, 3), **target)])
 
 
-def test_which_transforms_keep_the_whole_image():
+def test_which_transforms_keep_the_whole_image(tmp_path):
+    write_image(tmp_path / "a.png", picture(0, 0, 16)[:, :9])
+
+    def kept(steps):
+        data = DigitScenes("semantic_segmentation", val_transform=steps, images=str(tmp_path), num_workers=0)
+        (batch,) = data.predict_dataloader()
+        assert batch["file_size"].tolist() == [[16, 9]]
+        return shows_whole_images(batch)
+
     for steps in (None, [], [A.Resize(8, 9)], [A.ToGray(), A.LongestMaxSize(9)], [ShortSideResize(8)]):
-        assert keeps_whole_image(steps)
-    for step in (A.CenterCrop(4, 4), A.PadIfNeeded(9, 9), A.HorizontalFlip(), A.Rotate(), A.Compose([A.Resize(8, 8)])):
-        assert not keeps_whole_image([A.Resize(8, 8), step])
-
-
-def test_images_to_predict_say_their_size(tmp_path):
-    path = write_image(tmp_path / "a.png", picture(0, 0, 16)[:, :9])
-    assert ImageFiles([path], with_size=True)[0]["size"].tolist() == [16, 9]
-    assert "size" not in ImageFiles([path])[0]
+        assert kept(steps)
+    moved = A.Affine(translate_px=1, p=1)
+    for step in (A.CenterCrop(4, 4), A.PadIfNeeded(9, 9), A.HorizontalFlip(p=1), A.Rotate((5, 9), p=1), moved):
+        assert not kept([A.Resize(8, 8), step])
+    assert not shows_whole_images({"image": torch.zeros(1, 3, 4, 4), "path": ["a"]})
 
 
 def test_values_are_counted():

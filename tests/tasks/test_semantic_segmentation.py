@@ -150,7 +150,10 @@ def test_prediction_of_a_cut_image_is_refused():
     data = {"image": torch.zeros(1, 3, 4, 4, dtype=torch.uint8), "path": ["a.jpg"], "unreadable": []}
     with pytest.raises(ValueError, match=r"val_transform has a step that may cut, pad or move.*val_transform null"):
         task.predict_step(data, 0)
-    assert task.predict_step(data | {"size": torch.tensor([[6, 6]])}, 0)[0]["mask"].shape == (6, 6)
+    data |= {"file_size": torch.tensor([[6, 6]]), "corners": torch.tensor([[[0.0, 0], [4, 0], [0, 4]]])}
+    assert task.predict_step(data, 0)[0]["mask"].shape == (6, 6)
+    with pytest.raises(ValueError, match="cut, pad or move"):
+        task.predict_step(data | {"corners": data["corners"] - 1}, 0)
     assert task.predict_step({"image": [], "unreadable": []}, 0) == []
 
 

@@ -3,18 +3,16 @@
 Shape legend: K classes, A anchors a cell.
 """
 
-import os
 import re
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
-from pathlib import Path
 
 import torch
 import torchvision
 from torch import Tensor, nn
 
 from ..backbones import Backbone
-from ..weights import load_state_dict_file, match_weights, pretrained_is_skipped
+from ..backbones.published import find_weights
+from ..weights import match_weights, pretrained_is_skipped
 
 _SCORES = re.compile(r".*(cls_score|bbox_pred|cls_logits)\.(weight|bias)$")
 """Layers whose size follows from the number of classes."""
@@ -39,27 +37,15 @@ def published_weights(builder: str, weights: str) -> torchvision.models.WeightsE
     Raises:
         ValueError: It is neither.
     """
-    enum = torchvision.models.get_model_weights(builder)
-    member = weights.removeprefix(f"{enum.__name__}.")
-    if member in enum.__members__:
-        return enum[member]
-    if os.sep in weights or Path(weights).suffix in (".pt", ".pth", ".ckpt", ".bin"):
-        return next((entry for entry in enum if Path(entry.url).name == Path(weights).name), None)
-    near = get_close_matches(member, enum.__members__, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ValueError(
-        f"{builder!r} has no weights {weights!r}{hint} Choose one of {', '.join(map(repr, enum.__members__))}, or give "
-        "the path of a .pt, .pth or .ckpt file"
-    )
+    source = find_weights(builder, weights)
+    return None if source is None else source.published
 
 
 def read_weights(builder: str, weights: str) -> dict[str, Tensor]:
     """The tensors of weights, from torchvision's site where they are named, else from the file."""
-    enum = torchvision.models.get_model_weights(builder)
-    member = weights.removeprefix(f"{enum.__name__}.")
-    if member in enum.__members__:
-        return enum[member].get_state_dict(check_hash=True)
-    return load_state_dict_file(weights)
+    source = find_weights(builder, weights)
+    assert source is not None
+    return source.state()
 
 
 def norm_is_exact(builder: str, weights: str | None) -> bool:

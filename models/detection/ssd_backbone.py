@@ -12,7 +12,7 @@ from ..backbones.base import Backbone
 from ..backbones.published import find_weights
 from ..layers import named
 from ..pixels import IMAGENET_MEAN, IMAGENET_STD
-from ..segmentation.fcn_backbones import _VGG16, _vgg16_names
+from ..segmentation.fcn_backbones import _VGG16, vgg16_names
 from ..weights import State, match_weights, pretrained_is_skipped
 
 CAFFE_MEAN = (0.48235, 0.45882, 0.40784)
@@ -85,7 +85,7 @@ class SSDVGG16(Backbone):
 
     def _load(self, state: State, origin: str) -> None:
         own = self.state_dict()
-        ours, *others = _vgg16_names()
+        ours, *others = vgg16_names()
         others.append([*(name.removeprefix("features.") for name in others[0][:-2]), "31", "33"])
         aliases = {
             f"{theirs}.{part}": f"{name}.{part}"

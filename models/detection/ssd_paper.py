@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from torchvision.models.detection import SSD300_VGG16_Weights
 
-from ..segmentation.fcn_backbones import _vgg16_names
+from ..segmentation.fcn_backbones import vgg16_names
 from ..weights import State, load_state_dict_file, pretrained_is_skipped
 from .ssd import SSD, ExtraLayer
 from .ssd_backbone import CAFFE_MEAN, CAFFE_STD, SSDVGG16
@@ -207,7 +207,7 @@ def from_torchvision_names(state: State) -> State:
 
 def _torchvision_layers() -> dict[str, str]:
     """Torchvision's name of each layer with weights -> ours."""
-    ours, theirs, _ = _vgg16_names()
+    ours, theirs, _ = vgg16_names()
     names = {}
     for own, other in zip(ours[:-2], theirs[:-2], strict=True):
         index = int(other.rpartition(".")[2])

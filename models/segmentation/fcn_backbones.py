@@ -177,7 +177,7 @@ _VGG16 = ((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3)
 """Channels of VGG-16's convolutions, block by block; a pooling follows each block."""
 
 
-def _vgg16_names() -> tuple[list[str], list[str], list[str]]:
+def vgg16_names() -> tuple[list[str], list[str], list[str]]:
     """The layers with weights under our names, torchvision's, and those of ``Classifier("vgg16")``."""
     ours, theirs, classifier = [], [], []
     index = 0
@@ -256,7 +256,7 @@ class VGG16FullyConvolutional(FullyConvolutional):
             blocks.append(layers)
             channels.append(before)
         blocks[-1] |= _fully_connected(before, 7, hidden, dropout)
-        ours, *others = _vgg16_names()
+        ours, *others = vgg16_names()
         super().__init__(
             [named(**layers) for layers in blocks],
             [*channels[:-1], hidden],

@@ -19,6 +19,7 @@ BENCHMARKS = {
     "coco_index": "opening annotations of COCO's size, and the workers' memory, against pycocotools",
     "segmentation_metrics": "mean IoU of 1,000 masks of VOC's size, against torchmetrics",
     "segmentation_step": "a step of a U-Net, against segmentation-models-pytorch",
+    "detection_step": "a step and a pass of Faster R-CNN R50-FPN at 800 pixels, against torchvision's reference",
     "training_memory": "peak memory of that training, against the bare loop's",
 }
 """Name, which is its module's too -> what it measures."""

@@ -163,7 +163,7 @@ class FasterRCNN(NetworkDetector):
     def detect(self, batch: ImageBatch) -> list[Detections]:
         """See `Detector.detect`."""
         found, _ = self._run(batch, None)
-        return [{**one, "labels": one["labels"] - 1} for one in found]
+        return [{"boxes": one["boxes"], "scores": one["scores"], "labels": one["labels"] - 1} for one in found]
 
     def compute_losses(self, batch: ImageBatch, targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         """See `Detector.compute_losses`."""

@@ -188,7 +188,7 @@ def upgraded_name(name: str, builder: str) -> str:
 def _torchvision_names(detector: nn.Module, own: Mapping[str, Tensor]) -> dict[str, str]:
     """Names of the tensors in torchvision's own network -> ours."""
     trunk = "network.backbone.body."
-    names = getattr(detector.backbone, "torchvision_names", dict)()
+    names: dict[str, str] = getattr(detector.backbone, "torchvision_names", dict)()
     aliases = {f"backbone.body.{theirs}": f"{trunk}{ours}" for theirs, ours in names.items()}
     aliases |= {key.removeprefix("network."): key for key in own if not key.startswith(trunk)}
     return aliases

@@ -336,7 +336,12 @@ def one_batch():
 @pytest.mark.parametrize(("kind", "finest"), [("fasterrcnn", 4), ("retinanet", 4), ("fcos", 4)])
 def test_eight_images_are_learned_by_heart(kind, finest):
     more = {
-        "fasterrcnn": {"anchor_sizes": [[16], [24], [32], [48]], "hidden": 128, "proposals": (200, 50)},
+        "fasterrcnn": {
+            "anchor_sizes": [[16], [24], [32], [48]],
+            "hidden": 128,
+            "proposals": (200, 50),
+            "roi_samples": 64,
+        },
         "retinanet": {"anchor_sizes": [[12, 16, 20], [16, 20, 25], [20, 25, 32], [32, 40, 48], [32, 40, 48]]},
         "fcos": {},
     }[kind]

@@ -2,7 +2,7 @@
 
 from .box_coding import decode_boxes, encode_boxes
 from .detector import Detections, Detector, check_images, check_targets
-from .fpn import FCOS, FasterRCNN, RetinaNet
+from .fpn import FasterRCNN
 from .matching import (
     BACKGROUND,
     IGNORED,
@@ -14,6 +14,7 @@ from .matching import (
     sample_balanced,
 )
 from .nms import class_agnostic_nms, classwise_nms, select_detections, soft_nms
+from .one_stage import FCOS, RetinaNet
 from .resize import ImageBatch, ResizeAndPad, scale_boxes
 from .torchvision import TorchvisionDetector
 

@@ -22,6 +22,7 @@ BENCHMARKS = {
     "segmentation_step": "a step of a U-Net, against segmentation-models-pytorch",
     "detection_metrics": "COCO evaluation of 500,000 detections, against pycocotools and torchmetrics",
     "detection_ops": "matching of 100,000 anchors, NMS of 100,000 boxes, against torchvision's",
+    "detection_step": "a step and a pass of Faster R-CNN R50-FPN at 800 pixels, against torchvision's reference",
     "training_memory": "peak memory of that training, against the bare loop's",
 }
 """Name, which is its module's too -> what it measures."""

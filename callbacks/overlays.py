@@ -20,7 +20,7 @@ from .drawing import NEUTRAL, PAPER, Colour, class_name, fitted, shorten
 
 IGNORE = 255
 _HUES = (0.0, 0.58, 0.33, 0.13, 0.78, 0.47, 0.92, 0.06, 0.66, 0.22)
-SHOWN = 0.3  # predicted objects of lower score are not drawn
+SHOWN = 0.5  # predicted objects of lower score are not drawn
 _FILL = 0.55  # how much of a mask's colour covers the image
 
 

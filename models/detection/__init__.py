@@ -4,7 +4,7 @@ from .anchors import cell_anchors, grid_anchors
 from .box_coding import decode_boxes, encode_boxes
 from .detector import Detections, Detector, check_images, check_targets
 from .faster_rcnn import PaddedZFNetBackbone, SingleMapFasterRCNN
-from .fpn import FCOS, FasterRCNN, RetinaNet
+from .fpn import FasterRCNN
 from .matching import (
     BACKGROUND,
     IGNORED,
@@ -14,6 +14,7 @@ from .matching import (
     sample_balanced,
 )
 from .nms import class_agnostic_nms, classwise_nms, select_detections, soft_nms
+from .one_stage import FCOS, RetinaNet
 from .resize import ImageBatch, ResizeAndPad, scale_boxes
 from .roi_head import RoIFullyConnected, RoIHead, RoIOutput, RoISample, RoISettings
 from .rpn import RPN, RPNOutput, RPNSettings

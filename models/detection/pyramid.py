@@ -29,7 +29,11 @@ from torchvision.ops.feature_pyramid_network import (
 
 from ..backbones import Backbone, build_backbone
 from .detector import Detector
+from .resize import ResizeAndPad
 
+Sizes = Sequence[Sequence[float]]
+
+_SIZE_DIVISIBLE = 32
 _SWITCHED = (
     GeneralizedRCNN,
     RetinaNet,
@@ -254,3 +258,8 @@ class FloatPredictor(FastRCNNPredictor):
 def padding_of(backbone: Backbone) -> tuple[float, ...]:
     """The colour that the backbone's normalising turns to 0."""
     return tuple(torch.as_tensor(backbone.normalize.mean).tolist())
+
+
+def resizing(trunk: Backbone, min_size: int | Sequence[int] | None, max_size: int | None) -> ResizeAndPad:
+    """What images go through before a pyramid on that trunk."""
+    return ResizeAndPad(min_size, max_size, size_divisible=_SIZE_DIVISIBLE, fill=padding_of(trunk))

@@ -188,7 +188,7 @@ def test_voc_boxes_that_cannot_be_used_are_counted_or_refused(tmp_path):
     write_voc(tmp_path, {"000001": [("dog", (10, 20, 9, 40), 0)], "000002": [("cat", (1, 1, 9, 9), 0)]})
     with pytest.warns(UserWarning, match=r"1 annotation\(s\) left out: 1 of a box of zero or negative width"):
         assert shown(voc(tmp_path).make_source("train")) == [("000002", CAT, [0, 0, 9, 9])]
-    with pytest.raises(ValueError, match=r"file VOC2007/Annotations/000001.xml, object 1: a box of zero or negative width"):
+    with pytest.raises(ValueError, match=r"000001.xml, object 1: a box of zero or negative width"):
         voc(tmp_path, strict=True).make_source("train")
 
 

@@ -249,6 +249,19 @@ def test_anchors_follow_the_strides():
     assert RetinaNet(2, "resnet18").network.anchor_generator.sizes == default
 
 
+def test_retinas_head_may_be_normalised_and_start_from_the_trunk():
+    torch.manual_seed(0)
+    options = {"fpn_channels": 64, "head_norm": True, "p6_from_trunk": True, **NO_RESIZING}
+    detector = RetinaNet(3, PlainCNN((8, 16, 16, 64)), **options)  # as wide as the pyramid: torchvision would not tell
+    assert sum(isinstance(module, nn.GroupNorm) for module in detector.network.head.modules()) == 8
+    trunk, pyramid = detector.backbone, detector.network.backbone
+    images = torch.rand(1, 3, 64, 64)
+    levels = pyramid.eval()(images)
+    assert torch.allclose(levels["p6"], pyramid.fpn.extra_blocks.p6(trunk(images)[-1]))
+    pyramid.fpn.extra_blocks.use_P5 = True
+    assert torch.allclose(pyramid(images)["p6"], pyramid.fpn.extra_blocks.p6(levels["1"]))
+
+
 def test_an_object_that_no_anchor_touches_makes_no_anchor_an_object():
     matcher = TouchingMatcher(0.7, 0.3, allow_low_quality_matches=True)
     iou = torch.tensor([[0.0, 0.0, 0.0], [0.1, 0.2, 0.0]])
@@ -268,7 +281,7 @@ def test_under_autocast_boxes_keep_their_precision(kind):
     assert found["boxes"].dtype == torch.float32
     far = found["boxes"][(found["boxes"] > 512) & (found["boxes"] < 640)]
     assert len(far) > 3
-    assert (far % 1 != 0).float().mean() > 0.5
+    assert (far % 1 != 0).float().mean() > 0.2  # some sides of FCOS lie on its anchors
     assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses.values())
     images = detector.network.backbone(torch.rand(1, 3, 64, 640))
     anchors = detector.network.rpn.anchor_generator if kind == "fasterrcnn" else detector.network.anchor_generator
@@ -311,6 +324,7 @@ def test_any_backbone_by_name_and_frozen_parts_stay_so(kind):
         (lambda: FasterRCNN(2, PlainCNN(), anchor_sizes=[[8], [8], [0]]), "are above 0"),
         (lambda: FCOS(2, PlainCNN(), fpn_channels=32), "give a multiple of 32, from 64 on"),
         (lambda: RetinaNet(2, PlainCNN(), fpn_channels=0), "fpn_channels: 0"),
+        (lambda: RetinaNet(2, PlainCNN(), fpn_channels=32, head_norm=True), "RetinaNet with head_norm normalises 32"),
         (lambda: RetinaNet(0, PlainCNN()), "num_classes: 0"),
     ],
 )
@@ -336,7 +350,12 @@ def one_batch():
 @pytest.mark.parametrize(("kind", "finest"), [("fasterrcnn", 4), ("retinanet", 4), ("fcos", 4)])
 def test_eight_images_are_learned_by_heart(kind, finest):
     more = {
-        "fasterrcnn": {"anchor_sizes": [[16], [24], [32], [48]], "hidden": 128, "proposals": (200, 50)},
+        "fasterrcnn": {
+            "anchor_sizes": [[16], [24], [32], [48]],
+            "hidden": 128,
+            "proposals": (200, 50),
+            "roi_samples": 64,
+        },
         "retinanet": {"anchor_sizes": [[12, 16, 20], [16, 20, 25], [20, 25, 32], [32, 40, 48], [32, 40, 48]]},
         "fcos": {},
     }[kind]

@@ -186,7 +186,7 @@ def test_with_published_weights_the_network_is_torchvisions_in_all(name, publish
         ("fasterrcnn_resnet50_fpn", "IMAGENET1K_V1", 5),
         pytest.param("fasterrcnn_resnet50_fpn_v2", "IMAGENET1K_V1", 2, marks=pytest.mark.slow),
         ("fasterrcnn_mobilenet_v3_large_fpn", "IMAGENET1K_V1", 4),
-        ("ssd300_vgg16", "IMAGENET1K_FEATURES", None),
+        pytest.param("ssd300_vgg16", "IMAGENET1K_FEATURES", None, marks=pytest.mark.slow),
         pytest.param("ssd300_vgg16", "IMAGENET1K_FEATURES", 0, marks=pytest.mark.slow),
     ],
 )

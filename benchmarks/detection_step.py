@@ -1,0 +1,171 @@
+"""A training step and a pass of Faster R-CNN, ResNet-50 with a pyramid, at 800 pixels, against torchvision's.
+
+The peer is torchvision's reference as its training script builds it: frozen batch normalisation, three of five layers
+of the trunk trained, float images. Ours is `striate.models.FasterRCNN` as the experiment has it, with the same weights,
+channels-last, which `Task` sets, and uint8 images. Both resize, detect and train on the same images, in one process and
+in turn; the first losses must agree. One image a step, so that a step takes seconds and not a minute on two cores.
+
+Where there is a GPU: ours in bfloat16 with a compiled trunk against the reference as it is, and that with autocast too.
+"""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import FasterRCNN as ReferenceFasterRCNN
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+
+from striate.benchmarks.harness import Clock, Goal, Row, interleave, time_call
+from striate.benchmarks.training_step import compare
+from striate.models import FasterRCNN, TorchvisionBackbone
+
+SIZE = (600, 800)  # becomes 800 x 1066
+CLASSES = 90
+OBJECTS = 7  # an image of COCO has about as many
+LR = 1e-4  # too little to change what is computed
+AT_MOST = Goal(1.0, at_least=False)
+AT_MOST_ON_GPU = Goal(0.7, at_least=False)
+TOLERANCE = 0.1  # of the first losses: the two sample anchors by other random numbers
+
+
+def make_reference() -> ReferenceFasterRCNN:
+    """torchvision's, with random weights that keep activations in range."""
+    torch.manual_seed(0)
+    trunk = resnet_fpn_backbone(backbone_name="resnet50", weights=None, trainable_layers=3)
+    for name, buffer in trunk.named_buffers():
+        if name.endswith("bn3.weight"):
+            buffer.fill_(0.2)  # frozen norms with random weights would let every block double what it adds to
+    return ReferenceFasterRCNN(trunk, num_classes=CLASSES + 1)
+
+
+def make_ours(reference: nn.Module) -> FasterRCNN:
+    """The same network with the same weights, as the experiment ``faster_rcnn_resnet50_fpn_coco`` has it."""
+    backbone = TorchvisionBackbone("resnet50", frozen_stages=2, freeze_norm=True)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "reference.pth"
+        torch.save(reference.state_dict(), path)
+        model = FasterRCNN(CLASSES, backbone, detector_weights=str(path))
+    return model.to(memory_format=torch.channels_last)
+
+
+def make_batch(images: int, device: str) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+    """Photographs' worth of noise, smooth as these are, and boxes."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(images, 3, SIZE[0] // 8, SIZE[1] // 8, generator=generator)
+    pixels = (nn.functional.interpolate(coarse, size=SIZE, mode="bilinear") * 255).to(torch.uint8)
+    corner = torch.rand(images, OBJECTS, 2, generator=generator) * torch.tensor([500.0, 350.0])
+    side = 20 + torch.rand(images, OBJECTS, 2, generator=generator) * torch.tensor([280.0, 220.0])
+    labels = torch.randint(0, CLASSES, (images, OBJECTS), generator=generator)
+    boxes = torch.cat([corner, corner + side], -1)
+    return list(pixels.to(device)), [
+        {"boxes": b.to(device), "labels": n.to(device)} for b, n in zip(boxes, labels, strict=True)
+    ]
+
+
+class Training:
+    """A step as one writes it by hand.
+
+    Attributes:
+        first: the sum of the first step's losses.
+    """
+
+    def __init__(self, model: nn.Module, losses: Callable[[], dict[str, Tensor]], device: str, half: bool) -> None:
+        self.losses, self.device, self.half = losses, device, half
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.SGD(trained, LR, momentum=0.9, weight_decay=1e-4)
+        self.first: float | None = None
+
+    def __call__(self) -> None:
+        """One step."""
+        torch.manual_seed(0)
+        self.optimizer.zero_grad()
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.half):
+            total = torch.stack(list(self.losses().values())).sum()
+        total.backward()
+        self.optimizer.step()
+        if self.device != "cpu":
+            torch.cuda.synchronize()
+        if self.first is None:
+            self.first = float(total.detach())
+
+
+def detecting(model: nn.Module, images: Any, device: str, half: bool) -> Callable[[], None]:
+    """An inference pass."""
+
+    def call() -> None:
+        with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=half):
+            model(images)
+        if device != "cpu":
+            torch.cuda.synchronize()
+
+    return call
+
+
+def check_same_work(sides: dict[str, Training]) -> None:
+    """See that all began with about the same loss.
+
+    Raises:
+        RuntimeError: they did not.
+    """
+    losses = {name: side.first for name, side in sides.items() if side.first is not None}
+    low, high = min(losses.values()), max(losses.values())
+    if not high - low <= TOLERANCE * high:
+        raise RuntimeError(f"the first losses differ: {losses}")
+
+
+def measure(images: int, device: str, repetitions: int) -> tuple[dict[str, list[Clock]], dict[str, list[Clock]]]:
+    """Times of training steps and of inference passes: ours, the reference's, on a GPU that of it with autocast too."""
+    reference = make_reference().to(device)
+    ours = make_ours(reference).to(device)
+    gpu = device != "cpu"
+    if gpu:
+        ours.backbone.compile(dynamic=True)
+    pixels, targets = make_batch(images, device)
+    floats = [image / 255 for image in pixels]
+    theirs = [{"boxes": target["boxes"], "labels": target["labels"] + 1} for target in targets]
+    ours.train()
+    reference.train()
+    training = {
+        "ours": Training(ours, partial(ours.losses, pixels, targets), device, half=gpu),
+        "peer": Training(reference, partial(reference, floats, theirs), device, half=False),
+    }
+    if gpu:
+        training["autocast"] = Training(reference, partial(reference, floats, theirs), device, half=True)
+    warm_up = 5 if gpu else 1
+    steps = interleave({name: partial(time_call, side) for name, side in training.items()}, repetitions, warm_up)
+    check_same_work(training)
+    ours.eval()
+    reference.eval()
+    passes = {"ours": detecting(ours, pixels, device, gpu), "peer": detecting(reference, floats, device, False)}
+    if gpu:
+        passes["autocast"] = detecting(reference, floats, device, True)
+    inference = interleave({name: partial(time_call, call) for name, call in passes.items()}, repetitions, warm_up)
+    return steps, inference
+
+
+def rows_for(what: str, measured: dict[str, list[Clock]], goal: Goal) -> list[Row]:
+    """Ours against the reference, and against the reference in half precision, if that was measured."""
+    rows = compare(what, measured["ours"], measured["peer"], goal)
+    if "autocast" in measured:
+        rows += compare(f"{what}, reference with autocast", measured["ours"], measured["autocast"])
+    return rows
+
+
+def run() -> Sequence[Row]:
+    """Measure."""
+    name = "Faster R-CNN R50-FPN, 800 px"
+    steps, inference = measure(images=1, device="cpu", repetitions=5)
+    rows = [
+        *rows_for(f"training step ({name})", steps, AT_MOST),
+        *rows_for(f"inference pass ({name})", inference, AT_MOST),
+    ]
+    if torch.cuda.is_available():
+        gpu = torch.cuda.get_device_name()
+        steps, inference = measure(images=8, device="cuda", repetitions=20)
+        rows += rows_for(f"training step ({name}, batch 8, {gpu})", steps, AT_MOST_ON_GPU)
+        rows += rows_for(f"inference pass ({name}, batch 8, {gpu})", inference, AT_MOST_ON_GPU)
+    return rows

@@ -100,6 +100,8 @@ def test_every_experiment_is_parsed_and_instantiated(name, tmp_path, monkeypatch
     path = EXPERIMENTS / f"{name}.yaml"
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
     without_network = ["--model.model.backbone.weights", "null"] if "IMAGENET" in path.read_text() else []
+    if "detector_weights: COCO" in path.read_text():
+        without_network += ["--model.model.detector_weights", "null"]
     arguments = ["fit", "--config", str(path), "--wandb.mode", "off", "--trainer.accelerator", "cpu", *without_network]
     monkeypatch.setattr(sys, "argv", ["striate", *arguments])
     with quick_initialisation():  # drawing 140 million weights takes longer than all else

@@ -88,6 +88,7 @@ class FasterRCNN(NetworkDetector):
         paper's own detector, on one map of VGG's, is another class.
 
     Example:
+        >>> import torch
         >>> detector = FasterRCNN(3, "resnet18", min_size=None, max_size=None, fpn_channels=32, hidden=64)
         >>> found = detector.eval()([torch.zeros(3, 50, 70, dtype=torch.uint8)])
         >>> sorted(found[0])

@@ -100,6 +100,7 @@ class RetinaNet(_OneStage):
         kept where the paper keeps 100.
 
     Example:
+        >>> import torch
         >>> detector = RetinaNet(3, "resnet18", min_size=None, max_size=None, fpn_channels=32)
         >>> len(detector.eval()([torch.zeros(3, 50, 70, dtype=torch.uint8)]))
         1
@@ -192,6 +193,7 @@ class FCOS(_OneStage):
         learned scale of each level; the loss of boxes is not weighted by centrality.
 
     Example:
+        >>> import torch
         >>> detector = FCOS(3, "resnet18", min_size=None, max_size=None, fpn_channels=64)
         >>> len(detector.eval()([torch.zeros(3, 50, 70, dtype=torch.uint8)]))
         1

@@ -52,6 +52,7 @@ class SemanticSegmentation(Task):
 
     Raises:
         ValueError: when K is not known, or an argument is out of its range or excludes another.
+        TypeError: in use, when the model gives something else than a tensor.
     """
 
     monitor: ClassVar[str] = "val/miou"
@@ -158,7 +159,12 @@ class SemanticSegmentation(Task):
         self._check_logits(logits, images)
         return logits
 
-    def _check_logits(self, logits: Tensor, images: Tensor) -> None:
+    def _check_logits(self, logits: object, images: Tensor) -> None:
+        if not isinstance(logits, Tensor):
+            raise TypeError(
+                f"{type(self.model).__name__} gave {type(logits).__name__}, but a segmentation model gives logits "
+                f"[B, {self.num_classes}, H, W]; torchvision's networks come in a striate.models.TorchvisionSegmentation"
+            )
         expected = (len(images), self.num_classes, *images.shape[-2:])
         if tuple(logits.shape) != expected:
             raise ValueError(

@@ -93,6 +93,10 @@ class SemanticSegmentation(Task):
                 "loss: label_smoothing and class_weights belong to the cross-entropy that is used without it; give "
                 "them to the loss itself, such as striate.models.PixelCrossEntropy"
             )
+        if boundary is not None and not boundary > 0:
+            raise ValueError(
+                f"boundary: {boundary} is not a part of the diagonal above 0, such as 0.02; null leaves it out"
+            )
         self.loss = loss if loss is not None else PixelCrossEntropy(class_weights, label_smoothing)
         self.auxiliary_weight, self.boundary = auxiliary_weight, boundary
         self.window = _checked_window(window, overlap)

@@ -251,6 +251,7 @@ def test_parts_of_a_batch():
         ({"label_smoothing": 1.5}, r"label_smoothing: 1.5 is not in \[0, 1\)"),
         ({"window": (0, 5)}, r"window: \(0, 5\); give its height and width"),
         ({"overlap": 1.0}, "overlap: 1.0 is not a part of a window"),
+        ({"boundary": 0}, "^boundary: 0 is not a part of the diagonal above 0, such as 0.02; null leaves it out"),
         ({"scales": []}, r"scales: \[\]; give factors above 0"),
         ({"scales": [1.0, -1.0]}, r"scales: \[1.0, -1.0\]; give factors above 0"),
     ],

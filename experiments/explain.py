@@ -48,7 +48,7 @@ def explain(
 
 
 def own_names_first(arguments: Sequence[str]) -> list[str]:
-    """A command line on which bare names that torchvision's models have too, as ``--model.model FCN``, mean striate's."""
+    """A command line on which bare names that torchvision has too, as in ``--model.model FCN``, mean striate's."""
     models = importlib.import_module("striate.models")
     taken = {cls.__name__ for cls in _subclasses("torch.nn.Module") if cls.__module__.startswith("torchvision.")}
 
@@ -250,7 +250,7 @@ def imported(path: str, where: str, home: str = "") -> tuple[Any, str | None]:
         if inspect.isclass(found := getattr(importlib.import_module(home), name, None)):
             return found, None  # as jsonargparse takes it
         names = [n for n in dir(importlib.import_module(home)) if n[0].isupper()]
-        near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        near = [n for n in names if n.lower() == name.lower()] or difflib.get_close_matches(name, names, 1, 0.5)
         hint = f"did you mean '{home}.{near[0]}'?" if near else f"write it in full, such as '{home}.{names[0]}'"
         return None, f"{path!r} is not a class path; {hint}"
     try:

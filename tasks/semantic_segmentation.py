@@ -167,7 +167,7 @@ class SemanticSegmentation(Task):
         if not isinstance(logits, Tensor):
             raise TypeError(
                 f"{type(self.model).__name__} gave {type(logits).__name__}, but a segmentation model gives logits "
-                f"[B, {self.num_classes}, H, W]; torchvision's networks come in a striate.models.TorchvisionSegmentation"
+                f"[B, {self.num_classes}, H, W]; for torchvision's take striate.models.TorchvisionSegmentation"
             )
         expected = (len(images), self.num_classes, *images.shape[-2:])
         if tuple(logits.shape) != expected:

@@ -75,9 +75,9 @@ class WeightSource:
                 state = self.entry.get_state_dict(progress=True, check_hash=True)
             except URLError as error:
                 raise ConnectionError(
-                    f"the weights {self.origin} could not be downloaded ({error.reason}). Without a network give a file: "
-                    f"`weights: FILE`, such as {Path(self.entry.url).name} from {self.entry.url}; or `weights: null`, to "
-                    "train from random ones"
+                    f"the weights {self.origin} could not be downloaded ({error.reason}). Without a network give a "
+                    f"file: `weights: FILE`, such as {Path(self.entry.url).name} from {self.entry.url}; or `weights: "
+                    "null`, to train from random ones"
                 ) from error
         # Torchvision's published DenseNets carry names from before dots in module names were forbidden.
         return {re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", key): v for key, v in state.items()}

@@ -75,8 +75,8 @@ class SegmentationConfusion(Metric):
         - compute: ``[K, K]`` int64.
 
     Raises:
-        ValueError: `update`: the two differ in shape, or a prediction is no class. `compute`: the masks had values outside the classes; the message
-            names them and counts their pixels.
+        ValueError: `update`: the two differ in shape, or a prediction is no class. `compute`: the masks had values
+            outside the classes; the message names them and counts their pixels.
 
     Example:
         >>> metric = SegmentationConfusion(2)

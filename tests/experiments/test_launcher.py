@@ -297,7 +297,8 @@ def test_a_wrong_yaml_is_answered_with_its_line(place, monkeypatch, capsys, text
         (["--model.loss", "Dice"], "--model.loss: 'Dice' is not a class path; did you mean 'striate.models.DiceLoss'?"),
         (["--model.loss", "OhemCrossEntropy", "--model.loss.thresh", 0.5],
          "--model.loss.thresh: no such key; did you mean 'threshold'?"),
-        (["--model.optimizer", "Adamm"], "--model.optimizer: 'Adamm' is not a class path; did you mean 'torch.optim.Adam'?"),
+        (["--model.optimizer", "Adamm"],
+         "--model.optimizer: 'Adamm' is not a class path; did you mean 'torch.optim.Adam'?"),
         (["--model.optimizer", "AdamW", "--trainer.max_epoch", 3],
          "--trainer.max_epoch: no such key; did you mean 'max_epochs'?"),
     ],
@@ -328,9 +329,7 @@ def test_a_checkpoint_with_more_epochs_than_are_asked_for(place, monkeypatch, ca
     launch(monkeypatch, "fit", "--config", "small.yaml", "--trainer.max_epochs", 3)
     answer = refused(monkeypatch, capsys, 1, "fit", "--config", "small.yaml", "--ckpt_path", "last",
                      "--trainer.max_epochs", 1)  # fmt: skip
-    assert answer.startswith(
-        "trainer.max_epochs: 1, but the checkpoint of --ckpt_path has 3 epochs behind it; give more"
-    )
+    assert answer.startswith("trainer.max_epochs: 1, but the checkpoint of --ckpt_path is of epoch 2, counted from 0;")
 
 
 def test_a_checkpoint_of_another_model_is_refused(place, monkeypatch, capsys):

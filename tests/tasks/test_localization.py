@@ -115,7 +115,7 @@ def test_metrics_of_a_box_for_each_class_by_hand():
 
 
 def test_of_five_guesses_one_has_to_be_right_in_label_and_box():
-    logits, boxes, labels, truth = table_of()
+    logits, _, labels, truth = table_of()
     each = truth[:, None].expand(-1, 6, -1).clone()  # every box is the true one
     each[torch.arange(4), labels] = torch.tensor([0.0, 0.0, 0.4, 1.0])  # but that of the true class
     metrics = LocalizationMetrics(6)

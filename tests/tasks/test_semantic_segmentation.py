@@ -127,8 +127,8 @@ def test_each_figure_has_its_own_name():
     assert got["fwiou"].item() == pytest.approx((128 * 127 / 128 + 16 * 16 / 17) / 144)
     boundary = BoundaryIoU(3, 0.02)
     boundary.update((image[:, 0] >= 100).to(torch.uint8), mask)
-    # of class 1 the 12 outer pixels of its square and the corner; of class 0 the frame of 44 and the 20 around the square
-    # in the truth, and of the frame 43 in the prediction, which has one more, at (1, 1), the corner's neighbour
+    # of class 1 the 12 outer pixels of its square and the corner; of class 0 the frame of 44 and the 20 around the
+    # square in the truth, and of the frame 43 in the prediction, which has one more, at (1, 1), the corner's neighbour
     assert boundary.compute()[:2].tolist() == pytest.approx([63 / 65, 12 / 13])
     assert got["boundary_miou"].item() == pytest.approx((63 / 65 + 12 / 13) / 2)
 

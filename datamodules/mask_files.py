@@ -188,6 +188,6 @@ class MaskedFiles:
             listed = ", ".join(map(str, known if not last else known[:8]))
             raise ValueError(
                 f"{path}: the value(s) {unknown} are no class and not to be ignored; known are {listed}{last}. Each "
-                "class has its place in data.init_args.class_names for its value; MaskFolder's `classes` maps other values"
+                "class has its place in data.init_args.class_names for its value; `classes` of MaskFolder maps others"
             )
         return classes.astype(np.uint8)

@@ -243,7 +243,7 @@ def user_message(error: BaseException) -> str | None:
     text = str(error)
     if match := re.match(r"You restored a checkpoint with current_epoch=(\d+),? but .*max_epochs=(\d+)", text):
         return (
-            f"trainer.max_epochs: {match[2]}, but the checkpoint of --ckpt_path is of epoch {match[1]}, counted from 0; "
+            f"trainer.max_epochs: {match[2]}, but the checkpoint of --ckpt_path is of epoch {match[1]}, from 0; "
             "give more to go on, or leave --ckpt_path out to start anew"
         )
     if "Original Traceback" in text:  # from a loader's worker, whose last line is "Type: message"

@@ -329,7 +329,7 @@ def test_a_checkpoint_with_more_epochs_than_are_asked_for(place, monkeypatch, ca
     launch(monkeypatch, "fit", "--config", "small.yaml", "--trainer.max_epochs", 3)
     answer = refused(monkeypatch, capsys, 1, "fit", "--config", "small.yaml", "--ckpt_path", "last",
                      "--trainer.max_epochs", 1)  # fmt: skip
-    assert answer.startswith("trainer.max_epochs: 1, but the checkpoint of --ckpt_path is of epoch 2, counted from 0;")
+    assert answer.startswith("trainer.max_epochs: 1, but the checkpoint of --ckpt_path is of epoch 2, from 0;")
 
 
 def test_a_checkpoint_of_another_model_is_refused(place, monkeypatch, capsys):

@@ -16,11 +16,14 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from ..datamodules.export.voc import palette
 from .drawing import NEUTRAL, PAPER, Colour, class_name, fitted, shorten
 
 IGNORE = 255
 _HUES = (0.0, 0.58, 0.33, 0.13, 0.78, 0.47, 0.92, 0.06, 0.66, 0.22)
 SHOWN = 0.5  # predicted objects of lower score are not drawn
+_BACKGROUNDS = ("background", "bg", "unlabeled", "unlabelled", "void")
+_PALETTE = palette()
 _FILL = 0.55  # how much of a mask's colour covers the image
 
 
@@ -44,6 +47,26 @@ def colour_of(number: int) -> Colour:
     saturation, value = ((0.85, 0.95), (0.45, 1.0), (0.9, 0.6))[level]
     red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
     return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def mask_colour(label: int) -> Colour:
+    """The colour of a class in a semantic mask: VOC's palette, as in the PNG files that prediction writes.
+
+    >>> mask_colour(15)
+    (192, 128, 128)
+    """
+    red, green, blue = _PALETTE[3 * label : 3 * label + 3]
+    return red, green, blue
+
+
+def is_background(label: int, names: Sequence[str]) -> bool:
+    """Whether a class is what is left of the image: class 0 of such a name, or any class named ``background``.
+
+    >>> is_background(0, ["_Background_", "bg"]), is_background(1, ["road", "bg"])
+    (True, False)
+    """
+    name = class_name(label, names)
+    return name == "background" or (label == 0 and name.strip(" _-").lower() in _BACKGROUNDS)
 
 
 def target_of(batch: Mapping[str, Any], place: int) -> dict[str, Any]:
@@ -85,6 +108,9 @@ def annotated(
 ) -> tuple[np.ndarray, list[Chip]]:
     """An image with its target, and what its colours stand for.
 
+    The classes of a mask have VOC's colours; class 0 is left untinted where its name says that it is the background
+    (`is_background`), pixels to be ignored are striped.
+
     Args:
         image: RGB uint8 ``[H, W, 3]``.
         target: see the module.
@@ -124,12 +150,12 @@ def _with_classes(picture: np.ndarray, mask: np.ndarray, names: Sequence[str]) -
         if label == IGNORE:
             _hatch(picture, own)
             chips.append(Chip(f"ignored: {share}", (150, 150, 150), hatched=True))
-        elif class_name(label, names) == "background":  # left as it is, to see the image
-            chips.append(Chip(f"background: {share}", PAPER))
+        elif is_background(label, names):  # left as it is, to see the image
+            chips.append(Chip(f"{class_name(label, names)}: {share}", PAPER))
         else:
-            _paint(picture, own, colour_of(label))
-            chips.append(Chip(f"{class_name(label, names)}: {share}", colour_of(label)))
-    return picture, sorted(chips, key=lambda chip: chip.text.startswith(("background", "ignored")))
+            _paint(picture, own, mask_colour(label))
+            chips.append(Chip(f"{class_name(label, names)}: {share}", mask_colour(label)))
+    return picture, sorted(chips, key=lambda chip: chip.hatched or chip.colour == PAPER)
 
 
 def _percent(share: float) -> str:

@@ -160,8 +160,14 @@ def collate(samples: Sequence[Sample]) -> dict[str, Any]:
     if len(sizes) > 1:
         named = ", ".join(f"{width}x{height}" for height, width, _ in sorted(sizes)[:4])
         raise ValueError(
-            f"the images of a batch differ in size ({named}): end data.init_args.train_transform and val_transform "
-            "with steps that fix it, such as albumentations.Resize, or SmallestMaxSize and CenterCrop"
+            f"the images of a batch differ in size ({named}): end data.init_args.train_transform "
+            + (
+                "with a step that fixes it, such as albumentations.RandomCrop with pad_if_needed: true, or set "
+                "data.init_args.batch_size: 1"
+                if "mask" in samples[0]
+                else "and val_transform with steps that fix it, such as albumentations.Resize, or SmallestMaxSize and "
+                "CenterCrop"
+            )
         )
     pixels = torch.empty(len(samples), *sizes.pop(), dtype=torch.uint8)  # [B, H, W, 3]
     for row, sample in zip(pixels.numpy(), samples, strict=True):

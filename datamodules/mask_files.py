@@ -183,9 +183,11 @@ class MaskedFiles:
         classes = self.table[inside]
         if (classes < 0).any() or (inside is not numbers and (inside != numbers).any()):
             unknown = counted_values(numbers[(classes < 0) | (inside != numbers)])
-            known = np.flatnonzero(self.table >= 0)
+            known = np.flatnonzero(self.table >= 0).tolist()
+            last = "" if len(known) <= 12 else f", … {known[-2]}, {known[-1]} ({len(known)} values)"
+            listed = ", ".join(map(str, known if not last else known[:8]))
             raise ValueError(
-                f"{path}: the value(s) {unknown} are no class and not to be ignored; known are {known.min()} to "
-                f"{known.max()} ({len(known)} values)"
+                f"{path}: the value(s) {unknown} are no class and not to be ignored; known are {listed}{last}. Each "
+                "class has its place in data.init_args.class_names for its value; `classes` of MaskFolder maps others"
             )
         return classes.astype(np.uint8)

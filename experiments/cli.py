@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -35,7 +36,7 @@ from ..callbacks import (
 )
 from ..models.weights import skip_pretrained
 from .checkpoints import find_checkpoint
-from .explain import condense, explain
+from .explain import condense, explain, own_names_first
 from .main import fail
 from .runs import RunSettings, WandbSettings, is_first_rank, make_loggers, open_run
 
@@ -224,6 +225,7 @@ def launch() -> None:
     warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`, callbacks used to create")
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_Quiet())
     accept_none()
+    sys.argv[2:] = own_names_first(sys.argv[2:])
     sys.path.append(str(Path.cwd()))  # so that a YAML can name the classes of a file lying here
     try:
         StriateCLI()
@@ -239,6 +241,11 @@ def launch() -> None:
 def user_message(error: BaseException) -> str | None:
     """What to tell the user, when the error was raised on purpose by striate; None for anything unforeseen."""
     text = str(error)
+    if match := re.match(r"You restored a checkpoint with current_epoch=(\d+),? but .*max_epochs=(\d+)", text):
+        return (
+            f"trainer.max_epochs: {match[2]}, but the checkpoint of --ckpt_path is of epoch {match[1]}, from 0; "
+            "give more to go on, or leave --ckpt_path out to start anew"
+        )
     if "Original Traceback" in text:  # from a loader's worker, whose last line is "Type: message"
         raised_in = [line for line in text.splitlines() if line.strip().startswith('File "')][-1:]
         ours = any(str(Path(__file__).parents[1]) in line and "site-packages" not in line for line in raised_in)

@@ -37,10 +37,50 @@ def explain(
         options: keys of the command's own.
     """
     try:
-        found = next(_problems(arguments, folder, sections, options), None) or _wrong_value(message, arguments, folder)
+        found = (
+            _ambiguous(message, arguments, folder)
+            or next(_problems(arguments, folder, sections, options), None)
+            or _wrong_value(message, arguments, folder)
+        )
     except Exception:  # the explanation must not fail where the parse has
         found = None
     return found or condense(message)
+
+
+def own_names_first(arguments: Sequence[str]) -> list[str]:
+    """A command line on which bare names that torchvision has too, as in ``--model.model FCN``, mean striate's."""
+    models = importlib.import_module("striate.models")
+    taken = {cls.__name__ for cls in _subclasses("torch.nn.Module") if cls.__module__.startswith("torchvision.")}
+
+    def full(key: str, value: str) -> str:
+        own = key.startswith("--model.") and value in taken and value in models.__all__
+        return f"striate.models.{value}" if own else value
+
+    spelled = []
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        key, equals, value = argument.partition("=")
+        spelled.append(f"{key}={full(key, value)}" if equals else full(before, argument))
+    return spelled
+
+
+def _subclasses(base: str) -> Iterator[type]:
+    """All classes there are below one."""
+    module, _, name = base.rpartition(".")
+    found = [getattr(importlib.import_module(module), name)]
+    while found:
+        below = found.pop().__subclasses__()
+        yield from below
+        found += below
+
+
+def _ambiguous(message: str, arguments: Sequence[str], folder: Path) -> str | None:
+    """A bare name that several classes have."""
+    match = re.search(r"Multiple subclasses with name (\w+)\..* avoid ambiguity: ([\w., ]+)\.", message)
+    if match is None:
+        return None
+    name, paths = match[1], sorted(match[2].split(", "), key=lambda path: not path.startswith("striate."))
+    place = next(filter(None, (_place(key, name, arguments, folder) for key in ("class_path", "model"))), "model")
+    return f"{place}: {name!r} is the name of several classes; did you mean {paths[0]!r}, or {', '.join(paths[1:])}?"
 
 
 def _wrong_value(message: str, arguments: Sequence[str], folder: Path) -> str | None:
@@ -113,6 +153,7 @@ def _problems(
             continue
         if wrong := _override_problem(key, value, merged):
             yield f"--{key}: {wrong}"
+        _apply_class(merged, key, value)
     for part in ("model", "data"):
         if sections is not None and part not in sections:
             continue
@@ -209,7 +250,7 @@ def imported(path: str, where: str, home: str = "") -> tuple[Any, str | None]:
         if inspect.isclass(found := getattr(importlib.import_module(home), name, None)):
             return found, None  # as jsonargparse takes it
         names = [n for n in dir(importlib.import_module(home)) if n[0].isupper()]
-        near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        near = [n for n in names if n.lower() == name.lower()] or difflib.get_close_matches(name, names, 1, 0.5)
         hint = f"did you mean '{home}.{near[0]}'?" if near else f"write it in full, such as '{home}.{names[0]}'"
         return None, f"{path!r} is not a class path; {hint}"
     try:
@@ -227,6 +268,28 @@ def imported(path: str, where: str, home: str = "") -> tuple[Any, str | None]:
     names = [n for n in dir(module) if not n.startswith("_")]
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return None, f"{module_name!r} has no {name!r}" + (f"; did you mean '{module_name}.{near[0]}'?" if near else "")
+
+
+def _apply_class(merged: dict[str, Any], key: str, value: str | None) -> None:
+    """Put the class that ``--a.b CLASS`` names where the keys behind it, ``--a.b.c``, look for it."""
+    if value is None or not re.fullmatch(r"([a-z_]\w*\.)*[A-Z]\w*", value):
+        return
+    homes = [""] if "." in value else ["striate.models.", "torch.optim.", "striate.tasks.", "striate.datamodules."]
+    path = next((home + value for home in homes if inspect.isclass(imported(home + value, key)[0])), None)
+    *above, last = [part for part in key.split(".") if part not in ("init_args", "class_path")]
+    if path is None:
+        return
+    place: Any = merged
+    for part in above:
+        place = (place.get(part) or {}).setdefault("init_args", {}) if isinstance(place, dict) else None
+    if isinstance(place, dict):
+        place[last] = {"class_path": path}
+
+
+def _takes_module(thing: Any, name: str) -> bool:
+    """Whether a parameter of a class is annotated as a ``Module``."""
+    found = {parameter.name: parameter.annotation for parameter in get_signature_parameters(thing, "__init__")}
+    return "Module" in str(found.get(name))
 
 
 def _parameters(thing: Any) -> dict[str, Any] | None:
@@ -256,6 +319,7 @@ def _override_problem(key: str, value: str | None, merged: dict[str, Any]) -> st
         bare = parts[1] == "callbacks" and value and re.fullmatch(r"[A-Z]\w+", value)
         return imported(value, "trainer.callbacks")[1] if bare and value else _class_problem(value, "trainer.callbacks")
     current: Any = merged.get(parts[0])
+    home = ""
     for part in [p for p in parts[1:] if p not in ("init_args", "dict_kwargs")]:
         if not isinstance(current, dict | Namespace) or "class_path" not in current:
             return None
@@ -268,10 +332,16 @@ def _override_problem(key: str, value: str | None, merged: dict[str, Any]) -> st
         if part not in allowed:
             return unknown(part, allowed)
         current = (current.get("init_args") or {}).get(part)
+        home = "striate.models" if _takes_module(thing, part) else ""
     # where the configuration has a class, a bare name may be short for one of its neighbours
-    home = current["class_path"].rpartition(".")[0] if isinstance(current, dict) and "class_path" in current else ""
+    if parts[-1] == "optimizer":
+        home = "torch.optim"
+    elif isinstance(current, dict) and "class_path" in current:
+        home = current["class_path"].rpartition(".")[0]
     if home and value and re.fullmatch(r"[A-Z]\w*", value) and not hasattr(importlib.import_module(home), value):
-        return imported(value, parts[0], home)[1]
+        kinds = "torch.nn.Module", "torch.optim.Optimizer"
+        if not any(value == cls.__name__ for kind in kinds for cls in _subclasses(kind)):
+            return imported(value, parts[0], home)[1]
     return _class_problem(value, parts[0])
 
 

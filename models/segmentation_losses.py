@@ -125,6 +125,9 @@ def lovasz_softmax(logits: Tensor, mask: Tensor, per_image: bool = False, ignore
         - logits: ``[B, K, H, W]``; mask: ``[B, H, W]``.
         - output: a scalar from 0 to 1.
 
+    Raises:
+        ValueError: for a value of the mask that is neither a class nor `ignore`.
+
     Reference:
         Berman, Triki, Blaschko, "The Lovász-Softmax loss", CVPR 2018, equations 8 to 11, algorithm 1.
     """
@@ -132,10 +135,12 @@ def lovasz_softmax(logits: Tensor, mask: Tensor, per_image: bool = False, ignore
         losses = [lovasz_softmax(logits[i : i + 1], mask[i : i + 1], False, ignore) for i in range(len(mask))]
         return torch.stack(losses).mean() if losses else _precise(logits).sum()
     counted = (mask != ignore).reshape(-1)
-    target = mask.long().reshape(-1).where(counted, -1)
+    target = mask.long().reshape(-1)
     probabilities = _precise(logits).softmax(1).movedim(1, 0).flatten(1)  # [K, P]
-    present = target.unique().tolist()  # what sorting is worth doing for
-    losses = [_lovasz_class(probabilities[k], target == k, counted) for k in present if 0 <= k < len(probabilities)]
+    present = [k for k in target.unique().tolist() if k != ignore]  # what sorting is worth doing for
+    if wrong := [k for k in present if not 0 <= k < len(probabilities)]:
+        raise ValueError(f"the mask has the values {wrong[:8]}, and the logits are of {len(probabilities)} classes")
+    losses = [_lovasz_class(probabilities[k], target == k, counted) for k in present]
     return torch.stack(losses).mean() if losses else probabilities.sum() * 0
 
 

@@ -270,6 +270,8 @@ def load_weights(
     fitting, report = match_weights(module, source, prefixes=prefixes, aliases=aliases, ignore=ignore, origin=origin)
     if not report.complete and (strict or not fitting):
         fits = f"{len(fitting)} of {len(fitting) + len(report.missing) + len(report.mismatched)} tensors fit"
+        if report.unexpected and fitting:
+            fits += f", and the file has {len(report.unexpected)} that are unknown here"
         at = f" under the prefix {report.prefix!r}" if report.prefix else ""
         # in the first line, which is all that a launcher shows of it
         hint = ""

@@ -52,6 +52,7 @@ class SemanticSegmentation(Task):
 
     Raises:
         ValueError: when K is not known, or an argument is out of its range or excludes another.
+        TypeError: in use, when the model gives something else than a tensor.
     """
 
     monitor: ClassVar[str] = "val/miou"
@@ -91,6 +92,10 @@ class SemanticSegmentation(Task):
             raise ValueError(
                 "loss: label_smoothing and class_weights belong to the cross-entropy that is used without it; give "
                 "them to the loss itself, such as striate.models.PixelCrossEntropy"
+            )
+        if boundary is not None and not boundary > 0:
+            raise ValueError(
+                f"boundary: {boundary} is not a part of the diagonal above 0, such as 0.02; null leaves it out"
             )
         self.loss = loss if loss is not None else PixelCrossEntropy(class_weights, label_smoothing)
         self.auxiliary_weight, self.boundary = auxiliary_weight, boundary
@@ -158,7 +163,12 @@ class SemanticSegmentation(Task):
         self._check_logits(logits, images)
         return logits
 
-    def _check_logits(self, logits: Tensor, images: Tensor) -> None:
+    def _check_logits(self, logits: object, images: Tensor) -> None:
+        if not isinstance(logits, Tensor):
+            raise TypeError(
+                f"{type(self.model).__name__} gave {type(logits).__name__}, but a segmentation model gives logits "
+                f"[B, {self.num_classes}, H, W]; for torchvision's take striate.models.TorchvisionSegmentation"
+            )
         expected = (len(images), self.num_classes, *images.shape[-2:])
         if tuple(logits.shape) != expected:
             raise ValueError(

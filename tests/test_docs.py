@@ -30,6 +30,17 @@ def test_doctests(name):
     assert result.failed == 0
 
 
+def test_every_segmentation_network_and_recipe_is_documented():
+    from striate.models import segmentation
+
+    text = (ROOT / "docs" / "segmentation.md").read_text(encoding="utf-8")
+    networks = {name for name in segmentation.__all__ if hasattr(getattr(segmentation, name), "forward")}
+    networks &= set(striate.models.__all__)
+    recipes = [path.stem for path in (ROOT / "experiments" / "semantic_segmentation").glob("*.yaml")]
+    assert "FCN8s" in networks and recipes
+    assert not [name for name in networks | set(recipes) if f"`{name}" not in text and "FullyConv" not in name]
+
+
 def blocks(language):
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
         for number, text in enumerate(re.findall(rf"```{language}\n(.*?)```", path.read_text(encoding="utf-8"), re.S)):

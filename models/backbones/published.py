@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from urllib.error import URLError
 
 import torchvision
 from torch import Tensor
@@ -64,12 +65,20 @@ class WeightSource:
         Raises:
             FileNotFoundError: There is no such file.
             ValueError: The file is no checkpoint.
+            ConnectionError: Published weights could not be downloaded.
         """
         if self.path is not None:
             state = load_state_dict_file(self.path)
         else:
             assert self.entry is not None
-            state = self.entry.get_state_dict(progress=True, check_hash=True)
+            try:
+                state = self.entry.get_state_dict(progress=True, check_hash=True)
+            except URLError as error:
+                raise ConnectionError(
+                    f"the weights {self.origin} could not be downloaded ({error.reason}). Without a network give a "
+                    f"file: `weights: FILE`, such as {Path(self.entry.url).name} from {self.entry.url}; or `weights: "
+                    "null`, to train from random ones"
+                ) from error
         # Torchvision's published DenseNets carry names from before dots in module names were forbidden.
         return {re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", key): v for key, v in state.items()}
 

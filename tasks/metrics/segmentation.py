@@ -75,8 +75,8 @@ class SegmentationConfusion(Metric):
         - compute: ``[K, K]`` int64.
 
     Raises:
-        ValueError: `update`: the two differ in shape. `compute`: the masks had values outside the classes; the message
-            names them and counts their pixels.
+        ValueError: `update`: the two differ in shape, or a prediction is no class. `compute`: the masks had values
+            outside the classes; the message names them and counts their pixels.
 
     Example:
         >>> metric = SegmentationConfusion(2)
@@ -101,6 +101,13 @@ class SegmentationConfusion(Metric):
             raise ValueError(
                 f"predictions of {list(predicted.shape)} for masks of {list(mask.shape)}: they must have one size"
             )
+        if predicted.numel():  # on a GPU no wait of its own: counting waits right after
+            least, most = map(int, torch.stack(predicted.aminmax()).tolist())
+            if least < 0 or most >= self.num_classes:
+                raise ValueError(
+                    f"the predictions have the value {most if least >= 0 else least}; there are {self.num_classes} "
+                    f"classes, 0 to {self.num_classes - 1}"
+                )
         self.counts = self.counts + _joint_counts(mask, predicted, 256, self.num_classes)
 
     def compute(self) -> Tensor:

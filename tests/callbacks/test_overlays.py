@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from PIL import Image
 from torch import nn
 
 from striate.callbacks import Pictures, pictures
@@ -14,10 +15,12 @@ from striate.callbacks.overlays import (
     colour_of,
     drawable,
     ink_on,
+    mask_colour,
     target_of,
     target_panel,
     titled,
 )
+from striate.callbacks.semantic_predictions import MaskWriter
 from striate.datamodules import DigitScenes
 
 GRAY = np.full((50, 100, 3), 128, np.uint8)
@@ -70,9 +73,27 @@ def test_instances_have_a_colour_each_and_semantic_classes_one_each():
     picture, chips = annotated(GRAY, {"mask": semantic}, ["background", "dog", "car"], 100)
     assert [chip.text for chip in chips] == ["dog: 18 %", "car: 18 %", "background: 54 %", "ignored: 10 %"]
     assert chips[3].hatched and (picture[45] == 128).all()  # the background is left as it is
-    np.testing.assert_allclose(picture[30, 25], 128 * 0.45 + np.array(colour_of(1)) * 0.55, atol=1)
+    np.testing.assert_allclose(picture[30, 25], 128 * 0.45 + np.array([128, 0, 0]) * 0.55, atol=1)  # VOC's
     assert picture[2].std() > 20 and (picture[2, :, 0] == picture[2, :, 1]).all()  # gray stripes
     assert (annotated(GRAY, {"mask": semantic}, ["road", "dog", "car"], 100)[0][45] != 128).any()
+
+
+@pytest.mark.parametrize("name", ["bg", "Background", "_background_", "unlabeled", "Void"])
+def test_the_background_is_left_as_it_is_whatever_it_is_called(name):
+    mask = np.zeros((50, 100), np.uint8)
+    mask[:10] = 1
+    picture, chips = annotated(GRAY, {"mask": mask}, [name, "dog"], 100)
+    assert (picture[20:] == 128).all() and [chip.text for chip in chips] == ["dog: 20 %", f"{name}: 80 %"]
+    picture, chips = annotated(GRAY, {"mask": 1 - mask}, ["dog", name], 100)
+    assert (picture[20:] != 128).any() and len(chips) == 2  # elsewhere it is a class
+
+
+def test_masks_have_the_colours_of_the_files_that_prediction_writes(tmp_path):
+    MaskWriter(tmp_path).write("a.jpg", 0, torch.tensor([[1, 15, 20]], dtype=torch.uint8), Knowing())
+    with Image.open(tmp_path / "masks" / "00000_a.png") as written:
+        assert [mask_colour(label) for label in (1, 15, 20)] == [
+            tuple(p) for p in np.asarray(written.convert("RGB"))[0]
+        ]
 
 
 def test_odd_images_and_targets_are_drawn():

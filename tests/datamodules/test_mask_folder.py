@@ -54,7 +54,8 @@ def test_a_class_map_and_an_ignore_value(tmp_path):
     source = module(tmp_path, classes={0: 1, 128: 0}).make_source("train")
     with pytest.raises(
         ValueError,
-        match=r"0.png: the value\(s\) 7 \(2 pixels\), 9 \(1 pixel\) are no class and not to be",
+        match=r"0.png: the value\(s\) 7 \(2 pixels\), 9 \(1 pixel\) are no class and not to be ignored; "
+        r"known are 0, 128, 255\. Each class has its place in data.init_args.class_names for its value",
     ):
         source[0]
 

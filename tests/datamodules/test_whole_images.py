@@ -7,7 +7,7 @@ import torch
 
 from striate.datamodules import DigitScenes
 from striate.datamodules.augmentations.resizing import ShortSideResize
-from striate.datamodules.loading import collate_whole
+from striate.datamodules.loading import collate, collate_whole
 from striate.datamodules.targets import counted_values
 from striate.tasks.semantic_segmentation import shows_whole_images
 from striate.tests.fixtures import picture, write_image
@@ -46,6 +46,12 @@ def test_images_of_one_size_stay_one_tensor():
 def test_images_with_labels_must_have_one_size(target):
     with pytest.raises(ValueError, match=r"differ in size \(6x4, 3x5\)"):
         collate_whole([sample(0, (4, 6), **target), sample(1, (5, 3), **target)])
+
+
+def test_training_images_with_masks_must_have_one_size():
+    samples = [sample(i, size, mask=mask(size)) for i, size in enumerate([(4, 6), (5, 3)])]
+    with pytest.raises(ValueError, match=r"train_transform with a step .*RandomCrop.* data.init_args.batch_size: 1$"):
+        collate(samples)
 
 
 def test_which_transforms_keep_the_whole_image(tmp_path):

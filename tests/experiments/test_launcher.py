@@ -237,6 +237,10 @@ def test_last_is_the_last_epoch_though_an_earlier_one_was_better(place, monkeypa
          "--model.model: 'TinyNt' is not a class path; did you mean 'striate.tests.fixtures.TinyNet'?"),
         (["--model.optimizer", "ADAM2"], 2,
          "--model.optimizer: 'ADAM2' is not a class path; write it in full, such as 'torch.optim.ASGD'"),
+        (["--model.optimizer", "Adamw"], 2,
+         "--model.optimizer: 'Adamw' is not a class path; did you mean 'torch.optim.AdamW'?"),
+        (["--model.optimizer", "RAdam", "--model.optimizer.weight_deca", 1], 2,
+         "--model.optimizer.weight_deca: no such key; did you mean 'weight_decay'?"),
         (["--model.optimizer.lr", "fast"], 2, "--model.optimizer.lr: 'fast' is not a number"),
         (["--wandb.mode", "onlin"], 2, "--wandb.mode: 'onlin' is not one of 'auto', 'online', 'offline', 'off'; "
          "did you mean 'online'?"),
@@ -285,6 +289,47 @@ def test_a_wrong_yaml_is_answered_with_its_line(place, monkeypatch, capsys, text
         (place / path).write_text(text)
         answer = refused(monkeypatch, capsys, 2, "fit", "--config", "small.yaml", "--config", path)
         assert answer == f"{path}{message}"
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--model.loss", "Dice"], "--model.loss: 'Dice' is not a class path; did you mean 'striate.models.DiceLoss'?"),
+        (["--model.loss", "OhemCrossEntropy", "--model.loss.thresh", 0.5],
+         "--model.loss.thresh: no such key; did you mean 'threshold'?"),
+        (["--model.optimizer", "Adamm"],
+         "--model.optimizer: 'Adamm' is not a class path; did you mean 'torch.optim.Adam'?"),
+        (["--model.optimizer", "AdamW", "--trainer.max_epoch", 3],
+         "--trainer.max_epoch: no such key; did you mean 'max_epochs'?"),
+    ],
+)  # fmt: skip
+def test_classes_by_their_bare_names(place, monkeypatch, capsys, arguments, message):
+    config = ("fit", "--config", "semantic_segmentation/fcn32s_voc2011")  # whose optimizer is one of striate.models
+    assert refused(monkeypatch, capsys, 2, *config, *arguments) == message
+
+
+def test_a_name_that_torchvision_has_too_means_striates(place, monkeypatch, capsys):
+    from striate.experiments.explain import own_names_first
+
+    bare = ["--model.model", "FCN", "--model.model=LRASPP", "--run.name", "FCN", "--model.loss", "DiceLoss", "FCN"]
+    assert own_names_first(bare) == [
+        "--model.model", "striate.models.FCN", "--model.model=striate.models.LRASPP", "--run.name", "FCN",
+        "--model.loss", "DiceLoss", "FCN",
+    ]  # fmt: skip
+    (place / "bare.yaml").write_text("model:\n  init_args:\n    model:\n      class_path: FCN\n")
+    answer = refused(monkeypatch, capsys, 2, "fit", "--config", "semantic_segmentation/fcn8s_digits", "--config",
+                     "bare.yaml")  # fmt: skip
+    assert answer == (
+        "bare.yaml:4: model.init_args.model.class_path: 'FCN' is the name of several classes; did you mean "
+        "'striate.models.FCN', or torchvision.models.segmentation.FCN?"
+    )
+
+
+def test_a_checkpoint_with_more_epochs_than_are_asked_for(place, monkeypatch, capsys):
+    launch(monkeypatch, "fit", "--config", "small.yaml", "--trainer.max_epochs", 3)
+    answer = refused(monkeypatch, capsys, 1, "fit", "--config", "small.yaml", "--ckpt_path", "last",
+                     "--trainer.max_epochs", 1)  # fmt: skip
+    assert answer.startswith("trainer.max_epochs: 1, but the checkpoint of --ckpt_path is of epoch 2, from 0;")
 
 
 def test_a_checkpoint_of_another_model_is_refused(place, monkeypatch, capsys):

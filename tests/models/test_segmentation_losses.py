@@ -171,6 +171,14 @@ def test_lovasz_of_a_certain_prediction_is_one_minus_iou():
         assert lovasz_softmax(hard, mask, per_image=True).item() == pytest.approx(np.mean(each), abs=1e-12)
 
 
+@pytest.mark.parametrize("per_image", [False, True])
+def test_lovasz_refuses_values_that_are_no_class(per_image):
+    logits, mask = pair()
+    mask[1, 0, :2] = torch.tensor([3, 254])
+    with pytest.raises(ValueError, match=r"the values \[3, 254\], and the logits are of 3 classes"):
+        lovasz_softmax(logits, mask, per_image)
+
+
 def test_lovasz_between_is_the_choquet_integral_of_the_jaccard_loss():
     """The extension of a set function f at m: the integral over t from 0 to 1 of f({i: m_i >= t})."""
     logits, mask = pair(7, classes=3, size=(1, 3, 4))

@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 from typing import Any
+from unittest import mock
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -199,6 +201,18 @@ def test_published_weights_by_any_of_their_names(weights: str) -> None:
     get.assert_called_once_with(progress=True, check_hash=True)
     assert torch.equal(backbone.state_dict()["stages.4.layer4.2.conv3.weight"], reference.layer4[2].conv3.weight)
     assert torch.equal(backbone.state_dict()["stages.0.bn1.running_var"], reference.bn1.running_var)
+
+
+def test_weights_that_cannot_be_downloaded_say_what_to_do() -> None:
+    failed = mock.patch.object(torchvision.models.WeightsEnum, "get_state_dict", side_effect=URLError("no route"))
+    with failed, quick_initialisation(), pytest.raises(ConnectionError) as caught:
+        TorchvisionBackbone("resnet18", "IMAGENET1K_V1")
+    assert str(caught.value).startswith(
+        "the weights ResNet18_Weights.IMAGENET1K_V1 could not be downloaded (no route)."
+    )
+    assert "`weights: FILE`, such as resnet18-f37072fd.pth" in str(caught.value) and "`weights: null`" in str(
+        caught.value
+    )
 
 
 def test_the_very_weights_that_were_named_are_fetched(monkeypatch: pytest.MonkeyPatch) -> None:

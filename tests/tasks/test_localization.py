@@ -61,7 +61,7 @@ def test_the_losses_are_weighted_and_the_box_is_squared_distance():
 
 def test_of_boxes_for_each_class_that_of_the_true_class_is_trained():
     boxes = [[[0, 0, 0.4, 0.5], [9, 9, 9, 9]], [[8, 8, 8, 8], [0.25, 0.05, 0.75, 0.75]]]
-    task = Localization(Fixed(LOGITS, boxes))
+    task = Localization(Fixed([[0.0, 2.0], [1.0, 0.0]], boxes))  # which takes either for the other
     losses, _ = task.losses({**DATA, "label": torch.tensor([0, 1])})
     assert losses["loss_box"].item() == pytest.approx((0.1**2 + 0.2**2) / 2)
     losses["loss_box"].backward()
@@ -112,6 +112,20 @@ def test_metrics_of_a_box_for_each_class_by_hand():
     got = metrics.compute()
     assert got["loc_err"].item() == 3 / 4 and got["loc_err5"].item() == 2 / 4
     assert got["box_iou"].item() == pytest.approx((0.8 + 0.4 + 0.9 + 0.1) / 4)
+
+
+def test_of_five_guesses_one_has_to_be_right_in_label_and_box():
+    logits, _, labels, truth = table_of()
+    each = truth[:, None].expand(-1, 6, -1).clone()  # every box is the true one
+    each[torch.arange(4), labels] = torch.tensor([0.0, 0.0, 0.4, 1.0])  # but that of the true class
+    metrics = LocalizationMetrics(6)
+    metrics.update(logits, each, labels, truth)
+    got = metrics.compute()
+    assert got["loc_err5"].item() == 1 and got["cls_err5"].item() == 1 / 4
+    each[2, labels[2]] = truth[2]
+    metrics.reset()
+    metrics.update(logits, each, labels, truth)
+    assert metrics.compute()["loc_err5"].item() == 3 / 4
 
 
 def test_a_box_that_sticks_out_is_clipped_and_half_is_enough():

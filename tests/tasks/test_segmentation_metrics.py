@@ -103,6 +103,15 @@ def test_values_outside_the_classes_are_counted_and_named():
         metric.compute()
 
 
+@pytest.mark.parametrize("value, dtype", [(3, torch.uint8), (-1, torch.int64), (70000, torch.int64)])
+def test_predictions_outside_the_classes_are_refused(value, dtype):
+    metric = SegmentationConfusion(3)
+    said = torch.tensor([[[0, 2, value]]], dtype=dtype)
+    with pytest.raises(ValueError, match=rf"predictions have the value {value}; there are 3 classes, 0 to 2"):
+        metric.update(said, torch.tensor([[[0, 1, 2]]], dtype=torch.uint8))
+    assert not metric.counts.any()
+
+
 def test_bad_arguments():
     with pytest.raises(ValueError, match=r"predictions of \[1, 2, 3\] for masks of \[1, 3, 2\]"):
         SegmentationConfusion(3).update(

@@ -11,6 +11,7 @@ from sklearn.metrics import jaccard_score
 
 from striate.models import DiceLoss, PixelCrossEntropy, WeightedLosses, pixel_cross_entropy, soft_dice_loss
 from striate.tasks import SemanticSegmentation
+from striate.tasks.metrics import BoundaryIoU
 from striate.tasks.semantic_segmentation import check_masks, parts
 from striate.tests.tasks.tiny_segmenter import Thresholds, TinySegmenter, WithAuxiliary
 
@@ -111,6 +112,37 @@ def test_a_perfect_model_scores_one_and_ignored_images_change_nothing():
     assert all(value == 1 for value in figures(task, ignored).values())
     alone = SemanticSegmentation(Thresholds()).eval()
     assert all(math.isnan(value) for value in figures(alone, ignored).values())
+
+
+def test_each_figure_has_its_own_name():
+    task = SemanticSegmentation(Thresholds(3), boundary=0.02).eval()
+    image = torch.zeros(1, 3, 12, 12, dtype=torch.uint8)
+    image[:, 0, 4:8, 4:8] = 200  # 16 pixels are said to be of class 1, and are; one more is, of the 128 of class 0
+    mask = (image[:, 0] >= 100).to(torch.uint8)
+    image[:, 0, 0, 0] = 200
+    got = figures(task, {"image": image, "mask": mask})
+    assert got["acc"].item() == pytest.approx(143 / 144)
+    assert got["acc_class"].item() == pytest.approx((127 / 128 + 16 / 16) / 2)
+    assert got["miou"].item() == pytest.approx((127 / 128 + 16 / 17) / 2)
+    assert got["fwiou"].item() == pytest.approx((128 * 127 / 128 + 16 * 16 / 17) / 144)
+    boundary = BoundaryIoU(3, 0.02)
+    boundary.update((image[:, 0] >= 100).to(torch.uint8), mask)
+    # of class 1 the 12 outer pixels of its square and the corner; of class 0 the frame of 44 and the 20 around the
+    # square in the truth, and of the frame 43 in the prediction, which has one more, at (1, 1), the corner's neighbour
+    assert boundary.compute()[:2].tolist() == pytest.approx([63 / 65, 12 / 13])
+    assert got["boundary_miou"].item() == pytest.approx((63 / 65 + 12 / 13) / 2)
+
+
+def test_models_that_give_no_tensor_are_refused():
+    class Other(torch.nn.Module):
+        num_classes = 11
+
+        def forward(self, images):
+            return {"out": images.float(), "aux": images.float()}
+
+    for training in (True, False):
+        with pytest.raises(TypeError, match=r"Other gave dict, but .* striate.models.TorchvisionSegmentation"):
+            SemanticSegmentation(Other()).train(training).losses(batch([(4, 5)] * 2))
 
 
 def test_windows_scales_and_flip_act_in_evaluation_and_prediction_only():
@@ -219,6 +251,7 @@ def test_parts_of_a_batch():
         ({"label_smoothing": 1.5}, r"label_smoothing: 1.5 is not in \[0, 1\)"),
         ({"window": (0, 5)}, r"window: \(0, 5\); give its height and width"),
         ({"overlap": 1.0}, "overlap: 1.0 is not a part of a window"),
+        ({"boundary": 0}, "^boundary: 0 is not a part of the diagonal above 0, such as 0.02; null leaves it out"),
         ({"scales": []}, r"scales: \[\]; give factors above 0"),
         ({"scales": [1.0, -1.0]}, r"scales: \[1.0, -1.0\]; give factors above 0"),
     ],

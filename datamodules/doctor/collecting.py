@@ -158,6 +158,8 @@ class _Checkup:
             if source is None or self._same_as_before(split, paths, len(source)):
                 continue
             self.sources[split], self._paths[split] = source, paths
+            if (known := format_of(self.data)) is not None and paths is not None:
+                self.notes += known.notes(self.data, split, paths)
             classes = len(self.class_names or ())
             self.records.append(SplitRecord.empty(split, len(source), classes, paths))
             if not len(source):

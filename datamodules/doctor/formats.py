@@ -17,7 +17,7 @@ from .fix_coco import fix_coco
 from .fix_tables import fix_table
 from .fix_trees import fix_class_folders, fix_mask_folders
 from .fix_voc import fix_voc
-from .fix_yolo import fix_yolo, label_files
+from .fix_yolo import fix_yolo, label_files, yolo_notes
 from .fixes import Fixer
 
 # (code, path, what is wrong with it) of each file that nothing lists
@@ -33,6 +33,7 @@ class Format:
         argument: that argument of it which a path on the command line fills.
         guess: further arguments, guessed from the path; and ``splits`` where not all are to be read.
         orphans: finds files that nothing lists; None: images beside those listed are only noted, not complained of.
+        notes: remarks on a split whose images are known.
         fix: writes a corrected copy; None: lists and a manifest are all that is written.
     """
 
@@ -40,6 +41,7 @@ class Format:
     argument: str = "root"
     guess: Callable[[Path], dict[str, Any]] = lambda path: {}
     orphans: Orphans | None = None
+    notes: Callable[[Any, str, list[str]], Iterable[str]] = lambda data, split, images: ()
     fix: Fixer | None = None
 
 
@@ -188,12 +190,12 @@ def yolo_orphans(data: Any, listed: set[str]) -> Iterator[tuple[str, str, str]]:
 FORMATS: dict[str, Format] = {
     "coco": Format("CocoDetection", guess=guess_coco, orphans=coco_orphans, fix=fix_coco),
     "voc": Format("VOCDetection", guess=guess_voc, orphans=voc_orphans, fix=fix_voc),
-    "yolo": Format("YoloDetection", orphans=yolo_orphans, fix=fix_yolo),
+    "yolo": Format("YoloDetection", orphans=yolo_orphans, notes=yolo_notes, fix=fix_yolo),
     "masks": Format("MaskFolder", guess=guess_masks, orphans=mask_orphans, fix=fix_mask_folders),
     "folder": Format("ImageFolder", guess=guess_folder, orphans=_none, fix=fix_class_folders),
-    "manifest": Format("Manifest", "train", guess_tables, table_orphans, fix_table),
-    "detection_manifest": Format("DetectionManifest", "train", guess_tables, table_orphans, fix_table),
-    "localization_manifest": Format("LocalizationManifest", "train", guess_tables, table_orphans, fix_table),
+    "manifest": Format("Manifest", "train", guess_tables, table_orphans, fix=fix_table),
+    "detection_manifest": Format("DetectionManifest", "train", guess_tables, table_orphans, fix=fix_table),
+    "localization_manifest": Format("LocalizationManifest", "train", guess_tables, table_orphans, fix=fix_table),
     "coco_localization": Format("CocoLocalization", guess=guess_coco, orphans=_none),
     "voc_localization": Format("VOCLocalization", guess=guess_voc, orphans=_none),
     "voc_segmentation": Format("VOCSegmentation", orphans=_none),

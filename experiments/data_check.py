@@ -122,7 +122,7 @@ def _by_format(given: Mapping[str, str], positionals: list[str]) -> "Named | Non
     path = Path(positionals.pop(0)).expanduser()
     if not path.exists():
         fail(f"no file or folder {str(path)!r}")
-    arguments = {known.argument: str(path)} | known.guess(path)
+    arguments = {known.argument: str(path)} | known.guess(path, {key.rpartition(".")[2] for key in given})
     splits = {"splits": ",".join(arguments.pop("splits"))} if "splits" in arguments else {}
     return Named(path.resolve().stem, f"striate.datamodules.{known.reader}", arguments, splits)
 

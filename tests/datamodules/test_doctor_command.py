@@ -1,7 +1,9 @@
 """``striate data check``: exit codes, and what is said on the terminal."""
 
+import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -153,6 +155,56 @@ def test_coco_s_files_are_guessed(tmp_path, layout):
     elif layout == "one file":
         path = str(file)
     assert run("--format", "coco", path) == 0
+
+
+@pytest.mark.parametrize("masks, code", [(True, "box taken from the mask"), (False, "dropped")])
+def test_coco_s_masks_are_looked_at_where_most_objects_have_one(tmp_path, masks, code):
+    def change(content):
+        content["annotations"][0]["bbox"] = [5, 6, 0, 24]
+        for item in content["annotations"][1 : 1 if masks else 5]:  # of 8 objects 8 or 4 have a mask
+            item["segmentation"] = []
+
+    patients.edit(patients.write_coco(tmp_path / "set"), change)
+    assert run("--format", "coco", "set", "--fix", "fixed") == 1
+    assert code in (tmp_path / "fixed/FIXES.md").read_text()
+    items = json.loads((tmp_path / "fixed/annotations/instances_train2017.json").read_text())["annotations"]
+    assert items[0]["bbox"] == ([5, 6, 20, 24] if masks else [30, 10, 25, 28])
+
+
+def test_guesses_yield_to_what_is_given(tmp_path, capsys):
+    patients.write_manifest(tmp_path / "set")
+    (tmp_path / "set/lm.csv").write_text((tmp_path / "set/train.csv").read_text())
+    assert run("--format", "manifest", "set/lm.csv", "--val", "set/val.csv") == 0
+    assert "Clean: 6 images read" in capsys.readouterr().out
+    assert run("--format", "manifest", "set/train.csv", "--data.init_args.val_fraction", "0.5") == 1
+    assert re.search(r"train +2 +2 .*\n +val +2 +2 ", out := capsys.readouterr().out) and "orphan-image" in out
+    assert run("--format", "coco", str(patients.write_coco(tmp_path / "coco")), "--task", "detection") == 0
+    files = ("--val_annotations", tmp_path / "coco/annotations/instances_val2017.json")
+    images = ("--val_images", tmp_path / "coco/val2017")
+    file = tmp_path / "coco/annotations/instances_train2017.json"
+    capsys.readouterr()
+    assert run("--format", "coco", file, *files, *images) == 0
+    assert "Clean: 6 images read" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["folder", "manifest"])
+def test_all_is_read_where_nothing_is_held_out(tmp_path, capsys, kind):
+    """A class of one image could not be split."""
+    if kind == "folder":
+        patients.write_folder(tmp_path / "set")
+        shutil.rmtree(tmp_path / "set/val")
+        for number in (1, 2):
+            (tmp_path / f"set/train/dog/{number}.png").unlink()
+        assert run("--format", "folder", "set") == 0
+    else:
+        file = patients.write_manifest(tmp_path / "set")
+        (tmp_path / "set/val.csv").unlink()
+        file.write_text("path,label\nimages/train0.png,cat\nimages/train1.png,dog\n")
+        assert run("--format", "manifest", "set/train.csv", "--ignore", "leaked-image") == 1
+    out = capsys.readouterr().out
+    assert ("4 images" if kind == "folder" else "4 warnings in 2 images") in out and "unopened-split" not in out
+    assert kind == "folder" or "orphan-image" in out  # and files that no table names are looked for
+    assert "were not looked for" not in out
 
 
 def test_the_other_formats_by_path(tmp_path, capsys):

@@ -77,6 +77,7 @@ def _examine(data: "VisionDataModule", name: str, chosen: "Namespace") -> int:
     from ..datamodules.doctor import check as examine
     from ..datamodules.doctor import print_report, write_fix, write_html
     from ..datamodules.doctor.fixing import check_folder
+    from ..datamodules.doctor.words import counted
     from .data_section import INTERRUPTED
 
     fix_folder = None if chosen.fix is None else Path(chosen.fix).expanduser()
@@ -94,7 +95,9 @@ def _examine(data: "VisionDataModule", name: str, chosen: "Namespace") -> int:
         return INTERRUPTED
     if fix_folder is not None:
         fix = write_fix(report, fix_folder)
-        said = [f"{fix.folder}: {len(fix.log.changes):,} changes, listed in fixes.csv"]
+        said = [f"{fix.folder}: {counted(len(fix.log.changes), 'change')}, listed in fixes.csv"]
+        if fix.init_args is None and not fix.log.changes:
+            said = [f"{fix.folder}: no corrected copy"]
         said += [f"  left to you: {text}" for text in fix.log.left]
         if fix.init_args is not None:
             said.append(f"To read the copy: add --config {fix.folder / 'fixed.yaml'}")

@@ -15,8 +15,9 @@ from ..mask_files import read_mask
 from .faults import orphans_beside
 from .fix_coco import fix_coco
 from .fix_tables import fix_table
-from .fix_trees import fix_class_folders, fix_mask_folders
+from .fix_trees import fix_class_folders, fix_image_trees, fix_mask_folders
 from .fix_voc import fix_voc
+from .fix_voc_masks import fix_voc_masks
 from .fix_yolo import fix_yolo, label_files, yolo_notes
 from .fixes import Fixer
 
@@ -245,11 +246,11 @@ FORMATS: dict[str, Format] = {
     "localization_manifest": Format("LocalizationManifest", "train", guess_tables, splits_of_tables, table_orphans, fix=fix_table),
     "coco_localization": Format("CocoLocalization", guess=guess_coco_files, orphans=_none),
     "voc_localization": Format("VOCLocalization", guess=guess_voc, orphans=_none),
-    "voc_segmentation": Format("VOCSegmentation", orphans=_none),
-    "voc_instances": Format("VOCInstances", orphans=_none),
-    "instance_masks": Format("InstanceMasks"),
-    "cityscapes": Format("Cityscapes", orphans=_none),
-    "ade20k": Format("ADE20K"),
+    "voc_segmentation": Format("VOCSegmentation", orphans=_none, fix=fix_voc_masks),
+    "voc_instances": Format("VOCInstances", orphans=_none, fix=fix_voc_masks),
+    "instance_masks": Format("InstanceMasks", fix=fix_image_trees),
+    "cityscapes": Format("Cityscapes", orphans=_none, fix=fix_image_trees),
+    "ade20k": Format("ADE20K", fix=fix_image_trees),
     "cub": Format("CUB200"),
     "pets": Format("OxfordPets", orphans=_none),
     "imagenet": Format("ImageNet", orphans=_none),

@@ -21,7 +21,7 @@ PICTURES = 12  # of a kind
 ROWS = 200  # of a kind, in the page; the table beside it has all that are kept
 
 
-def write_html(report: Report, file: Path) -> Path:
+def write_html(report: Report, file: str | Path) -> Path:
     """Write the page, and beside it, of the same name, a CSV table of all findings.
 
     Args:
@@ -31,6 +31,7 @@ def write_html(report: Report, file: Path) -> Path:
     Returns:
         The table.
     """
+    file = Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     table = file.with_suffix(".csv")
     with table.open("w", encoding="utf-8", newline="") as opened:

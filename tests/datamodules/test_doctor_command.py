@@ -50,7 +50,7 @@ def test_problems_exit_with_1_and_name_the_place(tmp_path, capsys):
     assert run("--format", "folder", "set", "--output", tmp_path / "page.html", "--fix", "fixed") == 1
     out = capsys.readouterr().out
     assert "images that cannot be read: 1  unreadable-image" in out and "train: train/cat/1.png: " in out
-    assert "1 error in 9 images." in out and "fixed: 1 changes, listed in fixes.csv" in out
+    assert "1 error in 9 images." in out and "fixed: 1 change, listed in fixes.csv" in out
     assert run("--format", "folder", "fixed") == 0
     assert run("--format", "folder", "set", "--ignore", "unreadable-image") == 0
 

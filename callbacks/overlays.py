@@ -21,6 +21,7 @@ from .drawing import NEUTRAL, PAPER, Colour, class_name, fitted, shorten
 IGNORE = 255
 _HUES = (0.0, 0.58, 0.33, 0.13, 0.78, 0.47, 0.92, 0.06, 0.66, 0.22)
 SHOWN = 0.5  # predicted objects of lower score are not drawn
+_BACKGROUND = ("background", "bg", "back ground", "back_ground")
 _FILL = 0.55  # how much of a mask's colour covers the image
 
 
@@ -124,12 +125,24 @@ def _with_classes(picture: np.ndarray, mask: np.ndarray, names: Sequence[str]) -
         if label == IGNORE:
             _hatch(picture, own)
             chips.append(Chip(f"ignored: {share}", (150, 150, 150), hatched=True))
-        elif class_name(label, names) == "background":  # left as it is, to see the image
+        elif is_background(label, names):  # left as it is, to see the image
             chips.append(Chip(f"background: {share}", PAPER))
         else:
             _paint(picture, own, colour_of(label))
             chips.append(Chip(f"{class_name(label, names)}: {share}", colour_of(label)))
     return picture, sorted(chips, key=lambda chip: chip.text.startswith(("background", "ignored")))
+
+
+def is_background(label: int, names: Sequence[str]) -> bool:
+    """Whether a class is the background: the one named so, or class 0 under one of that name's usual spellings.
+
+    A class 0 of any other name is drawn, since in many sets it is a class like the others (Cityscapes' road).
+
+    >>> is_background(0, ["_background_", "bg"]), is_background(1, ["a", "bg"]), is_background(0, ["road"])
+    (True, False, False)
+    """
+    name = class_name(label, names)
+    return name == "background" or (label == 0 and name.strip(" _-").lower() in _BACKGROUND)
 
 
 def _percent(share: float) -> str:

@@ -17,6 +17,7 @@ from .segmentations import SegmentationBuilder
 _BOX = 5  # numbers in a line: the class, and a box
 _POINTS = 7  # the class, and the three points that a polygon has at least
 _PIXELS = 2.0  # no part of an image is this large, whatever leaves it at the side
+_ALONE = "a box alone, where masks are asked for"
 UNKNOWN_SIZE = (0, 0)
 SLIVER = 1e-6  # of a side: narrower boxes may have no width left in float32 pixels
 
@@ -146,6 +147,12 @@ class _Reader:
             return np.array([f"{path}, line {self.lines[k]}" for path, k in zip(shown, objects, strict=True)])
 
         boxes = np.array(self.corners, np.float64).reshape(-1, 4)
+        alone = sum(kind == _ALONE for _, kind in self.wrong)
+        if alone and alone == len(boxes) and not collecting():
+            raise ValueError(
+                f"{images.root}: each of its {alone} labels is {_ALONE}; set data.init_args.task: detection, or give "
+                "polygons"
+            )
         problems = Problems(images.root, strict)
         usable = np.ones(len(boxes), np.bool_)
         kinds: dict[str, list[int]] = {}
@@ -222,7 +229,7 @@ def mistake(numbers: Sequence[float], with_masks: bool) -> str | None:
     if any(_PIXELS < abs(number) < math.inf for number in numbers):
         return f"a number beyond {_PIXELS:g}, although they are parts of the image's width and height, not pixels"
     if with_masks and len(numbers) + 1 < _POINTS:
-        return "a box alone, where masks are asked for"
+        return _ALONE
     if with_masks and not math.isfinite(sum(numbers)):
         return "a coordinate that is NaN or infinite"
     return None

@@ -77,12 +77,16 @@ def _examine(data: "VisionDataModule", name: str, chosen: "Namespace") -> int:
     from ..datamodules.doctor import check as examine
     from ..datamodules.doctor import print_report, write_fix, write_html
     from ..datamodules.doctor.fixing import check_folder
+    from ..datamodules.doctor.formats import format_of
     from ..datamodules.doctor.words import counted
     from .data_section import INTERRUPTED
 
     fix_folder = None if chosen.fix is None else Path(chosen.fix).expanduser()
     if fix_folder is not None:
         check_folder(data, fix_folder)
+    root = getattr(data, "root", None)
+    if format_of(data) and root is not None and not Path(root).exists() and not getattr(data, "download", False):
+        raise FileNotFoundError(f"data.init_args.root: no file or folder {str(root)!r}")
     console = Console()
     splits, ignored = _listed(chosen.splits), _listed(chosen.ignore)
     with _bar() as progress:

@@ -89,6 +89,7 @@ def _table(headings: Sequence[str], lines: Sequence[Sequence[str]], kind: str) -
 def _kind(report: Report, code: str, gallery: "_Gallery", table: str) -> str:
     kind, found, count = KINDS[code], report.findings.of(code), report.findings.counts[code]
     root = getattr(report.data, "root", None)
+    root = root if code != "unopened-split" else None  # it may be the root that is wrong
     lines = [(finding.split, relative(finding.where, root), relative(finding.detail, root)) for finding in found[:ROWS]]
     more = f"<p class='dim'>The first {ROWS} of {count:,}; {escape(table)} has more.</p>" if count > ROWS else ""
     fixed = f"<p class='dim'>--fix: {escape(kind.fixed)}.</p>" if kind.fixed else ""

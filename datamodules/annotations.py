@@ -22,7 +22,12 @@ Sample = dict[str, Any]
 
 
 def usable_boxes(
-    boxes: np.ndarray, sizes: np.ndarray, ids: np.ndarray, problems: Problems, unit: str = "annotation"
+    boxes: np.ndarray,
+    sizes: np.ndarray,
+    ids: np.ndarray,
+    problems: Problems,
+    unit: str = "annotation",
+    pixel: np.ndarray | float = 1.0,
 ) -> np.ndarray:
     """Clip boxes to their images, in place, and say which are left.
 
@@ -32,6 +37,7 @@ def usable_boxes(
         ids: what to call each box in a message.
         problems: counts those that are not usable.
         unit: what `ids` number.
+        pixel: what a pixel is in the unit of the boxes; beyond their image by less, they are not worth a word.
 
     Returns:
         Which boxes are finite, the right way round, and have an area inside their image.
@@ -39,6 +45,7 @@ def usable_boxes(
     Shape:
         - boxes: ``[N, 4]`` float64.
         - sizes: ``[N, 2]``.
+        - pixel: a number, or ``[N, 2]``.
         - Output: ``[N]`` bool.
     """
     given = boxes.copy() if collecting() else boxes
@@ -51,7 +58,7 @@ def usable_boxes(
     with np.errstate(invalid="ignore"):
         area = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
         inside = ((boxes[:, :2] < sizes) & (boxes[:, 2:] > 0)).all(axis=1)
-        beyond = ((boxes[:, :2] <= -1) | (boxes[:, 2:] >= sizes + 1)).any(axis=1)
+        beyond = ((boxes[:, :2] <= -pixel) | (boxes[:, 2:] >= sizes + pixel)).any(axis=1)
     note("a box of zero or negative width or height", finite & ~area)
     note("a box outside its image", finite & area & ~inside)
     np.clip(boxes, 0, np.concatenate([sizes, sizes], axis=1), out=boxes)

@@ -25,7 +25,7 @@ from .sampling import (
     SamplingName,
     aspect_groups,
 )
-from .targets import Sample, collate_objects
+from .targets import Sample, checked_visibility, collate_objects
 from .trees import suggestion
 
 Transforms = Sequence[Step]
@@ -40,8 +40,7 @@ class VisionDataModule(pl.LightningDataModule):
         num_workers: loader processes a device; None: what the machine's cores allow, at most 8. The batches are
             the same with any number.
         train_transform: albumentations steps for training, in order; among them may be steps that mix samples
-        (`Mosaic`,
-            `CopyPaste`).
+            (`Mosaic`, `CopyPaste`).
         val_transform: albumentations steps for validation, test and prediction.
         seed: of order, augmentation and splits.
         images: a file, folder or glob pattern for ``predict``.
@@ -52,13 +51,12 @@ class VisionDataModule(pl.LightningDataModule):
             threshold; `RepeatFactor` for another.
 
     Attributes:
-        min_visibility: part of a box's area that a step of augmentation must leave, or its object is removed.
         checks_targets: whether labels and masks are compared with the classes where a sample is read, so that nobody
             need do it again on a device.
         group_by_aspect: make training batches of images of like shape, so that less is padded.
     """
 
-    min_visibility: float = 0.0
+    _min_visibility: float = 0.0
     group_by_aspect: bool = False
     checks_targets: ClassVar[bool] = True
 
@@ -99,6 +97,15 @@ class VisionDataModule(pl.LightningDataModule):
         self.datasets: dict[str, TransformedDataset] = {}
         self._train_loader: ResumableLoader | None = None
         self._resume: dict[str, int] | None = None
+
+    @property
+    def min_visibility(self) -> float:
+        """Part of a box's area that a step of augmentation must leave, or its object is removed."""
+        return self._min_visibility
+
+    @min_visibility.setter
+    def min_visibility(self, value: float) -> None:
+        self._min_visibility = checked_visibility(value)
 
     # -- what a subclass supplies ------------------------------------------------------------------
 

@@ -225,7 +225,7 @@ def _sound(file: Path, what: str, entries: list[Any]) -> list[dict[str, Any]]:
     sound = []
     for number, entry in enumerate(entries):
         if (why := entry_fault(what, entry)) is None:
-            sound.append(entry)
+            sound.append(with_whole_numbers(what, entry))
         else:
             refuse_entry(file, what, entry, number, why)
     return sound
@@ -259,13 +259,29 @@ def entry_fault(what: str, entry: Any) -> str | None:
     if not isinstance(entry, dict):
         return f"{_shown(entry)}, and must be an object with {', '.join(_FIELDS[what])}"
     for key, kind in _FIELDS[what].items():
-        if not isinstance(entry.get(key), kind):
+        if not isinstance(entry.get(key), kind) and not (kind is int and _is_whole(entry.get(key))):
             found = f"is {_shown(entry[key])}" if key in entry else "is not there"
             return f"{key} {found}, and must be {_NAMES[kind]}"
     box = entry["bbox"] if what == "annotations" else [0] * 4
     if len(box) == 4 and all(isinstance(side, int | float) for side in box):
         return None
     return f"bbox is {_shown(box)}, and must be four numbers, x, y, width, height"
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, float) and value.is_integer()
+
+
+def with_whole_numbers(what: str, entry: Any) -> Any:
+    """An entry of a list with its whole numbers as such, where it has them as 64.0.
+
+    >>> with_whole_numbers("images", {"id": 1.0, "width": 64.5, "height": 48})
+    {'id': 1, 'width': 64.5, 'height': 48}
+    """
+    if not isinstance(entry, dict):
+        return entry
+    wrong = [key for key, kind in _FIELDS[what].items() if kind is int and _is_whole(entry.get(key))]
+    return entry | {key: int(entry[key]) for key in wrong} if wrong else entry
 
 
 def _shown(value: Any) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from .annotations import ImageTable, Objects, confined, usable_boxes
 from .coco_columns import Columns, coco_columns, refuse_entry
-from .problems import Problems, collected
+from .problems import Problems, collected, collecting
 from .segmentations import SegmentationBuilder, Segmentations
 
 
@@ -151,6 +151,11 @@ def _objects(
     if not listed_too.all():  # only while problems are collected
         columns = columns.part(listed_too)
         of_image, labels, ids = of_image[listed_too], labels[listed_too], columns.ids
+    if with_masks and len(ids) and not any(map(_is_there, columns.segmentations)) and not collecting():
+        raise ValueError(
+            f"{file}: none of its {len(ids)} annotations has a segmentation, and masks are asked for; set "
+            "data.init_args.task: detection, or give annotations with masks"
+        )
     problems = Problems(file, strict, lambda number: images.path(of_image[number]))
     boxes = columns.boxes
     with np.errstate(invalid="ignore"):  # infinite ones are counted later
@@ -176,6 +181,13 @@ def _objects(
         area[order].astype(np.float32),
         masks,
     )
+
+
+def _is_there(segmentation: Any) -> bool:
+    """Whether an annotation says anything of a mask, be it right or wrong."""
+    if isinstance(segmentation, bytes):
+        return segmentation.translate(None, b" \n\r\t") not in (b"null", b"[]", b"[[]]", b"{}")
+    return segmentation not in (None, [], [[]], {})
 
 
 def _masks(

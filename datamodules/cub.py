@@ -96,7 +96,7 @@ class CUB200(VisionDataModule):
         source = whole.part(chosen)
         if split == "test" or self.val_fraction == 0:
             return source
-        held = stratified_split(source.labels, self.val_fraction, self.seed)
+        held = stratified_split(source.labels, self.val_fraction, self.seed, self.class_names)
         return source.part(held if split == "val" else ~held)
 
     def _folder(self) -> Path:

@@ -79,13 +79,13 @@ class ImageFolder(VisionDataModule):
             if not folder.is_dir():
                 raise FileNotFoundError(self._explain(f"no folder {str(folder)!r}"))
             return LabelledFiles(*self._scan(folder, names))
-        if has_val:
+        if has_val or (split == "train" and self.val_fraction is None):
             return LabelledFiles(paths, labels)
         if self.val_fraction is None:
             raise FileNotFoundError(
                 self._explain(f"no folder {str(self.root / 'val')!r}; add it, or set data.init_args.val_fraction: 0.1")
             )
-        held_out = stratified_split(labels, self.val_fraction, self.seed)
+        held_out = stratified_split(labels, self.val_fraction, self.seed, names)
         keep = held_out if split == "val" else ~held_out
         return LabelledFiles([path for path, kept in zip(paths, keep, strict=True) if kept], labels[keep])
 

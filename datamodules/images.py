@@ -6,9 +6,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif", ".jp2")
+
+NO_FORMAT = "it is of no known format, or its beginning is damaged"
 
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
@@ -112,7 +114,14 @@ def _read_carefully(path: str | Path) -> np.ndarray:
     except ImageError:
         raise
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error …
-        raise ImageError(path, f"not a readable image ({str(error).strip() or type(error).__name__})") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: str | Path, error: Exception) -> ImageError:
+    """Pillow's reason; where it knows no format for a file, it would name its own reader, not the file."""
+    if isinstance(error, UnidentifiedImageError):
+        return ImageError(path, f"not a readable image ({NO_FORMAT})")
+    return ImageError(path, f"not a readable image ({str(error).strip() or type(error).__name__})")
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -135,7 +144,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
             turned = opened.getexif().get(_ORIENTATION, 1) >= _FIRST_TURNED
             return (height, width) if turned else (width, height)
     except Exception as error:  # as in _read_carefully
-        raise ImageError(path, f"not a readable image ({str(error).strip() or type(error).__name__})") from error
+        raise _unreadable(path, error) from error
 
 
 def _size_in(head: bytes) -> tuple[int, int] | None:

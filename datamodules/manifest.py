@@ -129,7 +129,7 @@ class Manifest(VisionDataModule):
             self._training = self._read("train")
         if self.val_fraction is None:
             return self._training
-        held = stratified_split(self._training.labels, self.val_fraction, self.seed)
+        held = stratified_split(self._training.labels, self.val_fraction, self.seed, self.class_names)
         keep = held if split == "val" else ~held
         return self._training.part(keep)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from .images import IMAGE_SUFFIXES, ImageError, read_image
+from .images import IMAGE_SUFFIXES, ImageError, NO_FORMAT, read_image
 from .targets import counted_values
 
 IGNORE = 255
@@ -41,6 +41,8 @@ def read_mask(path: str | Path) -> np.ndarray:
             return values if values.dtype == np.uint8 else values.astype(np.int32)
     except ImageError:
         raise
+    except UnidentifiedImageError as error:
+        raise ImageError(path, NO_FORMAT) from error
     except OSError as error:
         raise ImageError(path, error.strerror or str(error).strip() or type(error).__name__) from error
     except Exception as error:  # Pillow's plugins raise SyntaxError, ValueError, struct.error …
@@ -74,6 +76,8 @@ def read_ids(path: str | Path) -> np.ndarray:
             values = gray_levels(opened)
     except ImageError:
         raise
+    except UnidentifiedImageError as error:
+        raise ImageError(path, NO_FORMAT) from error
     except OSError as error:
         raise ImageError(path, error.strerror or str(error).strip() or type(error).__name__) from error
     except Exception as error:  # as in read_mask

@@ -1,5 +1,6 @@
 """Choosing samples by class or shape: splits that keep the classes' shares, draws that change them, like shapes."""
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -84,7 +85,9 @@ def check_fraction(value: float | None, zero: bool = False) -> None:
         raise ValueError(f"data.init_args.val_fraction: {value} is not {'0 or ' * zero}between 0 and 1")
 
 
-def stratified_split(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+def stratified_split(
+    labels: np.ndarray, fraction: float, seed: int, class_names: Sequence[str] | None = None
+) -> np.ndarray:
     """Choose the same fraction of each class.
 
     The number chosen in all is that fraction of the whole, rounded, wherever the rule of one chosen and one left
@@ -94,6 +97,7 @@ def stratified_split(labels: np.ndarray, fraction: float, seed: int) -> np.ndarr
         labels: class of each sample.
         fraction: part to choose, between 0 and 1.
         seed: of the choice.
+        class_names: for messages; None: classes are named by their numbers.
 
     Returns:
         Which samples are chosen. Each class has at least one chosen and at least one left.
@@ -107,7 +111,13 @@ def stratified_split(labels: np.ndarray, fraction: float, seed: int) -> np.ndarr
     """
     classes, counts = np.unique(labels, return_counts=True)
     if len(classes) and counts.min() < 2:
-        raise ValueError(f"class {classes[counts.argmin()]} has 1 image; a split by fraction needs 2 or more")
+        first = int(classes[counts.argmin()])
+        called = first if class_names is None else repr(class_names[first])
+        more = f" (and {int((counts < 2).sum()) - 1} more classes)" if (counts < 2).sum() > 1 else ""
+        raise ValueError(
+            f"data.init_args.val_fraction: {fraction}: class {called} has 1 image{more}, and a split by fraction needs "
+            "2 or more of each; add images, remove the class, or give validation images of their own"
+        )
     shares = fraction * counts
     quotas = np.clip(np.floor(shares).astype(np.int64), 1, counts - 1)
     missing = max(round(fraction * len(labels)) - int(quotas.sum()), 0)

@@ -42,6 +42,17 @@ class LostObjectError(ValueError):
     """Every augmentation drawn for a sample cut its only object away."""
 
 
+def checked_visibility(value: float) -> float:
+    """A ``min_visibility``, if it is one.
+
+    Raises:
+        ValueError: if not.
+    """
+    if not 0 <= value <= 1:  # written so that NaN fails
+        raise ValueError(f"data.init_args.min_visibility: {value} is not a part of a box's area, 0 to 1")
+    return value
+
+
 class TargetAugmentation:
     """An albumentations pipeline for an image and whatever targets belong to it.
 
@@ -51,10 +62,13 @@ class TargetAugmentation:
     Args:
         transform: the pipeline; its own ``bbox_params``, if any, are not used.
         min_visibility: part of a box's area that a step of the pipeline must leave, or the object is removed.
+
+    Raises:
+        ValueError: for a `min_visibility` that is not from 0 to 1.
     """
 
     def __init__(self, transform: A.Compose, min_visibility: float = 0.0) -> None:
-        self.transform, self.min_visibility = transform, min_visibility
+        self.transform, self.min_visibility = transform, checked_visibility(min_visibility)
         self._boxed: A.Compose | None = None
         self._pointed: A.Compose | None = None
         self._needs_boxes = min_visibility > 0 or _looks_at_boxes(transform)

@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 
 from .annotations import ImageTable, Objects, ObjectSource, Sample, usable_boxes
-from .problems import Problems, collected
+from .image_sizes import image_sizes
+from .problems import Problems, collected, collecting
 from .segmentations import SegmentationBuilder
 
 _BOX = 5  # numbers in a line: the class, and a box
 _POINTS = 7  # the class, and the three points that a polygon has at least
 _PIXELS = 2.0  # no part of an image is this large, whatever leaves it at the side
+_ALONE = "a box alone, where masks are asked for"
+UNKNOWN_SIZE = (0, 0)
 SLIVER = 1e-6  # of a side: narrower boxes may have no width left in float32 pixels
 
 
@@ -144,6 +147,12 @@ class _Reader:
             return np.array([f"{path}, line {self.lines[k]}" for path, k in zip(shown, objects, strict=True)])
 
         boxes = np.array(self.corners, np.float64).reshape(-1, 4)
+        alone = sum(kind == _ALONE for _, kind in self.wrong)
+        if alone and alone == len(boxes) and not collecting():
+            raise ValueError(
+                f"{images.root}: each of its {alone} labels is {_ALONE}; set data.init_args.task: detection, or give "
+                "polygons"
+            )
         problems = Problems(images.root, strict)
         usable = np.ones(len(boxes), np.bool_)
         kinds: dict[str, list[int]] = {}
@@ -157,7 +166,8 @@ class _Reader:
             plain = ((boxes >= 0) & (boxes <= 1)).all(axis=1) & _solid(boxes)
         odd = np.flatnonzero(usable & ~plain)
         some = boxes[odd]
-        good = usable_boxes(some, np.ones((len(odd), 2)), where(odd), problems, "file")
+        pixel = _pixels(images, of_image[odd]) if collecting() else 1.0
+        good = usable_boxes(some, np.ones((len(odd), 2)), where(odd), problems, "file", pixel)
         thin = good & ~_solid(some)
         problems.add("a box with next to nothing of it inside its image", where(odd[thin]).tolist(), "file")
         boxes[odd], usable[odd] = some, good & ~thin
@@ -174,6 +184,23 @@ class _Reader:
             np.full(len(kept), np.nan, np.float32),
             **masks,
         )
+
+
+def pixels_of(sizes: Sequence[tuple[int, int]] | np.ndarray) -> np.ndarray:
+    """What a pixel is of the width and the height of images of these sizes; a hundredth, where a size is not known.
+
+    Shape:
+        - sizes: ``[N, 2]``; 0: not known.
+        - Output: ``[N, 2]``.
+    """
+    sides = np.asarray(sizes, np.float64)
+    return np.divide(1, sides, out=np.full(sides.shape, 0.01), where=sides > 0)
+
+
+def _pixels(images: ImageTable, places: np.ndarray) -> np.ndarray:
+    """`pixels_of` the images at these places, whose headers are read."""
+    different, of_place = np.unique(places, return_inverse=True)
+    return pixels_of(image_sizes(map(images.path, different.tolist())))[of_place.reshape(-1)]
 
 
 def corners_of_label(numbers: Sequence[float]) -> tuple[float, float, float, float]:
@@ -202,7 +229,7 @@ def mistake(numbers: Sequence[float], with_masks: bool) -> str | None:
     if any(_PIXELS < abs(number) < math.inf for number in numbers):
         return f"a number beyond {_PIXELS:g}, although they are parts of the image's width and height, not pixels"
     if with_masks and len(numbers) + 1 < _POINTS:
-        return "a box alone, where masks are asked for"
+        return _ALONE
     if with_masks and not math.isfinite(sum(numbers)):
         return "a coordinate that is NaN or infinite"
     return None

@@ -77,11 +77,16 @@ def _examine(data: "VisionDataModule", name: str, chosen: "Namespace") -> int:
     from ..datamodules.doctor import check as examine
     from ..datamodules.doctor import print_report, write_fix, write_html
     from ..datamodules.doctor.fixing import check_folder
+    from ..datamodules.doctor.formats import format_of
+    from ..datamodules.doctor.words import counted
     from .data_section import INTERRUPTED
 
     fix_folder = None if chosen.fix is None else Path(chosen.fix).expanduser()
     if fix_folder is not None:
         check_folder(data, fix_folder)
+    root = getattr(data, "root", None)
+    if format_of(data) and root is not None and not Path(root).exists() and not getattr(data, "download", False):
+        raise FileNotFoundError(f"data.init_args.root: no file or folder {str(root)!r}")
     console = Console()
     splits, ignored = _listed(chosen.splits), _listed(chosen.ignore)
     with _bar() as progress:
@@ -94,7 +99,9 @@ def _examine(data: "VisionDataModule", name: str, chosen: "Namespace") -> int:
         return INTERRUPTED
     if fix_folder is not None:
         fix = write_fix(report, fix_folder)
-        said = [f"{fix.folder}: {len(fix.log.changes):,} changes, listed in fixes.csv"]
+        said = [f"{fix.folder}: {counted(len(fix.log.changes), 'change')}, listed in fixes.csv"]
+        if fix.init_args is None and not fix.log.changes:
+            said = [f"{fix.folder}: no corrected copy"]
         said += [f"  left to you: {text}" for text in fix.log.left]
         if fix.init_args is not None:
             said.append(f"To read the copy: add --config {fix.folder / 'fixed.yaml'}")
@@ -122,7 +129,7 @@ def _by_format(given: Mapping[str, str], positionals: list[str]) -> "Named | Non
     path = Path(positionals.pop(0)).expanduser()
     if not path.exists():
         fail(f"no file or folder {str(path)!r}")
-    arguments = {known.argument: str(path)} | known.guess(path)
+    arguments = {known.argument: str(path)} | known.guess(path, {key.rpartition(".")[2] for key in given})
     splits = {"splits": ",".join(arguments.pop("splits"))} if "splits" in arguments else {}
     return Named(path.resolve().stem, f"striate.datamodules.{known.reader}", arguments, splits)
 

@@ -19,6 +19,7 @@ from ..models.weights import LoadReport, skip_pretrained
 from .checkpoints import compare_weights, is_plain
 from .finite import LossWatch, check_weights
 from .schedules import Horizon, Schedule
+from .wanted import check_batch
 
 Stage = Literal["train", "val", "test"]
 FUSED_ON = ("cpu", "cuda")
@@ -42,6 +43,7 @@ class Task(pl.LightningModule):
         lists_images: whether `predict` takes images that differ in size, as a list.
         evaluation_loss: whether evaluation computes a loss too, ``val/loss``.
         fewest_classes: that the data may have.
+        batch_task: whose targets a batch must have, a key of `wanted.WANTED`; empty: that is not looked at.
         class_names: the data module's, kept in the checkpoint so that prediction needs no training data.
     """
 
@@ -50,6 +52,7 @@ class Task(pl.LightningModule):
     lists_images: ClassVar[bool] = False
     evaluation_loss: ClassVar[bool] = True
     fewest_classes: ClassVar[int] = 2
+    batch_task: ClassVar[str] = ""
 
     def __init__(
         self,
@@ -126,8 +129,10 @@ class Task(pl.LightningModule):
 
         Raises:
             NonFiniteError: a loss is NaN or infinite (`LossWatch`).
+            ValueError: a batch of another task.
         """
         self._note_unreadable(batch)
+        self._check_batch(batch)
         losses, _ = self.losses(batch)
         total = self.watched_sum(losses, batch)
         size = len(batch["image"])
@@ -173,11 +178,17 @@ class Task(pl.LightningModule):
     def _evaluate(self, batch: Any, stage: Stage) -> None:
         self._note_unreadable(batch)
         if size := len(batch["image"]):
+            self._check_batch(batch)
             losses, outputs = self.evaluate(batch)
             metrics = self.metrics(stage)
             if self.evaluation_loss:
                 metrics["loss"].update(torch.stack(list(losses.values())).sum(), weight=size)
             self.update_metrics(metrics, outputs, batch)
+
+    def _check_batch(self, batch: Any) -> None:
+        if self.batch_task:
+            data = getattr(getattr(self, "_trainer", None), "datamodule", None)
+            check_batch(batch, self.batch_task, type(self).__name__, data)
 
     def metrics(self, stage: Stage) -> dict[str, Any]:
         """The metrics of a stage, made when first asked for; never part of a checkpoint."""

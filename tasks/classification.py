@@ -61,6 +61,7 @@ class Classification(Task):
 
     monitor: ClassVar[str] = "val/acc"
     mode: ClassVar[Literal["min", "max"]] = "max"
+    batch_task: ClassVar[str] = "classification"
     class_weights: Tensor | None
 
     def __init__(

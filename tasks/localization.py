@@ -42,6 +42,7 @@ class Localization(Task):
 
     monitor: ClassVar[str] = "val/loc_acc"
     mode: ClassVar[Literal["min", "max"]] = "max"
+    batch_task: ClassVar[str] = "localization"
 
     def __init__(
         self,

@@ -70,6 +70,7 @@ class TrainingRace(Task):
 
     monitor: ClassVar[str] = "val/acc_relu"
     mode: ClassVar[Literal["min", "max"]] = "max"
+    batch_task: ClassVar[str] = "classification"
 
     def __init__(
         self,

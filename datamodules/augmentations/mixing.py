@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import albumentations as A
 import numpy as np
 
-from ..targets import OBJECT_FIELDS, Sample, TargetAugmentation
+from ..targets import OBJECT_FIELDS, Sample, TargetAugmentation, checked_visibility
 
 
 class Mix(ABC):
@@ -62,7 +62,7 @@ class Augmentation:
     """
 
     def __init__(self, steps: A.Compose | Sequence[Step], min_visibility: float = 0.0) -> None:
-        self.min_visibility = min_visibility
+        self.min_visibility = checked_visibility(min_visibility)
         self.stages: list[TargetAugmentation | Mix] = []
         if isinstance(steps, A.Compose):
             self.stages.append(TargetAugmentation(steps, min_visibility))

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from albumentations.core.transforms_interface import BaseTransformInitSchema
 from albumentations.core.type_definitions import Targets
 
+from ..trees import suggestion
 from .placing import (
     Placement,
     mask_patches,
@@ -94,7 +95,7 @@ class ShortSideResize(Placing):
         image, mask, masks, bboxes
 
     Raises:
-        ValueError: for sizes below 1, and a range that is not two numbers in order.
+        ValueError: for sizes below 1, another `sampling`, and a range that is not two numbers in order.
 
     Reference:
         Girshick, "Fast R-CNN", ICCV 2015, section 5.2 (600, 1000; with multi-scale 480, 576, 688, 864, 1200 and 2000);
@@ -106,7 +107,7 @@ class ShortSideResize(Placing):
 
         short_side: int | list[int]
         max_size: int | None
-        sampling: Literal["choice", "range"]
+        sampling: str  # looked at below
 
     def __init__(
         self,
@@ -116,6 +117,8 @@ class ShortSideResize(Placing):
         p: float = 1.0,
     ) -> None:
         super().__init__(p=p)
+        if sampling not in ("choice", "range"):
+            raise ValueError(f"sampling={sampling!r}: give choice or range{suggestion(sampling, ('choice', 'range'))}")
         sides = [short_side] if isinstance(short_side, int) else list(short_side)
         if not sides or min(sides) < 1 or (max_size is not None and max_size < 1):
             raise ValueError(f"short_side={short_side}, max_size={max_size}: lengths are 1 pixel or more")

@@ -310,11 +310,18 @@ class SSDAugmentation(A.Sequential):
         mean: colour of what is around an image that was zoomed out.
         max_ratio: of `ZoomOut`; 1: leave it out, as the paper's first version did.
         min_scale: of `IoUCrop`; 0.1 is the paper's.
+
+    Raises:
+        ValueError: for an argument out of its range.
     """
 
     def __init__(
         self, image_size: int = 300, mean: Colour = MEAN_PIXEL, max_ratio: float = 4.0, min_scale: float = 0.3
     ) -> None:
+        if image_size < 1:
+            raise ValueError(f"image_size={image_size}: a side is 1 pixel or more; SSD300 has 300")
+        if not 0 < min_scale <= 1:
+            raise ValueError(f"min_scale={min_scale}: a part of the image, above 0 and at most 1 (the paper: 0.1)")
         kinds = (cv2.INTER_LINEAR, cv2.INTER_AREA, cv2.INTER_NEAREST, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4)
         steps: list[Any] = [
             PhotometricDistort(),

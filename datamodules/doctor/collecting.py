@@ -15,13 +15,12 @@ from ..problems import collect_problems
 from . import faults as reader_faults
 from .duplicates import exact_groups, near_pairs
 from .findings import KINDS, Finding, Findings, spoils
-from .formats import format_of
+from .formats import SPLITS, format_of
 from .reading import Work, read_all
 from .records import SplitRecord
 from .statistics import Statistics, figures
 from .suggestions import suggestions
 
-SPLITS = ("train", "val", "test")
 SMALLEST = 32  # pixels: smaller images have too little in them to be told apart by their looks
 Progress = Callable[[str, int, int], None]
 
@@ -134,7 +133,8 @@ class _Checkup:
 
     def open(self, splits: Sequence[str]) -> None:
         """Open the splits; what readers complain of becomes findings."""
-        self.skipped = set(splits) != set(SPLITS)
+        known = format_of(self.data)
+        self.skipped = not set(SPLITS if known is None else known.splits(self.data)) <= set(splits)
         try:
             self.data.prepare_data()  # a configuration that asks for a download gets it
         except Exception as error:
@@ -158,6 +158,8 @@ class _Checkup:
             if source is None or self._same_as_before(split, paths, len(source)):
                 continue
             self.sources[split], self._paths[split] = source, paths
+            if known is not None and paths is not None:
+                self.notes += known.notes(self.data, split, paths)
             classes = len(self.class_names or ())
             self.records.append(SplitRecord.empty(split, len(source), classes, paths))
             if not len(source):

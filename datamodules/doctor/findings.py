@@ -287,12 +287,13 @@ def shown(box: np.ndarray) -> str:
     return "[" + ", ".join(f"{float(side):.1f}".removesuffix(".0") for side in box) + "]"
 
 
-def judge(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+def judge(boxes: np.ndarray, sizes: np.ndarray, pixel: np.ndarray | float = 1.0) -> np.ndarray:
     """What is wrong with boxes as they are written.
 
     Args:
         boxes: x1, y1, x2, y2 in pixels.
         sizes: width and height of each box's image.
+        pixel: what a pixel is, where all of these are in another unit.
 
     Returns:
         For each the code of its kind, such as ``box-inverted``, or an empty text.
@@ -300,6 +301,7 @@ def judge(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     Shape:
         - boxes: ``[N, 4]``.
         - sizes: ``[N, 2]``.
+        - pixel: a number, or ``[N, 2]``.
         - Output: ``[N]``, text.
     """
     sizes = np.asarray(sizes)
@@ -312,6 +314,6 @@ def judge(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
             ((last == first).any(axis=1), "box-zero-area"),
             (((first >= sizes) | (last <= 0)).any(axis=1), "box-outside"),
             ((clipped[:, 2:] <= clipped[:, :2]).any(axis=1), "box-outside"),
-            (((first <= -1) | (last >= sizes + 1)).any(axis=1), "box-beyond"),
+            (((first <= -pixel) | (last >= sizes + pixel)).any(axis=1), "box-beyond"),
         ]
     return np.select([wrong for wrong, _ in checks], [code for _, code in checks], "")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .findings import judge
-from .fixes import Log, excluded, link, list_excluded, write_rows
+from .fixes import Excluded, Log, excluded, link, list_excluded, write_rows
 
 if TYPE_CHECKING:
     from .collecting import Report
@@ -20,16 +20,11 @@ def fix_any(report: "Report", folder: Path, log: Log) -> dict[str, Any] | None:
     """``excluded.csv``, and, where labels or boxes are all there is, tables that the manifests' data modules read."""
     left_out = excluded(report, log)
     list_excluded(folder, left_out)
-    for record in report.records:
-        for path, why in left_out[record.name].items():
-            log.add(path, "the image", why.kind, "listed in excluded.csv", why.reason)
     name = type(report.data).__name__
     kind = report.statistics.kind
     in_files = report.records and all(path is not None for record in report.records for path in record.paths)
     if not in_files or kind not in ("labels", "boxes") or "masks" in _fields(report):
-        log.left.append(
-            f"a corrected copy of {name} is not written in its own format; excluded.csv lists what to leave out"
-        )
+        _say_nothing_is_corrected(left_out, log)
         return None
     many = kind == "boxes" and getattr(report.data, "lists_images", True)
     headings = ("path", "label", *(_BOX if kind == "boxes" else ()))
@@ -40,10 +35,20 @@ def fix_any(report: "Report", folder: Path, log: Log) -> dict[str, Any] | None:
         tables[record.name] = str(table)
     tables |= {split: tables[other] for split, other in report.aliases.items() if other in tables}
     if "train" not in tables:
+        _say_nothing_is_corrected(left_out, log)
         return None
+    for own in left_out.values():
+        for path, why in own.items():
+            log.add(path, "the image", why.kind, "left out", why.reason)
     log.left.append(f"a corrected copy of {name} is written as tables, not in its own format")
     reader = "Manifest" if kind == "labels" else "DetectionManifest" if many else "LocalizationManifest"
     return {"class_path": f"striate.datamodules.{reader}", **tables, "class_names": report.statistics.class_names}
+
+
+def _say_nothing_is_corrected(left_out: dict[str, dict[str, Excluded]], log: Log) -> None:
+    count = sum(map(len, left_out.values()))
+    samples = "1 sample to leave out is" if count == 1 else f"{count:,} samples to leave out are"
+    log.left.append("nothing can be corrected automatically" + (f": {samples} listed in excluded.csv" if count else ""))
 
 
 def _fields(report: "Report") -> set[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..annotations import confined
-from ..coco_columns import called, entry_fault, read_json
+from ..coco_columns import called, entry_fault, read_json, with_whole_numbers
 from ..segmentations import SegmentationBuilder
 from ..targets import boxes_of_masks
 from .findings import KINDS, judge, shown
@@ -61,7 +61,9 @@ class _CocoFile:
         """The corrected content; None where it cannot be read at all."""
         try:
             content = read_json(self.file)
-            images, annotations, categories = (content[key] for key in ("images", "annotations", "categories"))
+            lists = ("images", "annotations", "categories")
+            content |= {key: [with_whole_numbers(key, item) for item in content[key]] for key in lists}
+            images, annotations, categories = (content[key] for key in lists)
             known = {item["id"] for item in categories if entry_fault("categories", item) is None}
             kept = self._kept_images(images, left_out)
         except (ValueError, OSError, KeyError, TypeError) as error:

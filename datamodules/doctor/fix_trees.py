@@ -1,10 +1,12 @@
 """Corrected copies of data sets that are folders: links to the files that are sound, and lists."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .fixes import Excluded, Log, excluded, link, list_excluded, write_rows
+from .fix_any import fix_any
+from .fixes import Log, excluded, link, list_excluded, log_excluded, write_rows
 
 if TYPE_CHECKING:
     from .collecting import Report
@@ -24,7 +26,7 @@ def fix_class_folders(report: "Report", folder: Path, log: Log) -> dict[str, Any
                 rows.append((inner, names[label] if 0 <= label < len(names) else ""))
         write_rows(folder / f"manifest_{record.name}.csv", ("path", "label"), rows)
     list_excluded(folder, left_out)
-    _log_excluded(left_out, root, log)
+    log_excluded(left_out, root, log)
     return {"root": str(folder)}
 
 
@@ -41,14 +43,29 @@ def fix_mask_folders(report: "Report", folder: Path, log: Log) -> dict[str, Any]
                 rows.append((_link_below(path, root, folder), _link_below(mask, root, folder)))
         write_rows(folder / f"manifest_{record.name}.csv", ("image", "mask"), rows)
     list_excluded(folder, left_out)
-    _log_excluded(left_out, root, log)
+    log_excluded(left_out, root, log)
     return {"root": str(folder)}
 
 
-def _log_excluded(left_out: dict[str, dict[str, Excluded]], root: Path, log: Log) -> None:
-    for own in left_out.values():
-        for path, why in own.items():
-            log.add(os.path.relpath(path, root), "the image", why.kind, "left out", why.reason)
+def fix_image_trees(report: "Report", folder: Path, log: Log) -> dict[str, Any] | None:
+    """The whole tree, with links, without the images that are to be left out."""
+    data: Any = report.data
+    if getattr(data, "class_file", None) is not None:  # it may name images that would be gone
+        return fix_any(report, folder, log)
+    left_out = excluded(report, log)
+    gone = {path for own in left_out.values() for path in own}
+    for path in _files_below(os.path.abspath(data.root)):  # noqa: PTH100
+        if path not in gone:
+            _link_below(path, Path(os.path.abspath(data.root)), folder)  # noqa: PTH100
+    list_excluded(folder, left_out)
+    log_excluded(left_out, data.root, log)
+    return {"root": str(folder)}
+
+
+def _files_below(folder: str) -> Iterator[str]:
+    """All files of a tree, through links to folders too."""
+    for base, _, names in os.walk(folder, followlinks=True):
+        yield from (os.path.join(base, name) for name in names)  # noqa: PTH118 - a hundred thousand times
 
 
 def _link_below(path: str, root: Path, folder: Path) -> str:

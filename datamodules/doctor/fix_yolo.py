@@ -1,20 +1,33 @@
 """A corrected copy of a data set in YOLO's format."""
 
+import codecs
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
 
-from ..yolo_labels import SLIVER, corners_of_label, label_path, mistake
+from ..yolo_labels import SLIVER, UNKNOWN_SIZE, corners_of_label, label_path, mistake, pixels_of
 from .faults import code_of
 from .findings import judge
 from .fixes import ACTIONS, Log, excluded, link, list_excluded
 
 if TYPE_CHECKING:
     from .collecting import Report
+_SIDES = np.array([[-1, 0], [0, -1], [1, 0], [0, 1]])  # corners @ this: width and height
+
+
+def yolo_notes(data: Any, split: str, images: Sequence[str]) -> Iterator[str]:
+    """How many images have no label file, which may be meant or not."""
+    root = _root(data)
+    bare = [path for path in images if not Path(label_path(root, os.path.relpath(path, root))).is_file()]
+    if bare:
+        yield (
+            f"{split}: {len(bare):,} of {len(images):,} images have no label file, and count as images without "
+            f"objects; the first: {os.path.relpath(bare[0], root)}"
+        )
 
 
 def label_files(data: Any, images: Iterable[str]) -> set[str]:
@@ -36,6 +49,7 @@ def fix_yolo(report: "Report", folder: Path, log: Log) -> dict[str, Any] | None:
     described: dict[str, Any] = {"path": ".", "names": dict(enumerate(names)), "nc": len(names)}
     for record in report.records:
         listed = []
+        sizes = dict(zip(record.paths, map(tuple, record.sizes.tolist()), strict=True))
         for path in dict.fromkeys(path for path in record.paths if path is not None):
             if why := left_out[record.name].get(path):
                 log.add(path, "the image", why.kind, "left out, with its objects", why.reason)
@@ -47,7 +61,7 @@ def fix_yolo(report: "Report", folder: Path, log: Log) -> dict[str, Any] | None:
             if not (folder / inner).exists():
                 link(path, folder / inner)
                 own, copy = label_path(root, os.path.relpath(path, root)), label_path(str(folder), inner)
-                _write_labels(Path(own), Path(copy), len(names), with_masks, log)
+                _write_labels(Path(own), Path(copy), len(names), with_masks, log, sizes[path])
         (folder / f"{record.name}.txt").write_text("".join(f"{name}\n" for name in listed), encoding="utf-8")
         described[record.name] = f"{record.name}.txt"
     described |= {split: described[other] for split, other in report.aliases.items() if split in content.splits}
@@ -56,14 +70,17 @@ def fix_yolo(report: "Report", folder: Path, log: Log) -> dict[str, Any] | None:
     return {"root": str(folder / "data.yaml")}
 
 
-def _write_labels(file: Path, copy: Path, classes: int, with_masks: bool, log: Log) -> None:
+def _write_labels(
+    file: Path, copy: Path, classes: int, with_masks: bool, log: Log, size: tuple[int, int] = UNKNOWN_SIZE
+) -> None:
     if not file.is_file():
         return
     kept, seen = [], set()
-    for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
-        if not line.strip():
+    # bytes, without a byte order mark, are what the reader splits into lines
+    for number, raw in enumerate(file.read_bytes().removeprefix(codecs.BOM_UTF8).splitlines(), start=1):
+        if not (line := raw.decode(errors="replace")).strip():
             continue
-        code, text = mend_line(line, classes, with_masks)
+        code, text = mend_line(line, classes, with_masks, size)
         if text is not None and text in seen:
             code, text = "duplicate-object", None
         if code:
@@ -75,15 +92,23 @@ def _write_labels(file: Path, copy: Path, classes: int, with_masks: bool, log: L
     copy.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
 
-def mend_line(line: str, classes: int, with_masks: bool = False) -> tuple[str, str | None]:
+def mend_line(
+    line: str, classes: int, with_masks: bool = False, size: tuple[int, int] = UNKNOWN_SIZE
+) -> tuple[str, str | None]:
     """What is wrong with a line of a label file, as a code or nothing, and the line put right; None: drop it.
 
-    With masks, a box alone is of no use.
+    Args:
+        line: as it is written.
+        classes: how many there are.
+        with_masks: masks are asked for, and a box alone is of no use.
+        size: width and height of the image, pixels: what reaches beyond it by less than one is left as it is.
 
     >>> mend_line("0 0.5 0.5 -0.2 0.1", 3)
     ('box-inverted', '0 0.5 0.5 0.2 0.1')
     >>> mend_line("7 0.5 0.5 0.2 0.1", 3)
     ('label-outside', None)
+    >>> mend_line("0 0.875 0.5 0.5 0.5", 3)
+    ('box-beyond', '0 0.8125 0.5 0.375 0.5')
     """
     words = line.split()
     try:
@@ -96,19 +121,52 @@ def mend_line(line: str, classes: int, with_masks: bool = False) -> tuple[str, s
         return "unusable-annotation", None
     if wrong := mistake(numbers, with_masks):
         return code_of(wrong), None
-    corners, whole = np.array([corners_of_label(numbers)]), np.ones((1, 2))
-    code, text = str(judge(corners, whole)[0]), " ".join(words)
+    corners, whole, pixel = np.array([corners_of_label(numbers)]), np.ones((1, 2)), pixels_of([size])
+    code, text = str(judge(corners, whole, pixel)[0]), " ".join(words)
     if code == "box-inverted":
         text = " ".join([*words[:3], *(word.lstrip("-") for word in words[3:])])
-        corners = np.array([corners_of_label([float(word) for word in text.split()[1:]])])
-        if str(judge(corners, whole)[0]) not in ("", "box-beyond"):
-            return code, None
-    elif code not in ("", "box-beyond"):
+        numbers = [float(word) for word in text.split()[1:]]
+        corners = np.array([corners_of_label(numbers)])
+    if (after := str(judge(corners, whole, pixel)[0])) not in ("", "box-beyond"):
         return code, None
-    inside = np.clip(corners[0], 0, 1)
-    if code == "box-beyond" and len(numbers) == 4:
-        sides = [*(inside[:2] + inside[2:]) / 2, *(inside[2:] - inside[:2])]
-        text = " ".join([words[0], *(f"{side:.8g}" for side in sides)])
-    if (inside[2:] - inside[:2] < SLIVER).any():
+    if (np.clip(corners, 0, 1) @ _SIDES < SLIVER).any():
         return code if code == "box-inverted" else "box-outside", None
+    if after == "box-beyond":
+        text = " ".join([words[0], *(f"{number:.8g}" for number in _clipped(numbers))])
     return code, text
+
+
+def _clipped(numbers: Sequence[float]) -> list[float]:
+    """A box or a polygon of a label without what lies beyond the image."""
+    if len(numbers) != 4:
+        return clip_polygon(np.reshape(numbers, (-1, 2))).ravel().tolist()
+    x1, y1, x2, y2 = np.clip(corners_of_label(numbers), 0, 1).tolist()
+    return [(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1]
+
+
+def clip_polygon(points: np.ndarray) -> np.ndarray:
+    """The part of a polygon within the unit square, side by side of it.
+
+    Where the polygon is concave, parts of the result may hang together by an edge along the border, which covers
+    nothing.
+
+    Shape:
+        - points: ``[N, 2]``.
+        - Output: ``[M, 2]``.
+
+    Reference: Sutherland and Hodgman, "Reentrant Polygon Clipping", Communications of the ACM 17 (1), 1974.
+    """
+    for axis, limit, sign in ((0, 0.0, 1), (0, 1.0, -1), (1, 0.0, 1), (1, 1.0, -1)):
+        inside = sign * (points[:, axis] - limit) >= 0
+        kept: list[np.ndarray] = []
+        for number, (point, within) in enumerate(zip(points, inside, strict=True)):
+            before = points[number - 1]
+            if within != inside[number - 1]:
+                share = (limit - before[axis]) / (point[axis] - before[axis])
+                crossing = before + share * (point - before)
+                crossing[axis] = limit
+                kept.append(crossing)
+            if within:
+                kept.append(point)
+        points = np.array(kept).reshape(-1, 2)
+    return points

@@ -185,3 +185,11 @@ def list_excluded(folder: Path, left_out: dict[str, dict[str, Excluded]]) -> Non
     """``excluded.csv``: each image that the copy leaves out, with its split and the reason."""
     rows = [(split, path, why.kind, why.reason) for split, own in left_out.items() for path, why in own.items()]
     write_rows(folder / "excluded.csv", ("split", "path", "kind", "reason"), rows)
+
+
+def log_excluded(left_out: dict[str, dict[str, Excluded]], root: Path | str, log: Log) -> None:
+    """Note each image that is left out, by its place below `root`."""
+    base = os.path.abspath(root)  # noqa: PTH100
+    for own in left_out.values():
+        for path, why in own.items():
+            log.add(os.path.relpath(path, base), "the image", why.kind, "left out", why.reason)

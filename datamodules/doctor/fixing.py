@@ -32,7 +32,7 @@ class Fix:
     class_path: str
 
 
-def write_fix(report: Report, folder: Path) -> Fix:
+def write_fix(report: Report, folder: str | Path) -> Fix:
     """Write a corrected copy of the annotations of a data set that was checked, and a log of each change.
 
     Args:
@@ -45,6 +45,7 @@ def write_fix(report: Report, folder: Path) -> Fix:
     """
     if report.interrupted:
         raise ValueError("the check was interrupted: a corrected copy is written from a complete one")
+    folder = Path(folder)
     check_folder(report.data, folder)
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -87,7 +88,7 @@ def _write_log(fix: Fix) -> None:
     for (kind, action), count in fix.log.counts().most_common():
         lines.append(f"- {KINDS[kind].title}: {count:,} {action}")
     if not fix.log.changes:
-        lines.append("Nothing had to be.")
+        lines.append("Nothing had to be." if fix.init_args is not None else "Nothing: there is no corrected copy.")
     lines += ["", "`fixes.csv` has each change with its file and place. The originals are as they were."]
     if fix.log.left:
         lines += ["", "# What is left to you", "", *(f"- {text}" for text in fix.log.left)]

@@ -21,7 +21,7 @@ PICTURES = 12  # of a kind
 ROWS = 200  # of a kind, in the page; the table beside it has all that are kept
 
 
-def write_html(report: Report, file: Path) -> Path:
+def write_html(report: Report, file: str | Path) -> Path:
     """Write the page, and beside it, of the same name, a CSV table of all findings.
 
     Args:
@@ -31,6 +31,7 @@ def write_html(report: Report, file: Path) -> Path:
     Returns:
         The table.
     """
+    file = Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     table = file.with_suffix(".csv")
     with table.open("w", encoding="utf-8", newline="") as opened:
@@ -88,6 +89,7 @@ def _table(headings: Sequence[str], lines: Sequence[Sequence[str]], kind: str) -
 def _kind(report: Report, code: str, gallery: "_Gallery", table: str) -> str:
     kind, found, count = KINDS[code], report.findings.of(code), report.findings.counts[code]
     root = getattr(report.data, "root", None)
+    root = root if code != "unopened-split" else None  # it may be the root that is wrong
     lines = [(finding.split, relative(finding.where, root), relative(finding.detail, root)) for finding in found[:ROWS]]
     more = f"<p class='dim'>The first {ROWS} of {count:,}; {escape(table)} has more.</p>" if count > ROWS else ""
     fixed = f"<p class='dim'>--fix: {escape(kind.fixed)}.</p>" if kind.fixed else ""

@@ -42,6 +42,7 @@ def print_report(report: Report, console: Console) -> None:
 
 
 def _line(finding: Finding, root: object) -> str:
+    root = root if finding.code != "unopened-split" else None  # it may be the root that is wrong
     where = relative(finding.where, root)
     split = f"{finding.split}: " if finding.split and finding.split != where else ""
     return split + where + (f": {relative(finding.detail, root)}" if finding.detail else "")

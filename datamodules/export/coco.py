@@ -78,13 +78,13 @@ class CocoWriter(Writer):
                 file.write("}\n")
 
     def reader(self) -> Reader:
-        """`CocoDetection`."""
-        task = "detection" if self.settings.task == "localization" else self.settings.task
-        arguments = {"task": task}
+        """`CocoDetection`, or `CocoLocalization`."""
+        localization = self.settings.task == "localization"
+        arguments = {} if localization else {"task": self.settings.task}
         for split in self.settings.splits:
             arguments[f"{split}_annotations"] = f"annotations/instances_{split}2017.json"
             arguments[f"{split}_images"] = f"{split}2017"
-        return Reader("CocoDetection", arguments)
+        return Reader("CocoLocalization" if localization else "CocoDetection", arguments)
 
 
 def run_lengths(mask: np.ndarray) -> dict[str, Any]:

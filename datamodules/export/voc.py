@@ -91,13 +91,14 @@ class VocWriter(Writer):
                 (folder / f"{name}.txt").write_text("".join(f"{stem}\n" for stem in stems), encoding="utf-8")
 
     def reader(self) -> Reader:
-        """`VOCDetection` for boxes, `VOCSegmentation` and `VOCInstances` for masks."""
+        """`VOCDetection` or `VOCLocalization` for boxes, `VOCSegmentation` and `VOCInstances` for masks."""
         names = {"class_names": self.settings.class_names}
         if "segmentation" in self.settings.task:
             name = "VOCSegmentation" if self.settings.task == "semantic_segmentation" else "VOCInstances"
             return Reader(name, {"year": _YEAR, **{split: split for split in self.settings.splits}, **names})
         sets = {split: [f"{_YEAR}_{split}"] for split in self.settings.splits}
-        return Reader("VOCDetection", {"year": _YEAR, **sets, **names})
+        name = "VOCLocalization" if self.settings.task == "localization" else "VOCDetection"
+        return Reader(name, {"year": _YEAR, **sets, **names})
 
 
 def _tags(parent: ElementTree.Element, **texts: str | int) -> None:

@@ -172,3 +172,14 @@ def test_pictures_show_truth_beside_prediction(tmp_path, monkeypatch, task, size
 
 def test_text_is_dark_on_paper():
     assert (target_panel(GRAY, {"label": 1}, NAMES, side=64)[64 + 7 : 64 + 26] == NEUTRAL).all(axis=2).any()
+
+
+@pytest.mark.parametrize(
+    "name, plain", [("background", True), ("_background_", True), ("BG", True), ("Background", True), ("road", False)]
+)
+def test_class_0_is_left_as_it_is_where_its_name_says_background(name, plain):
+    gray = np.full((20, 20, 3), 128, np.uint8)
+    picture, chips = annotated(gray, {"mask": np.zeros((20, 20), np.uint8)}, [name, "bg"], 20)
+    assert (picture == 128).all() == plain and chips[0].text == ("background: 100 %" if plain else f"{name}: 100 %")
+    painted, _ = annotated(gray, {"mask": np.ones((20, 20), np.uint8)}, [name, "bg"], 20)
+    assert not (painted == 128).all()  # a later class of that name is a class

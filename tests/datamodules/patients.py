@@ -105,6 +105,18 @@ def write_folder(root: Path) -> Path:
     return root
 
 
+def write_yolo(root: Path) -> Path:
+    """Three images to train, two to validate, two objects each."""
+    for split, count, first in (("train", 3, 0), ("val", 2, 50)):
+        for number in range(count):
+            write_image(root / "images" / split / f"{number}.png", picture(first + number))
+            label = root / "labels" / split / f"{number}.txt"
+            label.parent.mkdir(parents=True, exist_ok=True)
+            label.write_text("0 0.25 0.5 0.25 0.5\n1 0.75 0.5 0.25 0.5\n")
+    (root / "data.yaml").write_text("path: .\ntrain: images/train\nval: images/val\nnames: [cat, dog]\n")
+    return root
+
+
 def write_manifest(root: Path) -> Path:
     """Tables of four images to train and two to validate beside a folder of images; returns the table to train."""
     for split, count, first in (("train", 4, 0), ("val", 2, 100)):

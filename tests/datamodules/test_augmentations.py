@@ -300,6 +300,7 @@ def test_the_whole_of_ssd():
     ]
     assert len({step.interpolation for step in steps[-1].transforms}) == 5
     assert SSDAugmentation(max_ratio=1).transforms[1].p == 0
+    assert steps[2].scale == (0.3, 1.0) and SSDAugmentation(min_scale=0.1).transforms[2].scale == (0.1, 1.0)
 
 
 # -- resizing
@@ -364,6 +365,9 @@ def test_which_short_sides_are_drawn():
     (lambda: ShortSideResize([800, 640], sampling="range"), "takes the shortest and the longest"),
     (lambda: ShortSideResize(640, sampling="range"), "takes the shortest and the longest"),
     (lambda: LargeScaleJitter(scale=(0, 2)), r"scale=\(0.0, 2.0\): give the least and the largest, both above 0"),
+    (lambda: ShortSideResize(sampling="rang"), "sampling='rang': give choice or range; did you mean 'range'"),
+    (lambda: SSDAugmentation(0), "image_size=0: a side is 1 pixel or more"),
+    (lambda: SSDAugmentation(min_scale=0), "min_scale=0: a part of the image, above 0"),
     (lambda: LargeScaleJitter(0), "a frame has 1 pixel or more"),
     (lambda: ZoomOut(0.5), "give 1 or more"),
     (lambda: IoUCrop((0.5, 1.0)), "an overlap lies between 0 and 1"),

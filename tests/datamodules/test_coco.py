@@ -16,6 +16,7 @@ from pycocotools.coco import COCO
 from striate.datamodules import CocoDetection
 from striate.datamodules.coco_columns import careful_columns, coco_columns, fast_columns
 from striate.datamodules.images import ImageError
+from striate.datamodules.loading import TransformedDataset
 from striate.datamodules.segmentations import SegmentationBuilder
 from striate.tests.datamodules.annotated import coco_content, noise, runs_of, write_coco
 
@@ -148,6 +149,61 @@ def test_semantic_masks_show_the_smaller_object_and_crowds_below(tmp_path):
     np.testing.assert_array_equal(out, expected)
     assert (masks[2] & masks[1]).any() and (out[masks[2] & masks[1]] == 2).all()
     assert next(iter(data.val_dataloader()))["mask"].shape == (2, 20, 20)
+
+
+def test_of_two_objects_the_smaller_is_seen_whichever_is_listed_first(tmp_path):
+    def square(number, category, left, size):
+        polygon = [left, 2, left + size, 2, left + size, 2 + size, left, 2 + size]
+        return {
+            "id": number, "image_id": 10, "category_id": category, "segmentation": [polygon], "area": size**2,
+            "bbox": [left, 2, size, size], "iscrowd": 0,
+        }  # fmt: skip
+
+    content = coco_content()
+    content["annotations"] = [square(1, 3, 2, 4), square(2, 18, 2, 9), square(3, 18, 30, 9), square(4, 3, 30, 4)]
+    write_coco(tmp_path, content)
+    mask = module(tmp_path, "semantic_segmentation").make_source("train")[0]["mask"]
+    assert mask[4, 4] == mask[4, 32] == 1 and mask[8, 8] == mask[8, 36] == 2
+    assert np.bincount(mask.ravel()).tolist() == [2400 - 2 * 81, 2 * 16, 2 * 65]
+
+
+def test_masks_that_nobody_gave_are_refused_at_once(tmp_path):
+    content = coco_content()
+    for annotation, nothing in zip(content["annotations"], ([], None, [[]], {}, None), strict=True):
+        annotation["segmentation"] = nothing
+    del content["annotations"][4]["segmentation"]
+    file = write_coco(tmp_path, content)
+    for task in ("instance_segmentation", "semantic_segmentation"):
+        with pytest.raises(
+            ValueError, match=r"train2017.json: none of its 5 annotations has a segmentation.* detection"
+        ):
+            module(tmp_path, task).make_source("train")
+    assert len(module(tmp_path).make_source("train")) == 3
+    content["annotations"][0]["segmentation"] = coco_content()["annotations"][0]["segmentation"]
+    file.write_text(json.dumps(content))
+    with pytest.warns(UserWarning, match=r"4 annotation\(s\) left out"):
+        module(tmp_path, "instance_segmentation").make_source("train")
+
+
+@pytest.mark.parametrize("columns", [lambda file: coco_columns(file, False), careful_columns])
+def test_whole_numbers_may_be_written_with_a_point(tmp_path, columns):
+    content = coco_content()
+    content["images"][0]["width"] = 60.0
+    content["annotations"][0]["image_id"] = 10.0
+    found = columns(write_coco(tmp_path, content))
+    assert found.image_sizes[0].tolist() == [60, 40] and found.of_image[0] == 10
+    content["images"][0]["width"] = 60.5
+    with pytest.raises(ValueError, match="width is 60.5, and must be a whole number"):
+        columns(write_coco(tmp_path, content))
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.5, float("nan")])
+def test_a_visibility_is_a_part(tmp_path, value):
+    with pytest.raises(ValueError, match=rf"data.init_args.min_visibility: {value} is not a part of a box's area"):
+        module(tmp_path, min_visibility=value)
+    with pytest.raises(ValueError, match="min_visibility"):
+        TransformedDataset([], [A.HorizontalFlip()], min_visibility=value)
+    assert module(tmp_path, min_visibility=1.0).min_visibility == 1
 
 
 def test_training_may_leave_out_images_without_objects(tmp_path):

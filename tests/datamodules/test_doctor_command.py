@@ -1,7 +1,9 @@
 """``striate data check``: exit codes, and what is said on the terminal."""
 
+import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -48,7 +50,7 @@ def test_problems_exit_with_1_and_name_the_place(tmp_path, capsys):
     assert run("--format", "folder", "set", "--output", tmp_path / "page.html", "--fix", "fixed") == 1
     out = capsys.readouterr().out
     assert "images that cannot be read: 1  unreadable-image" in out and "train: train/cat/1.png: " in out
-    assert "1 error in 9 images." in out and "fixed: 1 changes, listed in fixes.csv" in out
+    assert "1 error in 9 images." in out and "fixed: 1 change, listed in fixes.csv" in out
     assert run("--format", "folder", "fixed") == 0
     assert run("--format", "folder", "set", "--ignore", "unreadable-image") == 0
 
@@ -129,6 +131,19 @@ def test_a_configuration_without_data(tmp_path, capsys):
     assert "did you mean 'striate.datamodules.ImageFolder'" in refused(capsys, "--config", "a.yaml")
 
 
+def test_a_wrong_root_is_named_as_it_was_given(tmp_path, capsys):
+    patients.write_coco(tmp_path / "set")
+    (tmp_path / "a.yaml").write_text("data: {class_path: CocoDetection, init_args: {root: set}}\n")
+    assert "data.init_args.root: no file or folder 'nowhere'" in refused(
+        capsys, "--config", "a.yaml", "--root", "nowhere"
+    )
+    (tmp_path / "set2").mkdir()
+    assert run("--config", "a.yaml", "--root", "set2") == 1
+    named = "no file 'set2/annotations/instances_train2017.json'"
+    assert named in capsys.readouterr().out
+    assert named in (tmp_path / "runs/data_check/a.html").read_text().replace("&#x27;", "'")
+
+
 def test_the_front_door(tmp_path, capsys):
     patients.write_folder(tmp_path / "set")
     main(["data", "check", "--format", "folder", "set", "--workers", "0"])
@@ -153,6 +168,56 @@ def test_coco_s_files_are_guessed(tmp_path, layout):
     elif layout == "one file":
         path = str(file)
     assert run("--format", "coco", path) == 0
+
+
+@pytest.mark.parametrize("masks, code", [(True, "box taken from the mask"), (False, "dropped")])
+def test_coco_s_masks_are_looked_at_where_most_objects_have_one(tmp_path, masks, code):
+    def change(content):
+        content["annotations"][0]["bbox"] = [5, 6, 0, 24]
+        for item in content["annotations"][1 : 1 if masks else 5]:  # of 8 objects 8 or 4 have a mask
+            item["segmentation"] = []
+
+    patients.edit(patients.write_coco(tmp_path / "set"), change)
+    assert run("--format", "coco", "set", "--fix", "fixed") == 1
+    assert code in (tmp_path / "fixed/FIXES.md").read_text()
+    items = json.loads((tmp_path / "fixed/annotations/instances_train2017.json").read_text())["annotations"]
+    assert items[0]["bbox"] == ([5, 6, 20, 24] if masks else [30, 10, 25, 28])
+
+
+def test_guesses_yield_to_what_is_given(tmp_path, capsys):
+    patients.write_manifest(tmp_path / "set")
+    (tmp_path / "set/lm.csv").write_text((tmp_path / "set/train.csv").read_text())
+    assert run("--format", "manifest", "set/lm.csv", "--val", "set/val.csv") == 0
+    assert "Clean: 6 images read" in capsys.readouterr().out
+    assert run("--format", "manifest", "set/train.csv", "--data.init_args.val_fraction", "0.5") == 1
+    assert re.search(r"train +2 +2 .*\n +val +2 +2 ", out := capsys.readouterr().out) and "orphan-image" in out
+    assert run("--format", "coco", str(patients.write_coco(tmp_path / "coco")), "--task", "detection") == 0
+    files = ("--val_annotations", tmp_path / "coco/annotations/instances_val2017.json")
+    images = ("--val_images", tmp_path / "coco/val2017")
+    file = tmp_path / "coco/annotations/instances_train2017.json"
+    capsys.readouterr()
+    assert run("--format", "coco", file, *files, *images) == 0
+    assert "Clean: 6 images read" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["folder", "manifest"])
+def test_all_is_read_where_nothing_is_held_out(tmp_path, capsys, kind):
+    """A class of one image could not be split."""
+    if kind == "folder":
+        patients.write_folder(tmp_path / "set")
+        shutil.rmtree(tmp_path / "set/val")
+        for number in (1, 2):
+            (tmp_path / f"set/train/dog/{number}.png").unlink()
+        assert run("--format", "folder", "set") == 0
+    else:
+        file = patients.write_manifest(tmp_path / "set")
+        (tmp_path / "set/val.csv").unlink()
+        file.write_text("path,label\nimages/train0.png,cat\nimages/train1.png,dog\n")
+        assert run("--format", "manifest", "set/train.csv", "--ignore", "leaked-image") == 1
+    out = capsys.readouterr().out
+    assert ("4 images" if kind == "folder" else "4 warnings in 2 images") in out and "unopened-split" not in out
+    assert kind == "folder" or "orphan-image" in out  # and files that no table names are looked for
+    assert "were not looked for" not in out
 
 
 def test_the_other_formats_by_path(tmp_path, capsys):

@@ -148,9 +148,11 @@ def test_localization_is_detection_of_one_object(tmp_path, format):
             lines = (tmp_path / "out" / "labels" / "val" / f"val_{index:06d}.txt").read_text().splitlines()
             assert len(lines) == 1 and int(lines[0].split()[0]) == source[index]["label"]
         else:
-            found = read_back(done).make_source("val")[index]
-            assert found["labels"].tolist() == [source[index]["label"]]
-            np.testing.assert_array_equal(found["boxes"], source[index]["box"][None])
+            back = read_back(done)
+            found = back.make_source("val")[index]
+            assert type(back).__name__ == {"coco": "CocoLocalization", "voc": "VOCLocalization"}[format]
+            assert back.class_names == data.class_names and found["label"] == source[index]["label"]
+            np.testing.assert_array_equal(found["box"], source[index]["box"])
 
 
 def test_voc_boxes_by_our_reader_and_by_torchvisions(tmp_path):

@@ -43,6 +43,8 @@ def test_split_keeps_one_of_each_class_on_either_side():
     assert chosen[:2].sum() == 1 and chosen[2:].sum() == 1
     with pytest.raises(ValueError, match="class 1 has 1 image"):
         stratified_split(np.array([0, 0, 1]), 0.5, seed=0)
+    with pytest.raises(ValueError, match=r"val_fraction: 0.5: class 'dog' has 1 image \(and 1 more classes\)"):
+        stratified_split(np.array([0, 0, 1, 2]), 0.5, 0, ["cat", "dog", "emu"])
 
 
 def test_missing_root_shows_the_tree_and_what_is_there(tmp_path):

@@ -98,7 +98,7 @@ def test_what_is_no_image_is_refused(tmp_path):
     (tmp_path / "text.png").write_text("no picture")
     with pytest.raises(ImageError, match=r"empty.jpg: the file is empty"):
         read_image(tmp_path / "empty.jpg")
-    with pytest.raises(ImageError, match=r"text.png: not a readable image \(cannot identify"):
+    with pytest.raises(ImageError, match=r"text.png: not a readable image \(it is of no known format"):
         read_image(tmp_path / "text.png")
     with pytest.raises(ImageError, match=r"none.png: No such file"):
         read_image(tmp_path / "none.png")

@@ -201,6 +201,13 @@ def test_objects_that_cannot_be_used_are_counted_or_refused(tmp_path, line, mess
         module(tmp_path, task, strict=True).make_source("train")
 
 
+def test_masks_that_nobody_gave_are_refused_at_once(tmp_path):
+    write_yolo(tmp_path, images={"1": (40, 20, "0 .5 .5 .2 .2\n1 .5 .5 .1 .1\n"), "2": (9, 9, "0 .5 .5 1 1\n")})
+    with pytest.raises(ValueError, match="each of its 3 labels is a box alone, .* set data.init_args.task: detection"):
+        module(tmp_path, "instance_segmentation").make_source("train")
+    assert len(module(tmp_path).make_source("train")) == 2
+
+
 def test_a_box_partly_outside_is_clipped_without_a_word(tmp_path):
     write_yolo(tmp_path, images={"1": (40, 20, "0 0 0.9 0.5 0.4")})
     with warnings.catch_warnings():

@@ -60,7 +60,7 @@ def _none(data: Any, listed: set[str]) -> Iterator[tuple[str, str, str]]:
 
 
 def guess_coco(path: Path, given: Collection[str]) -> dict[str, Any]:
-    """Annotation files and image folders by their names, as `guess_coco_files`; with masks, where most objects have one.
+    """Annotation files and image folders by name (`guess_coco_files`); with masks, where most objects have one.
 
     Most: of a set of boxes with a few masks, all others would be complained of, and dropped by a correction.
     """

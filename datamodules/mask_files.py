@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from .images import IMAGE_SUFFIXES, ImageError, NO_FORMAT, read_image
+from .images import IMAGE_SUFFIXES, NO_FORMAT, ImageError, read_image
 from .targets import counted_values
 
 IGNORE = 255

@@ -29,7 +29,9 @@ def task_of_batch(batch: Mapping[str, Any]) -> str | None:
     """
     if "target" in batch:
         return "instance_segmentation" if "masks" in batch["target"][0] else "detection"
-    return next((task for task in ("semantic_segmentation", "localization", "classification") if _holds(batch, task)), None)
+    return next(
+        (task for task in ("semantic_segmentation", "localization", "classification") if _holds(batch, task)), None
+    )
 
 
 def _holds(batch: Mapping[str, Any], task: str) -> bool:

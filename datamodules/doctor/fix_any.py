@@ -48,9 +48,7 @@ def fix_any(report: "Report", folder: Path, log: Log) -> dict[str, Any] | None:
 def _say_nothing_is_corrected(left_out: dict[str, dict[str, Excluded]], log: Log) -> None:
     count = sum(map(len, left_out.values()))
     samples = "1 sample to leave out is" if count == 1 else f"{count:,} samples to leave out are"
-    log.left.append(
-        "nothing can be corrected automatically" + (f": {samples} listed in excluded.csv" if count else "")
-    )
+    log.left.append("nothing can be corrected automatically" + (f": {samples} listed in excluded.csv" if count else ""))
 
 
 def _fields(report: "Report") -> set[str]:

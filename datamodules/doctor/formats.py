@@ -60,7 +60,7 @@ def _none(data: Any, listed: set[str]) -> Iterator[tuple[str, str, str]]:
 
 
 def guess_coco(path: Path, given: Collection[str]) -> dict[str, Any]:
-    """Annotation files and image folders by their names, as `guess_coco_files`; with masks, where most objects have one.
+    """Annotation files and image folders, as `guess_coco_files`; with masks, where most objects have one.
 
     Most: of a set of boxes with a few masks, all others would be complained of, and dropped by a correction.
     """
@@ -239,11 +239,17 @@ FORMATS: dict[str, Format] = {
     "coco": Format("CocoDetection", guess=guess_coco, orphans=coco_orphans, fix=fix_coco),
     "voc": Format("VOCDetection", guess=guess_voc, orphans=voc_orphans, fix=fix_voc),
     "yolo": Format("YoloDetection", orphans=yolo_orphans, notes=yolo_notes, fix=fix_yolo),
-    "masks": Format("MaskFolder", guess=guess_masks, splits=splits_of_folders, orphans=mask_orphans, fix=fix_mask_folders),
+    "masks": Format(
+        "MaskFolder", guess=guess_masks, splits=splits_of_folders, orphans=mask_orphans, fix=fix_mask_folders
+    ),
     "folder": Format("ImageFolder", guess=guess_folder, splits=splits_of_folders, orphans=_none, fix=fix_class_folders),
     "manifest": Format("Manifest", "train", guess_tables, splits_of_tables, table_orphans, fix=fix_table),
-    "detection_manifest": Format("DetectionManifest", "train", guess_tables, splits_of_tables, table_orphans, fix=fix_table),
-    "localization_manifest": Format("LocalizationManifest", "train", guess_tables, splits_of_tables, table_orphans, fix=fix_table),
+    "detection_manifest": Format(
+        "DetectionManifest", "train", guess_tables, splits_of_tables, table_orphans, fix=fix_table
+    ),
+    "localization_manifest": Format(
+        "LocalizationManifest", "train", guess_tables, splits_of_tables, table_orphans, fix=fix_table
+    ),
     "coco_localization": Format("CocoLocalization", guess=guess_coco_files, orphans=_none),
     "voc_localization": Format("VOCLocalization", guess=guess_voc, orphans=_none),
     "voc_segmentation": Format("VOCSegmentation", orphans=_none, fix=fix_voc_masks),

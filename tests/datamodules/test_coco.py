@@ -174,7 +174,9 @@ def test_masks_that_nobody_gave_are_refused_at_once(tmp_path):
     del content["annotations"][4]["segmentation"]
     file = write_coco(tmp_path, content)
     for task in ("instance_segmentation", "semantic_segmentation"):
-        with pytest.raises(ValueError, match=r"train2017.json: none of its 5 annotations has a segmentation.* detection"):
+        with pytest.raises(
+            ValueError, match=r"train2017.json: none of its 5 annotations has a segmentation.* detection"
+        ):
             module(tmp_path, task).make_source("train")
     assert len(module(tmp_path).make_source("train")) == 3
     content["annotations"][0]["segmentation"] = coco_content()["annotations"][0]["segmentation"]

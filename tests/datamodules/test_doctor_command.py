@@ -134,7 +134,9 @@ def test_a_configuration_without_data(tmp_path, capsys):
 def test_a_wrong_root_is_named_as_it_was_given(tmp_path, capsys):
     patients.write_coco(tmp_path / "set")
     (tmp_path / "a.yaml").write_text("data: {class_path: CocoDetection, init_args: {root: set}}\n")
-    assert "data.init_args.root: no file or folder 'nowhere'" in refused(capsys, "--config", "a.yaml", "--root", "nowhere")
+    assert "data.init_args.root: no file or folder 'nowhere'" in refused(
+        capsys, "--config", "a.yaml", "--root", "nowhere"
+    )
     (tmp_path / "set2").mkdir()
     assert run("--config", "a.yaml", "--root", "set2") == 1
     named = "no file 'set2/annotations/instances_train2017.json'"

@@ -106,9 +106,7 @@ def ade20k(root):
     return root / "images/training/ADE_2.jpg"
 
 
-@pytest.mark.parametrize(
-    "make, write", [(InstanceMasks, instance_masks), (Cityscapes, cityscapes), (ADE20K, ade20k)]
-)
+@pytest.mark.parametrize("make, write", [(InstanceMasks, instance_masks), (Cityscapes, cityscapes), (ADE20K, ade20k)])
 def test_trees_are_linked_without_what_cannot_be_read(tmp_path, make, write):
     bad = write(tmp_path / "data")
     patients.cut(bad)

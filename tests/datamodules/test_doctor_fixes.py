@@ -8,7 +8,6 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-import striate.datamodules
 from striate.datamodules import (
     CocoDetection,
     DetectionManifest,

@@ -24,9 +24,7 @@ TASKS = {
 
 def run(task, data, what):
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    trainer = pl.Trainer(
-        accelerator="cpu", fast_dev_run=1, enable_model_summary=False, **quiet, num_sanity_val_steps=0
-    )
+    trainer = pl.Trainer(accelerator="cpu", fast_dev_run=1, enable_model_summary=False, **quiet, num_sanity_val_steps=0)
     getattr(trainer, what)(task, datamodule=data)
 
 
@@ -58,7 +56,9 @@ def test_a_batch_with_more_will_do():
     check_batch({"label": 0, "box": 0}, "classification", "A", None)
     check_batch({"target": [box]}, "detection", "A", None)
     check_batch({"target": [box]}, "instance_segmentation", "A", None)
-    with pytest.raises(ValueError, match=r"A needs boxes with labels and masks .*but the batch has boxes with labels \(det"):
+    with pytest.raises(
+        ValueError, match=r"A needs boxes with labels and masks .*but the batch has boxes with labels \(det"
+    ):
         check_batch({"target": [{"boxes": 0}]}, "instance_segmentation", "A", None)
     assert task_of_batch({"image": 0}) is None
 

@@ -180,6 +180,6 @@ def test_text_is_dark_on_paper():
 def test_class_0_is_left_as_it_is_where_its_name_says_background(name, plain):
     gray = np.full((20, 20, 3), 128, np.uint8)
     picture, chips = annotated(gray, {"mask": np.zeros((20, 20), np.uint8)}, [name, "bg"], 20)
-    assert (picture == 128).all() == plain and chips[0].text == ("background: 100 %" if plain else f"{name}: 100 %")
+    assert (picture == 128).all() == plain and chips[0].text == f"{name}: 100 %"
     painted, _ = annotated(gray, {"mask": np.ones((20, 20), np.uint8)}, [name, "bg"], 20)
     assert not (painted == 128).all()  # a later class of that name is a class

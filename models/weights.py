@@ -280,3 +280,12 @@ def load_weights(
         raise ValueError(f"{origin} does not fit {type(module).__name__} ({fits}{at}){hint}:\n{report.describe()}")
     module.load_state_dict(fitting, strict=False)
     return report
+
+
+def loaded_weights(model: nn.Module) -> list[str]:
+    """What the parts of a model were given from files, in words: its ``load_report()``, or what its modules keep."""
+    own = getattr(model, "load_report", None)
+    if callable(own):
+        return [text] if (text := own()) else []
+    reports = [getattr(module, "load_report", None) for module in model.modules()]
+    return [report.summary() for report in reports if isinstance(report, LoadReport)]

@@ -15,15 +15,14 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric, MetricCollection
 
-from ..models.weights import LoadReport, skip_pretrained
+from ..models.weights import loaded_weights, skip_pretrained
 from .checkpoints import compare_weights, is_plain
 from .finite import LossWatch, check_weights
+from .fused import prefer_fused
 from .schedules import Horizon, Schedule
 from .wanted import check_batch
 
 Stage = Literal["train", "val", "test"]
-FUSED_ON = ("cpu", "cuda")
-"""Devices whose optimizers torch fuses."""
 
 
 class Task(pl.LightningModule):
@@ -318,7 +317,7 @@ class Task(pl.LightningModule):
         optimizer = self.optimizer(groups)
         for group in optimizer.param_groups:
             group["lr"] *= group.pop("lr_factor", 1.0)
-        _prefer_fused(optimizer)
+        prefer_fused(optimizer)
         if self.scheduler is None:
             return optimizer
         if not isinstance(self.scheduler, Schedule):
@@ -389,15 +388,6 @@ class Task(pl.LightningModule):
                 raise
 
 
-def loaded_weights(model: nn.Module) -> list[str]:
-    """What the parts of a model were given from files, in words: its ``load_report()``, or what its modules keep."""
-    own = getattr(model, "load_report", None)
-    if callable(own):
-        return [text] if (text := own()) else []
-    reports = [getattr(module, "load_report", None) for module in model.modules()]
-    return [report.summary() for report in reports if isinstance(report, LoadReport)]
-
-
 def gather(own: dict[str, str], world_size: int) -> dict[str, str]:
     """The entries of all ranks together; every rank must ask, at the same time."""
     if world_size == 1:
@@ -405,17 +395,3 @@ def gather(own: dict[str, str], world_size: int) -> dict[str, str]:
     shares: list[dict[str, str]] = [{}] * world_size
     torch.distributed.all_gather_object(shares, own)
     return {key: value for share in shares for key, value in share.items()}
-
-
-def _prefer_fused(optimizer: torch.optim.Optimizer) -> None:
-    """Let torch update all parameters in one pass, where it can and the optimizer was not told otherwise.
-
-    torch itself prefers ``foreach`` on a GPU and one parameter after another on a CPU. The option is set on the groups,
-    not given to the constructor: a constructor's would have the optimizer unscale float16 gradients by itself, which
-    leaves none to clip.
-    """
-    for group in optimizer.param_groups:
-        unsaid = "fused" in group and group["fused"] is None and group.get("foreach") is None
-        if unsaid and not (group.get("differentiable") or group.get("capturable")):
-            able = all(p.device.type in FUSED_ON and p.is_floating_point() for p in group["params"])
-            group["fused"] = able or None

@@ -92,7 +92,8 @@ def check_images(images: Images) -> list[Tensor]:
 
     Raises:
         TypeError: images that are neither ``uint8`` nor floating point.
-        ValueError: images that are not ``[3, H, W]`` with a pixel at least; names the first.
+        ValueError: images that are not ``[3, H, W]`` with a pixel at least, or floating point and above 1 (looked for on
+            a CPU only: a GPU would have to be waited for); names the first.
     """
     listed = list(images)
     for place, image in enumerate(listed):
@@ -101,6 +102,11 @@ def check_images(images: Images) -> list[Tensor]:
             raise TypeError(f"image {place}: give a tensor, uint8 in [0, 255] or floating point in [0, 1], not {what}")
         if image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
             raise ValueError(f"image {place}: {list(image.shape)} is no image [3, H, W]")
+        if image.is_floating_point() and image.device.type == "cpu" and not image.max() <= 1 + 1e-3:
+            raise ValueError(
+                f"image {place}: its largest value is {float(image.max()):.4g}; floating point pixels lie in [0, 1]; "
+                "those from 0 to 255 are given as uint8"
+            )
     return listed
 
 
@@ -121,6 +127,9 @@ def check_targets(images: Sequence[Tensor], targets: Sequence[Mapping[str, Any]]
     if len(images) != len(targets):
         raise ValueError(f"{len(targets)} targets for {len(images)} images; each image needs one")
     for place, target in enumerate(targets):
+        if lacking := [field for field in ("boxes", "labels") if field not in target]:
+            named = _image_name(place, target)
+            raise ValueError(f"{named}: no {' and no '.join(lacking)}; it has {', '.join(target)}")
         boxes, labels = target["boxes"], target["labels"]
         if not boxes.is_floating_point() or labels.dtype != torch.int64:
             raise TypeError(

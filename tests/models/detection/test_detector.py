@@ -121,6 +121,8 @@ def test_targets_of_other_kinds_are_refused():
         check_targets(one, [target([]), target([])], 3)
     with pytest.raises(TypeError, match="labels int64, got torch.float32 and torch.int32"):
         check_targets(one, [{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int32)}], 3)
+    with pytest.raises(ValueError, match="image 0 of the batch: no labels; it has boxes"):
+        check_targets(one, [{"boxes": torch.zeros(0, 4)}], 3)
     with pytest.raises(ValueError, match=r"boxes \[1, 4\] and labels \[2\]"):
         check_targets(one, [target([[0.0, 0.0, 1.0, 1.0]], [0, 0])], 3)
 
@@ -135,6 +137,10 @@ def test_other_images_and_sizes_are_refused():
         detector([torch.zeros(3, 4, 4, dtype=torch.int64)])
     with pytest.raises(ValueError, match=r"image 1: \[4, 4, 3\] is no image"):
         detector([torch.zeros(3, 4, 4), torch.zeros(4, 4, 3)])
+    with pytest.raises(ValueError, match="image 0: its largest value is 200; floating point pixels lie in"):
+        detector([torch.full((3, 4, 4), 200.0)])
+    with pytest.raises(ValueError, match="its largest value is nan"):
+        detector([torch.full((3, 4, 4), float("nan"))])
     with pytest.raises(ValueError, match="give one of them"):
         ResizeAndPad(10, fixed_size=(5, 5))
     with pytest.raises(ValueError, match="max_size"):

@@ -92,7 +92,7 @@ def check_images(images: Images) -> list[Tensor]:
 
     Raises:
         TypeError: images that are neither ``uint8`` nor floating point.
-        ValueError: images that are not ``[3, H, W]`` with a pixel at least, or floating point and above 1 (looked for on
+        ValueError: images that are not ``[3, H, W]`` with a pixel at least, or floating point above 1 (looked for on
             a CPU only: a GPU would have to be waited for); names the first.
     """
     listed = list(images)

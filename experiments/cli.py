@@ -175,12 +175,23 @@ class StriateCLI(LightningCLI):
 
 
 def default_run_name() -> str:
-    """The name of the last ``--config`` file, without its suffix."""
-    name = "run"
-    for before, argument in zip(["", *sys.argv], sys.argv, strict=False):
-        if before in ("--config", "-c") or argument.startswith("--config="):
-            name = Path(argument.removeprefix("--config=")).stem
-    return name
+    """The name, without its suffix, of the last ``--config`` file that names a model; the others add to an experiment.
+
+    Where none does, of the last.
+    """
+    given = [
+        Path(argument.removeprefix("--config="))
+        for before, argument in zip(["", *sys.argv], sys.argv, strict=False)
+        if before in ("--config", "-c") or argument.startswith("--config=")
+    ]
+    whole = [path for path in given if _names_a_model(path)]
+    return [Path("run"), *given, *whole][-1].stem
+
+
+def _names_a_model(path: Path) -> bool:
+    content = get_loader("yaml")(path.read_text(encoding="utf-8"))
+    model = content.get("model") if isinstance(content, dict) else None
+    return isinstance(model, str) or (isinstance(model, dict) and "class_path" in model)
 
 
 def accept_none() -> None:

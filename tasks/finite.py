@@ -101,7 +101,7 @@ def _judge(step: Step) -> None:
         torch.distributed.all_gather_object(everyones, said)
         said = "; ".join(f"rank {rank}: {own}" for rank, own in enumerate(everyones) if own)
     raise NonFiniteError(
-        f"the loss is not a finite number {step.where}: {said}. The checkpoints on disk are from before. What often "
+        f"the loss is not a finite number {step.where}: {said}. Checkpoints that were saved are from before. What often "
         "helps: a lower learning rate or a warmup, trainer.gradient_clip_val, or more bits (trainer.precision)"
     )
 
@@ -149,7 +149,7 @@ def check_weights(model: nn.Module, where: str) -> None:
     finite = torch.stack([value.isfinite().all().to(device) for value in parameters.values()])
     if bad := [name for name, good in zip(parameters, finite.tolist(), strict=True) if not good]:
         raise NonFiniteError(
-            f"{len(bad)} of {len(parameters)} weights are not finite numbers {where}, the first: {bad[0]}. No "
-            "checkpoint is written; those on disk are from before. The losses were finite, so a gradient was not: "
+            f"{len(bad)} of {len(parameters)} weights are not finite numbers {where}, the first: {bad[0]}. They are "
+            "not saved; checkpoints that were are from before. The losses were finite, so a gradient was not: "
             "trainer.detect_anomaly finds where"
         )

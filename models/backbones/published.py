@@ -53,11 +53,13 @@ class WeightSource:
         name: torchvision's, of the model.
         entry: The published ones; None: a file.
         path: The file; None: published.
+        key: The argument that asked for them, which messages name.
     """
 
     name: str
     entry: torchvision.models.WeightsEnum | None = None
     path: Path | None = None
+    key: str = "weights"
 
     def state(self) -> dict[str, Tensor]:
         """The tensors; published ones are downloaded, if they are not at hand.
@@ -73,11 +75,11 @@ class WeightSource:
             assert self.entry is not None
             try:
                 state = self.entry.get_state_dict(progress=True, check_hash=True)
-            except URLError as error:
+            except (URLError, TimeoutError, ConnectionError) as error:
                 raise ConnectionError(
-                    f"the weights {self.origin} could not be downloaded ({error.reason}). Without a network give a "
-                    f"file: `weights: FILE`, such as {Path(self.entry.url).name} from {self.entry.url}; or `weights: "
-                    "null`, to train from random ones"
+                    f"{self.key}: {self.origin} could not be downloaded ({getattr(error, 'reason', error)}). Without a "
+                    f"network give a file: `{self.key}: FILE`, such as {Path(self.entry.url).name} from "
+                    f"{self.entry.url}; or `{self.key}: null`, to train from random ones"
                 ) from error
         # Torchvision's published DenseNets carry names from before dots in module names were forbidden.
         return {re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", key): v for key, v in state.items()}
@@ -111,12 +113,13 @@ class WeightSource:
         return preset.mean, preset.std
 
 
-def find_weights(name: str, weights: str | os.PathLike[str] | None) -> WeightSource | None:
+def find_weights(name: str, weights: str | os.PathLike[str] | None, key: str = "weights") -> WeightSource | None:
     """What is meant by a model's ``weights``; opens no file.
 
     Args:
         name: torchvision's, of any model.
         weights: The name of published weights (``DEFAULT``, ``IMAGENET1K_V1``, …), or the path of a file. None: none.
+        key: The argument that they were given by.
 
     Raises:
         ValueError: ``weights`` is neither the name of some of its weights nor a path.
@@ -127,9 +130,9 @@ def find_weights(name: str, weights: str | os.PathLike[str] | None) -> WeightSou
     enum = torchvision.models.get_model_weights(name)
     member = text.removeprefix(f"{enum.__name__}.")
     if member in enum.__members__:
-        return WeightSource(name, entry=enum[member])
+        return WeightSource(name, entry=enum[member], key=key)
     if isinstance(weights, os.PathLike) or os.sep in text or Path(text).suffix in (".pt", ".pth", ".ckpt", ".bin"):
-        return WeightSource(name, path=Path(text))
+        return WeightSource(name, path=Path(text), key=key)
     near = get_close_matches(member, enum.__members__, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise ValueError(

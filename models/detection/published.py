@@ -5,6 +5,7 @@ Shape legend: K classes, A anchors a cell.
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 import torchvision
@@ -19,6 +20,9 @@ _SCORES = re.compile(r".*(cls_score|bbox_pred|cls_logits)\.(weight|bias)$")
 
 _EXACT_NORM = ("fasterrcnn_resnet50_fpn", "retinanet_resnet50_fpn")
 """Networks whose ``COCO_V1`` was trained with batch normalisation without the small number that keeps from 0."""
+
+_KEY = "detector_weights"
+"""The argument of our detectors that names weights of the whole."""
 
 _UPGRADES = (
     (re.compile(r"(inner_blocks|layer_blocks)\.(\d+)\.(weight|bias)$"), r"\1.\2.0.\3"),
@@ -41,9 +45,15 @@ def published_weights(builder: str, weights: str) -> torchvision.models.WeightsE
     return None if source is None else source.published
 
 
-def read_weights(builder: str, weights: str) -> dict[str, Tensor]:
-    """The tensors of weights, from torchvision's site where they are named, else from the file."""
-    source = find_weights(builder, weights)
+def read_weights(builder: str, weights: str | Path, key: str = "weights") -> dict[str, Tensor]:
+    """The tensors of weights, from torchvision's site where they are named, else from the file.
+
+    Args:
+        builder: torchvision's name of the network.
+        weights: The name of published weights, or a path.
+        key: The argument that they were given by, for messages.
+    """
+    source = find_weights(builder, weights, key)
     assert source is not None
     return source.state()
 
@@ -136,7 +146,7 @@ def load_detector(detector: nn.Module, builder: str, weights: str | None) -> Non
     """
     if weights is None or pretrained_is_skipped():
         return
-    state = {upgraded_name(name, builder): value for name, value in read_weights(builder, weights).items()}
+    state = {upgraded_name(name, builder): value for name, value in read_weights(builder, weights, _KEY).items()}
     own = detector.state_dict()
     aliases = _torchvision_names(detector, own)
     background = int(builder.startswith("fasterrcnn"))

@@ -1,13 +1,11 @@
 """SSD300 and SSD512 as published, and SSD300 as torchvision has it, with its weights."""
 
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal, Self
 
-from torchvision.models.detection import SSD300_VGG16_Weights
-
 from ..segmentation.fcn_backbones import vgg16_names
-from ..weights import State, load_state_dict_file, pretrained_is_skipped
+from ..weights import State, pretrained_is_skipped
+from .published import read_weights
 from .ssd import SSD, ExtraLayer
 from .ssd_backbone import CAFFE_MEAN, CAFFE_STD, SSDVGG16
 from .ssd_boxes import Clip, ssd_scales
@@ -116,7 +114,7 @@ class SSD300(SSD):
         backbone = SSDVGG16(mean=CAFFE_MEAN, std=CAFFE_STD)
         model = cls(num_classes, backbone, boxes="coco", clip="sides", clip_first=True)
         if weights is not None and not pretrained_is_skipped():
-            model.load(_torchvision_state(weights), str(weights))
+            model.load(read_weights("ssd300_vgg16", weights), str(weights))
         return model
 
 
@@ -221,18 +219,3 @@ def _torchvision_layers() -> dict[str, str]:
         names[f"head.classification_head.module_list.{number}"] = f"class_heads.{number}"
         names[f"head.regression_head.module_list.{number}"] = f"box_heads.{number}"
     return names
-
-
-def _torchvision_state(weights: str | Path) -> State:
-    """Published weights by their name, or those of a file."""
-    known = SSD300_VGG16_Weights.__members__
-    name = str(weights).removeprefix("SSD300_VGG16_Weights.")
-    if name in known:
-        return SSD300_VGG16_Weights[name].get_state_dict(progress=True, check_hash=True)
-    if isinstance(weights, Path) or "/" in name or Path(name).suffix:
-        return load_state_dict_file(weights)
-    near = get_close_matches(name, known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ValueError(
-        f"ssd300_vgg16 has no weights {name!r}{hint} Choose one of {', '.join(map(repr, known))}, or give a file's path"
-    )

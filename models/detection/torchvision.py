@@ -253,7 +253,10 @@ def _trunk_layers(backbone: Any) -> tuple[list[nn.Module], list[int]]:
 
 def _load_trunk(name: str, network: Any, weights: str) -> None:
     """Through the backbone of that name, which knows where weights come from; the tensors are in the same order."""
-    trunk = TorchvisionBackbone(next(trunk for trunk in _TRUNKS if trunk in name), weights)
+    try:
+        trunk = TorchvisionBackbone(next(trunk for trunk in _TRUNKS if trunk in name), weights)
+    except ConnectionError as error:  # names the backbone's own argument
+        raise ConnectionError(str(error).replace("weights: ", "backbone_weights: ")) from error
     if pretrained_is_skipped():
         return
     state = trunk.state_dict()

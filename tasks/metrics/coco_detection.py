@@ -225,14 +225,13 @@ def confuse(found: Found, truth: Truth, num_classes: int, iou: float, score: flo
 
 
 def _evaluate_at_once(found: Found, truth: Truth, images: int, num_classes: int) -> hotcoco.COCOeval:
-    """An evaluation that has the boxes still, which streaming lets go."""
+    """An evaluation that has the boxes still, which streaming lets go; of all sizes together, so without areas."""
     objects = hotcoco.COCO.from_arrays(
         [{"id": image} for image in range(images)],
         _categories(num_classes),
         truth.image,
         truth.labels,
         _corner_and_sides(truth.boxes),
-        area=truth.area,
         iscrowd=truth.crowd,
     )
     evaluated = hotcoco.COCOeval(objects, objects.load_res(_rows(found)), "bbox")

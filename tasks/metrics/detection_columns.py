@@ -104,6 +104,7 @@ class DetectionMetric(Metric):
 
         Raises:
             ValueError: not as many targets as detections, a field that is missing, or shapes that do not agree.
+            TypeError: a field that is no tensor.
         """
         if len(detections) != len(targets):
             raise ValueError(f"{len(detections)} detections for {len(targets)} targets; each image needs one of each")
@@ -201,6 +202,10 @@ def _check_shapes(whose: str, fields: Mapping[str, Any], needed: Sequence[str]) 
     missing = [name for name in ("boxes", *needed) if name not in fields]
     if missing:
         raise ValueError(f"{whose}: no {' and '.join(missing)}; it has {', '.join(fields) or 'nothing'}")
+    for name in ("boxes", *needed, *OPTIONAL):
+        value = fields.get(name)
+        if value is not None and not isinstance(value, Tensor):
+            raise TypeError(f"{whose}: {name} is a {type(value).__name__}; give a tensor: torch.as_tensor({name})")
     boxes = fields["boxes"]
     count = len(boxes)
     if count and boxes.shape != (count, 4):

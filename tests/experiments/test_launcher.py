@@ -12,6 +12,7 @@ import yaml
 from PIL import Image
 
 from striate import __version__
+from striate.experiments.cli import default_run_name
 from striate.experiments.main import EXPERIMENTS, experiment_names, find_config, main
 from striate.tests.fixtures import make_folder, picture, write_image
 
@@ -381,3 +382,19 @@ def test_print_config_shows_the_resolved_configuration(place, monkeypatch, capsy
         launch(monkeypatch, "fit", "--config", "small.yaml", "--data.batch_size", 7, "--print_config")
     assert exit_.value.code == 0
     assert yaml.safe_load(capsys.readouterr().out)["data"]["init_args"]["batch_size"] == 7
+
+
+def test_a_run_is_named_by_the_experiment_and_not_by_what_is_added_to_it(place, monkeypatch):
+    (place / "data_alone.yaml").write_text(yaml.safe_dump({"data": CONFIG["data"]}))
+    (place / "slower.yaml").write_text(
+        yaml.safe_dump({"model": {"init_args": {"optimizer": {"init_args": {"lr": 0.01}}}}})
+    )
+    for configs, name in (
+        (["small.yaml", "data_alone.yaml"], "small"),
+        (["data_alone.yaml", "small.yaml", "slower.yaml"], "small"),
+        (["data_alone.yaml", "slower.yaml"], "slower"),  # no experiment among them
+    ):
+        monkeypatch.setattr(sys, "argv", ["striate", "fit", *(word for path in configs for word in ("--config", path))])
+        assert default_run_name() == name
+    launch(monkeypatch, "fit", "--config=small.yaml", "--config", "data_alone.yaml", "--trainer.max_epochs", 1)
+    assert [path.name for path in (place / "runs").iterdir()] == ["small"]

@@ -151,6 +151,8 @@ def test_predictions_may_be_thinned_and_figures_are_not():
     task = Detection(Known(objects), score_threshold=0.4, nms_iou=0.6)
     (found,) = task.predict([image(20, 40)])
     assert found["labels"].tolist() == [1, 0] and found["boxes"].tolist() == [[0, 0, 20, 10], [0, 0, 20, 8]]
+    (kept,) = Detection(Known([[0, 0, 1, 1, 1, 0.5]]), score_threshold=0.5).predict([image(20, 40)])
+    assert len(kept["labels"]) == 1  # from that score on
     (all_of_them,) = Detection(Known(objects)).predict(image(20, 40)[None])
     assert all_of_them["scores"].tolist() == pytest.approx([0.9, 0.7, 0.6, 0.3])
     truth = [target([[20, 0, 40, 20]], [1])]  # only the least sure box has it

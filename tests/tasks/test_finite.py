@@ -62,7 +62,7 @@ def test_training_stops_with_step_losses_and_images(tmp_path, value):
         fit(task, tmp_path)
     said = str(caught.value)
     assert said.startswith("the loss is not a finite number at step 3 (epoch 0): loss_class nan; ")
-    assert "the batch: sample 6, sample 7. The checkpoints on disk are from before." in said
+    assert "the batch: sample 6, sample 7. Checkpoints that were saved are from before." in said
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert saved["global_step"] == 3
     # the step's gradients never came to be
@@ -152,4 +152,4 @@ def test_two_processes_stop_together_and_say_whose_batch_it_was(tmp_path):
     done = subprocess.run([sys.executable, "ddp.py"], capture_output=True, text=True, timeout=120, cwd=tmp_path)
     assert done.returncode == 3, done.stderr[-3000:]
     said = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))[7:])
-    assert "at step 2 (epoch 0): rank 1: loss_class nan; the batch: sample 104, sample 105. The" in said
+    assert "at step 2 (epoch 0): rank 1: loss_class nan; the batch: sample 104, sample 105. Checkpoints that were saved" in said

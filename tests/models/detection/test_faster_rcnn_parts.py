@@ -196,6 +196,9 @@ def test_small_proposals_are_dropped_in_pixels_of_the_image_as_given():
     assert len(rpn().propose(output, [(32, 32)], [(32, 29)])[0]) == 0  # 16 there are 17.7 here
     assert len(rpn().propose(output, [(32, 32)], [(64, 64)])[0]) == 4  # 8 here
     assert len(rpn().propose(output, [(24, 32)], [(24, 32)])[0]) == 1  # the lower two are cut to 8 pixels
+    # each side by its own scale: 14.4 pixels across were 28.8 in an image twice as wide, and 14.4 in one twice as high
+    assert len(rpn().propose(output, [(32, 32)], [(32, 64)])[0]) == 4
+    assert len(rpn().propose(output, [(32, 32)], [(64, 32)])[0]) == 3
 
 
 def test_numbers_of_proposals_differ_in_training():

@@ -1,5 +1,7 @@
 """torchvision's detectors behind the seam: the same boxes, scores and losses as on their own; labels; weights."""
 
+from urllib.error import URLError
+
 import pytest
 import torch
 import torchvision
@@ -9,7 +11,7 @@ from torchvision.models._api import WeightsEnum
 from torchvision.models.detection import RetinaNet
 from torchvision.ops import FrozenBatchNorm2d
 
-from striate.models import TorchvisionDetector, skip_pretrained
+from striate.models import SSD300, FasterRCNN, TorchvisionDetector, skip_pretrained
 
 from .scenes import (
     SIZES,
@@ -257,3 +259,23 @@ def test_more_layers_than_there_are(published):
     name = "fasterrcnn_mobilenet_v3_large_fpn"
     with pytest.raises(ValueError, match=f"trainable_layers: 7; the trunk of '{name}' counts 6"):
         TorchvisionDetector(name, 3, weights="COCO_V1", trainable_layers=7)
+
+
+def test_weights_that_cannot_be_downloaded_are_named_by_their_key(monkeypatch):
+    def unreachable(self, *args, **kwargs):
+        raise URLError("no route")
+
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", unreachable)
+    for make, key in (
+        (lambda: FasterRCNN(80, "resnet50", detector_weights="COCO_V1"), "detector_weights: FasterRCNN_ResNet50_FPN"),
+        (lambda: TorchvisionDetector("ssd300_vgg16", 90, "COCO_V1"), "weights: SSD300_VGG16_Weights.COCO_V1"),
+        (lambda: SSD300.from_torchvision(), "weights: SSD300_VGG16_Weights.COCO_V1"),
+        (
+            lambda: TorchvisionDetector("ssd300_vgg16", 90, backbone_weights="IMAGENET1K_FEATURES"),
+            "backbone_weights: VGG16_Weights.IMAGENET1K_FEATURES",
+        ),
+    ):
+        with pytest.raises(ConnectionError) as caught:
+            make()
+        assert str(caught.value).startswith(key) and "could not be downloaded (no route)" in str(caught.value)
+        assert f"`{key.split(':')[0]}: FILE`" in str(caught.value)

@@ -242,6 +242,20 @@ def test_losses_are_the_terms_of_equation_3():
     assert losses["loss_class"].item() == pytest.approx((cell[10:] - wanted_classes).square().sum().item(), rel=1e-4)
 
 
+def test_of_two_objects_in_a_cell_the_first_counts_in_evaluation_and_any_in_training():
+    model = slim()
+    first, second = [2.0, 2.0, 6.0, 6.0], [1.0, 1.0, 7.0, 7.0]  # both in the first of the cells of 8 pixels
+    both, alone = target([first, second], [0, 2]), target([first], [0])
+
+    def losses(wanted: dict[str, torch.Tensor]) -> list[float]:
+        return [round(loss.item(), 6) for loss in model.losses(images(1), [wanted]).values()]
+
+    model.eval()
+    assert {tuple(losses(both)) for _ in range(20)} == {tuple(losses(alone))}
+    model.train()
+    assert len({tuple(losses(both)) for _ in range(20)}) == 2
+
+
 def _object_loss(cell: torch.Tensor, predictor: int) -> float:
     """What the confidence costs if this predictor answers for the box 2, 3, 20, 30 of 32 pixels in cell (2, 1)."""
     x, y, w, h = cell[4 * predictor : 4 * predictor + 4].tolist()

@@ -101,8 +101,8 @@ def _judge(step: Step) -> None:
         torch.distributed.all_gather_object(everyones, said)
         said = "; ".join(f"rank {rank}: {own}" for rank, own in enumerate(everyones) if own)
     raise NonFiniteError(
-        f"the loss is not a finite number {step.where}: {said}. Checkpoints that were saved are from before. What often "
-        "helps: a lower learning rate or a warmup, trainer.gradient_clip_val, or more bits (trainer.precision)"
+        f"the loss is not a finite number {step.where}: {said}. Checkpoints that were saved are from before. What "
+        "often helps: a lower learning rate or a warmup, trainer.gradient_clip_val, or more bits (trainer.precision)"
     )
 
 

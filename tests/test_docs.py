@@ -30,15 +30,31 @@ def test_doctests(name):
     assert result.failed == 0
 
 
+def recipes(folder):
+    found = {path.stem for path in (ROOT / "experiments" / folder).glob("*.yaml")}
+    assert found
+    return found
+
+
 def test_every_segmentation_network_and_recipe_is_documented():
     from striate.models import segmentation
 
     text = (ROOT / "docs" / "segmentation.md").read_text(encoding="utf-8")
     networks = {name for name in segmentation.__all__ if hasattr(getattr(segmentation, name), "forward")}
     networks &= set(striate.models.__all__)
-    recipes = [path.stem for path in (ROOT / "experiments" / "semantic_segmentation").glob("*.yaml")]
-    assert "FCN8s" in networks and recipes
-    assert not [name for name in networks | set(recipes) if f"`{name}" not in text and "FullyConv" not in name]
+    assert "FCN8s" in networks
+    named = networks | recipes("semantic_segmentation")
+    assert not [name for name in named if f"`{name}" not in text and "FullyConv" not in name]
+
+
+def test_every_detector_and_recipe_is_documented():
+    from striate.models import Detector, detection
+
+    text = (ROOT / "docs" / "detection.md").read_text(encoding="utf-8")
+    things = {name: getattr(detection, name) for name in detection.__all__}
+    detectors = {name for name, thing in things.items() if isinstance(thing, type) and issubclass(thing, Detector)}
+    assert {"SSD300", "YOLOv1"} < detectors <= set(striate.models.__all__)
+    assert not [name for name in detectors | recipes("detection") if f"`{name}`" not in text]
 
 
 def blocks(language):

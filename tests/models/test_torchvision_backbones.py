@@ -207,9 +207,7 @@ def test_weights_that_cannot_be_downloaded_say_what_to_do() -> None:
     failed = mock.patch.object(torchvision.models.WeightsEnum, "get_state_dict", side_effect=URLError("no route"))
     with failed, quick_initialisation(), pytest.raises(ConnectionError) as caught:
         TorchvisionBackbone("resnet18", "IMAGENET1K_V1")
-    assert str(caught.value).startswith(
-        "weights: ResNet18_Weights.IMAGENET1K_V1 could not be downloaded (no route)."
-    )
+    assert str(caught.value).startswith("weights: ResNet18_Weights.IMAGENET1K_V1 could not be downloaded (no route).")
     assert "`weights: FILE`, such as resnet18-f37072fd.pth" in str(caught.value) and "`weights: null`" in str(
         caught.value
     )

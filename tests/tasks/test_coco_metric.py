@@ -317,7 +317,9 @@ def test_bad_arguments():
         metric.update([good], [target | {"labels": torch.zeros(2)}])
     with pytest.raises(ValueError, match=r"boxes \[1, 5\] are not \[N, 4\]"):
         metric.update([good | {"boxes": torch.zeros(1, 5)}], [target])
-    with pytest.raises(TypeError, match="detections of image 0 of the batch: scores is a ndarray; give a tensor: torch"):
+    with pytest.raises(
+        TypeError, match="detections of image 0 of the batch: scores is a ndarray; give a tensor: torch"
+    ):
         metric.update([good | {"scores": np.array([0.5])}], [target])
     with pytest.raises(TypeError, match="target of image 0 of the batch: iscrowd is a list; give a tensor"):
         metric.update([good], [target | {"iscrowd": [False]}])

@@ -152,4 +152,7 @@ def test_two_processes_stop_together_and_say_whose_batch_it_was(tmp_path):
     done = subprocess.run([sys.executable, "ddp.py"], capture_output=True, text=True, timeout=120, cwd=tmp_path)
     assert done.returncode == 3, done.stderr[-3000:]
     said = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))[7:])
-    assert "at step 2 (epoch 0): rank 1: loss_class nan; the batch: sample 104, sample 105. Checkpoints that were saved" in said
+    assert (
+        "at step 2 (epoch 0): rank 1: loss_class nan; the batch: sample 104, sample 105. Checkpoints that were saved"
+        in said
+    )

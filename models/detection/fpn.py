@@ -23,10 +23,11 @@ from .published import load_detector, prepare_trunk
 from .pyramid import (
     FloatPredictor,
     FloatRPNHead,
+    FrugalMatcher,
     NetworkDetector,
+    Pairs,
     Pyramid,
     Sizes,
-    TouchingMatcher,
     acting,
     as_trunk,
     make_anchors,
@@ -141,7 +142,8 @@ class FasterRCNN(NetworkDetector):
             box_detections_per_img=max_detections,
         )
         del self.network.transform  # the seam's in its place
-        self.network.rpn.proposal_matcher = TouchingMatcher(0.7, 0.3, allow_low_quality_matches=True)
+        self.network.rpn.box_similarity = Pairs
+        self.network.rpn.proposal_matcher = FrugalMatcher(0.7, 0.3, allow_low_quality_matches=True)
         load_detector(self, "fasterrcnn_resnet50_fpn", detector_weights)
 
     @property

@@ -25,6 +25,8 @@ _PAIRS = {"cpu": 2**15 - 1}
 """Pairs in a block, by the kind of device. On the CPU what its cache holds, and one less than torch shares out among
 threads: for work this small they would wait for one another. Elsewhere few launches count more."""
 _PAIRS_ELSEWHERE = 2**22
+_FEWEST = 64
+"""Anchors of a block at least; of so many objects that such a block would be too large, some at a time."""
 _TOUCHING = 1e-6
 """An IoU up to this is none (SSD's code)."""
 _CANDIDATES = 64
@@ -211,9 +213,13 @@ class _BoxPairs:
         self.boxes, self.anchors = (_columns(each.detach().to(dtype)) for each in (boxes, anchors))
         self.like = self.boxes.new_empty(()).expand(len(boxes), len(anchors))
 
-    def of_all(self, anchors: slice | Tensor) -> Tensor:
-        """Of every object with k anchors, ``[N, k]``."""
-        return _iou(self.boxes[:, :, None], self.anchors[:, anchors][:, None])
+    def of_all(self, anchors: slice | Tensor, objects: slice) -> Tensor:
+        """Of each of n objects with each of k anchors, ``[n, k]``."""
+        return _iou(self.boxes[:, objects][:, :, None], self.anchors[:, anchors][:, None])
+
+    def of_each(self, anchors: Tensor, objects: slice) -> Tensor:
+        """The same the other way round, ``[k, n]``: what an anchor's best object is quickly found in."""
+        return _iou(self.boxes[:, objects][:, None], self.anchors[:, anchors][:, :, None])
 
     def of(self, objects: Tensor, anchors: Tensor) -> Tensor:
         """Of ``[P]`` objects with S anchors each, ``[P, S]``."""
@@ -226,8 +232,11 @@ class _MatrixPairs:
     def __init__(self, iou: Tensor) -> None:
         self.like = iou.detach()
 
-    def of_all(self, anchors: slice | Tensor) -> Tensor:
-        return self.like[:, anchors]
+    def of_all(self, anchors: slice | Tensor, objects: slice) -> Tensor:
+        return self.like[objects, anchors]
+
+    def of_each(self, anchors: Tensor, objects: slice) -> Tensor:
+        return self.like[objects, anchors].T
 
     def of(self, objects: Tensor, anchors: Tensor) -> Tensor:
         return self.like[objects[:, None], anchors]
@@ -263,7 +272,13 @@ class _Best(NamedTuple):
 
 def _block_size(pairs: _Pairs, partners: int) -> int:
     """How many at once, if each has so many partners."""
-    return max(64, _PAIRS.get(pairs.like.device.type, _PAIRS_ELSEWHERE) // max(partners, 1))
+    return max(_FEWEST, _PAIRS.get(pairs.like.device.type, _PAIRS_ELSEWHERE) // max(partners, 1))
+
+
+def _shares(pairs: _Pairs) -> list[slice]:
+    """The objects, as many at a time as make a block with the fewest anchors."""
+    count, most = len(pairs.like), _block_size(pairs, _FEWEST)
+    return [slice(start, start + most) for start in range(0, count, most)]
 
 
 def _best_overlaps(pairs: _Pairs) -> _Best:
@@ -271,10 +286,14 @@ def _best_overlaps(pairs: _Pairs) -> _Best:
     block = _block_size(pairs, objects)
     starts = range(0, anchors if objects else 0, block)
     anchor_iou, by_block = pairs.like.new_zeros(anchors), pairs.like.new_zeros(len(starts), objects)
-    for number, start in enumerate(starts):
-        iou = pairs.of_all(slice(start, start + block))
-        torch.amax(iou, dim=0, out=anchor_iou[start : start + block])
-        torch.amax(iou, dim=1, out=by_block[number])
+    for share in _shares(pairs):
+        for number, start in enumerate(starts):
+            iou, best = pairs.of_all(slice(start, start + block), share), anchor_iou[start : start + block]
+            torch.amax(iou, dim=1, out=by_block[number, share])
+            if share.start == 0:
+                torch.amax(iou, dim=0, out=best)
+            else:
+                torch.maximum(best, iou.amax(dim=0), out=best)
     object_iou = by_block.amax(dim=0) if len(starts) else pairs.like.new_zeros(objects)
     return _Best(anchor_iou, object_iou, by_block, block)
 
@@ -296,7 +315,17 @@ def _objects_of(pairs: _Pairs, anchors: Tensor) -> Tensor:
     if not len(anchors):
         return anchors
     parts = anchors.split(_block_size(pairs, len(pairs.like)))
-    return torch.cat([pairs.of_all(part).max(dim=0).indices for part in parts])
+    found = []
+    for part in parts:
+        best, objects = pairs.like.new_full((len(part),), -1), torch.zeros_like(part)
+        for share in _shares(pairs):
+            iou = pairs.of_each(part, share)
+            places = iou.argmax(dim=1)  # along rows: down the columns torch (2.14) takes ten times as long
+            highest = iou.gather(1, places[:, None])[:, 0]
+            objects = torch.where(highest > best, places + share.start, objects)
+            best = torch.maximum(best, highest)
+        found.append(objects)
+    return torch.cat(found)
 
 
 def _check_thresholds(foreground: float, background: float, least: float) -> None:

@@ -15,7 +15,7 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 from ..backbones import Backbone
 from .detector import Detections
 from .published import load_detector, prepare_trunk
-from .pyramid import NetworkDetector, Pyramid, Sizes, TouchingMatcher, as_trunk, make_anchors, resizing
+from .pyramid import FrugalMatcher, NetworkDetector, Pairs, Pyramid, Sizes, as_trunk, make_anchors, resizing
 from .resize import ImageBatch
 
 _GROUPS = 32
@@ -139,7 +139,7 @@ class RetinaNet(_OneStage):
             num_classes,
             anchor_generator=anchors,
             head=head,
-            proposal_matcher=TouchingMatcher(0.5, 0.4, allow_low_quality_matches=True),
+            proposal_matcher=FrugalMatcher(0.5, 0.4, allow_low_quality_matches=True),
             score_thresh=score_threshold,
             nms_thresh=nms_iou,
             detections_per_img=max_detections,
@@ -150,7 +150,10 @@ class RetinaNet(_OneStage):
     def _losses(
         self, targets: list[dict[str, Tensor]], outputs: dict[str, Tensor], anchors: list[Tensor], counts: list[int]
     ) -> dict[str, Tensor]:
-        return self.network.compute_loss(targets, outputs, anchors)
+        # as RetinaNet.compute_loss, which would make a matrix of all objects and anchors first
+        match = self.network.proposal_matcher
+        matches = [match(Pairs(target["boxes"], own)) for target, own in zip(targets, anchors, strict=True)]
+        return self.network.head.compute_loss(targets, outputs, anchors, matches)
 
 
 class FCOS(_OneStage):

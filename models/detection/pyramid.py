@@ -6,7 +6,7 @@ Shape legend: B images, C channels, levels finer to coarser, K classes.
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,7 @@ from torchvision.ops.feature_pyramid_network import (
 
 from ..backbones import Backbone, build_backbone
 from .detector import Detector
+from .matching import match_anchors
 from .resize import ResizeAndPad
 
 Sizes = Sequence[Sequence[float]]
@@ -223,18 +224,28 @@ def make_anchors(sizes: Sequence[Sequence[float]], ratios: Sequence[float], stri
     return Anchors(tuple(map(tuple, sizes)), (tuple(ratios),) * len(sizes))
 
 
-class TouchingMatcher(Matcher):
-    """torchvision's matching of anchors, but an object that no anchor touches gets none.
+class Pairs(NamedTuple):
+    """Objects and anchors whose overlaps are asked for; in the place of the matrix of all of them."""
 
-    torchvision gives every object the anchors of the highest IoU that it has with any. Of an object that lies between
-    the anchors (small ones, wide apart) that highest IoU is 0, and so is that of nearly all anchors: all of them would
-    be called objects.
+    boxes: Tensor  # [N, 4]
+    anchors: Tensor  # [A, 4]
+
+
+class FrugalMatcher(Matcher):
+    """torchvision's matching of anchors, but of `Pairs`, by `match_anchors`; the results are told in the same numbers.
+
+    The matrix of 5,000 objects and the anchors of an image of 800 pixels would take 3 GB, and its making 30. An object
+    that no anchor touches gets none: torchvision gives every object the anchors of the highest IoU that it has with
+    any, and of an object that lies between the anchors (small ones, wide apart) that is 0, as it is for nearly all of
+    them, which would be called objects.
     """
 
-    def set_low_quality_matches_(self, matches: Tensor, all_matches: Tensor, match_quality_matrix: Tensor) -> None:
-        """Gives each object its best anchors, in place; ``[A]``, ``[A]`` and ``[N, A]``."""
-        touched = match_quality_matrix.max(dim=1).values > 0
-        super().set_low_quality_matches_(matches, all_matches, match_quality_matrix[touched])
+    def __call__(self, match_quality_matrix: Pairs) -> Tensor:  # type: ignore[override]
+        """An object of each anchor, or -1 for background, or -2 for what is not trained on: int64 ``[A]``."""
+        boxes, anchors = match_quality_matrix
+        return match_anchors(
+            boxes, anchors, self.high_threshold, self.low_threshold, allow_low_quality=self.allow_low_quality_matches
+        )
 
 
 class FloatRPNHead(RPNHead):

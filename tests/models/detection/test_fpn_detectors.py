@@ -9,7 +9,7 @@ from torchvision.models._api import WeightsEnum
 
 from striate.datamodules import DigitScenes
 from striate.models import FCOS, FasterRCNN, PlainCNN, RetinaNet, TorchvisionBackbone, skip_pretrained
-from striate.models.detection.pyramid import TouchingMatcher, acting
+from striate.models.detection.pyramid import FrugalMatcher, Pairs, acting
 from striate.tasks.metrics import COCODetection
 
 from .scenes import (
@@ -263,10 +263,29 @@ def test_retinas_head_may_be_normalised_and_start_from_the_trunk():
 
 
 def test_an_object_that_no_anchor_touches_makes_no_anchor_an_object():
-    matcher = TouchingMatcher(0.7, 0.3, allow_low_quality_matches=True)
-    iou = torch.tensor([[0.0, 0.0, 0.0], [0.1, 0.2, 0.0]])
-    assert matcher(iou).tolist() == [-1, 1, -1]
-    assert matcher(torch.zeros(1, 3)).tolist() == [-1, -1, -1]
+    matcher = FrugalMatcher(0.7, 0.3, allow_low_quality_matches=True)
+    anchors = torch.tensor([[0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 8.0, 4.0], [30.0, 0.0, 34.0, 4.0]])
+    beside, small = [[20.0, 20.0, 24.0, 24.0]], [[4.0, 0.0, 5.0, 2.0]]
+    assert matcher(Pairs(torch.tensor(beside + small), anchors)).tolist() == [-1, 1, -1]
+    assert matcher(Pairs(torch.tensor(beside), anchors)).tolist() == [-1, -1, -1]
+
+
+@pytest.mark.parametrize("kind", ["fasterrcnn", "retinanet"])
+def test_no_matrix_of_all_objects_and_anchors_is_made(kind, monkeypatch):
+    """Of 5,000 objects in an image of 800 pixels it would be of 3 GB, and torchvision makes ten such at once."""
+    made = []
+
+    def counted(boxes, others):
+        made.append(len(boxes) * len(others))
+        return box_iou(boxes, others)
+
+    box_iou = torchvision.ops.boxes.box_iou
+    monkeypatch.setattr(torchvision.ops.boxes, "box_iou", counted)
+    detector, images = slim(kind), random_images((192, 192))
+    (crowd,) = random_targets([(192, 192)], 3, each=1500)
+    assert sum(detector.losses(images, [crowd]).values()).isfinite()
+    # objects are among the regions of Faster R-CNN's head, with 100 proposals; of anchors there are thousands
+    assert made == ([1500 * 1600] if kind == "fasterrcnn" else [])
 
 
 @pytest.mark.parametrize("kind", MODELS)

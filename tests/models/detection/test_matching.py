@@ -66,9 +66,11 @@ def test_an_object_that_no_anchor_touches_makes_nothing_foreground():
 
 
 @pytest.mark.parametrize("low_quality", [False, True])
-@pytest.mark.parametrize("pairs", [64, 1000, 2**20])  # many blocks of anchors, few, one
-def test_torchvisions_matcher(monkeypatch, low_quality, pairs):
+# many blocks of anchors, few, one; and of the 15 objects four at a time
+@pytest.mark.parametrize(("pairs", "fewest"), [(64, 64), (1000, 64), (2**20, 64), (16, 4)])
+def test_torchvisions_matcher(monkeypatch, low_quality, pairs, fewest):
     monkeypatch.setitem(matching._PAIRS, "cpu", pairs)
+    monkeypatch.setattr(matching, "_FEWEST", fewest)
     for seed in range(5):
         objects, anchors = some_boxes(15, seed), some_boxes(1500, seed + 100)
         iou = box_iou(objects, anchors)

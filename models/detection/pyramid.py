@@ -240,7 +240,7 @@ class FrugalMatcher(Matcher):
     them, which would be called objects.
     """
 
-    def __call__(self, match_quality_matrix: Pairs) -> Tensor:  # type: ignore[override]
+    def __call__(self, match_quality_matrix: Pairs) -> Tensor:
         """An object of each anchor, or -1 for background, or -2 for what is not trained on: int64 ``[A]``."""
         boxes, anchors = match_quality_matrix
         return match_anchors(

@@ -15,6 +15,9 @@ from .resize import ImageBatch, ResizeAndPad
 Images = Tensor | Sequence[Tensor]
 """B images: ``uint8`` in [0, 255] or floating point in [0, 1]; ``[B, 3, H, W]``, or B times ``[3, H_i, W_i]``."""
 
+_OVERSHOOT = 0.25
+"""By which floating point pixels may leave [0, 1]: more than a sharpening interpolation adds."""
+
 SLACK = 0.01
 """Pixels by which a true box may leave its image: what rounding adds when boxes are scaled."""
 
@@ -92,8 +95,8 @@ def check_images(images: Images) -> list[Tensor]:
 
     Raises:
         TypeError: images that are neither ``uint8`` nor floating point.
-        ValueError: images that are not ``[3, H, W]`` with a pixel at least, or floating point above 1 (looked for on
-            a CPU only: a GPU would have to be waited for); names the first.
+        ValueError: images that are not ``[3, H, W]`` with a pixel at least, or floating point outside [0, 1] (looked
+            for on a CPU only: a GPU would have to be waited for); names the first.
     """
     listed = list(images)
     for place, image in enumerate(listed):
@@ -102,11 +105,13 @@ def check_images(images: Images) -> list[Tensor]:
             raise TypeError(f"image {place}: give a tensor, uint8 in [0, 255] or floating point in [0, 1], not {what}")
         if image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
             raise ValueError(f"image {place}: {list(image.shape)} is no image [3, H, W]")
-        if image.is_floating_point() and image.device.type == "cpu" and not image.max() <= 1 + 1e-3:
-            raise ValueError(
-                f"image {place}: its largest value is {float(image.max()):.4g}; floating point pixels lie in [0, 1]; "
-                "those from 0 to 255 are given as uint8"
-            )
+        if image.is_floating_point() and image.device.type == "cpu":
+            least, largest = (float(value) for value in image.detach().aminmax())
+            if not (least >= -_OVERSHOOT and largest <= 1 + _OVERSHOOT):
+                raise ValueError(
+                    f"image {place}: its values are from {least:.4g} to {largest:.4g}; floating point pixels lie in "
+                    "[0, 1], and the model normalises them; those from 0 to 255 are given as uint8"
+                )
     return listed
 
 
@@ -120,7 +125,7 @@ def check_targets(images: Sequence[Tensor], targets: Sequence[Mapping[str, Any]]
         num_classes: K.
 
     Raises:
-        TypeError: boxes that are not floating point, or labels that are not int64.
+        TypeError: boxes that are no floating point tensor, or labels that are no int64 tensor.
         ValueError: as many targets as images are wanted; boxes with NaN or infinity, without area, or outside their
             image by more than 0.01 pixels; labels outside the classes. Names the image, the first such box and why.
     """
@@ -131,6 +136,11 @@ def check_targets(images: Sequence[Tensor], targets: Sequence[Mapping[str, Any]]
             named = _image_name(place, target)
             raise ValueError(f"{named}: no {' and no '.join(lacking)}; it has {', '.join(target)}")
         boxes, labels = target["boxes"], target["labels"]
+        if not (isinstance(boxes, Tensor) and isinstance(labels, Tensor)):
+            raise TypeError(
+                f"{_image_name(place, target)}: boxes and labels are tensors, got {type(boxes).__name__} and "
+                f"{type(labels).__name__}"
+            )
         if not boxes.is_floating_point() or labels.dtype != torch.int64:
             raise TypeError(
                 f"{_image_name(place, target)}: boxes are floating point and labels int64, got {boxes.dtype} and "
@@ -188,4 +198,6 @@ def _raise_first(
 
 def _image_name(place: int, target: Mapping[str, Any]) -> str:
     named = target.get("image_id")
-    return f"image {place} of the batch" + ("" if named is None else f", image_id {int(named)}")
+    if isinstance(named, Tensor) and named.numel() == 1:
+        named = named.item()
+    return f"image {place} of the batch" + ("" if named is None else f", image_id {named}")

@@ -109,7 +109,8 @@ class ResizeAndPad(nn.Module):
         height, width = (-(-max(size[axis] for size in sizes) // step) * step for axis in (0, 1))
         alike = len({image.dtype for image in images}) == 1
         if alike and sizes == originals and all(size == (height, width) for size in sizes):
-            pixels = torch.stack(list(images)).contiguous(memory_format=torch.channels_last)
+            with torch.autocast(images[0].device.type, enabled=False):  # which refuses to stack float16 on a CPU
+                pixels = torch.stack(list(images)).contiguous(memory_format=torch.channels_last)
             return ImageBatch(pixels, sizes, originals)
         dtype = next((image.dtype for image in images if image.is_floating_point()), torch.float32)
         pixels = torch.empty(
@@ -132,9 +133,9 @@ class ResizeAndPad(nn.Module):
         place[:, :height, width:] = colour
 
     def targets(self, targets: Sequence[Mapping[str, Any]], batch: ImageBatch) -> list[dict[str, Any]]:
-        """The targets with boxes in pixels of the resized images; other fields as they are."""
+        """The targets with boxes in pixels of the resized images, float32 at least; other fields as they are."""
         return [
-            {**target, "boxes": scale_boxes(target["boxes"], old, new)}
+            {**target, "boxes": scale_boxes(_exact(target["boxes"]), old, new)}
             for target, old, new in zip(targets, batch.original_sizes, batch.sizes, strict=True)
         ]
 
@@ -145,6 +146,11 @@ class ResizeAndPad(nn.Module):
             boxes = clip_boxes(scale_boxes(found["boxes"], new, old), width=old[1], height=old[0])
             restored.append({**found, "boxes": boxes})
         return restored
+
+
+def _exact(boxes: Tensor) -> Tensor:
+    """Float32 at least: float16 tells pixels near 2,000 apart, but no longer when they have been scaled."""
+    return boxes.to(torch.promote_types(boxes.dtype, torch.float32))
 
 
 def scale_boxes(boxes: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:

@@ -1,6 +1,6 @@
 """torchvision's detectors, as they are, behind this package's interface."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, Self
 
@@ -132,6 +132,7 @@ class TorchvisionDetector(NetworkDetector):
 
     def _adopt(self, network: Any, labels: Sequence[int]) -> None:
         self.network = network
+        _keep_boxes_exact(network)
         self.labels = tuple(labels)
         to_class = torch.full((max(labels) + 2,), -1)  # the last stands for all labels beyond
         to_class[list(labels)] = torch.arange(len(labels))
@@ -146,7 +147,7 @@ class TorchvisionDetector(NetworkDetector):
     def detect(self, batch: ImageBatch) -> list[Detections]:
         """See `Detector.detect`."""
         with acting(self.network, training=False):
-            found = self.network(_images(batch))
+            found = self.network(self._images(batch))
         return [self._with_our_labels(one) for one in found]
 
     def _with_our_labels(self, found: dict[str, Tensor]) -> Detections:
@@ -161,14 +162,58 @@ class TorchvisionDetector(NetworkDetector):
         ]
         with acting(self.network, training=True):
             self.network.transform.training = self.training  # draws among several sizes in training alone
-            losses = self.network(_images(batch), theirs)
+            losses = self.network(self._images(batch), theirs)
         return {name if name.startswith("loss_") else f"loss_{name}": loss for name, loss in losses.items()}
 
+    def _images(self, batch: ImageBatch) -> list[Tensor]:
+        """The images of a batch without their padding, float32 in [0, 1].
 
-def _images(batch: ImageBatch) -> list[Tensor]:
-    """The images of a batch without their padding, floating point in [0, 1]."""
-    pixels = batch.pixels if batch.pixels.is_floating_point() else batch.pixels / 255
-    return [image[:, :height, :width] for image, (height, width) in zip(pixels, batch.sizes, strict=True)]
+        Raises:
+            ValueError: an image so long and narrow that torchvision's resizing would leave nothing of it.
+        """
+        resize = self.network.transform
+        longest = getattr(resize, "max_size", None)
+        for place, (height, width) in enumerate(batch.sizes):
+            if (
+                longest
+                and not getattr(resize, "fixed_size", None)
+                and min(height, width) * longest < max(height, width)
+            ):
+                raise ValueError(
+                    f"image {place} of the batch ({width} x {height} pixels): nothing is left of its shorter side when "
+                    f"torchvision makes the longer one {longest} pixels; cut it into parts, or give options: max_size"
+                )
+        pixels = batch.pixels.float() if batch.pixels.is_floating_point() else batch.pixels / 255
+        return [image[:, :height, :width] for image, (height, width) in zip(pixels, batch.sizes, strict=True)]
+
+
+def _keep_boxes_exact(network: Any) -> None:
+    """Has a network of torchvision's compute anchors, boxes and scores in float32 under autocast too.
+
+    bfloat16 tells pixels apart up to 256 only, and a small object further right would lose its area.
+    """
+    first, heads = network, [getattr(network, "head", None)]
+    if hasattr(network, "roi_heads"):
+        first, heads = network.rpn, [network.rpn.head, network.roi_heads.box_predictor]
+    for head in heads:
+        if head is not None:
+            head.register_forward_hook(_float_outputs)
+    first.anchor_generator.register_forward_pre_hook(_float_maps)
+
+
+def _float_outputs(module: nn.Module, given: Any, outputs: Any) -> Any:
+    """The same outputs, in whatever they are kept, in float32 at least."""
+    if isinstance(outputs, Tensor):
+        return outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+    if isinstance(outputs, Mapping):
+        return {name: _float_outputs(module, given, value) for name, value in outputs.items()}
+    return type(outputs)(_float_outputs(module, given, value) for value in outputs)
+
+
+def _float_maps(module: nn.Module, given: Any) -> Any:
+    """For anchors, which take their type from the maps, and else their sizes alone."""
+    images, maps = given
+    return images, [level[:, :1].float() for level in maps]
 
 
 def _check(name: str, weights: str | None, backbone_weights: str | None, trainable_layers: int | None) -> None:

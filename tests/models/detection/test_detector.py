@@ -123,6 +123,11 @@ def test_targets_of_other_kinds_are_refused():
         check_targets(one, [{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int32)}], 3)
     with pytest.raises(ValueError, match="image 0 of the batch: no labels; it has boxes"):
         check_targets(one, [{"boxes": torch.zeros(0, 4)}], 3)
+    with pytest.raises(TypeError, match="image 0 .*: boxes and labels are tensors, got list and Tensor"):
+        check_targets(one, [{"boxes": [[0.0, 0.0, 1.0, 1.0]], "labels": torch.zeros(1).long()}], 3)
+    for named, said in (("a.jpg", "a.jpg"), (torch.tensor([3]), "3"), (5, "5")):
+        with pytest.raises(ValueError, match=f"image 0 of the batch, image_id {said}: label 3"):
+            check_targets(one, [{**target([[0.0, 0.0, 1.0, 1.0]], [3]), "image_id": named}], 3)
     with pytest.raises(ValueError, match=r"boxes \[1, 4\] and labels \[2\]"):
         check_targets(one, [target([[0.0, 0.0, 1.0, 1.0]], [0, 0])], 3)
 
@@ -137,10 +142,14 @@ def test_other_images_and_sizes_are_refused():
         detector([torch.zeros(3, 4, 4, dtype=torch.int64)])
     with pytest.raises(ValueError, match=r"image 1: \[4, 4, 3\] is no image"):
         detector([torch.zeros(3, 4, 4), torch.zeros(4, 4, 3)])
-    with pytest.raises(ValueError, match="image 0: its largest value is 200; floating point pixels lie in"):
+    with pytest.raises(ValueError, match="image 0: its values are from 200 to 200; floating point pixels lie in"):
         detector([torch.full((3, 4, 4), 200.0)])
-    with pytest.raises(ValueError, match="its largest value is nan"):
+    with pytest.raises(ValueError, match="its values are from nan to nan"):
         detector([torch.full((3, 4, 4), float("nan"))])
+    with pytest.raises(ValueError, match=r"from -2 to 1; .* the model normalises them"):
+        detector([torch.linspace(-2, 1, 48).reshape(3, 4, 4)])
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):
+        detector([torch.linspace(-0.1, 1.1, 48).reshape(3, 4, 4).to(dtype)])
     with pytest.raises(ValueError, match="give one of them"):
         ResizeAndPad(10, fixed_size=(5, 5))
     with pytest.raises(ValueError, match="max_size"):

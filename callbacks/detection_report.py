@@ -40,12 +40,15 @@ class DetectionReport(pl.Callback):
         during_fit: also after each validation of a training run.
 
     Raises:
-        ValueError: a number that is not from 0 to 1.
+        ValueError: an `iou` that is none of these, or a `score` that is not from 0 to 1.
     """
 
     def __init__(self, iou: float = 0.5, score: float = 0.5, during_fit: bool = False) -> None:
-        if not (0 < iou <= 1 and 0 <= score <= 1):
-            raise ValueError(f"DetectionReport: iou={iou}, score={score}; give numbers from 0 to 1")
+        if not any(abs(iou - (0.5 + 0.05 * step)) < 1e-6 for step in range(10)) or not 0 <= score <= 1:
+            raise ValueError(
+                f"DetectionReport: iou={iou}, score={score}; give one of COCO's IoUs (0.5, 0.55, … 0.95), and a score "
+                "from 0 to 1"
+            )
         self.iou, self.score, self.during_fit = iou, score, during_fit
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

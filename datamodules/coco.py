@@ -122,6 +122,17 @@ class CocoDetection(VisionDataModule):
         """Whether the task is a detector's."""
         return self.task != "semantic_segmentation"
 
+    def setup(self, stage: str) -> None:
+        """As in `VisionDataModule`.
+
+        Raises:
+            ValueError: there is not one object to train on.
+        """
+        super().setup(stage)
+        if stage == "fit" and not (content := self._load("train")).objects.real_counts().any():
+            file = self.root / self.files["train"][0]
+            raise ValueError(f"{file}, annotations: none of its {len(content.images.names)} images has an object")
+
     def make_source(self, split: str) -> ObjectSource | SemanticSource:
         """The images of a split."""
         content = self._load(split)

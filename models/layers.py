@@ -189,6 +189,17 @@ def at_least(least: int, **values: int) -> None:
             raise ValueError(f"{name}={value}: {least} at least")
 
 
+def from_0_to_1(**values: float) -> None:
+    """Refuses arguments that are no fraction: ``from_0_to_1(nms_iou=nms_iou)``.
+
+    Raises:
+        ValueError: for the first that is none; names it and its value.
+    """
+    for name, value in values.items():
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name}={value}: give a number from 0 to 1")
+
+
 def named(**layers: nn.Module) -> nn.Sequential:
     """A sequence whose layers go by the paper's names: ``named(conv1=..., relu1=...)``."""
     return nn.Sequential(OrderedDict(layers))

@@ -282,6 +282,22 @@ def load_weights(
     return report
 
 
+def frozen_at_random(model: nn.Module) -> list[str]:
+    """The parts of a model that are not to train although nothing was loaded into them or the whole, in words.
+
+    A part says so by ``frozen_stages`` or ``freeze_norm``, and by a ``load_report`` what it was given.
+    """
+    if loaded_weights(model):
+        return []
+    found = []
+    for name, module in model.named_modules():
+        settings = {key: getattr(module, key, None) for key in ("frozen_stages", "freeze_norm")}
+        frozen = [f"{key}: {str(value).lower()}" for key, value in settings.items() if isinstance(value, int) and value]
+        if frozen:
+            found.append(f"{name or type(module).__name__} ({', '.join(frozen)})")
+    return found
+
+
 def loaded_weights(model: nn.Module) -> list[str]:
     """What the parts of a model were given from files, in words: its ``load_report()``, or what its modules keep."""
     own = getattr(model, "load_report", None)

@@ -11,12 +11,12 @@ import torch
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from pytorch_lightning.core.mixins.hparams_mixin import HyperparametersMixin, _given_hyperparameters
 from pytorch_lightning.utilities.parsing import collect_init_args
-from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric, MetricCollection
 
-from ..models.weights import loaded_weights, skip_pretrained
-from .checkpoints import compare_weights, is_plain
+from ..models.weights import skip_pretrained
+from .checkpoints import compare_weights, is_plain, tell_weights
 from .finite import LossWatch, check_weights
 from .fused import prefer_fused
 from .schedules import Horizon, Schedule
@@ -262,8 +262,7 @@ class Task(pl.LightningModule):
             memory_format=torch.channels_last
         )  # as the images are; convolutions need not convert their weights
         if stage == "fit":
-            for text in loaded_weights(self.model):
-                rank_zero_info(f"Weights {text}")
+            tell_weights(self.model, resumed=self.trainer.ckpt_path is not None)
         if stage == "predict":
             return  # the names are the checkpoint's, and the training data need not be there
         data = getattr(self.trainer, "datamodule", None)

@@ -1,9 +1,12 @@
-"""What may go into a checkpoint, and whether one fits a model."""
+"""What may go into a checkpoint, whether one fits a model, and what a model has from one."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
+from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from torch import Tensor, nn
+
+from ..models.weights import frozen_at_random, loaded_weights
 
 
 def compare_weights(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor], model: str) -> None:
@@ -42,3 +45,19 @@ def is_plain(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return all(is_plain(item) for item in value)
     return value is None or isinstance(value, bool | int | float | str)
+
+
+def tell_weights(model: nn.Module, resumed: bool) -> None:
+    """Say what weights a model was given, and warn where parts of it are frozen and were given none.
+
+    Args:
+        model: as built.
+        resumed: whether a checkpoint is to fill it all.
+    """
+    for text in loaded_weights(model):
+        rank_zero_info(f"Weights {text}")
+    if not resumed and (parts := frozen_at_random(model)):
+        rank_zero_warn(
+            f"frozen as it was drawn at random: {'; '.join(parts)}. The model has loaded no weights; unless you have "
+            "done so yourself, give it some, or set frozen_stages: 0 and freeze_norm: false"
+        )

@@ -10,6 +10,7 @@ from typing import Any, NotRequired, TypedDict
 import torch
 from torch import Tensor, nn
 
+from ..layers import at_least, from_0_to_1
 from .resize import ImageBatch, ResizeAndPad
 
 Images = Tensor | Sequence[Tensor]
@@ -44,7 +45,12 @@ class Detector(nn.Module):
 
     Raises:
         ValueError: ``num_classes`` is below 1.
+
+    Attributes:
+        load_report: what a checkpoint of a whole detector gave; None where none was loaded.
     """
+
+    load_report: Any = None
 
     def __init__(self, num_classes: int, resize: ResizeAndPad) -> None:
         super().__init__()
@@ -88,6 +94,16 @@ class Detector(nn.Module):
     def compute_losses(self, batch: ImageBatch, targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         """The losses of a batch, whose targets have boxes in pixels of the resized images; names begin ``loss_``."""
         raise NotImplementedError
+
+
+def check_detecting(score_threshold: float, nms_iou: float, max_detections: int) -> None:
+    """Refuse settings with which a detector would find nothing, or anything.
+
+    Raises:
+        ValueError: a threshold that is not from 0 to 1, or fewer detections than 1; names it and its value.
+    """
+    from_0_to_1(score_threshold=score_threshold, nms_iou=nms_iou)
+    at_least(1, max_detections=max_detections)
 
 
 def check_images(images: Images) -> list[Tensor]:

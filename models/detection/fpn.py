@@ -18,7 +18,7 @@ from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.poolers import initLevelMapper
 
 from ..backbones import Backbone
-from .detector import Detections
+from .detector import Detections, check_detecting
 from .published import load_detector, prepare_trunk
 from .pyramid import (
     FloatPredictor,
@@ -78,7 +78,7 @@ class FasterRCNN(NetworkDetector):
         - output: B `Detections`
 
     Raises:
-        ValueError: The backbone's strides make no pyramid, or weights do not fit.
+        ValueError: The backbone's strides make no pyramid, weights do not fit, or a number is out of its range.
         FileNotFoundError: The path of a file that does not exist.
 
     Reference:
@@ -117,6 +117,7 @@ class FasterRCNN(NetworkDetector):
         nms_iou: float = 0.5,
         max_detections: int = 100,
     ) -> None:
+        check_detecting(score_threshold, nms_iou, max_detections)
         trunk = as_trunk(backbone, weights)
         super().__init__(num_classes, resizing(trunk, min_size, max_size))
         prepare_trunk(trunk, "fasterrcnn_resnet50_fpn", detector_weights)

@@ -13,7 +13,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import RetinaNetHead
 
 from ..backbones import Backbone
-from .detector import Detections
+from .detector import Detections, check_detecting
 from .published import load_detector, prepare_trunk
 from .pyramid import FrugalMatcher, NetworkDetector, Pairs, Pyramid, Sizes, as_trunk, make_anchors, resizing
 from .resize import ImageBatch
@@ -124,6 +124,7 @@ class RetinaNet(_OneStage):
         nms_iou: float = 0.5,
         max_detections: int = 300,
     ) -> None:
+        check_detecting(score_threshold, nms_iou, max_detections)
         if head_norm:
             _check_groups(fpn_channels, "RetinaNet with head_norm")
         trunk = as_trunk(backbone, weights)
@@ -219,6 +220,7 @@ class FCOS(_OneStage):
         nms_iou: float = 0.6,
         max_detections: int = 100,
     ) -> None:
+        check_detecting(score_threshold, nms_iou, max_detections)
         _check_groups(fpn_channels, "FCOS")
         trunk = as_trunk(backbone, weights)
         super().__init__(num_classes, resizing(trunk, min_size, max_size))

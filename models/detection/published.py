@@ -5,6 +5,7 @@ Shape legend: K classes, A anchors a cell.
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -132,7 +133,8 @@ def _pick(value: Tensor, own: torch.Size, num_classes: int, background: int) -> 
 def load_detector(detector: nn.Module, builder: str, weights: str | None) -> None:
     """Loads a whole detector, if there are weights and loading is not switched off.
 
-    Layers that score classes, for other classes than the file's, keep their initialisation; all else must fit.
+    Layers that score classes, for other classes than the file's, keep their initialisation; all else must fit. What was
+    taken over is kept as ``detector.load_report``.
 
     Args:
         detector: Has ``network`` (torchvision's modules under torchvision's names), ``backbone`` (under
@@ -165,6 +167,7 @@ def load_detector(detector: nn.Module, builder: str, weights: str | None) -> Non
             f"{getattr(detector.backbone, 'name', type(detector.backbone).__name__)!r}:\n{report.describe()}"
         )
     detector.load_state_dict(fitting, strict=False)
+    detector.load_report = replace(report, origin=f"{_KEY} {weights}")  # type: ignore[assignment]
 
 
 def upgraded_name(name: str, builder: str) -> str:

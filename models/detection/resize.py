@@ -43,7 +43,8 @@ class ResizeAndPad(nn.Module):
         fill: Colour of the padding, of values in [0, 1]: the network's mean, which normalising turns to 0.
 
     Raises:
-        ValueError: A size is below 1, or both ``min_size`` and ``fixed_size`` are given.
+        ValueError: A size is below 1, ``max_size`` less than ``min_size``, or both ``min_size`` and ``fixed_size`` are
+            given.
 
     Note:
         Bilinear, without antialiasing, sides rounded down: as torchvision's detectors do it, whose weights expect it.
@@ -71,6 +72,11 @@ class ResizeAndPad(nn.Module):
         }.items():
             if any(value < 1 for value in values):
                 raise ValueError(f"{name}: {list(values)}; give numbers of pixels, 1 or more")
+        if sides and max_size is not None and max_size < min(sides):
+            raise ValueError(
+                f"max_size: {max_size} is less than min_size {list(sides)}: no longer side could be as long as the "
+                "shorter one is to be"
+            )
         self.min_size, self.max_size = sides, max_size
         self.fixed_size = None if fixed_size is None else (int(fixed_size[0]), int(fixed_size[1]))
         self.size_divisible = size_divisible

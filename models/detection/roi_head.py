@@ -18,7 +18,7 @@ from ..alexnet import init_he
 from ..boxes import clip_boxes
 from ..layers import at_least
 from .box_coding import decode_boxes, encode_boxes
-from .detector import Detections
+from .detector import Detections, check_detecting
 from .matching import match_anchors, sample_balanced
 from .nms import select_detections
 
@@ -138,6 +138,7 @@ class RoIHead(nn.Module):
     ) -> None:
         super().__init__()
         self.settings, self.num_classes = settings or RoISettings(), num_classes
+        check_detecting(self.settings.score_threshold, self.settings.nms_iou, self.settings.max_detections)
         if min(self.settings.box_std) <= 0:
             raise ValueError(f"box_std: {list(self.settings.box_std)}; deviations are above 0")
         self.pool, self.body = pool, body

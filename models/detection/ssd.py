@@ -13,10 +13,10 @@ from torch.nn import functional as F
 
 from ..backbones.base import Backbone, _on_meta
 from ..boxes import clip_boxes
-from ..layers import named
+from ..layers import at_least, named
 from ..weights import LoadReport, State, load_state_dict_file, match_weights, pretrained_is_skipped
 from .box_coding import decode_boxes
-from .detector import Detections, Detector
+from .detector import Detections, Detector, check_detecting
 from .matching import bipartite_then_threshold
 from .nms import select_detections
 from .resize import ImageBatch, ResizeAndPad
@@ -136,6 +136,8 @@ class SSD(Detector):
         clip_first: bool = False,
         weights: str | None = None,
     ) -> None:
+        check_detecting(score_threshold, nms_iou, max_detections)
+        at_least(1, candidates=candidates)
         super().__init__(num_classes, ResizeAndPad(fixed_size=(image_size, image_size)))
         self.backbone = backbone
         channels = [*backbone.channels, *(layer.channels for layer in extra)]

@@ -1,19 +1,22 @@
 """torchvision's detectors, as they are, behind this package's interface."""
 
+import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any, Self
 
 import torch
 import torchvision
 from torch import Tensor, nn
-from torchvision.models.detection import FCOS, RetinaNet
+from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.ssd import SSD
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FrozenBatchNorm2d
 
 from ..backbones import TorchvisionBackbone
-from ..weights import match_weights, pretrained_is_skipped
+from ..weights import LoadReport, match_weights, pretrained_is_skipped
 from .detector import Detections
 from .published import coco_ids, norm_is_exact, published_weights, read_weights, upgraded_name
 from .pyramid import NetworkDetector, acting
@@ -23,6 +26,10 @@ _SCORES = ("cls_score", "bbox_pred", "cls_logits", "module_list")
 """Parts of the names of the layers whose size follows from the number of classes."""
 
 _TRUNKS = ("resnet50", "mobilenet_v3_large", "vgg16")
+
+
+_KINDS = {"fasterrcnn": FasterRCNN, "retinanet": RetinaNet, "fcos": FCOS, "ssd": SSD}
+"""How torchvision's names begin, and its network."""
 
 
 class TorchvisionDetector(NetworkDetector):
@@ -54,8 +61,8 @@ class TorchvisionDetector(NetworkDetector):
         - output: B `Detections`
 
     Raises:
-        ValueError: There is no such network, weights are unknown or do not fit, both kinds of weights are given, or
-            ``trainable_layers`` without any.
+        ValueError: There is no such network, weights are unknown or do not fit, both kinds of weights are given,
+            ``trainable_layers`` without any, or an option that the network does not have.
         FileNotFoundError: The path of a file that does not exist.
 
     Reference:
@@ -80,6 +87,7 @@ class TorchvisionDetector(NetworkDetector):
     ) -> None:
         super().__init__(num_classes, ResizeAndPad())
         _check(name, weights, backbone_weights, trainable_layers)
+        _check_options(name, options or {})
         published = None if weights is None else published_weights(name, weights)
         labels, outputs = _labels(name, num_classes, published)
         network = torchvision.models.get_model(
@@ -92,9 +100,9 @@ class TorchvisionDetector(NetworkDetector):
         self._adopt(network, labels)
         self.name = name
         if backbone_weights is not None:
-            _load_trunk(name, network, backbone_weights)
+            self.load_report = _load_trunk(name, network, backbone_weights)
         if weights is not None and not pretrained_is_skipped():
-            _load(name, network, weights)
+            self.load_report = _load(name, network, weights)
 
     @classmethod
     def wrap(cls, model: nn.Module, num_classes: int, labels: Sequence[int] | None = None) -> Self:
@@ -240,6 +248,26 @@ def _check(name: str, weights: str | None, backbone_weights: str | None, trainab
         )
 
 
+def _check_options(name: str, options: Mapping[str, Any]) -> None:
+    """See that torchvision's network knows these arguments; its builders take any, and pass over what they do not know.
+
+    Raises:
+        ValueError: It knows one of them not, or it is one of our own.
+    """
+    kind = next(kind for start, kind in _KINDS.items() if name.startswith(start))
+    known = [
+        key
+        for part in (kind, GeneralizedRCNNTransform)
+        for key, parameter in inspect.signature(part).parameters.items()
+        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD and key not in ("backbone", "num_classes")
+    ]
+    for key in options:
+        if key not in known:
+            near = get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(dict.fromkeys(known))}"
+            raise ValueError(f"options: torchvision's {kind.__name__} has no argument {key!r}; {hint}")
+
+
 def _labels(name: str, num_classes: int, published: Any) -> tuple[list[int], int]:
     """The network's label of each class, and the number of its outputs."""
     if published is not None:
@@ -296,22 +324,23 @@ def _trunk_layers(backbone: Any) -> tuple[list[nn.Module], list[int]]:
     return layers, [0, *strided, len(layers) - 1]
 
 
-def _load_trunk(name: str, network: Any, weights: str) -> None:
+def _load_trunk(name: str, network: Any, weights: str) -> LoadReport | None:
     """Through the backbone of that name, which knows where weights come from; the tensors are in the same order."""
     try:
         trunk = TorchvisionBackbone(next(trunk for trunk in _TRUNKS if trunk in name), weights)
     except ConnectionError as error:  # names the backbone's own argument
         raise ConnectionError(str(error).replace("weights: ", "backbone_weights: ")) from error
     if pretrained_is_skipped():
-        return
+        return None
     state = trunk.state_dict()
     values = [state[ours] for key, ours in trunk.torchvision_names().items() if not key.endswith("_tracked")]
     module = network.backbone if hasattr(network.backbone, "extra") else network.backbone.body
     own = [key for key in module.state_dict() if not key.endswith(("_tracked", "scale_weight"))][: len(values)]
     module.load_state_dict(dict(zip(own, values, strict=True)), strict=False)
+    return trunk.load_report
 
 
-def _load(name: str, network: nn.Module, weights: str) -> None:
+def _load(name: str, network: nn.Module, weights: str) -> LoadReport:
     state = {upgraded_name(key, name): value for key, value in read_weights(name, weights).items()}
     fitting, report = match_weights(network, state)
     unfit = [key for key in report.mismatched if not any(part in key for part in _SCORES) or "rpn" in key]
@@ -319,3 +348,4 @@ def _load(name: str, network: nn.Module, weights: str) -> None:
     if unfit or report.missing or unexpected or not fitting:
         raise ValueError(f"{weights} does not fit torchvision's {name!r}:\n{report.describe()}")
     network.load_state_dict(fitting, strict=False)
+    return replace(report, origin=f"weights {weights}")

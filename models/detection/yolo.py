@@ -11,7 +11,7 @@ from ..backbones.base import trace_shapes
 from ..boxes import clip_boxes
 from ..darknet import LEAK, YOLOv1Backbone, convolution, init_leaky
 from ..layers import at_least
-from .detector import Detections, Detector
+from .detector import Detections, Detector, check_detecting
 from .nms import select_detections
 from .resize import ImageBatch, ResizeAndPad
 from .yolo_loss import YOLOTerms, decode_grid, encode_grid, split_grid, yolo_terms
@@ -178,9 +178,8 @@ class YOLOv1(Detector):
         nms_iou: float = 0.5,
         max_detections: int = 300,
     ) -> None:
-        at_least(
-            1, image_size=image_size, grid_size=grid_size, boxes_per_cell=boxes_per_cell, max_detections=max_detections
-        )
+        at_least(1, image_size=image_size, grid_size=grid_size, boxes_per_cell=boxes_per_cell)
+        check_detecting(score_threshold, nms_iou, max_detections)
         trunk = _trunk(backbone, weights)
         super().__init__(num_classes, ResizeAndPad(fixed_size=(image_size, image_size)))
         self.backbone = trunk

@@ -141,11 +141,9 @@ class COCODetection(DetectionMetric):
         Raises:
             ValueError: `iou` is none of COCO's ten.
         """
-        near = [step for step, value in enumerate(IOUS) if abs(value - iou) < 1e-6]
-        if not near:
-            raise ValueError(f"iou: {iou} is none of COCO's: {', '.join(str(value) for value in IOUS)}")
+        step = iou_step(iou)
         tables = self._computed_tables()
-        precision, scores = (torch.from_numpy(values[near[0]].T.copy()) for values in (tables.precision, tables.scores))
+        precision, scores = (torch.from_numpy(values[step].T.copy()) for values in (tables.precision, tables.scores))
         nothing = precision == -1
         curves = {
             "precision": precision.masked_fill(nothing, torch.nan),
@@ -157,8 +155,11 @@ class COCODetection(DetectionMetric):
         """How much AP each kind of error costs.
 
         Args:
-            iou: from which overlap a detection is right.
-            background_iou: below which overlap it is on the background.
+            iou: from which overlap a detection is right: 0.5, 0.55, … 0.95.
+            background_iou: below which overlap it is on the background; less than `iou`.
+
+        Raises:
+            ValueError: `iou` is none of COCO's ten, or `background_iou` is not from 0 to that.
 
         Returns:
             ``ap``, at `iou` (NaN where there is no object); ``delta_ap``, by which it would rise without the error, by
@@ -169,6 +170,9 @@ class COCODetection(DetectionMetric):
         Reference:
             Bolya et al., "TIDE: A General Toolbox for Identifying Object Detection Errors", ECCV 2020.
         """
+        iou_step(iou)  # of another hotcoco would know no matches
+        if not 0 <= background_iou < iou:
+            raise ValueError(f"background_iou: {background_iou} is not from 0 to below the iou of {iou}")
         with self.sync_context():
             found, truth, images = self.columns()
         errors = _evaluate_at_once(found, truth, images, self.num_classes).tide_errors(iou, background_iou)
@@ -203,6 +207,18 @@ class COCODetection(DetectionMetric):
         self.compute()
         assert self._tables is not None
         return self._tables
+
+
+def iou_step(iou: float) -> int:
+    """Which of COCO's ten IoUs this is, from 0.
+
+    Raises:
+        ValueError: none of them.
+    """
+    near = [step for step, value in enumerate(IOUS) if abs(value - iou) < 1e-6]
+    if not near:
+        raise ValueError(f"iou: {iou} is none of COCO's: {', '.join(str(value) for value in IOUS)}")
+    return near[0]
 
 
 def confuse(found: Found, truth: Truth, num_classes: int, iou: float, score: float) -> Integers:

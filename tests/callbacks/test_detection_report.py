@@ -105,7 +105,7 @@ def test_bars_are_as_long_as_the_ap_that_is_lost():
 
 
 def test_what_cannot_report_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"DetectionReport: iou=50, score=0.5; give numbers from 0 to 1"):
+    with pytest.raises(ValueError, match=r"DetectionReport: iou=50, score=0.5; give one of COCO's IoUs"):
         DetectionReport(iou=50)
     trainer = pl.Trainer(logger=False, accelerator="cpu", enable_progress_bar=False, enable_checkpointing=False)
     with pytest.raises(TypeError, match=r"DetectionReport: Classification has no method detection_metric\(stage\)"):

@@ -358,3 +358,13 @@ def test_categories_that_differ_between_splits(tmp_path):
     file.write_text(json.dumps(content))
     with pytest.raises(ValueError, match="they differ in 91 'comb'"):
         module(tmp_path).setup("fit")
+
+
+def test_training_images_without_any_object_are_refused(tmp_path):
+    write_coco(tmp_path)
+    file = tmp_path / "annotations" / "instances_train2017.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"annotations": []}))
+    with pytest.raises(ValueError, match=r"train2017.json, annotations: none of its \d+ images has an object"):
+        module(tmp_path).setup("fit")
+    data = module(tmp_path, val_annotations="annotations/instances_train2017.json", val_images="train2017")
+    data.setup("validate")  # there it may be so

@@ -144,6 +144,13 @@ def test_by_hand():
     assert curves["scores"][0, [50, 51]].tolist() == pytest.approx([0.9, 0.7]) and curves["precision"][1].isnan().all()
 
 
+def test_crowds_are_no_objects_of_the_table():
+    metric = COCODetection(2)
+    truth = target_of([[0, 0, 9, 9], [20, 0, 29, 9]], [0, 0], iscrowd=[True, False])
+    metric.update([detections_of([[20, 0, 29, 9]], [0.5], [0])], [truth])
+    assert metric.class_table()["objects"].tolist() == [1, 0]
+
+
 def test_errors_and_confusion_by_hand():
     truth = target_of([[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10], [60, 0, 70, 10]], [0, 0, 1, 1])
     boxes = [[0, 0, 10, 10], [0, 0, 10, 9], [20, 0, 30, 3], [40, 0, 50, 10], [80, 80, 90, 90], [60, 0, 70, 10]]
@@ -154,12 +161,16 @@ def test_errors_and_confusion_by_hand():
     assert errors["counts"] == {"Cls": 1, "Loc": 1, "Both": 0, "Dupe": 1, "Bkg": 1, "Miss": 0}
     assert errors["ap"] == pytest.approx(metric.compute()["map50"].item())
     assert set(errors["delta_ap"]) == {"Cls", "Loc", "Both", "Dupe", "Bkg", "Miss", "FP", "FN"}
+    # at 0.95 what was found again (IoU 0.9) is misplaced; with a background up to 0.35 what was misplaced lies on it
+    assert metric.tide(iou=0.95)["counts"] == errors["counts"] | {"Loc": 2, "Dupe": 0}
+    assert metric.tide(background_iou=0.35)["counts"] == errors["counts"] | {"Loc": 0, "Bkg": 2, "Miss": 1}
     # class 0 has AP 51/101, class 1 half of that (its background comes first); each error is mended by itself
     gains = {"Loc": 50 * 2 / 3, "Cls": 51 + 50 * 2 / 3 - 51 / 2, "Bkg": 51 / 2, "Dupe": 0, "Both": 0, "Miss": 0}
     for name, gain in gains.items():
         assert errors["delta_ap"][name] == pytest.approx(gain / 101 / 2), name
     # rows: truth 0, truth 1, nothing; columns: said 0, said 1, nothing
     assert metric.confusion_matrix().tolist() == [[1, 0, 1], [1, 0, 1], [2, 1, 0]]
+    assert metric.confusion_matrix(score=0.3).tolist() == [[1, 0, 1], [1, 1, 0], [2, 1, 0]]  # from that score on
     assert metric.confusion_matrix(score=0.2).tolist() == [[1, 0, 1], [1, 1, 0], [2, 1, 0]]
     assert metric.confusion_matrix(iou=0.25).tolist() == [[2, 0, 0], [1, 0, 1], [1, 1, 0]]
 
@@ -327,6 +338,10 @@ def test_bad_arguments():
         COCODetection(0)
     with pytest.raises(ValueError, match=r"iou: 0.52 is none of COCO's: 0.5, 0.55"):
         metric.pr_curves(0.52)
+    with pytest.raises(ValueError, match=r"iou: 0.25 is none of COCO's: 0.5, 0.55"):
+        metric.tide(0.25)
+    with pytest.raises(ValueError, match=r"background_iou: 0.6 is not from 0 to below the iou of 0.5"):
+        metric.tide(background_iou=0.6)
     metric.update([], [])
     assert not metric.counts
     for wrong, message in [

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 
 from striate.datamodules import DigitScenes
+from striate.models import SSD, PlainCNN
 from striate.models.detection import Detector
 from striate.tasks import Detection
 from striate.tasks.detection import trained_targets
@@ -247,3 +248,13 @@ def test_an_empty_batch_and_images_without_objects_are_counted_as_such():
         found = evaluated(Detection(Known(KNOWN[:1])), [nothing, batch([(40, 60)] * 2, truth)])
     # a false positive in the second image, as sure as the right one and after it
     assert found["val/map"] == 1
+
+
+def test_layers_that_are_frozen_at_random_are_warned_of():
+    data = DigitScenes("detection", image_size=32, train_size=4, val_size=2, batch_size=4, num_workers=0)
+    model = SSD(10, PlainCNN((8, 16), frozen_stages=1), 32)
+    with (
+        pytest.warns(UserWarning, match=r"frozen as it was drawn at random: backbone \(frozen_stages: 1\)"),
+        pytest.warns(UserWarning, match="in eval mode at the start of training"),  # Lightning's, of what is frozen
+    ):
+        pl.Trainer(**QUIET | {"limit_val_batches": 0}).fit(Detection(model), data)

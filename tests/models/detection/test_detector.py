@@ -41,6 +41,13 @@ def test_images_of_the_right_size_travel_as_they_are():
     assert batch.pixels.is_contiguous(memory_format=torch.channels_last)
 
 
+def test_images_of_two_types_are_brought_to_one():
+    whole = images((8, 12))[0]
+    for given in ([whole, whole / 255], [whole / 255, whole]):
+        batch = ResizeAndPad()(given)
+        assert torch.allclose(batch.pixels, torch.stack([whole / 255] * 2))
+
+
 def test_padding_is_the_fill_to_the_right_and_below():
     given = images((5, 7), (6, 4))
     batch = ResizeAndPad(size_divisible=8, fill=(0.1, 0.2, 0.3))(given)
@@ -154,5 +161,7 @@ def test_other_images_and_sizes_are_refused():
         ResizeAndPad(10, fixed_size=(5, 5))
     with pytest.raises(ValueError, match="max_size"):
         ResizeAndPad(10, 0)
+    with pytest.raises(ValueError, match=r"max_size: 15 is less than min_size \[20, 30\]"):
+        ResizeAndPad([20, 30], 15)
     with pytest.raises(ValueError, match="num_classes: 0"):
         Corner(0, ResizeAndPad())

@@ -1,6 +1,7 @@
 """Faster R-CNN as published: its two nets, weights taken along, mirrored images, hard images, and learning."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -197,6 +198,39 @@ def test_what_lies_in_the_padding_does_not_count():
     assert len(alone["boxes"]) > 0
     assert torch.allclose(alone["boxes"], beside["boxes"], atol=1e-3)
     assert beside["boxes"].max() <= 64
+
+
+def test_a_resized_image_is_as_one_that_came_in_that_size():
+    """Twice as large: boxes come back half as large, and 8 pixels of the image as given are 16 of the resized one."""
+    twice = slim(resize=ResizeAndPad(min_size=96, size_divisible=16), rpn=replace(ANCHORS, min_size=8)).eval()
+    plain = slim(rpn=replace(ANCHORS, min_size=16)).eval()
+    for model in (twice, plain):
+        nn.init.normal_(model.rpn.box.weight, std=0.5)  # proposals of many sizes
+    plain.load_state_dict(twice.state_dict())
+    (given,) = images((48, 80))
+    large = torch.nn.functional.interpolate(given[None] / 255, scale_factor=2, mode="bilinear")[0]
+    regions = []
+    for model in (twice, plain):
+        model.head.pool.register_forward_pre_hook(lambda pool, given: regions.append(given[1][0]))
+    found, wanted = twice([given])[0], plain([large])[0]
+    assert len(found["boxes"]) > 3
+    torch.testing.assert_close(found["boxes"] * 2, wanted["boxes"], atol=1e-3, rtol=0)
+    torch.testing.assert_close(regions[0], regions[1], atol=1e-3, rtol=0)
+    sides = regions[0][:, 2:] - regions[0][:, :2]
+    assert sides.min() >= 16 and (regions[0][:, 2] > 80).any() and (regions[0][:, 3] > 48).any()
+    losses = []
+    for model, image, box in ((twice, given, [10, 4, 70, 40]), (plain, large, [20, 8, 140, 80])):
+        torch.manual_seed(3)
+        losses.append(model.losses([image], [target(box)]))
+    for name, loss in losses[0].items():
+        assert loss > 0
+        torch.testing.assert_close(loss, losses[1][name], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(regions[2], regions[3], atol=1e-3, rtol=0)
+
+
+def test_maps_have_whole_cells_where_no_resizing_is_given():
+    model = SingleMapFasterRCNN(2, PlainCNN((4, 4, 8)), rpn_channels=4, pool_size=2, hidden=8)
+    assert model.resize.size_divisible == 8 and (model.resize.min_size, model.resize.max_size) == ((600,), 1000)
 
 
 def test_losses_and_detections_are_the_same_in_both_modes():

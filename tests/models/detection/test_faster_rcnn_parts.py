@@ -187,7 +187,22 @@ def test_proposals_are_moved_clipped_sorted_and_suppressed():
     assert torch.allclose(found, boxes([low, low, 32, 32], [8, 0, 24, 16], [0, 16, 16, 32], [16, 0, 32, 16]))
     tight = rpn(nms_iou=0.3).propose(output, [(32, 32)], [(32, 32)])[0]
     assert torch.allclose(tight, found[:3])  # 1 overlaps the moved 0 by a third
-    assert not found.requires_grad
+    logits, deltas = output.logits.clone().requires_grad_(), output.deltas.clone().requires_grad_()
+    again = rpn().propose(output._replace(logits=logits, deltas=deltas), [(32, 32)], [(32, 32)])[0]
+    assert torch.equal(again, found) and not again.requires_grad
+
+
+def test_proposals_go_by_how_much_likelier_an_object_is_than_background():
+    output = said([4, 1, 3, 2])
+    output.logits[0, :, 0] = torch.tensor([5.0, 0.0, 1.0, -4.0])  # -1, 1, 2, 6
+    found = rpn().propose(output, [(32, 32)], [(32, 32)])[0]
+    assert torch.equal(found, output.anchors[[3, 2, 1, 0]])
+
+
+def test_anchors_of_maps_in_half_precision_stay_exact():
+    network = RPN(1, 1, 16).bfloat16()
+    anchors = network(torch.zeros(1, 1, 2, 60, dtype=torch.bfloat16)).anchors
+    assert torch.equal(anchors, grid_anchors(cell_anchors(), 16, 2, 60))  # up to pixel 1,216
 
 
 def test_small_proposals_are_dropped_in_pixels_of_the_image_as_given():
@@ -303,6 +318,8 @@ def test_detections_of_two_regions_by_hand():
     assert found["scores"].tolist() == pytest.approx([0.5, 0.5])
     assert found["labels"].tolist() == [0, 0]
     assert [len(none[key]) for key in ("boxes", "scores", "labels")] == [0, 0, 0]
+    low = plain.detect(torch.zeros(1, 1, 4, 4), [boxes([50, 36, 70, 56])], [(48, 63)])[0]
+    assert torch.allclose(low["boxes"], boxes([52, 36, 63, 48]))  # clipped to the right and below
     few = head(features=1, max_detections=2, nms_iou=1.0)
     assert len(few.detect(torch.zeros(1, 1, 4, 4), given[:1], [(48, 63)])[0]["boxes"]) == 2
 

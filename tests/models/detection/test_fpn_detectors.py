@@ -10,6 +10,7 @@ from torchvision.models._api import WeightsEnum
 from striate.datamodules import DigitScenes
 from striate.models import FCOS, FasterRCNN, PlainCNN, RetinaNet, TorchvisionBackbone, skip_pretrained
 from striate.models.detection.pyramid import FrugalMatcher, Pairs, acting
+from striate.models.weights import frozen_at_random, loaded_weights
 from striate.tasks.metrics import COCODetection
 
 from .scenes import (
@@ -133,6 +134,20 @@ def test_for_other_classes_scores_start_anew_and_all_else_is_taken(published):
     assert torch.equal(ninety.network.head.classification_head.cls_logits.bias, bias)
 
 
+def test_what_was_loaded_is_told(tmp_path):
+    path = tmp_path / "detector.pth"
+    torch.save(slim("retinanet", classes=5).state_dict(), path)
+    told = loaded_weights(slim("retinanet", classes=4, detector_weights=str(path)))
+    assert len(told) == 1 and told[0].startswith(f"from detector_weights {path}: ")
+    assert "2 of another shape: " in told[0]  # what scores classes
+    frozen = FasterRCNN(3, PlainCNN((8, 16, 16), frozen_stages=1, freeze_norm=True), finest_stride=4)
+    assert frozen_at_random(frozen) == ["network.backbone.body (frozen_stages: 1, freeze_norm: true)"]
+    torch.save(frozen.state_dict(), path)
+    backbone = PlainCNN((8, 16, 16), frozen_stages=1)
+    assert frozen_at_random(FasterRCNN(3, backbone, finest_stride=4, detector_weights=str(path))) == []
+    assert frozen_at_random(slim("fcos")) == []
+
+
 def test_weights_for_another_trunk_are_refused_before_anything_is_read():
     with pytest.raises(ValueError, match="over 'resnet50', not 'resnet18'"):
         FasterRCNN(80, "resnet18", detector_weights="COCO_V1")
@@ -247,6 +262,25 @@ def test_anchors_follow_the_strides():
     # torchvision's own of strides 8 to 128
     default = torchvision.models.detection.retinanet._default_anchorgen().sizes
     assert RetinaNet(2, "resnet18").network.anchor_generator.sizes == default
+
+
+def test_numbers_reach_torchvisions_parts():
+    slimmest = slim("fasterrcnn", nms_iou=0.33, rpn_samples=17, roi_samples=9, score_threshold=0.2, max_detections=5)
+    assert (slimmest.nms_iou, slimmest.score_threshold, slimmest.max_detections) == (0.33, 0.2, 5)
+    samplers = [part.fg_bg_sampler for part in (slimmest.network.rpn, slimmest.network.roi_heads)]
+    assert [sampler.batch_size_per_image for sampler in samplers] == [17, 9]
+    pyramid = slim("fcos", radius=0.7, nms_iou=0.4, head_depth=2)
+    assert (pyramid.network.center_sampling_radius, pyramid.nms_iou) == (0.7, 0.4)
+    assert sum(isinstance(m, nn.Conv2d) for m in pyramid.network.head.classification_head.conv) == 2
+    assert slim("retinanet", nms_iou=0.45, max_detections=7).max_detections == 7
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_settings_that_find_nothing_are_refused(kind):
+    for wrong in ({"score_threshold": 5}, {"nms_iou": -0.1}, {"max_detections": 0}):
+        (name,) = wrong
+        with pytest.raises(ValueError, match=f"^{name}={wrong[name]}: "):
+            slim(kind, **wrong)
 
 
 def test_retinas_head_may_be_normalised_and_start_from_the_trunk():

@@ -45,7 +45,7 @@ BOXES = torch.tensor([
 SCORES = torch.tensor([0.6, 0.9, 0.7, 0.5])
 
 
-def test_by_hand():
+def test_by_hand(monkeypatch):
     same, different = torch.zeros(4, dtype=torch.int64), torch.tensor([0, 1, 0, 1])
     assert classwise_nms(BOXES, SCORES, same, 0.5).tolist() == [1, 0, 3]  # an IoU of 0.5 is not above 0.5
     assert classwise_nms(BOXES, SCORES, same, 0.49).tolist() == [1, 3]
@@ -53,6 +53,11 @@ def test_by_hand():
     assert classwise_nms(BOXES, SCORES, different, 0.5).tolist() == [1, 2, 3]
     assert classwise_nms(BOXES, SCORES, different, 0.8).tolist() == [1, 2, 0, 3]
     assert class_agnostic_nms(BOXES, SCORES, 0.5).tolist() == [1, 0, 3]
+    # 8 / 10 is not above 0.8, though as float32 it is
+    assert class_agnostic_nms(BOXES[[0, 2]], SCORES[[0, 2]], 0.8).tolist() == [1, 0]
+    for few in (2000, 1):
+        monkeypatch.setattr(nms, "_FEW", few)
+        assert classwise_nms(BOXES[[0, 2]], SCORES[[0, 2]], same[:2], 0.8).tolist() == [1, 0]
 
 
 @settings(deadline=None)

@@ -261,6 +261,20 @@ def test_weights_of_another_ssd(tmp_path):
         SSD300(3, SSDVGG16(width=0.125, hidden=32), weights="nowhere.pt")
 
 
+def test_settings_of_matching_mining_and_detecting_are_heeded():
+    images, targets = scenes(3)
+    usual = slim().losses(images, targets)
+    for changes, name in (({"match_iou": 0.95}, "loss_box"), ({"negatives": 0.0}, "loss_class")):
+        changed = slim(**changes).losses(images, targets)
+        assert abs(changed[name] - usual[name]) > 1e-3 * usual[name]
+    every = {"score_threshold": 0.0, "nms_iou": 1.0, "max_detections": 1000}
+    assert len(slim(candidates=4, **every).eval()(images)[0]["scores"]) == 3 * 4  # of each class
+    for wrong in ({"score_threshold": 5}, {"nms_iou": -0.1}, {"max_detections": 0}, {"candidates": 0}):
+        (name,) = wrong
+        with pytest.raises(ValueError, match=f"^{name}={wrong[name]}: "):
+            slim(**wrong)
+
+
 def test_what_makes_no_network_is_refused():
     with pytest.raises(ValueError, match=r"extra\[1\]: the map before it, of \[1, 1\] cells for image_size=16"):
         SSD(

@@ -118,24 +118,6 @@ def test_a_model_that_is_there_already_keeps_its_labels():
         TorchvisionDetector.wrap(model, 2, labels=[1, 1])
 
 
-@pytest.mark.parametrize("name", ["fasterrcnn_mobilenet_v3_large_320_fpn", "ssdlite320_mobilenet_v3_large"])
-def test_no_objects_five_thousand_and_tiny_images(name):
-    detector = TorchvisionDetector(name, 3, options=NETWORKS[name])
-    losses = detector.losses(random_images((40, 60), (50, 50)), [target(), target()])
-    assert all(losses[key] == 0 for key in losses if key.endswith(("box_reg", "bbox_regression")))
-    sum(losses.values()).backward()
-    assert all(p.grad is None or p.grad.isfinite().all() for p in detector.parameters())
-    detector.eval()  # SSDlite's last map has one cell, of which a norm makes no statistics
-    crowd = random_targets([(100, 100)], 3, each=5000)
-    for sizes, targets in (([(100, 100)], crowd), ([(1, 1), (3, 200)], [target([[0.0, 0.0, 1.0, 1.0]]), target()])):
-        assert sum(detector.losses(random_images(*sizes), targets).values()).isfinite()
-        for (height, width), found in zip(sizes, detector(random_images(*sizes)), strict=True):
-            assert found["boxes"].isfinite().all() and (found["boxes"] >= 0).all()
-            assert (found["boxes"] <= torch.tensor([width, height] * 2)).all()
-    with pytest.raises(ValueError, match="image 0 of the batch, image_id 9.*leaves the image"):
-        detector.losses(random_images((64, 64)), [{**target([[1.0, 1.0, 65.0, 4.0]]), "image_id": torch.tensor(9)}])
-
-
 def test_the_threshold_and_the_rest_may_be_set():
     detector = TorchvisionDetector("fasterrcnn_mobilenet_v3_large_320_fpn", 3, options=SMALL).eval()
     shake(detector.network)
@@ -266,6 +248,11 @@ def test_a_checkpoint_of_ours_is_taken_whatever_its_prefix(tmp_path):
         ({"name": "ssd300_vgg16", "weights": "DEFAULT", "backbone_weights": "DEFAULT"}, "would have no effect beside"),
         ({"name": "ssd300_vgg16", "trainable_layers": 2}, "but there are no weights"),
         ({"name": "ssdlite320_mobilenet_v3_large", "backbone_weights": "DEFAULT"}, "a trunk of its own"),
+        (
+            {"name": "retinanet_resnet50_fpn", "options": {"min_sise": 64}},
+            "torchvision's RetinaNet has no argument 'min_sise'; did you mean 'min_size'",
+        ),
+        ({"name": "ssd300_vgg16", "options": {"num_classes": 4}}, "SSD has no argument 'num_classes'"),
     ],
 )
 def test_what_does_not_go_together_is_refused(arguments, said):

@@ -151,6 +151,22 @@ def test_an_object_at_the_very_edge_has_a_cell():
     assert truth.present.nonzero().tolist() == [[0, 6, 6]]
 
 
+def test_a_centre_on_a_border_belongs_to_the_cell_that_begins_there():
+    truth = encode_grid([torch.tensor([[0.375, 0.125, 0.625, 0.375]])], [torch.tensor([0])], 4)
+    assert truth.present.nonzero().tolist() == [[0, 1, 2]]
+    assert truth.boxes[0, 1, 2].tolist() == [0, 0, 0.5, 0.5]
+
+
+def test_who_meets_nothing_is_judged_by_distances_in_the_image_not_in_the_cell():
+    # the first: 0.3 of a cell beside, which is 0.15 of the image; the second: 0.1 of a cell, 0.05 of the image, and too
+    # high by 0.1732. Squared 0.0225 against 0.0025 + 0.03; in cells it would be 0.09 against 0.01 + 0.03
+    truth = torch.tensor([0.5, 0.5, 0.05, 0.05]).expand(1, 2, 2, 4)
+    high = math.sqrt(0.0025 + math.sqrt(0.03))
+    predicted = torch.tensor([[0.8, 0.5, 0.05, 0.05], [0.6, 0.5, 0.02, high]]).expand(1, 2, 2, 2, 4)
+    chosen, iou = responsible_predictors(predicted, truth)
+    assert not iou.any() and chosen[..., 0].all() and not chosen[..., 1].any()
+
+
 def test_objects_of_many_images_stay_in_their_image():
     generator = torch.Generator().manual_seed(1)
     corners = torch.rand(5, 4, 2, generator=generator).sort(1).values

@@ -19,6 +19,7 @@ from torch import Tensor
 from ..datamodules.export.voc import palette
 from .drawing import NEUTRAL, PAPER, Colour, class_name, fitted, shorten
 
+Area = tuple[float, float, float, float]
 IGNORE = 255
 _HUES = (0.0, 0.58, 0.33, 0.13, 0.78, 0.47, 0.92, 0.06, 0.66, 0.22)
 SHOWN = 0.5  # predicted objects of lower score are not drawn
@@ -173,19 +174,14 @@ def _with_objects(
     colours = [colour_of(int(n)) for n in (labels if masks is None else range(len(boxes)))]
     if masks is not None:
         picture = _with_masks(picture, np.asarray(masks), colours, crowds)
-    texts = [class_name(int(label), names) for label in labels]
-    if "scores" in target:
-        texts = [f"{text} {100 * float(s):.0f}" for text, s in zip(texts, target["scores"], strict=True)]
+    said = [class_name(int(label), names) for label in labels]
+    scores = [f"{100 * float(score):.0f}%" for score in target["scores"]] if "scores" in target else [""] * len(boxes)
     shown = Image.fromarray(picture)
     draw = ImageDraw.Draw(shown)
     corners = boxes * np.tile(factor, 2)
     for box, colour, dashed in zip(corners.tolist(), colours, crowds | difficult, strict=True):
         _rectangle(draw, box, shown.size, colour, bool(dashed), thin=masks is not None)
-    # names of the large objects first: where there is no room, it is the small ones' that is left out
-    order = np.argsort(-(corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1]), kind="stable")
-    taken: list[tuple[float, float, float, float]] = []
-    for place in order.tolist():
-        _tag(draw, corners[place].tolist(), shown.size, texts[place], colours[place], taken)
+    _tags(draw, corners, shown.size, list(zip(said, scores, strict=True)), colours)
     return np.asarray(shown), _counted(labels, crowds, difficult, names, plain=masks is not None)
 
 
@@ -256,28 +252,75 @@ def _rectangle(
         draw.line([(x2, start), (x2, end)], colour, width)
 
 
-def _tag(
+def _tags(
     draw: ImageDraw.ImageDraw,
-    box: Sequence[float],
+    corners: np.ndarray,
     size: tuple[int, int],
-    text: str,
-    colour: Colour,
-    taken: list[tuple[float, float, float, float]],
+    texts: Sequence[tuple[str, str]],
+    colours: Sequence[Colour],
 ) -> None:
-    """A name at a corner of its box, above it or inside, where none lies yet; left out where there is no room."""
+    """A name and a score at a corner of each box, where no other lies yet; left out where there is no room.
+
+    Args:
+        draw: of the picture.
+        corners: of the boxes, ``[N, 4]``.
+        size: width and height of the picture.
+        texts: class name and score of each; the score may be empty.
+        colours: of each.
+    """
     font = ImageFont.load_default(12)
-    # a name far wider than its box would hide its neighbours, and the legend has it in full
-    text = shorten(text, font, max(44, round(1.3 * (box[2] - box[0]))))
-    width, height = font.getlength(text) + 6, 15
-    left = min(max(0, round(box[0])), max(0, size[0] - width))
+    taken: list[Area] = []
+    # the large objects first: where there is no room, it is the small ones' that is left out
+    order = np.argsort(-(corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1]), kind="stable")
+    for place in order.tolist():
+        box = corners[place].tolist()
+        usual = min(max(44, round(1.3 * (box[2] - box[0]))), size[0] - 6)
+        for number, text in enumerate(_wordings(*texts[place], font, usual)):
+            width = font.getlength(text)
+            # a full name that is far wider than its box may lie where it hides no neighbour
+            wide = number == 0 and width > usual
+            kept_clear = np.delete(corners, place, axis=0) if wide else corners[:0]
+            area = _free_area(box, width + 6, size, taken, kept_clear)
+            if area is not None:
+                taken.append(area)
+                draw.rectangle((area[0], area[1], area[2] - 1, area[3] - 1), fill=colours[place])
+                draw.text((area[0] + 3, area[1]), text, fill=ink_on(colours[place]), font=font)
+                break
+
+
+def _wordings(name: str, score: str, font: Any, width: int) -> list[str]:
+    """What a tag may say, the best first: all, the name cut so that both have `width` pixels, the score alone."""
+    if not score:
+        return list(dict.fromkeys((name, shorten(name, font, width))))
+    # a letter and the ellipsis need up to 24 pixels
+    cut = shorten(name, font, max(24, round(width - font.getlength(f" {score}"))))
+    return list(dict.fromkeys((f"{name} {score}", f"{cut} {score}", score)))
+
+
+def _free_area(
+    box: Sequence[float], width: float, size: tuple[int, int], taken: Sequence[Area], kept_clear: np.ndarray
+) -> Area | None:
+    """Where a tag fits above its box, inside it or below: in the picture, on no other tag, across no box's outline."""
+    height = 15
+    left = max(0, min(round(box[0]), size[0] - width))
     for top in (round(box[1]) - height, round(box[1]), round(box[3]), round(box[3]) - height):
         area = (left, top, left + width, top + height)
-        free = not any(a[0] < area[2] and area[0] < a[2] and a[1] < area[3] and area[1] < a[3] for a in taken)
-        if free and top >= 0 and top + height <= size[1]:
-            taken.append(area)
-            draw.rectangle((left, top, left + width - 1, top + height - 1), fill=colour)
-            draw.text((left + 3, top), text, fill=ink_on(colour), font=font)
-            return
+        inside = top >= 0 and area[3] <= size[1] and area[2] <= size[0]
+        if inside and not any(_overlap(area, other) for other in taken) and not _crosses(area, kept_clear):
+            return area
+    return None
+
+
+def _overlap(first: Area, second: Area) -> bool:
+    return first[0] < second[2] and second[0] < first[2] and first[1] < second[3] and second[1] < first[3]
+
+
+def _crosses(area: Area, boxes: np.ndarray) -> bool:
+    """Whether an area touches a box without lying wholly inside it. Shape: boxes ``[N, 4]``."""
+    x1, y1, x2, y2 = boxes.T
+    touches = (x1 < area[2]) & (area[0] < x2) & (y1 < area[3]) & (area[1] < y2)
+    within = (x1 <= area[0]) & (area[2] <= x2) & (y1 <= area[1]) & (area[3] <= y2)
+    return bool((touches & ~within).any())
 
 
 def ink_on(colour: Colour) -> Colour:

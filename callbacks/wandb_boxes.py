@@ -78,7 +78,7 @@ def box_data(target: Mapping[str, np.ndarray], names: Sequence[str], size: tuple
             break
         caption = class_name(int(labels[place]), names)
         caption += "".join(f" ({flag.removeprefix('is')})" for flag, marks in flags.items() if marks[place])
-        caption += "" if values is None else f" {100 * values[place]:.0f}"
+        caption += "" if values is None else f" {100 * values[place]:.0f}%"
         sides = (boxes[place] / np.tile(size, 2)).tolist()
         entry: dict[str, Any] = {
             "position": dict(zip(("minX", "minY", "maxX", "maxY"), sides, strict=True)),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import nn
 
 from striate.callbacks import Pictures, pictures
@@ -48,6 +48,59 @@ def test_a_name_stands_at_its_box_and_no_two_on_one_another():
     red = [(one == colour_of(0)).all(axis=2) for one in bare]
     assert red[0][46:59, 92:110].mean() > 0.5  # above the corner, which is at row 60, column 90
     assert red[1][62:74, 93:110].mean() > 0.5 and red[0][62:74, 93:110].mean() == 0  # the second: below it
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """The texts that are drawn, with where each begins and ends."""
+    texts, draw = [], ImageDraw.ImageDraw.text
+
+    def text(self, xy, text, *args, **kwargs):
+        texts.append((text, xy[0], xy[0] + kwargs["font"].getlength(text)))
+        draw(self, xy, text, *args, **kwargs)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", text)
+    return texts
+
+
+def said(written, *args, **more):
+    written.clear()
+    annotated(*args, **more)
+    return [text for text, _, _ in written]
+
+
+def scored(boxes, labels, scores):
+    return objects(boxes, labels, scores=np.array(scores, np.float32))
+
+
+def test_a_score_is_a_percentage_that_no_digit_runs_into(written):
+    assert said(written, GRAY, scored([[0, 20, 50, 50]], [0], [0.744]), "0123", 100) == ["0 74%"]
+
+
+def test_a_long_name_has_the_room_beside_its_box_and_gives_way_to_the_score_elsewhere(written):
+    names, size = ["a long ellipse"], 224
+    small = [40.0, 20, 46, 26]
+    alone = scored([small], [0], [0.98])
+    assert said(written, GRAY, alone, names, size) == ["a long ellipse 98%"]
+    assert said(written, GRAY, objects([small], [0]), names, size) == ["a long ellipse"]
+    # neighbours all around: the name would lie on them
+    around = [[x, y, x + 6, y + 6] for x in (20, 30, 50, 60) for y in range(2, 48, 8)]
+    crowded = scored([small, *around], [0] * 25, [0.98] * 25)
+    texts = said(written, GRAY, crowded, names, size)
+    assert texts[0] != "a long ellipse 98%" and all(text.endswith("98%") for text in texts)
+    assert any(text.endswith("… 98%") for text in texts)
+    # at the edge a tag begins further left; in a picture narrower than itself it is shorter
+    (edge,) = said(written, GRAY, scored([[90, 20, 100, 30]], [0], [0.98]), names, size)
+    assert edge == "a long ellipse 98%" and 0 < written[0][1] < written[0][2] <= size
+    for width, text in ((30, "a l… 98%"), (15, "98%")):
+        strip = np.full((120, width, 3), 128, np.uint8)
+        assert said(written, strip, scored([[2, 40, 9, 60]], [0], [0.98]), names, 240) == [text]
+        assert written[0][2] <= 2 * width
+
+
+def test_a_wide_tag_may_lie_within_a_larger_box(written):
+    nested = scored([[0, 0, 100, 50], [40, 20, 46, 26]], [1, 0], [0.5, 0.98])
+    assert said(written, GRAY, nested, ["a long ellipse", "cat"], 224) == ["cat 50%", "a long ellipse 98%"]
 
 
 def test_crowds_and_difficult_objects_are_dashed_and_counted():
@@ -116,7 +169,7 @@ def test_odd_images_and_targets_are_drawn():
 def test_predictions_of_low_score_are_not_drawn():
     scores = torch.tensor([0.9, 0.29])
     picture, chips = annotated(GRAY, objects([[0, 0, 30, 30], [50, 0, 90, 50]], [0, 1], scores=scores), NAMES, 100)
-    assert chips == [Chip("cat", colour_of(0))] and (picture[:, 45:] == 128).all()
+    assert chips == [Chip("cat", colour_of(0))] and (picture[:, 60:] == 128).all()
 
 
 def test_colours_differ_and_are_legible():

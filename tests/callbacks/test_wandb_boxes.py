@@ -20,7 +20,7 @@ def test_places_are_parts_of_the_sides_and_the_surest_comes_first():
     }
     first, second = box_data(said, NAMES, (100, 50))  # the third is too unsure
     assert first["position"] == {"minX": 0.5, "minY": 0.2, "maxX": 1.0, "maxY": 1.0}
-    assert first["class_id"] == 0 and first["box_caption"] == "cat 90"
+    assert first["class_id"] == 0 and first["box_caption"] == "cat 90%"
     assert first["scores"]["score"] == pytest.approx(0.9)
     assert second["position"] == {"minX": 0.0, "minY": 0.0, "maxX": 0.2, "maxY": 0.2}
 
@@ -39,7 +39,7 @@ def test_truth_has_flags_and_no_scores():
 
 def test_the_one_box_of_localization_is_sent_however_unsure():
     (one,) = box_data({"box": np.array([0, 0, 5, 5.0]), "label": np.array(1), "score": np.array(0.02)}, NAMES, (10, 20))
-    assert one["box_caption"] == "dog 2" and one["position"]["maxY"] == 0.25
+    assert one["box_caption"] == "dog 2%" and one["position"]["maxY"] == 0.25
 
 
 def test_samples_become_images_of_a_wandb_run(tmp_path):

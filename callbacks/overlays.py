@@ -22,7 +22,7 @@ from .drawing import NEUTRAL, PAPER, Colour, class_name, fitted, shorten
 Area = tuple[float, float, float, float]
 IGNORE = 255
 _HUES = (0.0, 0.58, 0.33, 0.13, 0.78, 0.47, 0.92, 0.06, 0.66, 0.22)
-SHOWN = 0.5  # predicted objects of lower score are not drawn
+SHOWN = 0.5  # predicted objects of lower score are not drawn, unless one asks for them
 _BACKGROUNDS = ("background", "bg", "unlabeled", "unlabelled", "void")
 _PALETTE = palette()
 _FILL = 0.55  # how much of a mask's colour covers the image
@@ -98,14 +98,14 @@ def overlap_note(prediction: Mapping[str, np.ndarray], truth: Mapping[str, np.nd
     return f", IoU {shared / union:.2f}" if union > 0 else ""
 
 
-def hidden_note(prediction: Mapping[str, Any]) -> str:
-    """``, 57 of less than 30 % not drawn`` where a detector is not sure of some of its objects; else nothing."""
-    hidden = 0 if "scores" not in prediction else sum(score < SHOWN for score in prediction["scores"].tolist())
-    return f", {hidden} of less than {100 * SHOWN:.0f} % not drawn" if hidden else ""
+def hidden_note(prediction: Mapping[str, Any], shown_from: float = SHOWN) -> str:
+    """``, 57 of less than 50 % not drawn`` where a detector is not sure of some of its objects; else nothing."""
+    hidden = 0 if "scores" not in prediction else sum(score < shown_from for score in prediction["scores"].tolist())
+    return f", {hidden} of less than {100 * shown_from:.0f} % not drawn" if hidden else ""
 
 
 def annotated(
-    image: np.ndarray, target: Mapping[str, Any], names: Sequence[str], side: int
+    image: np.ndarray, target: Mapping[str, Any], names: Sequence[str], side: int, shown_from: float = SHOWN
 ) -> tuple[np.ndarray, list[Chip]]:
     """An image with its target, and what its colours stand for.
 
@@ -117,6 +117,7 @@ def annotated(
         target: see the module.
         names: of the classes.
         side: of the longer side of the result, pixels.
+        shown_from: the least score of the objects that are drawn.
 
     Shape:
         - Output: ``[h, w, 3]`` uint8, the longer of h and w is `side`.
@@ -127,7 +128,7 @@ def annotated(
     if "mask" in target:
         return _with_classes(picture, target["mask"], names)
     if "scores" in target:  # a detector gives a hundred boxes of which it is not sure
-        kept = target["scores"] >= SHOWN
+        kept = target["scores"] >= shown_from
         target = {
             key: value[kept] if value.ndim and len(value) == len(kept) else value for key, value in target.items()
         }
@@ -329,7 +330,12 @@ def ink_on(colour: Colour) -> Colour:
 
 
 def target_panel(
-    image: np.ndarray, target: Mapping[str, Any], names: Sequence[str], note: str = "", side: int = 256
+    image: np.ndarray,
+    target: Mapping[str, Any],
+    names: Sequence[str],
+    note: str = "",
+    side: int = 256,
+    shown_from: float = SHOWN,
 ) -> np.ndarray:
     """A picture of a sample on paper: its image with its target, its classes below, and a note.
 
@@ -339,11 +345,12 @@ def target_panel(
         names: of the classes.
         note: a line of small print.
         side: of the square that the image is fitted into, pixels.
+        shown_from: the least score of the objects that are drawn.
 
     Shape:
         - Output: ``[side + 8 + 54, side + 8, 3]`` uint8.
     """
-    picture, chips = annotated(image, target, names, side)
+    picture, chips = annotated(image, target, names, side, shown_from)
     canvas = np.full((side + 8 + 54, side + 8, 3), PAPER, np.uint8)
     top, left = 4 + (side - picture.shape[0]) // 2, 4 + (side - picture.shape[1]) // 2
     canvas[top : top + picture.shape[0], left : left + picture.shape[1]] = picture

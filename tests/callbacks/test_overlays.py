@@ -14,6 +14,7 @@ from striate.callbacks.overlays import (
     annotated,
     colour_of,
     drawable,
+    hidden_note,
     ink_on,
     mask_colour,
     target_of,
@@ -170,6 +171,15 @@ def test_predictions_of_low_score_are_not_drawn():
     scores = torch.tensor([0.9, 0.29])
     picture, chips = annotated(GRAY, objects([[0, 0, 30, 30], [50, 0, 90, 50]], [0, 1], scores=scores), NAMES, 100)
     assert chips == [Chip("cat", colour_of(0))] and (picture[:, 60:] == 128).all()
+
+
+def test_the_least_score_is_the_callers():
+    less = scored([[0, 0, 30, 30], [50, 0, 90, 50]], [0, 1], [0.31, 0.29])
+    assert [chip.text for chip in annotated(GRAY, less, NAMES, 100, shown_from=0.3)[1]] == ["cat"]
+    assert [chip.text for chip in annotated(GRAY, less, NAMES, 100, shown_from=0)[1]] == ["cat", "dog"]
+    assert hidden_note(less) == ", 2 of less than 50 % not drawn" and hidden_note(less, 0.3) == (
+        ", 1 of less than 30 % not drawn"
+    )
 
 
 def test_colours_differ_and_are_legible():

@@ -25,6 +25,7 @@ _HUES = (0.0, 0.58, 0.33, 0.13, 0.78, 0.47, 0.92, 0.06, 0.66, 0.22)
 SHOWN = 0.5  # predicted objects of lower score are not drawn, unless one asks for them
 _BACKGROUNDS = ("background", "bg", "unlabeled", "unlabelled", "void")
 _PALETTE = palette()
+_GRAY = (150, 150, 150)
 _FILL = 0.55  # how much of a mask's colour covers the image
 
 
@@ -34,12 +35,14 @@ class Chip(NamedTuple):
     Attributes:
         text: what the colour stands for.
         colour: None: no patch, the text alone.
-        hatched: the patch is striped, as ignored pixels and crowds are.
+        hatched: the patch is striped, as ignored pixels and the masks of crowds are.
+        dashed: the patch is a dashed box, as those of crowds and of difficult objects are.
     """
 
     text: str
     colour: Colour | None = None
     hatched: bool = False
+    dashed: bool = False
 
 
 def colour_of(number: int) -> Colour:
@@ -151,7 +154,7 @@ def _with_classes(picture: np.ndarray, mask: np.ndarray, names: Sequence[str]) -
         own, share = large == label, _percent(counts[label] / mask.size)
         if label == IGNORE:
             _hatch(picture, own)
-            chips.append(Chip(f"ignored: {share}", (150, 150, 150), hatched=True))
+            chips.append(Chip(f"ignored: {share}", _GRAY, hatched=True))
         elif is_background(label, names):  # left as it is, to see the image
             chips.append(Chip(f"{class_name(label, names)}: {share}", PAPER))
         else:
@@ -189,18 +192,28 @@ def _with_objects(
 def _counted(
     labels: np.ndarray, crowds: np.ndarray, difficult: np.ndarray, names: Sequence[str], plain: bool
 ) -> list[Chip]:
-    """``dog ×3``, and how many are crowds or difficult."""
+    """``dog x3``, the crowds of each class, and how many objects are difficult.
+
+    A crowd looks as it is drawn: a dashed box in its class's colour, or, where objects have masks, stripes.
+    """
     if not len(labels):
         return [Chip("no objects")]
-    counts = Counter(labels[~crowds].tolist())
     chips = [
-        Chip(class_name(label, names) + (f" x{count}" if count > 1 else ""), None if plain else colour_of(label))
-        for label, count in sorted(counts.items())
+        Chip(class_name(label, names) + times, None if plain else colour_of(label))
+        for label, times in _times(labels[~crowds])
     ]
-    for flags, word in ((crowds, "crowd"), (difficult, "difficult")):
-        if flags.any():
-            chips.append(Chip(f"{flags.sum()} {word}", (150, 150, 150), hatched=True))
+    chips += [
+        Chip(f"{class_name(label, names)} crowd{times}", _GRAY if plain else colour_of(label), plain, not plain)
+        for label, times in _times(labels[crowds])
+    ]
+    if difficult.any():
+        chips.append(Chip(f"{difficult.sum()} difficult", _GRAY, dashed=True))
     return chips
+
+
+def _times(labels: np.ndarray) -> list[tuple[int, str]]:
+    """Each class that occurs, and ``x3`` where it does so several times."""
+    return [(label, f" x{count}" if count > 1 else "") for label, count in sorted(Counter(labels.tolist()).items())]
 
 
 def _with_masks(picture: np.ndarray, masks: np.ndarray, colours: Sequence[Colour], crowds: np.ndarray) -> np.ndarray:
@@ -243,12 +256,20 @@ def _rectangle(
     if not dashed:
         draw.rectangle((x1, y1, x2, y2), outline=colour, width=min(width, x2 - x1 + 1, y2 - y1 + 1))
         return
-    for start in range(x1, x2 + 1, 8):
-        end = min(start + 4, x2)
+    _dashes(draw, (x1, y1, x2, y2), colour, width)
+
+
+def _dashes(
+    draw: ImageDraw.ImageDraw, corners: tuple[int, int, int, int], colour: Colour, width: int, length: int = 4
+) -> None:
+    """A dashed outline."""
+    x1, y1, x2, y2 = corners
+    for start in range(x1, x2 + 1, 2 * length):
+        end = min(start + length, x2)
         draw.line([(start, y1), (end, y1)], colour, width)
         draw.line([(start, y2), (end, y2)], colour, width)
-    for start in range(y1, y2 + 1, 8):
-        end = min(start + 4, y2)
+    for start in range(y1, y2 + 1, 2 * length):
+        end = min(start + length, y2)
         draw.line([(x1, start), (x1, end)], colour, width)
         draw.line([(x2, start), (x2, end)], colour, width)
 
@@ -390,6 +411,9 @@ def _legend(draw: ImageDraw.ImageDraw, chips: Sequence[Chip], start: tuple[int, 
 
 def _patch(draw: ImageDraw.ImageDraw, at: tuple[int, int], chip: Chip) -> None:
     x, y = at
+    if chip.dashed and chip.colour is not None:
+        _dashes(draw, (x, y, x + 10, y + 10), chip.colour, width=2, length=3)
+        return
     draw.rectangle((x, y, x + 10, y + 10), fill=chip.colour, outline=(120, 120, 128))
     if chip.hatched:
         for shift in (3, 7, 11, 15):

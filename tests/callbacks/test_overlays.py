@@ -108,10 +108,29 @@ def test_crowds_and_difficult_objects_are_dashed_and_counted():
     flags = {"iscrowd": np.array([True, False, False]), "difficult": np.array([False, True, False])}
     target = objects([[0, 0, 30, 50], [35, 0, 60, 50], [65, 0, 100, 50]], [0, 1, 1], **flags)
     picture, chips = annotated(GRAY, target, NAMES, 200)
-    assert [chip.text for chip in chips] == ["dog x2", "1 crowd", "1 difficult"]
+    assert chips[:2] == [Chip("dog x2", colour_of(1)), Chip("cat crowd", colour_of(0), dashed=True)]
+    assert [(chip.text, chip.dashed) for chip in chips[2:]] == [("1 difficult", True)]
     for column, label, dashed in ((0, 0, True), (70, 1, True), (130, 1, False)):
         line = (picture[20:90, column] == colour_of(label)).all(axis=1)
         assert (0.4 < line.mean() < 0.8) if dashed else line.all()
+
+
+def test_a_crowds_entry_in_the_legend_looks_as_the_crowd_does():
+    flags = {"iscrowd": np.array([True, True, False])}
+    boxes, labels = [[0, 0, 30, 50], [35, 0, 60, 50], [65, 0, 100, 50]], [0, 0, 1]
+    drawn = target_panel(GRAY, objects(boxes, labels, **flags), NAMES, side=200)
+    legend = drawn[200 + 7 : 200 + 24]
+    red = (legend == colour_of(0)).all(axis=2)
+    own = (legend == colour_of(1)).all(axis=2)
+    assert own.sum() == 9 * 9  # the patch of an object is filled within its outline, a crowd's is a dashed outline
+    rows, columns = np.nonzero(red)
+    patch = red[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    assert 0.2 < patch.mean() < 0.7 and not patch[3:-3, 3:-3].any()
+    masks = np.ones((3, 50, 100), np.uint8)
+    chips = annotated(GRAY, objects(boxes, labels, masks=masks, **flags), NAMES, 200)[1]
+    assert [(chip.text, chip.hatched, chip.dashed) for chip in chips] == [
+        ("dog", False, False), ("cat crowd x2", True, False)
+    ]  # fmt: skip
 
 
 def test_instances_have_a_colour_each_and_semantic_classes_one_each():

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..datamodules.export.voc import palette
-from .drawing import NEUTRAL, PAPER, Colour, class_name, fitted, shorten
+from .drawing import NEUTRAL, PAPER, Colour, class_name, fitted, fitted_freely, on_paper, room_for, shorten
 
 Area = tuple[float, float, float, float]
 IGNORE = 255
@@ -108,7 +108,12 @@ def hidden_note(prediction: Mapping[str, Any], shown_from: float = SHOWN) -> str
 
 
 def annotated(
-    image: np.ndarray, target: Mapping[str, Any], names: Sequence[str], side: int, shown_from: float = SHOWN
+    image: np.ndarray,
+    target: Mapping[str, Any],
+    names: Sequence[str],
+    side: int,
+    shown_from: float = SHOWN,
+    square: bool = True,
 ) -> tuple[np.ndarray, list[Chip]]:
     """An image with its target, and what its colours stand for.
 
@@ -121,12 +126,13 @@ def annotated(
         names: of the classes.
         side: of the longer side of the result, pixels.
         shown_from: the least score of the objects that are drawn.
+        square: whether it is to fit into a square; else strips are larger (`drawing.fitted_freely`).
 
     Shape:
-        - Output: ``[h, w, 3]`` uint8, the longer of h and w is `side`.
+        - Output: ``[h, w, 3]`` uint8, the longer of h and w is `side`, where it is to fit into a square.
     """
     target = drawable(target)
-    picture = fitted(image, side)
+    picture = fitted(image, side) if square else fitted_freely(image, side)
     factor = np.array(picture.shape[1::-1]) / image.shape[1::-1]
     if "mask" in target:
         return _with_classes(picture, target["mask"], names)
@@ -357,6 +363,7 @@ def target_panel(
     note: str = "",
     side: int = 256,
     shown_from: float = SHOWN,
+    square: bool = True,
 ) -> np.ndarray:
     """A picture of a sample on paper: its image with its target, its classes below, and a note.
 
@@ -367,20 +374,26 @@ def target_panel(
         note: a line of small print.
         side: of the square that the image is fitted into, pixels.
         shown_from: the least score of the objects that are drawn.
+        square: for a grid; else the paper has the image's shape, with room for the text.
 
     Shape:
-        - Output: ``[side + 8 + 54, side + 8, 3]`` uint8.
+        - Output: ``[side + 8 + 54, side + 8, 3]`` uint8; ``[H, W, 3]`` where it is not square.
     """
-    picture, chips = annotated(image, target, names, side, shown_from)
-    canvas = np.full((side + 8 + 54, side + 8, 3), PAPER, np.uint8)
-    top, left = 4 + (side - picture.shape[0]) // 2, 4 + (side - picture.shape[1]) // 2
-    canvas[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
-    page = Image.fromarray(canvas)
-    draw = ImageDraw.Draw(page)
-    rows = _legend(draw, chips, (6, side + 7), side - 4)
+    picture, chips = annotated(image, target, names, side, shown_from, square)
     font = ImageFont.load_default(11)
-    draw.text((6, side + 9 + 17 * rows), shorten(note, font, side - 4), fill=(130, 130, 138), font=font)
+    text_width = 4 + max(_legend_width(chips), font.getlength(note))
+    width, height = (side, side) if square else room_for(picture, text_width, side)
+    page = on_paper(picture, width, height, 54)
+    draw = ImageDraw.Draw(page)
+    rows = _legend(draw, chips, (6, height + 7), width - 4)
+    draw.text((6, height + 9 + 17 * rows), shorten(note, font, width - 4), fill=(130, 130, 138), font=font)
     return np.asarray(page)
+
+
+def _legend_width(chips: Sequence[Chip]) -> float:
+    """What the chips take in one line."""
+    font = ImageFont.load_default(13)
+    return sum((0 if chip.colour is None else 15) + font.getlength(chip.text) + 9 for chip in chips)
 
 
 def _legend(draw: ImageDraw.ImageDraw, chips: Sequence[Chip], start: tuple[int, int], width: int, rows: int = 2) -> int:

@@ -39,7 +39,7 @@ class PredictionWriter(BasePredictionWriter):
 
     Args:
         pictures: draw the annotated pictures.
-        side: of a picture, pixels.
+        side: the longer one of a picture, pixels; strips may be longer, so that they can be read.
     """
 
     def __init__(self, pictures: bool = True, side: int = 448) -> None:
@@ -112,9 +112,10 @@ class PredictionWriter(BasePredictionWriter):
         if prediction.keys() & {"mask", "box", "boxes"}:
             shown_from = _shown_from(task)
             note = Path(path).name + hidden_note(prediction, shown_from)
-            drawn = target_panel(image, prediction, names, note, self.side, shown_from)
+            drawn = target_panel(image, prediction, names, note, self.side, shown_from, square=False)
         else:
-            drawn = panel(image, [*captions(prediction, {}, names), (Path(path).name, NEUTRAL)], side=self.side)
+            lines = [*captions(prediction, {}, names), (Path(path).name, NEUTRAL)]
+            drawn = panel(image, lines, side=self.side, square=False)
         Image.fromarray(drawn).save(target)
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

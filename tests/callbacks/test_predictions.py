@@ -48,3 +48,34 @@ def test_objects_from_half_on_are_drawn(drawn):
 
 def test_all_that_passes_the_users_threshold_is_drawn(drawn):
     assert drawn((60, 60), score_threshold=0.3)[1] == ["dog 31%", "cat 90%", "cat", "dog", "one.png"]
+
+
+def seen(picture):
+    """Height and width of the gray image on its paper; a box may cover some of it."""
+    rows, columns = np.nonzero((picture == 128).all(axis=2))
+    return int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1
+
+
+NOTHING = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64), "scores": torch.zeros(0)}
+CLASS = {"label": 1, "score": 0.5, "top_labels": [1], "top_scores": [0.5]}
+
+
+@pytest.mark.parametrize("prediction", [NOTHING, CLASS], ids=["objects", "class"])
+@pytest.mark.parametrize(
+    "size, shown",
+    [((60, 3000), (60, 3000)), ((3000, 60), (3000, 60)), ((400, 4000), (112, 1120)), ((90, 9000), (36, 3584)),
+     ((30, 40), (336, 448)), ((1200, 900), (448, 336))],
+)  # fmt: skip
+def test_the_paper_has_the_shape_of_the_image(drawn, prediction, size, shown):
+    picture, texts = drawn(size, prediction)
+    assert seen(picture) == pytest.approx(shown, abs=1)
+    assert texts[-1] == "one.png"  # in full, however narrow the image
+    assert picture.shape[0] <= shown[0] + 8 + 54
+    assert picture.shape[1] <= max(shown[1], 120) + 8
+
+
+def test_boxes_lie_right_in_a_strip(drawn):
+    picture, _ = drawn((60, 3000), {**NOTHING, "boxes": torch.tensor([[1000.0, 20, 1100, 50]]),
+                                    "labels": torch.tensor([0]), "scores": torch.tensor([0.9])})  # fmt: skip
+    red = (picture[:68] == (242, 36, 36)).all(axis=2)
+    assert red[4 + 40, 4 + 1000] and red[4 + 40, 4 + 1099] and not red[4 + 40, 4 + 1002 : 4 + 1098].any()

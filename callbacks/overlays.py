@@ -331,7 +331,10 @@ def _free_area(
     """Where a tag fits above its box, inside it or below: in the picture, on no other tag, across no box's outline."""
     height = 15
     left = max(0, min(round(box[0]), size[0] - width))
-    for top in (round(box[1]) - height, round(box[1]), round(box[3]), round(box[3]) - height):
+    first, last = round(box[1]), round(box[3])
+    # within a small box there would be nothing else to see
+    beside = (first, last) if last - first >= 2 * height else (last, first)
+    for top in (first - height, *beside, last - height):
         area = (left, top, left + width, top + height)
         inside = top >= 0 and area[3] <= size[1] and area[2] <= size[0]
         if inside and not any(_overlap(area, other) for other in taken) and not _crosses(area, kept_clear):
@@ -387,7 +390,8 @@ def target_panel(
     draw = ImageDraw.Draw(page)
     rows = _legend(draw, chips, (6, height + 7), width - 4)
     draw.text((6, height + 9 + 17 * rows), shorten(note, font, width - 4), fill=(130, 130, 138), font=font)
-    return np.asarray(page)
+    drawn = np.asarray(page)
+    return drawn if square else drawn[: height + 28 + 17 * rows]
 
 
 def _legend_width(chips: Sequence[Chip]) -> float:

@@ -104,6 +104,15 @@ def test_a_wide_tag_may_lie_within_a_larger_box(written):
     assert said(written, GRAY, nested, ["a long ellipse", "cat"], 224) == ["cat 50%", "a long ellipse 98%"]
 
 
+def test_a_small_box_is_not_covered_by_its_own_tag():
+    # no room above: the tag of a small box lies below it, that of a large one within
+    for bottom, inside in ((14, False), (40, True)):
+        picture, _ = annotated(GRAY, scored([[20, 2, 60, bottom]], [0], [0.98]), NAMES, 200)
+        red = (picture == colour_of(0)).all(axis=2)
+        assert (red[6:17, 44:80].mean() > 0.4) == inside
+        assert (red[2 * bottom + 2 : 2 * bottom + 12, 44:80].mean() > 0.4) != inside
+
+
 def test_crowds_and_difficult_objects_are_dashed_and_counted():
     flags = {"iscrowd": np.array([True, False, False]), "difficult": np.array([False, True, False])}
     target = objects([[0, 0, 30, 50], [35, 0, 60, 50], [65, 0, 100, 50]], [0, 1, 1], **flags)

@@ -320,9 +320,10 @@ def _wordings(name: str, score: str, font: Any, width: int) -> list[str]:
     """What a tag may say, the best first: all, the name cut so that both have `width` pixels, the score alone."""
     if not score:
         return list(dict.fromkeys((name, shorten(name, font, width))))
-    # a letter and the ellipsis need up to 24 pixels
-    cut = shorten(name, font, max(24, round(width - font.getlength(f" {score}"))))
-    return list(dict.fromkeys((f"{name} {score}", f"{cut} {score}", score)))
+    # two spaces, since this size's single one hardly parts a class "0" from its score; a letter and the ellipsis need
+    # up to 24 pixels
+    cut = shorten(name, font, max(24, round(width - font.getlength(f"  {score}"))))
+    return list(dict.fromkeys((f"{name}  {score}", f"{cut}  {score}", score)))
 
 
 def _free_area(

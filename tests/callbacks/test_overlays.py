@@ -75,25 +75,25 @@ def scored(boxes, labels, scores):
 
 
 def test_a_score_is_a_percentage_that_no_digit_runs_into(written):
-    assert said(written, GRAY, scored([[0, 20, 50, 50]], [0], [0.744]), "0123", 100) == ["0 74%"]
+    assert said(written, GRAY, scored([[0, 20, 50, 50]], [0], [0.744]), "0123", 100) == ["0  74%"]
 
 
 def test_a_long_name_has_the_room_beside_its_box_and_gives_way_to_the_score_elsewhere(written):
     names, size = ["a long ellipse"], 224
     small = [40.0, 20, 46, 26]
     alone = scored([small], [0], [0.98])
-    assert said(written, GRAY, alone, names, size) == ["a long ellipse 98%"]
+    assert said(written, GRAY, alone, names, size) == ["a long ellipse  98%"]
     assert said(written, GRAY, objects([small], [0]), names, size) == ["a long ellipse"]
     # neighbours all around: the name would lie on them
     around = [[x, y, x + 6, y + 6] for x in (20, 30, 50, 60) for y in range(2, 48, 8)]
     crowded = scored([small, *around], [0] * 25, [0.98] * 25)
     texts = said(written, GRAY, crowded, names, size)
-    assert texts[0] != "a long ellipse 98%" and all(text.endswith("98%") for text in texts)
-    assert any(text.endswith("… 98%") for text in texts)
+    assert texts[0] != "a long ellipse  98%" and all(text.endswith("98%") for text in texts)
+    assert any(text.endswith("…  98%") for text in texts)
     # at the edge a tag begins further left; in a picture narrower than itself it is shorter
     (edge,) = said(written, GRAY, scored([[90, 20, 100, 30]], [0], [0.98]), names, size)
-    assert edge == "a long ellipse 98%" and 0 < written[0][1] < written[0][2] <= size
-    for width, text in ((30, "a l… 98%"), (15, "98%")):
+    assert edge == "a long ellipse  98%" and 0 < written[0][1] < written[0][2] <= size
+    for width, text in ((30, "a l…  98%"), (15, "98%")):
         strip = np.full((120, width, 3), 128, np.uint8)
         assert said(written, strip, scored([[2, 40, 9, 60]], [0], [0.98]), names, 240) == [text]
         assert written[0][2] <= 2 * width
@@ -101,7 +101,7 @@ def test_a_long_name_has_the_room_beside_its_box_and_gives_way_to_the_score_else
 
 def test_a_wide_tag_may_lie_within_a_larger_box(written):
     nested = scored([[0, 0, 100, 50], [40, 20, 46, 26]], [1, 0], [0.5, 0.98])
-    assert said(written, GRAY, nested, ["a long ellipse", "cat"], 224) == ["cat 50%", "a long ellipse 98%"]
+    assert said(written, GRAY, nested, ["a long ellipse", "cat"], 224) == ["cat  50%", "a long ellipse  98%"]
 
 
 def test_a_small_box_is_not_covered_by_its_own_tag():

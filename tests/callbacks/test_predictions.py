@@ -43,11 +43,11 @@ def drawn(tmp_path, monkeypatch):
 
 def test_objects_from_half_on_are_drawn(drawn):
     for task in ({}, {"score_threshold": 0.0}):
-        assert drawn((60, 60), **task)[1] == ["cat 90%", "cat", "one.png, 1 of less than 50 % not drawn"]
+        assert drawn((60, 60), **task)[1] == ["cat  90%", "cat", "one.png, 1 of less than 50 % not drawn"]
 
 
 def test_all_that_passes_the_users_threshold_is_drawn(drawn):
-    assert drawn((60, 60), score_threshold=0.3)[1] == ["dog 31%", "cat 90%", "cat", "dog", "one.png"]
+    assert drawn((60, 60), score_threshold=0.3)[1] == ["dog  31%", "cat  90%", "cat", "dog", "one.png"]
 
 
 def seen(picture):

@@ -301,9 +301,9 @@ def _tags(
     # the large objects first: where there is no room, it is the small ones' that is left out
     order = np.argsort(-(corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1]), kind="stable")
     for place in order.tolist():
-        box = corners[place].tolist()
+        box, (name, score) = corners[place].tolist(), texts[place]
         usual = min(max(44, round(1.3 * (box[2] - box[0]))), size[0] - 6)
-        for number, text in enumerate(_wordings(*texts[place], font, usual)):
+        for number, text in enumerate(_wordings(name, score, font, usual)):
             width = font.getlength(text)
             # a full name that is far wider than its box may lie where it hides no neighbour
             wide = number == 0 and width > usual
@@ -319,11 +319,11 @@ def _tags(
 def _wordings(name: str, score: str, font: Any, width: int) -> list[str]:
     """What a tag may say, the best first: all, the name cut so that both have `width` pixels, the score alone."""
     if not score:
-        return list(dict.fromkeys((name, shorten(name, font, width))))
+        return [name, shorten(name, font, width)]
     # two spaces, since this size's single one hardly parts a class "0" from its score; a letter and the ellipsis need
     # up to 24 pixels
     cut = shorten(name, font, max(24, round(width - font.getlength(f"  {score}"))))
-    return list(dict.fromkeys((f"{name}  {score}", f"{cut}  {score}", score)))
+    return [f"{name}  {score}", f"{cut}  {score}", score]
 
 
 def _free_area(

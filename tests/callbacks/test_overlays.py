@@ -104,6 +104,12 @@ def test_a_wide_tag_may_lie_within_a_larger_box(written):
     assert said(written, GRAY, nested, ["a long ellipse", "cat"], 224) == ["cat  50%", "a long ellipse  98%"]
 
 
+def test_a_short_name_stays_whole_on_its_neighbours(written):
+    rows = [[40, y, 46, y + 6] for y in range(0, 50, 6)]
+    texts = said(written, GRAY, scored([*rows, [0, 0, 100, 50]], [0] * len(rows) + [1], [0.98] * 10), NAMES, 224)
+    assert texts[1:4] == ["cat  98%"] * 3
+
+
 def test_a_small_box_is_not_covered_by_its_own_tag():
     # no room above: the tag of a small box lies below it, that of a large one within
     for bottom, inside in ((14, False), (40, True)):

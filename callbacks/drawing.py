@@ -29,31 +29,45 @@ def captions(prediction: dict[str, Any], truth: dict[str, Any], names: Sequence[
     return [(said, WRONG), (f"is {class_name(int(truth['label']), names)}", NEUTRAL)]
 
 
-def panel(image: np.ndarray, lines: Sequence[tuple[str, Colour]], side: int = 176, rows: int = 2) -> np.ndarray:
-    """One picture on paper, fitted into a square, with lines of text below.
+def panel(
+    image: np.ndarray, lines: Sequence[tuple[str, Colour]], side: int = 176, rows: int = 2, square: bool = True
+) -> np.ndarray:
+    """One picture on paper, with lines of text below.
 
     Args:
         image: RGB uint8 ``[H, W, 3]``.
         lines: text and colour.
-        side: of the square, pixels.
+        side: of the square that the image is fitted into, pixels.
         rows: lines of text to leave room for.
+        square: for a grid; else the paper has the image's shape (`fitted_freely`).
 
     Shape:
-        - Output: ``[H, side + 8, 3]`` uint8, with H as the lines of text need.
+        - Output: ``[H, side + 8, 3]`` uint8, with H as the lines of text need; ``[H, W, 3]`` where it is not square.
     """
-    picture = fitted(image, side)
-    height, width = picture.shape[:2]
     text_size = max(13, side // 20)
     line = text_size + 5
-    canvas = np.full((side + 8 + line * rows, side + 8, 3), PAPER, np.uint8)
-    top, left = 4 + (side - height) // 2, 4 + (side - width) // 2
-    canvas[top : top + height, left : left + width] = picture
-    page = Image.fromarray(canvas)
-    draw = ImageDraw.Draw(page)
     font = ImageFont.load_default(text_size)
+    picture = fitted(image, side) if square else fitted_freely(image, side)
+    text_width = max((font.getlength(text) for text, _ in lines[:rows]), default=0.0)
+    width, height = (side, side) if square else room_for(picture, text_width, side)
+    page = on_paper(picture, width, height, line * rows)
+    draw = ImageDraw.Draw(page)
     for row, (text, colour) in enumerate(lines[:rows]):
-        draw.text((6, side + 6 + line * row), shorten(text, font, side), fill=colour, font=font)
+        draw.text((6, height + 6 + line * row), shorten(text, font, width), fill=colour, font=font)
     return np.asarray(page)
+
+
+def on_paper(picture: np.ndarray, width: int, height: int, below: int) -> Image.Image:
+    """A picture in the middle of an area on white paper, with a margin of 4 pixels, and room below for text."""
+    canvas = np.full((height + 8 + below, width + 8, 3), PAPER, np.uint8)
+    top, left = 4 + (height - picture.shape[0]) // 2, 4 + (width - picture.shape[1]) // 2
+    canvas[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+    return Image.fromarray(canvas)
+
+
+def room_for(picture: np.ndarray, text_width: float, side: int) -> tuple[int, int]:
+    """Width and height of the area for a picture: its own, wider where the text below is, up to `side`."""
+    return max(picture.shape[1], min(side, math.ceil(text_width))), picture.shape[0]
 
 
 def fitted(image: np.ndarray, side: int) -> np.ndarray:
@@ -63,8 +77,24 @@ def fitted(image: np.ndarray, side: int) -> np.ndarray:
         - image: ``[H, W, 3]`` uint8.
         - Output: ``[h, w, 3]`` uint8.
     """
+    return _scaled(image, side / max(image.shape[:2]))
+
+
+def fitted_freely(image: np.ndarray, side: int) -> np.ndarray:
+    """An image resized as by `fitted`; but a strip of which little would be left has a quarter of `side` as its width.
+
+    It is not made larger than it is for that, nor longer than eight times `side`.
+
+    Shape:
+        - image: ``[H, W, 3]`` uint8.
+        - Output: ``[h, w, 3]`` uint8.
+    """
+    shorter, longer = sorted(image.shape[:2])
+    return _scaled(image, max(side / longer, min(side / 4 / shorter, 8 * side / longer, 1.0)))
+
+
+def _scaled(image: np.ndarray, factor: float) -> np.ndarray:
     height, width = image.shape[:2]
-    factor = side / max(height, width)
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
     resized = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC if factor > 1 else cv2.INTER_AREA)
     return np.asarray(resized, np.uint8)

@@ -17,13 +17,15 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..datamodules.export.voc import palette
-from .drawing import NEUTRAL, PAPER, Colour, class_name, fitted, shorten
+from .drawing import NEUTRAL, PAPER, Colour, class_name, fitted, fitted_freely, on_paper, room_for, shorten
 
+Area = tuple[float, float, float, float]
 IGNORE = 255
 _HUES = (0.0, 0.58, 0.33, 0.13, 0.78, 0.47, 0.92, 0.06, 0.66, 0.22)
-SHOWN = 0.5  # predicted objects of lower score are not drawn
+SHOWN = 0.5  # predicted objects of lower score are not drawn, unless one asks for them
 _BACKGROUNDS = ("background", "bg", "unlabeled", "unlabelled", "void")
 _PALETTE = palette()
+_GRAY = (150, 150, 150)
 _FILL = 0.55  # how much of a mask's colour covers the image
 
 
@@ -33,12 +35,14 @@ class Chip(NamedTuple):
     Attributes:
         text: what the colour stands for.
         colour: None: no patch, the text alone.
-        hatched: the patch is striped, as ignored pixels and crowds are.
+        hatched: the patch is striped, as ignored pixels and the masks of crowds are.
+        dashed: the patch is a dashed box, as those of crowds and of difficult objects are.
     """
 
     text: str
     colour: Colour | None = None
     hatched: bool = False
+    dashed: bool = False
 
 
 def colour_of(number: int) -> Colour:
@@ -97,14 +101,19 @@ def overlap_note(prediction: Mapping[str, np.ndarray], truth: Mapping[str, np.nd
     return f", IoU {shared / union:.2f}" if union > 0 else ""
 
 
-def hidden_note(prediction: Mapping[str, Any]) -> str:
-    """``, 57 of less than 30 % not drawn`` where a detector is not sure of some of its objects; else nothing."""
-    hidden = 0 if "scores" not in prediction else sum(score < SHOWN for score in prediction["scores"].tolist())
-    return f", {hidden} of less than {100 * SHOWN:.0f} % not drawn" if hidden else ""
+def hidden_note(prediction: Mapping[str, Any], shown_from: float = SHOWN) -> str:
+    """``, 57 of less than 50 % not drawn`` where a detector is not sure of some of its objects; else nothing."""
+    hidden = 0 if "scores" not in prediction else sum(score < shown_from for score in prediction["scores"].tolist())
+    return f", {hidden} of less than {100 * shown_from:.0f} % not drawn" if hidden else ""
 
 
 def annotated(
-    image: np.ndarray, target: Mapping[str, Any], names: Sequence[str], side: int
+    image: np.ndarray,
+    target: Mapping[str, Any],
+    names: Sequence[str],
+    side: int,
+    shown_from: float = SHOWN,
+    square: bool = True,
 ) -> tuple[np.ndarray, list[Chip]]:
     """An image with its target, and what its colours stand for.
 
@@ -116,17 +125,19 @@ def annotated(
         target: see the module.
         names: of the classes.
         side: of the longer side of the result, pixels.
+        shown_from: the least score of the objects that are drawn.
+        square: whether it is to fit into a square; else strips are larger (`drawing.fitted_freely`).
 
     Shape:
-        - Output: ``[h, w, 3]`` uint8, the longer of h and w is `side`.
+        - Output: ``[h, w, 3]`` uint8, the longer of h and w is `side`, where it is to fit into a square.
     """
     target = drawable(target)
-    picture = fitted(image, side)
+    picture = fitted(image, side) if square else fitted_freely(image, side)
     factor = np.array(picture.shape[1::-1]) / image.shape[1::-1]
     if "mask" in target:
         return _with_classes(picture, target["mask"], names)
     if "scores" in target:  # a detector gives a hundred boxes of which it is not sure
-        kept = target["scores"] >= SHOWN
+        kept = target["scores"] >= shown_from
         target = {
             key: value[kept] if value.ndim and len(value) == len(kept) else value for key, value in target.items()
         }
@@ -149,7 +160,7 @@ def _with_classes(picture: np.ndarray, mask: np.ndarray, names: Sequence[str]) -
         own, share = large == label, _percent(counts[label] / mask.size)
         if label == IGNORE:
             _hatch(picture, own)
-            chips.append(Chip(f"ignored: {share}", (150, 150, 150), hatched=True))
+            chips.append(Chip(f"ignored: {share}", _GRAY, hatched=True))
         elif is_background(label, names):  # left as it is, to see the image
             chips.append(Chip(f"{class_name(label, names)}: {share}", PAPER))
         else:
@@ -173,37 +184,42 @@ def _with_objects(
     colours = [colour_of(int(n)) for n in (labels if masks is None else range(len(boxes)))]
     if masks is not None:
         picture = _with_masks(picture, np.asarray(masks), colours, crowds)
-    texts = [class_name(int(label), names) for label in labels]
-    if "scores" in target:
-        texts = [f"{text} {100 * float(s):.0f}" for text, s in zip(texts, target["scores"], strict=True)]
+    said = [class_name(int(label), names) for label in labels]
+    scores = [f"{100 * float(score):.0f}%" for score in target["scores"]] if "scores" in target else [""] * len(boxes)
     shown = Image.fromarray(picture)
     draw = ImageDraw.Draw(shown)
     corners = boxes * np.tile(factor, 2)
     for box, colour, dashed in zip(corners.tolist(), colours, crowds | difficult, strict=True):
         _rectangle(draw, box, shown.size, colour, bool(dashed), thin=masks is not None)
-    # names of the large objects first: where there is no room, it is the small ones' that is left out
-    order = np.argsort(-(corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1]), kind="stable")
-    taken: list[tuple[float, float, float, float]] = []
-    for place in order.tolist():
-        _tag(draw, corners[place].tolist(), shown.size, texts[place], colours[place], taken)
+    _tags(draw, corners, shown.size, list(zip(said, scores, strict=True)), colours)
     return np.asarray(shown), _counted(labels, crowds, difficult, names, plain=masks is not None)
 
 
 def _counted(
     labels: np.ndarray, crowds: np.ndarray, difficult: np.ndarray, names: Sequence[str], plain: bool
 ) -> list[Chip]:
-    """``dog ×3``, and how many are crowds or difficult."""
+    """``dog x3``, the crowds of each class, and how many objects are difficult.
+
+    A crowd looks as it is drawn: a dashed box in its class's colour, or, where objects have masks, stripes.
+    """
     if not len(labels):
         return [Chip("no objects")]
-    counts = Counter(labels[~crowds].tolist())
     chips = [
-        Chip(class_name(label, names) + (f" x{count}" if count > 1 else ""), None if plain else colour_of(label))
-        for label, count in sorted(counts.items())
+        Chip(class_name(label, names) + times, None if plain else colour_of(label))
+        for label, times in _times(labels[~crowds])
     ]
-    for flags, word in ((crowds, "crowd"), (difficult, "difficult")):
-        if flags.any():
-            chips.append(Chip(f"{flags.sum()} {word}", (150, 150, 150), hatched=True))
+    chips += [
+        Chip(f"{class_name(label, names)} crowd{times}", _GRAY if plain else colour_of(label), plain, not plain)
+        for label, times in _times(labels[crowds])
+    ]
+    if difficult.any():
+        chips.append(Chip(f"{difficult.sum()} difficult", _GRAY, dashed=True))
     return chips
+
+
+def _times(labels: np.ndarray) -> list[tuple[int, str]]:
+    """Each class that occurs, and ``x3`` where it does so several times."""
+    return [(label, f" x{count}" if count > 1 else "") for label, count in sorted(Counter(labels.tolist()).items())]
 
 
 def _with_masks(picture: np.ndarray, masks: np.ndarray, colours: Sequence[Colour], crowds: np.ndarray) -> np.ndarray:
@@ -246,38 +262,97 @@ def _rectangle(
     if not dashed:
         draw.rectangle((x1, y1, x2, y2), outline=colour, width=min(width, x2 - x1 + 1, y2 - y1 + 1))
         return
-    for start in range(x1, x2 + 1, 8):
-        end = min(start + 4, x2)
+    _dashes(draw, (x1, y1, x2, y2), colour, width)
+
+
+def _dashes(
+    draw: ImageDraw.ImageDraw, corners: tuple[int, int, int, int], colour: Colour, width: int, length: int = 4
+) -> None:
+    """A dashed outline."""
+    x1, y1, x2, y2 = corners
+    for start in range(x1, x2 + 1, 2 * length):
+        end = min(start + length, x2)
         draw.line([(start, y1), (end, y1)], colour, width)
         draw.line([(start, y2), (end, y2)], colour, width)
-    for start in range(y1, y2 + 1, 8):
-        end = min(start + 4, y2)
+    for start in range(y1, y2 + 1, 2 * length):
+        end = min(start + length, y2)
         draw.line([(x1, start), (x1, end)], colour, width)
         draw.line([(x2, start), (x2, end)], colour, width)
 
 
-def _tag(
+def _tags(
     draw: ImageDraw.ImageDraw,
-    box: Sequence[float],
+    corners: np.ndarray,
     size: tuple[int, int],
-    text: str,
-    colour: Colour,
-    taken: list[tuple[float, float, float, float]],
+    texts: Sequence[tuple[str, str]],
+    colours: Sequence[Colour],
 ) -> None:
-    """A name at a corner of its box, above it or inside, where none lies yet; left out where there is no room."""
+    """A name and a score at a corner of each box, where no other lies yet; left out where there is no room.
+
+    Args:
+        draw: of the picture.
+        corners: of the boxes, ``[N, 4]``.
+        size: width and height of the picture.
+        texts: class name and score of each; the score may be empty.
+        colours: of each.
+    """
     font = ImageFont.load_default(12)
-    # a name far wider than its box would hide its neighbours, and the legend has it in full
-    text = shorten(text, font, max(44, round(1.3 * (box[2] - box[0]))))
-    width, height = font.getlength(text) + 6, 15
-    left = min(max(0, round(box[0])), max(0, size[0] - width))
-    for top in (round(box[1]) - height, round(box[1]), round(box[3]), round(box[3]) - height):
+    taken: list[Area] = []
+    # the large objects first: where there is no room, it is the small ones' that is left out
+    order = np.argsort(-(corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1]), kind="stable")
+    for place in order.tolist():
+        box, (name, score) = corners[place].tolist(), texts[place]
+        usual = min(max(44, round(1.3 * (box[2] - box[0]))), size[0] - 6)
+        for number, text in enumerate(_wordings(name, score, font, usual)):
+            width = font.getlength(text)
+            # a full name that is far wider than its box may lie where it hides no neighbour
+            wide = number == 0 and width > usual
+            kept_clear = np.delete(corners, place, axis=0) if wide else corners[:0]
+            area = _free_area(box, width + 6, size, taken, kept_clear)
+            if area is not None:
+                taken.append(area)
+                draw.rectangle((area[0], area[1], area[2] - 1, area[3] - 1), fill=colours[place])
+                draw.text((area[0] + 3, area[1]), text, fill=ink_on(colours[place]), font=font)
+                break
+
+
+def _wordings(name: str, score: str, font: Any, width: int) -> list[str]:
+    """What a tag may say, the best first: all, the name cut so that both have `width` pixels, the score alone."""
+    if not score:
+        return [name, shorten(name, font, width)]
+    # two spaces, since this size's single one hardly parts a class "0" from its score; a letter and the ellipsis need
+    # up to 24 pixels
+    cut = shorten(name, font, max(24, round(width - font.getlength(f"  {score}"))))
+    return [f"{name}  {score}", f"{cut}  {score}", score]
+
+
+def _free_area(
+    box: Sequence[float], width: float, size: tuple[int, int], taken: Sequence[Area], kept_clear: np.ndarray
+) -> Area | None:
+    """Where a tag fits above its box, inside it or below: in the picture, on no other tag, across no box's outline."""
+    height = 15
+    left = max(0, min(round(box[0]), size[0] - width))
+    first, last = round(box[1]), round(box[3])
+    # within a small box there would be nothing else to see
+    beside = (first, last) if last - first >= 2 * height else (last, first)
+    for top in (first - height, *beside, last - height):
         area = (left, top, left + width, top + height)
-        free = not any(a[0] < area[2] and area[0] < a[2] and a[1] < area[3] and area[1] < a[3] for a in taken)
-        if free and top >= 0 and top + height <= size[1]:
-            taken.append(area)
-            draw.rectangle((left, top, left + width - 1, top + height - 1), fill=colour)
-            draw.text((left + 3, top), text, fill=ink_on(colour), font=font)
-            return
+        inside = top >= 0 and area[3] <= size[1] and area[2] <= size[0]
+        if inside and not any(_overlap(area, other) for other in taken) and not _crosses(area, kept_clear):
+            return area
+    return None
+
+
+def _overlap(first: Area, second: Area) -> bool:
+    return first[0] < second[2] and second[0] < first[2] and first[1] < second[3] and second[1] < first[3]
+
+
+def _crosses(area: Area, boxes: np.ndarray) -> bool:
+    """Whether an area touches a box without lying wholly inside it. Shape: boxes ``[N, 4]``."""
+    x1, y1, x2, y2 = boxes.T
+    touches = (x1 < area[2]) & (area[0] < x2) & (y1 < area[3]) & (area[1] < y2)
+    within = (x1 <= area[0]) & (area[2] <= x2) & (y1 <= area[1]) & (area[3] <= y2)
+    return bool((touches & ~within).any())
 
 
 def ink_on(colour: Colour) -> Colour:
@@ -286,7 +361,13 @@ def ink_on(colour: Colour) -> Colour:
 
 
 def target_panel(
-    image: np.ndarray, target: Mapping[str, Any], names: Sequence[str], note: str = "", side: int = 256
+    image: np.ndarray,
+    target: Mapping[str, Any],
+    names: Sequence[str],
+    note: str = "",
+    side: int = 256,
+    shown_from: float = SHOWN,
+    square: bool = True,
 ) -> np.ndarray:
     """A picture of a sample on paper: its image with its target, its classes below, and a note.
 
@@ -296,20 +377,28 @@ def target_panel(
         names: of the classes.
         note: a line of small print.
         side: of the square that the image is fitted into, pixels.
+        shown_from: the least score of the objects that are drawn.
+        square: for a grid; else the paper has the image's shape, with room for the text.
 
     Shape:
-        - Output: ``[side + 8 + 54, side + 8, 3]`` uint8.
+        - Output: ``[side + 8 + 54, side + 8, 3]`` uint8; ``[H, W, 3]`` where it is not square.
     """
-    picture, chips = annotated(image, target, names, side)
-    canvas = np.full((side + 8 + 54, side + 8, 3), PAPER, np.uint8)
-    top, left = 4 + (side - picture.shape[0]) // 2, 4 + (side - picture.shape[1]) // 2
-    canvas[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
-    page = Image.fromarray(canvas)
-    draw = ImageDraw.Draw(page)
-    rows = _legend(draw, chips, (6, side + 7), side - 4)
+    picture, chips = annotated(image, target, names, side, shown_from, square)
     font = ImageFont.load_default(11)
-    draw.text((6, side + 9 + 17 * rows), shorten(note, font, side - 4), fill=(130, 130, 138), font=font)
-    return np.asarray(page)
+    text_width = 4 + max(_legend_width(chips), font.getlength(note))
+    width, height = (side, side) if square else room_for(picture, text_width, side)
+    page = on_paper(picture, width, height, 54)
+    draw = ImageDraw.Draw(page)
+    rows = _legend(draw, chips, (6, height + 7), width - 4)
+    draw.text((6, height + 9 + 17 * rows), shorten(note, font, width - 4), fill=(130, 130, 138), font=font)
+    drawn = np.asarray(page)
+    return drawn if square else drawn[: height + 28 + 17 * rows]
+
+
+def _legend_width(chips: Sequence[Chip]) -> float:
+    """What the chips take in one line."""
+    font = ImageFont.load_default(13)
+    return sum((0 if chip.colour is None else 15) + font.getlength(chip.text) + 9 for chip in chips)
 
 
 def _legend(draw: ImageDraw.ImageDraw, chips: Sequence[Chip], start: tuple[int, int], width: int, rows: int = 2) -> int:
@@ -340,6 +429,9 @@ def _legend(draw: ImageDraw.ImageDraw, chips: Sequence[Chip], start: tuple[int, 
 
 def _patch(draw: ImageDraw.ImageDraw, at: tuple[int, int], chip: Chip) -> None:
     x, y = at
+    if chip.dashed and chip.colour is not None:
+        _dashes(draw, (x, y, x + 10, y + 10), chip.colour, width=2, length=3)
+        return
     draw.rectangle((x, y, x + 10, y + 10), fill=chip.colour, outline=(120, 120, 128))
     if chip.hatched:
         for shift in (3, 7, 11, 15):

@@ -16,7 +16,7 @@ from ..tasks.base import gather
 from .detection_predictions import COLUMNS, DetectionWriter, file_size
 from .drawing import NEUTRAL, captions, class_name, panel
 from .logging import run_folder
-from .overlays import hidden_note, target_panel
+from .overlays import SHOWN, hidden_note, target_panel
 from .semantic_predictions import MaskWriter
 
 
@@ -31,12 +31,15 @@ class PredictionWriter(BasePredictionWriter):
     Localization adds ``x1, y1, x2, y2`` behind the score, in pixels of the image as it is in its file; and behind the
     further scores, where each class has a box of its own (``x1_2``, …).
 
+    Of a detector's objects the pictures show those from 50 % on; where the task has a ``score_threshold`` above 0, all
+    that it leaves, which are those of the tables.
+
     Each batch is written when it is done, so that an interrupted run keeps what it has. Under DDP each rank writes
     its share, and the first joins them at the end.
 
     Args:
         pictures: draw the annotated pictures.
-        side: of a picture, pixels.
+        side: the longer one of a picture, pixels; strips may be longer, so that they can be read.
     """
 
     def __init__(self, pictures: bool = True, side: int = 448) -> None:
@@ -69,7 +72,6 @@ class PredictionWriter(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         """Append the rows of a batch, and draw its pictures."""
-        names = getattr(pl_module, "class_names", [])
         if not prediction:
             return
         with self._path(trainer, trainer.global_rank).open("a", newline="", encoding="utf-8") as file:
@@ -85,7 +87,7 @@ class PredictionWriter(BasePredictionWriter):
                     writer.writerow(self._row(path, index, one, pl_module))
                 self._count += 1
                 if self.pictures:
-                    self._draw(path, index, one, names)
+                    self._draw(path, index, one, pl_module)
 
     def _header(self, prediction: dict[str, Any], task: pl.LightningModule) -> list[str]:
         if "mask" in prediction:
@@ -99,7 +101,8 @@ class PredictionWriter(BasePredictionWriter):
             return self._masks.write(path, index, prediction["mask"], task)
         return [path, *_row(prediction, getattr(task, "class_names", []))]
 
-    def _draw(self, path: str, index: int, prediction: dict[str, Any], names: Sequence[str]) -> None:
+    def _draw(self, path: str, index: int, prediction: dict[str, Any], task: pl.LightningModule) -> None:
+        names = getattr(task, "class_names", [])
         try:
             image = read_image(path)
         except ImageError:
@@ -107,10 +110,12 @@ class PredictionWriter(BasePredictionWriter):
         target = self._folder / "pictures" / f"{index:05d}_{Path(path).stem}.png"
         target.parent.mkdir(exist_ok=True)
         if prediction.keys() & {"mask", "box", "boxes"}:
-            note = Path(path).name + hidden_note(prediction)
-            drawn = target_panel(image, prediction, names, note, self.side)
+            shown_from = _shown_from(task)
+            note = Path(path).name + hidden_note(prediction, shown_from)
+            drawn = target_panel(image, prediction, names, note, self.side, shown_from, square=False)
         else:
-            drawn = panel(image, [*captions(prediction, {}, names), (Path(path).name, NEUTRAL)], side=self.side)
+            lines = [*captions(prediction, {}, names), (Path(path).name, NEUTRAL)]
+            drawn = panel(image, lines, side=self.side, square=False)
         Image.fromarray(drawn).save(target)
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -149,6 +154,12 @@ class PredictionWriter(BasePredictionWriter):
             writer = csv.writer(file)
             writer.writerow(header)
             writer.writerows(rows)
+
+
+def _shown_from(task: pl.LightningModule) -> float:
+    """The least score that is drawn: where the user has set a threshold, all that passes it."""
+    threshold: Any = getattr(task, "score_threshold", 0.0)
+    return 0.0 if threshold > 0 else SHOWN
 
 
 _CORNERS = ("x1", "y1", "x2", "y2")

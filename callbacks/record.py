@@ -100,11 +100,12 @@ class RunReport(pl.Callback):
 
 def describe(folder: Path) -> str:
     """The folder of a run, and what each file in it is."""
+    drawn = len(list(folder.glob("pictures/*.png")))
     known = {
         "config.yaml": "the resolved configuration",
         "metrics.csv": "every logged figure",
         "checkpoints": ", ".join(sorted(path.name for path in folder.glob("checkpoints/*.ckpt"))),
-        "pictures": f"{len(list(folder.glob('pictures/*.png')))} pictures",
+        "pictures": f"{drawn} picture{'' if drawn == 1 else 's'}",
         "wandb": "the W&B run",
     }
     present = [f"    {name:<12} {what}" for name, what in known.items() if (folder / name).exists()]

@@ -15,6 +15,9 @@ SIDE = 640
 SURE = 0.05
 """Less sure objects are not sent; W&B lets one choose among the others."""
 
+PAD = 128
+"""Gray beside images that are smaller than others of their list."""
+
 MOST = 100
 """Objects of an image that are sent at most, the surest."""
 
@@ -42,13 +45,36 @@ def log_boxes(trainer: pl.Trainer, samples: Sequence[Sample], names: Sequence[st
         if shown and isinstance(logger, WandbLogger):
             import wandb
 
-            images = [_image(wandb, one, names) for one in shown]
+            small = [one.image if max(one.image.shape) <= SIDE else fitted(one.image, SIDE) for one in shown]
+            padded = alike(small)
+            images = [
+                _image(wandb, one, names, image, _seen_size(one, inner, image))
+                for one, inner, image in zip(shown, small, padded, strict=True)
+            ]
             logger.log_metrics({key: images})  # type: ignore[dict-item]  # W&B's media are logged as figures are
 
 
-def _image(wandb: Any, sample: Sample, names: Sequence[str]) -> Any:
-    size = (sample.image.shape[1], sample.image.shape[0])
-    image = sample.image if max(size) <= SIDE else fitted(sample.image, SIDE)
+def alike(images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Images of one size, which W&B wants of a list: the smaller ones padded with gray, on the right and below.
+
+    Shape:
+        - images: each ``[H_i, W_i, 3]`` uint8.
+        - Output: each ``[H, W, 3]`` uint8, the largest of the heights and of the widths.
+    """
+    height, width = (max(image.shape[side] for image in images) for side in (0, 1))
+    canvases = [np.full((height, width, 3), PAD, np.uint8) for _ in images]
+    for canvas, image in zip(canvases, images, strict=True):
+        canvas[: image.shape[0], : image.shape[1]] = image
+    return canvases
+
+
+def _seen_size(sample: Sample, inner: np.ndarray, padded: np.ndarray) -> tuple[float, float]:
+    """Width and height of the padded image, in pixels of the sample's own: what its boxes are parts of."""
+    height, width = (sample.image.shape[side] * padded.shape[side] / inner.shape[side] for side in (0, 1))
+    return width, height
+
+
+def _image(wandb: Any, sample: Sample, names: Sequence[str], image: np.ndarray, size: tuple[float, float]) -> Any:
     objects = {"ground_truth": box_data(sample.truth, names, size), "predictions": box_data(sample.said, names, size)}
     used = {int(one["class_id"]) for boxes in objects.values() for one in boxes}
     labels = {k: class_name(k, names) for k in used | set(range(len(names)))}
@@ -56,7 +82,7 @@ def _image(wandb: Any, sample: Sample, names: Sequence[str]) -> Any:
     return wandb.Image(image, boxes=boxes, caption=f"sample {sample.number}")
 
 
-def box_data(target: Mapping[str, np.ndarray], names: Sequence[str], size: tuple[int, int]) -> list[dict[str, Any]]:
+def box_data(target: Mapping[str, np.ndarray], names: Sequence[str], size: tuple[float, float]) -> list[dict[str, Any]]:
     """Objects as W&B takes them, the surest first: place as parts of the sides, class, caption, score.
 
     Args:
@@ -78,7 +104,7 @@ def box_data(target: Mapping[str, np.ndarray], names: Sequence[str], size: tuple
             break
         caption = class_name(int(labels[place]), names)
         caption += "".join(f" ({flag.removeprefix('is')})" for flag, marks in flags.items() if marks[place])
-        caption += "" if values is None else f" {100 * values[place]:.0f}"
+        caption += "" if values is None else f" {100 * values[place]:.0f}%"
         sides = (boxes[place] / np.tile(size, 2)).tolist()
         entry: dict[str, Any] = {
             "position": dict(zip(("minX", "minY", "maxX", "maxY"), sides, strict=True)),

@@ -35,8 +35,8 @@ class Detection(Task):
         train_on_difficult: whether objects that VOC marks as difficult are trained on.
         voc: log Pascal VOC's AP at IoU 0.50 as well: 2007, the mean over 11 recalls; 2010 or 2012, the area under the
             curve.
-        score_threshold: in `predict`, objects of a lower score are left out. The figures need the unsure ones too, and
-            always see all that the model gives.
+        score_threshold: in `predict`, objects of a lower score are left out, and its pictures show all others; with 0
+            they show those from 50 % on. The figures need the unsure ones too, and always see all that the model gives.
         nms_iou: in `predict`, of two objects of one class that overlap by more than this the less sure one is left out;
             None: the model's own suppression is enough.
 

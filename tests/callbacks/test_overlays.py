@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import nn
 
 from striate.callbacks import Pictures, pictures
@@ -14,6 +14,7 @@ from striate.callbacks.overlays import (
     annotated,
     colour_of,
     drawable,
+    hidden_note,
     ink_on,
     mask_colour,
     target_of,
@@ -50,14 +51,101 @@ def test_a_name_stands_at_its_box_and_no_two_on_one_another():
     assert red[1][62:74, 93:110].mean() > 0.5 and red[0][62:74, 93:110].mean() == 0  # the second: below it
 
 
+@pytest.fixture
+def written(monkeypatch):
+    """The texts that are drawn, with where each begins and ends."""
+    texts, draw = [], ImageDraw.ImageDraw.text
+
+    def text(self, xy, text, *args, **kwargs):
+        texts.append((text, xy[0], xy[0] + kwargs["font"].getlength(text)))
+        draw(self, xy, text, *args, **kwargs)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", text)
+    return texts
+
+
+def said(written, *args, **more):
+    written.clear()
+    annotated(*args, **more)
+    return [text for text, _, _ in written]
+
+
+def scored(boxes, labels, scores):
+    return objects(boxes, labels, scores=np.array(scores, np.float32))
+
+
+def test_a_score_is_a_percentage_that_no_digit_runs_into(written):
+    assert said(written, GRAY, scored([[0, 20, 50, 50]], [0], [0.744]), "0123", 100) == ["0  74%"]
+
+
+def test_a_long_name_has_the_room_beside_its_box_and_gives_way_to_the_score_elsewhere(written):
+    names, size = ["a long ellipse"], 224
+    small = [40.0, 20, 46, 26]
+    alone = scored([small], [0], [0.98])
+    assert said(written, GRAY, alone, names, size) == ["a long ellipse  98%"]
+    assert said(written, GRAY, objects([small], [0]), names, size) == ["a long ellipse"]
+    # neighbours all around: the name would lie on them
+    around = [[x, y, x + 6, y + 6] for x in (20, 30, 50, 60) for y in range(2, 48, 8)]
+    crowded = scored([small, *around], [0] * 25, [0.98] * 25)
+    texts = said(written, GRAY, crowded, names, size)
+    assert texts[0] != "a long ellipse  98%" and all(text.endswith("98%") for text in texts)
+    assert any(text.endswith("…  98%") for text in texts)
+    # at the edge a tag begins further left; in a picture narrower than itself it is shorter
+    (edge,) = said(written, GRAY, scored([[90, 20, 100, 30]], [0], [0.98]), names, size)
+    assert edge == "a long ellipse  98%" and 0 < written[0][1] < written[0][2] <= size
+    for width, text in ((30, "a l…  98%"), (15, "98%")):
+        strip = np.full((120, width, 3), 128, np.uint8)
+        assert said(written, strip, scored([[2, 40, 9, 60]], [0], [0.98]), names, 240) == [text]
+        assert written[0][2] <= 2 * width
+
+
+def test_a_wide_tag_may_lie_within_a_larger_box(written):
+    nested = scored([[0, 0, 100, 50], [40, 20, 46, 26]], [1, 0], [0.5, 0.98])
+    assert said(written, GRAY, nested, ["a long ellipse", "cat"], 224) == ["cat  50%", "a long ellipse  98%"]
+
+
+def test_a_short_name_stays_whole_on_its_neighbours(written):
+    rows = [[40, y, 46, y + 6] for y in range(0, 50, 6)]
+    texts = said(written, GRAY, scored([*rows, [0, 0, 100, 50]], [0] * len(rows) + [1], [0.98] * 10), NAMES, 224)
+    assert texts[1:4] == ["cat  98%"] * 3
+
+
+def test_a_small_box_is_not_covered_by_its_own_tag():
+    # no room above: the tag of a small box lies below it, that of a large one within
+    for bottom, inside in ((14, False), (40, True)):
+        picture, _ = annotated(GRAY, scored([[20, 2, 60, bottom]], [0], [0.98]), NAMES, 200)
+        red = (picture == colour_of(0)).all(axis=2)
+        assert (red[6:17, 44:80].mean() > 0.4) == inside
+        assert (red[2 * bottom + 2 : 2 * bottom + 12, 44:80].mean() > 0.4) != inside
+
+
 def test_crowds_and_difficult_objects_are_dashed_and_counted():
     flags = {"iscrowd": np.array([True, False, False]), "difficult": np.array([False, True, False])}
     target = objects([[0, 0, 30, 50], [35, 0, 60, 50], [65, 0, 100, 50]], [0, 1, 1], **flags)
     picture, chips = annotated(GRAY, target, NAMES, 200)
-    assert [chip.text for chip in chips] == ["dog x2", "1 crowd", "1 difficult"]
+    assert chips[:2] == [Chip("dog x2", colour_of(1)), Chip("cat crowd", colour_of(0), dashed=True)]
+    assert [(chip.text, chip.dashed) for chip in chips[2:]] == [("1 difficult", True)]
     for column, label, dashed in ((0, 0, True), (70, 1, True), (130, 1, False)):
         line = (picture[20:90, column] == colour_of(label)).all(axis=1)
         assert (0.4 < line.mean() < 0.8) if dashed else line.all()
+
+
+def test_a_crowds_entry_in_the_legend_looks_as_the_crowd_does():
+    flags = {"iscrowd": np.array([True, True, False])}
+    boxes, labels = [[0, 0, 30, 50], [35, 0, 60, 50], [65, 0, 100, 50]], [0, 0, 1]
+    drawn = target_panel(GRAY, objects(boxes, labels, **flags), NAMES, side=200)
+    legend = drawn[200 + 7 : 200 + 24]
+    red = (legend == colour_of(0)).all(axis=2)
+    own = (legend == colour_of(1)).all(axis=2)
+    assert own.sum() == 9 * 9  # the patch of an object is filled within its outline, a crowd's is a dashed outline
+    rows, columns = np.nonzero(red)
+    patch = red[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    assert 0.2 < patch.mean() < 0.7 and not patch[3:-3, 3:-3].any()
+    masks = np.ones((3, 50, 100), np.uint8)
+    chips = annotated(GRAY, objects(boxes, labels, masks=masks, **flags), NAMES, 200)[1]
+    assert [(chip.text, chip.hatched, chip.dashed) for chip in chips] == [
+        ("dog", False, False), ("cat crowd x2", True, False)
+    ]  # fmt: skip
 
 
 def test_instances_have_a_colour_each_and_semantic_classes_one_each():
@@ -116,7 +204,16 @@ def test_odd_images_and_targets_are_drawn():
 def test_predictions_of_low_score_are_not_drawn():
     scores = torch.tensor([0.9, 0.29])
     picture, chips = annotated(GRAY, objects([[0, 0, 30, 30], [50, 0, 90, 50]], [0, 1], scores=scores), NAMES, 100)
-    assert chips == [Chip("cat", colour_of(0))] and (picture[:, 45:] == 128).all()
+    assert chips == [Chip("cat", colour_of(0))] and (picture[:, 60:] == 128).all()
+
+
+def test_the_least_score_is_the_callers():
+    less = scored([[0, 0, 30, 30], [50, 0, 90, 50]], [0, 1], [0.31, 0.29])
+    assert [chip.text for chip in annotated(GRAY, less, NAMES, 100, shown_from=0.3)[1]] == ["cat"]
+    assert [chip.text for chip in annotated(GRAY, less, NAMES, 100, shown_from=0)[1]] == ["cat", "dog"]
+    assert hidden_note(less) == ", 2 of less than 50 % not drawn" and hidden_note(less, 0.3) == (
+        ", 1 of less than 30 % not drawn"
+    )
 
 
 def test_colours_differ_and_are_legible():

@@ -15,13 +15,13 @@ from striate.callbacks.overlays import (
     colour_of,
     drawable,
     hidden_note,
-    ink_on,
     mask_colour,
     target_of,
     target_panel,
     titled,
 )
 from striate.callbacks.semantic_predictions import MaskWriter
+from striate.callbacks.tags import ink_on
 from striate.datamodules import DigitScenes
 
 GRAY = np.full((50, 100, 3), 128, np.uint8)

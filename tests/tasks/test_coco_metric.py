@@ -156,7 +156,7 @@ def test_errors_and_confusion_by_hand():
     boxes = [[0, 0, 10, 10], [0, 0, 10, 9], [20, 0, 30, 3], [40, 0, 50, 10], [80, 80, 90, 90], [60, 0, 70, 10]]
     # right, again the same, misplaced (IoU 0.3), wrong class, background, right but below the score of 0.5
     metric = COCODetection(2)
-    metric.update([detections_of(boxes, [0.9, 0.8, 0.7, 0.6, 0.55, 0.3], [0, 0, 0, 0, 1, 1])], [truth])
+    metric.update([detections_of(boxes, [0.9, 0.8, 0.7, 0.6, 0.55, 0.25], [0, 0, 0, 0, 1, 1])], [truth])
     errors = metric.tide()
     assert errors["counts"] == {"Cls": 1, "Loc": 1, "Both": 0, "Dupe": 1, "Bkg": 1, "Miss": 0}
     assert errors["ap"] == pytest.approx(metric.compute()["map50"].item())
@@ -170,7 +170,7 @@ def test_errors_and_confusion_by_hand():
         assert errors["delta_ap"][name] == pytest.approx(gain / 101 / 2), name
     # rows: truth 0, truth 1, nothing; columns: said 0, said 1, nothing
     assert metric.confusion_matrix().tolist() == [[1, 0, 1], [1, 0, 1], [2, 1, 0]]
-    assert metric.confusion_matrix(score=0.3).tolist() == [[1, 0, 1], [1, 1, 0], [2, 1, 0]]  # from that score on
+    assert metric.confusion_matrix(score=0.25).tolist() == [[1, 0, 1], [1, 1, 0], [2, 1, 0]]  # from that score on
     assert metric.confusion_matrix(score=0.2).tolist() == [[1, 0, 1], [1, 1, 0], [2, 1, 0]]
     assert metric.confusion_matrix(iou=0.25).tolist() == [[2, 0, 0], [1, 0, 1], [1, 1, 0]]
 

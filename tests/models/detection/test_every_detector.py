@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
 
 from striate.models import (
     FCOS,
@@ -112,11 +113,16 @@ def test_what_is_detected_has_no_graph_and_the_mode_stays(name):
 def test_under_autocast_boxes_scores_and_losses_are_float32(name):
     """Far to the right bfloat16 tells only every fourth pixel apart; an object of 2 pixels would have no area there."""
     detector, images = make(name), random_images((480, 640))
+    anchors = []
+    for module in detector.modules():
+        if isinstance(module, AnchorGenerator | DefaultBoxGenerator):
+            module.register_forward_hook(lambda module, given, made: anchors.extend(made))
     small = target([[600.0, 300.0, 602.0, 302.0]])
     with torch.autocast("cpu", torch.bfloat16):
         (found,) = detector(images)
         losses = detector.losses(images, [small])
     assert found["boxes"].dtype == found["scores"].dtype == torch.float32
+    assert all(one.dtype == torch.float32 for one in anchors)
     assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses.values())
     assert all(gradient.isfinite().all() for gradient in gradients(detector, losses))
     if len(found["boxes"]) > 20:  # bfloat16 knows 8 bits of a coordinate

@@ -125,8 +125,9 @@ class StriateCLI(LightningCLI):
         logged = settings.get("logger") is not False
         defaults = self.default_callbacks(settings.get("enable_progress_bar") is not False, logged)
         ours = [callback for callback in defaults if not any(isinstance(own, type(callback)) for own in given)]
-        # ours come first: at the end of validation, Lightning's weight averaging puts the raw weights back
-        kwargs["callbacks"] = ours + given
+        # ours come first: at the end of validation, Lightning's weight averaging puts the raw weights back; but what
+        # saves an interrupted step comes last, for weight averaging and the like are part of the step
+        kwargs["callbacks"] = sorted(ours + given, key=lambda callback: isinstance(callback, GracefulInterrupt))
         if self.subcommand != "fit":  # nothing to save, and a checkpoint's own callbacks would complain of the place
             kwargs["callbacks"] = [c for c in kwargs["callbacks"] if not isinstance(c, Checkpoint)]
             kwargs["enable_checkpointing"] = False

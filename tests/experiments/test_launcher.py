@@ -186,6 +186,17 @@ def test_ctrl_c_in_validation_keeps_raw_and_averaged_weights_apart(place, monkey
     for part in ("state_dict", "current_model_state"):
         torch.testing.assert_close(contents[0][part], contents[1][part], rtol=0, atol=0)
 
+    # the run that goes on makes up for the validation, though no step is left
+    (place / "stopped.yaml").write_text((place / "whole.yaml").read_text())
+    launch(monkeypatch, "fit", "--config", "stopped.yaml", "--ckpt_path", "last", "--trainer.enable_progress_bar", True)
+    whole, stopped = (place / "runs" / name / "fit-1" for name in ("whole", "stopped"))
+    assert [row["val/acc"] for row in table(stopped / "metrics.csv") if row["val/acc"]] == [
+        row["val/acc"] for row in table(whole / "metrics.csv") if row["val/acc"]
+    ]  # fmt: skip
+    assert (stopped / "pictures" / "val_epoch_000.png").is_file()
+    best = [torch.load(run / "checkpoints" / "best.ckpt", weights_only=True) for run in (whole, stopped)]
+    torch.testing.assert_close(best[0]["state_dict"], best[1]["state_dict"], rtol=0, atol=0)
+
 
 class PressCtrlC(pl.Callback):
     """Presses Ctrl-C in the first validation."""
@@ -208,6 +219,7 @@ def test_always_on_callbacks_stay_when_the_yaml_lists_its_own(place, monkeypatch
     assert {"RunRecord", "Pictures", "ConfusionMatrix", "GracefulInterrupt", "RandomState", "LearningRateMonitor",
             "ModelCheckpoint", "RunReport", "RichModelSummary", "EarlyStopping"} <= set(names)  # fmt: skip
     assert names.count("Pictures") == 1
+    assert names.index("GracefulInterrupt") > names.index("EarlyStopping")  # it saves what the others leave of a step
     best, last = seen["trainer"].checkpoint_callbacks
     assert (best.filename, best.monitor, best.mode, last.filename, last.monitor) == (
         "best", "val/acc", "max", "last", None

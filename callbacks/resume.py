@@ -5,6 +5,7 @@ import shutil
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -72,9 +73,13 @@ class GracefulInterrupt(pl.Callback):
     SIGTERM, as clusters send it, saves likewise.
 
     It belongs behind the callbacks that change weights after a step, such as weight averaging: it saves what it finds.
+
+    Args:
+        command: the command line to go on with, behind the program's name; None: this process's.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, command: list[str] | None = None) -> None:
+        self.command = command
         self._requested = False
         self._previous: Any = None
         self._saved: Path | None = None
@@ -201,7 +206,7 @@ class GracefulInterrupt(pl.Callback):
             rank_zero_info(f"Interrupted at {where}, before a first checkpoint.")
         else:
             again = ", in a validation, which will be repeated" if self._repeats else ""
-            rank_zero_info(f"Interrupted at {where}{again}. {last} is kept; to go on:\n    {resume_command()}")
+            rank_zero_info(f"Interrupted at {where}{again}. {last} is kept; to go on:\n    {resume_command(self.command)}")
 
     def _save(self, trainer: pl.Trainer) -> None:
         """Write ``last.ckpt``, with the raw weights in place."""
@@ -241,18 +246,22 @@ def rewind_validation(fit_loop: dict[str, Any]) -> None:
 
 
 @rank_zero_only
-def resume_command() -> str:
-    """The command line of this process, with ``--ckpt_path last``."""
+def resume_command(given: Sequence[str] | None = None) -> str:
+    """The command line of this process, with ``--ckpt_path last``.
+
+    Args:
+        given: what stands behind the program's name; None: as it is now, where the launcher has made paths absolute.
+    """
     arguments: list[str] = []
     skip = False
-    for argument in sys.argv[1:]:
+    for argument in sys.argv[1:] if given is None else given:
         if skip or argument.startswith("--ckpt_path="):
             skip = False
         elif argument == "--ckpt_path":
             skip = True
         else:
-            path = Path(argument)  # a configuration file, which the launcher made absolute
-            inside = path.is_absolute() and path.is_relative_to(Path.cwd())
+            path = Path(argument)
+            inside = given is None and path.is_absolute() and path.is_relative_to(Path.cwd())
             arguments.append(str(path.relative_to(Path.cwd())) if inside else argument)
     called = Path(sys.argv[0])
     program = [sys.argv[0]]

@@ -96,7 +96,9 @@ class NetworkSummary(RichModelSummary):
         every, trained = (get_human_readable_count(int(n)).strip() for n in (total_parameters, trainable_parameters))
         size, modes = get_formatted_model_size(model_size).strip(), total_training_modes
         console.print(f"Parameters: {every} ({size} MB), of which {trained} are trained", highlight=False)
-        console.print(f"Modules: {modes['train']} in training mode, {modes['eval']} in evaluation mode", highlight=False)
+        console.print(
+            f"Modules: {modes['train']} in training mode, {modes['eval']} in evaluation mode", highlight=False
+        )
 
 
 class RunReport(pl.Callback):

@@ -96,7 +96,9 @@ class GracefulInterrupt(pl.Callback):
         """Take it over."""
         self._repeats = bool(state_dict.get("repeats_validation"))
 
-    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         """Have the validation that is stopped here begin anew when the run goes on."""
         if self._repeats:
             rewind_validation(checkpoint["loops"]["fit_loop"])
@@ -130,7 +132,9 @@ class GracefulInterrupt(pl.Callback):
             return trainer.strategy.reduce_boolean_decision(self._requested, all=False)
         return self._requested
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         """Go on training though there was no validation, as where the time for it is counted anew."""
         if self._repeats:
             self._settle(trainer)
@@ -206,7 +210,9 @@ class GracefulInterrupt(pl.Callback):
             rank_zero_info(f"Interrupted at {where}, before a first checkpoint.")
         else:
             again = ", in a validation, which will be repeated" if self._repeats else ""
-            rank_zero_info(f"Interrupted at {where}{again}. {last} is kept; to go on:\n    {resume_command(self.command)}")
+            rank_zero_info(
+                f"Interrupted at {where}{again}. {last} is kept; to go on:\n    {resume_command(self.command)}"
+            )
 
     def _save(self, trainer: pl.Trainer) -> None:
         """Write ``last.ckpt``, with the raw weights in place."""
@@ -229,7 +235,7 @@ def _validation_follows(trainer: pl.Trainer) -> bool:
 
 
 def rewind_validation(fit_loop: dict[str, Any]) -> None:
-    """Change the progress in a checkpoint so that Lightning (2.6) repeats the validation under way, from its first batch.
+    """Change the progress in a checkpoint so that Lightning (2.6) repeats the validation under way from its start.
 
     Lightning finishes a validation before it trains where one more batch of it has been started than processed. A
     checkpoint that is saved by a callback never has that: a batch counts as processed before any callback is told. The

@@ -289,7 +289,7 @@ class EpochSampler(DistributedSampler):
         return places[grouped_batches(groups, self.batch_size, self.num_replicas, generator)[self.rank]]
 
 
-class SameSampler(EpochSampler, SequentialSampler):
+class SameSampler(EpochSampler, SequentialSampler):  # type: ignore[misc]  # it gives keys, not plain numbers
     """Every epoch is as the first, in order and augmentation: what ``trainer.overfit_batches`` asks for.
 
     It calls itself sequential because Lightning puts a `SequentialSampler` in the place of any other sampler then; that
@@ -362,8 +362,8 @@ def make_loader(
     """The loader of a training or evaluation set.
 
     Training shuffles and drops the last incomplete batch (a batch of one breaks batch normalisation) unless that
-    is all there is; evaluation does neither. `draw` and `groups` are `EpochSampler`'s; with `same` all epochs are as the
-    first.
+    is all there is; evaluation does neither. `draw` and `groups` are `EpochSampler`'s; with `same` all epochs are as
+    the first.
     """
     size = len(dataset)  # type: ignore[arg-type]
     kind = SameSampler if same else EpochSampler

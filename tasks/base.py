@@ -340,9 +340,7 @@ class Task(pl.LightningModule):
         horizon = Horizon(float(steps), float(per_epoch))
         return {
             "optimizer": optimizer,
-            "lr_scheduler": _configured(
-                "scheduler", self.scheduler.build, optimizer, horizon, self.monitor, self.mode
-            ),
+            "lr_scheduler": _configured("scheduler", self.scheduler.build, optimizer, horizon, self.monitor, self.mode),
         }
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:

@@ -82,7 +82,8 @@ class Run:
         trainer = pl.Trainer(
             accelerator="cpu", enable_progress_bar=False, enable_model_summary=False, logger=self.figures,
             callbacks=[
-                RandomState(), Draw(), *([EMAWeightAveraging(decay=0.5)] if self.ema else []), *more, GracefulInterrupt(),
+                RandomState(), Draw(), *([EMAWeightAveraging(decay=0.5)] if self.ema else []), *more,
+                GracefulInterrupt(),
                 ModelCheckpoint(filename="best", monitor="val/loss", **keep), ModelCheckpoint(filename="last", **keep),
             ],
             **self.settings,

@@ -197,7 +197,9 @@ def test_losses_of_another_kind_are_answered(losses, said):
             return losses
 
     task, one = Detection(Half(2)), batch([(16, 16)], [target([[0, 0, 8, 8]], [1])])
-    with pytest.raises(TypeError, match=f"^Half: {said}, but training takes a dict of one loss or more, name -> tensor"):
+    with pytest.raises(
+        TypeError, match=f"^Half: {said}, but training takes a dict of one loss or more, name -> tensor"
+    ):
         pl.Trainer(**QUIET).fit(task, Batches([one]))
 
 

@@ -4,7 +4,7 @@ from .detection_report import DetectionReport
 from .pictures import ConfusionMatrix, Pictures
 from .predictions import PredictionWriter
 from .race import RacePicture
-from .record import RunRecord, RunReport
+from .record import NetworkSummary, RunRecord, RunReport
 from .renormalize import RenormalizeFilters
 from .resume import GracefulInterrupt, RandomState
 
@@ -12,6 +12,7 @@ __all__ = [
     "ConfusionMatrix",
     "DetectionReport",
     "GracefulInterrupt",
+    "NetworkSummary",
     "Pictures",
     "PredictionWriter",
     "RacePicture",

@@ -119,7 +119,11 @@ class PredictionWriter(BasePredictionWriter):
         Image.fromarray(drawn).save(target)
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Join the ranks' files, and say how many images there were and how many could not be read."""
+        """Join the ranks' files, and say how many images there were and how many could not be read.
+
+        Raises:
+            ValueError: none could.
+        """
         unreadable: dict[str, str] = gather(dict(getattr(pl_module, "unreadable", {})), trainer.world_size)
         count = self._count
         if trainer.world_size > 1:
@@ -127,6 +131,11 @@ class PredictionWriter(BasePredictionWriter):
             count = int(trainer.strategy.reduce(torch.tensor(count, device=pl_module.device), reduce_op="sum"))
             if trainer.is_global_zero:
                 self._join(trainer)
+        if unreadable and not count:
+            path, reason = next(iter(unreadable.items()))
+            raise ValueError(
+                f"nothing predicted: {len(unreadable)} file(s) could not be read, the first: {path}: {reason}"
+            )
         if trainer.is_global_zero:
             self._objects.join(pl_module)
         written = ("detections.json", "masks", "pictures")

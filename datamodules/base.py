@@ -177,7 +177,10 @@ class VisionDataModule(pl.LightningDataModule):
     def predict_dataloader(self) -> DataLoader:
         """The images that `images` names, after `val_transform`; batches are `PredictBatch`."""
         if self.images is None:
-            raise ValueError("predict needs images: add --data.images with a file, a folder or a glob pattern")
+            raise ValueError(
+                "predict needs images, a file, a folder or a glob pattern: set the data module's argument `images` "
+                "(--data.images)"
+            )
         dataset = self.dataset(ImageFiles(find_images(self.images)), training=False)
         return DataLoader(
             dataset,
@@ -207,6 +210,7 @@ class VisionDataModule(pl.LightningDataModule):
             pin_memory=torch.cuda.is_available(),
             draw=self._draw() if training else None,
             groups=self._groups() if training and self.group_by_aspect else None,
+            same=getattr(self.trainer, "overfit_batches", 0) > 0,
         )
 
     def _draw(self) -> Draw | None:

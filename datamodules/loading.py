@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, SequentialSampler
 
 from .augmentations.mixing import Augmentation
 from .images import ImageError
@@ -264,13 +264,19 @@ class EpochSampler(DistributedSampler):
 
     def __iter__(self) -> Iterator[SampleKey]:
         order, repeats = np.arange(self.size), np.zeros(self.size, dtype=np.int64)
-        generator = np.random.Generator(np.random.PCG64([self.seed, self.epoch]))
+        epoch = self.drawn_epoch
+        generator = np.random.Generator(np.random.PCG64([self.seed, epoch]))
         if self.draw is not None:
             order, repeats = self.draw(generator)
         elif self.shuffle:
             generator.shuffle(order)
         for place in self._places(order, generator)[self.skip :].tolist():
-            yield SampleKey(self.epoch, int(order[place]), int(repeats[place]))
+            yield SampleKey(epoch, int(order[place]), int(repeats[place]))
+
+    @property
+    def drawn_epoch(self) -> int:
+        """The epoch that order and augmentation follow from."""
+        return self.epoch
 
     def _places(self, order: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """The places in the order that are this rank's, one after the other."""
@@ -281,6 +287,19 @@ class EpochSampler(DistributedSampler):
         places = np.concatenate([np.arange(self.size), lacking])
         groups = self.groups[order[places]]
         return places[grouped_batches(groups, self.batch_size, self.num_replicas, generator)[self.rank]]
+
+
+class SameSampler(EpochSampler, SequentialSampler):  # type: ignore[misc]  # it gives keys, not plain numbers
+    """Every epoch is as the first, in order and augmentation: what ``trainer.overfit_batches`` asks for.
+
+    It calls itself sequential because Lightning puts a `SequentialSampler` in the place of any other sampler then; that
+    would take the samples as they lie in the data set, often of one class, and lose the position in the epoch.
+    """
+
+    @property
+    def drawn_epoch(self) -> int:
+        """The first."""
+        return 0
 
 
 class ResumableLoader(DataLoader):
@@ -338,14 +357,17 @@ def make_loader(
     pin_memory: bool = False,
     draw: Draw | None = None,
     groups: np.ndarray | None = None,
+    same: bool = False,
 ) -> ResumableLoader:
     """The loader of a training or evaluation set.
 
     Training shuffles and drops the last incomplete batch (a batch of one breaks batch normalisation) unless that
-    is all there is; evaluation does neither. `draw` and `groups` are `EpochSampler`'s.
+    is all there is; evaluation does neither. `draw` and `groups` are `EpochSampler`'s; with `same` all epochs are as
+    the first.
     """
     size = len(dataset)  # type: ignore[arg-type]
-    sampler = EpochSampler(size, training, training, seed, draw=draw, groups=groups, batch_size=batch_size)
+    kind = SameSampler if same else EpochSampler
+    sampler = kind(size, training, training, seed, draw=draw, groups=groups, batch_size=batch_size)
     return ResumableLoader(
         dataset,
         batch_size=batch_size,

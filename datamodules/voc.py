@@ -13,6 +13,7 @@ from .base import Transforms, VisionDataModule
 from .problems import OUTSIDE, Problems, collected
 from .sampling import Sampling
 from .trees import expectation, suggestion
+from .voc_image_sets import too_deep
 
 VOC_CLASSES = (
     "aeroplane",
@@ -144,7 +145,8 @@ class VOCDetection(VisionDataModule):
             year, _, image_set = chosen.partition("_")
             file = devkit / f"VOC{year}" / "ImageSets" / "Main" / f"{image_set}.txt"
             if not file.is_file():
-                raise FileNotFoundError(expectation(f"no file {str(file)!r}", self.shown_as, _TREE, self.root))
+                what = f"no file {str(file)!r}"
+                raise FileNotFoundError(too_deep(self.root) or expectation(what, self.shown_as, _TREE, self.root))
             # a line of a class's own list has a second column: -1, 0 or 1
             lines = [line.split()[0] for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
             if not lines:
@@ -249,7 +251,7 @@ def _parse(path: Path, number_of: dict[str, int]) -> _Parsed:
                 continue
             raise ValueError(
                 f"{path}, object {number}: the class {name!r} is not one of the {len(number_of)} classes"
-                f"{suggestion(name, number_of)}. Name another data set's in data.init_args.class_names"
+                f"{suggestion(name, number_of) or '.'} Name another data set's in data.init_args.class_names"
             )
         try:
             corners = corners_of(path, number, item)

@@ -202,7 +202,20 @@ class ImageSets:
 
     def _missing(self, what: str, with_sbd: bool = False) -> FileNotFoundError:
         tree = self.tree + _SBD_TREE.format(folder=self.sbd_folder) * with_sbd
-        return FileNotFoundError(expectation(what, self.reader, tree, self.root))
+        return FileNotFoundError(too_deep(self.root) or expectation(what, self.reader, tree, self.root))
+
+
+def too_deep(root: Path) -> str | None:
+    """What to say of a root that is the folder of one year itself; None where it is not."""
+    if not re.fullmatch(r"VOC20\d\d", root.resolve().name):
+        return None
+    if not ((root / "JPEGImages").is_dir() and (root / "Annotations").is_dir()):
+        return None
+    above = root.parent if root.name else root / ".."
+    return (
+        f"data.init_args.root: {str(root)!r} is the folder of one year, with its JPEGImages and Annotations; the one "
+        f"above it is meant: data.init_args.root: {above}"
+    )
 
 
 def read_stems(file: Path) -> list[str]:

@@ -18,7 +18,7 @@ from pytorch_lightning.callbacks import (
     Checkpoint,
     LearningRateMonitor,
     ModelCheckpoint,
-    RichModelSummary,
+    ModelSummary,
     RichProgressBar,
     TQDMProgressBar,
 )
@@ -28,6 +28,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from ..callbacks import (
     ConfusionMatrix,
     GracefulInterrupt,
+    NetworkSummary,
     Pictures,
     PredictionWriter,
     RandomState,
@@ -37,7 +38,7 @@ from ..callbacks import (
 from ..models.weights import skip_pretrained
 from .checkpoints import find_checkpoint
 from .explain import condense, explain, own_names_first
-from .main import fail
+from .main import fail, typed
 from .runs import RunSettings, WandbSettings, is_first_rank, make_loggers, open_run
 
 
@@ -124,9 +125,10 @@ class StriateCLI(LightningCLI):
         given = list(given) if isinstance(given, list | tuple) else [given]
         logged = settings.get("logger") is not False
         defaults = self.default_callbacks(settings.get("enable_progress_bar") is not False, logged)
-        ours = [callback for callback in defaults if not any(isinstance(own, type(callback)) for own in given)]
-        # ours come first: at the end of validation, Lightning's weight averaging puts the raw weights back
-        kwargs["callbacks"] = ours + given
+        ours = [callback for callback in defaults if not any(isinstance(own, _kind(callback)) for own in given)]
+        # ours come first: at the end of validation, Lightning's weight averaging puts the raw weights back; but what
+        # saves an interrupted step comes last, for weight averaging and the like are part of the step
+        kwargs["callbacks"] = sorted(ours + given, key=lambda callback: isinstance(callback, GracefulInterrupt))
         if self.subcommand != "fit":  # nothing to save, and a checkpoint's own callbacks would complain of the place
             kwargs["callbacks"] = [c for c in kwargs["callbacks"] if not isinstance(c, Checkpoint)]
             kwargs["enable_checkpointing"] = False
@@ -157,8 +159,8 @@ class StriateCLI(LightningCLI):
             *callbacks,
             *([LearningRateMonitor()] if logged else []),
             RandomState(),
-            GracefulInterrupt(),
-            RichModelSummary(max_depth=2),
+            GracefulInterrupt(typed),
+            NetworkSummary(max_depth=2),
             *self.checkpoint_callbacks(),
         ]
 
@@ -172,6 +174,11 @@ class StriateCLI(LightningCLI):
             return [last]
         mode = getattr(self.model, "mode", "min")
         return [ModelCheckpoint(filename="best", monitor=monitor, mode=mode, enable_version_counter=False), last]
+
+
+def _kind(default: pl.Callback) -> type[pl.Callback]:
+    """What takes the place of a default callback: one of its class, and of summaries any of Lightning's."""
+    return ModelSummary if isinstance(default, ModelSummary) else type(default)
 
 
 def default_run_name() -> str:
@@ -231,6 +238,8 @@ def launch() -> None:
     warnings.filterwarnings("ignore", message=".*`isinstance.treespec, LeafSpec.` is deprecated.*")
     warnings.filterwarnings("ignore", message="The number of training batches .* is smaller than the logging interval")
     warnings.filterwarnings("ignore", message="You're using the WeightAveraging callback, but loading a checkpoint")
+    # frozen normalisation stays in evaluation mode on purpose
+    warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode at the start of training")
     # a resumed run goes on in its own folder, and evaluation needs none of training's callbacks
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
     warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`, callbacks used to create")
@@ -263,6 +272,6 @@ def user_message(error: BaseException) -> str | None:
         return text.rstrip().splitlines()[-1].split(": ", 1)[-1] if ours else None
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     if frame.f_globals.get("__name__", "").startswith("striate."):
-        return text
+        return text or None  # without a message a traceback says more
     # jsonargparse wraps what a class of the configuration objected to
     return condense(text) if text.startswith("Does not validate against any of the Union subtypes") else None

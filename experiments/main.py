@@ -17,6 +17,8 @@ SUBCOMMANDS = {
     "experiments": "list the packaged experiments",
 }
 EXPERIMENTS = Path(__file__).parent
+typed: list[str] = []
+"""The command line as the user gave it, behind the program's name; ``sys.argv`` has full paths in it."""
 
 USAGE = """\
 usage: striate COMMAND --config FILE [--config FILE …] [--KEY VALUE …]
@@ -53,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     elif command not in SUBCOMMANDS:
         fail(f"unknown command {command!r}: there are {', '.join(SUBCOMMANDS)}{did_you_mean(command, SUBCOMMANDS)}")
     else:
+        typed[:] = given
         resolved = resolve_configs(given)
         sys.argv[1:] = resolved  # Lightning starts the other ranks of DDP with sys.argv
         # torch's CPU threads wait by sleeping, not by spinning: where they share the cores with loader workers or

@@ -1,7 +1,7 @@
 """The base of all tasks: it owns the steps, the optimizer, the metrics' life and what a checkpoint holds."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar, Literal
@@ -20,7 +20,7 @@ from .checkpoints import compare_weights, is_plain, tell_weights
 from .finite import LossWatch, check_weights
 from .fused import prefer_fused
 from .schedules import Horizon, Schedule
-from .wanted import check_batch
+from .wanted import check_batch, check_losses
 
 Stage = Literal["train", "val", "test"]
 
@@ -128,6 +128,7 @@ class Task(pl.LightningModule):
 
         Raises:
             NonFiniteError: a loss is NaN or infinite (`LossWatch`).
+            TypeError: there are no losses, or something else in their place.
             ValueError: a batch of another task.
         """
         self._note_unreadable(batch)
@@ -142,7 +143,12 @@ class Task(pl.LightningModule):
         return total
 
     def watched_sum(self, losses: Mapping[str, Tensor], batch: Any) -> Tensor:
-        """The sum of a training step's losses, which is seen to be a finite number."""
+        """The sum of a training step's losses, which is seen to be a finite number.
+
+        Raises:
+            TypeError: `losses` is not what it should be.
+        """
+        check_losses(losses, type(self.model).__name__)
         total = torch.stack(list(losses.values())).sum() if len(losses) > 1 else next(iter(losses.values()))
         self._watch.see(total, losses, batch, self._where())
         return total
@@ -181,6 +187,7 @@ class Task(pl.LightningModule):
             losses, outputs = self.evaluate(batch)
             metrics = self.metrics(stage)
             if self.evaluation_loss:
+                check_losses(losses, type(self.model).__name__)
                 metrics["loss"].update(torch.stack(list(losses.values())).sum(), weight=size)
             self.update_metrics(metrics, outputs, batch)
 
@@ -308,19 +315,19 @@ class Task(pl.LightningModule):
         """The injected optimizer over `parameter_groups`, and the schedule over the trainer's horizon.
 
         Raises:
-            ValueError: when every parameter is frozen.
+            ValueError: when every parameter is frozen, or the optimizer or the schedule refuses its numbers.
         """
         groups = self.parameter_groups()
         if not groups:
             raise ValueError("nothing to train: every parameter of the model is frozen; lower frozen_stages")
-        optimizer = self.optimizer(groups)
+        optimizer = _configured("optimizer", self.optimizer, groups)
         for group in optimizer.param_groups:
             group["lr"] *= group.pop("lr_factor", 1.0)
         prefer_fused(optimizer)
         if self.scheduler is None:
             return optimizer
         if not isinstance(self.scheduler, Schedule):
-            scheduler = self.scheduler(optimizer)
+            scheduler = _configured("scheduler", self.scheduler, optimizer)
             plateau = isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
             return {
                 "optimizer": optimizer,
@@ -332,7 +339,7 @@ class Task(pl.LightningModule):
         horizon = Horizon(float(steps), float(per_epoch))
         return {
             "optimizer": optimizer,
-            "lr_scheduler": self.scheduler.build(optimizer, horizon, self.monitor, self.mode),
+            "lr_scheduler": _configured("scheduler", self.scheduler.build, optimizer, horizon, self.monitor, self.mode),
         }
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
@@ -385,6 +392,15 @@ class Task(pl.LightningModule):
                         f"rebuild the model: {cls.__name__}.load_from_checkpoint(path, model=…)"
                     ) from error
                 raise
+
+
+def _configured(key: str, make: Callable[..., Any], *arguments: Any) -> Any:
+    """What an argument of the task makes; an error of it names the argument."""
+    try:
+        return make(*arguments)
+    except (ValueError, TypeError) as error:
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        raise kind(f"model.{key}: {error}") from error
 
 
 def gather(own: dict[str, str], world_size: int) -> dict[str, str]:

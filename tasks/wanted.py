@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, get_args, get_type_hints
 
+from torch import Tensor
+
 # for each task: the fields of its batches, what they are, and data modules that give them
 WANTED: dict[str, tuple[tuple[str, ...], str, tuple[str, ...]]] = {
     "classification": (("label",), "a label an image", ("ImageFolder", "Manifest")),
@@ -63,3 +65,21 @@ def check_batch(batch: Mapping[str, Any], wanted: str, task: str, data: object) 
     cure = f"set data.init_args.task: {wanted}" if wanted in own else f"use {', '.join(readers[:-1])} or {readers[-1]}"
     source = "the batch has" if data is None else f"the data module {type(data).__name__} gives"
     raise ValueError(f"{task} needs {what} ({wanted}), but {source} {gives}: {cure}")
+
+
+def check_losses(losses: Any, model: str) -> None:
+    """See that there are losses to sum up, by their shapes alone: a GPU is not waited for.
+
+    Raises:
+        TypeError: for anything but a dict of one name or more, with a tensor of one number each.
+    """
+    wanted = "but training takes a dict of one loss or more, name -> tensor of one number"
+    if not isinstance(losses, Mapping):
+        what = f"a tensor {list(losses.shape)}" if isinstance(losses, Tensor) else f"a {type(losses).__name__}"
+        raise TypeError(f"{model}: its losses are {what}, {wanted}")
+    if not losses:
+        raise TypeError(f"{model}: its losses are an empty dict, {wanted}")
+    for name, loss in losses.items():
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            what = f"a tensor {list(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
+            raise TypeError(f"{model}: its loss {name!r} is {what}, {wanted}")

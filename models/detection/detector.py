@@ -89,11 +89,14 @@ class Detector(nn.Module):
 
     def detect(self, batch: ImageBatch) -> list[Detections]:
         """The objects of each image of a batch, in pixels of the resized images."""
-        raise NotImplementedError
+        raise NotImplementedError(self._undefined("detect(batch)"))
 
     def compute_losses(self, batch: ImageBatch, targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         """The losses of a batch, whose targets have boxes in pixels of the resized images; names begin ``loss_``."""
-        raise NotImplementedError
+        raise NotImplementedError(self._undefined("compute_losses(batch, targets)"))
+
+    def _undefined(self, method: str) -> str:
+        return f"{type(self).__name__} does not define {method}; a Detector supplies detect and compute_losses"
 
 
 def check_detecting(score_threshold: float, nms_iou: float, max_detections: int) -> None:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from striate.datamodules import ImageFolder
 from striate.datamodules.images import ImageError
 from striate.datamodules.loading import EpochSampler, TransformedDataset, collate, make_loader
 from striate.tests.fixtures import picture
@@ -150,6 +151,11 @@ def test_a_label_outside_the_classes_is_named():
     assert TransformedDataset(Numbers(6), num_classes=3)[5]["label"] == 2
     with pytest.raises(ValueError, match="sample 5 of Numbers has the label 2, but there are 2 classes, 0 to 1"):
         TransformedDataset(Numbers(6), num_classes=2)[5]
+
+
+def test_predict_without_images_names_the_argument_and_the_flag(tmp_path):
+    with pytest.raises(ValueError, match=r"set the data module's argument `images` \(--data.images\)"):
+        ImageFolder(str(tmp_path)).predict_dataloader()
 
 
 def test_strict_stops_and_so_do_unreadable_images_without_end():

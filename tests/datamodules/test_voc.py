@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torchvision
 
-from striate.datamodules import VOCDetection
+from striate.datamodules import VOCDetection, VOCSegmentation
 from striate.datamodules.voc import VOC_CLASSES
 from striate.tests.datamodules.annotated import VOC_OBJECTS, voc_xml, write_voc
 
@@ -94,7 +94,11 @@ def write_xml(tmp_path, text):
         (voc_xml("a", (9, 9), [("cat", (1, 1, 2, 2), 0)])[:150], r"000005.xml, line 9, column \d+: malformed XML"),
         (
             voc_xml("a", (9, 9), [("hrose", (1, 1, 2, 2), 0)]),
-            "object 1: the class 'hrose' is not one of the 20 classes; did",
+            "object 1: the class 'hrose' is not one of the 20 classes; did you mean 'horse'\\? Name another data set's",
+        ),
+        (
+            voc_xml("a", (9, 9), [("x", (1, 1, 2, 2), 0)]),
+            "object 1: the class 'x' is not one of the 20 classes. Name another data set's",
         ),
         (voc_xml("a", (9, 9), [("cat", (1, "x", 2, 2), 0)]), "object 1: bndbox/ymin is 'x', and must be a number"),
         (voc_xml("a", (9, 0), []), "000005.xml: size/height is '0', and must be a number of pixels"),
@@ -121,6 +125,20 @@ def test_files_that_are_not_there(tmp_path):
     (folder / "ImageSets" / "Main" / "val.txt").write_text("\n")
     with pytest.raises(ValueError, match=r"val.txt: no images in it"):
         module(tmp_path).make_source("val")
+
+
+def test_a_root_one_level_too_deep_is_named(tmp_path, monkeypatch):
+    devkit = write_voc(tmp_path)
+    for data in (module(devkit / "VOC2012"), VOCSegmentation(str(devkit / "VOC2012"), num_workers=0)):
+        with pytest.raises(FileNotFoundError) as error:
+            data.make_source("train")
+        assert str(error.value) == (
+            f"data.init_args.root: '{devkit}/VOC2012' is the folder of one year, with its JPEGImages and Annotations; "
+            f"the one above it is meant: data.init_args.root: {devkit}"
+        )
+    monkeypatch.chdir(devkit / "VOC2012")
+    with pytest.raises(FileNotFoundError, match=r"is meant: data.init_args.root: \.\.$"):
+        module(".").make_source("train")
 
 
 def test_bad_options():

@@ -14,7 +14,7 @@ from PIL import Image
 from striate import __version__
 from striate.experiments.cli import default_run_name
 from striate.experiments.main import EXPERIMENTS, experiment_names, find_config, main
-from striate.tests.fixtures import make_folder, picture, write_image
+from striate.tests.fixtures import TinyNet, make_folder, picture, write_image
 
 CONFIG = {
     "model": {
@@ -186,6 +186,17 @@ def test_ctrl_c_in_validation_keeps_raw_and_averaged_weights_apart(place, monkey
     for part in ("state_dict", "current_model_state"):
         torch.testing.assert_close(contents[0][part], contents[1][part], rtol=0, atol=0)
 
+    # the run that goes on makes up for the validation, though no step is left
+    (place / "stopped.yaml").write_text((place / "whole.yaml").read_text())
+    launch(monkeypatch, "fit", "--config", "stopped.yaml", "--ckpt_path", "last", "--trainer.enable_progress_bar", True)
+    whole, stopped = (place / "runs" / name / "fit-1" for name in ("whole", "stopped"))
+    assert [row["val/acc"] for row in table(stopped / "metrics.csv") if row["val/acc"]] == [
+        row["val/acc"] for row in table(whole / "metrics.csv") if row["val/acc"]
+    ]  # fmt: skip
+    assert (stopped / "pictures" / "val_epoch_000.png").is_file()
+    best = [torch.load(run / "checkpoints" / "best.ckpt", weights_only=True) for run in (whole, stopped)]
+    torch.testing.assert_close(best[0]["state_dict"], best[1]["state_dict"], rtol=0, atol=0)
+
 
 class PressCtrlC(pl.Callback):
     """Presses Ctrl-C in the first validation."""
@@ -206,8 +217,9 @@ def test_always_on_callbacks_stay_when_the_yaml_lists_its_own(place, monkeypatch
     launch(monkeypatch, "fit", "--config", "own.yaml")
     names = [type(callback).__name__ for callback in seen["trainer"].callbacks]
     assert {"RunRecord", "Pictures", "ConfusionMatrix", "GracefulInterrupt", "RandomState", "LearningRateMonitor",
-            "ModelCheckpoint", "RunReport", "RichModelSummary", "EarlyStopping"} <= set(names)  # fmt: skip
+            "ModelCheckpoint", "RunReport", "NetworkSummary", "EarlyStopping"} <= set(names)  # fmt: skip
     assert names.count("Pictures") == 1
+    assert names.index("GracefulInterrupt") > names.index("EarlyStopping")  # it saves what the others leave of a step
     best, last = seen["trainer"].checkpoint_callbacks
     assert (best.filename, best.monitor, best.mode, last.filename, last.monitor) == (
         "best", "val/acc", "max", "last", None
@@ -257,6 +269,9 @@ def test_last_is_the_last_epoch_though_an_earlier_one_was_better(place, monkeypa
          "the checkpoint's path, or --run.name / --run.root if the run has another name or place"),
         (["--model.model.num_classes", 3], 1, "num_classes: the model TinyNet tells 3 classes apart, but the data "
          "module ImageFolder has 2 (bright, dark): set num_classes: 2"),
+        (["--model.optimizer.lr", -1], 1, "model.optimizer: Invalid learning rate: -1.0"),
+        (["--model.scheduler", "torch.optim.lr_scheduler.ReduceLROnPlateau", "--model.scheduler.factor", 2], 1,
+         "model.scheduler: Factor should be < 1.0."),
     ],
 )  # fmt: skip
 def test_a_wrong_call_is_answered_in_one_line(place, monkeypatch, capsys, arguments, code, message):
@@ -359,6 +374,57 @@ def test_unknown_commands_and_experiments(monkeypatch, capsys):
     assert answer == (
         "--config quikstart: no such file, and no packaged experiment of that name; did you mean 'quickstart'?"
     )
+
+
+@pytest.mark.parametrize("names", [["broken.png"], ["broken.png", "notes.txt"]])
+def test_predict_that_can_read_nothing_fails(place, monkeypatch, capsys, names):
+    for name in names:
+        (place / "new").mkdir(exist_ok=True)
+        (place / "new" / name).write_bytes(b"no image")
+    answer = refused(monkeypatch, capsys, 1, "predict", "--config", "small.yaml", "--data.images", "new/*")
+    assert answer.startswith(f"nothing predicted: {len(names)} file(s) could not be read, the first: new/broken.png: ")
+
+
+def test_the_way_on_is_said_in_the_words_that_were_given(place, monkeypatch):
+    from striate.callbacks.resume import resume_command
+    from striate.experiments import cli
+
+    seen = {}
+    monkeypatch.setattr(cli.StriateCLI, "_run_subcommand", lambda self, name: seen.update(trainer=self.trainer))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (place / "more.yaml").write_text("trainer: {max_epochs: 2}\nwandb: {mode: 'off'}\n")
+    words = ["fit", "--config", "classification/plain_digits", "--config=more.yaml", "--data.num_workers", "0"]
+    launch(monkeypatch, *words)
+    (callback,) = (one for one in seen["trainer"].callbacks if type(one).__name__ == "GracefulInterrupt")
+    assert resume_command(callback.command) == f"striate {' '.join(words)} --ckpt_path last"
+    assert resume_command(["fit", "--ckpt_path", "best", "-c", "a"]) == "striate fit -c a --ckpt_path last"
+
+
+class Frozen(TinyNet):
+    """Its normalisation stays in evaluation mode, as ``freeze_norm`` leaves it."""
+
+    def train(self, mode=True):
+        super().train(mode)
+        self.backbone[1].eval()
+        return self
+
+
+def test_frozen_normalisation_is_no_reason_to_warn(place, monkeypatch, recwarn):
+    launch(monkeypatch, "fit", "--config", "small.yaml", "--trainer.max_epochs", 1,
+           "--model.model", "striate.tests.experiments.test_launcher.Frozen")  # fmt: skip
+    assert not [one for one in recwarn if "eval mode" in str(one.message)]
+
+
+@pytest.mark.parametrize("own", [None, "RichModelSummary", "ModelSummary"])
+def test_the_summary_has_no_flops_and_comes_once(place, monkeypatch, capsys, own):
+    callbacks = [{"class_path": f"pytorch_lightning.callbacks.{own}"}] if own else []
+    (place / "own.yaml").write_text(yaml.safe_dump(CONFIG | {"trainer": CONFIG["trainer"] | {"callbacks": callbacks}}))
+    launch(monkeypatch, "fit", "--config", "own.yaml", "--trainer.max_epochs", 1)
+    printed = capsys.readouterr().out
+    assert ("model.backbone" in printed) == (own is None)  # the two others go one level deep
+    if own is None:
+        assert "FLOPs" not in printed and "Parameters: 258" in printed and "8 in training mode" in printed
+    assert printed.count("Type") == (own != "ModelSummary")
 
 
 def test_quick_answers(monkeypatch, capsys):

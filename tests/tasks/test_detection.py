@@ -182,6 +182,28 @@ def test_one_class_is_enough():
         evaluated(Detection(Known(KNOWN)), [], class_names=["a", "b", "c"])
 
 
+@pytest.mark.parametrize(
+    "losses, said",
+    [
+        (torch.zeros(()), r"its losses are a tensor \[\]"),
+        ([torch.zeros(())], "its losses are a list"),
+        ({}, "its losses are an empty dict"),
+        ({"loss_box": torch.zeros(2, 3)}, r"its loss 'loss_box' is a tensor \[2, 3\]"),
+        ({"loss_class": torch.zeros(()), "loss_box": 1.5}, "its loss 'loss_box' is a float"),
+    ],
+)
+def test_losses_of_another_kind_are_answered(losses, said):
+    class Half(TinyDetector):
+        def losses(self, images, targets):
+            return losses
+
+    task, one = Detection(Half(2)), batch([(16, 16)], [target([[0, 0, 8, 8]], [1])])
+    with pytest.raises(
+        TypeError, match=f"^Half: {said}, but training takes a dict of one loss or more, name -> tensor"
+    ):
+        pl.Trainer(**QUIET).fit(task, Batches([one]))
+
+
 def test_what_is_no_detector_is_answered():
     published = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None)
     with pytest.raises(

@@ -94,6 +94,39 @@ class Stop(pl.Callback):
             trainer.limit_val_batches = 0
 
 
+@pytest.mark.parametrize("stop_after", [2, 3])  # at an epoch's end, in the second one's middle
+def test_overfitting_some_batches_takes_the_same_ones_each_epoch_and_resumes(folder, tmp_path, stop_after):
+    import albumentations as A
+
+    def run(steps, ckpt_path=None):
+        crop = [A.RandomResizedCrop((24, 24))]
+        data = ImageFolder(str(folder), val_fraction=0.2, batch_size=4, num_workers=0, train_transform=crop)
+        task, seen = make_task(scheduler=Cosine()), Seen()
+        trainer = make_trainer(max_epochs=3, overfit_batches=2, callbacks=[seen, Stop(steps, tmp_path / "mid.ckpt")])
+        trainer.fit(task, data, ckpt_path=ckpt_path, weights_only=True)
+        assert ckpt_path or steps or "val/acc" in trainer.callback_metrics
+        return task, seen.batches
+
+    whole, batches = run(steps=None)
+    assert len(batches) == 6 and set(batches[0][1]) == {0, 1}  # drawn at random, not as they lie in their folders
+    for place in range(2):
+        assert batches[place][0] == batches[place + 2][0] == batches[place + 4][0]
+    run(steps=stop_after)
+    resumed, rest = run(steps=None, ckpt_path=tmp_path / "mid.ckpt")
+    assert [one[0] for one in rest] == [one[0] for one in batches[stop_after:]]
+    assert torch.equal(weights_of(whole), weights_of(resumed))
+
+
+class Seen(pl.Callback):
+    """The pixels and the labels of each training batch."""
+
+    def __init__(self):
+        self.batches = []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, *args):
+        self.batches.append((batch["image"].numpy().tobytes(), batch["label"].tolist()))
+
+
 def test_accumulation_of_two_equals_a_double_batch(folder):
     def run(batch_size, accumulate):
         data = ImageFolder(str(folder), val_fraction=0.2, batch_size=batch_size, num_workers=0)

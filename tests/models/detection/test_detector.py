@@ -143,6 +143,18 @@ def test_boxes_to_the_very_edge_and_none_at_all_are_fine():
     check_targets(images((6, 8), (6, 8)), [target([[0.0, 0.0, 8.004, 6.0]]), target([])], 1)
 
 
+def test_a_method_that_is_not_defined_is_named():
+    class Half(Detector):
+        pass
+
+    half, image = Half(2, ResizeAndPad()), torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
+    said = "; a Detector supplies detect and compute_losses"
+    with pytest.raises(NotImplementedError, match=rf"^Half does not define detect\(batch\){said}"):
+        half(image)
+    with pytest.raises(NotImplementedError, match=rf"^Half does not define compute_losses\(batch, targets\){said}"):
+        half.losses(image, [{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}])
+
+
 def test_other_images_and_sizes_are_refused():
     detector = Corner(1, ResizeAndPad())
     with pytest.raises(TypeError, match=r"image 0: .* not torch.int64"):

@@ -1,0 +1,169 @@
+"""Ctrl-C wherever it comes: the run that goes on ends as one that was never stopped."""
+
+import signal
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+from striate.callbacks import GracefulInterrupt, RandomState
+from striate.datamodules import ImageFolder
+from striate.tasks import Classification, Plateau
+from striate.tests.fixtures import TinyNet, make_folder
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),
+    pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks used to create"),
+]
+
+
+class Figures(Logger):
+    """Remembers the validations' figures, over several runs that go on one after the other."""
+
+    name, version = "figures", "0"
+
+    def __init__(self, save_dir):
+        super().__init__()
+        self.seen, self._save_dir = [], str(save_dir)
+
+    @property
+    def save_dir(self):
+        return self._save_dir
+
+    def log_metrics(self, metrics, step=None):
+        if "val/loss" in metrics:
+            self.seen.append({"step": step, **metrics})
+
+    def log_hyperparams(self, params):
+        pass
+
+
+class Press(pl.Callback):
+    """Presses Ctrl-C, or sends SIGTERM, when a hook is called for the n-th time in training."""
+
+    def __init__(self, hook, time, sigterm=False):
+        self.left, self.sigterm = time, sigterm
+        setattr(self, hook, self.count)
+
+    def count(self, trainer, *_):
+        self.left -= not trainer.sanity_checking
+        if self.left == 0 and not trainer.sanity_checking:
+            signal.raise_signal(signal.SIGTERM if self.sigterm else signal.SIGINT)
+
+
+class Draw(pl.Callback):
+    """A validation that draws random numbers."""
+
+    def on_validation_batch_start(self, *_):
+        torch.rand(1)
+
+
+class Run:
+    """A training run, 4 steps an epoch with 3 batches of validation after it; perhaps stopped, and resumed."""
+
+    def __init__(self, root, name, ema=False, **settings):
+        self.images, self.folder, self.ema = root / "data", root / name, ema
+        self.settings = {"max_epochs": 2} | settings
+        self.figures = Figures(self.folder)
+
+    def fit(self, *more, resume=False):
+        torch.manual_seed(99 if resume else 3)  # a new process begins with other random numbers
+        data = ImageFolder(str(self.images), val_fraction=0.25, batch_size=4, eval_batch_size=2, num_workers=0)
+        task = Classification(
+            TinyNet(dropout=0.5),
+            optimizer=lambda groups: torch.optim.SGD(groups, lr=0.05, momentum=0.9),
+            scheduler=Plateau(factor=0.5, patience=0, threshold=10.0),  # never content: it halves the rate each epoch
+        )
+        self.checkpoints = self.folder / "checkpoints"
+        keep = {"dirpath": self.checkpoints, "enable_version_counter": False}
+        trainer = pl.Trainer(
+            accelerator="cpu", enable_progress_bar=False, enable_model_summary=False, logger=self.figures,
+            callbacks=[
+                RandomState(), Draw(), *([EMAWeightAveraging(decay=0.5)] if self.ema else []), *more,
+                GracefulInterrupt(),
+                ModelCheckpoint(filename="best", monitor="val/loss", **keep), ModelCheckpoint(filename="last", **keep),
+            ],
+            **self.settings,
+        )  # fmt: skip
+        trainer.fit(task, data, ckpt_path=self.checkpoints / "last.ckpt" if resume else None, weights_only=True)
+        self.rate = trainer.optimizers[0].param_groups[0]["lr"]
+        return self
+
+    def stop(self, hook, time, sigterm=False, resume=False):
+        with pytest.raises((KeyboardInterrupt, SystemExit, SIGTERMException)):
+            self.fit(Press(hook, time, sigterm), resume=resume)
+        return self
+
+    def checkpoint(self, name):
+        content = torch.load(self.checkpoints / f"{name}.ckpt", weights_only=True)
+        parts = ("epoch", "global_step", "state_dict", "current_model_state", "averaging_state")
+        momentum = content["optimizer_states"][0]["state"]
+        return {key: content[key] for key in parts if key in content} | {"momentum": momentum}
+
+
+def assert_same(run, whole):
+    assert run.figures.seen == whole.figures.seen
+    assert run.rate == whole.rate
+    for name in ("best", "last"):
+        torch.testing.assert_close(run.checkpoint(name), whole.checkpoint(name), rtol=0, atol=0)
+
+
+@pytest.fixture
+def root(tmp_path):
+    make_folder(tmp_path / "data", per_class=11)
+    return tmp_path
+
+
+MOMENTS = [
+    ("on_validation_batch_start", 2),  # in the first validation
+    ("on_validation_batch_start", 4),  # where the second begins
+    ("on_validation_batch_start", 6),  # its last batch
+    ("on_train_batch_start", 2),  # a step in the middle, or the last one before a validation there
+    ("on_train_batch_start", 7),  # a step in the middle
+    ("on_train_batch_start", 4),  # an epoch's last step
+    ("on_train_batch_start", 8),  # the last one of all
+]
+
+
+@pytest.mark.parametrize("hook, time", MOMENTS)
+@pytest.mark.parametrize("settings", [{}, {"ema": True}, {"ema": True, "val_check_interval": 0.5}])
+def test_a_run_stopped_anywhere_ends_as_one_that_was_not(root, hook, time, settings):
+    whole = Run(root, "whole", **settings).fit()
+    assert len(whole.figures.seen) == (4 if "val_check_interval" in settings else 2)
+    assert_same(Run(root, "stopped", **settings).stop(hook, time).fit(resume=True), whole)
+
+
+def test_a_repeated_validation_can_be_stopped_again(root):
+    run = Run(root, "stopped", ema=True).stop("on_validation_batch_start", 2)
+    run.stop("on_validation_batch_start", 3, resume=True).stop("on_train_batch_start", 2, resume=True)
+    assert_same(run.fit(resume=True), Run(root, "whole", ema=True).fit())
+
+
+def test_the_last_validation_is_repeated_also_where_steps_are_counted(root):
+    settings = {"max_steps": 8, "max_epochs": -1}
+    run = Run(root, "stopped", **settings).stop("on_validation_batch_start", 5).fit(resume=True)
+    assert_same(run, Run(root, "whole", **settings).fit())
+    assert run.checkpoint("last")["global_step"] == 8
+
+
+def test_what_a_resumed_run_saves_is_not_repeated(root):
+    run = Run(root, "stopped").stop("on_validation_batch_start", 2).fit(resume=True)
+    run.settings["max_epochs"] = 3
+    run.fit(resume=True)
+    assert [figures["epoch"] for figures in run.figures.seen] == [0, 1, 2]
+
+
+def test_sigterm_in_a_validation_with_averaged_weights(root):
+    before = signal.getsignal(signal.SIGTERM)
+    run = Run(root, "stopped", ema=True).stop("on_validation_batch_start", 2, sigterm=True)
+    signal.signal(signal.SIGTERM, before)
+    assert_same(run.fit(resume=True), Run(root, "whole", ema=True).fit())
+
+
+def test_the_message_says_that_a_validation_will_be_repeated(root, caplog):
+    Run(root, "stopped").stop("on_validation_batch_start", 2)
+    said = [record.getMessage() for record in caplog.records]
+    assert any("Interrupted at epoch 0, step 4, in a validation, which will be repeated." in one for one in said)

@@ -1,7 +1,7 @@
 """The base of all tasks: it owns the steps, the optimizer, the metrics' life and what a checkpoint holds."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar, Literal
@@ -18,7 +18,7 @@ from torchmetrics import MeanMetric, Metric, MetricCollection
 from ..models.weights import skip_pretrained
 from .checkpoints import compare_weights, is_plain, tell_weights
 from .finite import LossWatch, check_weights
-from .fused import prefer_fused
+from .optimizers import configured, prefer_fused
 from .schedules import Horizon, Schedule
 from .wanted import check_batch, check_losses
 
@@ -320,14 +320,14 @@ class Task(pl.LightningModule):
         groups = self.parameter_groups()
         if not groups:
             raise ValueError("nothing to train: every parameter of the model is frozen; lower frozen_stages")
-        optimizer = _configured("optimizer", self.optimizer, groups)
+        optimizer = configured("optimizer", self.optimizer, groups)
         for group in optimizer.param_groups:
             group["lr"] *= group.pop("lr_factor", 1.0)
         prefer_fused(optimizer)
         if self.scheduler is None:
             return optimizer
         if not isinstance(self.scheduler, Schedule):
-            scheduler = _configured("scheduler", self.scheduler, optimizer)
+            scheduler = configured("scheduler", self.scheduler, optimizer)
             plateau = isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
             return {
                 "optimizer": optimizer,
@@ -339,7 +339,7 @@ class Task(pl.LightningModule):
         horizon = Horizon(float(steps), float(per_epoch))
         return {
             "optimizer": optimizer,
-            "lr_scheduler": _configured("scheduler", self.scheduler.build, optimizer, horizon, self.monitor, self.mode),
+            "lr_scheduler": configured("scheduler", self.scheduler.build, optimizer, horizon, self.monitor, self.mode),
         }
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
@@ -392,15 +392,6 @@ class Task(pl.LightningModule):
                         f"rebuild the model: {cls.__name__}.load_from_checkpoint(path, model=…)"
                     ) from error
                 raise
-
-
-def _configured(key: str, make: Callable[..., Any], *arguments: Any) -> Any:
-    """What an argument of the task makes; an error of it names the argument."""
-    try:
-        return make(*arguments)
-    except (ValueError, TypeError) as error:
-        kind = ValueError if isinstance(error, ValueError) else TypeError
-        raise kind(f"model.{key}: {error}") from error
 
 
 def gather(own: dict[str, str], world_size: int) -> dict[str, str]:

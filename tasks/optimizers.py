@@ -1,4 +1,7 @@
-"""Optimizers that update all parameters in one pass."""
+"""How a task makes the optimizer and the schedule that it is given, and what it sets on them."""
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -18,3 +21,12 @@ def prefer_fused(optimizer: torch.optim.Optimizer) -> None:
         if unsaid and not (group.get("differentiable") or group.get("capturable")):
             able = all(p.device.type in FUSED_ON and p.is_floating_point() for p in group["params"])
             group["fused"] = able or None
+
+
+def configured(key: str, make: Callable[..., Any], *arguments: Any) -> Any:
+    """What an argument of the task makes; an error of it names the argument."""
+    try:
+        return make(*arguments)
+    except (ValueError, TypeError) as error:
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        raise kind(f"model.{key}: {error}") from error

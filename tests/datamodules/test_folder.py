@@ -91,7 +91,7 @@ def test_bad_arguments():
 def test_predict_needs_images_and_reads_them_without_the_training_data(tmp_path):
     data = ImageFolder(str(tmp_path / "gone"), num_workers=0)
     data.setup("predict")
-    with pytest.raises(ValueError, match=r"add --data.images"):
+    with pytest.raises(ValueError, match=r"argument `images` \(--data.images\)"):
         data.predict_dataloader()
     path = write_image(tmp_path / "a.png", picture(0, 0))
     data = ImageFolder(str(tmp_path / "gone"), num_workers=0, images=str(path))

@@ -6,6 +6,7 @@ import importlib
 import platform
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,10 +44,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
             near = difflib.get_close_matches(name, BENCHMARKS, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(BENCHMARKS)}"
             parser.error(f"there is no benchmark {name!r}; {hint}")
-    rows = [row for name in given.names or BENCHMARKS for row in run(name)]
+    rows: list[Row] = []
+    failed = []
+    for name in given.names or BENCHMARKS:
+        try:
+            rows += run(name)
+        except Exception:  # what the others have measured, or will, is not to be lost
+            traceback.print_exc()
+            failed.append(name)
+        if given.markdown:
+            given.markdown.write_text(f"{markdown(rows)}\n{machine()}\n", encoding="utf-8")
     show(rows)
-    if given.markdown:
-        given.markdown.write_text(f"{markdown(rows)}\n{machine()}\n", encoding="utf-8")
+    if failed:
+        sys.exit(f"not measured, for the errors above: {', '.join(failed)}")
 
 
 def run(name: str) -> list[Row]:

@@ -1,0 +1,40 @@
+"""What the benchmarks do with what they have measured; the measuring itself is not tested."""
+
+import pytest
+import torch
+
+from striate.benchmarks import __main__ as program
+from striate.benchmarks.harness import Goal, Row
+from striate.benchmarks.training_step import check_same_work
+
+
+def test_a_benchmark_that_fails_does_not_take_the_others_with_it(monkeypatch, capsys, tmp_path):
+    def run(name):
+        if name == "broken":
+            raise RuntimeError("the last losses differ")
+        return [Row(name, "1 ms", "2 ms", 0.5, Goal(1.0, at_least=False))]
+
+    monkeypatch.setattr(program, "run", run)
+    monkeypatch.setattr(program, "BENCHMARKS", dict.fromkeys(("first", "broken", "last"), ""))
+    with pytest.raises(SystemExit, match="not measured, for the errors above: broken"):
+        program.main(["--markdown", str(tmp_path / "table.md")])
+    out, err = capsys.readouterr()
+    assert "first" in out and "last" in out and "the last losses differ" in err
+    assert [line.split(" | ")[0] for line in (tmp_path / "table.md").read_text().splitlines()[2:4]] == [
+        "| first",
+        "| last",
+    ]
+    program.main(["first"])  # nothing failed
+
+
+def test_sides_that_did_other_work_are_not_compared():
+    def check(ours, peer, steps=4):
+        check_same_work("case", 4, {"ours": torch.tensor(ours), "peer": torch.tensor(peer)}, {"ours": 4, "peer": steps},
+                        0.05)  # fmt: skip
+
+    check(0.5, 0.51)
+    check(2.0e-5, 2.3e-5)  # learned by heart, both
+    with pytest.raises(RuntimeError, match="the last losses differ"):
+        check(0.5, 0.55)
+    with pytest.raises(RuntimeError, match="was to make 4 steps"):
+        check(0.5, 0.5, steps=3)

@@ -7,6 +7,7 @@ import numpy as np
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import WandbLogger
 
+from ..tasks.metrics.coco_detection import IOUS
 from .drawing import class_name, confusion_figure, rendered
 from .logging import log_picture, log_table, run_folder
 
@@ -44,7 +45,7 @@ class DetectionReport(pl.Callback):
     """
 
     def __init__(self, iou: float = 0.5, score: float = 0.5, during_fit: bool = False) -> None:
-        if not any(abs(iou - (0.5 + 0.05 * step)) < 1e-6 for step in range(10)) or not 0 <= score <= 1:
+        if not any(abs(iou - value) < 1e-6 for value in IOUS) or not 0 <= score <= 1:
             raise ValueError(
                 f"DetectionReport: iou={iou}, score={score}; give one of COCO's IoUs (0.5, 0.55, … 0.95), and a score "
                 "from 0 to 1"

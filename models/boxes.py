@@ -117,6 +117,11 @@ def check_boxes(boxes: Tensor, name: str) -> None:
         raise ValueError(f"{name} must be [N, 4], x1 y1 x2 y2, got {list(boxes.shape)}")
 
 
+def at_least_float32(values: Tensor) -> Tensor:
+    """The values, in float32 if they were narrower: bfloat16 tells pixels apart up to 256, float16 up to 2,048."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def _area(low: Tensor, high: Tensor) -> Tensor:
     return (high - low).clamp(min=0).prod(dim=-1)
 

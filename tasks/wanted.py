@@ -75,11 +75,13 @@ def check_losses(losses: Any, model: str) -> None:
     """
     wanted = "but training takes a dict of one loss or more, name -> tensor of one number"
     if not isinstance(losses, Mapping):
-        what = f"a tensor {list(losses.shape)}" if isinstance(losses, Tensor) else f"a {type(losses).__name__}"
-        raise TypeError(f"{model}: its losses are {what}, {wanted}")
+        raise TypeError(f"{model}: its losses are {_kind(losses)}, {wanted}")
     if not losses:
         raise TypeError(f"{model}: its losses are an empty dict, {wanted}")
     for name, loss in losses.items():
         if not isinstance(loss, Tensor) or loss.numel() != 1:
-            what = f"a tensor {list(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
-            raise TypeError(f"{model}: its loss {name!r} is {what}, {wanted}")
+            raise TypeError(f"{model}: its loss {name!r} is {_kind(loss)}, {wanted}")
+
+
+def _kind(value: Any) -> str:
+    return f"a tensor {list(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"

@@ -14,8 +14,9 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 
 from ..backbones import Backbone
 from .detector import Detections, check_detecting
+from .matching import match_anchors
 from .published import load_detector, prepare_trunk
-from .pyramid import FrugalMatcher, NetworkDetector, Pairs, Pyramid, Sizes, as_trunk, make_anchors, resizing
+from .pyramid import NetworkDetector, Pyramid, Sizes, as_trunk, make_anchors, resizing
 from .resize import ImageBatch
 
 _GROUPS = 32
@@ -140,7 +141,6 @@ class RetinaNet(_OneStage):
             num_classes,
             anchor_generator=anchors,
             head=head,
-            proposal_matcher=FrugalMatcher(0.5, 0.4, allow_low_quality_matches=True),
             score_thresh=score_threshold,
             nms_thresh=nms_iou,
             detections_per_img=max_detections,
@@ -152,8 +152,10 @@ class RetinaNet(_OneStage):
         self, targets: list[dict[str, Tensor]], outputs: dict[str, Tensor], anchors: list[Tensor], counts: list[int]
     ) -> dict[str, Tensor]:
         # as RetinaNet.compute_loss, which would make a matrix of all objects and anchors first
-        match = self.network.proposal_matcher
-        matches = [match(Pairs(target["boxes"], own)) for target, own in zip(targets, anchors, strict=True)]
+        matches = [
+            match_anchors(target["boxes"], own, 0.5, 0.4, allow_low_quality=True)
+            for target, own in zip(targets, anchors, strict=True)
+        ]
         return self.network.head.compute_loss(targets, outputs, anchors, matches)
 
 

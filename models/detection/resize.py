@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..boxes import clip_boxes
+from ..boxes import at_least_float32, clip_boxes
 from ..pixels import IMAGENET_MEAN
 
 Found = TypeVar("Found", bound=Mapping[str, Any])
@@ -141,7 +141,7 @@ class ResizeAndPad(nn.Module):
     def targets(self, targets: Sequence[Mapping[str, Any]], batch: ImageBatch) -> list[dict[str, Any]]:
         """The targets with boxes in pixels of the resized images, float32 at least; other fields as they are."""
         return [
-            {**target, "boxes": scale_boxes(_exact(target["boxes"]), old, new)}
+            {**target, "boxes": scale_boxes(at_least_float32(target["boxes"]), old, new)}
             for target, old, new in zip(targets, batch.original_sizes, batch.sizes, strict=True)
         ]
 
@@ -152,11 +152,6 @@ class ResizeAndPad(nn.Module):
             boxes = clip_boxes(scale_boxes(found["boxes"], new, old), width=old[1], height=old[0])
             restored.append({**found, "boxes": boxes})
         return restored
-
-
-def _exact(boxes: Tensor) -> Tensor:
-    """Float32 at least: float16 tells pixels near 2,000 apart, but no longer when they have been scaled."""
-    return boxes.to(torch.promote_types(boxes.dtype, torch.float32))
 
 
 def scale_boxes(boxes: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:

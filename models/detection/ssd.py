@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..backbones.base import Backbone, _on_meta
-from ..boxes import clip_boxes
+from ..boxes import at_least_float32, clip_boxes
 from ..layers import at_least, named
 from ..weights import LoadReport, State, load_state_dict_file, match_weights, pretrained_is_skipped
 from .box_coding import decode_boxes
@@ -22,7 +22,7 @@ from .nms import select_detections
 from .resize import ImageBatch, ResizeAndPad
 from .ssd_backbone import init_uniform
 from .ssd_boxes import Clip, default_boxes, ssd_aspects, ssd_scales, whole_pixels
-from .ssd_loss import BOX_WEIGHTS, at_least_float32, multibox_losses
+from .ssd_loss import BOX_WEIGHTS, multibox_losses
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..boxes import at_least_float32
 from .box_coding import encode_boxes
 
 BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
@@ -100,8 +101,3 @@ def hardest_negatives(losses: Tensor, positive: Tensor, ratio: float = 3.0) -> T
     order = losses.masked_fill(positive, -torch.inf).argsort(1, descending=True)
     first = torch.arange(positive.shape[1], device=losses.device) < wanted
     return torch.zeros_like(positive).scatter(1, order, first)
-
-
-def at_least_float32(values: Tensor) -> Tensor:
-    """The values, in float32 if they were narrower."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -16,6 +16,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FrozenBatchNorm2d
 
 from ..backbones import TorchvisionBackbone
+from ..boxes import at_least_float32
 from ..weights import LoadReport, match_weights, pretrained_is_skipped
 from .detector import Detections
 from .published import coco_ids, norm_is_exact, published_weights, read_weights, upgraded_name
@@ -212,7 +213,7 @@ def _keep_boxes_exact(network: Any) -> None:
 def _float_outputs(module: nn.Module, given: Any, outputs: Any) -> Any:
     """The same outputs, in whatever they are kept, in float32 at least."""
     if isinstance(outputs, Tensor):
-        return outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+        return at_least_float32(outputs)
     if isinstance(outputs, Mapping):
         return {name: _float_outputs(module, given, value) for name, value in outputs.items()}
     return type(outputs)(_float_outputs(module, given, value) for value in outputs)

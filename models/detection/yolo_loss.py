@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..boxes import paired_iou
+from ..boxes import at_least_float32, paired_iou
 
 
 class GridTruth(NamedTuple):
@@ -70,7 +70,7 @@ def split_grid(raw: Tensor, predictors: int) -> GridOutput:
     Shape:
         - raw: ``[B, S, S, 5 * P + K]``
     """
-    raw = raw.to(torch.promote_types(raw.dtype, torch.float32))
+    raw = at_least_float32(raw)
     boxes, confidence, classes = raw.split([4 * predictors, predictors, raw.shape[-1] - 5 * predictors], dim=-1)
     return GridOutput(boxes.unflatten(-1, (predictors, 4)), confidence, classes)
 

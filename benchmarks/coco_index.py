@@ -71,7 +71,7 @@ def _star(rng: np.random.Generator, count: int) -> list[tuple[float, float]]:
 
 def open_ours(path: Path, with_masks: bool) -> Any:
     """Our index."""
-    from striate.datamodules.coco_json import read_coco
+    from striate.datamodules.coco.json import read_coco
 
     return read_coco(path, path.parent, with_masks=with_masks)
 
@@ -144,7 +144,7 @@ def make_loader(source: Any, prepare_worker: Callable[[int], None] | None = None
 
 def our_loader(path: Path) -> Any:
     """Our annotations, and our workers."""
-    from striate.datamodules.loading import prepare_worker
+    from striate.datamodules.loading.loader import prepare_worker
 
     return make_loader(OurSource(path), prepare_worker)
 

@@ -24,8 +24,8 @@ from torchvision import transforms as T
 
 from striate.benchmarks.harness import Clock, Goal, Row, interleave, median_clock, median_ratio, time_call
 from striate.datamodules import TransformedDataset, read_image
-from striate.datamodules.folder import LabelledFiles
-from striate.datamodules.loading import make_loader
+from striate.datamodules.folders.images import LabelledFiles
+from striate.datamodules.loading.loader import make_loader
 
 FILES, BATCH, CROP = 64, 32, 224
 HEIGHT, WIDTH, QUALITY = 375, 500, 90  # a typical image of ImageNet

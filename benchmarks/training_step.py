@@ -26,7 +26,7 @@ from torch import Tensor
 from striate.benchmarks.harness import Clock, Goal, Row, elapsed, median_clock, median_ratio, read_clock
 from striate.benchmarks.training_case import CLASSES, LR, MOMENTUM, BareLoop, Case, make_batches
 from striate.callbacks import GracefulInterrupt, RandomState
-from striate.experiments.runs import MetricsLogger
+from striate.experiments.launcher.runs import MetricsLogger
 from striate.models import Classifier
 from striate.tasks import Classification
 

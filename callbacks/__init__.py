@@ -1,12 +1,12 @@
 """Callbacks: everything that watches or steers a run."""
 
-from .detection_report import DetectionReport
-from .pictures import ConfusionMatrix, Pictures
-from .predictions import PredictionWriter
-from .race import RacePicture
-from .record import NetworkSummary, RunRecord, RunReport
+from .drawing.pictures import ConfusionMatrix, Pictures
+from .predictions.writer import PredictionWriter
 from .renormalize import RenormalizeFilters
+from .reports.activation_comparison import RacePicture
+from .reports.detection import DetectionReport
 from .resume import GracefulInterrupt, RandomState
+from .tracking.record import NetworkSummary, RunRecord, RunReport
 
 __all__ = [
     "ConfusionMatrix",

@@ -16,7 +16,7 @@ from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_only
 
-from .logging import run_folder
+from .tracking.logging import run_folder
 
 
 class RandomState(pl.Callback):

@@ -5,7 +5,7 @@ import os
 # albumentations asks the network for its newest version when it is imported; striate works without a network
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
-from .ade20k import ADE20K
+from .annotations.one_box import BoxSource
 from .augmentations import (
     CopyPaste,
     IoUCrop,
@@ -17,6 +17,8 @@ from .augmentations import (
     SSDAugmentation,
     ZoomOut,
 )
+from .augmentations.lighting import PCALighting, RGBCovariance, rgb_pca, training_pca
+from .augmentations.policies import RandAugment, TrivialAugment
 from .base import VisionDataModule
 from .batches import (
     ClassificationBatch,
@@ -28,35 +30,33 @@ from .batches import (
     PredictBatch,
     SemanticSegmentationBatch,
 )
-from .caltech import Caltech101, Caltech256
-from .cifar import CIFAR10, CIFAR100
-from .cityscapes import Cityscapes
-from .coco import CocoDetection
-from .cub import CUB200
-from .detection_manifest import DetectionManifest
-from .digit_scenes import DigitScenes
-from .folder import ImageFolder
-from .imagenet import ImageNet
-from .imagenet_localization import ImageNetLocalization
-from .images import ImageError, read_image
-from .instance_masks import InstanceMasks
-from .lighting import PCALighting, RGBCovariance, rgb_pca, training_pca
-from .loading import EpochSampler, ResumableLoader, TransformedDataset, collate
-from .localization import CocoLocalization, VOCLocalization
-from .localization_manifest import LocalizationManifest
-from .manifest import Manifest
-from .mask_folder import MaskFolder
-from .mnist import MNIST, FashionMNIST
-from .one_object import BoxSource
-from .pets import OxfordPets
-from .policies import RandAugment, TrivialAugment
-from .sampling import RepeatFactor
-from .scenes import Scene, SceneComposer
-from .targets import TargetAugmentation, collate_objects
-from .voc import VOCDetection
-from .voc_instances import VOCInstances
-from .voc_segmentation import VOCSegmentation
-from .yolo import YoloDetection
+from .classic.ade20k import ADE20K
+from .classic.caltech import Caltech101, Caltech256
+from .classic.cifar import CIFAR10, CIFAR100
+from .classic.cityscapes import Cityscapes
+from .classic.cub import CUB200
+from .classic.mnist import MNIST, FashionMNIST
+from .classic.one_box import CocoLocalization, VOCLocalization
+from .classic.pets import OxfordPets
+from .coco.detection import CocoDetection
+from .digit_scenes.compose import Scene, SceneComposer
+from .digit_scenes.module import DigitScenes
+from .folders.images import ImageFolder
+from .folders.instances import InstanceMasks
+from .folders.masks import MaskFolder
+from .imagenet.classification import ImageNet
+from .imagenet.localization import ImageNetLocalization
+from .images.read import ImageError, read_image
+from .loading.loader import EpochSampler, ResumableLoader, TransformedDataset, collate
+from .loading.sampling import RepeatFactor
+from .loading.targets import TargetAugmentation, collate_objects
+from .tables.boxes import DetectionManifest
+from .tables.labels import Manifest
+from .tables.one_box import LocalizationManifest
+from .voc.detection import VOCDetection
+from .voc.instances import VOCInstances
+from .voc.segmentation import VOCSegmentation
+from .yolo.detection import YoloDetection
 
 __all__ = [
     "ADE20K",

@@ -10,12 +10,21 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
+from .annotations.dataset_layout import suggestion
 from .augmentations.mixing import Mix, Step
 from .augmentations.resizing import enough_short_side
-from .image_sizes import source_sizes
-from .images import find_images, read_image
-from .loading import ResumableLoader, Source, TransformedDataset, collate, collate_whole, make_loader, prepare_worker
-from .sampling import (
+from .images.read import find_images, read_image
+from .images.sizes import source_sizes
+from .loading.loader import (
+    ResumableLoader,
+    Source,
+    TransformedDataset,
+    collate,
+    collate_whole,
+    make_loader,
+    prepare_worker,
+)
+from .loading.sampling import (
     BalancedDraw,
     Draw,
     Presence,
@@ -25,8 +34,7 @@ from .sampling import (
     SamplingName,
     aspect_groups,
 )
-from .targets import Sample, checked_visibility, collate_objects
-from .trees import suggestion
+from .loading.targets import Sample, checked_visibility, collate_objects
 
 Transforms = Sequence[Step]
 

@@ -1,6 +1,5 @@
 """Models in plain PyTorch: backbones, and what is built on them."""
 
-from .alexnet import AlexNet, AlexNetBackbone
 from .backbones import (
     Backbone,
     EfficientNetLite0,
@@ -11,20 +10,17 @@ from .backbones import (
     available_backbones,
     build_backbone,
 )
-from .box_losses import BoxLoss, box_loss
-from .boxes import (
-    box_iou_matrix,
-    clip_boxes,
-    complete_iou_matrix,
-    distance_iou_matrix,
-    generalized_iou_matrix,
-    normalize_boxes,
-    ordered_corners,
-    paired_iou,
-)
-from .classifier import Classifier
-from .darknet import YOLOv1Backbone
-from .dense import augmented_logits, best_classes, sliding_logits
+from .backbones.darknet import YOLOv1Backbone
+from .backbones.small_resnet import SmallImageResNet
+from .classification.alexnet import AlexNet, AlexNetBackbone
+from .classification.classifier import Classifier
+from .classification.four_layer import ActivationRace, FourLayerCNN
+from .classification.googlenet import GoogLeNet
+from .classification.layers import FullyConnectedHead, LocalResponseNorm, TrunkWithHead, local_response_norm
+from .classification.lenet import LeNet5, MAPLoss, map_loss
+from .classification.mixing import BatchMixer, cutmix, mixup
+from .classification.tencrop import TenCrop
+from .classification.zfnet import ZFNet, ZFNetBackbone
 from .detection import (
     FCOS,
     RPN,
@@ -63,13 +59,19 @@ from .detection import (
     ssd_aspects,
     ssd_scales,
 )
-from .four_layer import ActivationRace, FourLayerCNN
-from .googlenet import GoogLeNet
-from .layers import FullyConnectedHead, LocalResponseNorm, TrunkWithHead, local_response_norm
-from .lenet import LeNet5, MAPLoss, map_loss
-from .localizer import Localizer, LocalizerOutput, MapBoxHead, VectorBoxHead
-from .mixing import BatchMixer, cutmix, mixup
-from .pixels import Normalize
+from .localization.localizer import Localizer, LocalizerOutput, MapBoxHead, VectorBoxHead
+from .ops.box_losses import BoxLoss, box_loss
+from .ops.boxes import (
+    box_iou_matrix,
+    clip_boxes,
+    complete_iou_matrix,
+    distance_iou_matrix,
+    generalized_iou_matrix,
+    normalize_boxes,
+    ordered_corners,
+    paired_iou,
+)
+from .ops.normalize import Normalize
 from .segmentation import (
     FCN,
     LRASPP,
@@ -85,7 +87,8 @@ from .segmentation import (
     UNet,
     VGG16FullyConvolutional,
 )
-from .segmentation_losses import (
+from .segmentation.inference import augmented_logits, best_classes, sliding_logits
+from .segmentation.losses import (
     DiceLoss,
     LovaszSoftmax,
     OhemCrossEntropy,
@@ -98,10 +101,7 @@ from .segmentation_losses import (
     soft_dice_loss,
     softmax_focal_loss,
 )
-from .small_resnet import SmallImageResNet
-from .tencrop import TenCrop
 from .weights import LoadReport, load_state_dict_file, load_weights, skip_pretrained
-from .zfnet import ZFNet, ZFNetBackbone
 
 __all__ = [
     "FCN",

@@ -1,10 +1,10 @@
 """The tasks: one LightningModule each, over a base that owns the steps."""
 
+from .activation_comparison import TrainingRace
 from .base import Task
 from .classification import Classification
 from .detection import Detection
 from .localization import Localization
-from .race import TrainingRace
 from .schedules import Constant, Cosine, Plateau, Polynomial, Schedule, Steps
 from .semantic_segmentation import SemanticSegmentation
 

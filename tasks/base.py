@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric, MetricCollection
 
 from ..models.weights import skip_pretrained
+from .batch_requirements import check_batch, check_losses
 from .checkpoints import compare_weights, is_plain, tell_weights
-from .finite import LossWatch, check_weights
+from .nonfinite import LossWatch, check_weights
 from .optimizers import configured, prefer_fused
 from .schedules import Horizon, Schedule
-from .wanted import check_batch, check_losses
 
 Stage = Literal["train", "val", "test"]
 

@@ -13,9 +13,9 @@ from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from ..datamodules.batches import ClassificationBatch
-from ..models.lenet import LeNet5, MAPLoss, RBFOutput
-from ..models.mixing import BatchMixer
-from ..models.tencrop import TenCrop
+from ..models.classification.lenet import LeNet5, MAPLoss, RBFOutput
+from ..models.classification.mixing import BatchMixer
+from ..models.classification.tencrop import TenCrop
 from .base import Task
 from .schedules import Schedule
 

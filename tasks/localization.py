@@ -11,8 +11,8 @@ from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from ..datamodules.batches import LocalizationBatch
-from ..models.box_losses import BoxLoss
-from ..models.boxes import clip_boxes, normalize_boxes
+from ..models.ops.box_losses import BoxLoss
+from ..models.ops.boxes import clip_boxes, normalize_boxes
 from .base import Task
 from .metrics.localization import LocalizationMetrics, boxes_of
 from .schedules import Schedule

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 from ..datamodules.batches import SemanticSegmentationBatch
-from ..models.dense import augmented_logits, best_classes, sliding_logits
-from ..models.segmentation_losses import IGNORE, PixelCrossEntropy, WeightedLosses
+from ..models.segmentation.inference import augmented_logits, best_classes, sliding_logits
+from ..models.segmentation.losses import IGNORE, PixelCrossEntropy, WeightedLosses
 from .base import Task
 from .classification import HasAuxiliary, class_accuracies
 from .metrics import BoundaryIoU, SegmentationConfusion, class_ious, frequency_weighted_iou, pixel_accuracy

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import striate
-from striate.tests.fixtures import make_folder
+from striate.tests.helpers.fixtures import make_folder
 
 ROOT = Path(striate.__file__).parent
 PARTS = ("models", "datamodules", "tasks", "callbacks", "experiments")
@@ -73,8 +73,8 @@ def test_python_blocks_run(code, tmp_path, monkeypatch):
 @pytest.mark.parametrize("text", list(blocks("bash")))
 def test_commands_parse(text, tmp_path, monkeypatch):
     """Each ``striate`` line is parsed and its objects are built, up to the point where it would train."""
-    from striate.experiments import cli
-    from striate.experiments.main import main
+    from striate.experiments.launcher import cli
+    from striate.experiments.launcher.main import main
 
     monkeypatch.chdir(tmp_path)
     make_folder(tmp_path / "photos", per_class=6)

@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 import striate
-from striate.experiments.main import EXPERIMENTS, experiment_names
+from striate.experiments.launcher.main import EXPERIMENTS, experiment_names
 from striate.models import skip_pretrained
 
-from .models.networks import quick_initialisation
+from .helpers.networks import quick_initialisation
 
 ROOT = Path(striate.__file__).parent
 # each part, and what it may import of the others (DESIGN, "The house")
@@ -79,7 +79,8 @@ def test_importing_striate_is_light():
 def test_version_and_experiments_answer_without_torch():
     for command in ("--version", "experiments", "--help"):
         loaded, _ = python(
-            f"import sys; from striate.experiments.main import main; main([{command!r}]); print(' '.join(sys.modules))"
+            "import sys; from striate.experiments.launcher.main import main; "
+            f"main([{command!r}]); print(' '.join(sys.modules))"
         )
         assert not {"torch", "pytorch_lightning", "numpy"} & set(loaded.split())
 
@@ -100,7 +101,7 @@ def test_every_experiment_says_what_it_is(name):
 
 @pytest.mark.parametrize("name", experiment_names())
 def test_every_experiment_is_parsed_and_instantiated(name, tmp_path, monkeypatch):
-    from striate.experiments import cli
+    from striate.experiments.launcher import cli
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cli.StriateCLI, "_run_subcommand", lambda self, subcommand: built.append(self))

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import albumentations as A
 import numpy as np
 
-from ..targets import OBJECT_FIELDS, Sample, TargetAugmentation, checked_visibility
+from ..loading.targets import OBJECT_FIELDS, Sample, TargetAugmentation, checked_visibility
 
 
 class Mix(ABC):

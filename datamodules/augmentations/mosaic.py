@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ..targets import IGNORE, MIN_SIZE, Sample, box_areas
+from ..loading.targets import IGNORE, MIN_SIZE, Sample, box_areas
 from .mixing import Mix, chosen_objects, joined_objects
 from .placing import (
     Patch,

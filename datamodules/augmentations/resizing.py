@@ -9,7 +9,7 @@ import numpy.typing as npt
 from albumentations.core.transforms_interface import BaseTransformInitSchema
 from albumentations.core.type_definitions import Targets
 
-from ..trees import suggestion
+from ..annotations.dataset_layout import suggestion
 from .placing import (
     Placement,
     mask_patches,

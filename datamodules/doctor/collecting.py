@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from ..annotations.annotation_errors import collect_problems
 from ..base import VisionDataModule
-from ..images import IMAGE_SUFFIXES
-from ..loading import Source
-from ..problems import collect_problems
+from ..images.read import IMAGE_SUFFIXES
+from ..loading.loader import Source
 from . import faults as reader_faults
 from .duplicates import exact_groups, near_pairs
 from .findings import KINDS, Finding, Findings, spoils

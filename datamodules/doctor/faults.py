@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..problems import Fault
+from ..annotations.annotation_errors import Fault
 from .findings import Finding, Findings, rows, shown
 
 # by the words that readers use, the first that fits; what fits none is an annotation that is left out

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..annotations import confined
-from ..coco_columns import called, entry_fault, read_json, with_whole_numbers
-from ..segmentations import SegmentationBuilder
-from ..targets import boxes_of_masks
+from ..annotations.object_masks import SegmentationBuilder
+from ..annotations.objects import confined
+from ..coco.columns import called, entry_fault, read_json, with_whole_numbers
+from ..loading.targets import boxes_of_masks
 from .findings import KINDS, judge, shown
 from .fixes import ACTIONS, Excluded, Log, excluded, link, list_excluded, mend_boxes, plain, repeated
 from .samples import boxes_apart

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..annotations import confined
-from ..problems import OUTSIDE
+from ..annotations.annotation_errors import OUTSIDE
+from ..annotations.objects import confined
 from .fixes import ACTIONS, Excluded, Log, excluded, link, list_excluded, mend_boxes, plain, repeated, write_rows
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from ..annotations import confined
-from ..problems import OUTSIDE
+from ..annotations.annotation_errors import OUTSIDE
+from ..annotations.objects import confined
 from .fixes import ACTIONS, Log, excluded, link, list_excluded, mend_boxes, plain, repeated
 
 if TYPE_CHECKING:

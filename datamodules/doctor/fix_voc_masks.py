@@ -5,7 +5,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..problems import collect_problems
+from ..annotations.annotation_errors import collect_problems
 from .fixes import Log, excluded, link, list_excluded, log_excluded
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
-from ..yolo_labels import SLIVER, UNKNOWN_SIZE, corners_of_label, label_path, mistake, pixels_of
+from ..yolo.labels import SLIVER, UNKNOWN_SIZE, corners_of_label, label_path, mistake, pixels_of
 from .faults import code_of
 from .findings import judge
 from .fixes import ACTIONS, Log, excluded, link, list_excluded

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..images import IMAGE_SUFFIXES, list_images
-from ..mask_files import read_mask
+from ..annotations.mask_files import read_mask
+from ..images.read import IMAGE_SUFFIXES, list_images
 from .faults import orphans_beside
 from .fix_coco import fix_coco
 from .fix_tables import fix_table

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..images import read_image
+from ..images.read import read_image
 from .charts import class_bars, histogram
 from .collecting import Report
 from .findings import KINDS, Finding, rows

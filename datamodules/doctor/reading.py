@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import cv2
 
-from ..loading import Source, prepare_worker
+from ..loading.loader import Source, prepare_worker
 from .findings import Finding
 from .samples import Looked, look_at
 

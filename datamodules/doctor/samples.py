@@ -11,11 +11,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ..images import ImageError, read_image
-from ..loading import Source
-from ..mask_files import IGNORE
-from ..problems import REPORTED, collect_problems
-from ..targets import box_areas, boxes_of_masks, check_targets, complete
+from ..annotations.annotation_errors import REPORTED, collect_problems
+from ..annotations.mask_files import IGNORE
+from ..images.read import ImageError, read_image
+from ..loading.loader import Source
+from ..loading.targets import box_areas, boxes_of_masks, check_targets, complete
 from .faults import findings_of
 from .findings import Finding, judge, rows, shown
 

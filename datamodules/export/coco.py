@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ..targets import IGNORE, Sample, boxes_of_masks
+from ..loading.targets import IGNORE, Sample, boxes_of_masks
 from .writer import Reader, Settings, Writer, with_boxes
 
 

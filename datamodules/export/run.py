@@ -11,11 +11,11 @@ from typing import Any
 import yaml
 from torch.utils.data import DataLoader, Dataset
 
+from ..annotations.dataset_layout import suggestion
 from ..base import VisionDataModule
-from ..images import ImageError
-from ..loading import Source, prepare_worker
-from ..targets import Sample, check_targets, complete
-from ..trees import suggestion
+from ..images.read import ImageError
+from ..loading.loader import Source, prepare_worker
+from ..loading.targets import Sample, check_targets, complete
 from .coco import CocoWriter
 from .files import FolderWriter, MaskWriter, YoloWriter
 from .voc import VocWriter

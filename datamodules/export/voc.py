@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from ..targets import IGNORE, Sample
+from ..loading.targets import IGNORE, Sample
 from .writer import JPEG_ONLY, Reader, Settings, Writer, with_boxes, write_indexed
 
 _YEAR = "2012"

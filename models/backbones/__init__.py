@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from .base import Backbone
 from .lite0 import EfficientNetLite0
 from .plain import PlainCNN
-from .published import UNCUT, torchvision_backbones
+from .pretrained import UNCUT, torchvision_backbones
 from .timm import TimmBackbone
 from .torchvision import TorchvisionBackbone, TorchvisionHead
 

@@ -14,7 +14,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from ..pixels import IMAGENET_MEAN, IMAGENET_STD, Normalize
+from ..ops.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from ..weights import LoadReport, load_weights, pretrained_is_skipped
 
 Result = TypeVar("Result")

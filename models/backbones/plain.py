@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from ..pixels import IMAGENET_MEAN, IMAGENET_STD
+from ..ops.normalize import IMAGENET_MEAN, IMAGENET_STD
 from .base import Backbone
 
 

@@ -14,11 +14,11 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.ops import Permute
 
-from ..pixels import IMAGENET_MEAN, IMAGENET_STD
+from ..ops.normalize import IMAGENET_MEAN, IMAGENET_STD
 from ..weights import LoadReport, load_weights, match_weights, pretrained_is_skipped
 from .base import Backbone, measure
 from .dilation import dilate_stages
-from .published import check_backbone_name, find_weights
+from .pretrained import check_backbone_name, find_weights
 
 _TRUNK_CONTAINERS = ("features", "layers", "trunk_output")
 _HEAD = ("norm", "permute", "avgpool", "flatten", "dropout", "classifier", "fc", "head")

@@ -1,11 +1,8 @@
 """Detectors: two-stage, single-shot and grid, behind one seam (`Detector`)."""
 
-from .anchors import cell_anchors, grid_anchors
-from .box_coding import decode_boxes, encode_boxes
-from .detector import Detections, Detector, check_images, check_targets
-from .faster_rcnn import PaddedZFNetBackbone, SingleMapFasterRCNN
-from .fpn import FasterRCNN
-from .matching import (
+from ..ops.anchors import cell_anchors, grid_anchors
+from ..ops.box_coding import decode_boxes, encode_boxes
+from ..ops.matching import (
     BACKGROUND,
     IGNORED,
     bipartite_then_threshold,
@@ -13,19 +10,21 @@ from .matching import (
     match_iou,
     sample_balanced,
 )
-from .nms import class_agnostic_nms, classwise_nms, select_detections, soft_nms
-from .one_stage import FCOS, RetinaNet
+from ..ops.nms import class_agnostic_nms, classwise_nms, select_detections, soft_nms
+from .detector import Detections, Detector, check_images, check_targets
+from .one_stage.base import FCOS, RetinaNet
 from .resize import ImageBatch, ResizeAndPad, scale_boxes
-from .roi_head import RoIFullyConnected, RoIHead, RoIOutput, RoISample, RoISettings
-from .rpn import RPN, RPNOutput, RPNSettings
-from .ssd import SSD, ExtraLayer, L2Norm
-from .ssd_backbone import SSDVGG16
-from .ssd_boxes import default_boxes, ssd_aspects, ssd_scales
-from .ssd_loss import hardest_negatives, multibox_losses
-from .ssd_paper import SSD300, SSD512
+from .ssd.backbone import SSDVGG16
+from .ssd.default_boxes import default_boxes, ssd_aspects, ssd_scales
+from .ssd.loss import hardest_negatives, multibox_losses
+from .ssd.paper import SSD300, SSD512
+from .ssd.ssd import SSD, ExtraLayer, L2Norm
 from .torchvision import TorchvisionDetector
-from .yolo import YOLOHead, YOLOv1
-from .yolo_loss import (
+from .two_stage.faster_rcnn import FasterRCNN
+from .two_stage.faster_rcnn_paper import PaddedZFNetBackbone, SingleMapFasterRCNN
+from .two_stage.roi_head import RoIFullyConnected, RoIHead, RoIOutput, RoISample, RoISettings
+from .two_stage.rpn import RPN, RPNOutput, RPNSettings
+from .yolo.loss import (
     GridOutput,
     GridTruth,
     YOLOTerms,
@@ -35,6 +34,7 @@ from .yolo_loss import (
     split_grid,
     yolo_terms,
 )
+from .yolo.yolo import YOLOHead, YOLOv1
 
 __all__ = [
     "BACKGROUND",

@@ -10,7 +10,7 @@ from typing import Any, NotRequired, TypedDict
 import torch
 from torch import Tensor, nn
 
-from ..layers import at_least, from_0_to_1
+from ..classification.layers import at_least, from_0_to_1
 from .resize import ImageBatch, ResizeAndPad
 
 Images = Tensor | Sequence[Tensor]

@@ -28,8 +28,8 @@ from torchvision.ops.feature_pyramid_network import (
 )
 
 from ..backbones import Backbone, build_backbone
+from ..ops.matching import match_anchors
 from .detector import Detector
-from .matching import match_anchors
 from .resize import ResizeAndPad
 
 Sizes = Sequence[Sequence[float]]

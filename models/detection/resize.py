@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..boxes import at_least_float32, clip_boxes
-from ..pixels import IMAGENET_MEAN
+from ..ops.boxes import at_least_float32, clip_boxes
+from ..ops.normalize import IMAGENET_MEAN
 
 Found = TypeVar("Found", bound=Mapping[str, Any])
 

@@ -16,10 +16,10 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FrozenBatchNorm2d
 
 from ..backbones import TorchvisionBackbone
-from ..boxes import at_least_float32
+from ..ops.boxes import at_least_float32
 from ..weights import LoadReport, match_weights, pretrained_is_skipped
 from .detector import Detections
-from .published import coco_ids, norm_is_exact, published_weights, read_weights, upgraded_name
+from .pretrained import coco_ids, norm_is_exact, published_weights, read_weights, upgraded_name
 from .pyramid import NetworkDetector, acting
 from .resize import ImageBatch, ResizeAndPad
 

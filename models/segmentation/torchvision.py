@@ -7,8 +7,8 @@ import torchvision
 from torch import Tensor, nn
 
 from ..backbones import TorchvisionBackbone
-from ..backbones.published import find_weights
-from ..pixels import IMAGENET_MEAN, IMAGENET_STD, Normalize
+from ..backbones.pretrained import find_weights
+from ..ops.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from ..weights import load_weights, match_weights, pretrained_is_skipped
 from .parts import check_num_classes, resize
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from ...models.boxes import clip_boxes, paired_iou
+from ...models.ops.boxes import clip_boxes, paired_iou
 
 RIGHT_IOU = 0.5
 """From which intersection over union on a box counts as right in the localization error of ILSVRC."""

@@ -10,8 +10,8 @@ import pytest
 import torch
 import yaml
 
-from striate.tests.experiments.test_launcher import CONFIG, table
-from striate.tests.fixtures import make_folder
+from striate.tests.experiments.launcher.test_launcher import CONFIG, table
+from striate.tests.helpers.fixtures import make_folder
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "NO_ALBUMENTATIONS_UPDATE": "1"}
 

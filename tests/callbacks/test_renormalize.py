@@ -11,7 +11,7 @@ from striate.callbacks import RenormalizeFilters
 from striate.models import ZFNet
 from striate.tasks import Classification
 
-from ..fixtures import TinyNet, batch
+from ..helpers.fixtures import TinyNet, batch
 
 
 def tiny_zfnet() -> ZFNet:

@@ -12,7 +12,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from striate.callbacks import GracefulInterrupt, RandomState
 from striate.datamodules import ImageFolder
 from striate.tasks import Classification, Plateau
-from striate.tests.fixtures import TinyNet, make_folder
+from striate.tests.helpers.fixtures import TinyNet, make_folder
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),

@@ -13,15 +13,15 @@ from pycocotools.coco import COCO
 
 from striate.datamodules import DigitScenes
 from striate.tasks import Detection
-from striate.tests.experiments.test_launcher import launch, refused, table
-from striate.tests.fixtures import write_image
-from striate.tests.tasks.tiny_detector import TinyDetector
+from striate.tests.experiments.launcher.test_launcher import launch, refused, table
+from striate.tests.helpers.fixtures import write_image
+from striate.tests.helpers.tiny_detector import TinyDetector
 
 MODEL = {
     "class_path": "striate.tasks.Detection",
     "init_args": {
         "model": {
-            "class_path": "striate.tests.tasks.tiny_detector.TinyDetector",
+            "class_path": "striate.tests.helpers.tiny_detector.TinyDetector",
             "init_args": {"num_classes": 10, "dropout": 0.1},
         },
         "optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.02}},
@@ -102,7 +102,7 @@ KNOWN = [[0.5, 0.5, 1, 1, 0, 0.9], [0.5, 0.6, 1, 1, 0, 0.5], [0, 0, 0.5, 1, 2, 0
 
 def known(place, **more):
     model = {
-        "class_path": "striate.tests.tasks.tiny_detector.Known",
+        "class_path": "striate.tests.helpers.tiny_detector.Known",
         "init_args": {"objects": KNOWN, "num_classes": 10},
     }
     config = json.loads(json.dumps(DIGITS))
@@ -163,7 +163,7 @@ def test_a_transform_that_turns_the_image_is_refused(place, monkeypatch, capsys)
 def test_a_loss_that_is_no_number_is_answered_in_one_line(place, monkeypatch, capsys):
     config = json.loads(json.dumps(DIGITS))
     config["model"]["init_args"]["model"] = {
-        "class_path": "striate.tests.tasks.tiny_detector.Breaking", "init_args": {"after": 4}
+        "class_path": "striate.tests.helpers.tiny_detector.Breaking", "init_args": {"after": 4}
     }  # fmt: skip
     (place / "breaking.yaml").write_text(yaml.safe_dump(config))
     said = refused(monkeypatch, capsys, 1, "fit", "--config", "breaking.yaml")

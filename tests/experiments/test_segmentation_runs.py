@@ -13,13 +13,13 @@ import torch
 import yaml
 from PIL import Image
 
-from striate.experiments.main import main
-from striate.tests.fixtures import write_image
+from striate.experiments.launcher.main import main
+from striate.tests.helpers.fixtures import write_image
 
 MODEL = {
     "class_path": "striate.tasks.SemanticSegmentation",
     "init_args": {
-        "model": {"class_path": "striate.tests.tasks.tiny_segmenter.TinySegmenter", "init_args": {"num_classes": 11}},
+        "model": {"class_path": "striate.tests.helpers.tiny_segmenter.TinySegmenter", "init_args": {"num_classes": 11}},
         "optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.02}},
     },
 }
@@ -75,7 +75,7 @@ def shades(root, sizes, folder="train"):
 
 def folder_config(**more):
     """`MaskFolder` with the model that knows the answer."""
-    model = {"class_path": "striate.tests.tasks.tiny_segmenter.Thresholds"}
+    model = {"class_path": "striate.tests.helpers.tiny_segmenter.Thresholds"}
     return {
         "model": {
             "class_path": "striate.tasks.SemanticSegmentation",
@@ -192,8 +192,8 @@ def test_what_does_not_fit_is_answered_in_one_line(place, monkeypatch, capsys):
 
 
 def test_classification_does_not_take_images_that_differ_in_size(place, monkeypatch, capsys):
-    from striate.tests.experiments.test_launcher import CONFIG
-    from striate.tests.fixtures import make_folder, picture
+    from striate.tests.experiments.launcher.test_launcher import CONFIG
+    from striate.tests.helpers.fixtures import make_folder, picture
 
     make_folder(place / "data", 4)
     (place / "small.yaml").write_text(yaml.safe_dump(CONFIG))

@@ -5,7 +5,7 @@ import torch
 
 from striate.models import Classifier, build_backbone
 
-from .networks import on_meta
+from ..helpers.networks import on_meta
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from striate.models import (
 )
 from striate.models.backbones.base import smallest_side
 
-from .networks import quick_initialisation, random_images
+from ..helpers.networks import quick_initialisation, random_images
 
 SMALLEST = {"vgg11": 32, "alexnet": 63, "googlenet": 15, "inception_v3": 75, "squeezenet1_1": 17, "swin_t": 4}
 """Sides found by hand: AlexNet's maps, for one, are 15, 7 and 3 cells there, and its last pooling needs 3."""

@@ -9,7 +9,7 @@ from sklearn.metrics import balanced_accuracy_score, confusion_matrix
 from striate.models import AlexNet, BatchMixer, LeNet5, MAPLoss
 from striate.tasks import Classification
 from striate.tasks.classification import class_accuracies
-from striate.tests.fixtures import TinyNet, batch
+from striate.tests.helpers.fixtures import TinyNet, batch
 
 
 class Fixed(torch.nn.Module):

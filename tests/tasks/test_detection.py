@@ -15,8 +15,8 @@ from striate.models import SSD, PlainCNN
 from striate.models.detection import Detector
 from striate.tasks import Detection
 from striate.tasks.detection import trained_targets
-from striate.tests.tasks.tiny_detector import Known, TinyDetector
-from striate.tests.tasks.tiny_segmenter import TinySegmenter
+from striate.tests.helpers.tiny_detector import Known, TinyDetector
+from striate.tests.helpers.tiny_segmenter import TinySegmenter
 
 QUIET = {
     "accelerator": "cpu", "logger": False, "enable_checkpointing": False, "enable_progress_bar": False,

@@ -14,7 +14,7 @@ from striate.models import BoxLoss, Localizer, PlainCNN
 from striate.tasks import Cosine, Localization
 from striate.tasks.localization import boxes_in_file, check_boxes
 from striate.tasks.metrics import LocalizationMetrics
-from striate.tests.fixtures import TinyNet
+from striate.tests.helpers.fixtures import TinyNet
 from striate.tests.tasks.test_training import Stop, make_trainer
 
 

@@ -7,12 +7,12 @@ import torch
 import yaml
 from PIL import Image
 
-from striate.callbacks.overlays import annotated, overlap_note
+from striate.callbacks.drawing.overlays import annotated, overlap_note
 from striate.datamodules import DigitScenes, ShortSideResize
 from striate.datamodules.base import ImageFiles
 from striate.models import Classifier, PlainCNN
-from striate.tests.experiments.test_launcher import launch, refused, table
-from striate.tests.fixtures import write_image
+from striate.tests.experiments.launcher.test_launcher import launch, refused, table
+from striate.tests.helpers.fixtures import write_image
 
 pytestmark = [pytest.mark.filterwarnings("ignore:(?s).*Dump of a value that does not round-trip.*")]
 

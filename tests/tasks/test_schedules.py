@@ -7,10 +7,10 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from striate.datamodules.loading import collate
+from striate.datamodules.loading.loader import collate
 from striate.tasks import Classification, Constant, Cosine, Plateau, Polynomial, Steps
 from striate.tasks.schedules import Horizon
-from striate.tests.fixtures import TinyNet, picture
+from striate.tests.helpers.fixtures import TinyNet, picture
 
 
 def rates(schedule, steps, horizon):

@@ -13,7 +13,7 @@ from striate.models import DiceLoss, PixelCrossEntropy, WeightedLosses, pixel_cr
 from striate.tasks import SemanticSegmentation
 from striate.tasks.metrics import BoundaryIoU
 from striate.tasks.semantic_segmentation import check_masks, parts
-from striate.tests.tasks.tiny_segmenter import Thresholds, TinySegmenter, WithAuxiliary
+from striate.tests.helpers.tiny_segmenter import Thresholds, TinySegmenter, WithAuxiliary
 
 
 def batch(sizes, classes=11, seed=0, listed=False):

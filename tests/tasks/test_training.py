@@ -11,7 +11,7 @@ import torch
 from striate.callbacks import RandomState
 from striate.datamodules import ImageFolder
 from striate.tasks import Classification, Cosine
-from striate.tests.fixtures import TinyNet, batch, make_folder, picture, write_image
+from striate.tests.helpers.fixtures import TinyNet, batch, make_folder, picture, write_image
 
 
 def make_trainer(**settings):

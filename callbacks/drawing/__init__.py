@@ -1,0 +1,1 @@
+"""Draws samples with their targets and predictions."""

@@ -1,0 +1,1 @@
+"""Writes the predictions of each task to files."""

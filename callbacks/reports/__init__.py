@@ -1,0 +1,1 @@
+"""Figures and tables that analyze the results of a run."""

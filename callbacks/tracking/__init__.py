@@ -1,0 +1,1 @@
+"""Records a run: configuration, environment, metrics and media."""

@@ -1,0 +1,1 @@
+"""Readers of published datasets that have a layout of their own."""

@@ -1,0 +1,1 @@
+"""Readers of COCO's JSON format."""

@@ -1,0 +1,399 @@
+"""Composes scenes of real handwritten digits on real photographs, with exact targets for five vision tasks.
+
+A scene is a crop of a photograph on which digits are painted one after another. Label, box, instance mask and semantic
+mask of each are read off the very pixels painted, so they agree with each other by construction. Numpy and OpenCV only:
+no Torch, no Lightning, no download. `scene_sources` tells where digits and photographs come from and how splits divide
+them.
+"""
+
+import math
+import operator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from .sources import (
+    CELL_PX,
+    CELLS,
+    CLASS_NAMES,
+    LEVELS,
+    SPLITS,
+    check_split,
+    largest_crop,
+    load_glyphs,
+    load_strips,
+)
+
+__all__ = ["CLASS_NAMES", "SEMANTIC_CLASS_NAMES", "SPLITS", "Layer", "Scene", "SceneComposer"]
+
+SEMANTIC_CLASS_NAMES: tuple[str, ...] = ("background", *CLASS_NAMES)
+
+_MIN_SIZE, _MIN_DIGIT_PX, _MAX_CONTRAST, _MAX_ROTATION, _MAX_DIGITS = 32, 8.0, 127.0, 45.0, 255
+_MIN_CROP = 0.5  # side of the smallest background crop, relative to the largest
+_BRIGHTNESS = 0.15  # a background is multiplied by 1 +- this much
+_EDGE = 0.45  # steepness of a stroke's edge: alpha rises from 0 to 1 over one to two pixels at any size, but is never
+_MIN_EDGE = 0.85  # so flat that paper without ink, 0.6 levels below the edge, would be painted
+_EXTENT = 8.5  # cells that a glyph's strokes may span, soft edge included
+_ATTEMPTS = 20  # placements tried for a digit before it is left out
+_COLORS = 4  # colours tried for a digit
+_APART = 80.0  # distance in RGB, from what surrounds the digit, at which the first of them is taken
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+
+UInt8Array = NDArray[np.uint8]
+BoolArray = NDArray[np.bool_]
+Float32Array = NDArray[np.float32]
+Float64Array = NDArray[np.float64]
+Int64Array = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """A picture and its exact targets, for N >= 1 digits in the order in which they were painted.
+
+    Args:
+        image: ``uint8 [H, W, 3]``, RGB.
+        labels: ``int64 [N]``, the digit, 0 to 9.
+        boxes: ``float32 [N, 4]``, x1, y1, x2, y2 in pixels, tight around the visible mask: ``0 <= x1 < x2 <= W``.
+        masks: ``bool [N, H, W]``, visible pixels only: disjoint, none empty; a later digit covers an earlier one.
+        semantic: ``uint8 [H, W]``, 0 = background, 1 to 10 = the digits 0 to 9 (``SEMANTIC_CLASS_NAMES``).
+    """
+
+    image: UInt8Array
+    labels: Int64Array
+    boxes: Float32Array
+    masks: BoolArray
+    semantic: UInt8Array
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One digit as painted, before later digits cover any of it.
+
+    Args:
+        label: The digit, 0 to 9.
+        left: Column of the patch's left edge in the scene, in pixels.
+        top: Row of the patch's top edge in the scene, in pixels.
+        alpha: ``float32 [h, w]`` in [0, 1], opacity; the digit's whole mask is ``alpha >= 0.5``.
+        color: ``uint8 [3]``, RGB.
+    """
+
+    label: int
+    left: int
+    top: int
+    alpha: Float32Array
+    color: UInt8Array
+
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """Rows and columns of the scene that the patch occupies."""
+        height, width = self.alpha.shape
+        return slice(self.top, self.top + height), slice(self.left, self.left + width)
+
+    @property
+    def mask(self) -> BoolArray:
+        """Pixels of the patch that belong to the digit. Shape: ``[h, w]``."""
+        return self.alpha >= 0.5
+
+
+@dataclass(frozen=True)
+class SceneComposer:
+    """Composes the scene of a given index: ``composer(index) -> Scene``.
+
+    A scene depends on nothing but the parameters and the index: not on the process, nor on which scenes were asked for
+    before. There is no last scene; a data set decides how many it takes. An instance holds only its parameters and is
+    cheap to pickle; digits and photographs are loaded once a process, at the first scene.
+
+    Args:
+        split: ``"train"``, ``"val"`` or ``"test"``; they share neither digits nor photograph regions.
+        size: Side of the square scene in pixels, at least 32.
+        min_digits: Fewest digits in a scene, at least 1. Where they cannot be placed without more occlusion than
+            allowed, a scene has fewer, but never none.
+        max_digits: Most digits in a scene, at most 255. The number is drawn uniformly.
+        min_scale: Smallest height of a digit relative to ``size``, before its rotation; at least 8 pixels.
+        max_scale: Largest height of a digit relative to ``size``, at most 1. A digit that its rotation would push over
+            the edge is made to fit; one that finds no room becomes smaller with each attempt to place it.
+        contrast: Least difference in luminance (BT.601, 0 to 255) between a digit and the mean of what it covers; at
+            most 127, which any background allows.
+        max_occlusion: Largest fraction of a digit's own area that later digits may cover, in [0, 1).
+        rotation: Largest rotation to either side, in degrees, at most 45.
+        seed: Non-negative; another seed gives other scenes from the same split.
+
+    Raises:
+        ValueError: If a parameter is out of its range; the message names it, its value, and the range.
+        TypeError: If a whole number is needed and the value is none.
+
+    >>> scene = SceneComposer("train", size=64)(0)
+    >>> scene.image.shape, scene.masks.shape, scene.boxes.shape
+    ((64, 64, 3), (1, 64, 64), (1, 4))
+    """
+
+    split: str = "train"
+    size: int = 64
+    min_digits: int = 1
+    max_digits: int = 1
+    min_scale: float = 0.4
+    max_scale: float = 0.8
+    contrast: float = 60.0
+    max_occlusion: float = 0.3
+    rotation: float = 10.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_split(self.split)
+        for name in ("size", "min_digits", "max_digits", "seed"):
+            _check_whole(name, getattr(self, name))
+        if self.size < _MIN_SIZE:
+            raise ValueError(f"size={self.size}: a scene needs a side of at least {_MIN_SIZE} pixels")
+        if self.min_digits < 1:
+            raise ValueError(f"min_digits={self.min_digits}: a scene has at least 1 digit")
+        if not self.min_digits <= self.max_digits <= _MAX_DIGITS:
+            raise ValueError(
+                f"max_digits={self.max_digits}: must be at least min_digits={self.min_digits} and at most {_MAX_DIGITS}"
+            )
+        if not 0 < self.min_scale <= 1:
+            raise ValueError(f"min_scale={self.min_scale}: must be in (0, 1], a fraction of size")
+        if not self.min_scale <= self.max_scale <= 1:
+            raise ValueError(
+                f"max_scale={self.max_scale}: must be in [min_scale={self.min_scale}, 1], a fraction of size"
+            )
+        if self.min_scale * self.size < _MIN_DIGIT_PX:
+            raise ValueError(
+                f"min_scale={self.min_scale}: digits of {self.min_scale * self.size:.3g} pixels are too small to read; "
+                f"with size={self.size} take at least {_MIN_DIGIT_PX / self.size:.3g} ({_MIN_DIGIT_PX:g} pixels)"
+            )
+        if not 0 <= self.contrast <= _MAX_CONTRAST:
+            raise ValueError(f"contrast={self.contrast}: must be in [0, {_MAX_CONTRAST:g}], a difference in luminance")
+        if not 0 <= self.max_occlusion < 1:
+            raise ValueError(f"max_occlusion={self.max_occlusion}: must be in [0, 1), a fraction of a digit's area")
+        if not 0 <= self.rotation <= _MAX_ROTATION:
+            raise ValueError(f"rotation={self.rotation}: must be in [0, {_MAX_ROTATION:g}] degrees")
+        if self.seed < 0:
+            raise ValueError(f"seed={self.seed}: must be 0 or more")
+
+    def __call__(self, index: int) -> Scene:
+        """Composes a scene.
+
+        Args:
+            index: Number of the scene, 0 or more.
+
+        Raises:
+            ValueError: If ``index`` is negative.
+        """
+        _, layers, image, owner = self._compose(index)
+        count = len(layers)
+        labels = np.array([layer.label for layer in layers], np.int64)
+        boxes = np.empty((count, 4), np.float32)
+        masks = np.zeros((count, self.size, self.size), np.bool_)
+        for i, layer in enumerate(layers):
+            visible = owner[layer.window] == i + 1
+            masks[i][layer.window] = visible
+            x, y, w, h = cv2.boundingRect(visible.view(np.uint8))
+            boxes[i] = layer.left + x, layer.top + y, layer.left + x + w, layer.top + y + h
+        class_of_owner = np.zeros(count + 1, np.uint8)
+        class_of_owner[1:] = labels + 1
+        return Scene(image, labels, boxes, masks, class_of_owner[owner])
+
+    def layers(self, index: int) -> tuple[UInt8Array, list[Layer]]:
+        """What scene ``index`` is made of: its background without digits, and the digits in the order of painting.
+
+        Serves whoever needs more than the visible: whole (amodal) masks, soft edges, the order of depth.
+
+        Args:
+            index: Number of the scene, 0 or more.
+
+        Returns:
+            Background ``uint8 [H, W, 3]`` and one layer a digit.
+        """
+        background, layers, _, _ = self._compose(index)
+        return background, layers
+
+    def _compose(self, index: int) -> tuple[UInt8Array, list[Layer], UInt8Array, UInt8Array]:
+        """Background, layers, the finished image, and which layer (from 1; 0 = none) owns each pixel."""
+        rng = _generator(self.seed, self.split, index)
+        background = _background(self.split, self.size, rng.random(6))
+        # Everything random is drawn up front and in a fixed order, so that a placement refused shifts no later draw.
+        count = self.min_digits + int(rng.random() * (self.max_digits - self.min_digits + 1))
+        looks = rng.random((count, 2))
+        paints = rng.random((count, _COLORS, 5))
+        places = rng.random((count, _ATTEMPTS, 3))
+        image = background.copy()
+        owner = np.zeros((self.size, self.size), np.uint8)
+        # Areas in pixels; [0] is the background's and stays 0.
+        whole, visible = np.zeros(count + 1), np.zeros(count + 1)
+        layers: list[Layer] = []
+        for look, attempts, draws in zip(looks, places, paints, strict=True):
+            place = self._place(look, attempts, owner, whole, visible)
+            if place is None:
+                continue
+            label, left, top, alpha = place
+            mask = alpha >= 0.5
+            window = slice(top, top + alpha.shape[0]), slice(left, left + alpha.shape[1])
+            color = _color(
+                image[window][mask].mean(axis=0) @ _LUMA,
+                self.contrast,
+                _surroundings(image[window], owner[window], layers),
+                draws,
+            )
+            layers.append(Layer(label, left, top, alpha, color))
+            owner[window][mask] = len(layers)
+            whole[len(layers)] = visible[len(layers)] = np.count_nonzero(mask)
+            _paint(image[window], alpha, color)
+        return background, layers, image, owner
+
+    def _place(
+        self,
+        look: Float64Array,
+        attempts: Float64Array,
+        owner: UInt8Array,
+        whole: Float64Array,
+        visible: Float64Array,
+    ) -> tuple[int, int, int, Float32Array] | None:
+        """Finds a place for one digit; ``None`` if every attempt covers too much of an earlier digit.
+
+        Reduces ``visible`` by what the digit covers. Returns its label, the left and top of its patch, and its alpha.
+
+        Shape:
+            ``look [2]`` and ``attempts [A, 3]`` in [0, 1); ``owner [H, W]``; ``whole, visible [M + 1]``;
+            alpha ``[h, w]``.
+        """
+        glyphs, labels = load_glyphs(self.split)
+        which = int(look[0] * len(labels))
+        angle = math.radians(self.rotation * (2 * look[1] - 1))
+        for number, (u_scale, u_x, u_y) in enumerate(attempts.tolist()):
+            largest = self.max_scale - (self.max_scale - self.min_scale) * number / (len(attempts) - 1)
+            height = self.size * (self.min_scale + (largest - self.min_scale) * u_scale)
+            alpha = _render(glyphs[which], height, angle, self.size)
+            h, w = alpha.shape
+            left, top = int(u_x * (self.size - w + 1)), int(u_y * (self.size - h + 1))
+            mask = alpha >= 0.5
+            window = slice(top, top + h), slice(left, left + w)
+            covered = np.bincount(owner[window][mask], minlength=len(visible))
+            covered[0] = 0
+            if np.all(visible - covered >= (1 - self.max_occlusion) * whole):
+                visible -= covered
+                return int(labels[which]), left, top, alpha
+        return None
+
+
+def _generator(seed: int, split: str, index: int) -> np.random.Generator:
+    index = operator.index(index)
+    if index < 0:
+        raise ValueError(f"index={index}: must be 0 or more")
+    sequence = np.random.SeedSequence(seed, spawn_key=(SPLITS.index(split), index))
+    return np.random.Generator(np.random.PCG64(sequence))
+
+
+def _background(split: str, size: int, draws: Float64Array) -> UInt8Array:
+    """A random crop of a photograph's strip, resized, perhaps mirrored, a little lighter or darker.
+
+    Shape:
+        ``draws [6]`` in [0, 1); returns ``[size, size, 3]``.
+    """
+    u_photo, u_side, u_x, u_y, u_flip, u_gain = draws.tolist()
+    strips = load_strips(split)
+    strip = strips[int(u_photo * len(strips))]
+    side = round(largest_crop() * (_MIN_CROP + (1 - _MIN_CROP) * u_side))
+    top, left = int(u_y * (strip.shape[0] - side + 1)), int(u_x * (strip.shape[1] - side + 1))
+    crop = strip[top : top + side, left : left + side]
+    interpolation = cv2.INTER_AREA if size < side else cv2.INTER_CUBIC
+    image = cv2.resize(crop, (size, size), interpolation=interpolation)
+    if u_flip < 0.5:
+        image = cv2.flip(image, 1)
+    return np.asarray(cv2.convertScaleAbs(image, alpha=1 + _BRIGHTNESS * (2 * u_gain - 1)), np.uint8)
+
+
+def _render(glyph: UInt8Array, height: float, angle: float, limit: int) -> Float32Array:
+    """Opacity of a digit at a given height, rotated, cut to where it is not 0.
+
+    A glyph is a smooth field of ink: sampled at any size without aliasing, it becomes a stroke by a ramp about one
+    pixel wide around the level where strokes end, so that edges are equally sharp at 8 and at 400 pixels.
+
+    Args:
+        glyph: Field of ink, ``[80, 80]``.
+        height: Height of the digit's 8 cells in pixels.
+        angle: Rotation in radians.
+        limit: Largest height and width of the result in pixels.
+
+    Returns:
+        ``float32 [h, w]`` in [0, 1], ``h, w <= limit``.
+    """
+    cos, sin = math.cos(angle), math.sin(angle)
+    spread = _EXTENT * (cos + abs(sin))  # cells across the rotated glyph
+    cell = min(height / CELLS, limit / spread)  # pixels a cell
+    side = min(limit, math.ceil(cell * spread) + 1)
+    ratio = cell / CELL_PX
+    a, b = ratio * cos, ratio * sin
+    source, target = (glyph.shape[0] - 1) / 2, (side - 1) / 2
+    matrix = np.array([[a, b, target - (a + b) * source], [-b, a, target - (a - b) * source]])
+    interpolation = cv2.INTER_LINEAR if ratio <= 1 else cv2.INTER_CUBIC
+    ink = cv2.warpAffine(glyph.astype(np.float32), matrix, (side, side), flags=interpolation)
+    gain = max(_EDGE * cell, _MIN_EDGE) * LEVELS / 255
+    alpha = np.clip(ink * np.float32(gain) + np.float32(0.5 - 127.5 * gain), 0, 1, dtype=np.float32)
+    x, y, w, h = cv2.boundingRect((alpha > 0).view(np.uint8))
+    return alpha[y : y + h, x : x + w]
+
+
+def _surroundings(patch: UInt8Array, owner: UInt8Array, layers: list[Layer]) -> Float32Array:
+    """Colours that a digit painted on a patch should be told from: the patch's four quarters and the digits in it.
+
+    Shape:
+        ``patch [h, w, 3]``, ``owner [h, w]``; returns ``[M, 3]``, RGB.
+    """
+    quarters = cv2.resize(patch, (2, 2), interpolation=cv2.INTER_AREA).reshape(4, 3)
+    numbers = np.flatnonzero(np.bincount(owner.ravel()))
+    digits = [layers[number - 1].color for number in numbers if number > 0]
+    return np.array([*quarters, *digits], np.float32)
+
+
+def _color(luminance: float, contrast: float, surroundings: Float32Array, draws: Float64Array) -> UInt8Array:
+    """The first colour drawn that stands apart from what surrounds the digit, or else the one that does so best.
+
+    Args:
+        luminance: Mean luminance of what the digit covers.
+        contrast: Least difference from it, for every colour drawn.
+        surroundings: Colours, ``[M, 3]``.
+        draws: ``[K, 5]`` in [0, 1), a row for each colour tried.
+
+    Returns:
+        ``uint8 [3]``, RGB.
+    """
+    colors: list[UInt8Array] = []
+    distances: list[float] = []
+    for row in draws:
+        colors.append(_draw_color(luminance, contrast, row))
+        distances.append(float(np.linalg.norm(surroundings - colors[-1], axis=1).min()))
+        if distances[-1] >= _APART:
+            break
+    return colors[int(np.argmax(distances))]
+
+
+def _draw_color(luminance: float, contrast: float, draws: Float64Array) -> UInt8Array:
+    """A random colour whose luminance differs from the given one by at least ``contrast``.
+
+    The luminance is drawn uniformly from what is allowed, then a random tint that leaves it unchanged is mixed in.
+
+    Shape:
+        ``draws [5]`` in [0, 1); returns ``uint8 [3]``.
+    """
+    contrast += 0.5  # what rounding to whole values may cost
+    below, above = max(0.0, luminance - contrast), max(0.0, 255 - luminance - contrast)
+    drawn = float(draws[0]) * (below + above)
+    value = drawn if drawn < below or above == 0 else 255 - (below + above - drawn)
+    tint = draws[1:4].astype(np.float32)
+    tint -= tint @ _LUMA
+    room = np.where(tint > 0, 255 - value, value) / np.maximum(np.abs(tint), 1e-6)
+    strength = 0.4 + 0.6 * draws[4]
+    return np.rint(np.clip(value + tint * room.min() * strength, 0, 255)).astype(np.uint8)
+
+
+def _paint(patch: UInt8Array, alpha: Float32Array, color: UInt8Array) -> None:
+    """Mixes a colour into a part of an image, in place. Shape: ``[h, w, 3]``, ``[h, w]``, ``[3]``."""
+    below = patch.astype(np.float32)
+    patch[:] = np.rint(below + alpha[..., None] * (color - below))
+
+
+def _check_whole(name: str, value: object) -> None:
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name}={value!r}: must be a whole number, not {type(value).__name__}")

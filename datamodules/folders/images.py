@@ -1,0 +1,127 @@
+"""Folders of images, one folder a class."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..annotations.annotation_errors import collected
+from ..annotations.dataset_layout import expectation, subfolders
+from ..annotations.files import LabelledFiles
+from ..base import Transforms, VisionDataModule
+from ..images.read import IMAGE_SUFFIXES, list_images
+from ..loading.sampling import Sampling, check_fraction, stratified_split
+
+TREE = """\
+    ROOT/train/CLASS/*.jpg     (or, with val_fraction, ROOT/CLASS/*.jpg)
+    ROOT/val/CLASS/*.jpg       (or val_fraction)
+    ROOT/test/CLASS/*.jpg      (where there is a test set)"""
+
+
+class ImageFolder(VisionDataModule):
+    """Images sorted into one folder a class, from local disk.
+
+    Expected::
+
+        ROOT/train/CLASS/*.jpg     (or, with val_fraction, ROOT/CLASS/*.jpg)
+        ROOT/val/CLASS/*.jpg       (or val_fraction)
+        ROOT/test/CLASS/*.jpg      (where there is a test set)
+
+    The classes are the folder names of the training set, in alphabetical order. Images may lie at any depth below
+    their class's folder.
+
+    Args:
+        root: the data set's folder.
+        val_fraction: part of each class's training images to hold out for validation, when there is no ``val``
+            folder: stratified, and fixed by `seed`. At least one image a class is held out, and one kept.
+        batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling:
+            see `VisionDataModule`.
+
+    Raises:
+        FileNotFoundError: when the folders are not there; the message shows that tree and what was found.
+        ValueError: for a class without images, or classes of ``val`` or ``test`` that ``train`` does not have.
+
+    Batches are `ClassificationBatch`.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        val_fraction: float | None = None,
+        batch_size: int = 32,
+        eval_batch_size: int | None = None,
+        num_workers: int | None = None,
+        train_transform: Transforms | None = None,
+        val_transform: Transforms | None = None,
+        seed: int = 0,
+        images: str | None = None,
+        strict: bool = False,
+        sampling: Sampling = "uniform",
+    ) -> None:
+        super().__init__(
+            batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling
+        )
+        check_fraction(val_fraction)
+        self.root, self.val_fraction = Path(root).expanduser(), val_fraction
+        self._training: tuple[list[str], list[Path], np.ndarray] | None = None
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the class folders, in alphabetical order."""
+        return self._scan_training()[0]
+
+    def make_source(self, split: str) -> LabelledFiles:
+        """The files of a split."""
+        names, paths, labels = self._scan_training()
+        has_val = (self.root / "val").is_dir()
+        if split == "test" or (split == "val" and has_val):
+            folder = self.root / split
+            if not folder.is_dir():
+                raise FileNotFoundError(self._explain(f"no folder {str(folder)!r}"))
+            return LabelledFiles(*self._scan(folder, names))
+        if has_val or (split == "train" and self.val_fraction is None):
+            return LabelledFiles(paths, labels)
+        if self.val_fraction is None:
+            raise FileNotFoundError(
+                self._explain(f"no folder {str(self.root / 'val')!r}; add it, or set data.init_args.val_fraction: 0.1")
+            )
+        held_out = stratified_split(labels, self.val_fraction, self.seed, names)
+        keep = held_out if split == "val" else ~held_out
+        return LabelledFiles([path for path, kept in zip(paths, keep, strict=True) if kept], labels[keep])
+
+    def _scan_training(self) -> tuple[list[str], list[Path], np.ndarray]:
+        if self._training is None:
+            if not self.root.is_dir():
+                raise FileNotFoundError(self._explain(f"data.init_args.root: no folder {str(self.root)!r}"))
+            folder = self.root / "train" if (self.root / "train").is_dir() else self.root
+            names = subfolders(folder)
+            if not names or (folder == self.root and {"val", "test"} & set(names)):
+                raise FileNotFoundError(self._explain(f"no class folders in {str(folder)!r}"))
+            self._training = (names, *self._scan(folder, names))
+        return self._training
+
+    def _scan(self, folder: Path, names: Sequence[str]) -> tuple[list[Path], np.ndarray]:
+        found = subfolders(folder)
+        unknown = [name for name in found if name not in names]
+        if unknown and not collected(folder, "a class folder that the training set does not have", unknown, "folder"):
+            raise ValueError(
+                f"{folder}: the class folders {unknown} are not among the training set's classes {list(names)}"
+            )
+        paths: list[Path] = []
+        labels: list[int] = []
+        empty = []
+        for label, name in enumerate(names):
+            files = list_images(folder / name) if (folder / name).is_dir() else []
+            if not files and name in found:
+                empty.append(name)
+            paths += files
+            labels += [label] * len(files)
+        if empty and not collected(folder, "a class folder without images", empty, "folder"):
+            raise ValueError(
+                f"{folder}: no images in the class folder(s) {', '.join(map(repr, empty))}; "
+                f"looked for {', '.join(IMAGE_SUFFIXES)}. Add images, or remove the folder"
+            )
+        return paths, np.asarray(labels, dtype=np.int64)
+
+    def _explain(self, what: str) -> str:
+        return expectation(what, "ImageFolder", TREE, self.root)

@@ -1,0 +1,138 @@
+"""Folders of images and folders of masks with the same names."""
+
+from pathlib import Path
+
+import numpy as np
+
+from ..annotations.annotation_errors import collected
+from ..annotations.dataset_layout import as_bytes, expectation
+from ..annotations.mask_files import IGNORE, MaskedFiles, class_table, files_by_name
+from ..base import Transforms, VisionDataModule
+from ..images.read import IMAGE_SUFFIXES
+from ..loading.sampling import Sampling, check_fraction
+
+_TREE = """\
+    ROOT/train/images/a.jpg     ROOT/train/masks/a.png
+    ROOT/val/images/b.jpg       ROOT/val/masks/b.png       (or val_fraction)
+    ROOT/test/images/c.jpg      ROOT/test/masks/c.png      (where there is a test set)"""
+
+
+class MaskFolder(VisionDataModule):
+    """Images and semantic masks in folders, matched by name.
+
+    Expected::
+
+        ROOT/train/images/a.jpg     ROOT/train/masks/a.png
+        ROOT/val/images/b.jpg       ROOT/val/masks/b.png       (or val_fraction)
+        ROOT/test/images/c.jpg      ROOT/test/masks/c.png      (where there is a test set)
+
+    A mask is a gray (index) or palette image of the same name but for its suffix, at the same depth. Its values are
+    the classes, or `classes` says which class each value is.
+
+    Args:
+        root: the folder of the splits.
+        class_names: the classes in order, the background too if it is one.
+        classes: class of each value that the masks have, such as ``{0: 0, 128: 1, 200: 255}``, where 255 = ignore; a
+            value that is not among them is refused. None: value k is class k.
+        ignore_value: value of pixels that do not count.
+        image_folder, mask_folder: names of the two folders in each split.
+        val_fraction: part of the training images held out for validation where there is no ``val``; fixed by `seed`.
+        batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling:
+            see `VisionDataModule`.
+
+    Raises:
+        FileNotFoundError: when folders, or masks of images, are not there.
+        ValueError: for a value that stands for no class; the message names the file.
+
+    Batches are `SemanticSegmentationBatch`.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        class_names: list[str],
+        classes: dict[int, int] | None = None,
+        ignore_value: int = IGNORE,
+        image_folder: str = "images",
+        mask_folder: str = "masks",
+        val_fraction: float | None = None,
+        batch_size: int = 32,
+        eval_batch_size: int | None = None,
+        num_workers: int | None = None,
+        train_transform: Transforms | None = None,
+        val_transform: Transforms | None = None,
+        seed: int = 0,
+        images: str | None = None,
+        strict: bool = False,
+        sampling: Sampling = "uniform",
+    ) -> None:
+        super().__init__(
+            batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling
+        )
+        check_fraction(val_fraction)
+        if not 0 < len(class_names) < IGNORE:
+            raise ValueError(f"data.init_args.class_names: {len(class_names)} classes; give 1 to {IGNORE - 1}")
+        for value, label in (classes or {}).items():
+            if not (0 <= value < 65536 and (0 <= label < len(class_names) or label == IGNORE)):
+                raise ValueError(
+                    f"data.init_args.classes: {value}: {label}; values are 0 to 65535, classes 0 to "
+                    f"{len(class_names) - 1}, or {IGNORE} = ignore"
+                )
+        if not 0 <= ignore_value < 65536:
+            raise ValueError(f"data.init_args.ignore_value: {ignore_value} is not 0 to 65535")
+        self.root, self.val_fraction, self._names = Path(root).expanduser(), val_fraction, list(class_names)
+        self.folders = image_folder, mask_folder
+        self.table = class_table(classes, len(class_names), ignore_value)
+
+    @property
+    def class_names(self) -> list[str]:
+        """Those given."""
+        return list(self._names)
+
+    def make_source(self, split: str) -> MaskedFiles:
+        """The images of a split."""
+        has_val = (self.root / "val").is_dir()
+        if split == "test" or (split == "val" and has_val):
+            return MaskedFiles(self.root, *self._pairs(split), self.table)
+        pairs = self._pairs("train")
+        if not has_val and self.val_fraction is not None:
+            size = len(pairs[0])
+            held = np.zeros(size, np.bool_)
+            count = min(max(round(self.val_fraction * size), 1), size - 1)
+            held[np.random.default_rng(self.seed).permutation(size)[:count]] = True
+            keep = held if split == "val" else ~held
+            pairs = pairs[0][keep], pairs[1][keep]
+        elif split == "val":
+            raise FileNotFoundError(self._explain(f"no folder {str(self.root / 'val')!r}, and no val_fraction"))
+        return MaskedFiles(self.root, *pairs, self.table)
+
+    def _pairs(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+        image_folder, mask_folder = (f"{split}/{folder}" for folder in self.folders)
+        for folder in (image_folder, mask_folder):
+            if not (self.root / folder).is_dir():
+                raise FileNotFoundError(self._explain(f"no folder {str(self.root / folder)!r}"))
+        images, masks = self._files(image_folder), self._files(mask_folder)
+        if not images:
+            raise ValueError(f"{self.root / image_folder}: no images in it; looked for {', '.join(IMAGE_SUFFIXES)}")
+        absent = [name for name in images if name not in masks]
+        paths = [str(self.root / images[name]) for name in absent]
+        if absent and collected(self.root / mask_folder, "an image without mask", paths, "image", paths.__getitem__):
+            images = {name: path for name, path in images.items() if name in masks}
+        elif absent:
+            more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
+            raise FileNotFoundError(
+                f"{self.root / mask_folder}: no mask for {len(absent)} of {len(images)} images of {image_folder}: "
+                f"{', '.join(absent[:3])}{more}"
+            )
+        return as_bytes(images.values()), as_bytes(masks[name] for name in images)
+
+    def _files(self, folder: str) -> dict[str, str]:
+        """Path below the root of each image below a folder, by its path there without suffix, sorted.
+
+        Raises:
+            ValueError: for two files of the same name but for their suffix.
+        """
+        return files_by_name(self.root, folder)
+
+    def _explain(self, what: str) -> str:
+        return expectation(what, "MaskFolder", _TREE, self.root)

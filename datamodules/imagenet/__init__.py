@@ -1,0 +1,1 @@
+"""Readers of ImageNet (ILSVRC2012) for classification and localization."""

@@ -1,0 +1,1 @@
+"""Reads image files and their sizes."""

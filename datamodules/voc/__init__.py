@@ -1,0 +1,1 @@
+"""Readers of Pascal VOC's layout, with SBD."""

@@ -1,0 +1,335 @@
+"""Pascal VOC's detection sets, and whatever else is annotated in their layout."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+from xml.etree import ElementTree
+
+import numpy as np
+
+from ..annotations.annotation_errors import OUTSIDE, Problems, collected
+from ..annotations.dataset_layout import expectation, suggestion
+from ..annotations.objects import ImageTable, Objects, ObjectSource, confined, usable_boxes
+from ..base import Transforms, VisionDataModule
+from ..loading.sampling import Sampling
+from .image_sets import too_deep
+
+VOC_CLASSES = (
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+)
+Year = Literal["2007", "2012", "07+12"]
+
+_SETS: dict[str, dict[str, list[str]]] = {
+    "2007": {"train": ["2007_train"], "val": ["2007_val"], "test": ["2007_test"]},
+    "2012": {"train": ["2012_train"], "val": ["2012_val"], "test": ["2012_val"]},
+    "07+12": {"train": ["2007_trainval", "2012_trainval"], "val": ["2007_test"], "test": ["2007_test"]},
+}
+_TREE = """\
+    ROOT/VOCdevkit/VOC2007/ImageSets/Main/trainval.txt    (or ROOT/VOC2007/…; VOC2012 likewise)
+    ROOT/VOCdevkit/VOC2007/Annotations/000005.xml …
+    ROOT/VOCdevkit/VOC2007/JPEGImages/000005.jpg …"""
+
+
+class VOCDetection(VisionDataModule):
+    """Objects of Pascal VOC 2007, 2012, or both.
+
+    Expected::
+
+        ROOT/VOCdevkit/VOC2007/ImageSets/Main/trainval.txt    (or ROOT/VOC2007/…; VOC2012 likewise)
+        ROOT/VOCdevkit/VOC2007/Annotations/000005.xml …
+        ROOT/VOCdevkit/VOC2007/JPEGImages/000005.jpg …
+
+    VOC counts pixels from 1 and names the first and the last one inside: ``xmin, ymin, xmax, ymax``. Here a box lies
+    between pixels, so it becomes ``xmin - 1, ymin - 1, xmax, ymax``: as wide as before, and the whole image is
+    ``0, 0, W, H``. To write results for VOC's own evaluation add 1 to x1 and y1.
+
+    Objects marked ``difficult`` are kept and flagged; VOC's evaluation does not count them. A box of no area or
+    outside its image is left out, with one warning that counts them, or stops the run when `strict`.
+
+    Args:
+        root: the folder of ``VOCdevkit``, or ``VOCdevkit`` itself.
+        year: ``2007``: train, val and test as published. ``2012``: train and val, which is test too (the test set's
+            objects are not public). ``07+12``: both years' trainval to train, 2007's test for val and test, as most
+            papers do.
+        train, val, test: image sets of one's own choice, ``YEAR_NAME`` each: ``[2007_trainval, 2007_test,
+            2012_trainval]`` is known as 07++12. None: by `year`.
+        class_names: of another data set in this layout; None: VOC's twenty.
+        skip_difficult: train without difficult objects; evaluation always has them.
+        min_visibility: part of a box's area that a step of augmentation must leave, or its object is removed.
+        group_by_aspect: make training batches of images of like shape, so that less is padded.
+        batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling:
+            see `VisionDataModule`.
+
+    Raises:
+        FileNotFoundError: when files or images are not there; the message shows that tree and what was found.
+        ValueError: for malformed XML (file and line), a class that is not known, a box that is no box.
+
+    Batches are `DetectionBatch`. An ``image_id`` is the number in the file's name (``2008_000008``: 2008000008).
+    """
+
+    shown_as = "VOCDetection"  # in messages
+
+    def __init__(
+        self,
+        root: str,
+        year: Year = "07+12",
+        train: list[str] | None = None,
+        val: list[str] | None = None,
+        test: list[str] | None = None,
+        class_names: list[str] | None = None,
+        skip_difficult: bool = False,
+        min_visibility: float = 0.0,
+        group_by_aspect: bool = False,
+        batch_size: int = 32,
+        eval_batch_size: int | None = None,
+        num_workers: int | None = None,
+        train_transform: Transforms | None = None,
+        val_transform: Transforms | None = None,
+        seed: int = 0,
+        images: str | None = None,
+        strict: bool = False,
+        sampling: Sampling = "uniform",
+    ) -> None:
+        super().__init__(
+            batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling
+        )
+        if year not in get_args(Year):
+            raise ValueError(
+                f"data.init_args.year: {year!r} is not one of {', '.join(map(repr, get_args(Year)))}"
+                f"{suggestion(str(year), get_args(Year))}"
+            )
+        given = {"train": train, "val": val, "test": test}
+        self.sets = {split: given[split] or sets for split, sets in _SETS[year].items()}
+        for split, sets in self.sets.items():
+            if wrong := [name for name in sets if not all(name.partition("_")[::2])]:
+                raise ValueError(f"data.init_args.{split}: {wrong[0]!r} is not YEAR_NAME, such as 2007_trainval")
+        self.root, self.skip_difficult, self.min_visibility = Path(root).expanduser(), skip_difficult, min_visibility
+        self.group_by_aspect = group_by_aspect
+        self._names = list(VOC_CLASSES if class_names is None else class_names)
+
+    @property
+    def class_names(self) -> list[str]:
+        """The twenty classes in alphabetical order, or those given."""
+        return list(self._names)
+
+    @property
+    def lists_images(self) -> bool:
+        """True: images differ in size."""
+        return True
+
+    def make_source(self, split: str) -> ObjectSource:
+        """The images of a split."""
+        devkit = self.root / "VOCdevkit" if (self.root / "VOCdevkit").is_dir() else self.root
+        names: list[str] = []
+        for chosen in self.sets[split]:
+            year, _, image_set = chosen.partition("_")
+            file = devkit / f"VOC{year}" / "ImageSets" / "Main" / f"{image_set}.txt"
+            if not file.is_file():
+                what = f"no file {str(file)!r}"
+                raise FileNotFoundError(too_deep(self.root) or expectation(what, self.shown_as, _TREE, self.root))
+            # a line of a class's own list has a second column: -1, 0 or 1
+            lines = [line.split()[0] for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+            if not lines:
+                raise ValueError(f"{file}: no images in it")
+            wrong = [line for line in lines if not confined(line)]
+            if wrong and not collected(file, OUTSIDE, wrong, "image"):
+                raise ValueError(f"{file}: the image {wrong[0]!r} leads out of its folder; name it as JPEGImages does")
+            lines = [line for line in lines if confined(line)]
+            names += [f"VOC{year}/JPEGImages/{line}.jpg" for line in lines]
+        drop = self.skip_difficult and split == "train"
+        return read_voc(devkit, names, self._names, drop, self.strict)
+
+
+class _Parsed(NamedTuple):
+    """Boxes as they are written, with their classes, flags and numbers in the file, and the size of their image."""
+
+    size: tuple[int, int]
+    boxes: list[list[float]]
+    labels: list[int]
+    difficult: list[bool]
+    numbers: list[int]
+
+
+def read_voc(
+    devkit: Path, names: Sequence[str], class_names: Sequence[str], skip_difficult: bool = False, strict: bool = False
+) -> ObjectSource:
+    """The objects of some images.
+
+    Args:
+        devkit: what `names` are relative to.
+        names: ``VOC2007/JPEGImages/000005.jpg``; the annotations are in ``VOC2007/Annotations/000005.xml``.
+        class_names: the classes.
+        skip_difficult: leave out difficult objects.
+        strict: stop at a box that cannot be used, instead of counting it.
+    """
+    images = _table(devkit, names)
+    images.check(devkit)
+    number_of = {name: number for number, name in enumerate(class_names)}
+    found = {name: parsed for name in names if (parsed := _parse_or_collect(devkit, name, number_of)) is not None}
+    if len(found) < len(names):  # only while problems are collected, or for an image listed twice
+        names = [name for name in names if name in found]
+        images = _table(devkit, names)
+    boxes: list[list[float]] = []
+    labels: list[int] = []
+    difficult: list[bool] = []
+    counts, where = np.empty(len(names), np.int64), []
+    for image, name in enumerate(names):
+        parsed = found[name]
+        images.sizes[image], counts[image] = parsed.size, len(parsed.labels)
+        boxes += parsed.boxes
+        labels += parsed.labels
+        difficult += parsed.difficult
+        file = str(_xml(Path(), name))
+        where += [f"{file}, object {number}" for number in parsed.numbers]
+    of_image = np.repeat(np.arange(len(names)), counts)
+    corners = np.array(boxes, np.float64).reshape(-1, 4)
+    corners[:, :2] -= 1  # see VOCDetection
+    problems = Problems(devkit, strict, lambda number: str(images.path(of_image[number])))
+    usable = usable_boxes(corners, images.sizes[of_image], np.array(where), problems, "file")
+    problems.report()
+    flags = np.array(difficult, np.bool_)
+    if skip_difficult:
+        usable &= ~flags
+    kept = corners[usable].astype(np.float32)
+    objects = Objects(
+        np.searchsorted(of_image[usable], np.arange(len(names) + 1)),
+        kept,
+        np.array(labels, np.int32)[usable],
+        np.zeros(len(kept), np.bool_),
+        flags[usable],
+        (kept[:, 2] - kept[:, 0]) * (kept[:, 3] - kept[:, 1]),
+    )
+    return ObjectSource(images, objects)
+
+
+def image_numbers(stems: Sequence[str]) -> np.ndarray:
+    """The numbers that files are named by, or else their places: int64 ``[M]``."""
+    digits = [stem.replace("_", "") for stem in stems]
+    # isdecimal takes other scripts' digits too, as int does; 18 digits fit into int64
+    if all(text.isdecimal() and len(text) <= 18 for text in digits) and len(set(map(int, digits))) == len(digits):
+        return np.array([int(text) for text in digits], np.int64)
+    return np.arange(len(stems))
+
+
+def _parse(path: Path, number_of: dict[str, int]) -> _Parsed:
+    """One annotation file.
+
+    Raises:
+        FileNotFoundError: when it is not there.
+        ValueError: for malformed XML, with the line, and for what is not VOC's.
+    """
+    try:
+        tree = read_xml(path)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path}: no such annotation file, but its image is in the image set") from error
+    boxes, labels, difficult, numbers = [], [], [], []
+    size = image_size(path, tree)
+    for number, item in enumerate(tree.findall("object"), start=1):
+        name = (item.findtext("name") or "").strip()
+        if name not in number_of:
+            if collected(path, f"the class {name!r}, which is not one of the classes", [number], "object"):
+                continue
+            raise ValueError(
+                f"{path}, object {number}: the class {name!r} is not one of the {len(number_of)} classes"
+                f"{suggestion(name, number_of) or '.'} Name another data set's in data.init_args.class_names"
+            )
+        try:
+            corners = corners_of(path, number, item)
+        except ValueError as error:
+            what = str(error).rpartition(f"object {number}: ")[2]
+            if not collected(path, f"a box that is none: {what}", [number], "object"):
+                raise
+            continue
+        boxes.append(corners)
+        labels.append(number_of[name])
+        difficult.append((item.findtext("difficult") or "0").strip() == "1")
+        numbers.append(number)
+    return _Parsed(size, boxes, labels, difficult, numbers)
+
+
+def _table(devkit: Path, names: Sequence[str]) -> ImageTable:
+    """The images, whose sizes are to be filled in."""
+    return ImageTable(
+        devkit,
+        np.array([os.fsencode(name) for name in names], np.bytes_),
+        np.empty((len(names), 2), np.int32),
+        image_numbers([Path(name).stem for name in names]),
+    )
+
+
+def _parse_or_collect(devkit: Path, name: str, number_of: dict[str, int]) -> _Parsed | None:
+    """The annotation of an image; None where it cannot be read and problems are collected."""
+    path = _xml(devkit, name)
+    try:
+        return _parse(path, number_of)
+    except (ValueError, FileNotFoundError) as error:
+        what = str(error).removeprefix(str(path)).lstrip(":, ")
+        kind = f"an annotation file that cannot be used: {what}"
+        if not collected(path, kind, [path.name], "file", lambda _: str(devkit / name)):
+            raise
+        return None
+
+
+def _xml(devkit: Path, name: str) -> Path:
+    """The annotation file of an image ``VOC2007/JPEGImages/000005.jpg``."""
+    return devkit / Path(name).parent.parent / "Annotations" / f"{Path(name).stem}.xml"
+
+
+def read_xml(path: Path) -> ElementTree.Element:
+    """The content of an XML file.
+
+    Raises:
+        ValueError: where it is malformed; the message has the line.
+    """
+    try:
+        return ElementTree.fromstring(path.read_bytes())
+    except ElementTree.ParseError as error:
+        line, column = error.position
+        raise ValueError(
+            f"{path}, line {line}, column {column + 1}: malformed XML ({error}); is the file complete?"
+        ) from error
+
+
+def image_size(path: Path, tree: ElementTree.Element) -> tuple[int, int]:
+    """Width and height of the image that an annotation file is about."""
+    return _whole(path, tree, "size/width"), _whole(path, tree, "size/height")
+
+
+def corners_of(path: Path, number: int, item: ElementTree.Element) -> list[float]:
+    """``xmin, ymin, xmax, ymax`` of the object with this number in its file, as written."""
+    return [_number(path, number, item, f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
+
+
+def _number(path: Path, number: int, item: ElementTree.Element, key: str) -> float:
+    text = item.findtext(key)
+    try:
+        return float(text or "")  # VOC 2011 and later have a few fractions of pixels
+    except ValueError:
+        raise ValueError(f"{path}, object {number}: {key} is {text!r}, and must be a number of pixels") from None
+
+
+def _whole(path: Path, tree: ElementTree.Element, key: str) -> int:
+    text = (tree.findtext(key) or "").strip()
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"{path}: {key} is {text!r}, and must be a number of pixels")
+    return int(text)

@@ -1,0 +1,1 @@
+"""Readers of YOLO's text format."""

@@ -1,0 +1,1 @@
+"""The `striate data` commands."""

@@ -1,0 +1,170 @@
+"""``striate data check``: what is wrong with a data set, on the terminal, as a page, and by the exit code."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..launcher.main import did_you_mean, fail
+
+if TYPE_CHECKING:
+    from jsonargparse import Namespace
+
+    from ...datamodules.base import VisionDataModule
+    from ...datamodules.doctor.collecting import Progress
+    from .section import Named
+
+USAGE = """\
+usage: striate data check --config FILE [--KEY VALUE …]
+       striate data check --format FORMAT PATH [--KEY VALUE …]
+       striate data check NAME [--KEY VALUE …]              NAME: a data module, such as digit_scenes
+
+Reads a whole data set, and says what is wrong with it: on the terminal, and as a page with pictures.
+
+    --format coco         of the data in PATH: coco, voc, yolo, masks, folder, manifest, … (a wrong name lists them)
+    --output FILE.html    the page; default: runs/data_check/NAME.html
+    --fix DIR             write a corrected copy of the annotations to a new folder
+    --splits train,val    some of them; default: train,val,test
+    --ignore KIND,KIND    kinds of findings to pass over
+    --workers 4           processes that read; default: as many as there are cores
+    --KEY VALUE           any key of the YAML's data section: --root data/pets, or --data.root data/pets
+
+    striate data check --config mine.yaml --root data/pets --fix data/pets-fixed
+    striate data check --format coco data/annotations.json
+    striate data check --format masks data/cells --class_names "[background, cell]"
+
+Exit code: 0 clean, 1 problems found, 2 the call is wrong, 130 interrupted."""
+
+
+def check(arguments: Sequence[str]) -> int:
+    """Check a data set.
+
+    Args:
+        arguments: behind ``striate data check``.
+
+    Returns:
+        0: clean; 1: problems found; 130: interrupted. A wrong call exits with 2.
+    """
+    if {"-h", "--help"} & set(arguments):
+        print(USAGE)  # noqa: T201
+        return 0
+    from ...datamodules.base import VisionDataModule
+    from .section import Option, answered, understand
+
+    options = {
+        "format": Option(str | None),
+        "output": Option(str | None),
+        "fix": Option(str | None),
+        "splits": Option(str, "train,val,test"),
+        "ignore": Option(str, ""),
+        "workers": Option(int | None),
+    }
+    call = understand(arguments, options, _by_format)
+    if call.positionals:
+        fail(f"{call.positionals[0]!r}: not known what that is for; the path of the data is given by --root PATH")
+    _check_choices(call.options)
+    with answered("interrupted before anything was read", code=2):
+        data = call.build()
+        if not isinstance(data, VisionDataModule):
+            raise TypeError(f"data.class_path: {type(data).__name__} is no VisionDataModule, whose samples are known")
+        return _examine(data, call.name, call.options)
+
+
+def _examine(data: "VisionDataModule", name: str, chosen: "Namespace") -> int:
+    """Check a data module, print and write what was found; the exit code."""
+    from rich.console import Console
+
+    from ...datamodules.doctor import check as examine
+    from ...datamodules.doctor import print_report, write_fix, write_html
+    from ...datamodules.doctor.fixing import check_folder
+    from ...datamodules.doctor.formats import format_of
+    from ...datamodules.doctor.words import counted
+    from .section import INTERRUPTED
+
+    fix_folder = None if chosen.fix is None else Path(chosen.fix).expanduser()
+    if fix_folder is not None:
+        check_folder(data, fix_folder)
+    root = getattr(data, "root", None)
+    if format_of(data) and root is not None and not Path(root).exists() and not getattr(data, "download", False):
+        raise FileNotFoundError(f"data.init_args.root: no file or folder {str(root)!r}")
+    console = Console()
+    splits, ignored = _listed(chosen.splits), _listed(chosen.ignore)
+    with _bar() as progress:
+        report = examine(data, splits, chosen.workers, ignored, name, progress)
+    print_report(report, console)
+    page = Path(chosen.output or f"runs/data_check/{name.replace('/', '_').replace(' ', '_')}.html").expanduser()
+    table = write_html(report, page)
+    console.print(f"{page} has the pictures and figures, {table} each finding.", highlight=False, soft_wrap=True)
+    if report.interrupted:
+        return INTERRUPTED
+    if fix_folder is not None:
+        fix = write_fix(report, fix_folder)
+        said = [f"{fix.folder}: {counted(len(fix.log.changes), 'change')}, listed in fixes.csv"]
+        if fix.init_args is None and not fix.log.changes:
+            said = [f"{fix.folder}: no corrected copy"]
+        said += [f"  left to you: {text}" for text in fix.log.left]
+        if fix.init_args is not None:
+            said.append(f"To read the copy: add --config {fix.folder / 'fixed.yaml'}")
+        for text in said:
+            console.print(text, highlight=False, markup=False, soft_wrap=True)
+    return 0 if report.clean else 1
+
+
+def _by_format(given: Mapping[str, str], positionals: list[str]) -> "Named | None":
+    """The data that ``--format FORMAT PATH`` names."""
+    if (format := given.get("format")) is None:
+        return None
+    from ... import datamodules
+    from ...datamodules.doctor import FORMATS
+    from .section import Named
+
+    if {"config", "c", "data"} & given.keys():
+        fail("--format beside --config: the configuration names the data, and where it lies (--root PATH)")
+    known = FORMATS.get(format)
+    if known is None or not hasattr(datamodules, known.reader):
+        fail(f"--format {format}: there are {', '.join(FORMATS)}{did_you_mean(format, FORMATS)}")
+        raise AssertionError
+    if not positionals:
+        fail(f"--format {format} needs a path: striate data check --format {format} PATH")
+    path = Path(positionals.pop(0)).expanduser()
+    if not path.exists():
+        fail(f"no file or folder {str(path)!r}")
+    arguments = {known.argument: str(path)} | known.guess(path, {key.rpartition(".")[2] for key in given})
+    splits = {"splits": ",".join(arguments.pop("splits"))} if "splits" in arguments else {}
+    return Named(path.resolve().stem, f"striate.datamodules.{known.reader}", arguments, splits)
+
+
+def _listed(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _check_choices(chosen: "Namespace") -> None:
+    """Exit with 2 for a kind, a split or a number that there is not."""
+    from ...datamodules.doctor import KINDS
+    from ...datamodules.doctor.collecting import SPLITS
+
+    for option, text, known in (("--ignore", chosen.ignore, list(KINDS)), ("--splits", chosen.splits, list(SPLITS))):
+        for value in _listed(text):
+            if value not in known:
+                fail(f"{option} {value}: not one of {', '.join(known)}{did_you_mean(value, known)}")
+    if chosen.workers is not None and chosen.workers < 0:
+        fail(f"--workers {chosen.workers}: give 0 (this process alone) or more")
+    if chosen.output is not None and not chosen.output.endswith(".html"):
+        fail(f"--output {chosen.output}: the page's name ends in .html")
+
+
+@contextmanager
+def _bar() -> "Iterator[Progress]":
+    """A progress bar on the error stream; on no terminal, nothing."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("opening", total=1)
+
+        def advance(what: str, done: int, total: int) -> None:
+            bar.update(task, description=what, completed=done, total=max(total, 1))
+
+        yield advance

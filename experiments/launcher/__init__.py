@@ -1,0 +1,1 @@
+"""The `striate` command: finds experiments, parses configurations, starts runs and explains errors."""

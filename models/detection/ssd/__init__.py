@@ -1,0 +1,1 @@
+"""SSD: backbone, default boxes, loss and the published configurations."""

@@ -1,0 +1,1 @@
+"""Faster R-CNN over one feature map or a feature pyramid."""

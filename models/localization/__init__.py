@@ -1,0 +1,1 @@
+"""Classification with localization: one class and one box per image."""

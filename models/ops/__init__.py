@@ -1,0 +1,1 @@
+"""Pure functions on boxes, anchors, images and arguments, shared by all models."""

@@ -1,0 +1,283 @@
+"""Targets on their images: where a box, a mask and a class are drawn, and what is said of them."""
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from PIL import Image, ImageDraw
+from torch import nn
+
+from striate.callbacks import Pictures
+from striate.callbacks.drawing import pictures
+from striate.callbacks.drawing.canvas import NEUTRAL
+from striate.callbacks.drawing.overlays import (
+    Chip,
+    annotated,
+    colour_of,
+    drawable,
+    hidden_note,
+    mask_colour,
+    target_of,
+    target_panel,
+    titled,
+)
+from striate.callbacks.drawing.tags import ink_on
+from striate.callbacks.predictions.masks import MaskWriter
+from striate.datamodules import DigitScenes
+
+GRAY = np.full((50, 100, 3), 128, np.uint8)
+NAMES = ["cat", "dog", "car"]
+
+
+def objects(boxes, labels, **more):
+    return {"boxes": np.array(boxes, np.float32).reshape(-1, 4), "labels": np.array(labels, np.int64)} | more
+
+
+def test_a_box_lies_where_it_is_scaled_to_and_inside_the_picture():
+    box_class = colour_of(2)
+    picture, chips = annotated(GRAY, objects([[0, 0, 50, 50], [60, 30, 100, 50]], [2, 2]), NAMES, 200)
+    assert picture.shape == (100, 200, 3) and chips == [Chip("car x2", box_class)]
+    drawn = (picture == box_class).all(axis=2)
+    for row, column in ((50, 0), (50, 1), (50, 98), (50, 99), (99, 50), (98, 50), (99, 199), (80, 199), (70, 120)):
+        assert drawn[row, column], (row, column)
+    assert not drawn[50, 2:98].any() and not drawn[50, 100:120].any()
+    assert (picture[75, 150] == 128).all()  # boxes are not filled
+
+
+def test_a_name_stands_at_its_box_and_no_two_on_one_another():
+    bare = [annotated(GRAY, objects(boxes, [0] * len(boxes)), NAMES, 300)[0] for boxes in (
+        [[30, 20, 80, 45]], [[30, 20, 80, 45]] * 2)]  # fmt: skip
+    red = [(one == colour_of(0)).all(axis=2) for one in bare]
+    assert red[0][46:59, 92:110].mean() > 0.5  # above the corner, which is at row 60, column 90
+    assert red[1][62:74, 93:110].mean() > 0.5 and red[0][62:74, 93:110].mean() == 0  # the second: below it
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """The texts that are drawn, with where each begins and ends."""
+    texts, draw = [], ImageDraw.ImageDraw.text
+
+    def text(self, xy, text, *args, **kwargs):
+        texts.append((text, xy[0], xy[0] + kwargs["font"].getlength(text)))
+        draw(self, xy, text, *args, **kwargs)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", text)
+    return texts
+
+
+def said(written, *args, **more):
+    written.clear()
+    annotated(*args, **more)
+    return [text for text, _, _ in written]
+
+
+def scored(boxes, labels, scores):
+    return objects(boxes, labels, scores=np.array(scores, np.float32))
+
+
+def test_a_score_is_a_percentage_that_no_digit_runs_into(written):
+    assert said(written, GRAY, scored([[0, 20, 50, 50]], [0], [0.744]), "0123", 100) == ["0  74%"]
+
+
+def test_a_long_name_has_the_room_beside_its_box_and_gives_way_to_the_score_elsewhere(written):
+    names, size = ["a long ellipse"], 224
+    small = [40.0, 20, 46, 26]
+    alone = scored([small], [0], [0.98])
+    assert said(written, GRAY, alone, names, size) == ["a long ellipse  98%"]
+    assert said(written, GRAY, objects([small], [0]), names, size) == ["a long ellipse"]
+    # neighbours all around: the name would lie on them
+    around = [[x, y, x + 6, y + 6] for x in (20, 30, 50, 60) for y in range(2, 48, 8)]
+    crowded = scored([small, *around], [0] * 25, [0.98] * 25)
+    texts = said(written, GRAY, crowded, names, size)
+    assert texts[0] != "a long ellipse  98%" and all(text.endswith("98%") for text in texts)
+    assert any(text.endswith("…  98%") for text in texts)
+    # at the edge a tag begins further left; in a picture narrower than itself it is shorter
+    (edge,) = said(written, GRAY, scored([[90, 20, 100, 30]], [0], [0.98]), names, size)
+    assert edge == "a long ellipse  98%" and 0 < written[0][1] < written[0][2] <= size
+    for width, text in ((30, "a l…  98%"), (15, "98%")):
+        strip = np.full((120, width, 3), 128, np.uint8)
+        assert said(written, strip, scored([[2, 40, 9, 60]], [0], [0.98]), names, 240) == [text]
+        assert written[0][2] <= 2 * width
+
+
+def test_a_wide_tag_may_lie_within_a_larger_box(written):
+    nested = scored([[0, 0, 100, 50], [40, 20, 46, 26]], [1, 0], [0.5, 0.98])
+    assert said(written, GRAY, nested, ["a long ellipse", "cat"], 224) == ["cat  50%", "a long ellipse  98%"]
+
+
+def test_a_short_name_stays_whole_on_its_neighbours(written):
+    rows = [[40, y, 46, y + 6] for y in range(0, 50, 6)]
+    texts = said(written, GRAY, scored([*rows, [0, 0, 100, 50]], [0] * len(rows) + [1], [0.98] * 10), NAMES, 224)
+    assert texts[1:4] == ["cat  98%"] * 3
+
+
+def test_a_small_box_is_not_covered_by_its_own_tag():
+    # no room above: the tag of a small box lies below it, that of a large one within
+    for bottom, inside in ((14, False), (40, True)):
+        picture, _ = annotated(GRAY, scored([[20, 2, 60, bottom]], [0], [0.98]), NAMES, 200)
+        red = (picture == colour_of(0)).all(axis=2)
+        assert (red[6:17, 44:80].mean() > 0.4) == inside
+        assert (red[2 * bottom + 2 : 2 * bottom + 12, 44:80].mean() > 0.4) != inside
+
+
+def test_crowds_and_difficult_objects_are_dashed_and_counted():
+    flags = {"iscrowd": np.array([True, False, False]), "difficult": np.array([False, True, False])}
+    target = objects([[0, 0, 30, 50], [35, 0, 60, 50], [65, 0, 100, 50]], [0, 1, 1], **flags)
+    picture, chips = annotated(GRAY, target, NAMES, 200)
+    assert chips[:2] == [Chip("dog x2", colour_of(1)), Chip("cat crowd", colour_of(0), dashed=True)]
+    assert [(chip.text, chip.dashed) for chip in chips[2:]] == [("1 difficult", True)]
+    for column, label, dashed in ((0, 0, True), (70, 1, True), (130, 1, False)):
+        line = (picture[20:90, column] == colour_of(label)).all(axis=1)
+        assert (0.4 < line.mean() < 0.8) if dashed else line.all()
+
+
+def test_a_crowds_entry_in_the_legend_looks_as_the_crowd_does():
+    flags = {"iscrowd": np.array([True, True, False])}
+    boxes, labels = [[0, 0, 30, 50], [35, 0, 60, 50], [65, 0, 100, 50]], [0, 0, 1]
+    drawn = target_panel(GRAY, objects(boxes, labels, **flags), NAMES, side=200)
+    legend = drawn[200 + 7 : 200 + 24]
+    red = (legend == colour_of(0)).all(axis=2)
+    own = (legend == colour_of(1)).all(axis=2)
+    assert own.sum() == 9 * 9  # the patch of an object is filled within its outline, a crowd's is a dashed outline
+    rows, columns = np.nonzero(red)
+    patch = red[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    assert 0.2 < patch.mean() < 0.7 and not patch[3:-3, 3:-3].any()
+    masks = np.ones((3, 50, 100), np.uint8)
+    chips = annotated(GRAY, objects(boxes, labels, masks=masks, **flags), NAMES, 200)[1]
+    assert [(chip.text, chip.hatched, chip.dashed) for chip in chips] == [
+        ("dog", False, False), ("cat crowd x2", True, False)
+    ]  # fmt: skip
+
+
+def test_instances_have_a_colour_each_and_semantic_classes_one_each():
+    masks = np.zeros((2, 50, 100), np.uint8)
+    masks[0, 10:40, 10:40] = masks[1, 10:40, 60:90] = 1
+    target = objects([[10, 10, 40, 40], [60, 10, 90, 40]], [1, 1], masks=masks)
+    picture, chips = annotated(GRAY, target, NAMES, 100)
+    assert chips == [Chip("dog x2")]
+    one, two = picture[30, 25].astype(int), picture[30, 75].astype(int)
+    assert one[0] > one[2] + 50 and two[2] > two[0] + 50  # the first colour is red, the second blue
+    semantic = masks[0] + 2 * masks[1]
+    semantic[:5] = 255
+    picture, chips = annotated(GRAY, {"mask": semantic}, ["background", "dog", "car"], 100)
+    assert [chip.text for chip in chips] == ["dog: 18 %", "car: 18 %", "background: 54 %", "ignored: 10 %"]
+    assert chips[3].hatched and (picture[45] == 128).all()  # the background is left as it is
+    np.testing.assert_allclose(picture[30, 25], 128 * 0.45 + np.array([128, 0, 0]) * 0.55, atol=1)  # VOC's
+    assert picture[2].std() > 20 and (picture[2, :, 0] == picture[2, :, 1]).all()  # gray stripes
+    assert (annotated(GRAY, {"mask": semantic}, ["road", "dog", "car"], 100)[0][45] != 128).any()
+
+
+@pytest.mark.parametrize("name", ["bg", "Background", "_background_", "unlabeled", "Void"])
+def test_the_background_is_left_as_it_is_whatever_it_is_called(name):
+    mask = np.zeros((50, 100), np.uint8)
+    mask[:10] = 1
+    picture, chips = annotated(GRAY, {"mask": mask}, [name, "dog"], 100)
+    assert (picture[20:] == 128).all() and [chip.text for chip in chips] == ["dog: 20 %", f"{name}: 80 %"]
+    picture, chips = annotated(GRAY, {"mask": 1 - mask}, ["dog", name], 100)
+    assert (picture[20:] != 128).any() and len(chips) == 2  # elsewhere it is a class
+
+
+def test_masks_have_the_colours_of_the_files_that_prediction_writes(tmp_path):
+    MaskWriter(tmp_path).write("a.jpg", 0, torch.tensor([[1, 15, 20]], dtype=torch.uint8), Knowing())
+    with Image.open(tmp_path / "masks" / "00000_a.png") as written:
+        assert [mask_colour(label) for label in (1, 15, 20)] == [
+            tuple(p) for p in np.asarray(written.convert("RGB"))[0]
+        ]
+
+
+def test_odd_images_and_targets_are_drawn():
+    for shape in ((1, 1), (2, 2000), (2000, 3)):
+        image = np.zeros((*shape, 3), np.uint8)
+        whole = objects([[0, 0, shape[1], shape[0]]], [0], masks=np.ones((1, *shape), np.uint8))
+        assert max(annotated(image, whole, [], 64)[0].shape) == 64
+    assert annotated(GRAY, objects([], []), NAMES, 64)[1] == [Chip("no objects")]
+    assert annotated(GRAY, {"label": 1}, NAMES, 64)[1] == [Chip("dog")]
+    assert annotated(GRAY, {"label": np.int64(1), "box": np.array([0, 0, 9, 9])}, NAMES, 64)[1] == [
+        Chip("dog", colour_of(1))
+    ]
+    assert annotated(GRAY, objects([[0, 0, 9, 9]], [7]), NAMES, 64)[1][0].text == "7"
+    full = [f"a class of a long name {k}" for k in range(60)]
+    drawn = target_panel(GRAY, objects([[0, 0, 9, 9]] * 60, range(60)), full, "x" * 300, side=128)
+    assert drawn.shape == (128 + 8 + 54, 136, 3) and (drawn[:, -3:] == 255).all()  # nothing runs over the edge
+    assert titled(drawn, "y" * 300).shape == (220, 136, 3)
+
+
+def test_predictions_of_low_score_are_not_drawn():
+    scores = torch.tensor([0.9, 0.29])
+    picture, chips = annotated(GRAY, objects([[0, 0, 30, 30], [50, 0, 90, 50]], [0, 1], scores=scores), NAMES, 100)
+    assert chips == [Chip("cat", colour_of(0))] and (picture[:, 60:] == 128).all()
+
+
+def test_the_least_score_is_the_callers():
+    less = scored([[0, 0, 30, 30], [50, 0, 90, 50]], [0, 1], [0.31, 0.29])
+    assert [chip.text for chip in annotated(GRAY, less, NAMES, 100, shown_from=0.3)[1]] == ["cat"]
+    assert [chip.text for chip in annotated(GRAY, less, NAMES, 100, shown_from=0)[1]] == ["cat", "dog"]
+    assert hidden_note(less) == ", 2 of less than 50 % not drawn" and hidden_note(less, 0.3) == (
+        ", 1 of less than 30 % not drawn"
+    )
+
+
+def test_colours_differ_and_are_legible():
+    colours = [colour_of(number) for number in range(30)]
+    assert len(set(colours)) == 30 and colour_of(30) == colour_of(0)
+    assert ink_on((255, 255, 0)) == (0, 0, 0) and ink_on((0, 0, 255)) == (255, 255, 255)
+
+
+def test_targets_of_all_batches():
+    batch = {"image": torch.zeros(2, 3, 4, 4), "label": torch.tensor([4, 5]), "box": torch.ones(2, 4), "index": None}
+    found = drawable(target_of(batch, 1))
+    assert found.keys() == {"label", "box"} and found["label"] == 5
+    listed = {"image": [], "target": [{"boxes": torch.zeros(0, 4)}, {"boxes": torch.ones(1, 4), "image_id": 3}]}
+    assert drawable(target_of(listed, 1))["boxes"].tolist() == [[1] * 4] and not target_of({"image": 0, "path": []}, 0)
+
+
+class Knowing(pl.LightningModule):
+    """Predicts one object in the upper left of each image, and learns nothing."""
+
+    class_names = tuple("0123456789")
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+
+    def validation_step(self, batch, _):
+        return None
+
+    def predict(self, images):
+        one = {"boxes": torch.tensor([[1.0, 1, 9, 9]]), "labels": torch.tensor([7]), "scores": torch.tensor([0.5])}
+        return [one for _ in images]
+
+
+@pytest.mark.parametrize("task, size", [("detection", 2), ("instance_segmentation", 2)])
+def test_pictures_show_truth_beside_prediction(tmp_path, monkeypatch, task, size):
+    drawn = []
+    kept = pictures.target_panel
+    monkeypatch.setattr(pictures, "target_panel", lambda *a, **k: drawn.append(a) or kept(*a, **k))
+    data = DigitScenes(task, image_size=48, val_size=4, train_size=1, batch_size=2, num_workers=0)
+    trainer = pl.Trainer(
+        accelerator="cpu", callbacks=[Pictures(count=size)], logger=False, enable_progress_bar=False,
+        enable_model_summary=False, default_root_dir=tmp_path, enable_checkpointing=False,
+    )  # fmt: skip
+    trainer.validate(Knowing(), data, verbose=False)
+    assert [one[3] for one in drawn] == ["truth, sample 0", "predicted", "truth, sample 3", "predicted"]
+    truth = data.make_source("val")[3]
+    np.testing.assert_array_equal(drawn[2][0], truth["image"])
+    np.testing.assert_array_equal(drawn[2][1]["boxes"], truth["boxes"])
+    assert ("masks" in drawn[2][1]) == (task == "instance_segmentation")
+    assert drawn[3][1]["labels"].tolist() == [7]
+    assert (tmp_path / "pictures" / "val.png").is_file()
+
+
+def test_text_is_dark_on_paper():
+    assert (target_panel(GRAY, {"label": 1}, NAMES, side=64)[64 + 7 : 64 + 26] == NEUTRAL).all(axis=2).any()
+
+
+@pytest.mark.parametrize(
+    "name, plain", [("background", True), ("_background_", True), ("BG", True), ("Background", True), ("road", False)]
+)
+def test_class_0_is_left_as_it_is_where_its_name_says_background(name, plain):
+    gray = np.full((20, 20, 3), 128, np.uint8)
+    picture, chips = annotated(gray, {"mask": np.zeros((20, 20), np.uint8)}, [name, "bg"], 20)
+    assert (picture == 128).all() == plain and chips[0].text == f"{name}: 100 %"
+    painted, _ = annotated(gray, {"mask": np.ones((20, 20), np.uint8)}, [name, "bg"], 20)
+    assert not (painted == 128).all()  # a later class of that name is a class

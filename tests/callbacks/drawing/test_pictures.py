@@ -1,0 +1,130 @@
+"""Pictures: what is drawn, of which samples, and where it goes."""
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from PIL import Image
+from pytorch_lightning.loggers import Logger
+
+from striate.callbacks import ConfusionMatrix, Pictures
+from striate.callbacks.drawing import pictures
+from striate.callbacks.drawing.canvas import NEUTRAL, RIGHT, WRONG, captions, confusion_figure, grid, panel, shorten
+from striate.datamodules import ImageFolder
+from striate.tasks import Classification
+from striate.tests.helpers.fixtures import TinyNet, make_folder
+
+
+class Shown(Logger):
+    """A logger that remembers the pictures it is given."""
+
+    name, version = "shown", "0"
+
+    def __init__(self, save_dir):
+        super().__init__()
+        self.pictures, self._save_dir = [], str(save_dir)
+
+    @property
+    def save_dir(self):
+        return self._save_dir
+
+    def log_metrics(self, metrics, step=None):
+        pass
+
+    def log_hyperparams(self, params):
+        pass
+
+    def log_image(self, key, images):
+        self.pictures.append((key, images[0]))
+
+
+def test_captions_say_right_wrong_or_unknown():
+    said = {"label": 1, "score": 0.5}
+    names = ["cat", "dog"]
+    assert captions(said, {"label": torch.tensor(1)}, names) == [("dog  50 %", RIGHT), ("is dog", NEUTRAL)]
+    assert captions(said, {"label": torch.tensor(0)}, names) == [("dog  50 %", WRONG), ("is cat", NEUTRAL)]
+    assert captions(said, {}, []) == [("1  50 %", NEUTRAL)]
+
+
+def test_panel_keeps_the_aspect_and_the_colours():
+    image = np.zeros((10, 20, 3), np.uint8)
+    image[:, :10] = (250, 0, 0)
+    drawn = panel(image, [("a", RIGHT)], side=100, rows=1)
+    assert drawn.shape == (126, 108, 3)
+    assert drawn[54, 20].tolist() == [250, 0, 0] and drawn[54, 90].tolist() == [0, 0, 0]
+    assert (drawn[10] == 255).all()  # twice as wide as high: paper above
+
+
+def test_grid_places_row_by_row():
+    cells = [np.full((2, 3, 3), value, np.uint8) for value in (1, 2, 3)]
+    assert grid(cells, columns=2)[:, :, 0].tolist() == [[1] * 3 + [2] * 3] * 2 + [[3] * 3 + [255] * 3] * 2
+
+
+def test_long_names_are_cut_to_the_panel():
+    from PIL import ImageFont
+
+    font = ImageFont.load_default(13)
+    cut = shorten("a very long class name indeed", font, 80)
+    assert cut.endswith("…") and font.getlength(cut) <= 80
+    assert shorten("cat", font, 80) == "cat"
+
+
+def test_confusion_figure_is_darkest_where_a_class_mostly_goes():
+    def middle(picture):
+        return picture[picture.shape[0] // 4 : -picture.shape[0] // 4].astype(int)
+
+    diagonal = confusion_figure(np.array([[9, 1], [0, 4]]), ["a", "b"], "t")
+    swapped = confusion_figure(np.array([[1, 9], [4, 0]]), ["a", "b"], "t")
+    assert diagonal.shape == swapped.shape and np.abs(middle(diagonal) - middle(swapped)).max() > 100
+    assert confusion_figure(np.zeros((60, 60)), [str(k) for k in range(60)], "many").ndim == 3
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = make_folder(tmp_path / "data", per_class=8)
+
+    def fit(*callbacks, epochs=2):
+        data = ImageFolder(str(folder), val_fraction=0.5, batch_size=4, num_workers=0)
+        logger = Shown(tmp_path / "out")
+        torch.manual_seed(0)
+        trainer = pl.Trainer(
+            accelerator="cpu", max_epochs=epochs, callbacks=list(callbacks), logger=logger,
+            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        )  # fmt: skip
+        task = Classification(TinyNet(), optimizer=lambda groups: torch.optim.Adam(groups, lr=0.05))
+        trainer.fit(task, data)
+        return logger, trainer, task
+
+    return fit
+
+
+def test_the_same_samples_each_epoch_as_png_and_on_any_logger(run, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(pictures, "panel", lambda image, lines: drawn.append(image) or panel(image, lines))
+    logger, trainer, _ = run(Pictures(count=3))
+    assert len(drawn) == 6  # the sanity check draws nothing
+    dataset = trainer.val_dataloaders.dataset
+    for number, index in enumerate((0, 4, 7)):  # spread over the eight samples, so that both classes show
+        np.testing.assert_array_equal(drawn[number], dataset[index]["image"])
+        np.testing.assert_array_equal(drawn[number], drawn[number + 3])
+    assert [key for key, _ in logger.pictures] == ["val/pictures"] * 2
+    with Image.open(tmp_path / "out" / "pictures" / "val_epoch_001.png") as saved:
+        np.testing.assert_array_equal(np.asarray(saved), logger.pictures[1][1])
+
+
+def test_pictures_every_second_epoch(run, tmp_path):
+    run(Pictures(count=1, every_n_epochs=2), epochs=4)
+    assert sorted(p.name for p in (tmp_path / "out" / "pictures").iterdir()) == [
+        "val_epoch_001.png", "val_epoch_003.png"
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="Pictures: count=0"):
+        Pictures(count=0)
+
+
+def test_confusion_matrix_counts_the_last_validation(run, tmp_path):
+    logger, _, task = run(ConfusionMatrix())
+    assert [key for key, _ in logger.pictures] == ["val/confusion"] * 2
+    rows = (tmp_path / "out" / "val_confusion.csv").read_text().splitlines()
+    assert rows[0] == "true \\ predicted,bright,dark"
+    counts = [list(map(int, row.split(",")[1:])) for row in rows[1:]]
+    assert counts == task.confusion_matrix("val").tolist() and sum(map(sum, counts)) == 8

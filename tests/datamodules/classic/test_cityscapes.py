@@ -1,0 +1,181 @@
+"""Cityscapes: ids to classes by hand and against torchvision's table and reader; what is wrong is said."""
+
+import albumentations as A
+import numpy as np
+import pytest
+import torchvision
+
+from striate.datamodules import Cityscapes
+from striate.datamodules.images.read import ImageError
+from striate.tests.helpers.annotated import noise
+from striate.tests.helpers.fixtures import write_image
+from striate.tests.helpers.segmented import write_gray
+
+SCENES = {
+    "train": ["aachen_000000_000019", "aachen_000001_000019", "zurich_000000_000019"],
+    "val": ["frankfurt_000000_000294", "munster_000000_000019"],
+    "train_extra": ["augsburg_000000_000000"],
+}
+
+
+def ids_of(scene, height=5, width=7):
+    return np.random.default_rng(list(scene.encode())).integers(0, 34, (height, width)).astype(np.uint8)
+
+
+def tree(root, truths=("gtFine", "gtCoarse"), train_ids=False):
+    for split, scenes in SCENES.items():
+        for scene in scenes:
+            city = scene.split("_")[0]
+            write_image(root / "leftImg8bit" / split / city / f"{scene}_leftImg8bit.png", noise(7, 5, len(scene)))
+            for truth in truths:
+                if split == "train_extra" and truth == "gtFine":
+                    continue
+                folder = root / truth / split / city
+                # coarse polygons are others than fine ones
+                values = ids_of(scene) if truth == "gtFine" else ids_of(scene)[::-1]
+                write_gray(folder / f"{scene}_{truth}_labelIds.png", values)
+                write_gray(folder / f"{scene}_{truth}_color.png", values)
+                if train_ids:
+                    write_gray(folder / f"{scene}_{truth}_labelTrainIds.png", np.full((5, 7), 18, np.uint8))
+    return root
+
+
+def module(root, **options):
+    return Cityscapes(str(root), **{"num_workers": 0, "batch_size": 2} | options)
+
+
+def test_ids_become_classes_by_hand(tmp_path):
+    tree(tmp_path)
+    values = np.array([[0, 7, 8, 11, 33, 1, 255], [24, 25, 26, 31, 32, 29, 30]] + [[3] * 7] * 3, np.uint8)
+    write_gray(tmp_path / "gtFine/train/aachen/aachen_000000_000019_gtFine_labelIds.png", values)
+    data = module(tmp_path)
+    data.setup("fit")
+    sample = data.datasets["train"][0]
+    assert sample["mask"].tolist()[:3] == [[255, 0, 1, 2, 18, 255, 255], [11, 12, 13, 16, 17, 255, 255], [255] * 7]
+    assert [data.class_names[k] for k in (0, 1, 2, 11, 13, 18)] == [
+        "road",
+        "sidewalk",
+        "building",
+        "person",
+        "car",
+        "bicycle",
+    ]
+    batch = next(iter(data.val_dataloader()))
+    assert batch["mask"].shape == (2, 5, 7)
+
+
+def test_the_table_against_torchvision_s():
+    data = module("x")
+    known = {entry.id: entry for entry in torchvision.datasets.Cityscapes.classes if entry.id >= 0}
+    assert sorted(known) == list(range(34))
+    assert [data.table[number] for number in known] == [entry.train_id for entry in known.values()]
+    classes = sorted((entry.train_id, entry.name, entry.id) for entry in known.values() if entry.train_id < 255)
+    assert classes == list(zip(range(19), data.class_names, data.label_ids, strict=True))
+
+
+@pytest.mark.parametrize(
+    "split, mode", [("train", "fine"), ("val", "fine"), ("train", "coarse"), ("train_extra", "coarse")]
+)
+def test_files_against_torchvision(tmp_path, split, mode):
+    theirs = torchvision.datasets.Cityscapes(str(tree(tmp_path)), split, mode, target_type="semantic")
+    data = module(tmp_path, annotations=mode, train=[split])
+    ours = data.make_source("train")
+    assert len(theirs) == len(ours) == len(SCENES[split])
+    # torchvision takes the cities in the folder's own order
+    by_path = {path: number for number, path in enumerate(theirs.images)}
+    for sample in ours:
+        image, truth = theirs[by_path[sample["path"]]]
+        np.testing.assert_array_equal(sample["image"], np.asarray(image))
+        np.testing.assert_array_equal(sample["mask"], data.table[np.asarray(truth)])
+
+
+def test_coarse_annotations_are_for_training_only(tmp_path):
+    data = module(tree(tmp_path), annotations="coarse")
+    train, val = data.make_source("train"), data.make_source("val")
+    assert len(train) == 4 and len(val) == 2 and "augsburg" in train[3]["path"]
+    np.testing.assert_array_equal(train[0]["mask"], data.table[ids_of("aachen_000000_000019")[::-1]])
+    np.testing.assert_array_equal(val[0]["mask"], data.table[ids_of("frankfurt_000000_000294")])
+    assert len(module(tmp_path, train=["train", "val"]).make_source("train")) == 5
+    assert [s["path"] for s in data.make_source("test")] == [s["path"] for s in val]
+
+
+def test_train_ids_are_read_where_asked_for(tmp_path):
+    tree(tmp_path, train_ids=True)
+    source = module(tmp_path, train_ids=True).make_source("train")
+    assert (source[0]["mask"] == 18).all()
+    assert len(np.unique(module(tmp_path).make_source("train")[0]["mask"])) > 2
+    write_gray(
+        tmp_path / "gtFine/train/aachen/aachen_000000_000019_gtFine_labelTrainIds.png",
+        np.array([[0, 255]] * 2, np.uint8),
+    )
+    with pytest.raises(ImageError, match="the image is 7x5, but its mask '.*labelTrainIds.png' is 2x2"):
+        source[0]
+    (tmp_path / "gtFine/val/munster/munster_000000_000019_gtFine_labelTrainIds.png").unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"val: 1 of 2 masks \(train ids, which .* makes.*\) are not in .*:\n.*gtF"
+    ):
+        module(tmp_path, train_ids=True).make_source("val")
+
+
+def test_values_that_are_no_id(tmp_path):
+    tree(tmp_path)
+    for value, train_ids, name in ((34, False, "labelIds"), (19, True, "labelTrainIds")):
+        path = tmp_path / f"gtFine/train/aachen/aachen_000000_000019_gtFine_{name}.png"
+        for scene in SCENES["train"]:
+            write_gray(path.parents[1] / scene.split("_")[0] / f"{scene}_gtFine_{name}.png", np.zeros((5, 7), np.uint8))
+        write_gray(path, np.full((5, 7), value, np.uint8))
+        with pytest.raises(ValueError, match=rf"{name}.png: the value\(s\) {value} \(\d+ pixels?\) are no class"):
+            module(tmp_path, train_ids=train_ids).make_source("train")[0]
+
+
+def test_what_is_missing_is_answered_with_the_tree(tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match=r"no folder '.*leftImg8bit/train'\. City(?s:.*)aachen_000000_000019_gtFine"
+    ):
+        module(tmp_path).make_source("train")
+    tree(tmp_path, truths=("gtFine",))
+    with pytest.raises(FileNotFoundError, match=r"no folder '.*gtCoarse/train'\. (?s:.*) holds: gtFine/, leftImg8bit/"):
+        module(tmp_path, annotations="coarse").make_source("train")
+    (tmp_path / "gtFine/val/munster/munster_000000_000019_gtFine_labelIds.png").unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"Cityscapes, val: 1 of 2 masks are not in .*\n    gtFine/val/munster/mun"
+    ):
+        module(tmp_path).make_source("val")
+    write_image(tmp_path / "leftImg8bit/train/aachen/aachen_1.png", noise(7, 5))
+    with pytest.raises(ValueError, match=r"aachen_1.png: an image's name ends with _leftImg8bit.png here"):
+        module(tmp_path).make_source("train")
+
+
+def test_an_empty_split(tmp_path):
+    for folder in ("leftImg8bit", "gtFine"):
+        (tmp_path / folder / "train" / "aachen").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match=r"no images in '.*leftImg8bit/train'"):
+        module(tmp_path).make_source("train")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (20_000, 20)])
+def test_extreme_sizes_go_through_augmentation(tmp_path, size):
+    tree(tmp_path)
+    for scene in SCENES["train"]:
+        city = scene.split("_")[0]
+        write_image(tmp_path / f"leftImg8bit/train/{city}/{scene}_leftImg8bit.png", noise(*size))
+        values = np.full(size[::-1], 7, np.uint8)
+        write_gray(tmp_path / f"gtFine/train/{city}/{scene}_gtFine_labelIds.png", values)
+    data = module(tmp_path, train_transform=[A.PadIfNeeded(24, 24), A.RandomCrop(24, 24)])
+    data.setup("fit")
+    mask = next(iter(data.train_dataloader()))["mask"]
+    assert mask.shape == (2, 24, 24) and (mask == 0).sum() == 2 * min(size[0], 24) * min(size[1], 24)
+    assert (mask == 255).sum() == mask.numel() - (mask == 0).sum()
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"annotations": "course"}, "annotations: 'course' is not one of fine, coarse; did you mean 'coarse'"),
+        ({"train": ["train_extra"]}, "train: 'train_extra' is not one of train, val, which have fine annotations"),
+        ({"train": ["test"], "annotations": "coarse"}, "train: 'test' is not one of train, train_extra, val"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        module("x", **options)

@@ -1,0 +1,370 @@
+"""COCO's format: what is written is read, to pycocotools' pixels; what is wrong is said."""
+
+import contextlib
+import io
+import json
+import warnings
+
+import albumentations as A
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pycocotools import mask as oracle
+from pycocotools.coco import COCO
+
+from striate.datamodules import CocoDetection
+from striate.datamodules.annotations.object_masks import SegmentationBuilder
+from striate.datamodules.coco.columns import careful_columns, coco_columns, fast_columns
+from striate.datamodules.images.read import ImageError
+from striate.datamodules.loading.loader import TransformedDataset
+from striate.tests.helpers.annotated import coco_content, noise, runs_of, write_coco
+
+# pycocotools 2.0.11 hands numpy 2 arrays in numpy 1's way
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
+
+TOO_MANY = oracle.encode(np.zeros((100, 100), np.uint8, order="F"))["counts"].decode()
+
+
+def module(root, task="detection", **options):
+    return CocoDetection(str(root), task, num_workers=0, batch_size=2, **options)
+
+
+def test_boxes_labels_and_flags_by_hand(tmp_path):
+    write_coco(tmp_path)
+    data = module(tmp_path)
+    data.setup("validate")
+    assert data.class_names == ["car", "dog", "brush"] and data.category_ids == [3, 18, 90]
+    first, second, empty = (data.datasets["val"][place] for place in range(3))
+    np.testing.assert_array_equal(first["image"], noise(60, 40, 10))
+    assert first["image_id"] == 10 and first["labels"].tolist() == [0, 1, 0] and "masks" not in first
+    expected = np.array([[10.5, 5.25, 30.75, 20.01], [2, 2, 59.5, 39], [5, 30, 50, 38]], np.float32)
+    np.testing.assert_array_equal(first["boxes"], expected)
+    assert first["iscrowd"].tolist() == [False, False, True] and first["difficult"].tolist() == [False] * 3
+    assert first["area"].tolist() == [285.5, 391.5, 360] and first["area"].dtype == np.float32
+    assert second["image_id"] == 7 and second["labels"].tolist() == [1, 2]
+    assert empty["image_id"] == 99 and empty["boxes"].shape == (0, 4)
+    batch = next(iter(data.val_dataloader()))
+    assert [tuple(image.shape) for image in batch["image"]] == [(3, 40, 60), (3, 50, 33)]
+    assert batch["target"][0]["boxes"].tolist() == expected.tolist()
+
+
+def test_against_pycocotools(tmp_path):
+    file = write_coco(tmp_path)
+    with contextlib.redirect_stdout(io.StringIO()):
+        reference = COCO(str(file))
+    data = module(tmp_path, "instance_segmentation")
+    data.setup("fit")
+    for place in range(3):
+        sample = data.datasets["train"][place]
+        theirs = reference.loadAnns(reference.getAnnIds(imgIds=sample["image_id"]))
+        assert len(theirs) == len(sample["labels"])
+        for number, one in enumerate(theirs):
+            np.testing.assert_array_equal(sample["masks"][number], reference.annToMask(one))
+            x, y, w, h = one["bbox"]
+            np.testing.assert_array_equal(sample["boxes"][number], np.array([x, y, x + w, y + h], np.float32))
+            assert sample["area"][number] == np.float32(one["area"])
+            assert sample["iscrowd"][number] == one["iscrowd"]
+            assert data.category_ids[sample["labels"][number]] == one["category_id"]
+    assert sample["masks"].shape == (0, 30, 20) and sample["masks"].dtype == np.uint8
+
+
+numbers = st.one_of(st.floats(-20, 70), st.integers(-20, 70).map(float), st.floats(0, 60).map(lambda x: round(x, 2)))
+polygon = st.lists(numbers, min_size=6, max_size=16).map(lambda c: c[: len(c) // 2 * 2])
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(polygon, min_size=1, max_size=3), st.integers(1, 60), st.integers(1, 60))
+def test_polygons_have_pycocotools_pixels(polygons, height, width):
+    builder = SegmentationBuilder()
+    assert builder.add(polygons, height, width) is None
+    theirs = oracle.decode(oracle.merge(oracle.frPyObjects(polygons, height, width)))
+    np.testing.assert_array_equal(builder.build().decode([0], height, width)[0], theirs)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 20), st.integers(1, 20), st.integers(0, 10**6), st.floats(0, 1))
+def test_run_lengths_come_back(height, width, seed, share):
+    mask = (np.random.default_rng(seed).random((height, width)) < share).astype(np.uint8)
+    packed = oracle.encode(np.asfortranarray(mask))
+    builder = SegmentationBuilder()
+    for counts in (runs_of(mask), packed["counts"].decode(), packed["counts"]):
+        assert builder.add({"size": [height, width], "counts": counts}, height, width) is None
+    for decoded in builder.build().decode([0, 1, 2], height, width):
+        np.testing.assert_array_equal(decoded, mask)
+
+
+def test_polygons_keep_their_very_numbers():
+    for numbers in ([0.29, 1.57, 33.33, 4, 5.01, 60.07], [1 / 3, 1, 8, 1e-9, 5, 9]):
+        builder = SegmentationBuilder()
+        builder.add([numbers], 70, 70)
+        assert builder.build().polygons(0) == [numbers]
+
+
+@given(
+    st.lists(
+        st.lists(st.floats(-1e6, 1e6) | st.integers(-999, 999), min_size=0, max_size=12),
+        min_size=0,
+        max_size=4,
+    )
+)
+def test_masks_as_text_are_those_of_the_parsed_json(polygons):
+    built = []
+    for compact in (True, False):
+        builder = SegmentationBuilder()
+        text = json.dumps(polygons, separators=(",", ":") if compact else None, indent=None if compact else 1)
+        answers = builder.add(text.encode(), 50, 60), builder.add(json.loads(text), 50, 60)
+        assert answers[0] == answers[1]
+        built = builder.build()
+        if answers[0] is None:
+            assert built.polygons(0) == built.polygons(1) == [p for p in polygons if len(p) >= 6]
+
+
+def test_a_file_of_unusual_types_is_read_the_careful_way_to_the_same_columns(tmp_path):
+    content = coco_content()
+    file = write_coco(tmp_path, content)
+    fast, careful = fast_columns(file, with_masks=True), careful_columns(file)
+    assert fast is not None
+    for name in ("image_ids", "image_names", "category_ids", "category_names"):
+        assert getattr(fast, name) == getattr(careful, name)
+    for name in ("image_sizes", "ids", "of_image", "of_category", "boxes", "area", "iscrowd"):
+        np.testing.assert_array_equal(getattr(fast, name), getattr(careful, name))
+    assert [json.loads(text) for text in fast.segmentations] == list(careful.segmentations)
+    content["annotations"][0]["id"] = "one"  # msgspec expects numbers
+    file = write_coco(tmp_path, content)
+    assert fast_columns(file, with_masks=False) is None
+    assert coco_columns(file, with_masks=False).ids[0] == "one"
+
+
+def test_semantic_masks_show_the_smaller_object_and_crowds_below(tmp_path):
+    write_coco(tmp_path)
+    data = module(tmp_path, "semantic_segmentation", val_transform=[A.Resize(20, 20)])
+    data.setup("validate")
+    assert data.class_names == ["background", "car", "dog", "brush"]
+    out = data.datasets["val"].source[0]["mask"]
+    masks = module(tmp_path, "instance_segmentation").make_source("val")[0]["masks"] != 0
+    expected = np.zeros((40, 60), np.uint8)
+    for number, value in ((2, 1), (1, 2), (0, 1)):  # the crowd, then the larger, then the smaller
+        expected[masks[number]] = value
+    np.testing.assert_array_equal(out, expected)
+    assert (masks[2] & masks[1]).any() and (out[masks[2] & masks[1]] == 2).all()
+    assert next(iter(data.val_dataloader()))["mask"].shape == (2, 20, 20)
+
+
+def test_of_two_objects_the_smaller_is_seen_whichever_is_listed_first(tmp_path):
+    def square(number, category, left, size):
+        polygon = [left, 2, left + size, 2, left + size, 2 + size, left, 2 + size]
+        return {
+            "id": number, "image_id": 10, "category_id": category, "segmentation": [polygon], "area": size**2,
+            "bbox": [left, 2, size, size], "iscrowd": 0,
+        }  # fmt: skip
+
+    content = coco_content()
+    content["annotations"] = [square(1, 3, 2, 4), square(2, 18, 2, 9), square(3, 18, 30, 9), square(4, 3, 30, 4)]
+    write_coco(tmp_path, content)
+    mask = module(tmp_path, "semantic_segmentation").make_source("train")[0]["mask"]
+    assert mask[4, 4] == mask[4, 32] == 1 and mask[8, 8] == mask[8, 36] == 2
+    assert np.bincount(mask.ravel()).tolist() == [2400 - 2 * 81, 2 * 16, 2 * 65]
+
+
+def test_masks_that_nobody_gave_are_refused_at_once(tmp_path):
+    content = coco_content()
+    for annotation, nothing in zip(content["annotations"], ([], None, [[]], {}, None), strict=True):
+        annotation["segmentation"] = nothing
+    del content["annotations"][4]["segmentation"]
+    file = write_coco(tmp_path, content)
+    for task in ("instance_segmentation", "semantic_segmentation"):
+        with pytest.raises(
+            ValueError, match=r"train2017.json: none of its 5 annotations has a segmentation.* detection"
+        ):
+            module(tmp_path, task).make_source("train")
+    assert len(module(tmp_path).make_source("train")) == 3
+    content["annotations"][0]["segmentation"] = coco_content()["annotations"][0]["segmentation"]
+    file.write_text(json.dumps(content))
+    with pytest.warns(UserWarning, match=r"4 annotation\(s\) left out"):
+        module(tmp_path, "instance_segmentation").make_source("train")
+
+
+@pytest.mark.parametrize("columns", [lambda file: coco_columns(file, False), careful_columns])
+def test_whole_numbers_may_be_written_with_a_point(tmp_path, columns):
+    content = coco_content()
+    content["images"][0]["width"] = 60.0
+    content["annotations"][0]["image_id"] = 10.0
+    found = columns(write_coco(tmp_path, content))
+    assert found.image_sizes[0].tolist() == [60, 40] and found.of_image[0] == 10
+    content["images"][0]["width"] = 60.5
+    with pytest.raises(ValueError, match="width is 60.5, and must be a whole number"):
+        columns(write_coco(tmp_path, content))
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.5, float("nan")])
+def test_a_visibility_is_a_part(tmp_path, value):
+    with pytest.raises(ValueError, match=rf"data.init_args.min_visibility: {value} is not a part of a box's area"):
+        module(tmp_path, min_visibility=value)
+    with pytest.raises(ValueError, match="min_visibility"):
+        TransformedDataset([], [A.HorizontalFlip()], min_visibility=value)
+    assert module(tmp_path, min_visibility=1.0).min_visibility == 1
+
+
+def test_training_may_leave_out_images_without_objects(tmp_path):
+    content = coco_content()
+    for annotation in content["annotations"]:
+        annotation["iscrowd"] = int(annotation["image_id"] == 10)
+    write_coco(tmp_path, content)
+    data = module(tmp_path, skip_empty=True)
+    data.setup("fit")
+    assert [data.datasets["train"][place]["image_id"] for place in range(len(data.datasets["train"]))] == [7]
+    assert len(data.datasets["val"]) == 3
+
+
+def test_masks_move_with_the_image_and_boxes_with_them(tmp_path):
+    write_coco(tmp_path)
+    plain = module(tmp_path, "instance_segmentation").make_source("train")[0]
+    data = module(tmp_path, "instance_segmentation", train_transform=[A.HorizontalFlip(p=1)])
+    data.setup("fit")
+    flipped = data.datasets["train"][0]
+    np.testing.assert_array_equal(flipped["masks"], plain["masks"][..., ::-1])
+    columns = np.flatnonzero(flipped["masks"][0].any(axis=0))
+    assert flipped["boxes"][0, [0, 2]].tolist() == [columns[0], columns[-1] + 1]
+    assert flipped["area"].tolist() == plain["masks"].sum(axis=(1, 2)).tolist()
+
+
+def broken(tmp_path, change, task="detection", **options):
+    content = coco_content()
+    change(content)
+    write_coco(tmp_path, content)
+    return module(tmp_path, task, **options).make_source("train")
+
+
+def setting(number, **fields):
+    return lambda content: content["annotations"][number].update(fields)
+
+
+UNUSABLE = [
+    ("detection", {"bbox": [1, 2, 0, 5]}, "a box of zero or negative width or height"),
+    ("detection", {"bbox": [5, 2, -3, 5]}, "a box of zero or negative width or height"),
+    ("detection", {"bbox": [1, float("nan"), 4, 5]}, "a coordinate that is NaN or infinite"),
+    ("detection", {"bbox": [float("-inf"), 1, float("inf"), 5]}, "a coordinate that is NaN or infinite"),
+    ("detection", {"bbox": [60, 2, 4, 5]}, "a box outside its image"),
+    ("detection", {"bbox": [-9, 2, 9, 5]}, "a box outside its image"),
+    ("instance_segmentation", {"segmentation": [[1, 1, 5, 5]]}, "no polygon of three points or more"),
+    ("instance_segmentation", {"segmentation": [[1, 1, 5, 5, 8, 2, 3]]}, "an odd number of coordinates"),
+    ("instance_segmentation", {"segmentation": [[1, 1, 5, 5, 8, float("nan")]]}, "a polygon with a coordinate that is"),
+    ("instance_segmentation", {"segmentation": []}, "no mask"),
+    ("instance_segmentation", {"segmentation": {"size": [60, 40], "counts": [2400]}}, "run lengths of another size"),
+    ("instance_segmentation", {"segmentation": {"size": [40, 60], "counts": [2, 3]}}, "run lengths that do not add up"),
+    (
+        "semantic_segmentation",
+        {"segmentation": {"size": [40, 60], "counts": TOO_MANY}},
+        "run lengths that do not add up",
+    ),
+]
+
+
+@pytest.mark.parametrize("task, fields, message", UNUSABLE)
+def test_objects_that_cannot_be_used_are_counted_or_refused(tmp_path, task, fields, message):
+    with pytest.warns(UserWarning, match=rf"1 annotation\(s\) left out: 1 of .*{message}.*the first: annotation 1\)"):
+        source = broken(tmp_path, setting(0, **fields), task)
+    assert source.objects.labels.tolist() == [1, 0, 1, 2] and len(source) == 3
+    with pytest.raises(ValueError, match=rf"train2017.json, annotation 1: .*{message}"):
+        broken(tmp_path, setting(0, **fields), task, strict=True)
+
+
+def test_several_kinds_are_counted_in_one_warning(tmp_path):
+    def change(content):
+        for number in (0, 2):
+            content["annotations"][number]["bbox"] = [1, 1, 0, 0]
+        content["annotations"][3]["bbox"] = [500, 500, 3, 3]
+
+    with pytest.warns(
+        UserWarning, match=r"3 annotation\(s\) left out: 2 of a box of zero .* 1 of a box outside"
+    ) as seen:
+        broken(tmp_path, change)
+    assert len(seen) == 1
+
+
+def test_a_box_partly_outside_is_clipped_without_a_word(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        source = broken(tmp_path, setting(0, bbox=[-2.5, 30, 100, 100]))
+    assert source[0]["boxes"][0].tolist() == [0, 30, 60, 40]
+
+
+def removing(part, number=0):
+    return lambda content: content[part].pop(number)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (removing("images"), r"annotation 1: its image_id 10 is not among the images listed \(and so for 2 more\)"),
+        (removing("categories", 2), "annotation 5: its category_id 90 is not among the categories listed; list it"),
+        (lambda c: c.pop("images"), r"no list 'images' in it, but \['info', 'annotations', 'categories'\]"),
+        (lambda c: c["images"].clear(), "its list of images is empty"),
+        (lambda c: c["images"].append(c["images"][0]), r"image '0+10.png' \(images\[3\]\): the id 10 is there more"),
+        (
+            lambda c: c["images"][1].pop("width"),
+            r"'0+7.png' \(images\[1\]\): width is not there, and must be a whole number",
+        ),
+        (lambda c: c["images"][1].update(file_name="../x.png"), "'../x.png' .*its file_name leads out of its folder"),
+        (
+            lambda c: c["images"][1].update(file_name="/etc/x.png"),
+            "'/etc/x.png' .*its file_name leads out of its folder",
+        ),
+        (
+            setting(2, bbox=[1, 2, 3]),
+            r"annotation 3 \(annotations\[2\]\): bbox is \[1, 2, 3\], and must be four numbers",
+        ),
+        (setting(2, bbox=[1, 2, 3, "x"]), r"annotation 3 .*: bbox is \[1, 2, 3, 'x'\], and must be four numbers"),
+        (setting(2, category_id="dog"), r"annotation 3 .*: category_id is 'dog', and must be a whole number"),
+        (lambda c: c["images"][1].update(width=0), "'0+7.png' .*: its width and height are 0 and 50, and must be"),
+    ],
+)
+def test_a_file_that_contradicts_itself_is_refused(tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        broken(tmp_path, change)
+
+
+def test_malformed_json_is_named_with_its_line(tmp_path):
+    file = write_coco(tmp_path)
+    text = json.dumps(coco_content(), indent=1)
+    file.write_text(text[: len(text) // 2])
+    lines = text[: len(text) // 2].count("\n") + 1
+    with pytest.raises(ValueError, match=rf"instances_train2017.json, line {lines}, column \d+: malformed JSON"):
+        module(tmp_path).make_source("train")
+
+
+def test_files_that_are_not_there(tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match=r"no file .*instances_train2017.json(?s:.*)ROOT/val2017/000000000139.jpg"
+    ):
+        module(tmp_path).make_source("train")
+    write_coco(tmp_path)
+    (tmp_path / "val2017" / "000000000007.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"1 of 3 images are not in .*val2017':\n    000000000007.png"):
+        module(tmp_path).make_source("val")
+
+
+def test_an_image_of_another_size_is_unreadable(tmp_path):
+    source = broken(tmp_path, lambda content: content["images"][0].update(width=61))
+    with pytest.raises(ImageError, match="0010.png: the image is 60x40, but its annotations are for 61x40"):
+        source[0]
+
+
+def test_categories_that_differ_between_splits(tmp_path):
+    file = write_coco(tmp_path)
+    content = coco_content()
+    content["categories"] = content["categories"] + [{"id": 91, "name": "comb"}]
+    file.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="they differ in 91 'comb'"):
+        module(tmp_path).setup("fit")
+
+
+def test_training_images_without_any_object_are_refused(tmp_path):
+    write_coco(tmp_path)
+    file = tmp_path / "annotations" / "instances_train2017.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"annotations": []}))
+    with pytest.raises(ValueError, match=r"train2017.json, annotations: none of its \d+ images has an object"):
+        module(tmp_path).setup("fit")
+    data = module(tmp_path, val_annotations="annotations/instances_train2017.json", val_images="train2017")
+    data.setup("validate")  # there it may be so

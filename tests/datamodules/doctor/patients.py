@@ -1,0 +1,165 @@
+"""Small sound data sets of each format, for the doctor's tests to break."""
+
+import csv
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+import striate.datamodules
+from striate.datamodules.doctor import check, write_fix
+from striate.tests.helpers.annotated import noise, voc_xml
+from striate.tests.helpers.fixtures import write_image
+
+WIDTH, HEIGHT = 60, 40
+BOXES = [(5, 6, 25, 30), (30, 10, 55, 38)]  # x1, y1, x2, y2 of the two objects of each image
+
+
+def picture(seed: int) -> np.ndarray:
+    """An image unlike any of another seed."""
+    return noise(WIDTH, HEIGHT, seed)
+
+
+def coco_item(number: int, image: int, box: tuple[float, ...], category: int = 1) -> dict[str, Any]:
+    """An annotation whose polygon is its box."""
+    x1, y1, x2, y2 = box
+    return {
+        "id": number,
+        "image_id": image,
+        "category_id": category,
+        "bbox": [x1, y1, x2 - x1, y2 - y1],
+        "area": (x2 - x1) * (y2 - y1),
+        "iscrowd": 0,
+        "segmentation": [[x1, y1, x2, y1, x2, y2, x1, y2]],
+    }
+
+
+def write_coco(root: Path) -> Path:
+    """Four images to train, two to validate, two objects each; returns the annotation file to train."""
+    (root / "annotations").mkdir(parents=True)
+    for split, count, first in (("train", 4, 0), ("val", 2, 100)):
+        images, items = [], []
+        for number in range(count):
+            name = f"{split}{number}.png"
+            write_image(root / f"{split}2017" / name, picture(first + number))
+            images.append({"id": number + 1, "file_name": name, "width": WIDTH, "height": HEIGHT})
+            items += [coco_item(2 * number + k + 1, number + 1, box, k + 1) for k, box in enumerate(BOXES)]
+        content = {"images": images, "annotations": items, "info": {"year": 2017}}
+        content["categories"] = [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
+        (root / "annotations" / f"instances_{split}2017.json").write_text(json.dumps(content))
+    return root / "annotations" / "instances_train2017.json"
+
+
+def edit(file: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Change the content of a JSON file."""
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+
+
+def write_voc(root: Path, label: str = "cat") -> Path:
+    """VOC2007 with three images to train, two to validate and one to test; returns its folder."""
+    year = root / "VOCdevkit" / "VOC2007"
+    for part in ("Annotations", "ImageSets/Main", "JPEGImages"):
+        (year / part).mkdir(parents=True)
+    for split, names in (
+        ("train", ("000001", "000002", "000003")),
+        ("val", ("000004", "000005")),
+        ("test", ("000006",)),
+    ):
+        for name in names:
+            write_image(year / "JPEGImages" / f"{name}.jpg", picture(int(name)))
+            write_xml(year, name, [(label, (x1 + 1, y1 + 1, x2, y2), 0) for x1, y1, x2, y2 in BOXES])
+        (year / "ImageSets" / "Main" / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
+    return year
+
+
+def write_xml(year: Path, name: str, objects: list[Any], size: tuple[int, int] = (WIDTH, HEIGHT)) -> Path:
+    """The annotation of an image."""
+    file = year / "Annotations" / f"{name}.xml"
+    file.write_text(voc_xml(name, size, objects))
+    return file
+
+
+def write_masks(root: Path) -> Path:
+    """Three images with masks to train, two to validate; classes 0, 1, 2."""
+    for split, count, first in (("train", 3, 0), ("val", 2, 100)):
+        for number in range(count):
+            write_image(root / split / "images" / f"{number}.png", picture(first + number))
+            mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+            mask[6:30, 5:25], mask[10:38, 30:55], mask[:3] = 1, 2, 255
+            write_image(root / split / "masks" / f"{number}.png", mask)
+    return root
+
+
+def write_folder(root: Path) -> Path:
+    """Two classes, three images of each to train, two to validate."""
+    for split, count, first in (("train", 3, 0), ("val", 2, 100)):
+        for label, name in enumerate(("cat", "dog")):
+            for number in range(count):
+                write_image(root / split / name / f"{number}.png", picture(first + 10 * label + number))
+    return root
+
+
+def write_yolo(root: Path) -> Path:
+    """Three images to train, two to validate, two objects each."""
+    for split, count, first in (("train", 3, 0), ("val", 2, 50)):
+        for number in range(count):
+            write_image(root / "images" / split / f"{number}.png", picture(first + number))
+            label = root / "labels" / split / f"{number}.txt"
+            label.parent.mkdir(parents=True, exist_ok=True)
+            label.write_text("0 0.25 0.5 0.25 0.5\n1 0.75 0.5 0.25 0.5\n")
+    (root / "data.yaml").write_text("path: .\ntrain: images/train\nval: images/val\nnames: [cat, dog]\n")
+    return root
+
+
+def write_manifest(root: Path) -> Path:
+    """Tables of four images to train and two to validate beside a folder of images; returns the table to train."""
+    for split, count, first in (("train", 4, 0), ("val", 2, 100)):
+        lines = ["path,label"]
+        for number in range(count):
+            write_image(root / "images" / f"{split}{number}.png", picture(first + number))
+            lines.append(f"images/{split}{number}.png,{('cat', 'dog')[number % 2]}")
+        (root / f"{split}.csv").write_text("\n".join(lines) + "\n")
+    return root / "train.csv"
+
+
+def cut(file: Path) -> None:
+    """Leave the first half of a file."""
+    data = file.read_bytes()
+    file.write_bytes(data[: len(data) // 2])
+
+
+def snapshot(root):
+    """Every file of a tree, with its content."""
+    files = (path for path in sorted(root.rglob("*")) if path.is_file())
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def mended(make, tmp_path, **init_args):
+    """The report of a corrected copy, its changes and its data module.
+
+    Whatever the correction does, it calls a fault what the check has called it.
+    """
+    root, target = tmp_path / "data", tmp_path / "fixed"
+    before = snapshot(root)
+    report = check(make(**init_args), processes=0)
+    assert not report.clean
+    fix = write_fix(report, target)
+    assert snapshot(root) == before
+    section = yaml.safe_load((target / "fixed.yaml").read_text())["data"]
+    reader = getattr(striate.datamodules, section["class_path"].rpartition(".")[2])
+    copy = reader(**(init_args | section["init_args"]))
+    with (target / "fixes.csv").open() as file:
+        changes = list(csv.DictReader(file))
+    assert [tuple(change.values()) for change in changes] == [tuple(change) for change in fix.log.changes]
+    assert {change["kind"] for change in changes} <= set(report.findings.counts)
+    return check(copy, processes=0), changes, copy, fix
+
+
+def kinds(changes):
+    return sorted((change["kind"], change["action"]) for change in changes)

@@ -1,0 +1,275 @@
+"""One entry that is none hides no other fault of its split; and the corrected copy calls each as the check did."""
+
+import json
+
+import numpy as np
+import pytest
+
+from striate.datamodules import (
+    CocoDetection,
+    DetectionManifest,
+    InstanceMasks,
+    LocalizationManifest,
+    Manifest,
+    VOCDetection,
+    YoloDetection,
+)
+from striate.datamodules.annotations.annotation_errors import collect_problems
+from striate.datamodules.annotations.objects import ImageTable
+from striate.datamodules.doctor import check
+from striate.datamodules.doctor.faults import findings_of
+from striate.datamodules.doctor.fix_yolo import mend_line
+from striate.datamodules.yolo.labels import read_labels
+from striate.tests.datamodules.doctor import patients
+from striate.tests.helpers.fixtures import write_image
+
+
+def found(report):
+    return dict(report.findings.counts)
+
+
+def places(report, code):
+    return [finding.where.rpartition("/")[2] for finding in report.findings.of(code)]
+
+
+def coco_with(root, change):
+    patients.edit(patients.write_coco(root), change)
+    return {"root": str(root), "num_workers": 0}
+
+
+def box_of_no_area(content, number=2):
+    content["annotations"][number]["bbox"] = [5, 6, 0, 24]
+
+
+@pytest.mark.parametrize(
+    "change, code, where, detail",
+    [
+        (lambda c: c["annotations"][0].pop("bbox"), "unusable-annotation", "annotation 1 (annotations[0])",
+         "bbox is not there, and must be a list"),
+        (lambda c: c["annotations"][0].update(bbox=[1, 2, "3", 4]), "unusable-annotation",
+         "annotation 1 (annotations[0])", "bbox is [1, 2, '3', 4], and must be four numbers"),
+        (lambda c: c["annotations"][0].update(category_id="cat"), "unusable-annotation",
+         "annotation 1 (annotations[0])", "category_id is 'cat', and must be a whole number"),
+        (lambda c: c["annotations"].insert(0, "no object"), "unusable-annotation", "annotations[0]",
+         "'no object', and must be an object"),
+        (lambda c: c["images"][0].pop("height"), "bad-target", "image 'train0.png' (images[0])",
+         "height is not there"),
+        (lambda c: c["images"][0].update(file_name="../train0.png"), "bad-target",
+         "image '../train0.png' (images[0])", "leads out of its folder"),
+        (lambda c: c["images"][0].update(width=0), "bad-target", "image 'train0.png' (images[0])",
+         "its width and height are 0 and 40"),
+        (lambda c: c["images"].append(dict(c["images"][3], file_name="train0.png")), "bad-target",
+         "image 'train0.png' (images[4])", "is there more than once"),
+    ],
+)  # fmt: skip
+def test_coco(tmp_path, change, code, where, detail):
+    def both(content):
+        box_of_no_area(content)
+        change(content)
+
+    root = tmp_path / "data"
+    options = coco_with(root, both)
+    report = check(CocoDetection(**options), splits=("train", "val"), processes=0, ignored=("orphan-image",))
+    assert found(report) == {code: 1, "box-zero-area": 1}
+    (finding,) = report.findings.of(code)
+    assert finding.where.endswith(f"instances_train2017.json, {where}") and detail in finding.detail
+    assert [split.name for split in report.statistics.splits] == ["train", "val"]
+    with pytest.raises(ValueError, match="instances_train2017.json, ") as error:  # which training stops at
+        CocoDetection(**options).make_source("train")
+    assert detail in str(error.value) and where in str(error.value)
+    report, changes, _, _ = patients.mended(CocoDetection, tmp_path, **options)
+    assert not {"bad-target", "unusable-annotation", "box-zero-area"} & set(found(report))
+    assert {code, "box-zero-area"} == {change["kind"] for change in changes}
+
+
+@pytest.mark.parametrize(
+    "change, detail",
+    [
+        (lambda c: c["categories"][0].pop("name"), "name is not there"),
+        (lambda c: c["categories"].append({"id": 1, "name": "bird"}), "the id 1 is there more than once"),
+        (lambda c: c["categories"][0].update(name="lion"), "its categories are not those of"),
+    ],
+)
+def test_coco_s_categories(tmp_path, change, detail):
+    def both(content):
+        box_of_no_area(content, 3)
+        change(content)
+
+    report = check(CocoDetection(**coco_with(tmp_path, both)), processes=0)
+    details = [finding.detail for finding in report.findings.of("unopened-split")]
+    assert any(detail in one for one in details) and found(report)["box-zero-area"] == 1
+    assert len(report.statistics.splits) == 2
+
+
+@pytest.mark.parametrize(
+    "box, polygon, code, action",
+    [
+        ([70, 6, 20, 24], [[70, 6, 90, 6, 90, 30]], "box-outside", "dropped"),  # and its mask is empty
+        ([5, 6, float("nan"), 24], [[1, 1, 2]], "box-not-finite", "dropped"),  # and its mask is none
+        ([5, 6, 0, 24], [[5, 6, 25, 6, 25, 30, 5, 30]], "box-zero-area", "box taken from the mask"),
+        ([5, 6, 20, 24], [[1, 1, 2]], "bad-mask", "dropped"),
+    ],
+)
+def test_a_fault_of_box_and_mask_has_one_name(tmp_path, box, polygon, code, action):
+    options = coco_with(tmp_path / "data", lambda c: c["annotations"][0].update(bbox=box, segmentation=polygon))
+    options["task"] = "instance_segmentation"
+    assert found(check(CocoDetection(**options), processes=0)) == {code: 1}
+    report, changes, _, _ = patients.mended(CocoDetection, tmp_path, **options)
+    assert report.clean and patients.kinds(changes) == [(code, action)]
+
+
+def test_voc(tmp_path):
+    root = tmp_path / "data"
+    patients.write_voc(root)
+    folder = root / "VOCdevkit/VOC2007"
+    files = sorted((folder / "Annotations").iterdir())
+    text = files[0].read_text()
+    one = text.index("<xmin>"), text.index("</xmin>")
+    two = text.rindex("<ymax>"), text.rindex("</ymax>")
+    broken = text[: one[0]] + "<xmin>left" + text[one[1] : two[0]] + "<ymax>0" + text[two[1] :]
+    files[0].write_text(broken)
+    with (folder / "ImageSets/Main/train.txt").open("a") as file:
+        file.write("../../000009\n")
+    report = check(VOCDetection(str(root), "2007", num_workers=0), processes=0)
+    assert found(report) == {"unusable-annotation": 1, "box-inverted": 1, "bad-target": 1}
+    assert places(report, "unusable-annotation") == [f"{files[0].name}, object 1"]
+    assert "xmin is 'left'" in report.findings.of("unusable-annotation")[0].detail
+    assert places(report, "bad-target")[0].endswith("000009")
+    assert report.findings.of("box-inverted")[0].where == f"{files[0]}, object 2"
+    report, changes, _, _ = patients.mended(VOCDetection, tmp_path, root=str(root), year="2007", num_workers=0)
+    assert report.clean, list(report.findings)
+    assert sorted({change["kind"] for change in changes}) == ["bad-target", "box-inverted", "unusable-annotation"]
+
+
+def write_table(root, rows):
+    for number in range(3):
+        write_image(root / f"{number}.png", patients.picture(number))
+        write_image(root / f"v{number}.png", patients.picture(100 + number))
+    (root / "val.csv").write_text("path,label,x1,y1,x2,y2\nv0.png,cat,5,6,25,30\nv1.png,dog,5,6,25,30\nv2.png,,,,,\n")
+    (root / "train.csv").write_text("path,label,x1,y1,x2,y2\n" + "\n".join(rows) + "\n")
+    return {"train": str(root / "train.csv"), "val": str(root / "val.csv"), "root": str(root), "num_workers": 0}
+
+
+@pytest.mark.parametrize(
+    "row, code",
+    [
+        ("0.png,cat,1,2,3", "unusable-annotation"),
+        ("0.png,cat,1,2,3,", "unusable-annotation"),
+        ("0.png,,1,2,3,4", "missing-annotation"),
+        (",cat,1,2,30,40", "missing-annotation"),
+        ("0.png,cat,1,2,x,40", "box-not-finite"),
+        ("../0.png,cat,1,2,30,40", "bad-target"),
+    ],
+)
+def test_a_table_of_objects(tmp_path, row, code):
+    rows = ["0.png,cat,5,6,25,30", "1.png,dog,5,6,5,30", "2.png,dog,5,6,25,30", row]
+    options = write_table(tmp_path / "data", rows) | {"class_names": ["cat", "dog"]}
+    report = check(DetectionManifest(**options), processes=0)
+    assert found(report) == {code: 1, "box-zero-area": 1}, list(report.findings)
+    assert places(report, code) == ["train.csv, line 5"] and places(report, "box-zero-area") == ["train.csv, line 3"]
+    with pytest.raises(ValueError, match=r"train.csv, line 5"):
+        DetectionManifest(**options).make_source("train")
+    report, changes, _, _ = patients.mended(DetectionManifest, tmp_path, **options)
+    assert report.clean, list(report.findings)
+    assert sorted(change["kind"] for change in changes) == sorted([code, "box-zero-area"])
+
+
+@pytest.mark.parametrize(
+    "row, code",
+    [
+        ("2.png,cat,1,2,x,40", "box-not-finite"),
+        ("0.png,cat,1,2,30,40", "duplicate-image"),
+        ("../2.png,cat,1,2,30,40", "bad-target"),
+        ("2.png,,1,2,30,40", "missing-annotation"),
+    ],
+)
+def test_a_table_of_one_object_an_image(tmp_path, row, code):
+    options = write_table(tmp_path / "data", ["0.png,cat,5,6,25,30", "1.png,dog,5,6,5,30", row])
+    options |= {"class_names": ["cat", "dog"]}
+    (tmp_path / "data/val.csv").write_text("path,label,x1,y1,x2,y2\nv0.png,cat,5,6,25,30\nv1.png,dog,5,6,25,30\n")
+    ignored = ("orphan-image", "unused-image")
+    report = check(LocalizationManifest(**options), processes=0, ignored=ignored)
+    assert found(report) == {code: 1, "box-zero-area": 1}, list(report.findings)
+    assert places(report, code) == ["train.csv, line 4"]
+    with pytest.raises(ValueError, match=r"train.csv, line 4"):
+        LocalizationManifest(**options).make_source("train")
+    report, changes, _, _ = patients.mended(LocalizationManifest, tmp_path, **options)
+    assert not {code, "box-zero-area"} & set(found(report))
+    assert sorted(change["kind"] for change in changes) == sorted([code, "box-zero-area"])
+
+
+def test_a_table_of_labels(tmp_path):
+    table = patients.write_manifest(tmp_path)
+    with table.open("a") as file:
+        file.write("../x.png,cat\nimages/train0.png,bird\n")
+    options = {"train": str(table), "val": str(tmp_path / "val.csv"), "root": str(tmp_path), "num_workers": 0}
+    report = check(Manifest(**options, class_names=["cat", "dog"]), processes=0)
+    assert found(report) == {"bad-target": 1, "label-outside": 1} and len(report.records[0]) == 4
+    assert places(report, "bad-target") == ["train.csv, line 6"]
+
+
+LINES = [
+    "0 0.5 0.5 0.2 0.1", "0 0.5 0.5 0 0.1", "0 0.5 0.5 -0.2 0.1", "0 0.5 nan 0.2 0.1", "0 nan 0.5 20 0.1",
+    "0 5 5 2 nan",
+    "0 1.5 0.5 0.2 0.1", "0 3 0.5 0.2 0.1", "7 0.5 0.5 0.2", "0 0.5 0.5 0.2", "0 0.5 0.5",
+    "0 0.1 0.1 0.3 0.1 0.3 0.4",
+    "0 0.1 0.1 nan 0.1 0.3 0.4", "0 1.1 0.1 1.3 0.1 1.3 0.4", "0 0.1 0.1 0.3 0.1 0.3 0.1", "0 a b c d", "0.5 1 1 1 1",
+    "0 -5 0.5 0.2 0.1", "0 0.5 0.5 1e-9 0.1", "0 0.9999999 0.5 1e-6 0.1", "0",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("masks", [False, True])
+@pytest.mark.parametrize("line", LINES)
+def test_a_yolo_line_is_called_by_one_name(tmp_path, line, masks):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/a.txt").write_text(line)
+    table = ImageTable(tmp_path, np.array([b"images/a.jpg"]), np.zeros((1, 2), np.int32), np.zeros(1, np.int64))
+    with collect_problems() as faults:
+        objects, _ = read_labels(table, ["cat", "dog"], masks)
+    names = [finding.code for fault in faults for finding in findings_of(fault, "")]
+    code, text = mend_line(line, 2, masks)
+    assert names == ([code] if code else [])
+    assert (text is None) == (not len(objects.labels)) or code == "box-inverted"
+
+
+def test_yolo_s_list_of_images(tmp_path):
+    for name, seed in (("a", 1), ("b", 2), ("c", 3)):
+        write_image(tmp_path / f"images/{name}.png", patients.picture(seed))
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/a.txt").write_text("0 0.5 0.5 0 0.1\n")
+    (tmp_path / "labels/c.txt").write_text("0 0.5 0.5 0.2 0.1\n")
+    (tmp_path / "train.txt").write_text("images/a.png\n../../etc/x.png\nimages/b.png\n")
+    (tmp_path / "val.txt").write_text("images/c.png\n")
+    (tmp_path / "data.yaml").write_text("names: [cat]\ntrain: train.txt\nval: val.txt\n")
+    report = check(YoloDetection(str(tmp_path), num_workers=0), processes=0)
+    assert found(report) == {"bad-target": 1, "box-zero-area": 1}
+    assert places(report, "bad-target") == ["train.txt, line 2"] and len(report.records[0]) == 2
+
+
+def test_the_fast_way_reads_what_the_careful_way_does(tmp_path):
+    """A bad path is found in a file of COCO's types throughout too."""
+
+    def change(content):
+        content["images"][1]["file_name"] = "/etc/train1.png"
+        box_of_no_area(content, 0)
+
+    file = patients.write_coco(tmp_path)
+    patients.edit(file, change)
+    report = check(CocoDetection(str(tmp_path), num_workers=0), processes=0, ignored=("orphan-image",))
+    assert found(report) == {"bad-target": 1, "box-zero-area": 1}
+    assert len(report.records[0]) == len(json.loads(file.read_text())["images"]) - 1
+    assert report.statistics.splits[0].objects == 8 - 2 - 1  # those of the image, and the box
+
+
+def test_an_image_without_instance_mask(tmp_path):
+    for number in range(3):
+        write_image(tmp_path / f"train/images/{number}.png", patients.picture(number))
+        write_image(tmp_path / f"val/images/{number}.png", patients.picture(100 + number))
+        for split in ("train", "val"):
+            write_image(tmp_path / f"{split}/masks/{number}.png", np.ones((40, 60), np.uint16))
+    (tmp_path / "train/masks/1.png").unlink()
+    write_image(tmp_path / "train/images/2.png", patients.picture(2)[:30])
+    report = check(InstanceMasks(str(tmp_path), num_workers=0), processes=0)
+    assert found(report) == {"missing-annotation": 1, "size-mismatch": 1}, list(report.findings)
+    assert report.findings.of("missing-annotation")[0].where == str(tmp_path / "train/images/1.png")

@@ -1,0 +1,100 @@
+"""Folders of images: the trees that work, and the messages for those that don't."""
+
+import numpy as np
+import pytest
+
+from striate.datamodules import ImageFolder
+from striate.datamodules.loading.sampling import stratified_split
+from striate.tests.helpers.fixtures import make_folder, picture, write_image
+
+
+def labels(data, split):
+    dataset = data.datasets[split]
+    return [dataset.source[i]["label"] for i in range(len(dataset))]
+
+
+def test_train_and_val_folders(tmp_path):
+    make_folder(tmp_path / "train", 4)
+    make_folder(tmp_path / "val", 2)
+    data = ImageFolder(str(tmp_path), num_workers=0)
+    data.setup("fit")
+    assert data.class_names == ["bright", "dark"]
+    assert labels(data, "train") == [0] * 4 + [1] * 4
+    assert labels(data, "val") == [0] * 2 + [1] * 2
+    np.testing.assert_array_equal(data.datasets["train"].source[5]["image"], picture(1, 1))
+
+
+@pytest.mark.parametrize("below", ["", "train"])
+def test_a_fraction_is_held_out_stratified_and_seeded(tmp_path, below):
+    make_folder(tmp_path / below, 10)
+    held = []
+    for seed in (0, 0, 1):
+        data = ImageFolder(str(tmp_path), val_fraction=0.2, seed=seed, num_workers=0)
+        data.setup("fit")
+        assert labels(data, "val") == [0, 0, 1, 1]
+        train, val = (set(data.datasets[split].source.paths.tolist()) for split in ("train", "val"))
+        assert len(train) == 16 and not train & val
+        held.append(val)
+    assert held[0] == held[1] != held[2]
+
+
+def test_split_keeps_one_of_each_class_on_either_side():
+    chosen = stratified_split(np.array([0] * 2 + [1] * 100), 0.01, seed=0)
+    assert chosen[:2].sum() == 1 and chosen[2:].sum() == 1
+    with pytest.raises(ValueError, match="class 1 has 1 image"):
+        stratified_split(np.array([0, 0, 1]), 0.5, seed=0)
+    with pytest.raises(ValueError, match=r"val_fraction: 0.5: class 'dog' has 1 image \(and 1 more classes\)"):
+        stratified_split(np.array([0, 0, 1, 2]), 0.5, 0, ["cat", "dog", "emu"])
+
+
+def test_missing_root_shows_the_tree_and_what_is_there(tmp_path):
+    (tmp_path / "other").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"(?s)no folder '.*absent'.*ROOT/train/CLASS.*holds: other/"):
+        ImageFolder(str(tmp_path / "absent"), val_fraction=0.1).setup("fit")
+
+
+def test_empty_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"(?s)no class folders in.*holds: nothing"):
+        ImageFolder(str(tmp_path), val_fraction=0.1).setup("fit")
+
+
+def test_class_without_images(tmp_path):
+    make_folder(tmp_path, 3)
+    (tmp_path / "void").mkdir()
+    with pytest.raises(ValueError, match=r"no images in the class folder\(s\) 'void'"):
+        ImageFolder(str(tmp_path), val_fraction=0.5).setup("fit")
+
+
+def test_no_validation_split_is_explained(tmp_path):
+    make_folder(tmp_path / "train", 3)
+    with pytest.raises(FileNotFoundError, match=r"set data.init_args.val_fraction: 0.1"):
+        ImageFolder(str(tmp_path)).setup("fit")
+
+
+def test_unknown_class_in_val(tmp_path):
+    make_folder(tmp_path / "train", 3)
+    make_folder(tmp_path / "val", 3)
+    write_image(tmp_path / "val" / "gray" / "a.png", picture(0, 0))
+    with pytest.raises(ValueError, match=r"class folders \['gray'\] are not among the training set's classes"):
+        ImageFolder(str(tmp_path)).setup("fit")
+
+
+def test_bad_arguments():
+    with pytest.raises(ValueError, match="val_fraction: 1.5 is not between 0 and 1"):
+        ImageFolder("x", val_fraction=1.5)
+    with pytest.raises(ValueError, match="batch_size: 0 is not a number of samples"):
+        ImageFolder("x", batch_size=0)
+    with pytest.raises(ValueError, match="num_workers: -1"):
+        ImageFolder("x", num_workers=-1)
+
+
+def test_predict_needs_images_and_reads_them_without_the_training_data(tmp_path):
+    data = ImageFolder(str(tmp_path / "gone"), num_workers=0)
+    data.setup("predict")
+    with pytest.raises(ValueError, match=r"argument `images` \(--data.images\)"):
+        data.predict_dataloader()
+    path = write_image(tmp_path / "a.png", picture(0, 0))
+    data = ImageFolder(str(tmp_path / "gone"), num_workers=0, images=str(path))
+    data.setup("predict")
+    (batch,) = data.predict_dataloader()
+    assert batch["path"] == [str(path)] and batch["image"].shape == (1, 3, 32, 32)

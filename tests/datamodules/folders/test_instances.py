@@ -1,0 +1,368 @@
+"""Instance-id masks: objects by hand, of all depths; classes by division and by table; images of 16 bits."""
+
+import struct
+
+import albumentations as A
+import numpy as np
+import pytest
+from PIL import Image
+
+from striate.datamodules import InstanceMasks
+from striate.datamodules.annotations.mask_files import read_ids
+from striate.datamodules.folders.instance_ids import read_gray, scaled, split_ids
+from striate.datamodules.images.read import ImageError, read_image
+from striate.tests.helpers.annotated import noise
+from striate.tests.helpers.fixtures import write_image
+
+IDS = np.array([[0, 5, 5, 0], [0, 5, 0, 900], [5, 0, 0, 900]])  # the 5 is not connected
+
+
+def save(path, values, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values).save(path, **options)
+    return path
+
+
+def tree(root, ids=IDS, splits=("train", "val"), names=("x/0", "x/1"), kind=np.uint16):
+    for split in splits:
+        for number, name in enumerate(names):
+            save(root / split / "images" / f"{name}.tif", noise(ids.shape[1], ids.shape[0], number))
+            save(root / split / "masks" / f"{name}.tif", np.roll(ids, number, axis=1).astype(kind))
+    return root
+
+
+def module(root, **options):
+    return InstanceMasks(str(root), num_workers=0, batch_size=2, **options)
+
+
+def test_objects_by_hand(tmp_path):
+    data = module(tree(tmp_path))
+    data.setup("fit")
+    assert data.class_names == ["object"] and len(data.datasets["train"]) == 2
+    sample = data.datasets["train"][0]
+    np.testing.assert_array_equal(sample["image"], noise(4, 3))
+    np.testing.assert_array_equal(sample["masks"], np.stack([IDS == 5, IDS == 900]))
+    assert sample["boxes"].tolist() == [[0, 0, 3, 3], [3, 1, 4, 3]] and sample["labels"].tolist() == [0, 0]
+    assert sample["area"].tolist() == [4, 2] and sample["boxes"].dtype == np.float32
+    assert sample["masks"].dtype == np.uint8 and sample["image_id"] == 0
+    batch = next(iter(data.val_dataloader()))
+    assert [tuple(target["masks"].shape) for target in batch["target"]] == [(2, 3, 4)] * 2
+    assert batch["target"][1]["boxes"].tolist() == [[1, 0, 4, 3], [0, 1, 1, 3]]
+
+
+def test_an_image_without_objects_and_augmentation(tmp_path):
+    tree(tmp_path)
+    save(tmp_path / "train" / "masks" / "x" / "0.tif", np.zeros((3, 4), np.uint16))
+    data = module(tmp_path, train_transform=[A.HorizontalFlip(p=1)])
+    data.setup("fit")
+    empty, flipped = data.datasets["train"][0], data.datasets["train"][1]
+    assert empty["masks"].shape == (0, 3, 4) and empty["boxes"].shape == (0, 4) and empty["labels"].shape == (0,)
+    assert flipped["boxes"].tolist() == [[0, 0, 3, 3], [3, 1, 4, 3]]
+
+
+def tiff(values, bits, sample_format):
+    """An uncompressed TIFF, tag by tag, for types that Pillow does not write."""
+    height, width = values.shape
+    data = values.tobytes()
+    tags = [(256, width), (257, height), (258, bits), (259, 1), (262, 1), (273, 8), (277, 1), (279, len(data))]
+    body = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in [*tags, (339, sample_format)])
+    return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + struct.pack("<H", 9) + body + bytes(4)
+
+
+@pytest.mark.parametrize(
+    "name, kind, highest",
+    [
+        ("m.png", np.uint8, 255),
+        ("m.png", np.uint16, 65535),
+        ("m.tif", np.uint8, 255),
+        ("m.tif", np.uint16, 65535),
+        ("m.tif", np.int32, 2**31 - 1),
+        ("m.tif", np.float32, 2**24),
+        ("u32.tif", np.uint32, 2**32 - 1),
+    ],
+)
+def test_masks_of_all_depths(tmp_path, name, kind, highest):
+    values = np.array([[0, 3], [highest, 3]]).astype(kind)
+    if kind == np.uint32:
+        (tmp_path / name).write_bytes(tiff(values, 32, 1))
+    else:
+        save(tmp_path / name, values)
+    ids = read_ids(tmp_path / name)
+    assert ids.tolist() == [[0, 3], [highest, 3]] and ids.dtype == np.int64
+    numbers, places = split_ids(ids)
+    assert numbers.tolist() == [3, highest] and places.tolist() == [[0, 1], [2, 1]]
+
+
+@pytest.mark.parametrize("shift", [0, 2**40])  # the second is sorted, the first counted
+def test_splitting_ids(shift):
+    ids = np.random.default_rng(0).integers(0, 6, (20, 30)) * 7
+    ids[ids > 0] += shift
+    numbers, places = split_ids(ids)
+    assert numbers.tolist() == sorted(set(ids.ravel().tolist()) - {0})
+    np.testing.assert_array_equal(np.concatenate([[0], numbers])[places], ids)
+    full = split_ids(np.full((2, 2), 3 + shift))
+    assert full[0].tolist() == [3 + shift] and full[1].tolist() == [[1, 1], [1, 1]]
+    assert split_ids(np.zeros((2, 2), np.int64))[0].tolist() == []
+
+
+def test_compressed_tiff(tmp_path):
+    path = save(tmp_path / "m.tif", IDS.astype(np.uint16), compression="tiff_lzw")
+    np.testing.assert_array_equal(read_ids(path), IDS)
+
+
+def bad_masks(folder):
+    gray = np.zeros((3, 4), np.uint8)
+    palette = Image.fromarray(gray).convert("P")
+    palette.save(folder / "palette.png")
+    save(folder / "colours.png", noise(4, 3))
+    save(folder / "pages.tif", gray, save_all=True, append_images=[Image.fromarray(gray)])
+    save(folder / "half.tif", np.full((3, 4), 0.5, np.float32))
+    save(folder / "nan.tif", np.full((3, 4), np.nan, np.float32))
+    save(folder / "negative.tif", np.full((3, 4), -1, np.int32))
+    (folder / "cut.tif").write_bytes(save(folder / "whole.tif", IDS.astype(np.uint16)).read_bytes()[:20])
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("palette.png", "a palette image; the values of an instance mask are gray levels: save it as gray"),
+        ("colours.png", "an instance mask is one gray channel of 8, 16 or 32 bits, and this has RGB"),
+        ("pages.tif", "2 images in one file; an instance mask is one"),
+        ("half.tif", "the value 0.5 is not 0 = background or a whole number above it"),
+        ("nan.tif", "the value nan is not 0"),
+        ("negative.tif", "the value -1 is not 0"),
+        ("cut.tif", ""),
+        ("none.tif", "No such file"),
+    ],
+)
+def test_masks_that_are_none(tmp_path, name, message):
+    bad_masks(tmp_path)
+    with pytest.raises(ImageError, match=rf"{name}: .*{message}"):
+        read_ids(tmp_path / name)
+
+
+# -- classes -----------------------------------------------------------------------------------------
+
+
+def test_classes_by_division(tmp_path):
+    ids = np.array([[0, 7, 24001, 24002], [26000, 25003, 0, 29001]])  # as Cityscapes has them
+    tree(tmp_path, ids, kind=np.int32, names=("0",))
+    classes = {24: 0, 25: 1, 26: 2, 29: 255}
+    data = module(tmp_path, class_names=["person", "rider", "car"], divisor=1000, classes=classes)
+    sample = data.make_source("train")[0]
+    assert sample["labels"].tolist() == [0, 0, 1, 2]  # by value; 7 is of no instance, 29 is left out
+    assert sample["boxes"].tolist() == [[2, 0, 3, 1], [3, 0, 4, 1], [1, 1, 2, 2], [0, 1, 1, 2]]
+    del classes[26]
+    data = module(tmp_path, class_names=["person", "rider", "car"], divisor=1000, classes=classes)
+    with pytest.raises(ValueError, match=r"0.tif: the value 26000 is of class 26000 // 1000 = 26, which is not known"):
+        data.make_source("train")[0]
+
+
+def test_classes_by_division_count_from_one_where_no_map_is_given(tmp_path):
+    tree(tmp_path, np.array([[0, 255, 256], [513, 514, 0]]), kind=np.int32, names=("0",))
+    source = module(tmp_path, class_names=["a", "b"], divisor=256).make_source("train")
+    assert source[0]["labels"].tolist() == [0, 1, 1]
+    with pytest.raises(ValueError, match="the value 513 is of class 513 // 256 = 2, .*known are 0, 1$"):
+        module(tmp_path, class_names=["a"], divisor=256).make_source("train")[0]
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_classes_by_a_table_for_each_image(tmp_path, kind):
+    tree(tmp_path)
+    rows = [("x/1.tif", 900, "cell"), ("x/0", 5, "cell"), ("x/0", 900, "dead"), ("x/1.tif", 5, "dead")]
+    for split in ("train", "val"):
+        file = tmp_path / split / f"classes.{kind}"
+        if kind == "csv":
+            file.write_text("path,id,label\n" + "".join(f"{p},{i},{name}\n" for p, i, name in rows))
+        else:
+            pyarrow = pytest.importorskip("pyarrow")
+            import pyarrow.parquet as parquet
+
+            parquet.write_table(
+                pyarrow.table(dict(zip(("path", "id", "label"), zip(*rows, strict=True), strict=True))), file
+            )
+    data = module(tmp_path, class_file=f"{{split}}/classes.{kind}")
+    data.setup("fit")
+    assert data.class_names == ["cell", "dead"]
+    assert [data.datasets["train"][k]["labels"].tolist() for k in range(2)] == [[0, 1], [1, 0]]
+
+
+def test_classes_by_a_table_for_all_images(tmp_path):
+    tree(tmp_path)
+    (tmp_path / "classes.csv").write_text("id,label,note\n900,1,x\n5,0,y\n77,1,no pixels: no object\n")
+    data = module(tmp_path, class_file="classes.csv", class_names=["a", "b"])
+    assert [data.make_source("val")[k]["labels"].tolist() for k in range(2)] == [[0, 1], [0, 1]]
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("id,label\n5,a\n", "0.tif: the value 900 has no class in '.*classes.csv'"),
+        ("id,label\n5,a\n5,b\n900,a\n", "classes.csv, line 3: the id 5 is there more than once"),
+        ("id,label\n5,a\n0,b\n", "classes.csv, line 3: id is '0', and must be a whole number above 0"),
+        ("id,label\nfive,a\n", "classes.csv, line 2: id is 'five', and must be a number"),
+        ("id,label\n5,\n", "classes.csv, line 2: label is '', not text or a whole number"),
+        ("id,name\n5,a\n", r"classes.csv: no column 'label' \(its class\); its columns are 'id', 'name'"),
+        ("path,id,label\nx/9.tif,5,a\n", "classes.csv, line 2: 'x/9.tif' is none of the 2 images"),
+        ("path,id,label\nx/0,5,a\nx/1,5,a\nx/0,5,a\n", "classes.csv, line 4: the id 5 is there more than once"),
+    ],
+)
+def test_tables_of_classes_that_are_wrong(tmp_path, text, message):
+    (tree(tmp_path) / "classes.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        module(tmp_path, class_file="classes.csv").make_source("train")[0]
+
+
+# -- images ------------------------------------------------------------------------------------------
+
+
+def test_images_of_16_bits_need_a_word(tmp_path):
+    tree(tmp_path)
+    levels = np.array([[0, 100, 200, 300]] * 3, np.uint16)
+    for name in ("x/0.tif", "x/1.tif"):
+        save(tmp_path / "train" / "images" / name, levels)
+    with pytest.raises(ValueError, match=r"0.tif: gray of 16 bits, .*data.init_args.scale_16bit .*\[low, high\]"):
+        module(tmp_path).make_source("train")[0]
+    for scale, expected in (
+        ("image", [0, 85, 170, 255]),
+        ([100, 300], [0, 0, 128, 255]),
+        ("full", [0, 0, 1, 1]),  # 200 / 257 and 300 / 257
+    ):
+        image = module(tmp_path, scale_16bit=scale).make_source("train")[0]["image"]
+        assert image.shape == (3, 4, 3) and image[1, :, 2].tolist() == expected and image.dtype == np.uint8
+    save(tmp_path / "train" / "images" / "x" / "0.tif", noise(4, 3)[..., 0])  # 8 bits go as they are
+    np.testing.assert_array_equal(module(tmp_path).make_source("train")[0]["image"][..., 0], noise(4, 3)[..., 0])
+
+
+def test_scales():
+    levels = np.arange(1001, dtype=np.uint16)[None] + 5000
+    by_percentile = scaled(levels, "percentile")[0]
+    assert (by_percentile[:11] == 0).all() and by_percentile[11] <= 1 and (by_percentile[998:] == 255).all()
+    assert by_percentile[504] == round((504 - 10) / 988 * 255)
+    assert scaled(np.array([[65535, 0]], np.uint16), "full").tolist() == [[255, 0]]
+    assert scaled(np.full((2, 2), 9, np.uint16), "image").tolist() == [[0, 0], [0, 0]]
+    assert scaled(np.array([[2**32 - 1, 0, 2**31]], np.uint32), "image").tolist() == [[255, 0, 128]]
+
+
+def test_images_of_32_bits_and_turned_ones(tmp_path):
+    (tmp_path / "a.tif").write_bytes(tiff(np.array([[2**32 - 1, 0, 2**31]], np.uint32), 32, 1))
+    assert read_gray(tmp_path / "a.tif", "image")[0, :, 0].tolist() == [255, 0, 128]
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the first column is the top row, seen from the right
+    for name in ("a.png", "b.tif"):
+        save(tmp_path / name, np.array([[0, 100], [200, 300], [400, 500]], np.uint16), exif=exif)
+        assert read_gray(tmp_path / name, (0, 510))[..., 0].tolist() == [[200, 100, 0], [250, 150, 50]]
+
+
+def test_colours_of_16_bits(tmp_path):
+    tree(tmp_path)
+    image = np.full((3, 4, 3), 200 * 257, np.uint16)
+    path = tmp_path / "train" / "images" / "x" / "0.tif"
+    path.unlink()
+    write_image(path.with_suffix(".png"), image)
+    with pytest.raises(ValueError, match="0.png: colours of 16 bits, .* full, or save it with 8"):
+        module(tmp_path, scale_16bit="image").make_source("train")[0]
+    assert (module(tmp_path, scale_16bit="full").make_source("train")[0]["image"] == 200).all()
+
+
+def test_images_that_cannot_be_read(tmp_path):
+    tree(tmp_path)
+    folder = tmp_path / "train" / "images" / "x"
+    save(folder / "0.tif", noise(4, 3), save_all=True, append_images=[Image.fromarray(noise(4, 3))])
+    save(folder / "1.tif", np.zeros((3, 4), np.float32))
+    source = module(tmp_path, scale_16bit="full").make_source("train")
+    with pytest.raises(ImageError, match="0.tif: 2 images in one file; save each in its own"):
+        source[0]
+    with pytest.raises(ImageError, match="1.tif: floating-point pixels have no fixed range"):
+        source[1]
+    save(folder / "0.tif", noise(5, 3))
+    with pytest.raises(ImageError, match=r"0.tif: the image is 5x3, but its mask '.*masks/x/0.tif' is 4x3"):
+        source[0]
+    (folder / "0.tif").write_bytes(b"II*\0")
+    with pytest.raises(ImageError, match="0.tif: "):
+        source[0]
+
+
+# -- trees -------------------------------------------------------------------------------------------
+
+
+def test_both_in_one_folder_by_their_endings(tmp_path):
+    for number in range(2):
+        save(tmp_path / "train" / f"{number:03d}_img.png", noise(4, 3, number))
+        save(tmp_path / "train" / f"{number:03d}_masks.png", np.roll(IDS, number, axis=1).astype(np.uint16))
+    folders = {"image_folder": "{split}", "mask_folder": "{split}", "mask_ending": "_masks"}
+    source = module(tmp_path, image_ending="_img", **folders).make_source("train")
+    assert [path[-11:] for path in source.files()] == ["000_img.png", "001_img.png"]
+    np.testing.assert_array_equal(source[1]["masks"][0], np.roll(IDS, 1, axis=1) == 5)
+    (tmp_path / "train" / "000_img.png").rename(tmp_path / "train" / "000.png")
+    (tmp_path / "train" / "001_img.png").rename(tmp_path / "train" / "001.png")
+    source = module(tmp_path, **folders).make_source("train")
+    np.testing.assert_array_equal(source[1]["image"], read_image(tmp_path / "train" / "001.png"))
+
+
+def test_cityscapes_tree(tmp_path):
+    for part, ending in (("leftImg8bit", "leftImg8bit"), ("gtFine", "gtFine_instanceIds"), ("gtFine", "gtFine_color")):
+        values = IDS.astype(np.int32) * 1000 if "Ids" in ending else noise(4, 3)
+        save(
+            tmp_path / part / "train" / "aachen" / f"aachen_0_0_{ending}.{'tif' if 'Ids' in ending else 'png'}", values
+        )
+    data = module(
+        tmp_path,
+        image_folder="leftImg8bit/{split}",
+        mask_folder="gtFine/{split}",
+        image_ending="_leftImg8bit",
+        mask_ending="_gtFine_instanceIds",
+        class_names=["a", "b"],
+        divisor=1000,
+        classes={5: 1, 900: 0},
+    )
+    assert data.make_source("train")[0]["labels"].tolist() == [1, 0]
+
+
+def test_validation_held_out(tmp_path):
+    tree(tmp_path, splits=("train",), names=[str(k) for k in range(10)])
+    train, val = (module(tmp_path, val_fraction=0.3).make_source(split) for split in ("train", "val"))
+    assert len(train) == 7 and len(val) == 3 and not set(train.files()) & set(val.files())
+    assert {train[k]["image_id"] for k in range(7)} | {val[k]["image_id"] for k in range(3)} == set(range(10))
+    with pytest.raises(FileNotFoundError, match="and no val_fraction"):
+        module(tmp_path).make_source("val")
+
+
+def test_what_is_wrong_is_said(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no folder .*images'(?s:.*)ROOT/train/images/a.tif"):
+        module(tmp_path).make_source("train")
+    tree(tmp_path)
+    (tmp_path / "train" / "masks" / "x" / "1.tif").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no mask for 1 of 2 images of train/images: x/1"):
+        module(tmp_path).make_source("train")
+    with pytest.raises(ValueError, match=r"no images in it; looked for _a.jpg, _a.jpeg"):
+        module(tmp_path, image_ending="_a").make_source("val")
+    save(tmp_path / "val" / "images" / "x" / "1.png", noise(4, 2))
+    with pytest.raises(ValueError, match="1.png and 1.tif have the same name; keep one"):
+        module(tmp_path).make_source("val")
+    with pytest.raises(FileNotFoundError, match="data.init_args.class_file: no file '.*train/c.csv'"):
+        assert module(tmp_path, class_file="{split}/c.csv").class_names
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"divisor": 1000}, "divisor: 1000 needs class_names, those of value // 1000"),
+        ({"divisor": 0, "class_names": ["a"]}, "divisor: 0 is not 1 or more"),
+        ({"divisor": 10, "class_file": "x.csv", "class_names": ["a"]}, "give one, to say an object's class"),
+        ({"classes": {1: 0}}, "classes needs divisor"),
+        ({"class_names": ["a", "b"]}, "2 classes; which an object is of, divisor or class_file must say"),
+        ({"class_names": []}, "give one or more, each once"),
+        (
+            {"class_names": ["a"], "divisor": 9, "classes": {1: 1}},
+            "classes: 1: 1; numbers are 0 or more, classes 0 to 0",
+        ),
+        ({"scale_16bit": "ful"}, "scale_16bit: 'ful' is not one of full, image, percentile, .*did you mean 'full'"),
+        ({"scale_16bit": [5, 5]}, r"scale_16bit: \[5, 5\] is not one of"),
+        ({"val_fraction": 0.0}, "val_fraction: 0.0 is not between 0 and 1"),
+        ({"mask_folder": "masks"}, "mask_folder: 'masks' has no {split} in it"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        module("x", **options)

@@ -1,0 +1,127 @@
+"""ImageNet as its devkit and archives lie: against torchvision's reading, and incomplete copies explained."""
+
+import tarfile
+
+import numpy as np
+import pytest
+import scipy.io
+import torchvision
+
+from striate.datamodules import ImageNet
+from striate.datamodules.imagenet.classification import read_synsets
+from striate.tests.helpers.fixtures import picture
+from striate.tests.helpers.publishers import VAL_WNIDS, write_devkit, write_imagenet, write_jpeg
+
+WNIDS = ["n01440764", "n02012849", "n03126707"]
+LABELS = [2, 1, 0, 0, 2]  # of the five validation images: their WordNet numbers' places in the sorted list
+
+
+def test_synsets_of_the_devkit(tmp_path):
+    synsets = read_synsets(write_devkit(tmp_path) / "meta.mat")
+    assert synsets.wnids == WNIDS
+    assert synsets.names == ["tench", "crane (n02012849)", "crane (n03126707)"]
+    assert synsets.label_of_id == {2: 0, 1: 1, 3: 2}
+
+
+@pytest.mark.parametrize("val_sorted", [False, True])
+def test_labels_of_both_splits(tmp_path, val_sorted):
+    write_imagenet(tmp_path, val_sorted)
+    data = ImageNet(str(tmp_path), num_workers=0)
+    data.setup("fit")
+    data.setup("test")
+    train, val, test = (data.datasets[split].source for split in ("train", "val", "test"))
+    assert train.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert train.paths[3] == b"n02012849/n02012849_8.JPEG" and train.paths.dtype.kind == "S"
+    by_name = {bytes(path).rpartition(b"/")[2]: int(label) for path, label in zip(val.paths, val.labels, strict=True)}
+    assert [by_name[f"ILSVRC2012_val_{number:08d}.JPEG".encode()] for number in range(1, 6)] == LABELS
+    assert test.paths.tolist() == val.paths.tolist()
+    sample = train[4]  # the first crane that lifts: dark
+    assert sample["label"] == 2 and abs(sample["image"].mean() - picture(2, 0).mean()) < 3
+    assert data.class_names[2] == "crane (n03126707)"
+
+
+def test_the_same_as_torchvision(tmp_path, monkeypatch):
+    write_imagenet(tmp_path, val_sorted=True)
+    with tarfile.open(tmp_path / "ILSVRC2012_devkit_t12.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "ILSVRC2012_devkit_t12", "ILSVRC2012_devkit_t12")
+    monkeypatch.setattr("torchvision.datasets.imagenet._verify_archive", lambda *_: None)
+    ours = ImageNet(str(tmp_path), num_workers=0)
+    for split in ("train", "val"):
+        theirs = torchvision.datasets.ImageNet(tmp_path, split)
+        source = ours.make_source(split)
+        paths = [str(source.root / path.decode()) for path in source.paths]
+        assert paths == [str(path) for path, _ in theirs.imgs]
+        assert source.labels.tolist() == [label for _, label in theirs.imgs]
+        for number in range(len(theirs)):  # two JPEG decoders may round differently by one or two
+            difference = source[number]["image"].astype(int) - np.asarray(theirs[number][0])
+            assert np.abs(difference).max() <= 2
+    assert theirs.wnids == WNIDS
+    assert [names[0] for names in theirs.classes] == [name.split(" (")[0] for name in ours.class_names]
+
+
+def test_flat_validation_goes_by_the_number_in_the_name_not_by_place(tmp_path):
+    write_imagenet(tmp_path)
+    (tmp_path / "val" / "ILSVRC2012_val_00000002.JPEG").unlink()
+    with pytest.raises(ValueError, match=r"4 images, but the devkit's ground truth is of 5: unpack ILSVRC2012_img_val"):
+        ImageNet(str(tmp_path)).make_source("val")
+    write_jpeg(tmp_path / "val" / "ILSVRC2012_val_00000006.JPEG", picture(0, 0))
+    with pytest.raises(ValueError, match=r"'ILSVRC2012_val_00000006.JPEG' is not named .*00000005.JPEG, so its class"):
+        ImageNet(str(tmp_path)).make_source("val")
+
+
+def test_a_badly_sorted_validation_set_is_noticed(tmp_path):
+    write_imagenet(tmp_path, val_sorted=True)
+    val = tmp_path / "val"
+    (val / VAL_WNIDS[0] / "ILSVRC2012_val_00000001.JPEG").rename(val / WNIDS[0] / "ILSVRC2012_val_00000001.JPEG")
+    message = r"00000001.JPEG lies in n01440764, but is of n03126707 by the devkit's ground truth \(1 such image"
+    with pytest.raises(ValueError, match=message):
+        ImageNet(str(tmp_path)).make_source("val")
+    write_jpeg(val / WNIDS[2] / "ILSVRC2012_val_00000001.JPEG", picture(0, 0))
+    (val / WNIDS[0] / "ILSVRC2012_val_00000003.JPEG").unlink()
+    with pytest.raises(ValueError, match=r"ILSVRC2012_val_00000001.JPEG is there more than once"):
+        ImageNet(str(tmp_path)).make_source("val")
+
+
+def test_class_folders_that_do_not_fit_the_devkit(tmp_path):
+    write_imagenet(tmp_path)
+    train = tmp_path / "train"
+    (train / "n09999999").mkdir()
+    with pytest.raises(ValueError, match="the devkit knows no class 'n09999999'"):
+        ImageNet(str(tmp_path)).make_source("train")
+    (train / "n09999999").rmdir()
+    (train / WNIDS[1]).rename(train / ".hidden")
+    message = r"1 of 3 class folders are missing \(n02012849\); a part of ImageNet is read by ImageFolder"
+    with pytest.raises(ValueError, match=message):
+        ImageNet(str(tmp_path)).make_source("train")
+    (train / WNIDS[1]).mkdir()
+    with pytest.raises(ValueError, match=r"no images in the class folder\(s\) 'n02012849'"):
+        ImageNet(str(tmp_path)).make_source("train")
+
+
+def test_missing_parts_show_the_tree(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"(?s)no folder '.*train'.*ROOT/ILSVRC2012_devkit_t12.*holds: nothing"):
+        ImageNet(str(tmp_path)).setup("fit")
+    (tmp_path / "train").mkdir()
+    with pytest.raises(FileNotFoundError, match="no class folders in"):
+        ImageNet(str(tmp_path)).setup("fit")
+    (tmp_path / "train" / "n01440764.tar").touch()
+    with pytest.raises(FileNotFoundError, match=r"holds archives, such as n01440764.tar: unpack each into a folder"):
+        ImageNet(str(tmp_path)).setup("fit")
+    with pytest.raises(FileNotFoundError, match=r"no file '.*meta.mat'; ILSVRC2012_devkit_t12.tar.gz, unpacked, has"):
+        _ = ImageNet(str(tmp_path)).class_names
+
+
+def test_a_damaged_devkit(tmp_path):
+    data = write_devkit(tmp_path)
+    (tmp_path / "val").mkdir()
+    truth = data / "ILSVRC2012_validation_ground_truth.txt"
+    for line in ("4", "x", "0"):  # the fourth synset has children: no class
+        truth.write_text(f"3\n{line}\n")
+        with pytest.raises(ValueError, match=rf"ground_truth.txt, line 2: '{line}' is not the number of a class"):
+            ImageNet(str(tmp_path)).make_source("val")
+    scipy.io.savemat(data / "meta.mat", {"other": 1})
+    with pytest.raises(ValueError, match=r"meta.mat: not the devkit's table of synsets"):
+        _ = ImageNet(str(tmp_path)).class_names
+    (data / "meta.mat").write_bytes(b"not MATLAB's")
+    with pytest.raises(ValueError, match=r"meta.mat: not the devkit's table of synsets"):
+        _ = ImageNet(str(tmp_path)).class_names

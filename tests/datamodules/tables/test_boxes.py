@@ -1,0 +1,215 @@
+"""Tables of objects: what they may say, as CSV and as Parquet, and where they are wrong."""
+
+import numpy as np
+import pytest
+
+from striate.datamodules import DetectionManifest
+from striate.datamodules.images.read import ImageError
+from striate.tests.helpers.annotated import noise
+from striate.tests.helpers.fixtures import write_image
+
+SIZES = {"a/0.png": (40, 20), "a/1.jpg": (33, 50), "b/2.png": (8, 6)}
+ROWS = [
+    ("a/0.png", "dog", 10, 5, 30.5, 20),
+    ("a/1.jpg", "cat", 0, 0, 33, 50),
+    ("b/2.png", "", "", "", "", ""),
+    ("a/0.png", "cat", -3, 2, 12, 100),  # clipped
+]
+HEAD = ("path", "label", "x1", "y1", "x2", "y2")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name, (width, height) in SIZES.items():
+        write_image(tmp_path / "data" / name, noise(width, height))
+    return tmp_path / "data"
+
+
+def write(path, rows, head=HEAD):
+    path.write_text("\n".join(",".join(map(str, row)) for row in [head, *rows]) + "\n", encoding="utf-8")
+    return str(path)
+
+
+def write_parquet(path, rows, head=HEAD):
+    pyarrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as parquet
+
+    columns = {name: [None if row[k] == "" else row[k] for row in rows] for k, name in enumerate(head)}
+    parquet.write_table(
+        pyarrow.table({n: pyarrow.array(c, "double") if n[0] in "xy" else c for n, c in columns.items()}), path
+    )
+    return str(path)
+
+
+def module(train, **options):
+    return DetectionManifest(train, num_workers=0, batch_size=3, **options)
+
+
+@pytest.mark.parametrize("writer", [write, write_parquet])
+def test_rows_become_images_with_objects(folder, writer):
+    table = writer(folder / f"t.{'csv' if writer is write else 'parquet'}", ROWS)
+    data = module(table, val=table)
+    data.setup("fit")
+    assert data.class_names == ["cat", "dog"] and len(data.datasets["train"]) == 3
+    first, second, empty = (data.datasets["train"][place] for place in range(3))
+    assert first["boxes"].tolist() == [[10, 5, 30.5, 20], [0, 2, 12, 20]] and first["labels"].tolist() == [1, 0]
+    assert first["area"].tolist() == [20.5 * 15, 12 * 18] and not first["difficult"].any()
+    assert second["boxes"].tolist() == [[0, 0, 33, 50]] and second["image_id"] == 1
+    assert empty["boxes"].shape == (0, 4) and empty["image"].shape == (6, 8, 3)
+    batch = next(iter(data.val_dataloader()))
+    assert [tuple(image.shape) for image in batch["image"]] == [(3, 20, 40), (3, 50, 33), (3, 6, 8)]
+    assert [target["labels"].tolist() for target in batch["target"]] == [[1, 0], [0], []]
+
+
+def test_flags_and_other_headings(folder):
+    head = ("file", "difficult", "x", "y", "right", "bottom", "kind", "iscrowd", "note")
+    rows = [("a/0.png", 1, 1, 2, 3, 4, 1, "", "x"), ("a/0.png", "", 1, 2, 3, 5, 0, "True", "")]
+    data = module(
+        write(folder / "t.csv", rows, head),
+        path_column="file",
+        label_column="kind",
+        box_columns=["x", "y", "right", "bottom"],
+    )
+    sample = data.make_source("train")[0]
+    assert sample["boxes"].tolist() == [[1, 2, 3, 4], [1, 2, 3, 5]] and sample["labels"].tolist() == [1, 0]
+    assert sample["difficult"].tolist() == [True, False] and sample["iscrowd"].tolist() == [False, True]
+    assert data.class_names == ["0", "1"]
+
+
+def test_sizes_in_the_table_spare_reading_them(folder):
+    head = (*HEAD, "width", "height")
+    rows = [("a/0.png", "dog", 10, 5, 30, 90, 41, 30), ("a/1.jpg", "dog", 10, 5, 30, 90, "", "")]
+    source = module(write(folder / "t.csv", rows, head)).make_source("train")
+    assert source.images.sizes.tolist() == [[41, 30], [33, 50]]
+    assert source.objects.boxes.tolist() == [[10, 5, 30, 30], [10, 5, 30, 50]]
+    with pytest.raises(ImageError, match="0.png: the image is 40x20, but its annotations are for 41x30"):
+        source[0]
+    with pytest.raises(ValueError, match="t.csv, line 2: width is 4.5, and must be a number of pixels"):
+        module(write(folder / "t.csv", [(*rows[0][:6], 4.5, 3)], head)).make_source("train")
+
+
+def test_held_out_images_are_whole_and_training_may_leave_out_empty_ones(folder):
+    rows = [(f"a/{k}.png", "dog", 0, 0, 2, 2) for k in range(2, 12) for _ in range(k % 3)] + ROWS
+    for k in range(2, 12):
+        write_image(folder / "a" / f"{k}.png", noise(4, 4))
+    table = write(folder / "t.csv", rows)
+    data = module(table, val_fraction=0.3, skip_empty=True)
+    train, val = data.make_source("train"), data.make_source("val")
+    ids = {split: {source[k]["image_id"] for k in range(len(source))} for split, source in (("t", train), ("v", val))}
+    assert not ids["t"] & ids["v"] and len(ids["v"]) == 3 and len(val) == 3
+    whole = module(table, val=table).make_source("train")
+    without = {whole[k]["image_id"] for k in range(len(whole)) if not len(whole[k]["labels"])}
+    assert len(without) == 1 and ids["t"] | ids["v"] | without == set(range(len(whole))) and not ids["t"] & without
+    with pytest.raises(ValueError, match="no validation images"):
+        module(table).make_source("val")
+    with pytest.raises(ValueError, match=r"no test images: name their table in data.init_args.test"):
+        module(table).make_source("test")
+
+
+@pytest.mark.parametrize(
+    "box, message",
+    [
+        ((5, 5, 5, 9), "a box of zero or negative width or height"),
+        ((9, 5, 5, 9), "a box of zero or negative width or height"),
+        ((1, "nan", 5, 9), "a coordinate that is NaN or infinite"),
+        ((1, 1, "inf", 9), "a coordinate that is NaN or infinite"),
+        ((40, 1, 50, 9), "a box outside its image"),
+    ],
+)
+def test_boxes_that_cannot_be_used_are_counted_or_refused(folder, box, message):
+    table = write(folder / "t.csv", [*ROWS, ("a/0.png", "dog", *box), ("b/2.png", "dog", 1, 1, 2, 2)])
+    with pytest.warns(UserWarning, match=rf"1 annotation\(s\) left out: 1 of {message} \(the first: line 6\)"):
+        source = module(table).make_source("train")
+    assert [source[k]["labels"].tolist() for k in range(3)] == [[1, 0], [0], [1]]
+    with pytest.raises(ValueError, match=rf"t.csv, line 6: {message}"):
+        module(table, strict=True).make_source("train")
+
+
+def test_boxes_of_an_unreadable_image_are_no_fault_of_theirs(folder):
+    (folder / "a" / "0.png").write_bytes(b"")
+    source = module(write(folder / "t.csv", ROWS)).make_source("train")
+    with pytest.raises(ImageError, match="0.png: the file is empty"):
+        source[0]
+    assert len(source[1]["boxes"]) == 1
+
+
+@pytest.mark.parametrize(
+    "row, message",
+    [
+        (("a/0.png", "dog", "", "", "", ""), "line 3: label is 'dog', and 0 of x1, y1, x2, y2; an object has a label"),
+        (("a/0.png", "", 1, 2, 3, 4), "line 3: no label, and 4 of x1, y1, x2, y2"),
+        (("a/0.png", "dog", 1, 2, "", 4), "line 3: label is 'dog', and 3 of"),
+        (("a/0.png", "dog", 1, 2, "three", 4), "line 3: x2 is 'three', and must be a number"),
+        (("", "dog", 1, 2, 3, 4), "line 3: path is '', and must be an image's path"),
+        (("a/0.png", "dog", 1, 2, 3), r"line 3: 5 cells, but the heading has 6: \['a/0.png'"),
+        (("a/0.png", "dgo", 1, 2, 3, 4), "line 3: the label 'dgo' is not one of the 2 classes; did you mean 'dog'"),
+    ],
+)
+def test_a_row_that_makes_no_sense_is_named(folder, row, message):
+    with pytest.raises(ValueError, match=f"t.csv, {message}"):
+        module(write(folder / "t.csv", [ROWS[0], row]), class_names=["dog", "cat"]).make_source("train")
+
+
+def test_parquet_rows_are_numbered(folder):
+    table = write_parquet(folder / "t.parquet", [ROWS[0], ("a/0.png", "dog", 1, 2, 1, 3)])
+    with pytest.raises(ValueError, match="t.parquet, row 2: a box of zero"):
+        module(table, strict=True).make_source("train")
+    with pytest.raises(ValueError, match="t.parquet: no column 'lable' .*did you mean 'label'"):
+        module(table, label_column="lable").make_source("train")
+    (folder / "t.parquet").write_bytes(b"PAR")
+    with pytest.raises(ValueError, match="t.parquet: not a Parquet file"):
+        module(table).make_source("train")
+
+
+@pytest.mark.parametrize("path", ["../out.png", "/etc/out.png", "a/../../out.png"])
+def test_paths_that_leave_the_root_are_refused(folder, path):
+    write_image(folder.parent / "out.png", noise(4, 4))
+    table = write(folder / "t.csv", [ROWS[0], (path, "dog", 1, 1, 2, 2)])
+    with pytest.raises(ValueError, match=rf"t.csv, line 3: '{path}' leads out of data.init_args.root"):
+        module(table, root=str(folder)).make_source("train")
+
+
+def test_what_is_not_there(folder):
+    with pytest.raises(FileNotFoundError, match="data.init_args.train: no file '.*t.csv'"):
+        module(str(folder / "t.csv")).make_source("train")
+    table = write(folder / "t.csv", [ROWS[0], ("a/9.png", "dog", 1, 1, 2, 2), ("a/9.png", "dog", 1, 1, 2, 3)])
+    with pytest.raises(FileNotFoundError, match=r"t.csv: 1 of 2 images are not there(?s:.*)line 3: a/9.png"):
+        module(table).make_source("train")
+    with pytest.raises(ValueError, match="t.csv: no rows below the heading"):
+        module(write(folder / "t.csv", [])).make_source("train")
+    with pytest.raises(ValueError, match="t.csv: no column 'y2'"):
+        module(write(folder / "t.csv", [ROWS[0][:5]], HEAD[:5])).make_source("train")
+    with pytest.raises(ValueError, match="t.csv: no objects in it; name the classes in data.init_args.class_names"):
+        module(write(folder / "t.csv", [ROWS[2]])).make_source("train")
+    assert len(module(write(folder / "t.csv", [ROWS[2]]), class_names=["a"]).make_source("train")) == 1
+    (folder / "t.csv").write_bytes(b"path,label,x1,y1,x2,y2\n\xff\xfe,")
+    with pytest.raises(ValueError, match="not CSV in UTF-8"):
+        module(table).make_source("train")
+    with pytest.raises(ValueError, match="'.json' is not a kind of table read here; give .csv or .parquet"):
+        module(write(folder / "t.json", ROWS)).make_source("train")
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"box_columns": ["a", "b"]}, r"box_columns: \['a', 'b'\]; give four headings"),
+        ({"val_fraction": 1.0}, "val_fraction: 1.0 is not between 0 and 1"),
+        ({"val": "x.csv", "val_fraction": 0.1}, "set one"),
+        ({"class_names": ["a", "a"]}, "'a' is there more than once"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        module("x.csv", **options)
+
+
+def test_boxes_are_checked_against_the_image_as_it_is_turned(folder):
+    import cv2
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[0x0112] = 6  # on its side: 30 wide and 10 high as stored, 10 wide and 30 high as seen
+    Image.fromarray(noise(30, 10)).save(folder / "turned.jpg", exif=exif)
+    assert cv2.imread(str(folder / "turned.jpg")).shape == (30, 10, 3)
+    source = module(write(folder / "t.csv", [("turned.jpg", "dog", 2, 3, 50, 50)])).make_source("train")
+    assert source[0]["boxes"].tolist() == [[2, 3, 10, 30]] and np.shape(source[0]["image"]) == (30, 10, 3)

@@ -1,0 +1,215 @@
+"""Manifests: what a table may say, and where it is wrong."""
+
+import builtins
+import sys
+
+import numpy as np
+import pytest
+
+from striate.datamodules import Manifest
+from striate.tests.helpers.fixtures import picture, write_image
+
+CSV = "path,label\na/0.png,dog\na/1.png,cat\nb/2.png,dog\nb/3.png,cat\nb/4.png,cat\n"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for number, place in enumerate(["a/0", "a/1", "b/2", "b/3", "b/4"]):
+        write_image(tmp_path / "data" / f"{place}.png", picture(number % 2, number, 8))
+    return tmp_path / "data"
+
+
+def write(path, text):
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def write_parquet(path, columns):
+    pyarrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as parquet
+
+    parquet.write_table(pyarrow.table(columns), path)
+    return str(path)
+
+
+def test_names_become_sorted_classes(folder):
+    data = Manifest(write(folder / "train.csv", CSV), val=write(folder / "val.csv", "path,label\na/0.png,dog\n"))
+    data.setup("fit")
+    assert data.class_names == ["cat", "dog"]
+    source = data.datasets["train"].source
+    assert source.labels.tolist() == [1, 0, 1, 0, 0] and source.labels.dtype == np.int64
+    assert source.paths.tolist() == [b"a/0.png", b"a/1.png", b"b/2.png", b"b/3.png", b"b/4.png"]
+    np.testing.assert_array_equal(source[3]["image"], picture(1, 3, 8))
+    assert data.datasets["val"].source.labels.tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    "labels, class_names, expected, names",
+    [
+        (["1", "0", "2"], None, [1, 0, 2], ["0", "1", "2"]),
+        (["1", "0", "1"], ["cat", "dog", "elk"], [1, 0, 1], ["cat", "dog", "elk"]),  # a class without images
+        (["elk", "dog", "cat"], ["elk", "cat", "dog"], [0, 2, 1], ["elk", "cat", "dog"]),  # their order, not sorted
+        (["7", "5", "7"], ["5", "7"], [1, 0, 1], ["5", "7"]),  # names that look like numbers
+        (["01", "x", "1"], None, [0, 2, 1], ["01", "1", "x"]),  # one name makes all of them names
+    ],
+)
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_names_and_numbers(folder, labels, class_names, expected, names, kind):
+    paths = ["a/0.png", "a/1.png", "b/2.png"]
+    if kind == "csv":
+        rows = "".join(f"{path},{label}\n" for path, label in zip(paths, labels, strict=True))
+        file = write(folder / "t.csv", f"path,label\n{rows}")
+    else:
+        file = write_parquet(folder / "t.parquet", {"path": paths, "label": labels})
+    data = Manifest(file, class_names=class_names)
+    assert data.make_source("train").labels.tolist() == expected and data.class_names == names
+
+
+def test_parquet_with_numbers_and_other_columns(folder):
+    columns = {"id": [9, 9, 9], "target": [0, 2, 1], "file": ["a/0.png", "a/1.png", "b/2.png"]}
+    file = write_parquet(folder / "t.PARQUET", columns)
+    data = Manifest(file, path_column="file", label_column="target")
+    source = data.make_source("train")
+    assert source.labels.tolist() == [0, 2, 1] and source.paths.tolist()[2] == b"b/2.png"
+    assert data.class_names == ["0", "1", "2"]
+
+
+def test_csv_as_spreadsheets_write_it(folder):
+    text = '\ufeffnote,label,path\r\n"two\r\nlines",cat,a/0.png\r\n\r\n,dog ,"b/2.png"\r\n'
+    source = Manifest(write(folder / "t.csv", text)).make_source("train")
+    assert source.paths.tolist() == [b"a/0.png", b"b/2.png"] and source.labels.tolist() == [0, 1]
+    with pytest.raises(ValueError, match=r"t.csv, line 5: the label 'dog' is not one of the 1 classes"):
+        Manifest(str(folder / "t.csv"), class_names=["cat"]).make_source("train")
+
+
+def test_paths_are_relative_to_the_table_or_to_root(folder, tmp_path):
+    (tmp_path / "lists").mkdir()
+    free = write(tmp_path / "lists" / "t.csv", f"path,label\n../data/a/0.png,0\n{folder}/b/2.png,1\n")
+    source = Manifest(free).make_source("train")
+    np.testing.assert_array_equal(source[0]["image"], picture(0, 0, 8))
+    np.testing.assert_array_equal(source[1]["image"], picture(0, 2, 8))
+    text = f"path,label\na/0.png,0\nb/../a/1.png,1\n{folder}/b/2.png,1\n"
+    rooted = Manifest(write(tmp_path / "lists" / "r.csv", text), root=str(folder)).make_source("train")
+    np.testing.assert_array_equal(rooted[1]["image"], picture(1, 1, 8))
+    np.testing.assert_array_equal(rooted[2]["image"], picture(0, 2, 8))
+
+
+def test_paths_that_leave_the_root_are_refused(folder, tmp_path):
+    write_image(tmp_path / "data2" / "x.png", picture(0, 0, 8))
+    for path in ("../data2/x.png", f"{tmp_path}/data2/x.png", "a/../../data2/x.png", "/etc/passwd"):
+        file = write(folder / "t.csv", f"path,label\na/0.png,0\n{path},0\n")
+        with pytest.raises(ValueError, match=r"t.csv, line 3: '.*' leads out of data.init_args.root \('.*data'\)"):
+            Manifest(file, root=str(folder)).make_source("train")
+    with pytest.raises(FileNotFoundError, match=r"data.init_args.root: no folder '.*gone'"):
+        Manifest(file, root=str(tmp_path / "gone")).make_source("train")
+
+
+def test_missing_images_are_all_counted_and_five_named(folder):
+    rows = "".join(f"gone/{number}.png,0\n" for number in range(7))
+    file = write(folder / "t.csv", f"path,label\na/0.png,0\n{rows}")
+    message = r"(?s)t.csv: 7 of 8 images are not there.*line 3: gone/0.png\n.*line 7: gone/4.png\n    and 2 more$"
+    with pytest.raises(FileNotFoundError, match=message):
+        Manifest(file, val_fraction=0.5).setup("fit")
+
+
+def test_a_missing_column_names_those_that_are_there(folder):
+    file = write(folder / "t.csv", "path,lable\na/0.png,0\n")
+    message = r"t.csv: no column 'label' \(data.init_args.label_column\); its columns are 'path', 'lable'; did you mean"
+    with pytest.raises(ValueError, match=message + " 'lable'"):
+        Manifest(file).make_source("train")
+    parquet = write_parquet(folder / "t.parquet", {"image": ["a/0.png"], "label": [0]})
+    with pytest.raises(ValueError, match=r"no column 'path' \(data.init_args.path_column\); .* 'image', 'label'$"):
+        Manifest(parquet).make_source("train")
+    with pytest.raises(ValueError, match=r"its columns are none"):
+        Manifest(write(folder / "t.csv", "")).make_source("train")
+
+
+@pytest.mark.parametrize(
+    "rows, class_names, message",
+    [
+        ("a/0.png,cta\n", ["cat", "dog"], "line 2: the label 'cta' is not one of the 2 classes; did you mean 'cat'?"),
+        ("a/0.png,1\na/1.png,2\n", ["x", "y"], "line 3: the label '2' is not a class: they are 0 to 1"),
+        ("a/0.png,0\na/1.png,-1\n", ["x", "y"], "line 3: the label '-1' is not a class: they are 0 to 1"),
+        ("a/0.png,1\na/1.png,2\n", None, ", line 2: the label '1', where no image has 0 (they run from 1 to 2)"),
+        ("a/0.png,1\na/1.png,0\na/0.png,4\na/0.png,5\n", None,
+         ", line 4: the label '4', where no image has 2, 3 (they run from 0 to 5); count from 0 on, or name all"),
+        ("a/0.png,0\na/1.png,-1\n", None,
+         ", line 3: the label '-1', where labels are not negative (they run from -1 to 0); count from 0 on"),
+        ("a/0.png,0\na/0.png,0\na/1.png,-1\na/1.png,2\n", None, ", line 4: the label '-1', where no image has 1 (they"),
+        ("a/0.png\n", None, "line 2: no path or no label in ['a/0.png']"),
+        ("a/0.png,cat\n ,cat\n", None, "line 3: no path or no label in [' ', 'cat']"),
+        ("", None, ": no rows below the heading"),
+    ],
+)  # fmt: skip
+def test_bad_rows_are_named(folder, rows, class_names, message):
+    file = write(folder / "t.csv", f"path,label\n{rows}")
+    with pytest.raises(ValueError) as caught:
+        Manifest(file, class_names=class_names).make_source("train")
+    assert message in str(caught.value) and str(caught.value).startswith(file)
+
+
+def test_bad_parquet(folder):
+    (folder / "t.parquet").write_bytes(b"path,label\n")
+    pytest.importorskip("pyarrow")
+    with pytest.raises(ValueError, match=r"t.parquet: not a Parquet file"):
+        Manifest(str(folder / "t.parquet")).make_source("train")
+    for labels in ([1.5, 0.0], [None, 1], [True, False]):
+        file = write_parquet(folder / "t.parquet", {"path": ["a/0.png", "a/1.png"], "label": labels})
+        with pytest.raises(ValueError, match=rf"t.parquet, row 1: label is {labels[0]}, not text or a whole number"):
+            Manifest(file).make_source("train")
+    file = write_parquet(folder / "t.parquet", {"path": ["a/0.png", "a/1.png"], "label": [0, 2]})
+    with pytest.raises(ValueError, match=r"t.parquet, row 2: the label 2 is not a class: they are 0 to 1"):
+        Manifest(file, class_names=["x", "y"]).make_source("train")
+    file = write_parquet(folder / "t.parquet", {"path": ["a/0.png", ""], "label": [0, 1]})
+    with pytest.raises(ValueError, match=r"t.parquet, row 2: path is '', not text"):
+        Manifest(file).make_source("train")
+
+
+def test_parquet_without_pyarrow_says_what_to_install(folder, monkeypatch):
+    for name in [name for name in sys.modules if name.split(".")[0] == "pyarrow"]:
+        monkeypatch.delitem(sys.modules, name)
+    real = builtins.__import__
+
+    def without(name, *rest, **options):
+        if name.split(".")[0] == "pyarrow":
+            raise ImportError("no pyarrow")
+        return real(name, *rest, **options)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ImportError, match=r"t.parquet: reading Parquet needs pyarrow: pip install pyarrow"):
+        (folder / "t.parquet").touch()
+        Manifest(str(folder / "t.parquet")).make_source("train")
+
+
+def test_other_files(folder):
+    with pytest.raises(ValueError, match=r"t.txt: '.txt' is not a kind of table read here; give .csv or .parquet"):
+        Manifest(write(folder / "t.txt", CSV)).make_source("train")
+    with pytest.raises(FileNotFoundError, match=r"data.init_args.train: no file '.*gone.csv'"):
+        Manifest(str(folder / "gone.csv")).make_source("train")
+    (folder / "t.csv").write_bytes(b"path,label\n\xff\xfe,1\n")
+    with pytest.raises(ValueError, match=r"t.csv, after line \d: not CSV in UTF-8"):
+        Manifest(str(folder / "t.csv")).make_source("train")
+
+
+def test_held_out_rows(folder):
+    file = write(folder / "t.csv", CSV)
+    data = Manifest(file, val_fraction=0.5)
+    data.setup("fit")
+    train, val = (data.datasets[split].source for split in ("train", "val"))
+    assert sorted([*train.paths, *val.paths]) == [b"a/0.png", b"a/1.png", b"b/2.png", b"b/3.png", b"b/4.png"]
+    assert np.bincount(train.labels).tolist() == [2, 1]  # of 3 cats and 2 dogs half, rounded to 2 in all
+    assert np.bincount(val.labels).tolist() == [1, 1]
+    np.testing.assert_array_equal(val[0]["image"].shape, (8, 8, 3))
+    with pytest.raises(ValueError, match=r"no validation images: name their table in data.init_args.val, or set val_f"):
+        Manifest(file).setup("fit")
+    with pytest.raises(ValueError, match=r"no test images: name their table in data.init_args.test"):
+        data.setup("test")
+
+
+def test_bad_arguments():
+    with pytest.raises(ValueError, match=r"val names 'v.csv', and val_fraction: 0.1 would hold out others: set one"):
+        Manifest("t.csv", val="v.csv", val_fraction=0.1)
+    with pytest.raises(ValueError, match="val_fraction: 0 is not between 0 and 1"):
+        Manifest("t.csv", val_fraction=0)
+    with pytest.raises(ValueError, match="class_names: 'cat' is there more than once"):
+        Manifest("t.csv", class_names=["cat", "dog", "cat"])

@@ -1,0 +1,148 @@
+"""VOC's layout: boxes by hand and against torchvision's reader; what is wrong is said."""
+
+import numpy as np
+import pytest
+import torchvision
+
+from striate.datamodules import VOCDetection, VOCSegmentation
+from striate.datamodules.voc.detection import VOC_CLASSES
+from striate.tests.helpers.annotated import VOC_OBJECTS, voc_xml, write_voc
+
+
+def module(root, year="2007", **options):
+    return VOCDetection(str(root), year, num_workers=0, batch_size=2, **options)
+
+
+def test_boxes_labels_and_flags_by_hand(tmp_path):
+    write_voc(tmp_path)
+    data = module(tmp_path)
+    data.setup("fit")
+    sample = data.datasets["train"][0]
+    # 62 pixels from the 263rd to the 324th; the last box covers the whole image
+    assert sample["boxes"].tolist() == [[262, 210, 324, 339], [4, 243, 67, 374], [0, 0, 500, 375]]
+    assert [data.class_names[label] for label in sample["labels"]] == ["chair", "chair", "person"]
+    assert sample["difficult"].tolist() == [False, True, False] and not sample["iscrowd"].any()
+    assert sample["area"].tolist() == [62 * 129, 63 * 131, 500 * 375] and sample["image_id"] == 5
+    batch = next(iter(data.val_dataloader()))
+    assert [target["image_id"].item() for target in batch["target"]] == [5, 7]
+    assert [tuple(image.shape) for image in batch["image"]] == [(3, 375, 500)] * 2
+    assert len(VOC_CLASSES) == 20 and list(VOC_CLASSES) == sorted(VOC_CLASSES)
+
+
+@pytest.mark.parametrize("year, names", [("2007", ["000005", "000007"]), ("2012", ["2008_000008"])])
+def test_against_torchvision(tmp_path, year, names):
+    write_voc(tmp_path)
+    theirs = torchvision.datasets.VOCDetection(str(tmp_path), year, "trainval")
+    ours = module(tmp_path, year, train=[f"{year}_trainval"]).make_source("train")
+    assert len(theirs) == len(ours) == len(names)
+    for (image, truth), sample in zip(theirs, ours, strict=True):
+        assert sample["image"].shape[:2] == image.size[::-1]
+        objects = truth["annotation"]["object"]
+        boxes = [[float(one["bndbox"][side]) for side in ("xmin", "ymin", "xmax", "ymax")] for one in objects]
+        np.testing.assert_array_equal(sample["boxes"], np.array(boxes, np.float32) - [1, 1, 0, 0])
+        assert [VOC_CLASSES[label] for label in sample["labels"]] == [one["name"] for one in objects]
+        assert [str(int(flag)) for flag in sample["difficult"]] == [one["difficult"] for one in objects]
+
+
+def test_both_years_and_sets_of_one_s_own(tmp_path):
+    devkit = write_voc(tmp_path)
+    both = module(tmp_path, "07+12")
+    assert [sample["image_id"] for sample in both.make_source("train")] == [5, 7, 2008000008]
+    assert [sample["image_id"] for sample in both.make_source("val")] == [5, 7]
+    more = module(devkit, "07+12", train=["2012_val", "2007_test"])  # the devkit's own folder will do
+    assert [sample["image_id"] for sample in more.make_source("train")] == [2008000008, 5, 7]
+
+
+def test_training_may_leave_out_difficult_objects(tmp_path):
+    write_voc(tmp_path)
+    data = module(tmp_path, skip_difficult=True)
+    assert data.make_source("train")[0]["boxes"].tolist() == [[262, 210, 324, 339], [0, 0, 500, 375]]
+    assert len(data.make_source("val")[0]["boxes"]) == 3
+
+
+def test_an_image_without_objects(tmp_path):
+    write_voc(tmp_path, VOC_OBJECTS | {"000006": []})
+    sample = module(tmp_path).make_source("train")[2]
+    assert sample["boxes"].shape == (0, 4) and sample["labels"].shape == (0,) and sample["image_id"] == 6
+
+
+@pytest.mark.parametrize(
+    "box, message",
+    [
+        ((10, 20, 9, 40), "a box of zero or negative width or height"),
+        ((501, 20, 540, 40), "a box outside its image"),
+        (("nan", 20, 540, 40), "a coordinate that is NaN or infinite"),
+    ],
+)
+def test_boxes_that_cannot_be_used_are_counted_or_refused(tmp_path, box, message):
+    write_voc(tmp_path, {"000005": [("car", (1, 1, 1, 1), 0), ("car", box, 0)]})
+    where = r"file VOC2007/Annotations/000005.xml, object 2"
+    with pytest.warns(UserWarning, match=rf"1 annotation\(s\) left out: 1 of {message} \(the first: {where}\)"):
+        source = module(tmp_path).make_source("train")
+    assert source[0]["boxes"].tolist() == [[0, 0, 1, 1]]  # one pixel is a box
+    with pytest.raises(ValueError, match=f"{where}: {message}"):
+        module(tmp_path, strict=True).make_source("train")
+
+
+def write_xml(tmp_path, text):
+    (write_voc(tmp_path) / "VOC2007" / "Annotations" / "000005.xml").write_text(text)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        (voc_xml("a", (9, 9), [("cat", (1, 1, 2, 2), 0)])[:150], r"000005.xml, line 9, column \d+: malformed XML"),
+        (
+            voc_xml("a", (9, 9), [("hrose", (1, 1, 2, 2), 0)]),
+            "object 1: the class 'hrose' is not one of the 20 classes; did you mean 'horse'\\? Name another data set's",
+        ),
+        (
+            voc_xml("a", (9, 9), [("x", (1, 1, 2, 2), 0)]),
+            "object 1: the class 'x' is not one of the 20 classes. Name another data set's",
+        ),
+        (voc_xml("a", (9, 9), [("cat", (1, "x", 2, 2), 0)]), "object 1: bndbox/ymin is 'x', and must be a number"),
+        (voc_xml("a", (9, 0), []), "000005.xml: size/height is '0', and must be a number of pixels"),
+    ],
+)
+def test_a_file_that_is_not_voc_s_is_refused(tmp_path, text, message):
+    write_xml(tmp_path, text)
+    with pytest.raises(ValueError, match=message):
+        module(tmp_path).make_source("train")
+
+
+def test_files_that_are_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no file .*train.txt'(?s:.*)ROOT/VOCdevkit/VOC2007/Annotations"):
+        module(tmp_path).make_source("train")
+    folder = write_voc(tmp_path) / "VOC2007"
+    (folder / "Annotations" / "000007.xml").unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"000007.xml: no such annotation file, but its image is in the image set"
+    ):
+        module(tmp_path).make_source("train")
+    (folder / "JPEGImages" / "000005.jpg").unlink()
+    with pytest.raises(FileNotFoundError, match=r"1 of 2 images are not in .*\n    VOC2007/JPEGImages/000005.jpg"):
+        module(tmp_path).make_source("train")
+    (folder / "ImageSets" / "Main" / "val.txt").write_text("\n")
+    with pytest.raises(ValueError, match=r"val.txt: no images in it"):
+        module(tmp_path).make_source("val")
+
+
+def test_a_root_one_level_too_deep_is_named(tmp_path, monkeypatch):
+    devkit = write_voc(tmp_path)
+    for data in (module(devkit / "VOC2012"), VOCSegmentation(str(devkit / "VOC2012"), num_workers=0)):
+        with pytest.raises(FileNotFoundError) as error:
+            data.make_source("train")
+        assert str(error.value) == (
+            f"data.init_args.root: '{devkit}/VOC2012' is the folder of one year, with its JPEGImages and Annotations; "
+            f"the one above it is meant: data.init_args.root: {devkit}"
+        )
+    monkeypatch.chdir(devkit / "VOC2012")
+    with pytest.raises(FileNotFoundError, match=r"is meant: data.init_args.root: \.\.$"):
+        module(".").make_source("train")
+
+
+def test_bad_options():
+    with pytest.raises(ValueError, match="year: '2006' is not one of '2007', '2012', '07\\+12'; did you mean '2007'"):
+        module("x", "2006")
+    with pytest.raises(ValueError, match="train: 'trainval' is not YEAR_NAME, such as 2007_trainval"):
+        module("x", train=["trainval"])

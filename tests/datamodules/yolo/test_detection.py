@@ -1,0 +1,294 @@
+"""YOLO's format: boxes and masks by hand and with pycocotools' pixels; what data.yaml may say, and what is wrong."""
+
+import warnings
+
+import albumentations as A
+import numpy as np
+import pytest
+from pycocotools import mask as oracle
+
+from striate.datamodules import YoloDetection
+from striate.datamodules.yolo.labels import label_path
+from striate.tests.helpers.annotated import noise
+from striate.tests.helpers.fixtures import write_image
+
+# pycocotools 2.0.11 hands numpy 2 arrays in numpy 1's way
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
+
+# width, height, label lines
+IMAGES = {
+    "000000000007": (40, 20, "1 0.5 0.5 0.25 0.5\n\n0 0.1 0.2 0.2 0.4"),
+    "000000000012": (33, 50, "0 0.1 0.1 0.9 0.2 0.5 0.8\r\n"),
+    "000000000099": (8, 6, None),
+}
+YAML = "path: .\ntrain: images/train\nval: images/val\nnames: {0: cat, 1: dog}\n"
+
+
+def write_yolo(root, text=YAML, images=None, splits=("train", "val")):
+    for split in splits:
+        for name, (width, height, labels) in (IMAGES if images is None else images).items():
+            write_image(root / "images" / split / f"{name}.png", noise(width, height, int(width)))
+            if labels is not None:
+                (root / "labels" / split).mkdir(parents=True, exist_ok=True)
+                (root / "labels" / split / f"{name}.txt").write_bytes(labels.encode())
+    (root / "data.yaml").write_text(text)
+    return root
+
+
+def module(root, task="detection", **options):
+    return YoloDetection(str(root), task, num_workers=0, batch_size=2, **options)
+
+
+def test_boxes_and_labels_by_hand(tmp_path):
+    data = module(write_yolo(tmp_path))
+    data.setup("fit")
+    assert data.class_names == ["cat", "dog"]
+    first, second, empty = (data.datasets["train"][place] for place in range(3))
+    np.testing.assert_array_equal(first["image"], noise(40, 20, 40))
+    # x: 20 ± 5, y: 10 ± 5; and 4 ± 4, 4 ± 4 of an image of 40 by 20
+    np.testing.assert_allclose(first["boxes"], [[15, 5, 25, 15], [0, 0, 8, 8]], atol=1e-5)
+    assert first["boxes"].dtype == np.float32 and first["labels"].tolist() == [1, 0] and first["image_id"] == 7
+    np.testing.assert_allclose(first["area"], [100, 64], rtol=1e-6)
+    assert not first["iscrowd"].any() and not first["difficult"].any() and "masks" not in first
+    np.testing.assert_allclose(second["boxes"], [[3.3, 5, 29.7, 40]], rtol=1e-6)  # the smallest around the triangle
+    assert empty["boxes"].shape == (0, 4) and empty["image_id"] == 99
+    batch = next(iter(data.val_dataloader()))
+    assert [tuple(image.shape) for image in batch["image"]] == [(3, 20, 40), (3, 50, 33)]
+    assert batch["target"][0]["labels"].tolist() == [1, 0]
+
+
+def test_masks_have_pycocotools_pixels(tmp_path):
+    polygons = ["0.1 0.1 0.9 0.2 0.5 0.8", "-0.2 0.512345 0.333333 0.4 1.1 0.99 0.2 1.2"]
+    images = {"1": (33, 50, "\n".join(f"{k} {polygon}" for k, polygon in enumerate(polygons))), "2": (5, 5, "")}
+    write_yolo(tmp_path, images=images)
+    source = module(tmp_path, "instance_segmentation").make_source("train")
+    sample = source[0]
+    for mask, polygon in zip(sample["masks"], polygons, strict=True):
+        points = (np.array(polygon.split(), np.float64).reshape(-1, 2) * (33, 50)).ravel().tolist()
+        theirs = oracle.decode(oracle.frPyObjects([points], 50, 33))[..., 0]
+        np.testing.assert_array_equal(mask, theirs)
+        assert mask.any()
+    np.testing.assert_allclose(sample["boxes"][1], [0, 20, 33, 50], rtol=1e-6)  # clipped
+    assert source[1]["masks"].shape == (0, 5, 5)
+    data = module(tmp_path, "instance_segmentation", train_transform=[A.HorizontalFlip(p=1)])
+    data.setup("fit")
+    flipped, plain = data.datasets["train"][0], data.datasets["val"][0]
+    np.testing.assert_array_equal(flipped["masks"], sample["masks"][..., ::-1])
+    assert plain["area"].tolist() == flipped["area"].tolist() == sample["masks"].sum(axis=(1, 2)).tolist()
+
+
+def test_a_polygon_thinner_than_a_pixel_has_no_mask_and_never_reaches_a_batch(tmp_path):
+    images = {"1": (20, 20, "0 0.1 0.1 0.9 0.1 0.9 0.10001 0.1 0.10001\n1 0.2 0.2 0.8 0.2 0.8 0.8")}
+    data = module(write_yolo(tmp_path, images=images), "instance_segmentation")
+    data.setup("fit")
+    assert data.make_source("train")[0]["labels"].tolist() == [0, 1]  # as annotated, for those who look for faults
+    sample = data.datasets["train"][0]
+    assert sample["labels"].tolist() == [1] and sample["masks"].any() and len(sample["boxes"]) == 1
+
+
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("images/train/a.jpg", "data/set/labels/train/a.txt"),
+        ("train/images/x/a.b.png", "data/set/train/labels/x/a.b.txt"),
+        ("images/my/images/a.jpg", "data/set/images/my/labels/a.txt"),  # the last
+        ("all/a.jpg", "data/set/all/a.txt"),
+        ("my_images/a.jpg", "data/set/my_images/a.txt"),
+    ],
+)
+def test_where_labels_are_looked_for(name, expected):
+    assert label_path("data/set", name) == expected
+
+
+def test_labels_of_a_root_that_is_called_images():
+    assert label_path("/data/images/", "train/a.jpg") == "/data/labels/train/a.txt"
+
+
+@pytest.mark.parametrize(
+    "split",
+    [
+        "images/train",
+        "./images/train/",
+        "[images/train]",
+        "train.txt",
+        "../images/train",  # as Roboflow writes it, with the file in the root
+        "[first.txt, lists/rest.txt]",
+        "{root}/images/train",
+    ],
+)
+def test_what_a_split_may_be(tmp_path, split):
+    root = write_yolo(tmp_path / "set")
+    names = [f"./images/train/{name}.png" for name in IMAGES]
+    (root / "train.txt").write_text("\n".join(names) + "\n\n")
+    (root / "lists").mkdir()
+    (root / "first.txt").write_text(names[0])
+    (root / "lists" / "rest.txt").write_text("\n".join(name[2:] for name in names[1:]))  # relative to the root
+    (root / "data.yaml").write_text(f"train: {split.format(root=root)}\nval: images/val\nnames: [cat, dog]\n")
+    source = module(root).make_source("train")
+    assert source.images.ids.tolist() == [7, 12, 99] and [len(source[k]["labels"]) for k in range(3)] == [2, 1, 0]
+
+
+def test_folders_are_searched_through_all_levels_in_order(tmp_path):
+    images = {"b/2": (4, 4, "0 .5 .5 1 1"), "b/1": (5, 5, None), "a/3": (6, 6, None), ".hidden/9": (6, 6, None)}
+    root = tmp_path / "set"
+    write_yolo(root, images={name: (w, h, None) for name, (w, h, _) in images.items()})
+    (root / "labels" / "train" / "b").mkdir(parents=True)
+    (root / "labels" / "train" / "b" / "2.txt").write_text("0 .5 .5 1 1")
+    source = module(root).make_source("train")
+    assert source.images.names.tolist() == [b"images/train/a/3.png", b"images/train/b/1.png", b"images/train/b/2.png"]
+    assert source[2]["boxes"].tolist() == [[0, 0, 4, 4]]
+
+
+def test_the_folder_of_the_data(tmp_path):
+    write_yolo(tmp_path / "set")
+    elsewhere = tmp_path / "configs" / "pets.yaml"
+    elsewhere.parent.mkdir()
+    for path in ("../set", str(tmp_path / "set")):
+        elsewhere.write_text(YAML.replace("path: .", f"path: {path}"))
+        assert len(module(elsewhere).make_source("train")) == 3  # the file by its name
+        assert len(module(elsewhere.parent).make_source("train")) == 3  # the only one in its folder
+    (tmp_path / "set" / "data.yaml").write_text(YAML.replace("path: .", "path: /on/another/machine"))
+    assert len(module(tmp_path / "set").make_source("train")) == 3
+
+
+def test_without_test_its_images_are_those_of_val(tmp_path):
+    write_yolo(tmp_path)
+    assert module(tmp_path).make_source("test").images.names[0].startswith(b"images/val/")
+    (tmp_path / "data.yaml").write_text(YAML + "test: images/train\n")
+    assert module(tmp_path).make_source("test").images.names[0].startswith(b"images/train/")
+
+
+def test_training_may_leave_out_images_without_objects(tmp_path):
+    data = module(write_yolo(tmp_path), skip_empty=True)
+    assert len(data.make_source("train")) == 2 and len(data.make_source("val")) == 3
+
+
+def test_sizes_are_read_off_the_files_when_asked_for(tmp_path):
+    source = module(write_yolo(tmp_path)).make_source("train")
+    assert not source.images.sizes.any()
+    (tmp_path / "images" / "train" / "000000000012.png").write_bytes(b"\x89PNG")
+    assert source.images.measured().tolist() == [[40, 20], [0, 0], [8, 6]]
+
+
+UNUSABLE = [
+    ("0 0.5 0.5 0 0.2", "a box of zero or negative width or height"),
+    ("0 0.5 0.5 0.2 -0.2", "a box of zero or negative width or height"),
+    ("0 0.5 nan 0.2 0.2", "a coordinate that is NaN or infinite"),
+    ("0 0.5 0.5 inf 0.2", "a coordinate that is NaN or infinite"),
+    ("0 0.1 0.1 0.5 nan 0.3 0.9", "a coordinate that is NaN or infinite"),
+    ("0 1.2 0.5 0.2 0.2", "a box outside its image"),
+    ("0 0.5 0.5 0.0000001 0.2", "a box with next to nothing of it inside its image"),
+    ("0 20 10 10 10", "a number beyond 2, although they are parts of the image's width and height, not pixels"),
+    ("0 0.1 0.2", "a polygon of fewer than three points"),
+]
+
+
+@pytest.mark.parametrize("line, message", UNUSABLE)
+@pytest.mark.parametrize("task", ["detection", "instance_segmentation"])
+def test_objects_that_cannot_be_used_are_counted_or_refused(tmp_path, line, message, task):
+    good = ["1 0.2 0.2 0.8 0.2 0.8 0.8", "0 0.2 0.2 0.4 0.2 0.4 0.4 0.2 0.4"]
+    if task == "instance_segmentation" and len(line.split()) == 5 and "pixels" not in message:
+        message = "a box alone, where masks are asked for"
+    write_yolo(tmp_path, images={"1": (40, 20, f"{good[0]}\n{line}\n{good[1]}"), "2": (9, 9, f"{good[0]}\n")})
+    where = r"file labels/train/1.txt, line 2"
+    with pytest.warns(UserWarning, match=rf"1 annotation\(s\) left out: 1 of {message} \(the first: {where}\)") as seen:
+        source = module(tmp_path, task).make_source("train")
+    assert len(seen) == 1 and [source[k]["labels"].tolist() for k in range(2)] == [[1, 0], [1]]
+    np.testing.assert_allclose(source[0]["boxes"][1], [8, 4, 16, 8], rtol=1e-6)
+    if task == "instance_segmentation":  # the masks are still those of their boxes
+        assert source[0]["masks"][1].sum() == 8 * 4 and not source[0]["masks"][1][:, :8].any()
+    with pytest.raises(ValueError, match=f"{where}: {message}"):
+        module(tmp_path, task, strict=True).make_source("train")
+
+
+def test_masks_that_nobody_gave_are_refused_at_once(tmp_path):
+    write_yolo(tmp_path, images={"1": (40, 20, "0 .5 .5 .2 .2\n1 .5 .5 .1 .1\n"), "2": (9, 9, "0 .5 .5 1 1\n")})
+    with pytest.raises(ValueError, match="each of its 3 labels is a box alone, .* set data.init_args.task: detection"):
+        module(tmp_path, "instance_segmentation").make_source("train")
+    assert len(module(tmp_path).make_source("train")) == 2
+
+
+def test_a_box_partly_outside_is_clipped_without_a_word(tmp_path):
+    write_yolo(tmp_path, images={"1": (40, 20, "0 0 0.9 0.5 0.4")})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_allclose(module(tmp_path).make_source("train")[0]["boxes"], [[0, 14, 10, 20]], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ("2 0.5 0.5 0.1 0.1", "the class 2 is not one of the 2 classes, 0 to 1"),
+        ("-1 0.5 0.5 0.1 0.1", "the class -1 is not one of"),
+        ("0.5 0.5 0.5 0.1 0.1", "the class 0.5 is not one of"),
+        ("cat 0.5 0.5 0.1 0.1", "'cat 0.5 0.5 0.1 0.1' is not a row of numbers"),
+        ("0 0.5 0.5 0.1", r"has 4 number\(s\); a label is 5"),
+        ("0 0.5 0.5 0.1 0.1 0.99", r"has 6 number\(s\)"),
+        ("0", r"has 1 number\(s\)"),
+    ],
+)
+def test_a_line_that_is_no_label_is_named(tmp_path, line, message):
+    write_yolo(tmp_path, images={"1": (40, 20, f"\n0 0.5 0.5 0.1 0.1\n{line}\n")})
+    with pytest.raises(ValueError, match=rf"labels/train/1.txt, line 3: .*{message}"):
+        module(tmp_path).make_source("train")
+
+
+def test_a_class_may_be_written_as_a_fraction_and_a_file_begin_with_a_mark(tmp_path):
+    write_yolo(tmp_path, images={"1": (40, 20, "\ufeff1.0 0.5 0.5 1 1")})
+    assert module(tmp_path).make_source("train")[0]["labels"].tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("path: .\ntrain: [images\nval: x", r"data.yaml, line 3, column 4: malformed YAML"),
+        ("- 1\n", "list, not the keys path, train, val, test and names"),
+        ("train: images/train\nname: [cat]", "no key 'names', the classes; did you mean 'name'"),
+        ("names: [cat]\ntrain: images/train\nval:", "no key 'val', which names the images of that split"),
+        ("names: [cat]\nval: {a: 1}", "val: {'a': 1} is not a folder, a text file, or a list of these"),
+        ("names: cat\nval: images/val", "names: 'cat' is not a list of names"),
+        ("names: {1: cat, 2: dog}\nval: images/val", r"names: its numbers are \[1, 2\] …, and must be 0 to 1"),
+        ("names: [cat, no]\nval: images/val", "names: class 1 is False and not text; put it in quotes"),
+        ("names: [cat, cat]\nval: images/val", "names: 'cat' is there more than once"),
+        ("nc: 3\nnames: [cat, dog]\nval: images/val", "nc: 3, but there are 2 names"),
+        ("kpt_shape: [17, 3]\nnames: [cat]\nval: images/val", "kpt_shape: its labels have keypoints"),
+        ("path: 3\nnames: [cat]\nval: images/val", "path: 3 is not a folder"),
+        ("names: [cat]\nval: ../other/images", "val: '../other/images' leads out of"),
+        ("names: [cat]\nval: /etc", "val: '/etc' leads out of"),
+        ("names: [cat]\nval: empty", "val: no images in 'empty'; looked for .jpg"),
+    ],
+)
+def test_a_data_yaml_that_is_not_one(tmp_path, text, message):
+    write_yolo(tmp_path, text)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=message):
+        module(tmp_path).make_source("val")
+
+
+@pytest.mark.parametrize("line", ["../out.png", "/etc/out.png", "images/../../out.png"])
+def test_a_list_that_leaves_the_root_is_refused(tmp_path, line):
+    root = write_yolo(tmp_path / "set", YAML.replace("images/val", "val.txt"))
+    write_image(tmp_path / "out.png", noise(4, 4))
+    (root / "val.txt").write_text(f"images/val/000000000007.png\n{line}\n")
+    with pytest.raises(ValueError, match=rf"val.txt, line 2: '{line}' leads out of '.*set'"):
+        module(root).make_source("val")
+
+
+def test_files_that_are_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no file '.*data.yaml'(?s:.*)ROOT/labels/train/a.txt(?s:.*)nothing"):
+        module(tmp_path).make_source("train")
+    write_yolo(tmp_path, YAML.replace("images/val", "images/vla"))
+    with pytest.raises(FileNotFoundError, match=r"data.yaml, val: no folder or file '.*vla'(?s:.*)holds: data.yaml"):
+        module(tmp_path).make_source("val")
+    (tmp_path / "val.txt").write_text("images/val/000000000007.png\nimages/val/8.png\n")
+    (tmp_path / "data.yaml").write_text(YAML.replace("images/val", "val.txt"))
+    with pytest.raises(FileNotFoundError, match=r"1 of 2 images are not in .*\n    images/val/8.png"):
+        module(tmp_path).make_source("val")
+    (tmp_path / "labels").rename(tmp_path / "label")
+    with pytest.raises(FileNotFoundError, match=r"train: none of its 3 images has labels; no file '.*labels/train/0"):
+        module(tmp_path).make_source("train")
+
+
+def test_bad_options():
+    with pytest.raises(ValueError, match="task: 'detecton' is not one of .*; did you mean 'detection'"):
+        module("x", "detecton")

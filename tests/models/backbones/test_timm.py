@@ -1,0 +1,169 @@
+"""timm's networks through the seam: timm's own maps, levels, freezing, and weights from files."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from striate.models import Classifier, TimmBackbone, build_backbone, skip_pretrained
+
+from ...helpers.networks import random_images
+
+timm = pytest.importorskip("timm")
+
+SMALL = ["resnet10t", "convnext_atto", "test_efficientnet", "mobilenetv3_small_050"]
+SWIN = "swin_tiny_patch4_window7_224"
+
+
+def normalised(images: Tensor, config: dict) -> Tensor:
+    mean, std = (torch.tensor(config[key])[:, None, None] for key in ("mean", "std"))
+    return (images / 255 - mean) / std
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_maps_are_timms(name: str) -> None:
+    backbone = build_backbone(f"timm/{name}").eval()
+    assert isinstance(backbone, TimmBackbone)
+    reference = timm.create_model(name, features_only=True).eval()
+    reference.load_state_dict({k.removeprefix("stages.0."): v for k, v in backbone.state_dict().items()})
+    images = random_images()
+    with torch.no_grad():
+        maps, expected = backbone(images), reference(normalised(images, reference.pretrained_cfg))
+    assert [m.shape[1] for m in maps] == list(backbone.channels)
+    assert [64 / m.shape[2] for m in maps] == list(backbone.strides)
+    for got, want in zip(maps, expected, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4 * want.std().item())
+    backbone.train()(images)[-1].sum().backward()
+    assert all(p.grad is not None for p in backbone.parameters())
+
+
+def test_maps_are_channels_first_where_timms_are_not() -> None:
+    backbone = TimmBackbone(SWIN).eval()
+    images = torch.randint(0, 256, (1, 3, 64, 96), dtype=torch.uint8)  # and of another size than timm's
+    with torch.no_grad():
+        maps = backbone(images)
+        inside = backbone.stages[0](backbone.normalize(images))
+    assert (backbone.channels, backbone.strides) == ((96, 192, 384, 768), (4, 8, 16, 32))
+    for m, x, c, s in zip(maps, inside, backbone.channels, backbone.strides, strict=True):
+        assert m.shape == (1, c, 64 // s, 96 // s)
+        assert x.shape == (1, 64 // s, 96 // s, c)
+        assert torch.equal(m[0, :, 1, 2], x[0, 1, 2])
+
+
+def test_chosen_levels_are_the_same_maps_and_leave_out_the_rest() -> None:
+    torch.manual_seed(2)
+    full = TimmBackbone("resnet10t").eval()
+    torch.manual_seed(2)
+    part = TimmBackbone("resnet10t", out_indices=(1, 3)).eval()
+    assert (part.channels, part.strides) == ((64, 256), (4, 16))
+    assert not any("layer4" in key for key in part.state_dict())
+    images = random_images()
+    with torch.no_grad():
+        for got, want in zip(part(images), full(images)[1::2], strict=True):
+            assert torch.equal(got, want)
+    with pytest.raises(ValueError, match=r"increasing numbers from 0 to 4 \(there are 5 stages\), got \(5,\)"):
+        TimmBackbone("resnet10t", out_indices=(5,))
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "test_efficientnet"])
+def test_frozen_stages_are_what_the_first_maps_depend_on(name: str) -> None:
+    backbone = TimmBackbone(name, frozen_stages=2).train()
+    state = {k: v.clone() for k, v in backbone.state_dict().items()}
+    maps = backbone(random_images())
+    assert [m.requires_grad for m in maps] == [False, False, True, True, True]
+    sum(m.sum() for m in maps[2:]).backward()
+    assert all((p.grad is not None) == p.requires_grad for p in backbone.parameters())
+    moved = {k.rpartition(".")[0] for k, v in backbone.state_dict().items() if not torch.equal(v, state[k])}
+    norms = {k: m for k, m in backbone.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    assert (
+        moved == {k for k, m in norms.items() if m.weight.requires_grad} == {k for k, m in norms.items() if m.training}
+    )
+    assert 0 < len(moved) < len(norms)
+    with pytest.raises(ValueError, match="frozen_stages must be 0 to 5"):
+        TimmBackbone(name, frozen_stages=6)
+
+
+def test_frozen_norm() -> None:
+    backbone = TimmBackbone("test_resnet", freeze_norm=True).train()
+    norms = [m for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert norms
+    assert not any(m.training or m.weight.requires_grad for m in norms)
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "convnext_atto", "test_efficientnet", "test_vit"])
+@pytest.mark.parametrize("out_indices", [None, (0, 1)])
+def test_files_of_timms_names_and_of_ours(name: str, out_indices: tuple[int, ...] | None, tmp_path: Path) -> None:
+    torch.manual_seed(4)
+    whole = timm.create_model(name, num_classes=7)
+    torch.save({"state_dict": whole.state_dict()}, tmp_path / "theirs.pth")
+    first = TimmBackbone(name, str(tmp_path / "theirs.pth"), out_indices=out_indices).eval()
+    ours, theirs = first.state_dict(), whole.state_dict()
+    for key, value in ours.items():
+        inner = key.removeprefix("stages.0.")
+        origin = next(k for k in theirs if inner in (k, k.replace(".", "_", 1), f"model.{k}"))
+        assert torch.equal(value, theirs[origin])
+    torch.save({"state_dict": {f"model.backbone.{k}": v for k, v in ours.items()}}, tmp_path / "ours.ckpt")
+    second = TimmBackbone(name, str(tmp_path / "ours.ckpt"), out_indices=out_indices)
+    assert all(torch.equal(v, ours[k]) for k, v in second.state_dict().items())
+
+
+def test_file_of_another_network_is_refused(tmp_path: Path) -> None:
+    torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"w\.pth does not fit TimmBackbone[\s\S]*of another shape"):
+        TimmBackbone("resnet10t", str(tmp_path / "w.pth"))
+
+
+def test_published_weights_are_asked_of_timm(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    create = timm.create_model
+
+    def record(name: str, pretrained: bool = False, **kwargs: object) -> nn.Module:
+        calls.append((name, pretrained))
+        return create(name, pretrained=False, **kwargs)
+
+    monkeypatch.setattr(timm, "create_model", record)
+    for weights in (None, False, True, "DEFAULT", "c3_in1k"):
+        TimmBackbone("resnet10t", weights)
+    with skip_pretrained():
+        TimmBackbone("resnet10t", True)
+        TimmBackbone("resnet10t", "/nowhere/w.pth")
+    TimmBackbone("resnet10t.c3_in1k", True)
+    plain, tagged = "resnet10t", "resnet10t.c3_in1k"
+    asked = [call for i, call in enumerate(calls) if call not in calls[:i] or call != calls[i - 1]]
+    assert asked == [(plain, False), (plain, True), (tagged, True), (plain, False), (tagged, True)]
+
+
+def test_mean_and_deviation_are_the_weights_own() -> None:
+    assert TimmBackbone("test_resnet").normalize._constants == ((0.5,) * 3, (0.5,) * 3)
+    assert TimmBackbone("resnet10t").normalize._constants[0] == (0.485, 0.456, 0.406)
+    assert TimmBackbone("resnet10t", mean=(0, 0, 0)).normalize._constants[0] == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "message"),
+    [
+        ("convnext_ato", None, "timm has no network 'convnext_ato'; did you mean 'convnext_atto'"),
+        ("resnet10t.c4", None, "timm has no weights 'c4' for 'resnet10t'; it has c3_in1k"),
+        ("resnet10t", "c4", "'resnet10t' has no weights 'c4': choose True, one of 'c3_in1k', or give the path"),
+    ],
+)
+def test_unknown_names_say_what_there_is(name: str, weights: str | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build_backbone(f"timm/{name}", weights)
+
+
+def test_without_timm_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(ImportError, match=r"pip install striate\[timm\]"):
+        build_backbone("timm/resnet10t")
+
+
+def test_classifier_over_timm() -> None:
+    classifier = Classifier("timm/test_resnet", num_classes=3).eval()
+    images = random_images()
+    linear: Any = list(classifier.head.children())[-1]
+    expected = classifier.backbone(images)[-1].mean((2, 3)) @ linear.weight.T + linear.bias
+    torch.testing.assert_close(classifier(images), expected)

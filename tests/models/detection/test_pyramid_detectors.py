@@ -1,0 +1,413 @@
+"""Faster R-CNN, RetinaNet and FCOS over a pyramid: torchvision's results with its weights; any backbone; bad input."""
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+from torchvision.models import get_model
+from torchvision.models._api import WeightsEnum
+
+from striate.datamodules import DigitScenes
+from striate.models import FCOS, FasterRCNN, PlainCNN, RetinaNet, TorchvisionBackbone, skip_pretrained
+from striate.models.detection.pyramid import FrugalMatcher, Pairs, acting
+from striate.models.weights import frozen_at_random, loaded_weights
+from striate.tasks.metrics import COCODetection
+
+from ...helpers.detector_scenes import (
+    SIZES,
+    assert_same_detections,
+    assert_same_losses,
+    random_images,
+    random_targets,
+    sample_all,
+    shake,
+    target,
+)
+
+MODELS = {"fasterrcnn": FasterRCNN, "retinanet": RetinaNet, "fcos": FCOS}
+NO_RESIZING = {"min_size": None, "max_size": None}
+
+
+def slim(kind, classes=3, **options):
+    """Each detector, small."""
+    torch.manual_seed(0)
+    finest = 4 if kind == "fasterrcnn" else 8
+    more = {"hidden": 32, "proposals": (100, 50), "roi_samples": 32} if kind == "fasterrcnn" else {}
+    backbone = PlainCNN((8, 16, 16, 32))
+    given = {"fpn_channels": 64 if kind == "fcos" else 32, "finest_stride": finest, **NO_RESIZING, **more, **options}
+    return MODELS[kind](classes, backbone, **given)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_with_torchvisions_weights_all_is_as_torchvisions(kind, tmp_path):
+    theirs = get_model(
+        f"{kind}_resnet50_fpn",
+        weights=None,
+        weights_backbone=None,
+        num_classes=3 + (kind == "fasterrcnn"),
+        min_size=64,
+        max_size=100,
+    )
+    sample_all(shake(theirs))
+    path = tmp_path / "detector.pth"
+    torch.save(theirs.state_dict(), path)
+    backbone = TorchvisionBackbone("resnet50", freeze_norm=True, frozen_stages=2)
+    ours = MODELS[kind](3, backbone, detector_weights=str(path), min_size=64, max_size=100)
+    sample_all(ours.network)
+    images, targets = random_images(*SIZES), random_targets(SIZES, 3)
+    floats = [image / 255 for image in images]
+    first = int(kind == "fasterrcnn")
+    with torch.no_grad():
+        alone = theirs.eval()(floats)
+        with acting(theirs, training=True):  # norms stay as they are
+            losses = theirs(floats, [{**one, "labels": one["labels"] + first} for one in targets])
+        for mode in (True, False):
+            ours.train(mode)
+            assert_same_detections(ours(images), alone, range(first, first + 3))
+            assert_same_losses(ours.losses(images, targets), losses)
+
+
+@pytest.fixture
+def published(monkeypatch):
+    """What torchvision's site would send: a detector's state, in the names of the time before version 0.13."""
+    states = {}
+
+    def state(entry, *args, **kwargs):
+        name = next(
+            name
+            for name in ("fasterrcnn_resnet50_fpn", "retinanet_resnet50_fpn", "fcos_resnet50_fpn")
+            if torchvision.models.get_model_weights(name) is type(entry)
+        )
+        if name in states:
+            return dict(states[name])
+        model = shake(get_model(name, weights=None, weights_backbone=None, num_classes=91))
+        state = dict(model.state_dict())  # not torch's own kind of dictionary, which would say how old it is
+        if name.startswith("retinanet"):  # one of them is really of that time
+            for index in range(4):
+                for branch in ("classification", "regression"):
+                    for part in ("weight", "bias"):
+                        value = state.pop(f"head.{branch}_head.conv.{index}.0.{part}")
+                        state[f"head.{branch}_head.conv.{2 * index}.{part}"] = value
+        states[name] = dict(state)
+        return state
+
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", state)
+    return states
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_published_weights_detect_cocos_classes(kind, published):
+    """80 classes in the order of COCO's ids, of which 12, 26, 29, … are not in use."""
+    backbone = TorchvisionBackbone("resnet50", freeze_norm=True)
+    ours = MODELS[kind](80, backbone, detector_weights="COCO_V1", min_size=64, max_size=100).eval()
+    theirs = get_model(f"{kind}_resnet50_fpn", weights="COCO_V1", min_size=64, max_size=100).eval()
+    ours.score_threshold = getattr(theirs, "roi_heads", theirs).score_thresh = 0.015
+    unused = [0, 12, 26, 29, 30, 45, 66, 68, 69, 71, 83]
+    ids = [number for number in range(91) if number not in unused]
+    with torch.no_grad():  # what is not in use is never seen
+        if kind == "fasterrcnn":
+            for model, out in ((ours, 81), (theirs, 91)):
+                predictor = getattr(model, "network", model).roi_heads.box_predictor
+                assert predictor.cls_score.out_features == out
+            theirs.roi_heads.box_predictor.cls_score.bias[unused[1:]] -= 1e6
+        else:
+            theirs.head.classification_head.cls_logits.bias.view(-1, 91)[:, unused] -= 1e6
+    images = random_images(*SIZES)
+    with torch.no_grad():
+        assert_same_detections(ours(images), theirs([image / 255 for image in images]), ids)
+    eps = {module.eps for module in ours.backbone.modules() if isinstance(module, nn.BatchNorm2d)}
+    assert eps == ({1e-5} if kind == "fcos" else {0.0})
+
+
+def test_for_other_classes_scores_start_anew_and_all_else_is_taken(published):
+    backbone = TorchvisionBackbone("resnet50")
+    ours = RetinaNet(5, backbone, detector_weights="RetinaNet_ResNet50_FPN_Weights.COCO_V1")
+    state = published["retinanet_resnet50_fpn"]
+    assert torch.equal(ours.network.head.regression_head.bbox_reg.weight, state["head.regression_head.bbox_reg.weight"])
+    assert torch.equal(
+        ours.network.head.classification_head.conv[3][0].bias, state["head.classification_head.conv.6.bias"]
+    )
+    assert torch.equal(backbone.stages[0].conv1.weight, state["backbone.body.conv1.weight"])
+    assert ours.network.head.classification_head.cls_logits.weight.std() < 0.011  # as RetinaNet begins
+    ninety = RetinaNet(90, TorchvisionBackbone("resnet50"), detector_weights="COCO_V1")
+    bias = state["head.classification_head.cls_logits.bias"].view(9, 91)[:, 1:].flatten()
+    assert torch.equal(ninety.network.head.classification_head.cls_logits.bias, bias)
+
+
+def test_what_was_loaded_is_told(tmp_path):
+    path = tmp_path / "detector.pth"
+    torch.save(slim("retinanet", classes=5).state_dict(), path)
+    told = loaded_weights(slim("retinanet", classes=4, detector_weights=str(path)))
+    assert len(told) == 1 and told[0].startswith(f"from detector_weights {path}: ")
+    assert "2 of another shape: " in told[0]  # what scores classes
+    frozen = FasterRCNN(3, PlainCNN((8, 16, 16), frozen_stages=1, freeze_norm=True), finest_stride=4)
+    assert frozen_at_random(frozen) == ["network.backbone.body (frozen_stages: 1, freeze_norm: true)"]
+    torch.save(frozen.state_dict(), path)
+    backbone = PlainCNN((8, 16, 16), frozen_stages=1)
+    assert frozen_at_random(FasterRCNN(3, backbone, finest_stride=4, detector_weights=str(path))) == []
+    assert frozen_at_random(slim("fcos")) == []
+
+
+def test_weights_for_another_trunk_are_refused_before_anything_is_read():
+    with pytest.raises(ValueError, match="over 'resnet50', not 'resnet18'"):
+        FasterRCNN(80, "resnet18", detector_weights="COCO_V1")
+    with pytest.raises(ValueError, match="did you mean 'COCO_V1'"):
+        FCOS(80, "resnet50", detector_weights="COCO_V3")
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        FCOS(80, "resnet18", detector_weights="nowhere.pth")
+    with skip_pretrained():
+        FCOS(80, "resnet18", detector_weights="nowhere.pth")
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_checkpoint_of_ours_fits_its_like_alone(kind, tmp_path):
+    trained = slim(kind)
+    path = tmp_path / "last.ckpt"
+    torch.save({"state_dict": {f"model.{key}": value for key, value in trained.state_dict().items()}}, path)
+    again = slim(kind, detector_weights=str(path), classes=3)
+    state = trained.state_dict()
+    assert all(torch.equal(value, state[key]) for key, value in again.state_dict().items())
+    fewer = slim(kind, detector_weights=str(path), classes=2)
+    differing = {key for key, value in fewer.state_dict().items() if value.shape != state[key].shape}
+    assert {key.rpartition(".")[0].rpartition(".")[2] for key in differing} <= {"cls_score", "bbox_pred", "cls_logits"}
+    with pytest.raises(ValueError, match="do not fit this .* over 'PlainCNN'"):
+        slim(kind, detector_weights=str(path), fpn_channels=96)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_an_image_without_objects_has_no_box_loss_and_finite_gradients(kind):
+    detector = slim(kind)
+    losses = detector.losses(random_images((64, 64)), [target()])
+    for name, loss in losses.items():
+        assert loss.requires_grad
+        is_box = name in ("loss_box_reg", "loss_rpn_box_reg", "loss_bbox_regression", "loss_bbox_ctrness")
+        assert (loss == 0) == is_box, name
+    sum(losses.values()).backward()
+    for name, parameter in detector.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_hard_input(kind):
+    detector = slim(kind)
+    torch.manual_seed(0)
+    corners = torch.rand(5000, 2) * 100
+    crowd = {"boxes": torch.cat([corners, corners + 1 + torch.rand(5000, 2) * 20], 1), "labels": torch.arange(5000) % 3}
+    images = random_images((128, 128), (3, 5), (1, 1), (40, 200))
+    speck = target([[0.5, 0.5, 0.501, 0.501]])
+    targets = [crowd, target([[1.0, 0.0, 4.0, 3.0]], [2]), speck, target()]
+    losses = detector.losses(images, targets)
+    total = sum(losses.values())
+    assert total.isfinite()
+    total.backward()
+    assert all(parameter.grad.isfinite().all() for parameter in detector.parameters())
+    detector.eval()
+    detector.score_threshold = 0.0
+    for (height, width), found in zip([(128, 128), (3, 5), (1, 1), (40, 200)], detector(images), strict=True):
+        boxes = found["boxes"]
+        assert boxes.isfinite().all()
+        assert (boxes >= 0).all()
+        assert (boxes[:, [0, 2]] <= width).all()
+        assert (boxes[:, [1, 3]] <= height).all()
+        assert (found["scores"].diff() <= 0).all()
+        assert found["labels"].dtype == torch.int64
+        assert ((found["labels"] >= 0) & (found["labels"] < 3)).all()
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_detecting_needs_no_padding_to_be_there(kind):
+    """An image alone, and beside a larger one: what is seen in it is nearly the same, but for the padding's border."""
+    detector = slim(kind).eval()
+    shake(detector.network)
+    small, large = random_images((64, 64), (64, 128))
+    (alone,) = detector([small])
+    beside = detector([small, large])[0]
+    assert (beside["boxes"][:, 2] <= 64).all()
+    assert len(alone["boxes"]) > 3
+    assert torch.allclose(alone["scores"][:1], beside["scores"][:1], atol=0.3)
+
+
+def test_the_levels_of_regions_are_told_not_guessed_from_the_first_batch():
+    detector = slim("fasterrcnn").eval()
+    detector(random_images((5, 5)))  # from this one torchvision would conclude that the finest stride is 1
+    pool = detector.network.roi_heads.box_roi_pool
+    assert pool.scales == [1 / 4, 1 / 8, 1 / 16]
+    # FPN's equation 1, k = 4 + log2(side / 224), on levels 2 to 4
+    sides = torch.tensor([10.0, 111.0, 113.0, 223.0, 225.0, 2000.0])
+    boxes = torch.stack([torch.zeros(6), torch.zeros(6), sides, sides], 1)
+    assert pool.map_levels([boxes]).tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_anchors_follow_the_strides():
+    two_stage, retina, fcos = (slim(kind).network for kind in MODELS)
+    assert two_stage.rpn.anchor_generator.sizes == ((32,), (64,), (128,), (256,))
+    assert retina.anchor_generator.sizes == ((32, 40, 50), (64, 80, 101), (128, 161, 203), (256, 322, 406))
+    assert fcos.anchor_generator.sizes == ((8,), (16,), (32,), (64,))
+    # torchvision's own of strides 8 to 128
+    default = torchvision.models.detection.retinanet._default_anchorgen().sizes
+    assert RetinaNet(2, "resnet18").network.anchor_generator.sizes == default
+
+
+def test_numbers_reach_torchvisions_parts():
+    slimmest = slim("fasterrcnn", nms_iou=0.33, rpn_samples=17, roi_samples=9, score_threshold=0.2, max_detections=5)
+    assert (slimmest.nms_iou, slimmest.score_threshold, slimmest.max_detections) == (0.33, 0.2, 5)
+    samplers = [part.fg_bg_sampler for part in (slimmest.network.rpn, slimmest.network.roi_heads)]
+    assert [sampler.batch_size_per_image for sampler in samplers] == [17, 9]
+    pyramid = slim("fcos", radius=0.7, nms_iou=0.4, head_depth=2)
+    assert (pyramid.network.center_sampling_radius, pyramid.nms_iou) == (0.7, 0.4)
+    assert sum(isinstance(m, nn.Conv2d) for m in pyramid.network.head.classification_head.conv) == 2
+    assert slim("retinanet", nms_iou=0.45, max_detections=7).max_detections == 7
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_settings_that_find_nothing_are_refused(kind):
+    for wrong in ({"score_threshold": 5}, {"nms_iou": -0.1}, {"max_detections": 0}):
+        (name,) = wrong
+        with pytest.raises(ValueError, match=f"^{name}={wrong[name]}: "):
+            slim(kind, **wrong)
+
+
+def test_retinas_head_may_be_normalised_and_start_from_the_trunk():
+    torch.manual_seed(0)
+    options = {"fpn_channels": 64, "head_norm": True, "p6_from_trunk": True, **NO_RESIZING}
+    detector = RetinaNet(3, PlainCNN((8, 16, 16, 64)), **options)  # as wide as the pyramid: torchvision would not tell
+    assert sum(isinstance(module, nn.GroupNorm) for module in detector.network.head.modules()) == 8
+    trunk, pyramid = detector.backbone, detector.network.backbone
+    images = torch.rand(1, 3, 64, 64)
+    levels = pyramid.eval()(images)
+    assert torch.allclose(levels["p6"], pyramid.fpn.extra_blocks.p6(trunk(images)[-1]))
+    pyramid.fpn.extra_blocks.use_P5 = True
+    assert torch.allclose(pyramid(images)["p6"], pyramid.fpn.extra_blocks.p6(levels["1"]))
+
+
+def test_an_object_that_no_anchor_touches_makes_no_anchor_an_object():
+    matcher = FrugalMatcher(0.7, 0.3, allow_low_quality_matches=True)
+    anchors = torch.tensor([[0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 8.0, 4.0], [30.0, 0.0, 34.0, 4.0]])
+    beside, small = [[20.0, 20.0, 24.0, 24.0]], [[4.0, 0.0, 5.0, 2.0]]
+    assert matcher(Pairs(torch.tensor(beside + small), anchors)).tolist() == [-1, 1, -1]
+    assert matcher(Pairs(torch.tensor(beside), anchors)).tolist() == [-1, -1, -1]
+
+
+@pytest.mark.parametrize("kind", ["fasterrcnn", "retinanet"])
+def test_no_matrix_of_all_objects_and_anchors_is_made(kind, monkeypatch):
+    """Of 5,000 objects in an image of 800 pixels it would be of 3 GB, and torchvision makes ten such at once."""
+    made = []
+
+    def counted(boxes, others):
+        made.append(len(boxes) * len(others))
+        return box_iou(boxes, others)
+
+    box_iou = torchvision.ops.boxes.box_iou
+    monkeypatch.setattr(torchvision.ops.boxes, "box_iou", counted)
+    detector, images = slim(kind), random_images((192, 192))
+    (crowd,) = random_targets([(192, 192)], 3, each=1500)
+    assert sum(detector.losses(images, [crowd]).values()).isfinite()
+    # objects are among the regions of Faster R-CNN's head, with 100 proposals; of anchors there are thousands
+    assert made == ([1500 * 1600] if kind == "fasterrcnn" else [])
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_under_autocast_boxes_keep_their_precision(kind):
+    """From 256 pixels on bfloat16 tells only even numbers apart, from 512 only multiples of four."""
+    detector = slim(kind).eval()
+    shake(detector.network)
+    detector.score_threshold = 0.0
+    with torch.autocast("cpu", torch.bfloat16):
+        (found,) = detector(random_images((64, 640)))
+        losses = detector.losses(random_images((64, 640)), [target([[601.0, 7.0, 633.0, 39.0]])])
+    assert found["boxes"].dtype == torch.float32
+    far = found["boxes"][(found["boxes"] > 512) & (found["boxes"] < 640)]
+    assert len(far) > 3
+    assert (far % 1 != 0).float().mean() > 0.2  # some sides of FCOS lie on its anchors
+    assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses.values())
+    images = detector.network.backbone(torch.rand(1, 3, 64, 640))
+    anchors = detector.network.rpn.anchor_generator if kind == "fasterrcnn" else detector.network.anchor_generator
+    given = torchvision.models.detection.image_list.ImageList(torch.empty(1, 3, 64, 640), [(64, 640)])
+    levels = list(images.values())
+    wide = anchors(given, levels)[0]
+    assert torch.equal(anchors(given, [level.bfloat16() for level in levels])[0], wide)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_any_backbone_by_name_and_frozen_parts_stay_so(kind):
+    detector = MODELS[kind](
+        2, TorchvisionBackbone("mobilenet_v3_small", frozen_stages=2, freeze_norm=True), **NO_RESIZING
+    )
+    assert detector.backbone.name == "mobilenet_v3_small"
+    detector.train()
+    assert not any(module.training for module in detector.modules() if isinstance(module, nn.BatchNorm2d))
+    losses = detector.losses(random_images((64, 64)), [target([[5.0, 5.0, 40.0, 40.0]])])
+    sum(losses.values()).backward()
+    trained = {
+        name.split(".")[4]
+        for name, p in detector.backbone.named_parameters(prefix="network.backbone.body")
+        if p.grad is not None
+    }
+    assert "0" not in trained
+    assert "4" in trained
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: FasterRCNN(2, PlainCNN((8, 8))), None),
+        (lambda: FasterRCNN(2, PlainCNN((8,))), r"finest_stride=4: PlainCNN gives maps of the strides \(2,\)"),
+        (
+            lambda: FasterRCNN(2, PlainCNN((8, 8, 8, 8), out_indices=(1, 3))),
+            r"from 4 on PlainCNN gives the strides \(4, 16\)",
+        ),
+        (lambda: FasterRCNN(2, PlainCNN(), weights="a.pth"), "would have no effect: the backbone is built already"),
+        (lambda: FasterRCNN(2, PlainCNN(), anchor_sizes=[[8]]), "one list for each of the 3 levels"),
+        (lambda: FasterRCNN(2, PlainCNN(), anchor_sizes=[[8], [8], [0]]), "are above 0"),
+        (lambda: FCOS(2, PlainCNN(), fpn_channels=32), "give a multiple of 32, from 64 on"),
+        (lambda: RetinaNet(2, PlainCNN(), fpn_channels=0), "fpn_channels: 0"),
+        (lambda: RetinaNet(2, PlainCNN(), fpn_channels=32, head_norm=True), "RetinaNet with head_norm normalises 32"),
+        (lambda: RetinaNet(0, PlainCNN()), "num_classes: 0"),
+    ],
+)
+def test_what_makes_no_pyramid_is_refused(make, said):
+    if said is None:
+        assert make().network.backbone.strides == (4, 8)
+        return
+    with pytest.raises(ValueError, match=said):
+        make()
+
+
+def one_batch():
+    """Eight scenes of digits, 64 pixels, one of them empty."""
+    data = DigitScenes(task="detection", image_size=64, train_size=8, val_size=1, batch_size=8, num_workers=0)
+    data.setup("fit")
+    batch = next(iter(data.train_dataloader()))
+    empty = {name: value[:0] if value.ndim else value for name, value in batch["target"][0].items()}
+    images = [batch["image"][0].flip(1, 2) * 0 + 99, *batch["image"][1:]]
+    return images, [empty, *batch["target"][1:]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "finest"), [("fasterrcnn", 4), ("retinanet", 4), ("fcos", 4)])
+def test_eight_images_are_learned_by_heart(kind, finest):
+    more = {
+        "fasterrcnn": {
+            "anchor_sizes": [[16], [24], [32], [48]],
+            "hidden": 128,
+            "proposals": (200, 50),
+            "roi_samples": 64,
+        },
+        "retinanet": {"anchor_sizes": [[12, 16, 20], [16, 20, 25], [20, 25, 32], [32, 40, 48], [32, 40, 48]]},
+        "fcos": {},
+    }[kind]
+    torch.manual_seed(0)
+    backbone = PlainCNN((16, 32, 64, 64))
+    detector = MODELS[kind](10, backbone, fpn_channels=64, finest_stride=finest, **NO_RESIZING, **more)
+    images, targets = one_batch()
+    optimizer = torch.optim.AdamW(detector.parameters(), lr=2e-3)
+    for _ in range(200):
+        loss = sum(detector.losses(images, targets).values())
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(detector.parameters(), 5.0)
+        optimizer.step()
+    metric = COCODetection(10)
+    metric.update(detector.eval()(images), targets)
+    assert metric.compute()["map50"] >= 0.95

@@ -1,0 +1,364 @@
+"""COCO's metric against pycocotools, and against tables worked by hand."""
+
+import contextlib
+import math
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from striate.tasks.metrics import COCODetection
+
+from ...helpers.detection_scenes import CLASSES, crowded, detections_of, images, target_of
+
+NAMES = ("map", "map50", "map75", "map_small", "map_medium", "map_large")
+NAMES += ("mar1", "mar10", "mar100", "mar_small", "mar_medium", "mar_large")
+
+
+def evaluate_by_pycocotools(pairs, classes=CLASSES):
+    """pycocotools' evaluation of the same float32 numbers, images numbered as they come."""
+    objects, seen = [], []
+    for image, (said, target) in enumerate(pairs):
+        count = len(target["labels"])
+        areas = target.get("area", torch.full((count,), torch.nan)).tolist()
+        crowds = target.get("iscrowd", torch.zeros(count)).tolist()
+        columns = zip(target["boxes"].tolist(), target["labels"].tolist(), areas, crowds, strict=True)
+        for (x1, y1, x2, y2), label, area, crowd in columns:
+            area = (x2 - x1) * (y2 - y1) if math.isnan(area) else area
+            one = {"id": len(objects) + 1, "image_id": image, "category_id": label, "bbox": [x1, y1, x2 - x1, y2 - y1]}
+            objects.append(one | {"area": area, "iscrowd": int(crowd)})
+        for (x1, y1, x2, y2), score, label in zip(
+            *(said[k].tolist() for k in ("boxes", "scores", "labels")), strict=True
+        ):
+            box = [x1, y1, x2 - x1, y2 - y1]
+            seen.append({"image_id": image, "category_id": label, "bbox": box, "score": score})
+    truth = COCO()
+    truth.dataset = {"images": [{"id": i} for i in range(len(pairs))], "annotations": objects}
+    truth.dataset["categories"] = [{"id": label} for label in range(classes)]
+    truth.dataset["info"] = {}
+    with contextlib.redirect_stdout(None):
+        truth.createIndex()
+        found = truth.loadRes(seen) if seen else COCO()
+        if not seen:
+            found.dataset = truth.dataset | {"annotations": []}
+            found.createIndex()
+        evaluation = COCOeval(truth, found, "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation
+
+
+def count(pairs, size=3, classes=CLASSES):
+    metric = COCODetection(classes)
+    for start in range(0, len(pairs), size):
+        part = pairs[start : start + size]
+        metric.update([said for said, _ in part], [target for _, target in part])
+    return metric
+
+
+def undefined(values):
+    return np.where(np.asarray(values) == -1, np.nan, values)
+
+
+def assert_equals_pycocotools(pairs, classes=CLASSES):
+    metric, expected = count(pairs, classes=classes), evaluate_by_pycocotools(pairs, classes)
+    figures = metric.compute()
+    assert list(figures) == list(NAMES)
+    got = [figures[name].item() for name in NAMES]
+    np.testing.assert_allclose(got, undefined(expected.stats), rtol=0, atol=1e-9)
+    table, precision = metric.class_table(), undefined(expected.eval["precision"][:, :, :, 0, 2])
+    recall = undefined(expected.eval["recall"][:, :, 0, 2])
+    for name, reference in {
+        "ap": precision.mean((0, 1)),
+        "ap50": precision[0].mean(0),
+        "ap75": precision[5].mean(0),
+        "ar100": recall.mean(0),
+    }.items():
+        np.testing.assert_allclose(table[name].numpy(), reference, rtol=0, atol=1e-9)
+    curves = metric.pr_curves(0.75)
+    np.testing.assert_allclose(curves["precision"].numpy(), precision[5].T, rtol=0, atol=1e-9)
+    scores = np.where(np.isnan(precision[5]), np.nan, expected.eval["scores"][5, :, :, 0, 2]).T
+    np.testing.assert_allclose(curves["scores"].numpy(), scores, rtol=0, atol=1e-9)
+
+
+@settings(max_examples=120, deadline=None)
+@given(st.lists(images(), min_size=1, max_size=5))
+def test_equals_pycocotools_where_it_is_hard(pairs):
+    assert_equals_pycocotools(pairs)
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.integers(0, 10**6))
+def test_equals_pycocotools_with_more_than_100_detections(seed):
+    pairs = crowded(seed)
+    assert max(int(torch.bincount(said["labels"]).max()) for said, _ in pairs if len(said["labels"])) > 100
+    assert_equals_pycocotools(pairs)
+
+
+def test_the_hard_cases_one_by_one():
+    box = [[10, 10, 60, 60]]
+    empty, nothing = detections_of([], [], []), target_of([], [])
+    cases = [
+        [(empty, nothing)],  # nothing at all
+        [(empty, target_of(box, [1]))],  # no detection
+        [(detections_of(box, [0.5], [1]), nothing)],  # no truth
+        [(detections_of(box, [0.5], [1]), target_of(box, [0]))],  # another class
+        [(detections_of(box * 3, [0.5] * 3, [1] * 3), target_of(box, [1], iscrowd=[True]))],  # only a crowd
+        [(detections_of(box * 3, [0.5] * 3, [1] * 3), target_of(box * 2, [1, 1], iscrowd=[True, False]))],
+        [(detections_of([[5, 5, 5, 40]], [0.5], [1]), target_of(box, [1]))],  # a detection of no area
+        [(detections_of(box, [0.5], [1]), target_of(box, [1], area=[1024.0]))],  # on the bound of two sizes
+        [(detections_of(box * 101, [0.5] * 100 + [0.4], [1] * 101), target_of(box, [1]))],
+    ]
+    for case in cases:
+        assert_equals_pycocotools(case)
+    assert_equals_pycocotools([pair for case in cases for pair in case])
+    assert_equals_pycocotools(crowded(3, 70, classes=1, most=3), classes=1)  # more images than hotcoco gets at once
+
+
+def test_by_hand():
+    # two objects; seen: the first at IoU 0.8, then nothing, then the second exactly; of class 1 nothing occurs
+    truth = target_of([[0, 0, 100, 100], [200, 0, 210, 10]], [0, 0])
+    seen = detections_of([[0, 0, 80, 100], [0, 200, 50, 250], [200, 0, 210, 10]], [0.9, 0.8, 0.7], [0, 0, 0])
+    metric = COCODetection(2)
+    metric.update([seen], [truth])
+    figures = metric.compute()
+    # up to IoU 0.8 (7 of ten): precision 1 at 51 of the 101 recalls, 2/3 at 50; above: 1/3 at 51 (the third alone)
+    low, high = (51 + 50 * 2 / 3) / 101, 51 / 101 / 3
+    assert figures["map50"].item() == pytest.approx(low)
+    assert figures["map"].item() == pytest.approx((7 * low + 3 * high) / 10)
+    assert figures["mar1"].item() == pytest.approx(0.7 * 0.5)
+    assert figures["mar100"].item() == pytest.approx((7 * 1 + 3 * 0.5) / 10)
+    assert figures["map_small"].item() == pytest.approx(1)  # what is not small and unmatched does not count there
+    assert figures["map_large"].item() == pytest.approx(0.7) and figures["map_medium"].isnan()
+    table = metric.class_table()
+    assert table["objects"].tolist() == [2, 0] and table["detections"].tolist() == [3, 0] and table["ap"][1].isnan()
+    curves = metric.pr_curves()
+    assert curves["recall"][[0, 50, 51, 100]].tolist() == pytest.approx([0, 0.5, 0.51, 1])
+    assert curves["precision"][0, [0, 50, 51, 100]].tolist() == pytest.approx([1, 1, 2 / 3, 2 / 3])
+    assert curves["scores"][0, [50, 51]].tolist() == pytest.approx([0.9, 0.7]) and curves["precision"][1].isnan().all()
+
+
+def test_crowds_are_no_objects_of_the_table():
+    metric = COCODetection(2)
+    truth = target_of([[0, 0, 9, 9], [20, 0, 29, 9]], [0, 0], iscrowd=[True, False])
+    metric.update([detections_of([[20, 0, 29, 9]], [0.5], [0])], [truth])
+    assert metric.class_table()["objects"].tolist() == [1, 0]
+
+
+def test_errors_and_confusion_by_hand():
+    truth = target_of([[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10], [60, 0, 70, 10]], [0, 0, 1, 1])
+    boxes = [[0, 0, 10, 10], [0, 0, 10, 9], [20, 0, 30, 3], [40, 0, 50, 10], [80, 80, 90, 90], [60, 0, 70, 10]]
+    # right, again the same, misplaced (IoU 0.3), wrong class, background, right but below the score of 0.5
+    metric = COCODetection(2)
+    metric.update([detections_of(boxes, [0.9, 0.8, 0.7, 0.6, 0.55, 0.25], [0, 0, 0, 0, 1, 1])], [truth])
+    errors = metric.tide()
+    assert errors["counts"] == {"Cls": 1, "Loc": 1, "Both": 0, "Dupe": 1, "Bkg": 1, "Miss": 0}
+    assert errors["ap"] == pytest.approx(metric.compute()["map50"].item())
+    assert set(errors["delta_ap"]) == {"Cls", "Loc", "Both", "Dupe", "Bkg", "Miss", "FP", "FN"}
+    # at 0.95 what was found again (IoU 0.9) is misplaced; with a background up to 0.35 what was misplaced lies on it
+    assert metric.tide(iou=0.95)["counts"] == errors["counts"] | {"Loc": 2, "Dupe": 0}
+    assert metric.tide(background_iou=0.35)["counts"] == errors["counts"] | {"Loc": 0, "Bkg": 2, "Miss": 1}
+    # class 0 has AP 51/101, class 1 half of that (its background comes first); each error is mended by itself
+    gains = {"Loc": 50 * 2 / 3, "Cls": 51 + 50 * 2 / 3 - 51 / 2, "Bkg": 51 / 2, "Dupe": 0, "Both": 0, "Miss": 0}
+    for name, gain in gains.items():
+        assert errors["delta_ap"][name] == pytest.approx(gain / 101 / 2), name
+    # rows: truth 0, truth 1, nothing; columns: said 0, said 1, nothing
+    assert metric.confusion_matrix().tolist() == [[1, 0, 1], [1, 0, 1], [2, 1, 0]]
+    assert metric.confusion_matrix(score=0.25).tolist() == [[1, 0, 1], [1, 1, 0], [2, 1, 0]]  # from that score on
+    assert metric.confusion_matrix(score=0.2).tolist() == [[1, 0, 1], [1, 1, 0], [2, 1, 0]]
+    assert metric.confusion_matrix(iou=0.25).tolist() == [[2, 0, 0], [1, 0, 1], [1, 1, 0]]
+
+
+def test_confusion_in_crowds_and_of_the_surest_first():
+    crowd = [0, 0, 40, 40]
+    truth = target_of([crowd, [0, 0, 20, 20]], [1, 0], iscrowd=[True, False])
+    boxes = [[0, 0, 20, 18], [0, 0, 20, 20], [20, 20, 40, 40], [20, 20, 40, 40], [30, 20, 50, 40], [31, 20, 51, 40]]
+    # class 1 takes the object, class 0 comes too late; in the crowd: its class, another, its class by half, by less
+    metric = COCODetection(2)
+    metric.update([detections_of(boxes, [0.8, 0.7, 0.9, 0.9, 0.9, 0.9], [1, 0, 1, 0, 1, 1])], [truth])
+    assert metric.confusion_matrix().tolist() == [[0, 1, 0], [0, 0, 0], [2, 1, 0]]
+    assert metric.confusion_matrix(iou=0.95).tolist() == [[1, 0, 0], [0, 0, 0], [1, 2, 0]]
+    # with the second in front the first, pushed out, may have the other object, which it overlaps less
+    two = target_of([[0, 0, 10, 10], [0, 0, 10, 7]], [0, 1])
+    metric = COCODetection(2)
+    metric.update([detections_of([[0, 0, 10, 9], [0, 0, 10, 10]], [0.7, 0.8], [1, 0])], [two])
+    assert metric.confusion_matrix().tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 0]]
+    nothing = COCODetection(2)
+    nothing.update([detections_of([], [], [])], [target_of([], [])])
+    assert not nothing.confusion_matrix().any() and math.isnan(nothing.tide()["ap"])
+    assert not any(nothing.tide()["counts"].values())
+
+
+def test_confusion_equals_hotcoco_where_there_are_no_crowds():
+    import hotcoco
+
+    pairs = [(said, {"boxes": t["boxes"], "labels": t["labels"]}) for said, t in crowded(8, most=40)]
+    objects, seen = [], []
+    for image, (said, target) in enumerate(pairs):
+        for box, label in zip(target["boxes"].double(), target["labels"].tolist(), strict=True):
+            sides = torch.cat((box[:2], box[2:] - box[:2])).tolist()
+            objects.append(
+                {"id": len(objects) + 1, "image_id": image, "category_id": label, "bbox": sides, "iscrowd": 0}
+            )
+            objects[-1]["area"] = sides[2] * sides[3]
+        boxes = said["boxes"].double()
+        columns = [
+            torch.full((len(boxes), 1), image),
+            boxes[:, :2],
+            boxes[:, 2:] - boxes[:, :2],
+            said["scores"][:, None],
+        ]
+        seen.append(torch.cat([*columns, said["labels"][:, None]], 1).numpy())
+    truth = {"images": [{"id": i} for i in range(len(pairs))], "annotations": objects}
+    truth = hotcoco.COCO(truth | {"categories": [{"id": label, "name": str(label)} for label in range(CLASSES)]})
+    theirs = hotcoco.COCOeval(truth, truth.load_res(np.concatenate(seen)), "bbox").confusion_matrix(0.5, min_score=0.25)
+    ours = count(pairs).confusion_matrix(score=0.25)
+    assert ours.tolist() == theirs["matrix"].tolist() and ours.diagonal()[:-1].sum() > 20
+
+
+def test_a_perfect_detector_has_one_everywhere():
+    pairs = [
+        (detections_of(t["boxes"].tolist(), [1.0] * len(t["labels"]), t["labels"].tolist()), t) for _, t in crowded(0)
+    ]
+    pairs = [(said, {"boxes": t["boxes"], "labels": t["labels"]}) for said, t in pairs]
+    figures = count(pairs).compute()
+    for name in NAMES:
+        assert name == "mar1" or figures[name].item() == pytest.approx(1), name
+
+
+def test_undefined_figures_are_nan_and_a_checkpoint_outlives_them(tmp_path):
+    import pytorch_lightning as pl
+    from pytorch_lightning.callbacks import ModelCheckpoint
+
+    metric = COCODetection(2)
+    metric.update([detections_of([[0, 0, 5, 5]], [0.5], [0])], [target_of([], [])])
+    assert all(
+        value.isnan() and value.dtype == torch.float64 and value.ndim == 0 for value in metric.compute().values()
+    )
+
+    class Net(pl.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(1, 1)
+            self.metric = COCODetection(1)
+
+        def training_step(self, batch, _):
+            return self.layer(batch).sum()
+
+        def validation_step(self, batch, _):
+            target = target_of([[0, 0, 9, 9]], [0]) if self.current_epoch == 1 else target_of([], [])
+            self.metric.update([detections_of([[0, 0, 9, 9]], [0.5], [0])], [target])
+
+        def on_validation_epoch_end(self):
+            self.log_dict({f"val/{name}": value for name, value in self.metric.compute().items()})
+            self.metric.reset()
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), 0.1)
+
+    saver = ModelCheckpoint(tmp_path, "{epoch}", monitor="val/map", mode="max", auto_insert_metric_name=False)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    loader = torch.utils.data.DataLoader(torch.ones(2, 1))
+    pl.Trainer(max_epochs=3, callbacks=[saver], **quiet).fit(Net(), loader, loader)
+    assert saver.best_model_score == pytest.approx(1) and saver.best_model_path.endswith("1.ckpt")
+
+
+def test_images_do_not_need_numbers_and_numbers_do_not_matter():
+    pairs = crowded(1)
+    plain = count(pairs).compute()
+    numbered = [(said, target | {"image_id": torch.tensor(7)}) for said, target in pairs]
+    torch.testing.assert_close(count(numbered, size=1).compute(), plain, rtol=0, atol=0, equal_nan=True)
+
+
+def test_forward_reset_merge_pickle_and_moves():
+    pairs = crowded(2)
+    whole, empty = count(pairs).compute(), COCODetection(CLASSES)
+    metric = COCODetection(CLASSES)
+    parts = [pairs[:5], pairs[5:]]
+    for part in parts:
+        of_batch = metric([said for said, _ in part], [target for _, target in part])
+        torch.testing.assert_close(of_batch, count(part).compute(), equal_nan=True)
+    torch.testing.assert_close(metric.compute(), whole, rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(metric.class_table(), count(pairs).class_table(), equal_nan=True)  # not the batch's
+    copies = [pickle.loads(pickle.dumps(metric)), metric.clone(), metric.to("cpu").half()]
+    first, second = (count(part) for part in parts)
+    assert second.compute()["map"] != whole["map"]
+    second.merge_state(first)  # torchmetrics puts what comes before what is there
+    for other in (*copies, second):
+        torch.testing.assert_close(other.compute(), whole, rtol=0, atol=0, equal_nan=True)
+    metric = count(pairs)
+    metric.reset()
+    metric.update([d for d, _ in parts[1]], [t for _, t in parts[1]])
+    torch.testing.assert_close(metric.class_table(), count(parts[1]).class_table(), equal_nan=True)
+    assert empty.higher_is_better and not empty.detected
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_floats_are_kept_as_float32(dtype):
+    pairs = crowded(4)
+    narrow = [(said | {k: said[k].to(dtype) for k in ("boxes", "scores")}, target) for said, target in pairs]
+    rounded = [(said | {k: said[k].float() for k in ("boxes", "scores")}, target) for said, target in narrow]
+    torch.testing.assert_close(count(narrow).compute(), count(rounded).compute(), rtol=0, atol=0, equal_nan=True)
+
+
+def test_a_copy_is_kept_and_no_graph():
+    said, target = detections_of([[0, 0, 9, 9]], [0.5], [0]), target_of([[0, 0, 9, 9]], [0])
+    said["boxes"].requires_grad_()
+    metric = COCODetection(1)
+    metric.update([said], [target])
+    with torch.no_grad():
+        said["boxes"].add_(50)
+    assert metric.compute()["map"].item() == pytest.approx(1) and not metric.detected[0].requires_grad
+
+
+def test_bad_arguments():
+    good, target = detections_of([[0, 0, 9, 9]], [0.5], [0]), target_of([[0, 0, 9, 9]], [0])
+    metric = COCODetection(2)
+    with pytest.raises(ValueError, match="1 detections for 0 targets"):
+        metric.update([good], [])
+    with pytest.raises(ValueError, match="detections of image 1 of the batch: no scores; it has boxes, labels"):
+        metric.update([good, target], [target, target])
+    with pytest.raises(ValueError, match=r"target of image 0 of the batch: labels \[2\] for 1 boxes, where \[1\]"):
+        metric.update([good], [target | {"labels": torch.zeros(2)}])
+    with pytest.raises(ValueError, match=r"boxes \[1, 5\] are not \[N, 4\]"):
+        metric.update([good | {"boxes": torch.zeros(1, 5)}], [target])
+    with pytest.raises(
+        TypeError, match="detections of image 0 of the batch: scores is a ndarray; give a tensor: torch"
+    ):
+        metric.update([good | {"scores": np.array([0.5])}], [target])
+    with pytest.raises(TypeError, match="target of image 0 of the batch: iscrowd is a list; give a tensor"):
+        metric.update([good], [target | {"iscrowd": [False]}])
+    with pytest.raises(ValueError, match="num_classes: 0; there must be 1 class or more"):
+        COCODetection(0)
+    with pytest.raises(ValueError, match=r"iou: 0.52 is none of COCO's: 0.5, 0.55"):
+        metric.pr_curves(0.52)
+    with pytest.raises(ValueError, match=r"iou: 0.25 is none of COCO's: 0.5, 0.55"):
+        metric.tide(0.25)
+    with pytest.raises(ValueError, match=r"background_iou: 0.6 is not from 0 to below the iou of 0.5"):
+        metric.tide(background_iou=0.6)
+    metric.update([], [])
+    assert not metric.counts
+    for wrong, message in [
+        ({"labels": torch.tensor([2])}, r"image 1 .*: detection with label 2, which is not in 0 … 1"),
+        ({"labels": torch.tensor([-1])}, "detection with label -1"),
+        ({"scores": torch.tensor([math.nan])}, r"image 1 .*: a score that is NaN"),
+        (
+            {"boxes": torch.tensor([[5.0, 5, 2, 9]])},
+            r"image 1 .*: detection with box \[5.0, 5.0, 2.0, 9.0\]; boxes are",
+        ),
+        ({"boxes": torch.tensor([[5.0, 5, math.nan, 9]])}, "nan"),
+    ]:
+        metric = COCODetection(2)
+        metric.update([good, good | wrong], [target, target])
+        with pytest.raises(ValueError, match=message):
+            metric.compute()
+    metric = COCODetection(2)
+    metric.update([good], [target | {"labels": torch.tensor([3])}])
+    with pytest.raises(ValueError, match="image 0 .*: object with label 3"):
+        metric.compute()

@@ -1,0 +1,76 @@
+"""COCO's and VOC's metrics over two and three processes, with unequal shards: one process's figures on each of them."""
+
+import datetime
+import socket
+import subprocess
+import sys
+
+import torch
+
+from striate.tasks.metrics import COCODetection, VOCDetection
+
+from ...helpers.detection_scenes import CLASSES, crowded
+
+FIRST = [0, 1]  # the ranks of the smaller group
+
+
+def shards():
+    """The batches of each of three ranks; the second has seen nothing."""
+    pairs = crowded(5, 9)
+    return [[pairs[:2], pairs[2:7]], [], [pairs[7:]]]
+
+
+def figures(batches, group=None):
+    """All that the metrics compute, by name."""
+    result = {}
+    coco, voc = COCODetection(CLASSES, process_group=group), VOCDetection(CLASSES, process_group=group)
+    for metric in (coco, voc):
+        for batch in batches:
+            metric.update([said for said, _ in batch], [target for _, target in batch])
+        result |= metric.compute()
+        result |= {f"{type(metric).__name__}/{name}": value for name, value in metric.class_table().items()}
+    result |= {"curves": coco.pr_curves()["precision"], "confusion": coco.confusion_matrix()}
+    result["tide"] = torch.tensor(list(coco.tide()["delta_ap"].values()))
+    assert sum(len(rows) for rows in coco.counts) == sum(len(batch) for batch in batches)  # its own share again
+    return result
+
+
+def as_rank(rank, port):
+    """What this process computes as one of two, and as one of three."""
+    seconds = datetime.timedelta(seconds=90)
+    address = f"tcp://127.0.0.1:{port}"
+    torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=3, timeout=seconds)
+    try:
+        group = torch.distributed.new_group(FIRST, timeout=seconds)
+        mine = shards()[rank]
+        return {2: figures(mine, group) if rank in FIRST else {}, 3: figures(mine)}
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+OTHER_PROCESS = """
+import sys, torch
+from striate.tests.tasks.test_detection_metrics_ranks import as_rank
+torch.set_num_threads(1)
+torch.save(as_rank(int(sys.argv[1]), sys.argv[2]), sys.argv[3])
+"""
+
+
+def test_several_processes_count_as_one(tmp_path, recwarn):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    command = [sys.executable, "-W", "ignore", "-c", OTHER_PROCESS]
+    others = {rank: subprocess.Popen([*command, str(rank), port, str(tmp_path / f"{rank}.pt")]) for rank in (1, 2)}
+    computed = {0: as_rank(0, port)}
+    assert [process.wait(timeout=90) for process in others.values()] == [0, 0]
+    computed |= {rank: torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in others}
+    for world, ranks in ((2, FIRST), (3, [0, 1, 2])):
+        whole = figures([batch for shard in shards()[:world] for batch in shard])
+        assert len(whole) == 12 + 6 + 1 + 3 + 3 and whole["map"] > 0.05
+        for rank in ranks:
+            assert computed[rank][world].keys() == whole.keys()
+            for name, value in whole.items():
+                torch.testing.assert_close(
+                    computed[rank][world][name], value, rtol=0, atol=0, equal_nan=True, msg=f"{rank}/{world}: {name}"
+                )

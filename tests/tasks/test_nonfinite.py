@@ -1,0 +1,158 @@
+"""A loss that is no number: training stops there, says where, and leaves the checkpoints as they were."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from torch.utils.data import DataLoader
+
+from striate.tasks import Classification
+from striate.tasks.nonfinite import LossWatch, NonFiniteError, check_weights, image_names
+from striate.tests.helpers.fixtures import TinyNet, batch
+
+
+class Poisoned(TinyNet):
+    """Its logits are NaN from the n-th training batch on."""
+
+    def __init__(self, after, value=float("nan")):
+        super().__init__()
+        self.after, self.value, self.seen = after, value, 0
+
+    def forward(self, images):
+        self.seen += self.training
+        return super().forward(images) * (self.value if self.training and self.seen > self.after else 1.0)
+
+
+class EndlessGradient(Poisoned):
+    """From the n-th training batch on its gradients are NaN, its loss is not: the root of zero."""
+
+    def forward(self, images):
+        self.value = 1.0
+        logits = super().forward(images)
+        return logits + (self.head.weight * 0).sum().sqrt() if self.seen > self.after else logits
+
+
+def batches(count, first=0):
+    made = []
+    for number in range(count):
+        one = batch([0, 1])
+        one["index"] = torch.arange(2) + first + 2 * number
+        made.append(one)
+    return DataLoader(made, batch_size=None)
+
+
+def fit(task, folder, count=6, **settings):
+    trainer = pl.Trainer(
+        accelerator="cpu", max_epochs=1, enable_progress_bar=False, enable_model_summary=False, logger=False,
+        limit_val_batches=0,
+        callbacks=[ModelCheckpoint(folder, "last", every_n_train_steps=1, enable_version_counter=False)], **settings,
+    )  # fmt: skip
+    trainer.fit(task, batches(count), batches(1))
+    return trainer
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_training_stops_with_step_losses_and_images(tmp_path, value):
+    task = Classification(Poisoned(after=3, value=value), optimizer=lambda groups: torch.optim.SGD(groups, lr=0.1))
+    with pytest.raises(NonFiniteError) as caught:
+        fit(task, tmp_path)
+    said = str(caught.value)
+    assert said.startswith("the loss is not a finite number at step 3 (epoch 0): loss_class nan; ")
+    assert "the batch: sample 6, sample 7. Checkpoints that were saved are from before." in said
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == 3
+    # the step's gradients never came to be
+    assert all(torch.equal(value, saved["state_dict"][key]) for key, value in task.state_dict().items()
+               if "num_batches" not in key and "running" not in key)  # fmt: skip
+
+
+def test_weights_that_are_no_numbers_do_not_overwrite_a_checkpoint(tmp_path):
+    task = Classification(EndlessGradient(after=2), optimizer=lambda groups: torch.optim.SGD(groups, lr=0.1))
+    with pytest.raises(NonFiniteError, match=r"weights are not finite numbers at step 3 \(epoch 0\), the first: model"):
+        fit(task, tmp_path)
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 2
+
+
+def test_weights_are_counted_and_named():
+    model = TinyNet()
+    check_weights(model, "here")
+    model.head.bias.data[1] = float("inf")
+    with pytest.raises(NonFiniteError, match=r"^1 of 6 weights are not finite numbers here, the first: head.bias\."):
+        check_weights(model, "here")
+
+
+def test_images_are_named_by_what_finds_them():
+    assert image_names({"path": ["a.png"], "index": torch.tensor([3])}) == ["a.png"]
+    targets = [{"image_id": torch.tensor(139)}, {"image_id": torch.tensor(285)}]
+    assert image_names({"target": targets, "index": torch.tensor([0, 1])}) == ["image_id 139", "image_id 285"]
+    assert image_names({"target": [{}], "index": torch.tensor([4])}) == ["sample 4"]
+    assert image_names({}) == []
+
+
+def test_each_loss_is_named_and_a_long_batch_is_cut():
+    watch, losses = LossWatch(), {"loss_a": torch.tensor(1.5), "loss_b": torch.tensor(float("inf"))}
+    with pytest.raises(NonFiniteError) as caught:
+        watch.see(sum(losses.values()), losses, {"index": torch.arange(20)}, "somewhere")
+    assert "somewhere: loss_a 1.5, loss_b inf, their sum inf; the batch: sample 0, " in str(caught.value)
+    assert "sample 15 and 4 more." in str(caught.value)
+
+
+def test_nothing_that_was_fine_is_held_against_a_later_step():
+    watch = LossWatch()
+    watch.see(torch.tensor(1.0), {"loss": torch.tensor(1.0)}, {}, "first")
+    watch.settle()
+    with pytest.raises(NonFiniteError, match="second"):
+        watch.see(torch.tensor(torch.nan), {"loss": torch.tensor(torch.nan)}, {}, "second")
+    watch.settle()  # said once
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_the_verdict_comes_one_step_later_and_before_saving():
+    good, bad = torch.tensor(1.0, device="cuda"), torch.tensor(torch.nan, device="cuda")
+    watch = LossWatch()
+    watch.see(bad, {"loss": bad}, {"index": torch.tensor([5])}, "at step 0")
+    with pytest.raises(NonFiniteError, match="at step 0: loss nan; the batch: sample 5"):
+        watch.see(good, {"loss": good}, {}, "at step 1")
+    watch.settle()
+    watch.see(bad, {"loss": bad}, {}, "at step 2")
+    with pytest.raises(NonFiniteError, match="at step 2"):
+        watch.settle()
+
+
+DDP_SCRIPT = """
+import json, os, sys, warnings
+warnings.filterwarnings("ignore")
+import pytorch_lightning as pl, torch
+from striate.tasks import Classification
+from striate.tasks.finite import NonFiniteError
+from striate.tests.tasks.test_finite import Poisoned, batches
+torch.set_num_threads(1)
+rank = int(os.environ.get("LOCAL_RANK", 0))
+# the second rank alone sees a NaN
+task = Classification(Poisoned(2 if rank else 99), optimizer=lambda groups: torch.optim.SGD(groups, lr=0.1))
+trainer = pl.Trainer(
+    accelerator="cpu", strategy="ddp", devices=2, logger=False, max_epochs=1, use_distributed_sampler=False,
+    enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+)
+try:
+    trainer.fit(task, batches(6, first=100 * rank))
+except NonFiniteError as error:
+    if trainer.is_global_zero:
+        print("RESULT", json.dumps(str(error)), flush=True)
+    sys.exit(3)
+"""
+
+
+def test_two_processes_stop_together_and_say_whose_batch_it_was(tmp_path):
+    (tmp_path / "ddp.py").write_text(DDP_SCRIPT)
+    done = subprocess.run([sys.executable, "ddp.py"], capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert done.returncode == 3, done.stderr[-3000:]
+    said = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))[7:])
+    assert (
+        "at step 2 (epoch 0): rank 1: loss_class nan; the batch: sample 104, sample 105. Checkpoints that were saved"
+        in said
+    )

@@ -14,7 +14,7 @@ from .backbones.darknet import YOLOv1Backbone
 from .backbones.small_resnet import SmallImageResNet
 from .classification.alexnet import AlexNet, AlexNetBackbone
 from .classification.classifier import Classifier
-from .classification.four_layer import ActivationRace, FourLayerCNN
+from .classification.four_layer import ActivationPair, FourLayerCNN
 from .classification.googlenet import GoogLeNet
 from .classification.layers import FullyConnectedHead, LocalResponseNorm, TrunkWithHead, local_response_norm
 from .classification.lenet import LeNet5, MAPLoss, map_loss
@@ -87,7 +87,7 @@ from .segmentation import (
     UNet,
     VGG16FullyConvolutional,
 )
-from .segmentation.inference import augmented_logits, best_classes, sliding_logits
+from .segmentation.inference import argmax_labels, augmented_logits, sliding_logits
 from .segmentation.losses import (
     DiceLoss,
     LovaszSoftmax,
@@ -112,7 +112,7 @@ __all__ = [
     "SSD300",
     "SSD512",
     "SSDVGG16",
-    "ActivationRace",
+    "ActivationPair",
     "AlexNet",
     "AlexNetBackbone",
     "AlexNetFullyConvolutional",
@@ -174,9 +174,9 @@ __all__ = [
     "YOLOv1Backbone",
     "ZFNet",
     "ZFNetBackbone",
+    "argmax_labels",
     "augmented_logits",
     "available_backbones",
-    "best_classes",
     "bipartite_then_threshold",
     "box_iou_matrix",
     "box_loss",

@@ -12,7 +12,7 @@ from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from ..datamodules.batches import ClassificationBatch
-from ..models.classification.four_layer import ActivationRace
+from ..models.classification.four_layer import ActivationPair
 from .base import Task
 from .schedules import Schedule
 
@@ -74,7 +74,7 @@ class TrainingRace(Task):
 
     def __init__(
         self,
-        model: ActivationRace,
+        model: ActivationPair,
         optimizer: OptimizerCallable = torch.optim.SGD,
         scheduler: Schedule | LRSchedulerCallable | None = None,
         tanh_lr_factor: float = 1.0,

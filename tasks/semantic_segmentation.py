@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 from ..datamodules.batches import SemanticSegmentationBatch
-from ..models.segmentation.inference import augmented_logits, best_classes, sliding_logits
-from ..models.segmentation.losses import IGNORE, PixelCrossEntropy, WeightedLosses
+from ..models.segmentation.inference import argmax_labels, augmented_logits, sliding_logits
+from ..models.segmentation.losses import IGNORE_INDEX, PixelCrossEntropy, WeightedLosses
 from .base import Task
 from .classification import HasAuxiliary, class_accuracies
 from .metrics import BoundaryIoU, SegmentationConfusion, class_ious, frequency_weighted_iou, pixel_accuracy
@@ -85,8 +85,10 @@ class SemanticSegmentation(Task):
                 f"num_classes: {type(model).__name__} does not say how many classes it tells apart; "
                 "set model.init_args.num_classes"
             )
-        if not 2 <= self._num_classes <= IGNORE:
-            raise ValueError(f"num_classes: {self._num_classes}; masks of 8 bits tell 2 to {IGNORE} classes apart")
+        if not 2 <= self._num_classes <= IGNORE_INDEX:
+            raise ValueError(
+                f"num_classes: {self._num_classes}; masks of 8 bits tell 2 to {IGNORE_INDEX} classes apart"
+            )
         if class_weights is not None and len(class_weights) != self._num_classes:
             raise ValueError(f"class_weights: {len(class_weights)} numbers for {self._num_classes} classes")
         if loss is not None and (label_smoothing or class_weights is not None):
@@ -124,9 +126,11 @@ class SemanticSegmentation(Task):
         losses, said = [], []
         for images, masks in parts(batch):
             logits = self._evaluated(images)
-            each = F.cross_entropy(logits.float(), masks.long(), ignore_index=IGNORE, reduction="none").sum((1, 2))
-            losses.append(each / (masks != IGNORE).sum((1, 2)).clamp(min=1))
-            said.append(best_classes(logits))
+            each = F.cross_entropy(logits.float(), masks.long(), ignore_index=IGNORE_INDEX, reduction="none").sum(
+                (1, 2)
+            )
+            losses.append(each / (masks != IGNORE_INDEX).sum((1, 2)).clamp(min=1))
+            said.append(argmax_labels(logits))
         return {"loss_pixel": torch.cat(losses).mean()}, said
 
     def _training_losses(self, batch: SemanticSegmentationBatch) -> dict[str, Tensor]:
@@ -240,7 +244,7 @@ class SemanticSegmentation(Task):
         for part in [images] if isinstance(images, Tensor) else [image[None] for image in images]:
             for logits in self._evaluated(part):
                 size = None if sizes is None else tuple(sizes[len(predictions)].tolist())
-                predictions.append({"mask": best_classes(logits[None], size)[0].cpu()})
+                predictions.append({"mask": argmax_labels(logits[None], size)[0].cpu()})
         return predictions
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> list[dict[str, Any]]:
@@ -307,10 +311,10 @@ def check_masks(batch: Mapping[str, Any] | SemanticSegmentationBatch, num_classe
                 "image needs a mask of its own size"
             )
         if masks.dtype != torch.uint8:
-            raise TypeError(f"masks are uint8, one class a pixel and {IGNORE} = ignore, and not {masks.dtype}")
+            raise TypeError(f"masks are uint8, one class a pixel and {IGNORE_INDEX} = ignore, and not {masks.dtype}")
         # in 8 bits 255 + 1 is 0
         if num_classes is not None and masks.numel() and int((masks + 1).max()) > num_classes:
-            counts = torch.bincount(masks.reshape(-1), minlength=IGNORE + 1)
+            counts = torch.bincount(masks.reshape(-1), minlength=IGNORE_INDEX + 1)
             raise ValueError(outside_message(counts, num_classes))
 
 

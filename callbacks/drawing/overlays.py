@@ -17,10 +17,10 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ...datamodules.export.voc import palette
+from ...models.segmentation.losses import IGNORE_INDEX
 from .canvas import NEUTRAL, PAPER, Colour, class_name, fitted, fitted_freely, on_paper, room_for, shorten
 from .tags import draw_tags
 
-IGNORE = 255
 _HUES = (0.0, 0.58, 0.33, 0.13, 0.78, 0.47, 0.92, 0.06, 0.66, 0.22)
 SHOWN = 0.5  # predicted objects of lower score are not drawn, unless one asks for them
 _BACKGROUNDS = ("background", "bg", "unlabeled", "unlabelled", "void")
@@ -158,7 +158,7 @@ def _with_classes(picture: np.ndarray, mask: np.ndarray, names: Sequence[str]) -
     counts = np.bincount(mask.ravel(), minlength=256)
     for label in np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)].tolist():
         own, share = large == label, _percent(counts[label] / mask.size)
-        if label == IGNORE:
+        if label == IGNORE_INDEX:
             _hatch(picture, own)
             chips.append(Chip(f"ignored: {share}", _GRAY, hatched=True))
         elif is_background(label, names):  # left as it is, to see the image

@@ -189,7 +189,7 @@ class EfficientNetLite0(Backbone):
         )
         self._path = path
         self._names = {theirs: ours for ours, theirs in _file_names(self)}
-        initialise(self)
+        init_weights(self)
         if path is not None and not pretrained_is_skipped():
             rest = [r"_fc\."] + [rf"{re.escape(module)}\." for module in _modules_after(len(self.stages))]
             self.load_report = load_weights(self, _file(path), aliases=self._names, ignore=rest)
@@ -287,7 +287,7 @@ def _modules_after(kept: int) -> list[str]:
 
 
 @torch.no_grad()
-def initialise(module: nn.Module) -> None:
+def init_weights(module: nn.Module) -> None:
     """Draws every convolution's weights from N(0, 2 / fan-out), in place, each group of channels for itself.
 
     As the lite networks' authors do. ``nn.init.kaiming_normal_`` takes all groups for one, and would start a depthwise

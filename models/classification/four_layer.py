@@ -98,7 +98,7 @@ class FourLayerCNN(nn.Module):
         return self.fc4(self.trunk(self.normalize(images)).flatten(1))
 
 
-class ActivationRace(nn.Module):
+class ActivationPair(nn.Module):
     """Two `FourLayerCNN` side by side, one of ReLUs and one of tanhs, which share nothing but their images.
 
     Args:

@@ -75,10 +75,10 @@ class GoogLeNet(nn.Module):
             InceptionAux(_out_channels(trunk[name]), num_classes, dropout=auxiliary_dropout)
             for name in (AUXILIARY_AFTER if auxiliary else ())
         )
-        self._initialise_auxiliary()
+        self._init_auxiliary()
 
     @torch.no_grad()
-    def _initialise_auxiliary(self) -> None:
+    def _init_auxiliary(self) -> None:
         """Draws weights as torchvision does in the trunk, then takes over what the backbone's weights hold of them."""
         for layer in self.auxiliary.modules():
             if isinstance(layer, (nn.Conv2d, nn.Linear)):

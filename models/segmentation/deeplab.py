@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from ..backbones import Backbone
-from .parts import (
+from .layers import (
     as_backbone,
     check_dropout,
     check_num_classes,
     conv_norm_relu,
-    initialise,
-    initialise_scores,
+    init_score_layer,
+    init_weights,
     resize,
 )
 
@@ -186,8 +186,8 @@ class DeepLabV3Plus(nn.Module):
         self.head = nn.Conv2d(channels, num_classes, 1)
         self.auxiliary = _auxiliary_head(widths[-2], num_classes) if auxiliary else None
         for part in (self.pyramid, self.reduce, self.decoder):
-            initialise(part)
-        initialise_scores(self.head)
+            init_weights(part)
+        init_score_layer(self.head)
 
     def _decode(self, maps: list[Tensor], size: torch.Size) -> Tensor:
         fine = self.reduce(maps[self._fine])
@@ -244,6 +244,6 @@ def _auxiliary_head(in_channels: int, num_classes: int) -> nn.Sequential:
     head = nn.Sequential(
         *conv_norm_relu(in_channels, hidden), nn.Dropout(0.1), scores := nn.Conv2d(hidden, num_classes, 1)
     )
-    initialise(head)
-    initialise_scores(scores)
+    init_weights(head)
+    init_score_layer(scores)
     return head

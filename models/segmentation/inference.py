@@ -110,7 +110,7 @@ def _scaled(images: Tensor, scale: float) -> Tensor:
     return F.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=scale < 1)
 
 
-def best_classes(logits: Tensor, size: tuple[int, int] | None = None, at_once: int = 16) -> Tensor:
+def argmax_labels(logits: Tensor, size: tuple[int, int] | None = None, at_once: int = 16) -> Tensor:
     """The class of the highest logit at each pixel, or at each pixel of the image in another size.
 
     Logits are scaled with linear interpolation, a few classes at a time, so that a photograph of many pixels needs no

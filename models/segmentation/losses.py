@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-IGNORE = 255
+IGNORE_INDEX = 255
 """The value of a mask's pixels that do not count."""
 
 
@@ -24,7 +24,7 @@ def pixel_cross_entropy(
     class_weights: Tensor | None = None,
     label_smoothing: float = 0.0,
     reduction: Literal["mean", "sum"] = "mean",
-    ignore: int = IGNORE,
+    ignore: int = IGNORE_INDEX,
 ) -> Tensor:
     """Cross-entropy of the softmax at each counted pixel: its mean, or its sum.
 
@@ -55,7 +55,7 @@ def pixel_cross_entropy(
     return total / divisor.where(divisor > 0, 1)
 
 
-def soft_dice_loss(logits: Tensor, mask: Tensor, smooth: float = 0.0, ignore: int = IGNORE) -> Tensor:
+def soft_dice_loss(logits: Tensor, mask: Tensor, smooth: float = 0.0, ignore: int = IGNORE_INDEX) -> Tensor:
     """One minus the Dice coefficient of probabilities and truth, mean over the classes that the batch's masks have.
 
     For class k, with the sums over all counted pixels of the batch: ``1 - (2 sum(p t) + smooth) / (sum(p) + sum(t) +
@@ -85,7 +85,7 @@ def soft_dice_loss(logits: Tensor, mask: Tensor, smooth: float = 0.0, ignore: in
 
 
 def softmax_focal_loss(
-    logits: Tensor, mask: Tensor, gamma: float = 2.0, class_weights: Tensor | None = None, ignore: int = IGNORE
+    logits: Tensor, mask: Tensor, gamma: float = 2.0, class_weights: Tensor | None = None, ignore: int = IGNORE_INDEX
 ) -> Tensor:
     """Cross-entropy at each pixel times ``(1 - p)^gamma``, p being the true class's probability; mean over pixels.
 
@@ -112,7 +112,7 @@ def softmax_focal_loss(
     return losses.sum() / counted.sum().clamp(min=1)
 
 
-def lovasz_softmax(logits: Tensor, mask: Tensor, per_image: bool = False, ignore: int = IGNORE) -> Tensor:
+def lovasz_softmax(logits: Tensor, mask: Tensor, per_image: bool = False, ignore: int = IGNORE_INDEX) -> Tensor:
     """The Lovász extension of the Jaccard loss ``1 - IoU``, mean over the classes that the masks have.
 
     Where every probability is 0 or 1 it is exactly the mean of ``1 - IoU`` over those classes; between, it is the
@@ -164,7 +164,7 @@ def ohem_cross_entropy(
     threshold: float = 0.7,
     min_kept: int = 100_000,
     class_weights: Tensor | None = None,
-    ignore: int = IGNORE,
+    ignore: int = IGNORE_INDEX,
 ) -> Tensor:
     """Mean cross-entropy of the hard pixels: those whose true class has at most a probability of `threshold`.
 

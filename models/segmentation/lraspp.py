@@ -7,7 +7,7 @@ of pixels of the image to a cell of it.
 from torch import Tensor, nn
 
 from ..backbones import Backbone, TorchvisionBackbone
-from .parts import as_backbone, check_num_classes, conv_norm_relu, initialise_scores, resize
+from .layers import as_backbone, check_num_classes, conv_norm_relu, init_score_layer, resize
 
 FINE_STRIDE, OUTPUT_STRIDE = 8, 16
 """Strides of the two maps that are scored, in pixels."""
@@ -83,8 +83,8 @@ class LRASPP(nn.Module):
         fine, last = self.backbone.channels[self._fine], self.backbone.channels[-1]
         self.project = conv_norm_relu(last, channels, kernel=1)
         self.gate = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(last, channels, 1, bias=False), nn.Sigmoid())
-        self.score = initialise_scores(nn.Conv2d(channels, num_classes, 1))
-        self.score_fine = initialise_scores(nn.Conv2d(fine, num_classes, 1))
+        self.score = init_score_layer(nn.Conv2d(channels, num_classes, 1))
+        self.score_fine = init_score_layer(nn.Conv2d(fine, num_classes, 1))
 
     def _maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The finer map and the last one."""

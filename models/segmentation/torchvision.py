@@ -10,7 +10,7 @@ from ..backbones import TorchvisionBackbone
 from ..backbones.pretrained import find_weights
 from ..ops.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from ..weights import load_weights, match_weights, pretrained_is_skipped
-from .parts import check_num_classes, resize
+from .layers import check_num_classes, resize
 
 _SCORES = ("classifier.4.", "aux_classifier.4.", "classifier.low_classifier.", "classifier.high_classifier.")
 """Beginnings of the names of the layers whose size follows from the number of classes."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..backbones import Backbone
-from .parts import as_backbone, check_num_classes, conv_norm_relu, initialise, initialise_scores
+from .layers import as_backbone, check_num_classes, conv_norm_relu, init_score_layer, init_weights
 
 Upsampling = Literal["nearest", "bilinear"]
 WIDTH_PER_STRIDE: Final = 16
@@ -125,8 +125,8 @@ class UNet(nn.Module):
             UNetBlock(a, skip, b, upsampling) for (a, b), skip in zip(pairwise(ins), skips, strict=False)
         )
         self.head = nn.Conv2d(ins[-1], num_classes, 3, padding=1)
-        initialise(self.blocks)
-        initialise_scores(self.head)
+        init_weights(self.blocks)
+        init_score_layer(self.head)
 
     def forward(self, images: Tensor) -> Tensor:
         """Gives the logits of a batch."""

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from ...models.segmentation.losses import IGNORE_INDEX
 from ..classification import class_accuracies
 
 __all__ = [
@@ -34,8 +35,6 @@ __all__ = [
     "outside_message",
     "pixel_accuracy",
 ]
-
-IGNORE = 255
 
 
 def class_ious(confusion: Tensor) -> Tensor:
@@ -90,8 +89,8 @@ class SegmentationConfusion(Metric):
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
-        if not 1 <= num_classes <= IGNORE:
-            raise ValueError(f"num_classes: {num_classes}; a mask of 8 bits tells 1 to {IGNORE} classes apart")
+        if not 1 <= num_classes <= IGNORE_INDEX:
+            raise ValueError(f"num_classes: {num_classes}; a mask of 8 bits tells 1 to {IGNORE_INDEX} classes apart")
         self.num_classes = num_classes
         self.add_state("counts", torch.zeros(256, num_classes, dtype=torch.int64), dist_reduce_fx="sum")
 
@@ -113,7 +112,7 @@ class SegmentationConfusion(Metric):
     def compute(self) -> Tensor:
         """The matrix."""
         totals = self.counts.sum(1)
-        if totals[self.num_classes : IGNORE].any():
+        if totals[self.num_classes : IGNORE_INDEX].any():
             raise ValueError(outside_message(totals, self.num_classes))
         return self.counts[: self.num_classes]
 
@@ -155,8 +154,10 @@ class BoundaryIoU(Metric):
         """Count a batch of images of one size."""
         height, width = mask.shape[-2:]
         distance = max(1, math.floor(self.ratio * math.hypot(height, width) + 0.5))
-        ends = mask == IGNORE
-        edges = [self._edges(labels, distance) for labels in (mask, predicted.to(mask.dtype).masked_fill(ends, IGNORE))]
+        ends = mask == IGNORE_INDEX
+        edges = [
+            self._edges(labels, distance) for labels in (mask, predicted.to(mask.dtype).masked_fill(ends, IGNORE_INDEX))
+        ]
         size = self.num_classes + 1
         self.counts = self.counts + _joint_counts(edges[0], edges[1], size, size)
 
@@ -212,10 +213,10 @@ def outside_message(counts: Tensor, num_classes: int) -> str:
         counts: pixels of each value, ``[256]``.
         num_classes: K.
     """
-    found = [(value, int(count)) for value, count in enumerate(counts.tolist()) if num_classes <= value < IGNORE]
+    found = [(value, int(count)) for value, count in enumerate(counts.tolist()) if num_classes <= value < IGNORE_INDEX]
     listed = [f"{value} ({count} pixel{'s' * (count != 1)})" for value, count in found if count]
     more = f" and {len(listed) - 8} more" if len(listed) > 8 else ""
     return (
         f"the masks have values that are no class: {', '.join(listed[:8])}{more}; there are {num_classes} classes, "
-        f"0 to {num_classes - 1}, and {IGNORE} = ignore"
+        f"0 to {num_classes - 1}, and {IGNORE_INDEX} = ignore"
     )

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from striate.callbacks import RacePicture
 from striate.callbacks.reports.activation_comparison import race_figure
-from striate.models import ActivationRace
+from striate.models import ActivationPair
 from striate.tasks import TrainingRace
 from striate.tasks.activation_comparison import epochs_to_error
 
@@ -20,7 +20,7 @@ from ..helpers.fixtures import batch
 
 def tiny(**arguments: Any) -> TrainingRace:
     torch.manual_seed(1)
-    model = ActivationRace(num_classes=2, widths=(4, 4, 4))
+    model = ActivationPair(num_classes=2, widths=(4, 4, 4))
     return TrainingRace(model, optimizer=lambda p: torch.optim.SGD(p, lr=0.05), **arguments)
 
 
@@ -85,7 +85,7 @@ def test_training_error_is_the_share_of_an_epochs_images_misclassified(tmp_path:
 def test_each_network_trains_as_if_alone_at_its_own_rate(tmp_path: Path) -> None:
     task = tiny(tanh_lr_factor=0.2)
     torch.manual_seed(1)
-    alone = ActivationRace(num_classes=2, widths=(4, 4, 4))
+    alone = ActivationPair(num_classes=2, widths=(4, 4, 4))
     for name, rate in (("relu", 0.05), ("tanh", 0.01)):
         optimizer = torch.optim.SGD(alone.runners[name].parameters(), lr=rate)
         for data in loader():

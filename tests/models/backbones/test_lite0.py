@@ -28,7 +28,7 @@ from striate.models import (
     skip_pretrained,
 )
 from striate.models.backbones.base import measure
-from striate.models.backbones.lite0 import InvertedResidual, SameConv2d, initialise
+from striate.models.backbones.lite0 import InvertedResidual, SameConv2d, init_weights
 from striate.models.ops.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 
 from ...helpers.networks import random_images
@@ -162,7 +162,7 @@ def test_blocks_add_their_input_where_it_fits() -> None:
 
 def test_initial_weights_are_he_normal_over_each_groups_outputs() -> None:
     layers = nn.Sequential(nn.Conv2d(40, 300, 3), nn.Conv2d(900, 900, 5, groups=900), nn.Conv2d(64, 200, 1))
-    initialise(layers)
+    init_weights(layers)
     for layer, fan_out in zip(layers, (300 * 9, 25, 200), strict=True):
         weight: Any = layer.weight
         assert weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.03)

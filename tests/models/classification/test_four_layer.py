@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from striate.models import ActivationRace, FourLayerCNN
+from striate.models import ActivationPair, FourLayerCNN
 
 from ...helpers.networks import random_images
 
@@ -40,7 +40,7 @@ def test_initial_spread_follows_the_activation() -> None:
 
 
 def test_a_race_is_two_networks_of_their_own() -> None:
-    race = ActivationRace(num_classes=4, widths=(8, 8, 8))
+    race = ActivationPair(num_classes=4, widths=(8, 8, 8))
     images = random_images(32)
     logits = race(images)
     assert list(logits) == ["relu", "tanh"]

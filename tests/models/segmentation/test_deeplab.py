@@ -11,7 +11,7 @@ from torchvision.models.segmentation.deeplabv3 import ASPP
 
 from striate.models import Backbone, DeepLabV3Plus, PlainCNN, TimmBackbone, TorchvisionBackbone, build_backbone
 from striate.models.segmentation import AtrousPyramid
-from striate.models.segmentation.parts import conv_norm_relu
+from striate.models.segmentation.layers import conv_norm_relu
 
 from ...helpers.networks import quick_initialisation, random_images
 from .test_unet import randomised

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from striate.models.segmentation.inference import augmented_logits, best_classes, sliding_logits, window_starts
+from striate.models.segmentation.inference import argmax_labels, augmented_logits, sliding_logits, window_starts
 
 
 def pointwise(images):
@@ -93,7 +93,7 @@ def test_scales_average_probabilities_at_the_images_size():
 @pytest.mark.parametrize("size", [None, (7, 5), (50, 31)])
 def test_best_classes_are_those_of_all_classes_scaled_at_once(size):
     logits = torch.randn(2, 37, 12, 9)
-    got = best_classes(logits, size, at_once=5)
+    got = argmax_labels(logits, size, at_once=5)
     scaled = logits if size is None else F.interpolate(logits, size, mode="bilinear")
     assert got.dtype == torch.uint8 and torch.equal(got.long(), scaled.argmax(1))
-    assert best_classes(torch.zeros(1, 20, 2, 2), (3, 3), at_once=5).max() == 0  # of equal ones the first, as argmax
+    assert argmax_labels(torch.zeros(1, 20, 2, 2), (3, 3), at_once=5).max() == 0  # of equal ones the first, as argmax

@@ -96,7 +96,7 @@ def resize(maps: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
 
 
 @torch.no_grad()
-def initialise(module: nn.Module) -> None:
+def init_weights(module: nn.Module) -> None:
     """He's weights in every convolution before a ReLU, no bias, norms that change nothing; in place."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
@@ -106,7 +106,7 @@ def initialise(module: nn.Module) -> None:
 
 
 @torch.no_grad()
-def initialise_scores(layer: nn.Conv2d) -> nn.Conv2d:
+def init_score_layer(layer: nn.Conv2d) -> nn.Conv2d:
     """Small weights (Glorot's) and no bias in a layer that scores classes; the layer itself."""
     nn.init.xavier_uniform_(layer.weight)
     if layer.bias is not None:

@@ -36,9 +36,9 @@ from .classic.cifar import CIFAR10, CIFAR100
 from .classic.cityscapes import Cityscapes
 from .classic.cub import CUB200
 from .classic.mnist import MNIST, FashionMNIST
-from .classic.one_box import CocoLocalization, VOCLocalization
 from .classic.pets import OxfordPets
 from .coco.detection import CocoDetection
+from .coco.localization import CocoLocalization
 from .digit_scenes.compose import Scene, SceneComposer
 from .digit_scenes.module import DigitScenes
 from .folders.images import ImageFolder
@@ -55,6 +55,7 @@ from .tables.labels import Manifest
 from .tables.one_box import LocalizationManifest
 from .voc.detection import VOCDetection
 from .voc.instances import VOCInstances
+from .voc.localization import VOCLocalization
 from .voc.segmentation import VOCSegmentation
 from .yolo.detection import YoloDetection
 

@@ -189,3 +189,25 @@ def warn_of_absent(where: Path, absent: Sequence[str], total: int, why: str) -> 
     """One warning that counts the images without a box, if there are any; their publishers never gave them one."""
     if absent:
         rank_zero_warn(f"{where}: {len(absent)} of {total} images left out: {why} (the first: {absent[0]})")
+
+
+def require_images(source: BoxSource, where: str, rule: str, names: list[str]) -> BoxSource:
+    """Return the source if it has images.
+
+    Args:
+        source: Images with one object each, as `one_object_each` selects them.
+        where: Argument and file or image set that the message begins with.
+        rule: Selection rule, ``one`` or ``largest``.
+        names: Classes of interest.
+
+    Raises:
+        ValueError: The source is empty.
+    """
+    if not len(source):
+        what = "exactly one object" if rule == "one" else "an object"
+        raise ValueError(
+            f"{where}: no image in it has {what} of the classes {', '.join(names[:5])}{', …' if len(names) > 5 else ''}"
+            " that is neither difficult nor a crowd"
+            + ("; data.init_args.objects: largest takes images with several" if rule == "one" else "")
+        )
+    return source

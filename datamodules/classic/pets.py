@@ -12,7 +12,7 @@ from ..annotations.objects import ImageTable, usable_boxes
 from ..annotations.one_box import BoxSource, check_choice, choose_objects, warn_of_absent
 from ..base import Transforms, VisionDataModule
 from ..loading.sampling import Sampling, check_fraction, stratified_split
-from ..voc.detection import corners_of, image_size, read_xml
+from ..voc.xml import corners_of, image_size, read_xml
 
 PetClasses = Literal["breed", "species"]
 

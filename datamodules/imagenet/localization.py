@@ -13,7 +13,7 @@ from ..annotations.objects import usable_boxes
 from ..annotations.one_box import BoxSource, check_choice, choose_objects, warn_of_absent
 from ..base import Transforms, VisionDataModule
 from ..loading.sampling import Sampling
-from ..voc.detection import corners_of, image_size, read_xml
+from ..voc.xml import corners_of, image_size, read_xml
 from .classification import Synsets, check_class_folders, read_synset_mapping, read_synsets
 
 ImageNetChoice = Literal["first", "largest", "one"]

@@ -3,8 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
-from xml.etree import ElementTree
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from ..annotations.objects import ImageTable, Objects, ObjectSource, confined, u
 from ..base import Transforms, VisionDataModule
 from ..loading.sampling import Sampling
 from .image_sets import too_deep
+from .xml import ObjectAnnotations, read_annotation
 
 VOC_CLASSES = (
     "aeroplane",
@@ -160,16 +160,6 @@ class VOCDetection(VisionDataModule):
         return read_voc(devkit, names, self._names, drop, self.strict)
 
 
-class _Parsed(NamedTuple):
-    """Boxes as they are written, with their classes, flags and numbers in the file, and the size of their image."""
-
-    size: tuple[int, int]
-    boxes: list[list[float]]
-    labels: list[int]
-    difficult: list[bool]
-    numbers: list[int]
-
-
 def read_voc(
     devkit: Path, names: Sequence[str], class_names: Sequence[str], skip_difficult: bool = False, strict: bool = False
 ) -> ObjectSource:
@@ -231,42 +221,6 @@ def image_numbers(stems: Sequence[str]) -> np.ndarray:
     return np.arange(len(stems))
 
 
-def _parse(path: Path, number_of: dict[str, int]) -> _Parsed:
-    """One annotation file.
-
-    Raises:
-        FileNotFoundError: when it is not there.
-        ValueError: for malformed XML, with the line, and for what is not VOC's.
-    """
-    try:
-        tree = read_xml(path)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path}: no such annotation file, but its image is in the image set") from error
-    boxes, labels, difficult, numbers = [], [], [], []
-    size = image_size(path, tree)
-    for number, item in enumerate(tree.findall("object"), start=1):
-        name = (item.findtext("name") or "").strip()
-        if name not in number_of:
-            if collected(path, f"the class {name!r}, which is not one of the classes", [number], "object"):
-                continue
-            raise ValueError(
-                f"{path}, object {number}: the class {name!r} is not one of the {len(number_of)} classes"
-                f"{suggestion(name, number_of) or '.'} Name another data set's in data.init_args.class_names"
-            )
-        try:
-            corners = corners_of(path, number, item)
-        except ValueError as error:
-            what = str(error).rpartition(f"object {number}: ")[2]
-            if not collected(path, f"a box that is none: {what}", [number], "object"):
-                raise
-            continue
-        boxes.append(corners)
-        labels.append(number_of[name])
-        difficult.append((item.findtext("difficult") or "0").strip() == "1")
-        numbers.append(number)
-    return _Parsed(size, boxes, labels, difficult, numbers)
-
-
 def _table(devkit: Path, names: Sequence[str]) -> ImageTable:
     """The images, whose sizes are to be filled in."""
     return ImageTable(
@@ -277,11 +231,11 @@ def _table(devkit: Path, names: Sequence[str]) -> ImageTable:
     )
 
 
-def _parse_or_collect(devkit: Path, name: str, number_of: dict[str, int]) -> _Parsed | None:
+def _parse_or_collect(devkit: Path, name: str, number_of: dict[str, int]) -> ObjectAnnotations | None:
     """The annotation of an image; None where it cannot be read and problems are collected."""
     path = _xml(devkit, name)
     try:
-        return _parse(path, number_of)
+        return read_annotation(path, number_of)
     except (ValueError, FileNotFoundError) as error:
         what = str(error).removeprefix(str(path)).lstrip(":, ")
         kind = f"an annotation file that cannot be used: {what}"
@@ -293,43 +247,3 @@ def _parse_or_collect(devkit: Path, name: str, number_of: dict[str, int]) -> _Pa
 def _xml(devkit: Path, name: str) -> Path:
     """The annotation file of an image ``VOC2007/JPEGImages/000005.jpg``."""
     return devkit / Path(name).parent.parent / "Annotations" / f"{Path(name).stem}.xml"
-
-
-def read_xml(path: Path) -> ElementTree.Element:
-    """The content of an XML file.
-
-    Raises:
-        ValueError: where it is malformed; the message has the line.
-    """
-    try:
-        return ElementTree.fromstring(path.read_bytes())
-    except ElementTree.ParseError as error:
-        line, column = error.position
-        raise ValueError(
-            f"{path}, line {line}, column {column + 1}: malformed XML ({error}); is the file complete?"
-        ) from error
-
-
-def image_size(path: Path, tree: ElementTree.Element) -> tuple[int, int]:
-    """Width and height of the image that an annotation file is about."""
-    return _whole(path, tree, "size/width"), _whole(path, tree, "size/height")
-
-
-def corners_of(path: Path, number: int, item: ElementTree.Element) -> list[float]:
-    """``xmin, ymin, xmax, ymax`` of the object with this number in its file, as written."""
-    return [_number(path, number, item, f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
-
-
-def _number(path: Path, number: int, item: ElementTree.Element, key: str) -> float:
-    text = item.findtext(key)
-    try:
-        return float(text or "")  # VOC 2011 and later have a few fractions of pixels
-    except ValueError:
-        raise ValueError(f"{path}, object {number}: {key} is {text!r}, and must be a number of pixels") from None
-
-
-def _whole(path: Path, tree: ElementTree.Element, key: str) -> int:
-    text = (tree.findtext(key) or "").strip()
-    if not text.isdecimal() or int(text) < 1:
-        raise ValueError(f"{path}: {key} is {text!r}, and must be a number of pixels")
-    return int(text)

@@ -17,6 +17,11 @@ def noise(width: int, height: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
+def one_box_samples(source):
+    """What a source returns, as file name, label and box."""
+    return [(Path(s["path"]).stem, s["label"], s["box"].tolist()) for s in source]
+
+
 def runs_of(mask: np.ndarray) -> list[int]:
     """Uncompressed run lengths, down the columns, of zeros first."""
     flat = mask.T.ravel()

@@ -1,0 +1,98 @@
+"""COCO's format for classification with localization: images with one object of interest."""
+
+from typing import get_args
+
+from ..annotations.objects import ObjectSource
+from ..annotations.one_box import BoxSource, Choice, check_choice, one_object_each, places_of, require_images
+from ..base import Transforms, VisionDataModule
+from ..loading.sampling import Sampling
+from .detection import CocoDetection
+
+
+class CocoLocalization(VisionDataModule):
+    """Images in COCO's format with one object of interest, or the largest of several, for localization.
+
+    Expected::
+
+        ROOT/annotations/instances_train2017.json    (data.init_args.train_annotations)
+        ROOT/train2017/000000000009.jpg …            (data.init_args.train_images)
+        ROOT/annotations/instances_val2017.json      (data.init_args.val_annotations)
+        ROOT/val2017/000000000139.jpg …              (data.init_args.val_images)
+
+    Crowds do not count. Nor do boxes that cannot be used, which are left out with one warning, or stop the run when
+    `strict`; all is read as `CocoDetection` reads it.
+
+    Args:
+        root: the folder of all files.
+        objects: ``one``: images with exactly one object of the classes of interest, whatever else they show.
+            ``largest``: images with any, and of each the one whose box is largest, the first of equals.
+        classes: names of the categories of interest, in the order of their labels; None: all, by their ids.
+        train_annotations, val_annotations, test_annotations: files, below `root` or absolute; without one for test,
+            its images are those of val.
+        train_images, val_images, test_images: the folders of the images that these list.
+        min_visibility: part of the box's area that a step of augmentation must leave; it is drawn again otherwise.
+        batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling:
+            see `VisionDataModule`.
+
+    Raises:
+        FileNotFoundError: when files or images are not there; the message shows that tree and what was found.
+        ValueError: for a file that is not COCO's format, a class that it does not have, or a split of which no image
+            is left.
+
+    Batches are `LocalizationBatch`.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        objects: Choice = "one",
+        classes: list[str] | None = None,
+        train_annotations: str = "annotations/instances_train2017.json",
+        train_images: str = "train2017",
+        val_annotations: str = "annotations/instances_val2017.json",
+        val_images: str = "val2017",
+        test_annotations: str | None = None,
+        test_images: str | None = None,
+        min_visibility: float = 0.0,
+        batch_size: int = 32,
+        eval_batch_size: int | None = None,
+        num_workers: int | None = None,
+        train_transform: Transforms | None = None,
+        val_transform: Transforms | None = None,
+        seed: int = 0,
+        images: str | None = None,
+        strict: bool = False,
+        sampling: Sampling = "uniform",
+    ) -> None:
+        super().__init__(
+            batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling
+        )
+        check_choice("objects", objects, get_args(Choice))
+        files = (train_annotations, train_images, val_annotations, val_images, test_annotations, test_images)
+        self._reader = CocoDetection(root, "detection", *files, num_workers=0, strict=strict)
+        self._reader.shown_as = type(self).__name__
+        self.objects, self.min_visibility = objects, min_visibility
+        self._classes = None if classes is None else list(classes)
+
+    @property
+    def class_names(self) -> list[str]:
+        """The classes of interest."""
+        return self._reader.class_names if self._classes is None else list(self._classes)
+
+    @property
+    def category_ids(self) -> list[int]:
+        """The file's own number of each class of interest."""
+        ids = self._reader.category_ids
+        return [ids[place] for place in self._wanted()]
+
+    def make_source(self, split: str) -> BoxSource:
+        """The images of a split that have their one object."""
+        found = self._reader.make_source(split)
+        assert isinstance(found, ObjectSource)  # its task is detection
+        wanted = self._wanted()
+        where = f"data.init_args.{split}_annotations: {self._reader.files[split][0]}"
+        return require_images(one_object_each(found, wanted, self.objects), where, self.objects, self.class_names)
+
+    def _wanted(self) -> list[int]:
+        known = self._reader.class_names
+        return list(range(len(known))) if self._classes is None else places_of(self._classes, known)

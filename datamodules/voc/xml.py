@@ -1,0 +1,94 @@
+"""Reads Pascal VOC's XML annotation files."""
+
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+from ..annotations.annotation_errors import collected
+from ..annotations.dataset_layout import suggestion
+
+
+class ObjectAnnotations(NamedTuple):
+    """Boxes as they are written, with their classes, flags and numbers in the file, and the size of their image."""
+
+    size: tuple[int, int]
+    boxes: list[list[float]]
+    labels: list[int]
+    difficult: list[bool]
+    numbers: list[int]
+
+
+def read_annotation(path: Path, number_of: dict[str, int]) -> ObjectAnnotations:
+    """One annotation file.
+
+    Raises:
+        FileNotFoundError: when it is not there.
+        ValueError: for malformed XML, with the line, and for what is not VOC's.
+    """
+    try:
+        tree = read_xml(path)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path}: no such annotation file, but its image is in the image set") from error
+    boxes, labels, difficult, numbers = [], [], [], []
+    size = image_size(path, tree)
+    for number, item in enumerate(tree.findall("object"), start=1):
+        name = (item.findtext("name") or "").strip()
+        if name not in number_of:
+            if collected(path, f"the class {name!r}, which is not one of the classes", [number], "object"):
+                continue
+            raise ValueError(
+                f"{path}, object {number}: the class {name!r} is not one of the {len(number_of)} classes"
+                f"{suggestion(name, number_of) or '.'} Name another data set's in data.init_args.class_names"
+            )
+        try:
+            corners = corners_of(path, number, item)
+        except ValueError as error:
+            what = str(error).rpartition(f"object {number}: ")[2]
+            if not collected(path, f"a box that is none: {what}", [number], "object"):
+                raise
+            continue
+        boxes.append(corners)
+        labels.append(number_of[name])
+        difficult.append((item.findtext("difficult") or "0").strip() == "1")
+        numbers.append(number)
+    return ObjectAnnotations(size, boxes, labels, difficult, numbers)
+
+
+def read_xml(path: Path) -> ElementTree.Element:
+    """The content of an XML file.
+
+    Raises:
+        ValueError: where it is malformed; the message has the line.
+    """
+    try:
+        return ElementTree.fromstring(path.read_bytes())
+    except ElementTree.ParseError as error:
+        line, column = error.position
+        raise ValueError(
+            f"{path}, line {line}, column {column + 1}: malformed XML ({error}); is the file complete?"
+        ) from error
+
+
+def image_size(path: Path, tree: ElementTree.Element) -> tuple[int, int]:
+    """Width and height of the image that an annotation file is about."""
+    return _whole(path, tree, "size/width"), _whole(path, tree, "size/height")
+
+
+def corners_of(path: Path, number: int, item: ElementTree.Element) -> list[float]:
+    """``xmin, ymin, xmax, ymax`` of the object with this number in its file, as written."""
+    return [_number(path, number, item, f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
+
+
+def _number(path: Path, number: int, item: ElementTree.Element, key: str) -> float:
+    text = item.findtext(key)
+    try:
+        return float(text or "")  # VOC 2011 and later have a few fractions of pixels
+    except ValueError:
+        raise ValueError(f"{path}, object {number}: {key} is {text!r}, and must be a number of pixels") from None
+
+
+def _whole(path: Path, tree: ElementTree.Element, key: str) -> int:
+    text = (tree.findtext(key) or "").strip()
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"{path}: {key} is {text!r}, and must be a number of pixels")
+    return int(text)

@@ -181,7 +181,7 @@ from striate.callbacks import ConfusionMatrix, DetectionReport, PredictionWriter
 from striate.datamodules import DigitScenes
 from striate.tasks import Detection
 from striate.tasks import Detection
-from striate.tests.tasks.tiny_detector import TinyDetector
+from striate.tests.helpers.tiny_detector import TinyDetector
 torch.set_num_threads(1)
 torch.manual_seed(3)
 data = DigitScenes(

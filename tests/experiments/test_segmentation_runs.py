@@ -210,7 +210,7 @@ import pytorch_lightning as pl, torch
 from striate.callbacks import ConfusionMatrix, PredictionWriter
 from striate.datamodules import MaskFolder
 from striate.tasks import SemanticSegmentation
-from striate.tests.tasks.tiny_segmenter import TinySegmenter
+from striate.tests.helpers.tiny_segmenter import TinySegmenter
 torch.set_num_threads(1)
 torch.manual_seed(3)
 data = MaskFolder("data", ["dark", "light"], num_workers=0, batch_size=1, eval_batch_size=2, images="data/val/images")

@@ -128,8 +128,8 @@ import json, os, sys, warnings
 warnings.filterwarnings("ignore")
 import pytorch_lightning as pl, torch
 from striate.tasks import Classification
-from striate.tasks.finite import NonFiniteError
-from striate.tests.tasks.test_finite import Poisoned, batches
+from striate.tasks.nonfinite import NonFiniteError
+from striate.tests.tasks.test_nonfinite import Poisoned, batches
 torch.set_num_threads(1)
 rank = int(os.environ.get("LOCAL_RANK", 0))
 # the second rank alone sees a NaN

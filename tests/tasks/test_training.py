@@ -172,7 +172,7 @@ warnings.filterwarnings("ignore")
 import pytorch_lightning as pl, torch
 from striate.datamodules import ImageFolder
 from striate.tasks import Classification
-from striate.tests.fixtures import TinyNet
+from striate.tests.helpers.fixtures import TinyNet
 torch.set_num_threads(1)
 torch.manual_seed(3)
 data = ImageFolder(sys.argv[1], num_workers=0, batch_size=2)

@@ -50,7 +50,7 @@ def as_rank(rank, port):
 
 OTHER_PROCESS = """
 import sys, torch
-from striate.tests.tasks.test_detection_metrics_ranks import as_rank
+from striate.tests.tasks.metrics.test_detection_ranks import as_rank
 torch.set_num_threads(1)
 torch.save(as_rank(int(sys.argv[1]), sys.argv[2]), sys.argv[3])
 """

@@ -9,20 +9,51 @@ import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 
 import torchvision
 from torch import Tensor, nn
 from torchvision.ops import Permute
 
 from ..ops.normalize import IMAGENET_MEAN, IMAGENET_STD
+from ..pretrained import find_weights
 from ..weights import LoadReport, load_weights, match_weights, pretrained_is_skipped
 from .base import Backbone, measure
 from .dilation import dilate_stages
-from .pretrained import check_backbone_name, find_weights
 
 _TRUNK_CONTAINERS = ("features", "layers", "trunk_output")
 _HEAD = ("norm", "permute", "avgpool", "flatten", "dropout", "classifier", "fc", "head")
 _AUXILIARY = ("aux1", "aux2", "AuxLogits")
+
+UNCUT = {
+    "vit_": "a plain vision transformer keeps one resolution from end to end, so there are no stages to cut it into; "
+    "'swin_t' and 'convnext_tiny' are close in size and accuracy, 'timm/vit_base_patch16_224' gives equal-sized maps",
+    "maxvit_": "torchvision's MaxViT attends on a grid that is fixed when it is built and takes 224-pixel images only; "
+    "'swin_v2_t' and 'timm/maxvit_tiny_tf_224' are alternatives",
+}
+"""Start of a name -> why torchvision's classifier of that name is no backbone."""
+
+
+def torchvision_backbones() -> list[str]:
+    """Names of the torchvision classifiers that `TorchvisionBackbone` takes."""
+    names = torchvision.models.list_models(module=torchvision.models)
+    return [name for name in names if not name.startswith(tuple(UNCUT))]
+
+
+def check_backbone_name(name: str) -> None:
+    """See that `TorchvisionBackbone` takes the classifier of that name.
+
+    Raises:
+        ValueError: There is no such classifier, or it cannot be cut into stages.
+    """
+    for start, reason in UNCUT.items():
+        if name.startswith(start):
+            raise ValueError(f"{name!r} cannot be a backbone: {reason}")
+    names = torchvision_backbones()
+    if name not in names:
+        near = get_close_matches(name, names, n=3)
+        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"torchvision has {', '.join(names)}"
+        raise ValueError(f"torchvision has no backbone {name!r}; {hint}")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from ..backbones import Backbone, build_backbone
+from ..backbones import Backbone, as_backbone
 
 
 class Classifier(nn.Module):
@@ -47,11 +47,6 @@ class Classifier(nn.Module):
         super().__init__()
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, got {num_classes}")
-        if weights is not None and not isinstance(backbone, str):
-            raise ValueError(
-                f"weights={weights!r} would have no effect: the backbone is built already; give weights to "
-                f"{type(backbone).__name__} instead, or the backbone by its name"
-            )
         if dropout is not None and not 0 <= dropout < 1:
             raise ValueError(f"dropout must be at least 0 and below 1, got {dropout}")
         if dropout is not None and head is not None:
@@ -59,7 +54,7 @@ class Classifier(nn.Module):
                 f"dropout={dropout} would have no effect: the head is built already; give it dropout there"
             )
         self.num_classes = num_classes
-        self.backbone = build_backbone(backbone, weights) if isinstance(backbone, str) else backbone
+        self.backbone = as_backbone(backbone, weights)
         self.head = self.backbone.make_head(num_classes, dropout) if head is None else head
 
     def features(self, images: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from torchvision.ops.feature_pyramid_network import (
     LastLevelP6P7,
 )
 
-from ..backbones import Backbone, build_backbone
+from ..backbones import Backbone
 from ..ops.matching import match_anchors
 from .detector import Detector
 from .resize import ResizeAndPad
@@ -177,22 +177,6 @@ def _levels(body: Backbone, finest: int) -> list[int]:
             f"{tuple(strides)}: choose other out_indices of the backbone, or another finest_stride"
         )
     return [last[stride] for stride in strides]
-
-
-def as_trunk(backbone: Backbone | str, weights: str | None) -> Backbone:
-    """The backbone, built where its name is given.
-
-    Raises:
-        ValueError: ``weights`` is given with a backbone that is built already.
-    """
-    if isinstance(backbone, str):
-        return build_backbone(backbone, weights)
-    if weights is not None:
-        raise ValueError(
-            f"weights={weights!r} would have no effect: the backbone is built already; give weights to "
-            f"{type(backbone).__name__} instead, or the backbone by its name"
-        )
-    return backbone
 
 
 class Anchors(AnchorGenerator):

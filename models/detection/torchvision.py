@@ -18,8 +18,8 @@ from torchvision.ops import FrozenBatchNorm2d
 from ..backbones import TorchvisionBackbone
 from ..ops.boxes import at_least_float32
 from ..weights import LoadReport, match_weights, pretrained_is_skipped
+from .checkpoint_mapping import coco_ids, norm_is_exact, published_weights, read_weights, upgraded_name
 from .detector import Detections
-from .pretrained import coco_ids, norm_is_exact, published_weights, read_weights, upgraded_name
 from .pyramid import NetworkDetector, acting
 from .resize import ImageBatch, ResizeAndPad
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
-from ..backbones import Backbone, build_backbone
+from ..backbones import Backbone, as_backbone
 from ..backbones.base import trace_shapes
 from ..classification.alexnet import init_he
 from ..classification.layers import FullyConnectedHead
@@ -199,13 +199,8 @@ class Localizer(nn.Module):
             raise ValueError(f"num_classes must be at least 1, got {num_classes}")
         if dropout is not None and not 0 <= dropout < 1:
             raise ValueError(f"dropout must be at least 0 and below 1, got {dropout}")
-        if weights is not None and not isinstance(backbone, str):
-            raise ValueError(
-                f"weights={weights!r} would have no effect: the backbone is built already; give weights to "
-                f"{type(backbone).__name__} instead, or the backbone by its name"
-            )
         self.num_classes, self.box, self.features = num_classes, box, features
-        self.backbone = build_backbone(backbone, weights) if isinstance(backbone, str) else backbone
+        self.backbone = as_backbone(backbone, weights)
         self.head = _class_head(self.backbone, num_classes, features, dropout, image_size, hidden)
         _load_head(self.head, self.backbone)
         boxes = num_classes if box == "per_class" else 1

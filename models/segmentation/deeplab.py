@@ -10,9 +10,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from ..backbones import Backbone
+from ..backbones import Backbone, as_backbone
 from .layers import (
-    as_backbone,
     check_dropout,
     check_num_classes,
     conv_norm_relu,

@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from ..backbones import Backbone, build_backbone
+from ..backbones import Backbone, as_backbone
 from ..weights import LoadReport, State, load_state_dict_file, match_weights, pretrained_is_skipped
 from .fcn_backbones import AlexNetFullyConvolutional, FullyConvolutional, VGG16FullyConvolutional
 from .fcn_upsampling import BilinearUpsample, Grid, align, crop, half_pixel_grid, offset
@@ -97,7 +97,7 @@ class FCN(nn.Module):
         if upsampling not in ("fixed", "learned"):
             raise ValueError(f"upsampling={upsampling!r}: choose 'fixed' or 'learned'")
         self.num_classes = num_classes
-        self.backbone = build_backbone(backbone) if isinstance(backbone, str) else backbone
+        self.backbone = as_backbone(backbone)
         chain = (self.backbone.strides[-1], *skips)
         _check_skips(self.backbone, chain)
         if skip_scales is not None and len(skip_scales) != len(skips):

@@ -15,10 +15,10 @@ import torchvision
 from torch import Tensor, nn
 
 from ..backbones.base import Backbone
-from ..backbones.pretrained import find_weights
 from ..classification.alexnet import MEAN_PIXEL, PIXEL_UNIT, init_he, scaled
 from ..classification.layers import LocalResponseNorm, named
 from ..ops.normalize import IMAGENET_MEAN, IMAGENET_STD
+from ..pretrained import find_weights
 from ..weights import LoadReport, State, load_state_dict_file, match_weights, pretrained_is_skipped
 from .fcn_upsampling import Grid, stage_grids
 

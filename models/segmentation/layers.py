@@ -7,24 +7,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..backbones import Backbone, build_backbone
-
-
-def as_backbone(backbone: Backbone | str, weights: str | None) -> Backbone:
-    """The backbone, built where its name is given.
-
-    Raises:
-        ValueError: ``weights`` is given with a backbone that is built already.
-    """
-    if isinstance(backbone, str):
-        return build_backbone(backbone, weights)
-    if weights is not None:
-        raise ValueError(
-            f"weights={weights!r} would have no effect: the backbone is built already; give weights to "
-            f"{type(backbone).__name__} instead, or the backbone by its name"
-        )
-    return backbone
-
 
 def check_num_classes(num_classes: int) -> int:
     """The number of classes.

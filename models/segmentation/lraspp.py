@@ -6,8 +6,8 @@ of pixels of the image to a cell of it.
 
 from torch import Tensor, nn
 
-from ..backbones import Backbone, TorchvisionBackbone
-from .layers import as_backbone, check_num_classes, conv_norm_relu, init_score_layer, resize
+from ..backbones import Backbone, TorchvisionBackbone, as_backbone
+from .layers import check_num_classes, conv_norm_relu, init_score_layer, resize
 
 FINE_STRIDE, OUTPUT_STRIDE = 8, 16
 """Strides of the two maps that are scored, in pixels."""

@@ -7,8 +7,8 @@ import torchvision
 from torch import Tensor, nn
 
 from ..backbones import TorchvisionBackbone
-from ..backbones.pretrained import find_weights
 from ..ops.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
+from ..pretrained import find_weights
 from ..weights import load_weights, match_weights, pretrained_is_skipped
 from .layers import check_num_classes, resize
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..backbones import Backbone
-from .layers import as_backbone, check_num_classes, conv_norm_relu, init_score_layer, init_weights
+from ..backbones import Backbone, as_backbone
+from .layers import check_num_classes, conv_norm_relu, init_score_layer, init_weights
 
 Upsampling = Literal["nearest", "bilinear"]
 WIDTH_PER_STRIDE: Final = 16

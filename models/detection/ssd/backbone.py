@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from ...backbones.base import Backbone
-from ...backbones.pretrained import find_weights
 from ...classification.alexnet import init_he, scaled
 from ...classification.layers import named
 from ...ops.normalize import IMAGENET_MEAN, IMAGENET_STD
+from ...pretrained import find_weights
 from ...segmentation.fcn_backbones import _VGG16, vgg16_names
 from ...weights import State, match_weights, pretrained_is_skipped
 

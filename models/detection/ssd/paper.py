@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from ...segmentation.fcn_backbones import vgg16_names
 from ...weights import State, pretrained_is_skipped
-from ..pretrained import read_weights
+from ..checkpoint_mapping import read_weights
 from .backbone import CAFFE_MEAN, CAFFE_STD, SSDVGG16
 from .default_boxes import Clip, ssd_scales
 from .ssd import SSD, ExtraLayer

@@ -17,9 +17,9 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.poolers import initLevelMapper
 
-from ...backbones import Backbone
+from ...backbones import Backbone, as_backbone
+from ..checkpoint_mapping import load_detector, prepare_trunk
 from ..detector import Detections, check_detecting
-from ..pretrained import load_detector, prepare_trunk
 from ..pyramid import (
     FloatPredictor,
     FloatRPNHead,
@@ -29,7 +29,6 @@ from ..pyramid import (
     Pyramid,
     Sizes,
     acting,
-    as_trunk,
     make_anchors,
     resizing,
 )
@@ -118,7 +117,7 @@ class FasterRCNN(NetworkDetector):
         max_detections: int = 100,
     ) -> None:
         check_detecting(score_threshold, nms_iou, max_detections)
-        trunk = as_trunk(backbone, weights)
+        trunk = as_backbone(backbone, weights)
         super().__init__(num_classes, resizing(trunk, min_size, max_size))
         prepare_trunk(trunk, "fasterrcnn_resnet50_fpn", detector_weights)
         pyramid = Pyramid(trunk, fpn_channels, finest_stride)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 from torchvision.ops import RoIPool
 
-from ...backbones import Backbone, TorchvisionBackbone
+from ...backbones import Backbone, TorchvisionBackbone, as_backbone
 from ...classification.zfnet import ZFNetBackbone
 from ...weights import LoadReport, load_state_dict_file, match_weights
 from ..detector import Detections, Detector
@@ -152,16 +152,11 @@ def _named(backbone: str) -> _Net:
 
 
 def _trunk(backbone: Backbone | str, weights: str | None) -> Backbone:
-    if isinstance(backbone, Backbone):
-        if weights is not None:
-            raise ValueError(
-                f"weights={weights!r} would have no effect: the backbone is built already; give weights to "
-                f"{type(backbone).__name__} instead"
-            )
-        return backbone
     if backbone == "zf":
         return PaddedZFNetBackbone(weights)
-    return TorchvisionBackbone("vgg16", weights, frozen_stages=2, out_indices=(4,))
+    if backbone == "vgg16":
+        return TorchvisionBackbone("vgg16", weights, frozen_stages=2, out_indices=(4,))
+    return as_backbone(backbone, weights)
 
 
 def _load_fully_connected(body: RoIFullyConnected, trunk: Backbone) -> LoadReport | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ...backbones import Backbone, build_backbone
+from ...backbones import Backbone, as_backbone
 from ...backbones.base import trace_shapes
 from ...backbones.darknet import LEAK, YOLOv1Backbone, convolution, init_leaky
 from ...classification.layers import at_least
@@ -180,7 +180,7 @@ class YOLOv1(Detector):
     ) -> None:
         at_least(1, image_size=image_size, grid_size=grid_size, boxes_per_cell=boxes_per_cell)
         check_detecting(score_threshold, nms_iou, max_detections)
-        trunk = _trunk(backbone, weights)
+        trunk = YOLOv1Backbone(weights=weights) if backbone is None else as_backbone(backbone, weights)
         super().__init__(num_classes, ResizeAndPad(fixed_size=(image_size, image_size)))
         self.backbone = trunk
         shape = trace_shapes(trunk.stages, image_size)[-1]
@@ -249,16 +249,3 @@ class YOLOv1(Detector):
         """Of one image; boxes ``[A, 4]``, scores ``[A, K]``."""
         found = select_detections(boxes, scores, self.score_threshold, self.nms_iou, self.max_detections)
         return {**found, "scores": found["scores"].clamp(max=1)}
-
-
-def _trunk(backbone: Backbone | str | None, weights: str | None) -> Backbone:
-    if backbone is None:
-        return YOLOv1Backbone(weights=weights)
-    if isinstance(backbone, str):
-        return build_backbone(backbone, weights)
-    if weights is not None:
-        raise ValueError(
-            f"weights={weights!r} would have no effect: the backbone is built already; give weights to "
-            f"{type(backbone).__name__} instead, or the backbone by its name"
-        )
-    return backbone

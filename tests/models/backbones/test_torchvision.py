@@ -19,8 +19,8 @@ from striate.models import (
     build_backbone,
     skip_pretrained,
 )
-from striate.models.backbones.pretrained import torchvision_backbones
 from striate.models.backbones.timm import _leaves
+from striate.models.backbones.torchvision import torchvision_backbones
 
 from ...helpers.networks import (
     FAMILIES,

@@ -111,7 +111,7 @@ def test_skipping_weights_needs_no_file() -> None:
     ("kwargs", "message"),
     [
         ({"num_classes": 0}, "num_classes must be at least 1, got 0"),
-        ({"num_classes": 2, "weights": "DEFAULT"}, "weights='DEFAULT' would have no effect.*give weights to PlainCNN"),
+        ({"num_classes": 2, "weights": "DEFAULT"}, "weights: has no effect.*got 'DEFAULT'.*PlainCNN"),
         ({"num_classes": 2, "dropout": 1.0}, "dropout must be at least 0 and below 1, got 1.0"),
         ({"num_classes": 2, "dropout": 0.1, "head": nn.Flatten()}, "dropout=0.1 would have no effect"),
     ],

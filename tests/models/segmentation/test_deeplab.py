@@ -175,7 +175,7 @@ def test_a_batch_of_one_in_training() -> None:
         ({"rates": (6, 0)}, "rates=[6, 0]: give the dilation of each 3x3 convolution, 1 cell or more"),
         ({"dropout": 1.0}, "dropout must be at least 0 and below 1, got 1.0"),
         ({"backbone": "vgg11"}, "'vgg11' cannot be dilated to a stride of 16: its stage 5 pools (MaxPool2d)"),
-        ({"backbone": PlainCNN(), "weights": "DEFAULT"}, "weights='DEFAULT' would have no effect"),
+        ({"backbone": PlainCNN(), "weights": "DEFAULT"}, "weights: has no effect on a backbone"),
     ],
 )
 def test_arguments_that_are_wrong(arguments: dict[str, Any], message: str) -> None:

@@ -189,7 +189,7 @@ def test_weights_go_to_the_backbone(tmp_path: Any) -> None:
         ),
         ({"widths": (64, 0, 32)}, "needs a number above 0 for each"),
         ({"upsampling": "cubic"}, "upsampling='cubic': choose 'nearest' or 'bilinear'"),
-        ({"backbone": PlainCNN(), "weights": "DEFAULT"}, "weights='DEFAULT' would have no effect"),
+        ({"backbone": PlainCNN(), "weights": "DEFAULT"}, "weights: has no effect on a backbone"),
         ({"backbone": "resnet19"}, "did you mean 'resnet18'"),
     ],
 )

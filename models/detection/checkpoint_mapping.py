@@ -13,7 +13,7 @@ import torchvision
 from torch import Tensor, nn
 
 from ..backbones import Backbone
-from ..backbones.pretrained import find_weights
+from ..pretrained import find_weights
 from ..weights import match_weights, pretrained_is_skipped
 
 _SCORES = re.compile(r".*(cls_score|bbox_pred|cls_logits)\.(weight|bias)$")

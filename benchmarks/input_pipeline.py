@@ -1,6 +1,6 @@
 """Images a second from JPEG files to batches of 224-pixel crops, in one process as a loader's worker is one.
 
-Ours is what an experiment's YAML builds: `LabelledFiles`, albumentations' RandomResizedCrop and HorizontalFlip,
+Ours is what an experiment's YAML builds: `LabeledFiles`, albumentations' RandomResizedCrop and HorizontalFlip,
 `make_loader`; batches are uint8, and the model normalises. The peer is the training preset of torchvision's
 classification reference with its default backend (Pillow images, ``antialias=True``), which ends in normalised floats.
 Both crop by the same law: 8 to 100 % of the area, sides 3:4 to 4:3. Further rows: against decoding alone, and against
@@ -24,7 +24,7 @@ from torchvision import transforms as T
 
 from striate.benchmarks.harness import Clock, Goal, Row, interleave, median_clock, median_ratio, time_call
 from striate.datamodules import TransformedDataset, read_image
-from striate.datamodules.folders.images import LabelledFiles
+from striate.datamodules.folders.images import LabeledFiles
 from striate.datamodules.loading.loader import make_loader
 
 FILES, BATCH, CROP = 64, 32, 224
@@ -96,7 +96,7 @@ def exhaust(items: Iterable[Any]) -> None:
 def make_sides(paths: list[Path]) -> dict[str, Callable[[], Clock]]:
     """Each side goes over all files once."""
     pipeline = A.Compose([A.RandomResizedCrop(size=(CROP, CROP)), A.HorizontalFlip()])
-    data = TransformedDataset(LabelledFiles(paths, np.zeros(FILES, np.int64)), pipeline)
+    data = TransformedDataset(LabeledFiles(paths, np.zeros(FILES, np.int64)), pipeline)
     ours = make_loader(data, BATCH, num_workers=0, training=True, seed=0)
     steps = reference_steps()
     preset = DataLoader(PillowFiles(paths, T.Compose(steps)), BATCH, shuffle=True, drop_last=True)

@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from .annotations.dataset_layout import suggestion
+from .annotations.argument_checks import did_you_mean
 from .augmentations.mixing import Mix, Step
 from .augmentations.resizing import enough_short_side
 from .images.read import find_images, read_image
@@ -90,7 +90,7 @@ class VisionDataModule(pl.LightningDataModule):
         if not isinstance(sampling, RepeatFactor) and sampling not in names:
             raise ValueError(
                 f"data.init_args.sampling: {sampling!r} is not one of {', '.join(names)}"
-                f"{suggestion(str(sampling), names)}"
+                f"{did_you_mean(str(sampling), names)}"
             )
         if mixing := [type(step).__name__ for step in val_transform or () if isinstance(step, Mix)]:
             raise ValueError(

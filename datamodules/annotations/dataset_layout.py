@@ -1,9 +1,10 @@
-"""Data sets on disk: finding the tree a reader expects, saying what is missing, fetching what may be fetched."""
+"""Datasets on disk: list files, report what is missing beside the expected layout, and download."""
 
 import os
+import re
 import textwrap
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
+from inspect import cleandoc
 from pathlib import Path
 
 import numpy as np
@@ -11,65 +12,71 @@ import numpy as np
 from ..images.read import IMAGE_SUFFIXES
 from .annotation_errors import collected
 
+_LAYOUT = re.compile(r"^Expected layout\b.*::\n\n((?: {4}.*\n|\n)+)", re.MULTILINE)
 
-def expectation(what: str, reader: str, tree: str, root: Path) -> str:
-    """A message for data that is not there: what is wrong, the tree the reader expects, and what was found.
+
+def expected_layout(reader: type) -> str:
+    """Return the directory tree that a data module documents: the block below ``Expected layout`` in its docstring."""
+    blocks = (_LAYOUT.search(cleandoc(cls.__doc__ or "")) for cls in reader.__mro__)
+    return next((textwrap.dedent(block[1]).strip("\n") for block in blocks if block), "")
+
+
+def layout_error(problem: str, reader: type, root: Path) -> FileNotFoundError:
+    """Return the error for missing data: the problem, the expected layout, and the contents of the folder.
 
     Args:
-        what: what is wrong, one sentence without its full stop.
-        reader: the data module's name.
-        tree: the expected files, one a line, below ``ROOT``.
-        root: the folder looked into; where it does not exist, the nearest folder above it is listed.
+        problem: Sentence without its full stop.
+        reader: Data module whose docstring has the layout.
+        root: Folder to list; where it does not exist, its closest existing parent.
     """
-    base = root
-    while not base.is_dir() and base != base.parent:
-        base = base.parent
-    entries = sorted(entry.name + "/" * entry.is_dir() for entry in base.iterdir())
+    while not root.is_dir() and root != root.parent:
+        root = root.parent
+    entries = sorted(entry.name + "/" * entry.is_dir() for entry in root.iterdir())
     listing = ", ".join(entries[:12]) + (", …" if len(entries) > 12 else "") if entries else "nothing"
-    shown = textwrap.indent(textwrap.dedent(tree).strip("\n"), "    ")
-    return f"{what}. {reader} expects\n{shown}\nand {str(base)!r} holds: {listing}"
-
-
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """``"; did you mean 'x'?"`` for the nearest spelling among `known`, or nothing."""
-    near = get_close_matches(name, list(known), 1, 0.6)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    layout = textwrap.indent(expected_layout(reader), "    ")
+    return FileNotFoundError(
+        f"{problem}. {reader.__name__} expects this layout:\n{layout}\nand {str(root)!r} contains: {listing}"
+    )
 
 
 def subfolders(folder: Path) -> list[str]:
-    """Names of the visible folders in a folder, sorted."""
+    """Return the names of the visible folders in a folder, sorted."""
     with os.scandir(folder) as entries:
         return sorted(entry.name for entry in entries if entry.name[0] != "." and entry.is_dir())
 
 
 def image_names(folder: Path) -> list[str]:
-    """Names of the visible image files directly in a folder, by suffix, sorted; no file is touched."""
+    """Return the names of the visible image files directly in a folder, by suffix, sorted; no file is opened."""
     return sorted(
         name
-        for name in os.listdir(folder)  # noqa: PTH208 - names alone: no object a file, no stat
+        for name in os.listdir(folder)  # noqa: PTH208 - names alone: no Path object and no stat per file
         if name.lower().endswith(IMAGE_SUFFIXES) and name[0] != "."
     )
 
 
-def as_bytes(paths: Iterable[str]) -> np.ndarray:
-    """Paths as one array of bytes, which forked workers share; ``os.fsdecode`` gives one back."""
+def encode_paths(paths: Iterable[str | Path]) -> np.ndarray:
+    """Return paths as one array of bytes ``[N]``, which worker processes share; ``os.fsdecode`` restores a path.
+
+    A list of Python strings would be copied into each forked worker, because reading a string updates its reference
+    count.
+    """
     return np.array([os.fsencode(path) for path in paths], np.bytes_)
 
 
 def missing(root: Path, names: Iterable[str]) -> list[str]:
-    """Which of some files are not there; folders are listed, files not touched.
+    """Return the files that do not exist. Folders are listed; no file is opened.
 
     Args:
-        root: what the names are relative to.
-        names: with ``/`` between folder and file.
+        root: Folder that the names are relative to.
+        names: File names with ``/`` between folder and file.
     """
     listed: dict[str, set[str]] = {}
     absent = []
     for name in names:
         folder, _, file = name.rpartition("/")
         if folder not in listed:
-            where = root / folder
-            listed[folder] = set(os.listdir(where)) if where.is_dir() else set()  # noqa: PTH208 - names alone
+            path = root / folder
+            listed[folder] = set(os.listdir(path)) if path.is_dir() else set()  # noqa: PTH208 - names alone
         if file not in listed[folder]:
             absent.append(name)
     return absent
@@ -97,47 +104,44 @@ def check_there(root: Path, names: Sequence[str], asked_by: str, what: str = "im
         )
 
 
-def class_files(folder: Path, folders: Sequence[str]) -> list[np.ndarray]:
-    """The image files of each class, relative to `folder`.
+def images_by_class(folder: Path, class_folders: Sequence[str]) -> list[np.ndarray]:
+    """List the image files of each class.
 
     Args:
-        folder: holds one folder a class.
-        folders: the classes' folders, in the order of the classes.
+        folder: Folder with one folder per class.
+        class_folders: Folder names in the order of the classes.
 
     Returns:
-        For each class its paths (``CLASS/FILE``), sorted, as an array of bytes.
+        For each class, its ``[N]`` paths relative to `folder` (``CLASS/FILE``), sorted, encoded by `encode_paths`.
 
     Raises:
-        ValueError: for a class without images.
+        ValueError: A class has no images.
     """
-    files = [
-        np.array([os.fsencode(f"{name}/{file}") for file in image_names(folder / name)], dtype=np.bytes_)
-        for name in folders
-    ]
-    if empty := [name for name, found in zip(folders, files, strict=True) if not len(found)]:
+    files = [encode_paths(f"{name}/{file}" for file in image_names(folder / name)) for name in class_folders]
+    if empty := [name for name, paths in zip(class_folders, files, strict=True) if not len(paths)]:
         raise ValueError(
             f"{folder}: no images in the class folder(s) {', '.join(map(repr, empty[:5]))}"
-            f"{f' and {len(empty) - 5} more' if len(empty) > 5 else ''}; looked for {', '.join(IMAGE_SUFFIXES)}"
+            f"{f' and {len(empty) - 5} more' if len(empty) > 5 else ''}; searched for {', '.join(IMAGE_SUFFIXES)}"
         )
     return files
 
 
-def fetch(dataset: str, root: Path) -> None:
-    """Have torchvision download one of its data sets.
+def download_dataset(name: str, root: Path) -> None:
+    """Download a dataset with torchvision.
 
     Args:
-        dataset: a class of ``torchvision.datasets`` that takes ``download``.
-        root: where to.
+        name: Class of ``torchvision.datasets`` that takes ``download``.
+        root: Destination folder.
 
     Raises:
-        RuntimeError: when the download fails; the message names the data set, the folder and torchvision's reason.
+        RuntimeError: The download failed; the message names the dataset, the folder and torchvision's reason.
     """
-    import torchvision.datasets  # slow to import, and needed by nobody who has the files
+    import torchvision.datasets  # slow to import, and only needed for a download
 
     try:
-        getattr(torchvision.datasets, dataset)(str(root), download=True)
+        getattr(torchvision.datasets, name)(str(root), download=True)
     except Exception as error:  # URLError, RuntimeError for a checksum, OSError for a full disk …
         raise RuntimeError(
-            f"data.init_args.download: torchvision could not fetch {dataset} into {str(root)!r} ({error}). "
-            "Fetch the files by hand from their publisher, put them there, and set data.init_args.download: false"
+            f"download: torchvision could not download {name} into {str(root)!r} ({error}); download the files from "
+            "their publisher by hand, put them there, and set download: false"
         ) from error

@@ -1,7 +1,7 @@
 """Masks in image files: one number a pixel, a class by index or by palette, or an object's own."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -126,11 +126,6 @@ def files_by_name(root: Path, folder: str, ending: str = "") -> dict[str, str]:
             raise ValueError(f"{base}: {Path(found[name]).name} and {path.name} have the same name; keep one")
         found[name] = (Path(folder) / inner).as_posix()
     return found
-
-
-def as_paths(paths: Iterable[str]) -> np.ndarray:
-    """Paths as an array of bytes."""
-    return np.array([os.fsencode(path) for path in paths], np.bytes_)
 
 
 def class_table(classes: Mapping[int, int] | None, num_classes: int, ignore: int) -> np.ndarray:

@@ -12,8 +12,7 @@ from ..images.read import ImageError, read_image, reduced_sizes
 from ..images.sizes import image_sizes
 from ..loading.targets import box_areas
 from .annotation_errors import Problems
-from .dataset_layout import suggestion
-from .files import LabelledFiles
+from .labeled_images import LabeledFiles
 from .objects import ObjectSource, usable_boxes
 
 Choice = Literal["one", "largest"]
@@ -21,7 +20,7 @@ Choice = Literal["one", "largest"]
 _UNKNOWN = np.iinfo(np.int32).max
 
 
-class BoxSource(LabelledFiles):
+class BoxSource(LabeledFiles):
     """Image files with a class and a box each: a source of localization.
 
     Args:
@@ -157,32 +156,6 @@ def usable_source(
     usable = usable_boxes(boxes.copy(), np.where(sizes == 0, _UNKNOWN, sizes), ids, problems, unit)
     problems.report()
     return BoxSource(paths[usable], labels[usable], boxes[usable].astype(np.float32), root, sizes[usable]), usable
-
-
-def places_of(classes: Sequence[str], known: Sequence[str]) -> list[int]:
-    """Where the classes of interest are among all classes.
-
-    Raises:
-        ValueError: for one that is not known or there twice, or none.
-    """
-    if not classes:
-        raise ValueError("data.init_args.classes: an empty list; name the classes of interest, or null for all")
-    for number, name in enumerate(classes):
-        if name not in known:
-            raise ValueError(
-                f"data.init_args.classes: {name!r} is not one of the {len(known)} classes{suggestion(name, known)}"
-            )
-        if name in classes[:number]:
-            raise ValueError(f"data.init_args.classes: {name!r} is there more than once")
-    return [list(known).index(name) for name in classes]
-
-
-def check_choice(key: str, value: str, choices: Sequence[str]) -> None:
-    """Refuse a value that is not one of the choices, naming the nearest."""
-    if value not in choices:
-        raise ValueError(
-            f"data.init_args.{key}: {value!r} is not one of {', '.join(choices)}{suggestion(str(value), choices)}"
-        )
 
 
 def warn_of_absent(where: Path, absent: Sequence[str], total: int, why: str) -> None:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from albumentations.core.transforms_interface import BaseTransformInitSchema
 from albumentations.core.type_definitions import Targets
 
-from ..annotations.dataset_layout import suggestion
+from ..annotations.argument_checks import did_you_mean
 from .placing import (
     Placement,
     mask_patches,
@@ -118,7 +118,9 @@ class ShortSideResize(Placing):
     ) -> None:
         super().__init__(p=p)
         if sampling not in ("choice", "range"):
-            raise ValueError(f"sampling={sampling!r}: give choice or range{suggestion(sampling, ('choice', 'range'))}")
+            raise ValueError(
+                f"sampling={sampling!r}: give choice or range{did_you_mean(sampling, ('choice', 'range'))}"
+            )
         sides = [short_side] if isinstance(short_side, int) else list(short_side)
         if not sides or min(sides) < 1 or (max_size is not None and max_size < 1):
             raise ValueError(f"short_side={short_side}, max_size={max_size}: lengths are 1 pixel or more")

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ..annotations.dataset_layout import as_bytes, check_there, expectation, image_names
+from ..annotations.dataset_layout import check_there, encode_paths, image_names, layout_error
 from ..annotations.mask_files import MaskedFiles, class_table
 from ..base import Transforms, VisionDataModule
 from ..loading.sampling import Sampling
@@ -10,18 +10,12 @@ from ..loading.sampling import Sampling
 NUM_CLASSES = 150
 
 _FOLDERS = {"train": "training", "val": "validation", "test": "validation"}
-_TREE = """\
-    ROOT/ADEChallengeData2016/objectInfo150.txt                                (or ROOT/objectInfo150.txt, …)
-    ROOT/ADEChallengeData2016/images/training/ADE_train_00000001.jpg …
-    ROOT/ADEChallengeData2016/images/validation/ADE_val_00000001.jpg …
-    ROOT/ADEChallengeData2016/annotations/training/ADE_train_00000001.png …
-    ROOT/ADEChallengeData2016/annotations/validation/ADE_val_00000001.png …"""
 
 
 class ADE20K(VisionDataModule):
     """The 150 most frequent classes of ADE20K, as the scene parsing benchmark of 2016 has them.
 
-    Expected::
+    Expected layout::
 
         ROOT/ADEChallengeData2016/objectInfo150.txt                                (or ROOT/objectInfo150.txt, …)
         ROOT/ADEChallengeData2016/images/training/ADE_train_00000001.jpg …
@@ -72,7 +66,7 @@ class ADE20K(VisionDataModule):
         if self._names is None:
             file = self._folder / "objectInfo150.txt"
             if not file.is_file():
-                raise FileNotFoundError(self._explain(f"no file {str(file)!r}, which names the classes"))
+                raise self._layout_error(f"no file {str(file)!r}, which names the classes")
             self._names = read_names(file)
         return list(self._names)
 
@@ -81,23 +75,23 @@ class ADE20K(VisionDataModule):
         part, base = _FOLDERS[split], self._folder
         for kind in ("images", "annotations"):
             if not (base / kind / part).is_dir():
-                raise FileNotFoundError(self._explain(f"no folder {str(base / kind / part)!r}"))
+                raise self._layout_error(f"no folder {str(base / kind / part)!r}")
         found = image_names(base / "images" / part)
         if not found:
-            raise FileNotFoundError(self._explain(f"no images in {str(base / 'images' / part)!r}"))
+            raise self._layout_error(f"no images in {str(base / 'images' / part)!r}")
         images = [f"images/{part}/{name}" for name in found]
         masks = [f"annotations/{part}/{Path(name).stem}.png" for name in found]
         check_there(base, masks, f"ADE20K, {part}", "masks")
         table = class_table({k + 1: k for k in range(NUM_CLASSES)}, NUM_CLASSES, ignore=0)
-        return MaskedFiles(base, as_bytes(images), as_bytes(masks), table)
+        return MaskedFiles(base, encode_paths(images), encode_paths(masks), table)
 
     @property
     def _folder(self) -> Path:
         inner = self.root / "ADEChallengeData2016"
         return inner if inner.is_dir() else self.root
 
-    def _explain(self, what: str) -> str:
-        return expectation(what, "ADE20K", _TREE, self.root)
+    def _layout_error(self, problem: str) -> FileNotFoundError:
+        return layout_error(problem, type(self), self.root)
 
 
 def read_names(file: Path) -> list[str]:

@@ -5,8 +5,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..annotations.dataset_layout import expectation, fetch
-from ..annotations.files import LabelledArrays
+from ..annotations.dataset_layout import download_dataset, layout_error
+from ..annotations.labeled_images import LabeledArrays
 from ..base import Transforms, VisionDataModule
 from ..loading.sampling import Sampling, stratified_split
 
@@ -16,7 +16,7 @@ Labelled = tuple[np.ndarray, np.ndarray]
 class InMemoryDataModule(VisionDataModule):
     """Small images with labels, read once and shared by the loader's workers.
 
-    A subclass supplies `read`, `find` and `class_names`, its publisher's name in torchvision, and its tree.
+    A subclass supplies `read`, `find` and `class_names`, its publisher's name in torchvision.
 
     Args:
         root: the folder of the publisher's files, or the one torchvision downloaded into.
@@ -37,7 +37,6 @@ class InMemoryDataModule(VisionDataModule):
 
     held_out = 5000
     dataset_name: ClassVar[str]
-    tree: ClassVar[str]
 
     def __init__(
         self,
@@ -81,17 +80,17 @@ class InMemoryDataModule(VisionDataModule):
         try:
             self.find()
         except FileNotFoundError:
-            fetch(self.dataset_name, self.root)
+            download_dataset(self.dataset_name, self.root)
 
-    def make_source(self, split: str) -> LabelledArrays:
+    def make_source(self, split: str) -> LabeledArrays:
         """The images of a split."""
         if split == "test" or (split == "val" and self.val_fraction == 0):
-            return LabelledArrays(*self.read(training=False))
+            return LabeledArrays(*self.read(training=False))
         if self._training is None:
             self._training = self.read(training=True)
         images, labels = self._training
         if self.val_fraction == 0:
-            return LabelledArrays(images, labels)
+            return LabeledArrays(images, labels)
         fraction = self.val_fraction
         if fraction is None:
             if len(labels) <= self.held_out:
@@ -101,13 +100,13 @@ class InMemoryDataModule(VisionDataModule):
                 )
             fraction = self.held_out / len(labels)
         held = stratified_split(labels, fraction, self.seed)
-        return LabelledArrays(images, labels, held if split == "val" else ~held)
+        return LabeledArrays(images, labels, held if split == "val" else ~held)
 
-    def missing(self, what: str) -> FileNotFoundError:
+    def missing(self, problem: str) -> FileNotFoundError:
         """The error for files that are not there."""
         hint = (
             "call prepare_data(), which downloads them"
             if self.download
             else "data.init_args.download: true has torchvision fetch them"
         )
-        return FileNotFoundError(expectation(f"{what}; {hint}", self.dataset_name, self.tree, self.root))
+        return layout_error(f"{problem}; {hint}", type(self), self.root)

@@ -6,8 +6,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..annotations.dataset_layout import class_files, expectation, fetch, subfolders
-from ..annotations.files import LabelledFiles
+from ..annotations.dataset_layout import download_dataset, images_by_class, layout_error, subfolders
+from ..annotations.labeled_images import LabeledFiles
 from ..base import Transforms, VisionDataModule
 from ..loading.sampling import Sampling
 
@@ -15,7 +15,7 @@ from ..loading.sampling import Sampling
 class Caltech101(VisionDataModule):
     """Caltech-101: photographs of 101 kinds of objects, 31 to 800 of each.
 
-    Expected::
+    Expected layout::
 
         ROOT/101_ObjectCategories/accordion/image_0001.jpg …
 
@@ -53,8 +53,6 @@ class Caltech101(VisionDataModule):
     folder: ClassVar[str] = "101_ObjectCategories"
     places: ClassVar[tuple[str, ...]] = ("", "caltech101", "caltech-101")
     clutter: ClassVar[str] = "BACKGROUND_Google"
-    tree: ClassVar[str] = """
-        ROOT/101_ObjectCategories/accordion/image_0001.jpg … (101 class folders and BACKGROUND_Google)"""
 
     def __init__(
         self,
@@ -93,9 +91,9 @@ class Caltech101(VisionDataModule):
     def prepare_data(self) -> None:
         """Download what is not there, if asked to."""
         if self.download and self._find() is None:
-            fetch(self.dataset_name, self.root)
+            download_dataset(self.dataset_name, self.root)
 
-    def make_source(self, split: str) -> LabelledFiles:
+    def make_source(self, split: str) -> LabeledFiles:
         """The fold's training images, or its test images (``val`` and ``test``)."""
         folder, names, files = self._scan()
         if small := [
@@ -113,7 +111,7 @@ class Caltech101(VisionDataModule):
             chosen = own[np.sort(train if split == "train" else rest[: self.max_test])]
             paths.append(chosen)
             labels.append(np.full(len(chosen), label))
-        return LabelledFiles(np.concatenate(paths), np.concatenate(labels), root=folder)
+        return LabeledFiles(np.concatenate(paths), np.concatenate(labels), root=folder)
 
     def _find(self) -> Path | None:
         folders = [self.root / place / self.folder for place in self.places]
@@ -129,21 +127,21 @@ class Caltech101(VisionDataModule):
                 what = f"no folder {self.folder!r}" if folder is None else "no class folders"
                 hint = "call prepare_data(), which downloads them" if self.download else "data.init_args.download: true"
                 message = f"data.init_args.root: {what} in {str(folder or self.root)!r}; to fetch the images, {hint}"
-                raise FileNotFoundError(expectation(message, self.dataset_name, self.tree, self.root))
+                raise layout_error(message, type(self), self.root)
             if self.background:
                 if not (folder / self.clutter).is_dir():
                     raise FileNotFoundError(
                         f"data.init_args.background: no folder {self.clutter!r} in {str(folder)!r}; set it to false"
                     )
                 names.append(self.clutter)
-            self._scanned = (folder, names, class_files(folder, names))
+            self._scanned = (folder, names, images_by_class(folder, names))
         return self._scanned
 
 
 class Caltech256(Caltech101):
     """Caltech-256: photographs of 256 kinds of objects, 80 and more of each.
 
-    Expected::
+    Expected layout::
 
         ROOT/256_ObjectCategories/001.ak47/001_0001.jpg …
 
@@ -161,8 +159,6 @@ class Caltech256(Caltech101):
     folder = "256_ObjectCategories"
     places = ("", "caltech256")
     clutter = "257.clutter"
-    tree = """
-        ROOT/256_ObjectCategories/001.ak47/001_0001.jpg … (256 class folders and 257.clutter)"""
 
     def __init__(
         self,

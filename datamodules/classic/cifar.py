@@ -18,7 +18,7 @@ _RECONSTRUCT: Any = np.empty(0).__reduce__()[0]
 class CIFAR10(InMemoryDataModule):
     """CIFAR-10: 50,000 and 10,000 photographs, 32 x 32, of ten kinds of things.
 
-    Expected, the publisher's Python version or the binary one, unpacked::
+    Expected layout, the publisher's Python version or the binary one, unpacked::
 
         ROOT/cifar-10-batches-py/data_batch_1 … data_batch_5, test_batch, batches.meta
         ROOT/cifar-10-batches-bin/data_batch_1.bin … data_batch_5.bin, test_batch.bin, batches.meta.txt
@@ -32,10 +32,6 @@ class CIFAR10(InMemoryDataModule):
     """
 
     dataset_name = "CIFAR10"
-    tree = """
-        ROOT/cifar-10-batches-py/data_batch_1 … data_batch_5, test_batch, batches.meta
-        ROOT/cifar-10-batches-bin/data_batch_1.bin … data_batch_5.bin, test_batch.bin, batches.meta.txt
-        (either; that of cifar-10-python.tar.gz, or of cifar-10-binary.tar.gz, unpacked)"""
     num_classes: ClassVar[int] = 10
     folders: ClassVar[tuple[str, str]] = ("cifar-10-batches-py", "cifar-10-batches-bin")
     training: ClassVar[tuple[str, ...]] = tuple(f"data_batch_{number}" for number in range(1, 6))
@@ -140,7 +136,7 @@ class CIFAR10(InMemoryDataModule):
 class CIFAR100(CIFAR10):
     """CIFAR-100: 50,000 and 10,000 photographs, 32 x 32, of a hundred kinds of things (the fine labels).
 
-    Expected, the publisher's Python version or the binary one, unpacked::
+    Expected layout, the publisher's Python version or the binary one, unpacked::
 
         ROOT/cifar-100-python/train, test, meta
         ROOT/cifar-100-binary/train.bin, test.bin, fine_label_names.txt
@@ -149,10 +145,6 @@ class CIFAR100(CIFAR10):
     """
 
     dataset_name = "CIFAR100"
-    tree = """
-        ROOT/cifar-100-python/train, test, meta
-        ROOT/cifar-100-binary/train.bin, test.bin, fine_label_names.txt
-        (either; that of cifar-100-python.tar.gz, or of cifar-100-binary.tar.gz, unpacked)"""
     num_classes = 100
     folders = ("cifar-100-python", "cifar-100-binary")
     training = ("train",)

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Literal, get_args
 
-from ..annotations.dataset_layout import as_bytes, check_there, expectation, image_names, subfolders, suggestion
+from ..annotations.argument_checks import did_you_mean
+from ..annotations.dataset_layout import check_there, encode_paths, image_names, layout_error, subfolders
 from ..annotations.mask_files import IGNORE, MaskedFiles, class_table
 from ..base import Transforms, VisionDataModule
 from ..loading.sampling import Sampling
@@ -38,17 +39,12 @@ _VOID = (0, 1, 2, 3, 4, 5, 6, 9, 10, 14, 15, 16, 18, 29, 30)
 
 _SPLITS = ("train", "train_extra", "val")
 _SUFFIX = "_leftImg8bit.png"
-_TREE = """\
-    ROOT/leftImg8bit/train/aachen/aachen_000000_000019_leftImg8bit.png …      (leftImg8bit_trainvaltest.zip)
-    ROOT/gtFine/train/aachen/aachen_000000_000019_gtFine_labelIds.png …       (gtFine_trainvaltest.zip)
-    ROOT/leftImg8bit/val/…, ROOT/gtFine/val/…
-    ROOT/leftImg8bit/train_extra/…, ROOT/gtCoarse/train_extra/…               (for annotations: coarse)"""
 
 
 class Cityscapes(VisionDataModule):
     """Street scenes of fifty cities, 2048x1024 pixels, in the nineteen classes that are evaluated.
 
-    Expected::
+    Expected layout::
 
         ROOT/leftImg8bit/train/aachen/aachen_000000_000019_leftImg8bit.png …      (leftImg8bit_trainvaltest.zip)
         ROOT/gtFine/train/aachen/aachen_000000_000019_gtFine_labelIds.png …       (gtFine_trainvaltest.zip)
@@ -100,14 +96,14 @@ class Cityscapes(VisionDataModule):
         if annotations not in get_args(Annotations):
             raise ValueError(
                 f"data.init_args.annotations: {annotations!r} is not one of {', '.join(get_args(Annotations))}"
-                f"{suggestion(str(annotations), get_args(Annotations))}"
+                f"{did_you_mean(str(annotations), get_args(Annotations))}"
             )
         known = [split for split in _SPLITS if annotations == "coarse" or split != "train_extra"]
         self.parts = train or [split for split in known if split != "val"]
         if wrong := [part for part in self.parts if part not in known]:
             raise ValueError(
                 f"data.init_args.train: {wrong[0]!r} is not one of {', '.join(known)}, which have {annotations} "
-                f"annotations{suggestion(wrong[0], known)}"
+                f"annotations{did_you_mean(wrong[0], known)}"
             )
         self.root, self.annotations, self.train_ids = Path(root).expanduser(), annotations, train_ids
         ids = self.label_ids
@@ -133,14 +129,14 @@ class Cityscapes(VisionDataModule):
         if self.train_ids:
             what += " (train ids, which cityscapesscripts' createTrainIdLabelImgs makes; or set train_ids: false)"
         check_there(self.root, masks, f"Cityscapes, {' and '.join(parts)}", what)
-        return MaskedFiles(self.root, as_bytes(images), as_bytes(masks), self.table)
+        return MaskedFiles(self.root, encode_paths(images), encode_paths(masks), self.table)
 
     def _pairs(self, part: str, truth: str) -> list[tuple[str, str]]:
         """Image and mask of each scene of a part, below the root."""
         folder = f"leftImg8bit/{part}"
         for needed in (folder, f"{truth}/{part}"):
             if not (self.root / needed).is_dir():
-                raise FileNotFoundError(self._explain(f"no folder {str(self.root / needed)!r}"))
+                raise self._layout_error(f"no folder {str(self.root / needed)!r}")
         ending = f"_{truth}_{'labelTrainIds' if self.train_ids else 'labelIds'}.png"
         pairs = []
         for city in subfolders(self.root / folder):
@@ -150,8 +146,8 @@ class Cityscapes(VisionDataModule):
                 scene = name.removesuffix(_SUFFIX)
                 pairs.append((f"{folder}/{city}/{name}", f"{truth}/{part}/{city}/{scene}{ending}"))
         if not pairs:
-            raise FileNotFoundError(self._explain(f"no images in {str(self.root / folder)!r}"))
+            raise self._layout_error(f"no images in {str(self.root / folder)!r}")
         return pairs
 
-    def _explain(self, what: str) -> str:
-        return expectation(what, "Cityscapes", _TREE, self.root)
+    def _layout_error(self, problem: str) -> FileNotFoundError:
+        return layout_error(problem, type(self), self.root)

@@ -7,22 +7,19 @@ from pathlib import Path
 import numpy as np
 
 from ..annotations.annotation_errors import Problems
-from ..annotations.dataset_layout import expectation
+from ..annotations.dataset_layout import layout_error
 from ..annotations.objects import ImageTable, confined
 from ..annotations.one_box import BoxSource, usable_source
 from ..base import Transforms, VisionDataModule
 from ..loading.sampling import Sampling, check_fraction, stratified_split
 
 _FILES = ("images.txt", "classes.txt", "image_class_labels.txt", "bounding_boxes.txt", "train_test_split.txt")
-_TREE = """\
-    ROOT/CUB_200_2011/images.txt, classes.txt, image_class_labels.txt, bounding_boxes.txt, train_test_split.txt
-    ROOT/CUB_200_2011/images/001.Black_footed_Albatross/Black_Footed_Albatross_0046_18.jpg …"""
 
 
 class CUB200(VisionDataModule):
     """Caltech-UCSD Birds-200-2011: 11,788 photographs of 200 kinds of birds, each with the box of its bird.
 
-    Expected::
+    Expected layout::
 
         ROOT/CUB_200_2011/images.txt, classes.txt, image_class_labels.txt, bounding_boxes.txt, train_test_split.txt
         ROOT/CUB_200_2011/images/001.Black_footed_Albatross/Black_Footed_Albatross_0046_18.jpg …
@@ -105,7 +102,7 @@ class CUB200(VisionDataModule):
         for name in _FILES:
             if not (folder / name).is_file():
                 what = f"data.init_args.root: no file {str(folder / name)!r}"
-                raise FileNotFoundError(expectation(what, "CUB200", _TREE, self.root))
+                raise layout_error(what, type(self), self.root)
         return folder
 
     def _read(self) -> tuple[BoxSource, np.ndarray]:

@@ -15,23 +15,19 @@ _UINT8 = 0x08  # IDX's code for unsigned bytes
 class MNIST(InMemoryDataModule):
     """MNIST: 60,000 and 10,000 handwritten digits, 28 x 28, gray; given as three equal channels.
 
-    Expected::
+    Expected layout::
 
         ROOT/train-images-idx3-ubyte[.gz]   ROOT/train-labels-idx1-ubyte[.gz]
         ROOT/t10k-images-idx3-ubyte[.gz]    ROOT/t10k-labels-idx1-ubyte[.gz]
+        (or these four in ROOT/MNIST/raw/, where torchvision puts them)
 
-    or the same files in torchvision's place, ``ROOT/MNIST/raw/``. Arguments and errors are those of
-    `InMemoryDataModule`.
+    Arguments and errors are those of `InMemoryDataModule`.
 
     Reference: LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", 1998. There
     the images are 32 x 32, the digits in a field of 28: add ``albumentations.Pad(padding=2)`` for LeNet-5.
     """
 
     dataset_name = "MNIST"
-    tree = """
-        ROOT/train-images-idx3-ubyte[.gz]   ROOT/train-labels-idx1-ubyte[.gz]
-        ROOT/t10k-images-idx3-ubyte[.gz]    ROOT/t10k-labels-idx1-ubyte[.gz]
-        (or these four in ROOT/MNIST/raw/)"""
 
     @property
     def class_names(self) -> list[str]:
@@ -69,14 +65,18 @@ class MNIST(InMemoryDataModule):
 class FashionMNIST(MNIST):
     """Fashion-MNIST: 60,000 and 10,000 pictures of clothes, 28 x 28, gray; given as three equal channels.
 
-    Expected: MNIST's files, under the same names, in ``ROOT`` or ``ROOT/FashionMNIST/raw/``. Arguments and errors
-    are those of `InMemoryDataModule`.
+    Expected layout::
+
+        ROOT/train-images-idx3-ubyte[.gz]   ROOT/train-labels-idx1-ubyte[.gz]
+        ROOT/t10k-images-idx3-ubyte[.gz]    ROOT/t10k-labels-idx1-ubyte[.gz]
+        (or these four in ROOT/FashionMNIST/raw/, where torchvision puts them)
+
+    Arguments and errors are those of `InMemoryDataModule`.
 
     Reference: Xiao, Rasul, Vollgraf, "Fashion-MNIST", 2017, arXiv:1708.07747.
     """
 
     dataset_name = "FashionMNIST"
-    tree = MNIST.tree.replace("MNIST/raw", "FashionMNIST/raw")
 
     @property
     def class_names(self) -> list[str]:

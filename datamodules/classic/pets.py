@@ -7,9 +7,10 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 
 from ..annotations.annotation_errors import Problems
-from ..annotations.dataset_layout import expectation
+from ..annotations.argument_checks import check_choice
+from ..annotations.dataset_layout import layout_error
 from ..annotations.objects import ImageTable, usable_boxes
-from ..annotations.one_box import BoxSource, check_choice, choose_objects, warn_of_absent
+from ..annotations.one_box import BoxSource, choose_objects, warn_of_absent
 from ..base import Transforms, VisionDataModule
 from ..loading.sampling import Sampling, check_fraction, stratified_split
 from ..voc.xml import corners_of, image_size, read_xml
@@ -17,16 +18,12 @@ from ..voc.xml import corners_of, image_size, read_xml
 PetClasses = Literal["breed", "species"]
 
 _SPECIES = ["cat", "dog"]
-_TREE = """\
-    ROOT/images/Abyssinian_1.jpg …
-    ROOT/annotations/trainval.txt
-    ROOT/annotations/xmls/Abyssinian_1.xml …    (or all of it in ROOT/oxford-iiit-pet)"""
 
 
 class OxfordPets(VisionDataModule):
     """Oxford-IIIT Pet: photographs of 37 breeds of cats and dogs, each with the box of the animal's *head*.
 
-    Expected::
+    Expected layout::
 
         ROOT/images/Abyssinian_1.jpg …
         ROOT/annotations/trainval.txt
@@ -104,7 +101,7 @@ class OxfordPets(VisionDataModule):
         for name in ("annotations/trainval.txt", "annotations/xmls", "images"):
             if not (folder / name).exists():
                 what = f"data.init_args.root: no {'file' if '.' in name else 'folder'} {str(folder / name)!r}"
-                raise FileNotFoundError(expectation(what, "OxfordPets", _TREE, self.root))
+                raise layout_error(what, type(self), self.root)
         return folder
 
     def _listed(self) -> "Pets":

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from ..annotations.annotation_errors import collected
-from ..annotations.dataset_layout import suggestion
+from ..annotations.argument_checks import did_you_mean
 
 UNUSABLE = {
     "images": "an entry of images that cannot be used",
@@ -309,7 +309,7 @@ def _list(file: Path, content: Any, key: str) -> list[Any]:
     part = content.pop(key, None) if isinstance(content, dict) else None
     if not isinstance(part, list):
         known = list(content) if isinstance(content, dict) else type(content).__name__
-        hint = suggestion(key, content) if isinstance(content, dict) else ""
+        hint = did_you_mean(key, content) if isinstance(content, dict) else ""
         raise ValueError(f"{file}: no list {key!r} in it, but {known}{hint}; expected COCO's instances_*.json")
     return part
 

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from ..annotations.annotation_errors import collected
-from ..annotations.dataset_layout import expectation, suggestion
+from ..annotations.argument_checks import did_you_mean
+from ..annotations.dataset_layout import layout_error
 from ..annotations.objects import ObjectSource, SemanticSource
 from ..base import Transforms, VisionDataModule
 from ..loading.sampling import Sampling
@@ -13,22 +14,16 @@ from .json import CocoFile, read_coco
 
 CocoTask = Literal["detection", "instance_segmentation", "semantic_segmentation"]
 
-_TREE = """\
-    ROOT/annotations/instances_train2017.json    (data.init_args.train_annotations)
-    ROOT/train2017/000000000009.jpg …            (data.init_args.train_images)
-    ROOT/annotations/instances_val2017.json      (data.init_args.val_annotations)
-    ROOT/val2017/000000000139.jpg …              (data.init_args.val_images)"""
-
 
 class CocoDetection(VisionDataModule):
     """Objects in COCO's format, with boxes, with masks, or painted into one mask an image.
 
-    Expected::
+    Expected layout::
 
-        ROOT/annotations/instances_train2017.json    (data.init_args.train_annotations)
-        ROOT/train2017/000000000009.jpg …            (data.init_args.train_images)
-        ROOT/annotations/instances_val2017.json      (data.init_args.val_annotations)
-        ROOT/val2017/000000000139.jpg …              (data.init_args.val_images)
+        ROOT/annotations/instances_train2017.json    (train_annotations)
+        ROOT/train2017/000000000009.jpg …            (train_images)
+        ROOT/annotations/instances_val2017.json      (val_annotations)
+        ROOT/val2017/000000000139.jpg …              (val_images)
 
     The classes ``0 … K-1`` are the file's categories in the order of their ids; `category_ids` leads back to these.
     COCO's boxes (x, y, width, height) become x1, y1, x2, y2, clipped to the image. Crowds are kept, with ``iscrowd``
@@ -59,8 +54,6 @@ class CocoDetection(VisionDataModule):
     Batches are `DetectionBatch`, `InstanceSegmentationBatch` or `SemanticSegmentationBatch`.
     """
 
-    shown_as = "CocoDetection"  # in messages
-
     def __init__(
         self,
         root: str,
@@ -90,7 +83,7 @@ class CocoDetection(VisionDataModule):
         if task not in get_args(CocoTask):
             raise ValueError(
                 f"data.init_args.task: {task!r} is not one of {', '.join(get_args(CocoTask))}"
-                f"{suggestion(str(task), get_args(CocoTask))}"
+                f"{did_you_mean(str(task), get_args(CocoTask))}"
             )
         self.root, self.task, self.skip_empty, self.min_visibility = (
             Path(root).expanduser(),
@@ -104,6 +97,7 @@ class CocoDetection(VisionDataModule):
             "val": (val_annotations, val_images),
             "test": (test_annotations or val_annotations, test_images or (val_images if not test_annotations else "")),
         }
+        self.reported_as: type = type(self)  # class that messages name and whose docstring shows the layout
         self._read: dict[tuple[str, str], CocoFile] = {}
 
     @property
@@ -150,9 +144,9 @@ class CocoDetection(VisionDataModule):
         if names not in self._read:
             file, folder = (self.root / name for name in names)
             if not file.is_file():
-                raise FileNotFoundError(self._explain(f"data.init_args.{split}_annotations: no file {str(file)!r}"))
+                raise self._layout_error(f"data.init_args.{split}_annotations: no file {str(file)!r}")
             if not folder.is_dir():
-                raise FileNotFoundError(self._explain(f"data.init_args.{split}_images: no folder {str(folder)!r}"))
+                raise self._layout_error(f"data.init_args.{split}_images: no folder {str(folder)!r}")
             masks = self.task != "detection"
             content = read_coco(file, folder, self.task != "semantic_segmentation", masks, self.strict)
             content.images.check(file)
@@ -171,5 +165,5 @@ class CocoDetection(VisionDataModule):
                 if not collected(file, f"{UNUSABLE['categories']}: {what}", ["categories"], "entry"):
                     raise ValueError(f"{file}: {what}")
 
-    def _explain(self, what: str) -> str:
-        return expectation(what, self.shown_as, _TREE, self.root)
+    def _layout_error(self, problem: str) -> FileNotFoundError:
+        return layout_error(problem, self.reported_as, self.root)

@@ -2,8 +2,9 @@
 
 from typing import get_args
 
+from ..annotations.argument_checks import check_choice, class_indices
 from ..annotations.objects import ObjectSource
-from ..annotations.one_box import BoxSource, Choice, check_choice, one_object_each, places_of, require_images
+from ..annotations.one_box import BoxSource, Choice, one_object_each, require_images
 from ..base import Transforms, VisionDataModule
 from ..loading.sampling import Sampling
 from .detection import CocoDetection
@@ -12,12 +13,12 @@ from .detection import CocoDetection
 class CocoLocalization(VisionDataModule):
     """Images in COCO's format with one object of interest, or the largest of several, for localization.
 
-    Expected::
+    Expected layout::
 
-        ROOT/annotations/instances_train2017.json    (data.init_args.train_annotations)
-        ROOT/train2017/000000000009.jpg …            (data.init_args.train_images)
-        ROOT/annotations/instances_val2017.json      (data.init_args.val_annotations)
-        ROOT/val2017/000000000139.jpg …              (data.init_args.val_images)
+        ROOT/annotations/instances_train2017.json    (train_annotations)
+        ROOT/train2017/000000000009.jpg …            (train_images)
+        ROOT/annotations/instances_val2017.json      (val_annotations)
+        ROOT/val2017/000000000139.jpg …              (val_images)
 
     Crowds do not count. Nor do boxes that cannot be used, which are left out with one warning, or stop the run when
     `strict`; all is read as `CocoDetection` reads it.
@@ -70,7 +71,7 @@ class CocoLocalization(VisionDataModule):
         check_choice("objects", objects, get_args(Choice))
         files = (train_annotations, train_images, val_annotations, val_images, test_annotations, test_images)
         self._reader = CocoDetection(root, "detection", *files, num_workers=0, strict=strict)
-        self._reader.shown_as = type(self).__name__
+        self._reader.reported_as = type(self)
         self.objects, self.min_visibility = objects, min_visibility
         self._classes = None if classes is None else list(classes)
 
@@ -95,4 +96,4 @@ class CocoLocalization(VisionDataModule):
 
     def _wanted(self) -> list[int]:
         known = self._reader.class_names
-        return list(range(len(known))) if self._classes is None else places_of(self._classes, known)
+        return list(range(len(known))) if self._classes is None else class_indices(self._classes, known)

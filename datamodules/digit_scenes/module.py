@@ -4,7 +4,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from ..annotations.dataset_layout import suggestion
+from ..annotations.argument_checks import did_you_mean
 from ..base import Transforms, VisionDataModule
 from .compose import CLASS_NAMES, SEMANTIC_CLASS_NAMES, SPLITS, SceneComposer
 
@@ -72,7 +72,7 @@ class DigitScenes(VisionDataModule):
         if task not in get_args(SceneTask):
             raise ValueError(
                 f"data.init_args.task: {task!r} is not one of {', '.join(get_args(SceneTask))}"
-                f"{suggestion(str(task), get_args(SceneTask))}"
+                f"{did_you_mean(str(task), get_args(SceneTask))}"
             )
         self.task, self.image_size = task, image_size
         one = task in _ONE_DIGIT

@@ -11,13 +11,13 @@ from typing import Any
 import yaml
 from torch.utils.data import DataLoader, Dataset
 
-from ..annotations.dataset_layout import suggestion
+from ..annotations.argument_checks import did_you_mean
 from ..base import VisionDataModule
 from ..images.read import ImageError
 from ..loading.loader import Source, prepare_worker
 from ..loading.targets import Sample, check_targets, complete
 from .coco import CocoWriter
-from .files import FolderWriter, MaskWriter, YoloWriter
+from .labeled_images import FolderWriter, MaskWriter, YoloWriter
 from .voc import VocWriter
 from .writer import Settings, Writer, task_of
 
@@ -89,7 +89,7 @@ def export_data(
         ImageError: for an unreadable image, if ``data.strict``; otherwise it is left out and counted.
     """
     if format not in FORMATS:
-        raise ValueError(f"format: {format!r} is not one of {', '.join(FORMATS)}{suggestion(format, FORMATS)}")
+        raise ValueError(f"format: {format!r} is not one of {', '.join(FORMATS)}{did_you_mean(format, FORMATS)}")
     if not 1 <= quality <= 100:
         raise ValueError(f"quality: {quality} is not a JPEG quality, 1 to 100")
     with _whole(Path(folder).expanduser()) as place:
@@ -154,7 +154,7 @@ def _open(data: VisionDataModule, splits: Sequence[str] | None) -> tuple[dict[st
     """The sources of the splits, and why others are not there."""
     for split in splits or ():
         if split not in SPLITS:
-            raise ValueError(f"splits: {split!r} is not one of {', '.join(SPLITS)}{suggestion(split, SPLITS)}")
+            raise ValueError(f"splits: {split!r} is not one of {', '.join(SPLITS)}{did_you_mean(split, SPLITS)}")
     sources: dict[str, Source] = {}
     absent: dict[str, str] = {}
     for split in splits or SPLITS:

@@ -6,22 +6,17 @@ from pathlib import Path
 import numpy as np
 
 from ..annotations.annotation_errors import collected
-from ..annotations.dataset_layout import expectation, subfolders
-from ..annotations.files import LabelledFiles
+from ..annotations.dataset_layout import layout_error, subfolders
+from ..annotations.labeled_images import LabeledFiles
 from ..base import Transforms, VisionDataModule
 from ..images.read import IMAGE_SUFFIXES, list_images
 from ..loading.sampling import Sampling, check_fraction, stratified_split
-
-TREE = """\
-    ROOT/train/CLASS/*.jpg     (or, with val_fraction, ROOT/CLASS/*.jpg)
-    ROOT/val/CLASS/*.jpg       (or val_fraction)
-    ROOT/test/CLASS/*.jpg      (where there is a test set)"""
 
 
 class ImageFolder(VisionDataModule):
     """Images sorted into one folder a class, from local disk.
 
-    Expected::
+    Expected layout::
 
         ROOT/train/CLASS/*.jpg     (or, with val_fraction, ROOT/CLASS/*.jpg)
         ROOT/val/CLASS/*.jpg       (or val_fraction)
@@ -70,33 +65,31 @@ class ImageFolder(VisionDataModule):
         """Names of the class folders, in alphabetical order."""
         return self._scan_training()[0]
 
-    def make_source(self, split: str) -> LabelledFiles:
+    def make_source(self, split: str) -> LabeledFiles:
         """The files of a split."""
         names, paths, labels = self._scan_training()
         has_val = (self.root / "val").is_dir()
         if split == "test" or (split == "val" and has_val):
             folder = self.root / split
             if not folder.is_dir():
-                raise FileNotFoundError(self._explain(f"no folder {str(folder)!r}"))
-            return LabelledFiles(*self._scan(folder, names))
+                raise self._layout_error(f"no folder {str(folder)!r}")
+            return LabeledFiles(*self._scan(folder, names))
         if has_val or (split == "train" and self.val_fraction is None):
-            return LabelledFiles(paths, labels)
+            return LabeledFiles(paths, labels)
         if self.val_fraction is None:
-            raise FileNotFoundError(
-                self._explain(f"no folder {str(self.root / 'val')!r}; add it, or set data.init_args.val_fraction: 0.1")
-            )
+            raise self._layout_error(f"no folder {str(self.root / 'val')!r}; add it, or set val_fraction: 0.1")
         held_out = stratified_split(labels, self.val_fraction, self.seed, names)
         keep = held_out if split == "val" else ~held_out
-        return LabelledFiles([path for path, kept in zip(paths, keep, strict=True) if kept], labels[keep])
+        return LabeledFiles([path for path, kept in zip(paths, keep, strict=True) if kept], labels[keep])
 
     def _scan_training(self) -> tuple[list[str], list[Path], np.ndarray]:
         if self._training is None:
             if not self.root.is_dir():
-                raise FileNotFoundError(self._explain(f"data.init_args.root: no folder {str(self.root)!r}"))
+                raise self._layout_error(f"data.init_args.root: no folder {str(self.root)!r}")
             folder = self.root / "train" if (self.root / "train").is_dir() else self.root
             names = subfolders(folder)
             if not names or (folder == self.root and {"val", "test"} & set(names)):
-                raise FileNotFoundError(self._explain(f"no class folders in {str(folder)!r}"))
+                raise self._layout_error(f"no class folders in {str(folder)!r}")
             self._training = (names, *self._scan(folder, names))
         return self._training
 
@@ -123,5 +116,5 @@ class ImageFolder(VisionDataModule):
             )
         return paths, np.asarray(labels, dtype=np.int64)
 
-    def _explain(self, what: str) -> str:
-        return expectation(what, "ImageFolder", TREE, self.root)
+    def _layout_error(self, problem: str) -> FileNotFoundError:
+        return layout_error(problem, type(self), self.root)

@@ -7,24 +7,21 @@ from typing import Literal, get_args
 import numpy as np
 
 from ..annotations.annotation_errors import collected
-from ..annotations.dataset_layout import expectation, suggestion
-from ..annotations.mask_files import IGNORE, as_paths, files_by_name
+from ..annotations.argument_checks import did_you_mean
+from ..annotations.dataset_layout import layout_error
+from ..annotations.mask_files import IGNORE, encode_paths, files_by_name
 from ..base import Transforms, VisionDataModule
 from ..images.read import IMAGE_SUFFIXES
 from ..loading.sampling import Sampling, check_fraction
 from .instance_ids import IdClasses, IdFiles, classes_by_number, read_id_classes
 
 Scale = Literal["full", "image", "percentile"]
-_TREE = """\
-    ROOT/train/images/a.tif     ROOT/train/masks/a.tif
-    ROOT/val/images/b.tif       ROOT/val/masks/b.tif       (or val_fraction)
-    ROOT/test/images/c.tif      ROOT/test/masks/c.tif      (where there is a test set)"""
 
 
 class InstanceMasks(VisionDataModule):
     """Images and instance masks in folders, matched by name: 0 is background, each other value an object.
 
-    Expected::
+    Expected layout::
 
         ROOT/train/images/a.tif     ROOT/train/masks/a.tif
         ROOT/val/images/b.tif       ROOT/val/masks/b.tif       (or val_fraction)
@@ -129,7 +126,7 @@ class InstanceMasks(VisionDataModule):
             return self._open(split)
         if split == "val" and self.val_fraction is None:
             folder = self.root / self.folders[0].replace("{split}", "val")
-            raise FileNotFoundError(self._explain(f"no folder {str(folder)!r}, and no val_fraction"))
+            raise self._layout_error(f"no folder {str(folder)!r}, and no val_fraction")
         source = self._open("train")
         if not has_val and self.val_fraction is not None:
             size = len(source)
@@ -143,7 +140,7 @@ class InstanceMasks(VisionDataModule):
         image_folder, mask_folder = (folder.replace("{split}", split) for folder in self.folders)
         for folder in (image_folder, mask_folder):
             if not (self.root / folder).is_dir():
-                raise FileNotFoundError(self._explain(f"no folder {str(self.root / folder)!r}"))
+                raise self._layout_error(f"no folder {str(self.root / folder)!r}")
         images = files_by_name(self.root, image_folder, self.endings[0])
         masks = files_by_name(self.root, mask_folder, self.endings[1])
         if image_folder == mask_folder and self.endings[1]:
@@ -169,7 +166,7 @@ class InstanceMasks(VisionDataModule):
         else:
             classes = classes_by_number(self.divisor, self.classes, len(self.class_names))
         return IdFiles(
-            self.root, as_paths(images.values()), as_paths(masks[name] for name in images), classes, self.scale
+            self.root, encode_paths(images.values()), encode_paths(masks[name] for name in images), classes, self.scale
         )
 
     def _class_file(self, split: str) -> Path:
@@ -178,8 +175,8 @@ class InstanceMasks(VisionDataModule):
             raise FileNotFoundError(f"data.init_args.class_file: no file {str(file)!r}")
         return file
 
-    def _explain(self, what: str) -> str:
-        return expectation(what, "InstanceMasks", _TREE, self.root)
+    def _layout_error(self, problem: str) -> FileNotFoundError:
+        return layout_error(problem, type(self), self.root)
 
 
 def _check_classes(
@@ -221,5 +218,5 @@ def checked_scale(scale: str | Sequence[int] | None) -> str | tuple[int, int] | 
         return int(scale[0]), int(scale[1])
     raise ValueError(
         f"data.init_args.scale_16bit: {scale!r} is not one of {', '.join(get_args(Scale))}, null, or [low, high] with "
-        f"0 <= low < high{suggestion(str(scale), get_args(Scale))}"
+        f"0 <= low < high{did_you_mean(str(scale), get_args(Scale))}"
     )

@@ -5,22 +5,17 @@ from pathlib import Path
 import numpy as np
 
 from ..annotations.annotation_errors import collected
-from ..annotations.dataset_layout import as_bytes, expectation
+from ..annotations.dataset_layout import encode_paths, layout_error
 from ..annotations.mask_files import IGNORE, MaskedFiles, class_table, files_by_name
 from ..base import Transforms, VisionDataModule
 from ..images.read import IMAGE_SUFFIXES
 from ..loading.sampling import Sampling, check_fraction
 
-_TREE = """\
-    ROOT/train/images/a.jpg     ROOT/train/masks/a.png
-    ROOT/val/images/b.jpg       ROOT/val/masks/b.png       (or val_fraction)
-    ROOT/test/images/c.jpg      ROOT/test/masks/c.png      (where there is a test set)"""
-
 
 class MaskFolder(VisionDataModule):
     """Images and semantic masks in folders, matched by name.
 
-    Expected::
+    Expected layout::
 
         ROOT/train/images/a.jpg     ROOT/train/masks/a.png
         ROOT/val/images/b.jpg       ROOT/val/masks/b.png       (or val_fraction)
@@ -103,14 +98,14 @@ class MaskFolder(VisionDataModule):
             keep = held if split == "val" else ~held
             pairs = pairs[0][keep], pairs[1][keep]
         elif split == "val":
-            raise FileNotFoundError(self._explain(f"no folder {str(self.root / 'val')!r}, and no val_fraction"))
+            raise self._layout_error(f"no folder {str(self.root / 'val')!r}, and no val_fraction")
         return MaskedFiles(self.root, *pairs, self.table)
 
     def _pairs(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         image_folder, mask_folder = (f"{split}/{folder}" for folder in self.folders)
         for folder in (image_folder, mask_folder):
             if not (self.root / folder).is_dir():
-                raise FileNotFoundError(self._explain(f"no folder {str(self.root / folder)!r}"))
+                raise self._layout_error(f"no folder {str(self.root / folder)!r}")
         images, masks = self._files(image_folder), self._files(mask_folder)
         if not images:
             raise ValueError(f"{self.root / image_folder}: no images in it; looked for {', '.join(IMAGE_SUFFIXES)}")
@@ -124,7 +119,7 @@ class MaskFolder(VisionDataModule):
                 f"{self.root / mask_folder}: no mask for {len(absent)} of {len(images)} images of {image_folder}: "
                 f"{', '.join(absent[:3])}{more}"
             )
-        return as_bytes(images.values()), as_bytes(masks[name] for name in images)
+        return encode_paths(images.values()), encode_paths(masks[name] for name in images)
 
     def _files(self, folder: str) -> dict[str, str]:
         """Path below the root of each image below a folder, by its path there without suffix, sorted.
@@ -134,5 +129,5 @@ class MaskFolder(VisionDataModule):
         """
         return files_by_name(self.root, folder)
 
-    def _explain(self, what: str) -> str:
-        return expectation(what, "MaskFolder", _TREE, self.root)
+    def _layout_error(self, problem: str) -> FileNotFoundError:
+        return layout_error(problem, type(self), self.root)

@@ -9,16 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..annotations.dataset_layout import class_files, expectation, image_names, subfolders
-from ..annotations.files import LabelledFiles
+from ..annotations.dataset_layout import image_names, images_by_class, layout_error, subfolders
+from ..annotations.labeled_images import LabeledFiles
 from ..base import Transforms, VisionDataModule
 from ..loading.sampling import Sampling
-
-TREE = """
-    ROOT/ILSVRC2012_devkit_t12/data/meta.mat
-    ROOT/ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt
-    ROOT/train/nXXXXXXXX/*.JPEG    (ILSVRC2012_img_train.tar, and each archive in it, unpacked)
-    ROOT/val/*.JPEG                (ILSVRC2012_img_val.tar unpacked; or sorted, ROOT/val/nXXXXXXXX/*.JPEG)"""
 
 _VAL_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG", re.IGNORECASE)
 
@@ -40,7 +34,7 @@ class Synsets(NamedTuple):
 class ImageNet(VisionDataModule):
     """ILSVRC2012's classification set: 1.28 million training images, 50,000 for validation, 1,000 classes.
 
-    Expected::
+    Expected layout::
 
         ROOT/ILSVRC2012_devkit_t12/data/meta.mat
         ROOT/ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt
@@ -98,14 +92,14 @@ class ImageNet(VisionDataModule):
         """The first synonym of each class, made unique."""
         return list(self.synsets.names)
 
-    def make_source(self, split: str) -> LabelledFiles:
+    def make_source(self, split: str) -> LabeledFiles:
         """The files of a split; ``test`` is ``val``."""
         folder = self.root / ("train" if split == "train" else "val")
         if not folder.is_dir():
             raise self._missing(f"no folder {str(folder)!r}")
         return self._training(folder) if split == "train" else self._validation(folder)
 
-    def _training(self, folder: Path) -> LabelledFiles:
+    def _training(self, folder: Path) -> LabeledFiles:
         found = subfolders(folder)
         if not found:
             packed = next(folder.glob("n*.tar"), None)
@@ -117,7 +111,7 @@ class ImageNet(VisionDataModule):
         check_class_folders(folder, found, self.synsets.wnids)
         return self._sorted(folder)
 
-    def _validation(self, folder: Path) -> LabelledFiles:
+    def _validation(self, folder: Path) -> LabeledFiles:
         truth = read_ground_truth(self._devkit("ILSVRC2012_validation_ground_truth.txt"), self.synsets)
         found = subfolders(folder)
         if found:
@@ -133,7 +127,7 @@ class ImageNet(VisionDataModule):
             )
         labels = truth[self._numbers(folder, names, len(truth)) - 1]
         if not found:
-            return LabelledFiles(names, labels, root=folder)
+            return LabeledFiles(names, labels, root=folder)
         if (wrong := source.labels != labels).any():
             place = int(wrong.argmax())
             given, true = (self.synsets.wnids[array[place]] for array in (source.labels, labels))
@@ -157,10 +151,10 @@ class ImageNet(VisionDataModule):
             raise ValueError(f"{folder}: ILSVRC2012_val_{twice:08d}.JPEG is there more than once")
         return numbers
 
-    def _sorted(self, folder: Path) -> LabelledFiles:
-        files = class_files(folder, self.synsets.wnids)
+    def _sorted(self, folder: Path) -> LabeledFiles:
+        files = images_by_class(folder, self.synsets.wnids)
         labels = np.repeat(np.arange(len(files)), [len(own) for own in files])
-        return LabelledFiles(np.concatenate(files), labels, root=folder)
+        return LabeledFiles(np.concatenate(files), labels, root=folder)
 
     def _devkit(self, name: str) -> Path:
         path = self.root / "ILSVRC2012_devkit_t12" / "data" / name
@@ -170,8 +164,8 @@ class ImageNet(VisionDataModule):
             )
         return path
 
-    def _missing(self, what: str) -> FileNotFoundError:
-        return FileNotFoundError(expectation(what, "ImageNet", TREE, self.root))
+    def _missing(self, problem: str) -> FileNotFoundError:
+        return layout_error(problem, type(self), self.root)
 
 
 def check_class_folders(folder: Path, found: Sequence[str], known: Sequence[str]) -> None:

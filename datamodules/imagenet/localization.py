@@ -8,9 +8,10 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 
 from ..annotations.annotation_errors import Problems
-from ..annotations.dataset_layout import class_files, expectation, image_names, subfolders
+from ..annotations.argument_checks import check_choice
+from ..annotations.dataset_layout import image_names, images_by_class, layout_error, subfolders
 from ..annotations.objects import usable_boxes
-from ..annotations.one_box import BoxSource, check_choice, choose_objects, warn_of_absent
+from ..annotations.one_box import BoxSource, choose_objects, warn_of_absent
 from ..base import Transforms, VisionDataModule
 from ..loading.sampling import Sampling
 from ..voc.xml import corners_of, image_size, read_xml
@@ -18,22 +19,11 @@ from .classification import Synsets, check_class_folders, read_synset_mapping, r
 
 ImageNetChoice = Literal["first", "largest", "one"]
 
-_TREE = """\
-    ROOT/LOC_synset_mapping.txt    (or the devkit, as below)
-    ROOT/ILSVRC/Data/CLS-LOC/{train/nXXXXXXXX/*.JPEG,val/*.JPEG}
-    ROOT/ILSVRC/Annotations/CLS-LOC/{train/nXXXXXXXX/*.xml,val/*.xml}
-or
-    ROOT/ILSVRC2012_devkit_t12/data/meta.mat
-    ROOT/train/nXXXXXXXX/*.JPEG
-    ROOT/val/*.JPEG    (or sorted, ROOT/val/nXXXXXXXX/*.JPEG)
-    ROOT/bbox/train/nXXXXXXXX/*.xml    (ILSVRC2012_bbox_train_v2.tar.gz, unpacked there)
-    ROOT/bbox/val/*.xml    (ILSVRC2012_bbox_val_v3.tgz, unpacked in ROOT/bbox)"""
-
 
 class ImageNetLocalization(VisionDataModule):
     """ILSVRC2012's classification with localization: 1,000 classes, one of them an image, and boxes of its objects.
 
-    Expected, as Kaggle has it or as the publisher's archives do::
+    Expected layout, Kaggle's or that of the publisher's archives::
 
         ROOT/LOC_synset_mapping.txt    (or the devkit, as below)
         ROOT/ILSVRC/Data/CLS-LOC/{train/nXXXXXXXX/*.JPEG,val/*.JPEG}
@@ -146,15 +136,15 @@ class ImageNetLocalization(VisionDataModule):
         found = subfolders(folder)
         if part == "train" or found:
             check_class_folders(folder, found, self.synsets.wnids)
-            files = class_files(folder, self.synsets.wnids)
+            files = images_by_class(folder, self.synsets.wnids)
             return np.concatenate(files), np.repeat(np.arange(len(files)), [len(own) for own in files])
         names = image_names(folder)
         if not names:
             raise self._missing(f"no images in {str(folder)!r}")
         return np.array([os.fsencode(name) for name in names], np.bytes_), np.full(len(names), -1)
 
-    def _missing(self, what: str) -> FileNotFoundError:
-        return FileNotFoundError(expectation(what, "ImageNetLocalization", _TREE, self.root))
+    def _missing(self, problem: str) -> FileNotFoundError:
+        return layout_error(problem, type(self), self.root)
 
 
 class Boxes(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..annotations.annotation_errors import collected, collecting
-from ..annotations.dataset_layout import suggestion
+from ..annotations.argument_checks import did_you_mean
 
 
 class Columns(NamedTuple):
@@ -122,7 +122,7 @@ def check_headings(file: Path, headings: Sequence[str], needed: Iterable[tuple[s
         if name not in headings:
             raise ValueError(
                 f"{file}: no column {name!r} ({key}); its columns are {', '.join(map(repr, headings)) or 'none'}"
-                f"{suggestion(name, headings)}"
+                f"{did_you_mean(name, headings)}"
             )
 
 

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..annotations.annotation_errors import OUTSIDE, REPORTED, collected
-from ..annotations.dataset_layout import suggestion
-from ..annotations.files import LabelledFiles
+from ..annotations.argument_checks import did_you_mean
+from ..annotations.labeled_images import LabeledFiles
 from ..base import Transforms, VisionDataModule
 from ..loading.sampling import Sampling, check_fraction, stratified_split
 from .columns import check_headings, open_parquet, table_kind
@@ -110,7 +110,7 @@ class Manifest(VisionDataModule):
         self.root, self.val_fraction = None if root is None else Path(root).expanduser(), val_fraction
         self.columns = {"path_column": path_column, "label_column": label_column}
         self._names = None if class_names is None else list(class_names)
-        self._training: LabelledFiles | None = None
+        self._training: LabeledFiles | None = None
 
     @property
     def class_names(self) -> list[str]:
@@ -119,7 +119,7 @@ class Manifest(VisionDataModule):
             self._names = names_of(self._table("train"))
         return list(self._names)
 
-    def make_source(self, split: str) -> LabelledFiles:
+    def make_source(self, split: str) -> LabeledFiles:
         """The files of a split."""
         if split == "test" or (split == "val" and self.tables["val"] is not None):
             return self._read(split)
@@ -145,9 +145,9 @@ class Manifest(VisionDataModule):
     def _table(self, split: str, more: Mapping[str, Sequence[str]] | None = None) -> Table:
         return read_table(self._file(split), self.columns["path_column"], self.columns["label_column"], more)
 
-    def _read(self, split: str) -> LabelledFiles:
+    def _read(self, split: str) -> LabeledFiles:
         table, labels, base = self._checked(split)
-        return LabelledFiles(table.paths, labels, root=base)
+        return LabeledFiles(table.paths, labels, root=base)
 
     def _checked(self, split: str, more: Mapping[str, Sequence[str]] | None = None) -> tuple[Table, np.ndarray, Path]:
         """The table of a split, its labels, and the folder of its images, which are there."""
@@ -293,7 +293,7 @@ def numbers_of(table: Table, class_names: Sequence[str]) -> np.ndarray:
             )
             raise ValueError(
                 f"{table.file}, {table.unit} {table.lines[row]}: the label {label!r} is not {classes}"
-                f"{suggestion(str(label), class_names) if as_names else ''}"
+                f"{did_you_mean(str(label), class_names) if as_names else ''}"
             )
         numbers[row] = number
     return numbers

@@ -8,11 +8,11 @@ from typing import Literal, get_args
 import numpy as np
 
 from ..annotations.annotation_errors import OUTSIDE, Problems, collected
-from ..annotations.dataset_layout import expectation, suggestion
+from ..annotations.argument_checks import did_you_mean
 from ..annotations.objects import ImageTable, Objects, ObjectSource, confined, usable_boxes
 from ..base import Transforms, VisionDataModule
 from ..loading.sampling import Sampling
-from .image_sets import too_deep
+from .image_sets import voc_layout_error
 from .xml import ObjectAnnotations, read_annotation
 
 VOC_CLASSES = (
@@ -44,16 +44,12 @@ _SETS: dict[str, dict[str, list[str]]] = {
     "2012": {"train": ["2012_train"], "val": ["2012_val"], "test": ["2012_val"]},
     "07+12": {"train": ["2007_trainval", "2012_trainval"], "val": ["2007_test"], "test": ["2007_test"]},
 }
-_TREE = """\
-    ROOT/VOCdevkit/VOC2007/ImageSets/Main/trainval.txt    (or ROOT/VOC2007/…; VOC2012 likewise)
-    ROOT/VOCdevkit/VOC2007/Annotations/000005.xml …
-    ROOT/VOCdevkit/VOC2007/JPEGImages/000005.jpg …"""
 
 
 class VOCDetection(VisionDataModule):
     """Objects of Pascal VOC 2007, 2012, or both.
 
-    Expected::
+    Expected layout::
 
         ROOT/VOCdevkit/VOC2007/ImageSets/Main/trainval.txt    (or ROOT/VOC2007/…; VOC2012 likewise)
         ROOT/VOCdevkit/VOC2007/Annotations/000005.xml …
@@ -87,8 +83,6 @@ class VOCDetection(VisionDataModule):
     Batches are `DetectionBatch`. An ``image_id`` is the number in the file's name (``2008_000008``: 2008000008).
     """
 
-    shown_as = "VOCDetection"  # in messages
-
     def __init__(
         self,
         root: str,
@@ -116,7 +110,7 @@ class VOCDetection(VisionDataModule):
         if year not in get_args(Year):
             raise ValueError(
                 f"data.init_args.year: {year!r} is not one of {', '.join(map(repr, get_args(Year)))}"
-                f"{suggestion(str(year), get_args(Year))}"
+                f"{did_you_mean(str(year), get_args(Year))}"
             )
         given = {"train": train, "val": val, "test": test}
         self.sets = {split: given[split] or sets for split, sets in _SETS[year].items()}
@@ -126,6 +120,7 @@ class VOCDetection(VisionDataModule):
         self.root, self.skip_difficult, self.min_visibility = Path(root).expanduser(), skip_difficult, min_visibility
         self.group_by_aspect = group_by_aspect
         self._names = list(VOC_CLASSES if class_names is None else class_names)
+        self.reported_as: type = type(self)  # class that messages name and whose docstring shows the layout
 
     @property
     def class_names(self) -> list[str]:
@@ -145,8 +140,7 @@ class VOCDetection(VisionDataModule):
             year, _, image_set = chosen.partition("_")
             file = devkit / f"VOC{year}" / "ImageSets" / "Main" / f"{image_set}.txt"
             if not file.is_file():
-                what = f"no file {str(file)!r}"
-                raise FileNotFoundError(too_deep(self.root) or expectation(what, self.shown_as, _TREE, self.root))
+                raise voc_layout_error(f"no file {str(file)!r}", self.reported_as, self.root)
             # a line of a class's own list has a second column: -1, 0 or 1
             lines = [line.split()[0] for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
             if not lines:

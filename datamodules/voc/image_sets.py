@@ -21,7 +21,8 @@ from typing import Literal, NamedTuple, get_args
 
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 
-from ..annotations.dataset_layout import expectation, suggestion
+from ..annotations.argument_checks import did_you_mean
+from ..annotations.dataset_layout import layout_error
 from ..annotations.objects import confined
 
 SegmentationYear = Literal["2007", "2008", "2009", "2010", "2011", "2012"]
@@ -30,16 +31,6 @@ SegmentationYear = Literal["2007", "2008", "2009", "2010", "2011", "2012"]
 _COMPOSED = ("train_aug", "seg11valid", "sds_train", "sds_val")
 _OF_A_YEAR = re.compile(r"(20\d\d)_(.+)")
 _SBD_FOLDERS = ("benchmark_RELEASE", "SBD", "sbd", "")
-
-TREE = """\
-    ROOT/VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt    (or ROOT/VOC2012/…; other years likewise)
-    ROOT/VOCdevkit/VOC2012/JPEGImages/2007_000032.jpg …
-    ROOT/VOCdevkit/VOC2012/SegmentationClass/2007_000032.png …"""
-OBJECT_TREE = TREE + "\n    ROOT/VOCdevkit/VOC2012/SegmentationObject/2007_000032.png …"
-_SBD_TREE = """
-    ROOT/benchmark_RELEASE/dataset/train.txt, val.txt          (SBD, where it is asked for; or ROOT/sbd/…,
-    ROOT/benchmark_RELEASE/dataset/{folder}/2008_000002.mat …      as torchvision leaves it; or data.init_args.sbd)
-    ROOT/benchmark_RELEASE/dataset/img/2008_000002.jpg …       (or VOC 2012's JPEGImages)"""
 
 
 class Member(NamedTuple):
@@ -64,8 +55,7 @@ class ImageSets:
         year: of the sets that are named without one.
         sets: the image sets of ``train``, ``val`` and ``test``; None for test: VOC 2007's own test set, otherwise val.
         sbd: SBD's folder, below `root` or absolute; None: looked for.
-        reader: the data module's name, for messages.
-        tree: what that expects of VOC.
+        reader: Data module, for messages.
         sbd_folder: ``cls`` or ``inst``, of SBD.
 
     Raises:
@@ -78,14 +68,13 @@ class ImageSets:
         year: str,
         sets: dict[str, list[str] | str | None],
         sbd: str | None,
-        reader: str,
-        tree: str,
+        reader: type,
         sbd_folder: str,
     ) -> None:
         if year not in get_args(SegmentationYear):
             raise ValueError(
                 f"data.init_args.year: {year!r} is not one of {', '.join(map(repr, get_args(SegmentationYear)))}"
-                f"{suggestion(str(year), get_args(SegmentationYear))}"
+                f"{did_you_mean(str(year), get_args(SegmentationYear))}"
             )
         sets = sets | {"test": sets["test"] or (["test"] if year == "2007" else sets["val"])}
         self.sets = {split: [given] if isinstance(given, str) else list(given or ()) for split, given in sets.items()}
@@ -94,7 +83,7 @@ class ImageSets:
                 raise ValueError(f"data.init_args.{split}: {sets[split]!r} names no image set; give one, such as train")
         self.root, self.year, self.sbd_folder = root, year, sbd_folder
         self.sbd = None if sbd is None else Path(sbd).expanduser()
-        self.reader, self.tree = reader, tree
+        self.reader = reader
         self.devkit = root / "VOCdevkit" if (root / "VOCdevkit").is_dir() else root
 
     def of(self, split: str) -> list[Member]:
@@ -126,7 +115,7 @@ class ImageSets:
             return  # who trains without validation needs no files for it
         if both := [member.stem for member in members if member.stem in held]:
             rank_zero_warn(
-                f"{self.reader}: {len(both)} of {len(members)} images to train on "
+                f"{self.reader.__name__}: {len(both)} of {len(members)} images to train on "
                 f"({' and '.join(self.sets['train'])}) are in the validation set ({' and '.join(self.sets['val'])}) "
                 f"too, such as {both[0]}: its figures will flatter. train_aug goes with val, sbd_train with seg11valid"
             )
@@ -171,7 +160,7 @@ class ImageSets:
         file = self._list(year, name, kind)
         if not file.is_file():
             there = [path.stem for path in file.parent.glob("*.txt")]
-            hint = _in_brackets(suggestion(name, [*there, *_COMPOSED, "sbd_train", "sbd_val"] if there else []))
+            hint = _in_brackets(did_you_mean(name, [*there, *_COMPOSED, "sbd_train", "sbd_val"] if there else []))
             raise self._missing(f"data.init_args.{split}: no file {str(file)!r}{hint}")
         return read_stems(file)
 
@@ -182,8 +171,8 @@ class ImageSets:
         home = self._sbd_home(split)
         file = home / f"{name}.txt"
         if not file.is_file():
-            hint = _in_brackets(suggestion(name, [path.stem for path in home.glob("*.txt")]))
-            raise self._missing(f"data.init_args.{split}: no file {str(file)!r}{hint}", with_sbd=True)
+            hint = _in_brackets(did_you_mean(name, [path.stem for path in home.glob("*.txt")]))
+            raise self._missing(f"data.init_args.{split}: no file {str(file)!r}{hint}")
         return [Member(home, stem, True) for stem in read_stems(file)]
 
     def _sbd_home(self, split: str) -> Path:
@@ -196,25 +185,22 @@ class ImageSets:
         at = "" if self.sbd is None else f"data.init_args.sbd, {str(self.sbd)!r}, of "
         raise self._missing(
             f"data.init_args.{split}: {' and '.join(self.sets[split])} needs SBD, and no folder {self.sbd_folder!r} of "
-            f"it is in {at}{str(self.root)!r}",
-            with_sbd=True,
+            f"it is in {at}{str(self.root)!r}"
         )
 
-    def _missing(self, what: str, with_sbd: bool = False) -> FileNotFoundError:
-        tree = self.tree + _SBD_TREE.format(folder=self.sbd_folder) * with_sbd
-        return FileNotFoundError(too_deep(self.root) or expectation(what, self.reader, tree, self.root))
+    def _missing(self, problem: str) -> FileNotFoundError:
+        return voc_layout_error(problem, self.reader, self.root)
 
 
-def too_deep(root: Path) -> str | None:
-    """What to say of a root that is the folder of one year itself; None where it is not."""
-    if not re.fullmatch(r"VOC20\d\d", root.resolve().name):
-        return None
-    if not ((root / "JPEGImages").is_dir() and (root / "Annotations").is_dir()):
-        return None
-    above = root.parent if root.name else root / ".."
-    return (
-        f"data.init_args.root: {str(root)!r} is the folder of one year, with its JPEGImages and Annotations; the one "
-        f"above it is meant: data.init_args.root: {above}"
+def voc_layout_error(problem: str, reader: type, root: Path) -> FileNotFoundError:
+    """Return the error for missing data; it suggests the parent folder where `root` is the folder of one year."""
+    is_year = re.fullmatch(r"VOC20\d\d", root.resolve().name)
+    if not (is_year and (root / "JPEGImages").is_dir() and (root / "Annotations").is_dir()):
+        return layout_error(problem, reader, root)
+    parent = root.parent if root.name else root / ".."
+    return FileNotFoundError(
+        f"root: must be the parent of a year's folder, got {str(root)!r}, which has JPEGImages and Annotations; "
+        f"set root: {parent}"
     )
 
 

@@ -7,28 +7,28 @@ from typing import Any
 import numpy as np
 
 from ..annotations.annotation_errors import Problems
-from ..annotations.dataset_layout import as_bytes, check_there
+from ..annotations.dataset_layout import check_there, encode_paths
 from ..annotations.mask_files import IGNORE, read_mask
 from ..base import Transforms, VisionDataModule
 from ..images.read import ImageError, read_image
 from ..loading.sampling import Sampling
 from ..loading.targets import boxes_of_masks
 from .detection import VOC_CLASSES, image_numbers
-from .image_sets import OBJECT_TREE, ImageSets, SegmentationYear
+from .image_sets import ImageSets, SegmentationYear
 from .mat import read_instance_mat
 
 
 class VOCInstances(VisionDataModule):
     """The objects of Pascal VOC's images with their masks.
 
-    Expected::
+    Expected layout::
 
         ROOT/VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt    (or ROOT/VOC2012/…; other years likewise)
         ROOT/VOCdevkit/VOC2012/JPEGImages/2007_000032.jpg …
         ROOT/VOCdevkit/VOC2012/SegmentationClass/2007_000032.png …
         ROOT/VOCdevkit/VOC2012/SegmentationObject/2007_000032.png …
         ROOT/benchmark_RELEASE/dataset/train.txt, val.txt          (SBD, where it is asked for; or ROOT/sbd/…,
-        ROOT/benchmark_RELEASE/dataset/inst/2008_000002.mat …          as torchvision leaves it; or data.init_args.sbd)
+        ROOT/benchmark_RELEASE/dataset/inst/2008_000002.mat …          as torchvision leaves it; or the argument sbd)
         ROOT/benchmark_RELEASE/dataset/img/2008_000002.jpg …       (or VOC 2012's JPEGImages)
 
     VOC numbers the pixels of its objects in ``SegmentationObject``; the class of an object is the one that most of its
@@ -86,9 +86,7 @@ class VOCInstances(VisionDataModule):
         )
         self.root, self.min_visibility = Path(root).expanduser(), min_visibility
         self.group_by_aspect = group_by_aspect
-        self.sets = ImageSets(
-            self.root, year, {"train": train, "val": val, "test": test}, sbd, "VOCInstances", OBJECT_TREE, "inst"
-        )
+        self.sets = ImageSets(self.root, year, {"train": train, "val": val, "test": test}, sbd, type(self), "inst")
         self._names = list(VOC_CLASSES if class_names is None else class_names)
         if not 0 < len(self._names) < IGNORE:
             raise ValueError(f"data.init_args.class_names: {len(self._names)} classes; give 1 to {IGNORE - 1}")
@@ -135,7 +133,7 @@ class InstanceFiles:
     def __init__(
         self, images: list[str], objects: list[str], classes: list[str], ids: np.ndarray, num_classes: int, strict: bool
     ) -> None:
-        self.images, self.objects, self.classes = map(as_bytes, (images, objects, classes))
+        self.images, self.objects, self.classes = map(encode_paths, (images, objects, classes))
         self.ids, self.num_classes, self.strict = ids, num_classes, strict
 
     def __len__(self) -> int:

@@ -2,7 +2,8 @@
 
 from typing import get_args
 
-from ..annotations.one_box import BoxSource, Choice, check_choice, one_object_each, places_of, require_images
+from ..annotations.argument_checks import check_choice, class_indices
+from ..annotations.one_box import BoxSource, Choice, one_object_each, require_images
 from ..base import Transforms, VisionDataModule
 from ..loading.sampling import Sampling
 from .detection import VOCDetection, Year
@@ -11,7 +12,7 @@ from .detection import VOCDetection, Year
 class VOCLocalization(VisionDataModule):
     """Pascal VOC's images with one object of interest, or the largest of several, for localization.
 
-    Expected::
+    Expected layout::
 
         ROOT/VOCdevkit/VOC2007/ImageSets/Main/trainval.txt    (or ROOT/VOC2007/…; VOC2012 likewise)
         ROOT/VOCdevkit/VOC2007/Annotations/000005.xml …
@@ -65,11 +66,11 @@ class VOCLocalization(VisionDataModule):
         )
         check_choice("objects", objects, get_args(Choice))
         self._reader = VOCDetection(root, year, train, val, test, class_names, num_workers=0, strict=strict)
-        self._reader.shown_as = type(self).__name__
+        self._reader.reported_as = type(self)
         self.objects, self.min_visibility = objects, min_visibility
         known = self._reader.class_names
         self._names = known if classes is None else list(classes)
-        self._wanted = places_of(self._names, known)
+        self._wanted = class_indices(self._names, known)
 
     @property
     def class_names(self) -> list[str]:

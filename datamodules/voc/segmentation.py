@@ -4,25 +4,25 @@ from pathlib import Path
 
 import numpy as np
 
-from ..annotations.dataset_layout import as_bytes, check_there
+from ..annotations.dataset_layout import check_there, encode_paths
 from ..annotations.mask_files import IGNORE, MaskedFiles, class_table, read_mask
 from ..base import Transforms, VisionDataModule
 from ..loading.sampling import Sampling
 from .detection import VOC_CLASSES
-from .image_sets import TREE, ImageSets, SegmentationYear
+from .image_sets import ImageSets, SegmentationYear
 from .mat import read_class_mat
 
 
 class VOCSegmentation(VisionDataModule):
     """A class for each pixel of Pascal VOC's images, the background being class 0.
 
-    Expected::
+    Expected layout::
 
         ROOT/VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt    (or ROOT/VOC2012/…; other years likewise)
         ROOT/VOCdevkit/VOC2012/JPEGImages/2007_000032.jpg …
         ROOT/VOCdevkit/VOC2012/SegmentationClass/2007_000032.png …
         ROOT/benchmark_RELEASE/dataset/train.txt, val.txt          (SBD, where it is asked for; or ROOT/sbd/…,
-        ROOT/benchmark_RELEASE/dataset/cls/2008_000002.mat …           as torchvision leaves it; or data.init_args.sbd)
+        ROOT/benchmark_RELEASE/dataset/cls/2008_000002.mat …           as torchvision leaves it; or the argument sbd)
         ROOT/benchmark_RELEASE/dataset/img/2008_000002.jpg …       (or VOC 2012's JPEGImages)
 
     The border that VOC draws around objects, 255, is ignored. SBD has no such border. An image set is one of the
@@ -81,9 +81,7 @@ class VOCSegmentation(VisionDataModule):
             batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling
         )
         self.root, self.mask_folder = Path(root).expanduser(), mask_folder
-        self.sets = ImageSets(
-            self.root, year, {"train": train, "val": val, "test": test}, sbd, "VOCSegmentation", TREE, "cls"
-        )
+        self.sets = ImageSets(self.root, year, {"train": train, "val": val, "test": test}, sbd, type(self), "cls")
         self._names = ["background", *VOC_CLASSES] if class_names is None else list(class_names)
         if not 0 < len(self._names) < IGNORE:
             raise ValueError(f"data.init_args.class_names: {len(self._names)} classes; give 1 to {IGNORE - 1}")
@@ -107,7 +105,7 @@ class VOCSegmentation(VisionDataModule):
         check_there(Path(), images, asked_by)
         check_there(Path(), masks, asked_by, "masks")
         table = class_table(None, len(self._names), IGNORE)
-        return ClassFiles(Path(), as_bytes(images), as_bytes(masks), table)
+        return ClassFiles(Path(), encode_paths(images), encode_paths(masks), table)
 
 
 class ClassFiles(MaskedFiles):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 
 from ..annotations.annotation_errors import collected
-from ..annotations.dataset_layout import suggestion
+from ..annotations.argument_checks import did_you_mean
 
 
 class ObjectAnnotations(NamedTuple):
@@ -38,7 +38,7 @@ def read_annotation(path: Path, number_of: dict[str, int]) -> ObjectAnnotations:
                 continue
             raise ValueError(
                 f"{path}, object {number}: the class {name!r} is not one of the {len(number_of)} classes"
-                f"{suggestion(name, number_of) or '.'} Name another data set's in data.init_args.class_names"
+                f"{did_you_mean(name, number_of) or '.'} Name another data set's in data.init_args.class_names"
             )
         try:
             corners = corners_of(path, number, item)

@@ -8,7 +8,8 @@ import numpy as np
 import yaml
 
 from ..annotations.annotation_errors import OUTSIDE, collected
-from ..annotations.dataset_layout import expectation, suggestion
+from ..annotations.argument_checks import did_you_mean
+from ..annotations.dataset_layout import layout_error
 from ..annotations.objects import ImageTable, ObjectSource
 from ..base import Transforms, VisionDataModule
 from ..images.read import IMAGE_SUFFIXES
@@ -18,16 +19,12 @@ from .labels import RelativeObjectSource, label_path, read_labels
 
 YoloTask = Literal["detection", "instance_segmentation"]
 _SPLITS = ("train", "val", "test")
-_TREE = """\
-    ROOT/data.yaml                 path: ., train: images/train, val: images/val, names: {0: cat, 1: dog}
-    ROOT/images/train/a.jpg        ROOT/labels/train/a.txt
-    ROOT/images/val/b.jpg          ROOT/labels/val/b.txt"""
 
 
 class YoloDetection(VisionDataModule):
     """Objects in YOLO's format, with boxes or with masks.
 
-    Expected::
+    Expected layout::
 
         ROOT/data.yaml                 path: ., train: images/train, val: images/val, names: {0: cat, 1: dog}
         ROOT/images/train/a.jpg        ROOT/labels/train/a.txt
@@ -89,7 +86,7 @@ class YoloDetection(VisionDataModule):
         if task not in get_args(YoloTask):
             raise ValueError(
                 f"data.init_args.task: {task!r} is not one of {', '.join(get_args(YoloTask))}"
-                f"{suggestion(str(task), get_args(YoloTask))}"
+                f"{did_you_mean(str(task), get_args(YoloTask))}"
             )
         self.root, self.task = Path(root).expanduser(), task
         self.skip_empty, self.min_visibility = skip_empty, min_visibility
@@ -138,10 +135,8 @@ class YoloDetection(VisionDataModule):
         objects, found = read_labels(images, content.class_names, masks, self.strict)
         if not found:
             first = label_path(str(content.root), names[0])
-            raise FileNotFoundError(
-                _explain(
-                    f"{content.file}, {key}: none of its {len(names)} images has labels; no file {first!r}", self.root
-                )
+            raise _layout_error(
+                f"{content.file}, {key}: none of its {len(names)} images has labels; no file {first!r}", self.root
             )
         return RelativeObjectSource(images, objects, masks, self.skip_empty and split == "train")
 
@@ -179,7 +174,7 @@ def read_data_yaml(file: Path) -> DataYaml:
     if not isinstance(content, dict):
         raise ValueError(f"{file}: {type(content).__name__}, not the keys path, train, val, test and names")
     if "names" not in content:
-        raise ValueError(f"{file}: no key 'names', the classes{suggestion('names', map(str, content))}")
+        raise ValueError(f"{file}: no key 'names', the classes{did_you_mean('names', map(str, content))}")
     if "kpt_shape" in content:
         raise ValueError(f"{file}, kpt_shape: its labels have keypoints, which are not read here; export boxes alone")
     splits: dict[str, list[str]] = {}
@@ -229,12 +224,12 @@ def _find_yaml(root: Path) -> Path:
     found = sorted(path for path in root.glob("*.y*ml") if path.suffix in (".yaml", ".yml"))
     if len(found) != 1:
         what = f"no file {str(root / 'data.yaml')!r}" + (", and more than one other *.yaml" if found else "")
-        raise FileNotFoundError(_explain(what, root))
+        raise _layout_error(what, root)
     return found[0]
 
 
-def _explain(what: str, root: Path) -> str:
-    return expectation(what, "YoloDetection", _TREE, root if not root.is_file() else root.parent)
+def _layout_error(problem: str, root: Path) -> FileNotFoundError:
+    return layout_error(problem, YoloDetection, root.parent if root.is_file() else root)
 
 
 def _below(root: Path, base: str, text: str) -> str | None:
@@ -263,7 +258,7 @@ def _images_of(content: DataYaml, key: str, entry: str) -> list[str]:
     if where.is_file():
         return _listed(content, where)
     if not where.is_dir():
-        raise FileNotFoundError(_explain(f"{content.file}, {key}: no folder or file {str(where)!r}", root))
+        raise _layout_error(f"{content.file}, {key}: no folder or file {str(where)!r}", root)
     names = []
     for folder, folders, files in os.walk(where):
         folders[:] = sorted(inner for inner in folders if inner[0] != ".")

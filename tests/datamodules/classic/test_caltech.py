@@ -95,7 +95,7 @@ def test_too_few_images(root):
 def test_missing_folders_show_the_tree(tmp_path, root):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    message = r"(?s)no folder '101_ObjectCategories' in.*download: true.*ROOT/101_ObjectCategories.*holds: nothing"
+    message = r"(?s)no folder '101_ObjectCategories' in.*download: true.*ROOT/101_ObjectCategories.*contains: nothing"
     with pytest.raises(FileNotFoundError, match=message):
         Caltech101(str(elsewhere)).setup("fit")
     (elsewhere / "256_ObjectCategories" / "257.clutter").mkdir(parents=True)

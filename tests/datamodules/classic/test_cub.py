@@ -169,7 +169,7 @@ def test_files_that_are_not_there(tmp_path):
     ):
         cub(tmp_path).setup("fit")
     (base / "train_test_split.txt").unlink()
-    with pytest.raises(FileNotFoundError, match=r"(?s)no file '.*train_test_split.txt'.*holds: CUB_200_2011/"):
+    with pytest.raises(FileNotFoundError, match=r"(?s)no file '.*train_test_split.txt'.*contains: CUB_200_2011/"):
         cub(tmp_path).setup("fit")
 
 

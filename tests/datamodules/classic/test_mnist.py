@@ -143,7 +143,7 @@ def test_missing_files_show_the_tree(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"(?s)no folder '.*gone'.*download: true.*train-images-idx3.*nothing"):
         MNIST(str(tmp_path / "gone")).setup("fit")
     (tmp_path / "FashionMNIST").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"(?s)no MNIST files in.*ROOT/MNIST/raw/.*holds: FashionMNIST/"):
+    with pytest.raises(FileNotFoundError, match=r"(?s)no MNIST files in.*ROOT/MNIST/raw/.*contains: FashionMNIST/"):
         MNIST(str(tmp_path)).setup("fit")
     write_mnist(tmp_path)
     (tmp_path / "t10k-labels-idx1-ubyte").unlink()

@@ -182,7 +182,7 @@ def test_what_is_not_there(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"trainval.txt: 1 of 7 images are not in .*images':\n    Bengal_5.jpg"):
         pets(tmp_path).setup("fit")
     (folder / "annotations" / "xmls").rmdir()
-    with pytest.raises(FileNotFoundError, match=r"(?s)no folder '.*xmls'.*holds: annotations/, images/"):
+    with pytest.raises(FileNotFoundError, match=r"(?s)no folder '.*xmls'.*contains: annotations/, images/"):
         pets(tmp_path).setup("fit")
     (folder / "annotations" / "trainval.txt").write_text("# nothing\n")
     (folder / "annotations" / "xmls").mkdir()

@@ -49,12 +49,12 @@ def test_split_keeps_one_of_each_class_on_either_side():
 
 def test_missing_root_shows_the_tree_and_what_is_there(tmp_path):
     (tmp_path / "other").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"(?s)no folder '.*absent'.*ROOT/train/CLASS.*holds: other/"):
+    with pytest.raises(FileNotFoundError, match=r"(?s)no folder '.*absent'.*ROOT/train/CLASS.*contains: other/"):
         ImageFolder(str(tmp_path / "absent"), val_fraction=0.1).setup("fit")
 
 
 def test_empty_folder(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"(?s)no class folders in.*holds: nothing"):
+    with pytest.raises(FileNotFoundError, match=r"(?s)no class folders in.*contains: nothing"):
         ImageFolder(str(tmp_path), val_fraction=0.1).setup("fit")
 
 

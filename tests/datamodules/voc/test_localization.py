@@ -124,5 +124,5 @@ def test_a_split_of_which_nothing_is_left(tmp_path):
 
 
 def test_missing_files_show_the_tree_under_the_readers_own_name(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"(?s)train.txt'. VOCLocalization expects.*holds: nothing"):
+    with pytest.raises(FileNotFoundError, match=r"(?s)train.txt'. VOCLocalization expects.*contains: nothing"):
         voc(tmp_path).make_source("train")

@@ -157,7 +157,7 @@ def test_missing_files_are_answered_with_the_tree(tmp_path):
     with pytest.raises(
         FileNotFoundError,
         match=r"train: train_aug needs SBD, and no folder 'cls' of it is in '.*'\. VOCSegmentation expects"
-        r"(?s:.*)dataset/cls/2008_000002.mat(?s:.*) holds: VOCdevkit/",
+        r"(?s:.*)dataset/cls/2008_000002.mat(?s:.*) contains: VOCdevkit/",
     ):
         module(tmp_path, train="train_aug").make_source("train")
     with pytest.raises(FileNotFoundError, match=r"is in data.init_args.sbd, 'there', of '.*'"):

@@ -278,7 +278,7 @@ def test_files_that_are_not_there(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no file '.*data.yaml'(?s:.*)ROOT/labels/train/a.txt(?s:.*)nothing"):
         module(tmp_path).make_source("train")
     write_yolo(tmp_path, YAML.replace("images/val", "images/vla"))
-    with pytest.raises(FileNotFoundError, match=r"data.yaml, val: no folder or file '.*vla'(?s:.*)holds: data.yaml"):
+    with pytest.raises(FileNotFoundError, match=r"data.yaml, val: no folder or file '.*vla'(?s:.*)contains: data.yaml"):
         module(tmp_path).make_source("val")
     (tmp_path / "val.txt").write_text("images/val/000000000007.png\nimages/val/8.png\n")
     (tmp_path / "data.yaml").write_text(YAML.replace("images/val", "val.txt"))

@@ -1,0 +1,61 @@
+"""Checks of constructor arguments that several data modules share; messages name the argument and the value."""
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the closest spelling among `choices`, or an empty string."""
+    closest = get_close_matches(name, list(choices), 1, 0.6)
+    return f"; did you mean {closest[0]!r}?" if closest else ""
+
+
+def check_choice(argument: str, value: str, choices: Sequence[str]) -> None:
+    """Check that an argument has one of the allowed values.
+
+    Raises:
+        ValueError: It does not; the message suggests the closest choice.
+    """
+    if value not in choices:
+        raise ValueError(
+            f"{argument}: must be one of {', '.join(map(repr, choices))}, got {value!r}"
+            f"{did_you_mean(str(value), choices)}"
+        )
+
+
+def check_class_names(names: Sequence[str] | None, max_classes: int | None = None) -> None:
+    """Check a ``class_names`` argument; None, for names that come from the data, is valid.
+
+    Args:
+        names: Names of the classes.
+        max_classes: Maximum number of classes; None: no limit, and an empty list is valid.
+
+    Raises:
+        ValueError: A name occurs twice, or the number of classes is out of range.
+    """
+    if names is None:
+        return
+    if max_classes is not None and not 0 < len(names) <= max_classes:
+        raise ValueError(f"class_names: must have 1 to {max_classes} names, got {len(names)}")
+    if len(set(names)) < len(names):
+        duplicate = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"class_names: each name must be unique, got {duplicate!r} more than once")
+
+
+def class_indices(classes: Sequence[str], class_names: Sequence[str]) -> list[int]:
+    """Return the index in `class_names` of each class of interest.
+
+    Raises:
+        ValueError: `classes` is empty, has an unknown class, or has one twice.
+    """
+    if not classes:
+        raise ValueError("classes: must have at least one class, got []; give null for all classes")
+    for index, name in enumerate(classes):
+        if name not in class_names:
+            raise ValueError(
+                f"classes: must be among the {len(class_names)} classes of the data, got {name!r}"
+                f"{did_you_mean(name, class_names)}"
+            )
+        if name in classes[:index]:
+            raise ValueError(f"classes: each class must be unique, got {name!r} more than once")
+    return [list(class_names).index(name) for name in classes]

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict, get_args
 
 import numpy as np
 import pytorch_lightning as pl
@@ -36,27 +36,65 @@ from .loading.sampling import (
 )
 from .loading.targets import Sample, checked_visibility, collate_objects
 
+if TYPE_CHECKING:
+    from typing import Unpack as Unpack
+else:
+
+    class Unpack:
+        """`typing.Unpack` to editors and type checkers, `Any` at run time.
+
+        jsonargparse 4.53 takes an unpacked TypedDict's keys without defaults; behind ``**kwargs: Any`` it finds the
+        base's parameters, with their defaults and descriptions.
+        """
+
+        def __class_getitem__(cls, options: type) -> Any:
+            return Any
+
+
 Transforms = Sequence[Step]
+
+
+class LoaderOptionsExceptBatchSize(TypedDict, total=False):
+    """`LoaderOptions` of a data module that states its own default of ``batch_size``."""
+
+    eval_batch_size: int | None
+    num_workers: int | None
+    train_transform: Transforms | None
+    val_transform: Transforms | None
+    seed: int
+    images: str | None
+    strict: bool
+    sampling: Sampling
+
+
+class LoaderOptions(LoaderOptionsExceptBatchSize, total=False):
+    """Names and types of the keyword arguments that every data module passes on to `VisionDataModule`.
+
+    Defaults and descriptions are `VisionDataModule`'s. A constructor takes ``**kwargs: Unpack[LoaderOptions]``, so
+    editors and type checkers know the names, and calls ``super().__init__(**kwargs)``.
+    """
+
+    batch_size: int
 
 
 class VisionDataModule(pl.LightningDataModule):
     """Base of the data modules: a subclass supplies `make_source` and `class_names`.
 
     Args:
-        batch_size: training samples a step and device.
-        eval_batch_size: samples a step and device in validation, test and prediction; None: `batch_size`.
-        num_workers: loader processes a device; None: what the machine's cores allow, at most 8. The batches are
-            the same with any number.
-        train_transform: albumentations steps for training, in order; among them may be steps that mix samples
-            (`Mosaic`, `CopyPaste`).
-        val_transform: albumentations steps for validation, test and prediction.
-        seed: of order, augmentation and splits.
-        images: a file, folder or glob pattern for ``predict``.
-        strict: stop at an unreadable image, instead of counting it and going on.
-        sampling: of training. ``uniform``: each sample once an epoch. ``class_balanced``: as many samples an epoch,
-            but each class equally often, so that those of a rare class come several times, augmented anew each time.
-            ``repeat_factor``: each sample at least once, those of rare classes more often, by LVIS's rule and its
-            threshold; `RepeatFactor` for another.
+        batch_size: Training samples per step and device.
+        eval_batch_size: Samples per step and device in validation, test and prediction; None: `batch_size`.
+        num_workers: Loader processes per device; None: as many as the machine's cores allow, at most 8. The batches
+            do not depend on it.
+        train_transform: Albumentations transforms for training, in order. They may include transforms that mix
+            samples (`Mosaic`, `CopyPaste`).
+        val_transform: Albumentations transforms for validation, test and prediction.
+        seed: Seed of the order, the augmentation and the splits.
+        images: A file, folder or glob pattern for ``predict``.
+        strict: Whether to stop at an unreadable image, instead of counting and skipping it.
+        sampling: Sampling of the training set. ``uniform``: each sample once per epoch. ``class_balanced``: the same
+            number of samples per epoch, but each class equally often, so samples of rare classes repeat, augmented
+            anew each time. ``repeat_factor``: each sample at least once, samples of rare classes more often, by
+            LVIS's rule and threshold; pass a `RepeatFactor` for another threshold.
 
     Attributes:
         checks_targets: whether labels and masks are compared with the classes where a sample is read, so that nobody

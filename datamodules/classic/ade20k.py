@@ -4,8 +4,7 @@ from pathlib import Path
 
 from ..annotations.dataset_layout import check_there, encode_paths, image_names, layout_error
 from ..annotations.mask_files import MaskedFiles, class_table
-from ..base import Transforms, VisionDataModule
-from ..loading.sampling import Sampling
+from ..base import LoaderOptions, Unpack, VisionDataModule
 
 NUM_CLASSES = 150
 
@@ -29,8 +28,7 @@ class ADE20K(VisionDataModule):
 
     Args:
         root: the folder of ``ADEChallengeData2016``, or that one itself.
-        batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling:
-            see `VisionDataModule`.
+        **kwargs: Loader options of `VisionDataModule`: ``batch_size``, ``seed``, ``train_transform``, ….
 
     Raises:
         FileNotFoundError: when folders, names or masks are not there; the message shows that tree and what was found.
@@ -44,19 +42,9 @@ class ADE20K(VisionDataModule):
     def __init__(
         self,
         root: str,
-        batch_size: int = 32,
-        eval_batch_size: int | None = None,
-        num_workers: int | None = None,
-        train_transform: Transforms | None = None,
-        val_transform: Transforms | None = None,
-        seed: int = 0,
-        images: str | None = None,
-        strict: bool = False,
-        sampling: Sampling = "uniform",
+        **kwargs: Unpack[LoaderOptions],
     ) -> None:
-        super().__init__(
-            batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling
-        )
+        super().__init__(**kwargs)
         self.root = Path(root).expanduser()
         self._names: list[str] | None = None
 

@@ -7,8 +7,8 @@ import numpy as np
 
 from ..annotations.dataset_layout import download_dataset, layout_error
 from ..annotations.labeled_images import LabeledArrays
-from ..base import Transforms, VisionDataModule
-from ..loading.sampling import Sampling, stratified_split
+from ..base import LoaderOptionsExceptBatchSize, Unpack, VisionDataModule
+from ..loading.sampling import stratified_split
 
 Labelled = tuple[np.ndarray, np.ndarray]
 
@@ -25,8 +25,8 @@ class InMemoryDataModule(VisionDataModule):
         val_fraction: part of the training images held out for validation, stratified by class and fixed by `seed`;
             None: 5,000 of them; 0: train on all and validate on the test set, as many papers' curves do. The test
             split is the official one.
-        batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling:
-            see `VisionDataModule`.
+        batch_size: Training samples per step and device.
+        **kwargs: Loader options of `VisionDataModule`: ``eval_batch_size``, ``seed``, ``train_transform``, ….
 
     Raises:
         FileNotFoundError: when the files are not there; the message shows the expected tree and what was found.
@@ -44,18 +44,9 @@ class InMemoryDataModule(VisionDataModule):
         download: bool = False,
         val_fraction: float | None = None,
         batch_size: int = 128,
-        eval_batch_size: int | None = None,
-        num_workers: int | None = None,
-        train_transform: Transforms | None = None,
-        val_transform: Transforms | None = None,
-        seed: int = 0,
-        images: str | None = None,
-        strict: bool = False,
-        sampling: Sampling = "uniform",
+        **kwargs: Unpack[LoaderOptionsExceptBatchSize],
     ) -> None:
-        super().__init__(
-            batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling
-        )
+        super().__init__(batch_size=batch_size, **kwargs)
         if val_fraction is not None and not 0 <= val_fraction < 1:
             raise ValueError(f"data.init_args.val_fraction: {val_fraction} is not 0, between 0 and 1, or null")
         self.root, self.download, self.val_fraction = Path(root).expanduser(), download, val_fraction

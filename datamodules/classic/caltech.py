@@ -8,8 +8,7 @@ import numpy as np
 
 from ..annotations.dataset_layout import download_dataset, images_by_class, layout_error, subfolders
 from ..annotations.labeled_images import LabeledFiles
-from ..base import Transforms, VisionDataModule
-from ..loading.sampling import Sampling
+from ..base import LoaderOptions, Unpack, VisionDataModule
 
 
 class Caltech101(VisionDataModule):
@@ -36,8 +35,8 @@ class Caltech101(VisionDataModule):
         fold: number of the random split, from 0.
         background: make the background folder a class too.
         download: have torchvision fetch the files where they are not there yet (in `prepare_data`).
-        batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling:
-            see `VisionDataModule`; the split does not depend on `seed`.
+        **kwargs: Loader options of `VisionDataModule`: ``batch_size``, ``seed``, ``train_transform``, …. The
+            split does not depend on ``seed``.
 
     Raises:
         FileNotFoundError: when the folder is not there; the message shows the expected tree and what was found.
@@ -62,19 +61,9 @@ class Caltech101(VisionDataModule):
         fold: int = 0,
         background: bool = False,
         download: bool = False,
-        batch_size: int = 32,
-        eval_batch_size: int | None = None,
-        num_workers: int | None = None,
-        train_transform: Transforms | None = None,
-        val_transform: Transforms | None = None,
-        seed: int = 0,
-        images: str | None = None,
-        strict: bool = False,
-        sampling: Sampling = "uniform",
+        **kwargs: Unpack[LoaderOptions],
     ) -> None:
-        super().__init__(
-            batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling
-        )
+        super().__init__(**kwargs)
         for name, value, least in (("per_class", per_class, 1), ("max_test", max_test, 1), ("fold", fold, 0)):
             if value is not None and value < least:
                 raise ValueError(f"data.init_args.{name}: {value}; give {least} or more")
@@ -168,30 +157,6 @@ class Caltech256(Caltech101):
         fold: int = 0,
         background: bool = False,
         download: bool = False,
-        batch_size: int = 32,
-        eval_batch_size: int | None = None,
-        num_workers: int | None = None,
-        train_transform: Transforms | None = None,
-        val_transform: Transforms | None = None,
-        seed: int = 0,
-        images: str | None = None,
-        strict: bool = False,
-        sampling: Sampling = "uniform",
+        **kwargs: Unpack[LoaderOptions],
     ) -> None:
-        super().__init__(
-            root,
-            per_class,
-            max_test,
-            fold,
-            background,
-            download,
-            batch_size,
-            eval_batch_size,
-            num_workers,
-            train_transform,
-            val_transform,
-            seed,
-            images,
-            strict,
-            sampling,
-        )
+        super().__init__(root, per_class, max_test, fold, background, download, **kwargs)

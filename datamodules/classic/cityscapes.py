@@ -6,8 +6,7 @@ from typing import Literal, get_args
 from ..annotations.argument_checks import did_you_mean
 from ..annotations.dataset_layout import check_there, encode_paths, image_names, layout_error, subfolders
 from ..annotations.mask_files import IGNORE, MaskedFiles, class_table
-from ..base import Transforms, VisionDataModule
-from ..loading.sampling import Sampling
+from ..base import LoaderOptions, Unpack, VisionDataModule
 
 Annotations = Literal["fine", "coarse"]
 
@@ -62,8 +61,7 @@ class Cityscapes(VisionDataModule):
         train: parts to train on, among ``train``, ``train_extra`` (coarse only) and ``val``. None: all of training's
             for which there are such annotations.
         train_ids: read ``*_labelTrainIds.png``, which Cityscapes' own scripts make, instead of ``*_labelIds.png``.
-        batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling:
-            see `VisionDataModule`.
+        **kwargs: Loader options of `VisionDataModule`: ``batch_size``, ``seed``, ``train_transform``, ….
 
     Raises:
         FileNotFoundError: when folders or masks are not there; the message shows that tree and what was found.
@@ -80,19 +78,9 @@ class Cityscapes(VisionDataModule):
         annotations: Annotations = "fine",
         train: list[str] | None = None,
         train_ids: bool = False,
-        batch_size: int = 32,
-        eval_batch_size: int | None = None,
-        num_workers: int | None = None,
-        train_transform: Transforms | None = None,
-        val_transform: Transforms | None = None,
-        seed: int = 0,
-        images: str | None = None,
-        strict: bool = False,
-        sampling: Sampling = "uniform",
+        **kwargs: Unpack[LoaderOptions],
     ) -> None:
-        super().__init__(
-            batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling
-        )
+        super().__init__(**kwargs)
         if annotations not in get_args(Annotations):
             raise ValueError(
                 f"data.init_args.annotations: {annotations!r} is not one of {', '.join(get_args(Annotations))}"

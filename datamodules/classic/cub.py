@@ -10,8 +10,8 @@ from ..annotations.annotation_errors import Problems
 from ..annotations.dataset_layout import layout_error
 from ..annotations.objects import ImageTable, confined
 from ..annotations.one_box import BoxSource, usable_source
-from ..base import Transforms, VisionDataModule
-from ..loading.sampling import Sampling, check_fraction, stratified_split
+from ..base import LoaderOptions, Unpack, VisionDataModule
+from ..loading.sampling import check_fraction, stratified_split
 
 _FILES = ("images.txt", "classes.txt", "image_class_labels.txt", "bounding_boxes.txt", "train_test_split.txt")
 
@@ -36,8 +36,7 @@ class CUB200(VisionDataModule):
             images for: stratified by class, and fixed by `seed`. 0: train on all of them and validate on the test set,
             as many papers do. The test split (5,794) is the official one.
         min_visibility: part of the box's area that a step of augmentation must leave; it is drawn again otherwise.
-        batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling:
-            see `VisionDataModule`.
+        **kwargs: Loader options of `VisionDataModule`: ``batch_size``, ``seed``, ``train_transform``, ….
 
     Raises:
         FileNotFoundError: when files or images are not there; the message shows that tree and what was found.
@@ -53,19 +52,9 @@ class CUB200(VisionDataModule):
         root: str,
         val_fraction: float = 0.1,
         min_visibility: float = 0.0,
-        batch_size: int = 32,
-        eval_batch_size: int | None = None,
-        num_workers: int | None = None,
-        train_transform: Transforms | None = None,
-        val_transform: Transforms | None = None,
-        seed: int = 0,
-        images: str | None = None,
-        strict: bool = False,
-        sampling: Sampling = "uniform",
+        **kwargs: Unpack[LoaderOptions],
     ) -> None:
-        super().__init__(
-            batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling
-        )
+        super().__init__(**kwargs)
         check_fraction(val_fraction, zero=True)
         self.root, self.val_fraction, self.min_visibility = Path(root).expanduser(), val_fraction, min_visibility
         self._all: tuple[BoxSource, np.ndarray] | None = None

@@ -11,8 +11,8 @@ from ..annotations.argument_checks import check_choice
 from ..annotations.dataset_layout import layout_error
 from ..annotations.objects import ImageTable, usable_boxes
 from ..annotations.one_box import BoxSource, choose_objects, warn_of_absent
-from ..base import Transforms, VisionDataModule
-from ..loading.sampling import Sampling, check_fraction, stratified_split
+from ..base import LoaderOptions, Unpack, VisionDataModule
+from ..loading.sampling import check_fraction, stratified_split
 from ..voc.xml import corners_of, image_size, read_xml
 
 PetClasses = Literal["breed", "species"]
@@ -44,8 +44,7 @@ class OxfordPets(VisionDataModule):
         val_fraction: part of the images with boxes held out for validation and test: stratified by breed, and fixed by
             `seed`; the same images for both kinds of classes.
         min_visibility: part of the box's area that a step of augmentation must leave; it is drawn again otherwise.
-        batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling:
-            see `VisionDataModule`.
+        **kwargs: Loader options of `VisionDataModule`: ``batch_size``, ``seed``, ``train_transform``, ….
 
     Raises:
         FileNotFoundError: when files or images are not there; the message shows that tree and what was found.
@@ -62,19 +61,9 @@ class OxfordPets(VisionDataModule):
         classes: PetClasses = "breed",
         val_fraction: float = 0.1,
         min_visibility: float = 0.0,
-        batch_size: int = 32,
-        eval_batch_size: int | None = None,
-        num_workers: int | None = None,
-        train_transform: Transforms | None = None,
-        val_transform: Transforms | None = None,
-        seed: int = 0,
-        images: str | None = None,
-        strict: bool = False,
-        sampling: Sampling = "uniform",
+        **kwargs: Unpack[LoaderOptions],
     ) -> None:
-        super().__init__(
-            batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling
-        )
+        super().__init__(**kwargs)
         check_choice("classes", classes, get_args(PetClasses))
         check_fraction(val_fraction)
         self.root, self.classes, self.val_fraction = Path(root).expanduser(), classes, val_fraction

@@ -5,8 +5,7 @@ from typing import get_args
 from ..annotations.argument_checks import check_choice, class_indices
 from ..annotations.objects import ObjectSource
 from ..annotations.one_box import BoxSource, Choice, one_object_each, require_images
-from ..base import Transforms, VisionDataModule
-from ..loading.sampling import Sampling
+from ..base import LoaderOptions, Unpack, VisionDataModule
 from .detection import CocoDetection
 
 
@@ -32,8 +31,7 @@ class CocoLocalization(VisionDataModule):
             its images are those of val.
         train_images, val_images, test_images: the folders of the images that these list.
         min_visibility: part of the box's area that a step of augmentation must leave; it is drawn again otherwise.
-        batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling:
-            see `VisionDataModule`.
+        **kwargs: Loader options of `VisionDataModule`: ``batch_size``, ``seed``, ``train_transform``, ….
 
     Raises:
         FileNotFoundError: when files or images are not there; the message shows that tree and what was found.
@@ -55,22 +53,12 @@ class CocoLocalization(VisionDataModule):
         test_annotations: str | None = None,
         test_images: str | None = None,
         min_visibility: float = 0.0,
-        batch_size: int = 32,
-        eval_batch_size: int | None = None,
-        num_workers: int | None = None,
-        train_transform: Transforms | None = None,
-        val_transform: Transforms | None = None,
-        seed: int = 0,
-        images: str | None = None,
-        strict: bool = False,
-        sampling: Sampling = "uniform",
+        **kwargs: Unpack[LoaderOptions],
     ) -> None:
-        super().__init__(
-            batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling
-        )
+        super().__init__(**kwargs)
         check_choice("objects", objects, get_args(Choice))
         files = (train_annotations, train_images, val_annotations, val_images, test_annotations, test_images)
-        self._reader = CocoDetection(root, "detection", *files, num_workers=0, strict=strict)
+        self._reader = CocoDetection(root, "detection", *files, num_workers=0, strict=self.strict)
         self._reader.reported_as = type(self)
         self.objects, self.min_visibility = objects, min_visibility
         self._classes = None if classes is None else list(classes)

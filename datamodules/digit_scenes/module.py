@@ -5,7 +5,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from ..annotations.argument_checks import did_you_mean
-from ..base import Transforms, VisionDataModule
+from ..base import LoaderOptionsExceptBatchSize, Unpack, VisionDataModule
 from .compose import CLASS_NAMES, SEMANTIC_CLASS_NAMES, SPLITS, SceneComposer
 
 SceneTask = Literal["classification", "localization", "semantic_segmentation", "detection", "instance_segmentation"]
@@ -36,8 +36,8 @@ class DigitScenes(VisionDataModule):
         occlusion: largest fraction of a digit that later digits may cover.
         empty_fraction: part of the scenes, drawn by seed and number, that show a photograph and no digit; not for
             classification and localization.
-        batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict: see
-            `VisionDataModule`.
+        batch_size: Training samples per step and device.
+        **kwargs: Loader options of `VisionDataModule`: ``eval_batch_size``, ``seed``, ``train_transform``, ….
 
     Batches: `ClassificationBatch`, `LocalizationBatch`, `SemanticSegmentationBatch` (class 0 is the background, 1 to
     10 the digits), `DetectionBatch`, `InstanceSegmentationBatch` (masks of the visible parts, which are disjoint).
@@ -60,15 +60,9 @@ class DigitScenes(VisionDataModule):
         occlusion: float = 0.3,
         empty_fraction: float = 0.0,
         batch_size: int = 64,
-        eval_batch_size: int | None = None,
-        num_workers: int | None = None,
-        train_transform: Transforms | None = None,
-        val_transform: Transforms | None = None,
-        seed: int = 0,
-        images: str | None = None,
-        strict: bool = False,
+        **kwargs: Unpack[LoaderOptionsExceptBatchSize],
     ) -> None:
-        super().__init__(batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict)
+        super().__init__(batch_size=batch_size, **kwargs)
         if task not in get_args(SceneTask):
             raise ValueError(
                 f"data.init_args.task: {task!r} is not one of {', '.join(get_args(SceneTask))}"

@@ -8,9 +8,9 @@ import numpy as np
 from ..annotations.annotation_errors import collected
 from ..annotations.dataset_layout import layout_error, subfolders
 from ..annotations.labeled_images import LabeledFiles
-from ..base import Transforms, VisionDataModule
+from ..base import LoaderOptions, Unpack, VisionDataModule
 from ..images.read import IMAGE_SUFFIXES, list_images
-from ..loading.sampling import Sampling, check_fraction, stratified_split
+from ..loading.sampling import check_fraction, stratified_split
 
 
 class ImageFolder(VisionDataModule):
@@ -29,8 +29,7 @@ class ImageFolder(VisionDataModule):
         root: the data set's folder.
         val_fraction: part of each class's training images to hold out for validation, when there is no ``val``
             folder: stratified, and fixed by `seed`. At least one image a class is held out, and one kept.
-        batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling:
-            see `VisionDataModule`.
+        **kwargs: Loader options of `VisionDataModule`: ``batch_size``, ``seed``, ``train_transform``, ….
 
     Raises:
         FileNotFoundError: when the folders are not there; the message shows that tree and what was found.
@@ -43,19 +42,9 @@ class ImageFolder(VisionDataModule):
         self,
         root: str,
         val_fraction: float | None = None,
-        batch_size: int = 32,
-        eval_batch_size: int | None = None,
-        num_workers: int | None = None,
-        train_transform: Transforms | None = None,
-        val_transform: Transforms | None = None,
-        seed: int = 0,
-        images: str | None = None,
-        strict: bool = False,
-        sampling: Sampling = "uniform",
+        **kwargs: Unpack[LoaderOptions],
     ) -> None:
-        super().__init__(
-            batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling
-        )
+        super().__init__(**kwargs)
         check_fraction(val_fraction)
         self.root, self.val_fraction = Path(root).expanduser(), val_fraction
         self._training: tuple[list[str], list[Path], np.ndarray] | None = None

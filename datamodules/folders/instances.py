@@ -10,9 +10,9 @@ from ..annotations.annotation_errors import collected
 from ..annotations.argument_checks import did_you_mean
 from ..annotations.dataset_layout import layout_error
 from ..annotations.mask_files import IGNORE, encode_paths, files_by_name
-from ..base import Transforms, VisionDataModule
+from ..base import LoaderOptions, Unpack, VisionDataModule
 from ..images.read import IMAGE_SUFFIXES
-from ..loading.sampling import Sampling, check_fraction
+from ..loading.sampling import check_fraction
 from .instance_ids import IdClasses, IdFiles, classes_by_number, read_id_classes
 
 Scale = Literal["full", "image", "percentile"]
@@ -56,8 +56,7 @@ class InstanceMasks(VisionDataModule):
         val_fraction: part of the training images held out for validation where there is no ``val``; fixed by `seed`.
         min_visibility: part of a box's area that a step of augmentation must leave, or its object is removed.
         group_by_aspect: make training batches of images of like shape, so that less is padded.
-        batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling:
-            see `VisionDataModule`.
+        **kwargs: Loader options of `VisionDataModule`: ``batch_size``, ``seed``, ``train_transform``, ….
 
     Raises:
         FileNotFoundError: when folders, or masks of images, are not there.
@@ -82,19 +81,9 @@ class InstanceMasks(VisionDataModule):
         val_fraction: float | None = None,
         min_visibility: float = 0.0,
         group_by_aspect: bool = False,
-        batch_size: int = 32,
-        eval_batch_size: int | None = None,
-        num_workers: int | None = None,
-        train_transform: Transforms | None = None,
-        val_transform: Transforms | None = None,
-        seed: int = 0,
-        images: str | None = None,
-        strict: bool = False,
-        sampling: Sampling = "uniform",
+        **kwargs: Unpack[LoaderOptions],
     ) -> None:
-        super().__init__(
-            batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling
-        )
+        super().__init__(**kwargs)
         check_fraction(val_fraction)
         for name, folder in (("image_folder", image_folder), ("mask_folder", mask_folder)):
             if "{split}" not in folder:

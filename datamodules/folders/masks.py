@@ -7,9 +7,9 @@ import numpy as np
 from ..annotations.annotation_errors import collected
 from ..annotations.dataset_layout import encode_paths, layout_error
 from ..annotations.mask_files import IGNORE, MaskedFiles, class_table, files_by_name
-from ..base import Transforms, VisionDataModule
+from ..base import LoaderOptions, Unpack, VisionDataModule
 from ..images.read import IMAGE_SUFFIXES
-from ..loading.sampling import Sampling, check_fraction
+from ..loading.sampling import check_fraction
 
 
 class MaskFolder(VisionDataModule):
@@ -32,8 +32,7 @@ class MaskFolder(VisionDataModule):
         ignore_value: value of pixels that do not count.
         image_folder, mask_folder: names of the two folders in each split.
         val_fraction: part of the training images held out for validation where there is no ``val``; fixed by `seed`.
-        batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling:
-            see `VisionDataModule`.
+        **kwargs: Loader options of `VisionDataModule`: ``batch_size``, ``seed``, ``train_transform``, ….
 
     Raises:
         FileNotFoundError: when folders, or masks of images, are not there.
@@ -51,19 +50,9 @@ class MaskFolder(VisionDataModule):
         image_folder: str = "images",
         mask_folder: str = "masks",
         val_fraction: float | None = None,
-        batch_size: int = 32,
-        eval_batch_size: int | None = None,
-        num_workers: int | None = None,
-        train_transform: Transforms | None = None,
-        val_transform: Transforms | None = None,
-        seed: int = 0,
-        images: str | None = None,
-        strict: bool = False,
-        sampling: Sampling = "uniform",
+        **kwargs: Unpack[LoaderOptions],
     ) -> None:
-        super().__init__(
-            batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling
-        )
+        super().__init__(**kwargs)
         check_fraction(val_fraction)
         if not 0 < len(class_names) < IGNORE:
             raise ValueError(f"data.init_args.class_names: {len(class_names)} classes; give 1 to {IGNORE - 1}")

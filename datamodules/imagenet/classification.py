@@ -11,8 +11,7 @@ import numpy as np
 
 from ..annotations.dataset_layout import image_names, images_by_class, layout_error, subfolders
 from ..annotations.labeled_images import LabeledFiles
-from ..base import Transforms, VisionDataModule
-from ..loading.sampling import Sampling
+from ..base import LoaderOptionsExceptBatchSize, Unpack, VisionDataModule
 
 _VAL_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG", re.IGNORECASE)
 
@@ -50,8 +49,8 @@ class ImageNet(VisionDataModule):
 
     Args:
         root: the data set's folder.
-        batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling:
-            see `VisionDataModule`.
+        batch_size: Training samples per step and device.
+        **kwargs: Loader options of `VisionDataModule`: ``eval_batch_size``, ``seed``, ``train_transform``, ….
 
     Raises:
         FileNotFoundError: when files are not there; the message shows the expected tree and what was found.
@@ -65,18 +64,9 @@ class ImageNet(VisionDataModule):
         self,
         root: str,
         batch_size: int = 64,
-        eval_batch_size: int | None = None,
-        num_workers: int | None = None,
-        train_transform: Transforms | None = None,
-        val_transform: Transforms | None = None,
-        seed: int = 0,
-        images: str | None = None,
-        strict: bool = False,
-        sampling: Sampling = "uniform",
+        **kwargs: Unpack[LoaderOptionsExceptBatchSize],
     ) -> None:
-        super().__init__(
-            batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling
-        )
+        super().__init__(batch_size=batch_size, **kwargs)
         self.root = Path(root).expanduser()
         self._known: Synsets | None = None
 

@@ -12,8 +12,7 @@ from ..annotations.argument_checks import check_choice
 from ..annotations.dataset_layout import image_names, images_by_class, layout_error, subfolders
 from ..annotations.objects import usable_boxes
 from ..annotations.one_box import BoxSource, choose_objects, warn_of_absent
-from ..base import Transforms, VisionDataModule
-from ..loading.sampling import Sampling
+from ..base import LoaderOptionsExceptBatchSize, Unpack, VisionDataModule
 from ..voc.xml import corners_of, image_size, read_xml
 from .classification import Synsets, check_class_folders, read_synset_mapping, read_synsets
 
@@ -51,8 +50,8 @@ class ImageNetLocalization(VisionDataModule):
         objects: of several objects of the image's class: the ``largest`` box, the ``first`` in the file; ``one``: only
             images with exactly one.
         min_visibility: part of the box's area that a step of augmentation must leave; it is drawn again otherwise.
-        batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling:
-            see `VisionDataModule`.
+        batch_size: Training samples per step and device.
+        **kwargs: Loader options of `VisionDataModule`: ``eval_batch_size``, ``seed``, ``train_transform``, ….
 
     Raises:
         FileNotFoundError: when files are not there; the message shows the expected trees and what was found.
@@ -70,18 +69,9 @@ class ImageNetLocalization(VisionDataModule):
         objects: ImageNetChoice = "largest",
         min_visibility: float = 0.0,
         batch_size: int = 64,
-        eval_batch_size: int | None = None,
-        num_workers: int | None = None,
-        train_transform: Transforms | None = None,
-        val_transform: Transforms | None = None,
-        seed: int = 0,
-        images: str | None = None,
-        strict: bool = False,
-        sampling: Sampling = "uniform",
+        **kwargs: Unpack[LoaderOptionsExceptBatchSize],
     ) -> None:
-        super().__init__(
-            batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling
-        )
+        super().__init__(batch_size=batch_size, **kwargs)
         check_choice("objects", objects, get_args(ImageNetChoice))
         self.root, self.objects, self.min_visibility = Path(root).expanduser(), objects, min_visibility
         self._known: Synsets | None = None

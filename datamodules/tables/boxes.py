@@ -7,8 +7,8 @@ import numpy as np
 
 from ..annotations.annotation_errors import Problems, collected
 from ..annotations.objects import ImageTable, Objects, ObjectSource, usable_boxes
-from ..base import Transforms, VisionDataModule
-from ..loading.sampling import Sampling, check_fraction
+from ..base import LoaderOptions, Unpack, VisionDataModule
+from ..loading.sampling import check_fraction
 from .columns import Columns, read_columns
 from .labels import Table, check_paths, inside, names_of, numbers_of
 
@@ -50,8 +50,7 @@ class DetectionManifest(VisionDataModule):
         skip_empty: train without images that have no object other than crowds; evaluation always has all.
         min_visibility: part of a box's area that a step of augmentation must leave, or its object is removed.
         group_by_aspect: make training batches of images of like shape, so that less is padded.
-        batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling:
-            see `VisionDataModule`.
+        **kwargs: Loader options of `VisionDataModule`: ``batch_size``, ``seed``, ``train_transform``, ….
 
     Raises:
         FileNotFoundError: for a table that is not there, or images that are not: how many, and the lines of the
@@ -77,19 +76,9 @@ class DetectionManifest(VisionDataModule):
         skip_empty: bool = False,
         min_visibility: float = 0.0,
         group_by_aspect: bool = False,
-        batch_size: int = 32,
-        eval_batch_size: int | None = None,
-        num_workers: int | None = None,
-        train_transform: Transforms | None = None,
-        val_transform: Transforms | None = None,
-        seed: int = 0,
-        images: str | None = None,
-        strict: bool = False,
-        sampling: Sampling = "uniform",
+        **kwargs: Unpack[LoaderOptions],
     ) -> None:
-        super().__init__(
-            batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling
-        )
+        super().__init__(**kwargs)
         check_fraction(val_fraction)
         if val is not None and val_fraction is not None:
             raise ValueError(

@@ -12,8 +12,8 @@ import numpy as np
 from ..annotations.annotation_errors import OUTSIDE, REPORTED, collected
 from ..annotations.argument_checks import did_you_mean
 from ..annotations.labeled_images import LabeledFiles
-from ..base import Transforms, VisionDataModule
-from ..loading.sampling import Sampling, check_fraction, stratified_split
+from ..base import LoaderOptions, Unpack, VisionDataModule
+from ..loading.sampling import check_fraction, stratified_split
 from .columns import check_headings, open_parquet, table_kind
 
 _WHOLE = re.compile(r"[+-]?\d+")
@@ -63,8 +63,7 @@ class Manifest(VisionDataModule):
         path_column: heading of the paths.
         label_column: heading of the labels.
         class_names: the classes in order; null: from the training table.
-        batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling:
-            see `VisionDataModule`.
+        **kwargs: Loader options of `VisionDataModule`: ``batch_size``, ``seed``, ``train_transform``, ….
 
     Raises:
         FileNotFoundError: for a table that is not there, or images that are not: how many, and the lines of the
@@ -85,19 +84,9 @@ class Manifest(VisionDataModule):
         path_column: str = "path",
         label_column: str = "label",
         class_names: list[str] | None = None,
-        batch_size: int = 32,
-        eval_batch_size: int | None = None,
-        num_workers: int | None = None,
-        train_transform: Transforms | None = None,
-        val_transform: Transforms | None = None,
-        seed: int = 0,
-        images: str | None = None,
-        strict: bool = False,
-        sampling: Sampling = "uniform",
+        **kwargs: Unpack[LoaderOptions],
     ) -> None:
-        super().__init__(
-            batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling
-        )
+        super().__init__(**kwargs)
         check_fraction(val_fraction)
         if val is not None and val_fraction is not None:
             raise ValueError(

@@ -8,8 +8,7 @@ import numpy as np
 
 from ..annotations.annotation_errors import REPORTED, Problems, collected, collecting
 from ..annotations.one_box import BoxSource, usable_source
-from ..base import Transforms
-from ..loading.sampling import Sampling
+from ..base import LoaderOptions, Unpack
 from .labels import Manifest, Table, without_reported
 
 _CORNERS = ("x1", "y1", "x2", "y2")
@@ -44,8 +43,7 @@ class LocalizationManifest(Manifest):
         box_columns: headings of the four corners' coordinates.
         class_names: the classes in order; null: from the training table.
         min_visibility: part of the box's area that a step of augmentation must leave; it is drawn again otherwise.
-        batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling:
-            see `VisionDataModule`.
+        **kwargs: Loader options of `VisionDataModule`: ``batch_size``, ``seed``, ``train_transform``, ….
 
     Raises:
         FileNotFoundError: for a table that is not there, or images that are not: how many, and the lines of the
@@ -69,35 +67,9 @@ class LocalizationManifest(Manifest):
         box_columns: Sequence[str] = _CORNERS,
         class_names: list[str] | None = None,
         min_visibility: float = 0.0,
-        batch_size: int = 32,
-        eval_batch_size: int | None = None,
-        num_workers: int | None = None,
-        train_transform: Transforms | None = None,
-        val_transform: Transforms | None = None,
-        seed: int = 0,
-        images: str | None = None,
-        strict: bool = False,
-        sampling: Sampling = "uniform",
+        **kwargs: Unpack[LoaderOptions],
     ) -> None:
-        super().__init__(
-            train,
-            val,
-            test,
-            root,
-            val_fraction,
-            path_column,
-            label_column,
-            class_names,
-            batch_size,
-            eval_batch_size,
-            num_workers,
-            train_transform,
-            val_transform,
-            seed,
-            images,
-            strict,
-            sampling,
-        )
+        super().__init__(train, val, test, root, val_fraction, path_column, label_column, class_names, **kwargs)
         if len(box_columns) != 4 or len(set(box_columns)) < 4:
             raise ValueError(
                 f"data.init_args.box_columns: {list(box_columns)} are not four headings, such as {list(_CORNERS)}"

@@ -10,8 +10,7 @@ import numpy as np
 from ..annotations.annotation_errors import OUTSIDE, Problems, collected
 from ..annotations.argument_checks import did_you_mean
 from ..annotations.objects import ImageTable, Objects, ObjectSource, confined, usable_boxes
-from ..base import Transforms, VisionDataModule
-from ..loading.sampling import Sampling
+from ..base import LoaderOptions, Unpack, VisionDataModule
 from .image_sets import voc_layout_error
 from .xml import ObjectAnnotations, read_annotation
 
@@ -73,8 +72,7 @@ class VOCDetection(VisionDataModule):
         skip_difficult: train without difficult objects; evaluation always has them.
         min_visibility: part of a box's area that a step of augmentation must leave, or its object is removed.
         group_by_aspect: make training batches of images of like shape, so that less is padded.
-        batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling:
-            see `VisionDataModule`.
+        **kwargs: Loader options of `VisionDataModule`: ``batch_size``, ``seed``, ``train_transform``, ….
 
     Raises:
         FileNotFoundError: when files or images are not there; the message shows that tree and what was found.
@@ -94,19 +92,9 @@ class VOCDetection(VisionDataModule):
         skip_difficult: bool = False,
         min_visibility: float = 0.0,
         group_by_aspect: bool = False,
-        batch_size: int = 32,
-        eval_batch_size: int | None = None,
-        num_workers: int | None = None,
-        train_transform: Transforms | None = None,
-        val_transform: Transforms | None = None,
-        seed: int = 0,
-        images: str | None = None,
-        strict: bool = False,
-        sampling: Sampling = "uniform",
+        **kwargs: Unpack[LoaderOptions],
     ) -> None:
-        super().__init__(
-            batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling
-        )
+        super().__init__(**kwargs)
         if year not in get_args(Year):
             raise ValueError(
                 f"data.init_args.year: {year!r} is not one of {', '.join(map(repr, get_args(Year)))}"

@@ -9,9 +9,8 @@ import numpy as np
 from ..annotations.annotation_errors import Problems
 from ..annotations.dataset_layout import check_there, encode_paths
 from ..annotations.mask_files import IGNORE, read_mask
-from ..base import Transforms, VisionDataModule
+from ..base import LoaderOptions, Unpack, VisionDataModule
 from ..images.read import ImageError, read_image
-from ..loading.sampling import Sampling
 from ..loading.targets import boxes_of_masks
 from .detection import VOC_CLASSES, image_numbers
 from .image_sets import ImageSets, SegmentationYear
@@ -49,8 +48,7 @@ class VOCInstances(VisionDataModule):
         class_names: of another data set in this layout, without the background; None: VOC's twenty.
         min_visibility: part of a box's area that a step of augmentation must leave, or its object is removed.
         group_by_aspect: make training batches of images of like shape, so that less is padded.
-        batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling:
-            see `VisionDataModule`.
+        **kwargs: Loader options of `VisionDataModule`: ``batch_size``, ``seed``, ``train_transform``, ….
 
     Raises:
         FileNotFoundError: when lists, images or masks are not there; the message shows that tree and what was found.
@@ -71,19 +69,9 @@ class VOCInstances(VisionDataModule):
         class_names: list[str] | None = None,
         min_visibility: float = 0.0,
         group_by_aspect: bool = False,
-        batch_size: int = 32,
-        eval_batch_size: int | None = None,
-        num_workers: int | None = None,
-        train_transform: Transforms | None = None,
-        val_transform: Transforms | None = None,
-        seed: int = 0,
-        images: str | None = None,
-        strict: bool = False,
-        sampling: Sampling = "uniform",
+        **kwargs: Unpack[LoaderOptions],
     ) -> None:
-        super().__init__(
-            batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling
-        )
+        super().__init__(**kwargs)
         self.root, self.min_visibility = Path(root).expanduser(), min_visibility
         self.group_by_aspect = group_by_aspect
         self.sets = ImageSets(self.root, year, {"train": train, "val": val, "test": test}, sbd, type(self), "inst")

@@ -4,8 +4,7 @@ from typing import get_args
 
 from ..annotations.argument_checks import check_choice, class_indices
 from ..annotations.one_box import BoxSource, Choice, one_object_each, require_images
-from ..base import Transforms, VisionDataModule
-from ..loading.sampling import Sampling
+from ..base import LoaderOptions, Unpack, VisionDataModule
 from .detection import VOCDetection, Year
 
 
@@ -30,8 +29,7 @@ class VOCLocalization(VisionDataModule):
         train, val, test: image sets of one's own choice, ``YEAR_NAME`` each.
         class_names: all classes of another data set in this layout; None: VOC's twenty.
         min_visibility: part of the box's area that a step of augmentation must leave; it is drawn again otherwise.
-        batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling:
-            see `VisionDataModule`.
+        **kwargs: Loader options of `VisionDataModule`: ``batch_size``, ``seed``, ``train_transform``, ….
 
     Raises:
         FileNotFoundError: when files or images are not there; the message shows that tree and what was found.
@@ -51,21 +49,11 @@ class VOCLocalization(VisionDataModule):
         test: list[str] | None = None,
         class_names: list[str] | None = None,
         min_visibility: float = 0.0,
-        batch_size: int = 32,
-        eval_batch_size: int | None = None,
-        num_workers: int | None = None,
-        train_transform: Transforms | None = None,
-        val_transform: Transforms | None = None,
-        seed: int = 0,
-        images: str | None = None,
-        strict: bool = False,
-        sampling: Sampling = "uniform",
+        **kwargs: Unpack[LoaderOptions],
     ) -> None:
-        super().__init__(
-            batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling
-        )
+        super().__init__(**kwargs)
         check_choice("objects", objects, get_args(Choice))
-        self._reader = VOCDetection(root, year, train, val, test, class_names, num_workers=0, strict=strict)
+        self._reader = VOCDetection(root, year, train, val, test, class_names, num_workers=0, strict=self.strict)
         self._reader.reported_as = type(self)
         self.objects, self.min_visibility = objects, min_visibility
         known = self._reader.class_names

@@ -6,8 +6,7 @@ import numpy as np
 
 from ..annotations.dataset_layout import check_there, encode_paths
 from ..annotations.mask_files import IGNORE, MaskedFiles, class_table, read_mask
-from ..base import Transforms, VisionDataModule
-from ..loading.sampling import Sampling
+from ..base import LoaderOptions, Unpack, VisionDataModule
 from .detection import VOC_CLASSES
 from .image_sets import ImageSets, SegmentationYear
 from .mat import read_class_mat
@@ -44,8 +43,7 @@ class VOCSegmentation(VisionDataModule):
         mask_folder: of VOC's masks, beside ``JPEGImages``. Those who have SBD's masks as PNG files in
             ``SegmentationClassAug`` name that folder, and their list in ``ImageSets/Segmentation``.
         class_names: of another data set in this layout, the background first; None: the background and VOC's twenty.
-        batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling:
-            see `VisionDataModule`.
+        **kwargs: Loader options of `VisionDataModule`: ``batch_size``, ``seed``, ``train_transform``, ….
 
     Raises:
         FileNotFoundError: when lists, images or masks are not there; the message shows that tree and what was found.
@@ -67,19 +65,9 @@ class VOCSegmentation(VisionDataModule):
         sbd: str | None = None,
         mask_folder: str = "SegmentationClass",
         class_names: list[str] | None = None,
-        batch_size: int = 32,
-        eval_batch_size: int | None = None,
-        num_workers: int | None = None,
-        train_transform: Transforms | None = None,
-        val_transform: Transforms | None = None,
-        seed: int = 0,
-        images: str | None = None,
-        strict: bool = False,
-        sampling: Sampling = "uniform",
+        **kwargs: Unpack[LoaderOptions],
     ) -> None:
-        super().__init__(
-            batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling
-        )
+        super().__init__(**kwargs)
         self.root, self.mask_folder = Path(root).expanduser(), mask_folder
         self.sets = ImageSets(self.root, year, {"train": train, "val": val, "test": test}, sbd, type(self), "cls")
         self._names = ["background", *VOC_CLASSES] if class_names is None else list(class_names)

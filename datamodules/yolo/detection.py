@@ -11,9 +11,8 @@ from ..annotations.annotation_errors import OUTSIDE, collected
 from ..annotations.argument_checks import did_you_mean
 from ..annotations.dataset_layout import layout_error
 from ..annotations.objects import ImageTable, ObjectSource
-from ..base import Transforms, VisionDataModule
+from ..base import LoaderOptions, Unpack, VisionDataModule
 from ..images.read import IMAGE_SUFFIXES
-from ..loading.sampling import Sampling
 from ..voc.detection import image_numbers
 from .labels import RelativeObjectSource, label_path, read_labels
 
@@ -52,8 +51,7 @@ class YoloDetection(VisionDataModule):
         skip_empty: train without images that have no object; evaluation always has all.
         min_visibility: part of a box's area that a step of augmentation must leave, or its object is removed.
         group_by_aspect: make training batches of images of like shape, so that less is padded.
-        batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling:
-            see `VisionDataModule`.
+        **kwargs: Loader options of `VisionDataModule`: ``batch_size``, ``seed``, ``train_transform``, ….
 
     Raises:
         FileNotFoundError: when files are not there; the message shows that tree and what was found.
@@ -70,19 +68,9 @@ class YoloDetection(VisionDataModule):
         skip_empty: bool = False,
         min_visibility: float = 0.0,
         group_by_aspect: bool = False,
-        batch_size: int = 32,
-        eval_batch_size: int | None = None,
-        num_workers: int | None = None,
-        train_transform: Transforms | None = None,
-        val_transform: Transforms | None = None,
-        seed: int = 0,
-        images: str | None = None,
-        strict: bool = False,
-        sampling: Sampling = "uniform",
+        **kwargs: Unpack[LoaderOptions],
     ) -> None:
-        super().__init__(
-            batch_size, eval_batch_size, num_workers, train_transform, val_transform, seed, images, strict, sampling
-        )
+        super().__init__(**kwargs)
         if task not in get_args(YoloTask):
             raise ValueError(
                 f"data.init_args.task: {task!r} is not one of {', '.join(get_args(YoloTask))}"

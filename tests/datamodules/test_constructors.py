@@ -1,9 +1,10 @@
-"""What the readers' constructors share: the same last arguments, and that a YAML file can build them."""
+"""The loader options of every reader: passed on to the base, with its defaults, from Python and from YAML."""
 
 import inspect
+import typing
 
 import pytest
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser
 
 from striate.datamodules import (
     ADE20K,
@@ -17,6 +18,7 @@ from striate.datamodules import (
     CocoDetection,
     CocoLocalization,
     DetectionManifest,
+    DigitScenes,
     FashionMNIST,
     ImageFolder,
     ImageNet,
@@ -33,8 +35,11 @@ from striate.datamodules import (
     VOCSegmentation,
     YoloDetection,
 )
+from striate.datamodules.base import LoaderOptions
+from striate.datamodules.classic.arrays import InMemoryDataModule
 
 READERS = [
+    DigitScenes,
     CIFAR10,
     CIFAR100,
     MNIST,
@@ -61,39 +66,58 @@ READERS = [
     ImageNetLocalization,
     LocalizationManifest,
 ]
-SHARED = list(inspect.signature(VisionDataModule).parameters.values())
+LOADER = dict(inspect.signature(VisionDataModule).parameters)
+OPTIONS = {
+    "batch_size": 3,
+    "eval_batch_size": 5,
+    "num_workers": 2,
+    "train_transform": [1],
+    "val_transform": [2],
+    "seed": 7,
+    "images": "x.png",
+    "strict": True,
+    "sampling": "class_balanced",
+}
+
+
+def required(reader):
+    first = "train" if reader in (Manifest, DetectionManifest, LocalizationManifest) else "root"
+    return ({} if reader is DigitScenes else {first: "somewhere"}) | (
+        {"class_names": ["a"]} if reader is MaskFolder else {}
+    )
+
+
+def test_loader_options_mirror_the_base_constructor():
+    assert OPTIONS.keys() == LOADER.keys()
+    assert typing.get_type_hints(LoaderOptions) == {name: p.annotation for name, p in LOADER.items()}
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_the_shared_arguments_come_last_with_the_same_defaults_and_reach_the_base(reader):
-    tail = list(inspect.signature(reader).parameters.values())[-len(SHARED) :]
-    assert [p.name for p in tail] == [p.name for p in SHARED]
-    assert [p.default for p in tail if p.name != "batch_size"] == [p.default for p in SHARED if p.name != "batch_size"]
-    given = {
-        "batch_size": 3,
-        "eval_batch_size": 5,
-        "num_workers": 2,
-        "train_transform": [1],
-        "val_transform": [2],
-        "seed": 7,
-        "images": "x.png",
-        "strict": True,
-        "sampling": "class_balanced",
-    }
-    names = {"class_names": ["a"]} if reader is MaskFolder else {}
-    data = reader("somewhere", **names, **given)
-    assert {name: getattr(data, name) for name in given} == given
+def test_loader_options_reach_the_base(reader):
+    data = reader(**required(reader), **OPTIONS)
+    assert {name: getattr(data, name) for name in OPTIONS} == OPTIONS
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_yaml_can_build_it(reader):
+def test_an_unknown_argument_is_named(reader):
+    with pytest.raises(TypeError, match="batch_sze"):
+        reader(**required(reader), batch_sze=3)
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_yaml_can_build_it_with_the_base_defaults(reader):
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(VisionDataModule, "data")
-    first = "train" if reader in (Manifest, DetectionManifest, LocalizationManifest) else "root"
-    options = {first: "somewhere", "sampling": "class_balanced", "eval_batch_size": None}
-    options |= {"class_names": ["a"], "classes": {0: 0}} if reader is MaskFolder else {}
-    config = parser.parse_object(
-        {"data": {"class_path": f"striate.datamodules.{reader.__name__}", "init_args": options}}
-    )
+    class_path = f"striate.datamodules.{reader.__name__}"
+    options = required(reader) | {"seed": 7}
+    config = parser.parse_object({"data": {"class_path": class_path, "init_args": options}})
+    resolved = config.data.init_args.as_dict()
+    defaults = {name: p.default for name, p in LOADER.items()} | {"seed": 7}
+    batch_size = {ImageNet: 64, ImageNetLocalization: 64, DigitScenes: 64}.get(reader, 32)
+    if issubclass(reader, InMemoryDataModule):
+        batch_size = 128
+    assert {name: resolved[name] for name in defaults} == defaults | {"batch_size": batch_size}
     data = parser.instantiate(config).data
-    assert type(data) is reader and data.sampling == "class_balanced"
+    assert type(data) is reader and data.seed == 7 and data.batch_size == batch_size
+    with pytest.raises(ArgumentError, match="batch_sze"):
+        parser.parse_object({"data": {"class_path": class_path, "init_args": options | {"batch_sze": 3}}})

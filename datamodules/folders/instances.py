@@ -8,8 +8,8 @@ import numpy as np
 
 from ..annotations.annotation_errors import collected
 from ..annotations.argument_checks import did_you_mean
-from ..annotations.dataset_layout import layout_error
-from ..annotations.mask_files import IGNORE, encode_paths, files_by_name
+from ..annotations.dataset_layout import encode_paths, layout_error
+from ..annotations.mask_files import IGNORE, files_by_name
 from ..base import LoaderOptions, Unpack, VisionDataModule
 from ..images.read import IMAGE_SUFFIXES
 from ..loading.sampling import check_fraction

@@ -1,7 +1,8 @@
-"""Masks in image files: one number a pixel, a class by index or by palette, or an object's own."""
+"""Masks in image files: class indices (gray or palette images) or object ids."""
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,36 +10,17 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ..images.read import IMAGE_SUFFIXES, NO_FORMAT, ImageError, read_image
-from ..loading.targets import counted_values
+from ..loading.targets import IGNORE, counted_values
 
-IGNORE = 255
-_BITS_PER_SAMPLE, _SAMPLE_FORMAT = 258, 339  # TIFF's tags
+MASK_VALUES = 65536  # values of a mask of 16 bits
+_BITS_PER_SAMPLE, _SAMPLE_FORMAT = 258, 339  # TIFF tags
 
 
-def read_mask(path: str | Path) -> np.ndarray:
-    """The numbers of a mask's pixels: an indexed (palette) PNG's indices, or a gray image's levels.
-
-    Args:
-        path: PNG, TIFF, BMP, GIF; 8 or 16 bits.
-
-    Returns:
-        As stored; a palette's colours are not looked at.
-
-    Shape:
-        - Output: ``[H, W]``, uint8 or a wider integer.
-
-    Raises:
-        ImageError: when it cannot be read, or has colours and no palette.
-    """
+@contextlib.contextmanager
+def _image_errors(path: str | Path) -> Iterator[None]:
+    """Raise whatever goes wrong with a mask file as an `ImageError`."""
     try:
-        with Image.open(path) as opened:
-            opened.load()
-            if opened.mode == "1":
-                return np.asarray(opened).astype(np.uint8)
-            if opened.mode not in ("P", "L", "I", "I;16", "I;16B", "I;16L"):
-                raise ImageError(path, f"a mask is an index or palette image, and this one has the mode {opened.mode}")
-            values = np.asarray(opened)
-            return values if values.dtype == np.uint8 else values.astype(np.int32)
+        yield
     except ImageError:
         raise
     except UnidentifiedImageError as error:
@@ -49,48 +31,63 @@ def read_mask(path: str | Path) -> np.ndarray:
         raise ImageError(path, f"not a readable mask ({str(error).strip() or type(error).__name__})") from error
 
 
-def read_ids(path: str | Path) -> np.ndarray:
-    """The numbers of a mask that names objects: a gray image's levels, of 8, 16 or 32 bits.
+def read_mask(path: str | Path) -> np.ndarray:
+    """Read a mask of class indices: the indices of a palette PNG, or the levels of a gray image.
 
     Args:
-        path: PNG, TIFF or another gray image; of floating-point numbers too, where they are whole.
+        path: PNG, TIFF, BMP or GIF with 8 or 16 bits per pixel.
+
+    Returns:
+        The values as stored; the colors of a palette are ignored.
 
     Shape:
-        - Output: ``[H, W]`` int64, none negative.
+        - Output: ``[H, W]``, uint8 or a wider integer.
 
     Raises:
-        ImageError: when it cannot be read, has a palette, colours or several pages, or numbers that name nothing.
+        ImageError: The file cannot be read, or is a color image without a palette.
     """
-    try:
-        with Path(path).open("rb") as file, Image.open(file) as opened:  # not by its name: see images.py
-            if (pages := getattr(opened, "n_frames", 1)) > 1:
-                raise ImageError(path, f"{pages} images in one file; an instance mask is one")
-            if opened.mode == "P":
-                raise ImageError(
-                    path, "a palette image; the values of an instance mask are gray levels: save it as gray"
-                )
-            if opened.mode not in ("1", "L", "F") and not opened.mode.startswith("I"):
-                raise ImageError(
-                    path, f"an instance mask is one gray channel of 8, 16 or 32 bits, and this has {opened.mode}"
-                )
-            values = gray_levels(opened)
-    except ImageError:
-        raise
-    except UnidentifiedImageError as error:
-        raise ImageError(path, NO_FORMAT) from error
-    except OSError as error:
-        raise ImageError(path, error.strerror or str(error).strip() or type(error).__name__) from error
-    except Exception as error:  # as in read_mask
-        raise ImageError(path, f"not a readable mask ({str(error).strip() or type(error).__name__})") from error
+    with _image_errors(path), Image.open(path) as opened:
+        opened.load()
+        if opened.mode == "1":
+            return np.asarray(opened).astype(np.uint8)
+        if opened.mode not in ("P", "L", "I", "I;16", "I;16B", "I;16L"):
+            raise ImageError(path, f"a mask must be a gray or palette image, got mode {opened.mode}")
+        values = np.asarray(opened)
+        return values if values.dtype == np.uint8 else values.astype(np.int32)
+
+
+def read_ids(path: str | Path) -> np.ndarray:
+    """Read a mask of object ids: the levels of a gray image with 8, 16 or 32 bits per pixel.
+
+    Args:
+        path: PNG, TIFF or another gray image; floating-point levels must be whole numbers.
+
+    Shape:
+        - Output: ``[H, W]`` int64, nonnegative.
+
+    Raises:
+        ImageError: The file cannot be read, has a palette, colors or several pages, or has a value that is not an id.
+    """
+    # opened as a file object, not by name: see images/read.py
+    with _image_errors(path), Path(path).open("rb") as file, Image.open(file) as opened:
+        if (pages := getattr(opened, "n_frames", 1)) > 1:
+            raise ImageError(path, f"an instance mask must be a single image, got {pages} pages")
+        if opened.mode == "P":
+            raise ImageError(path, "an instance mask must be a gray image, got a palette image; save it as gray")
+        if opened.mode not in ("1", "L", "F") and not opened.mode.startswith("I"):
+            raise ImageError(
+                path, f"an instance mask must have one gray channel of 8, 16 or 32 bits, got mode {opened.mode}"
+            )
+        values = gray_levels(opened)
     ids = np.nan_to_num(values, nan=-1, posinf=-1, neginf=-1).astype(np.int64)
     if ids.size and (ids.min() < 0 or (values.dtype.kind == "f" and (ids != values).any())):
-        wrong = values[(ids < 0) | (ids != values)].ravel()[0]
-        raise ImageError(path, f"the value {wrong} is not 0 = background or a whole number above it")
+        invalid = values[(ids < 0) | (ids != values)].ravel()[0]
+        raise ImageError(path, f"values must be 0 = background or positive whole numbers, got {invalid}")
     return ids
 
 
 def gray_levels(image: Image.Image) -> np.ndarray:
-    """The pixels of a gray image as they are stored; unsigned numbers of 32 bits too, which Pillow takes for signed.
+    """Return the pixels of a gray image as stored, with unsigned 32-bit levels, which Pillow reads as signed.
 
     Shape:
         - Output: ``[H, W]``, of the file's type or a wider one.
@@ -102,18 +99,21 @@ def gray_levels(image: Image.Image) -> np.ndarray:
 
 
 def files_by_name(root: Path, folder: str, ending: str = "") -> dict[str, str]:
-    """The image files below a folder by their name: path there, without suffix and `ending`; sorted.
+    """List the image files below a folder.
 
     Args:
-        root: what the files are relative to.
-        folder: below `root`.
-        ending: only files whose names end so, before their suffix.
+        root: Folder that the returned paths are relative to.
+        folder: Folder below `root`, searched recursively.
+        ending: End of the file names before their suffix; other files are skipped.
+
+    Returns:
+        The path of each file by its name: the path below `folder` without suffix and `ending`. Sorted.
 
     Raises:
-        ValueError: for two files of the same name but for their suffix.
+        ValueError: Two files have the same name.
     """
     base = root / folder
-    found: dict[str, str] = {}
+    files: dict[str, str] = {}
     for path in sorted(base.rglob("*")):
         inner = path.relative_to(base)
         if path.suffix.lower() not in IMAGE_SUFFIXES or any(part.startswith(".") for part in inner.parts):
@@ -122,71 +122,81 @@ def files_by_name(root: Path, folder: str, ending: str = "") -> dict[str, str]:
         if not name.endswith(ending):
             continue
         name = name.removesuffix(ending)
-        if name in found:
-            raise ValueError(f"{base}: {Path(found[name]).name} and {path.name} have the same name; keep one")
-        found[name] = (Path(folder) / inner).as_posix()
-    return found
+        if name in files:
+            raise ValueError(f"{base}: {Path(files[name]).name} and {path.name} have the same name; keep one")
+        files[name] = (Path(folder) / inner).as_posix()
+    return files
 
 
-def class_table(classes: Mapping[int, int] | None, num_classes: int, ignore: int) -> np.ndarray:
-    """What each number of a mask file stands for: a class, `IGNORE`, or -1 = nothing known.
+def class_lookup(classes: Mapping[int, int] | None, num_classes: int, ignore: int) -> np.ndarray:
+    """Return the class of each mask value: `IGNORE` for ignored pixels, -1 for unknown values.
 
     Args:
-        classes: class of each number; None: numbers are classes.
-        num_classes: how many classes there are.
-        ignore: the number that means ignore.
+        classes: Class of each value; None: value k is class k.
+        num_classes: Number of classes.
+        ignore: Value of ignored pixels.
 
     Shape:
         - Output: ``[65536]`` int16.
     """
-    table = np.full(65536, -1, np.int16)
-    for number, label in (classes or {k: k for k in range(num_classes)}).items():
-        table[number] = label
-    table[ignore] = IGNORE
-    return table
+    lookup = np.full(MASK_VALUES, -1, np.int16)
+    for value, label in (classes or {k: k for k in range(num_classes)}).items():
+        lookup[value] = label
+    lookup[ignore] = IGNORE
+    return lookup
 
 
 class MaskedFiles:
-    """Images with a mask file each.
+    """Images with one mask file each: a source of semantic segmentation.
 
     Args:
-        root: what the paths are relative to.
-        images, masks: arrays of bytes, ``[N]``.
-        table: see `class_table`.
+        root: Folder that the paths are relative to.
+        images: Image files, encoded by `encode_paths`.
+        masks: Mask file of each image, encoded likewise.
+        lookup: Class of each mask value; see `class_lookup`.
+
+    Shape:
+        - images, masks: ``[N]`` bytes.
+        - lookup: ``[65536]`` int16.
     """
 
-    def __init__(self, root: Path, images: np.ndarray, masks: np.ndarray, table: np.ndarray) -> None:
-        self.root, self.images, self.masks, self.table = root, images, masks, table
+    def __init__(self, root: Path, images: np.ndarray, masks: np.ndarray, lookup: np.ndarray) -> None:
+        self.root, self.images, self.masks, self.lookup = root, images, masks, lookup
 
     def __len__(self) -> int:
         return len(self.images)
 
     def files(self) -> list[str]:
-        """The path of each image."""
+        """Return the path of each image."""
         return [str(self.root / os.fsdecode(path)) for path in self.images]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         path, mask_path = (self.root / os.fsdecode(paths[index]) for paths in (self.images, self.masks))
-        image, numbers = read_image(path), self.read(mask_path)
-        if image.shape[:2] != numbers.shape:
-            sizes = [f"{shape[1]}x{shape[0]}" for shape in (image.shape, numbers.shape)]
+        image, values = read_image(path), self.read(mask_path)
+        if image.shape[:2] != values.shape:
+            sizes = [f"{shape[1]}x{shape[0]}" for shape in (image.shape, values.shape)]
             raise ImageError(path, f"the image is {sizes[0]}, but its mask {str(mask_path)!r} is {sizes[1]}")
-        return {"image": image, "mask": self._classes(mask_path, numbers), "path": str(path)}
+        return {"image": image, "mask": self._classes(mask_path, values), "path": str(path)}
 
     def read(self, path: Path) -> np.ndarray:
-        """The numbers of a mask file."""
+        """Read the values of a mask file: ``[H, W]``; a subclass may read other formats."""
         return read_mask(path)
 
-    def _classes(self, path: Path, numbers: np.ndarray) -> np.ndarray:
-        inside = numbers if numbers.dtype == np.uint8 else numbers.clip(0, 65535)
-        classes = self.table[inside]
-        if (classes < 0).any() or (inside is not numbers and (inside != numbers).any()):
-            unknown = counted_values(numbers[(classes < 0) | (inside != numbers)])
-            known = np.flatnonzero(self.table >= 0).tolist()
+    def _classes(self, path: Path, values: np.ndarray) -> np.ndarray:
+        """Map the values ``[H, W]`` of a mask to classes: ``[H, W]`` uint8.
+
+        Raises:
+            ValueError: A value has no class; the message names the file, the values and how many pixels have them.
+        """
+        clipped = values if values.dtype == np.uint8 else values.clip(0, MASK_VALUES - 1)
+        classes = self.lookup[clipped]
+        if (classes < 0).any() or (clipped is not values and (clipped != values).any()):
+            unknown = counted_values(values[(classes < 0) | (clipped != values)])
+            known = np.flatnonzero(self.lookup >= 0).tolist()
             last = "" if len(known) <= 12 else f", … {known[-2]}, {known[-1]} ({len(known)} values)"
             listed = ", ".join(map(str, known if not last else known[:8]))
             raise ValueError(
-                f"{path}: the value(s) {unknown} are no class and not to be ignored; known are {listed}{last}. Each "
-                "class has its place in data.init_args.class_names for its value; `classes` of MaskFolder maps others"
+                f"{path}: mask values must be one of {listed}{last}, got {unknown}; add the missing classes to "
+                "class_names, or map the values with the argument classes of MaskFolder"
             )
         return classes.astype(np.uint8)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ..annotations.dataset_layout import check_there, encode_paths, image_names, layout_error
-from ..annotations.mask_files import MaskedFiles, class_table
+from ..annotations.mask_files import MaskedFiles, class_lookup
 from ..base import LoaderOptions, Unpack, VisionDataModule
 
 NUM_CLASSES = 150
@@ -70,7 +70,7 @@ class ADE20K(VisionDataModule):
         images = [f"images/{part}/{name}" for name in found]
         masks = [f"annotations/{part}/{Path(name).stem}.png" for name in found]
         check_there(base, masks, f"ADE20K, {part}", "masks")
-        table = class_table({k + 1: k for k in range(NUM_CLASSES)}, NUM_CLASSES, ignore=0)
+        table = class_lookup({k + 1: k for k in range(NUM_CLASSES)}, NUM_CLASSES, ignore=0)
         return MaskedFiles(base, encode_paths(images), encode_paths(masks), table)
 
     @property

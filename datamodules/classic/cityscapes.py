@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 from ..annotations.argument_checks import did_you_mean
 from ..annotations.dataset_layout import check_there, encode_paths, image_names, layout_error, subfolders
-from ..annotations.mask_files import IGNORE, MaskedFiles, class_table
+from ..annotations.mask_files import IGNORE, MaskedFiles, class_lookup
 from ..base import LoaderOptions, Unpack, VisionDataModule
 
 Annotations = Literal["fine", "coarse"]
@@ -96,7 +96,7 @@ class Cityscapes(VisionDataModule):
         self.root, self.annotations, self.train_ids = Path(root).expanduser(), annotations, train_ids
         ids = self.label_ids
         table = None if train_ids else {ids[k]: k for k in range(len(ids))} | dict.fromkeys(_VOID, IGNORE)
-        self.table = class_table(table, len(ids), IGNORE)
+        self.lookup = class_lookup(table, len(ids), IGNORE)
 
     @property
     def class_names(self) -> list[str]:
@@ -117,7 +117,7 @@ class Cityscapes(VisionDataModule):
         if self.train_ids:
             what += " (train ids, which cityscapesscripts' createTrainIdLabelImgs makes; or set train_ids: false)"
         check_there(self.root, masks, f"Cityscapes, {' and '.join(parts)}", what)
-        return MaskedFiles(self.root, encode_paths(images), encode_paths(masks), self.table)
+        return MaskedFiles(self.root, encode_paths(images), encode_paths(masks), self.lookup)
 
     def _pairs(self, part: str, truth: str) -> list[tuple[str, str]]:
         """Image and mask of each scene of a part, below the root."""

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..annotations.annotation_errors import collected
 from ..annotations.dataset_layout import encode_paths, layout_error
-from ..annotations.mask_files import IGNORE, MaskedFiles, class_table, files_by_name
+from ..annotations.mask_files import IGNORE, MaskedFiles, class_lookup, files_by_name
 from ..base import LoaderOptions, Unpack, VisionDataModule
 from ..images.read import IMAGE_SUFFIXES
 from ..loading.sampling import check_fraction
@@ -66,7 +66,7 @@ class MaskFolder(VisionDataModule):
             raise ValueError(f"data.init_args.ignore_value: {ignore_value} is not 0 to 65535")
         self.root, self.val_fraction, self._names = Path(root).expanduser(), val_fraction, list(class_names)
         self.folders = image_folder, mask_folder
-        self.table = class_table(classes, len(class_names), ignore_value)
+        self.lookup = class_lookup(classes, len(class_names), ignore_value)
 
     @property
     def class_names(self) -> list[str]:
@@ -77,7 +77,7 @@ class MaskFolder(VisionDataModule):
         """The images of a split."""
         has_val = (self.root / "val").is_dir()
         if split == "test" or (split == "val" and has_val):
-            return MaskedFiles(self.root, *self._pairs(split), self.table)
+            return MaskedFiles(self.root, *self._pairs(split), self.lookup)
         pairs = self._pairs("train")
         if not has_val and self.val_fraction is not None:
             size = len(pairs[0])
@@ -88,7 +88,7 @@ class MaskFolder(VisionDataModule):
             pairs = pairs[0][keep], pairs[1][keep]
         elif split == "val":
             raise self._layout_error(f"no folder {str(self.root / 'val')!r}, and no val_fraction")
-        return MaskedFiles(self.root, *pairs, self.table)
+        return MaskedFiles(self.root, *pairs, self.lookup)
 
     def _pairs(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         image_folder, mask_folder = (f"{split}/{folder}" for folder in self.folders)

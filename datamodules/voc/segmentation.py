@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from ..annotations.dataset_layout import check_there, encode_paths
-from ..annotations.mask_files import IGNORE, MaskedFiles, class_table, read_mask
+from ..annotations.mask_files import IGNORE, MaskedFiles, class_lookup, read_mask
 from ..base import LoaderOptions, Unpack, VisionDataModule
 from .detection import VOC_CLASSES
 from .image_sets import ImageSets, SegmentationYear
@@ -92,7 +92,7 @@ class VOCSegmentation(VisionDataModule):
         asked_by = f"data.init_args.{split}: {' and '.join(self.sets.sets[split])}"
         check_there(Path(), images, asked_by)
         check_there(Path(), masks, asked_by, "masks")
-        table = class_table(None, len(self._names), IGNORE)
+        table = class_lookup(None, len(self._names), IGNORE)
         return ClassFiles(Path(), encode_paths(images), encode_paths(masks), table)
 
 

@@ -110,7 +110,7 @@ def test_masks_that_cannot_be_used(tmp_path):
     with pytest.raises(ImageError, match=r"the image is 4x2, but its mask '.*ADE_train_00000001.png' is 2x4"):
         source[0]
     write_image(folder / "ADE_train_00000001.png", noise(4, 2))
-    with pytest.raises(ImageError, match="a mask is an index or palette image, and this one has the mode RGB"):
+    with pytest.raises(ImageError, match="palette.*RGB"):
         source[0]
 
 

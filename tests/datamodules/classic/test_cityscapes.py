@@ -68,7 +68,7 @@ def test_the_table_against_torchvision_s():
     data = module("x")
     known = {entry.id: entry for entry in torchvision.datasets.Cityscapes.classes if entry.id >= 0}
     assert sorted(known) == list(range(34))
-    assert [data.table[number] for number in known] == [entry.train_id for entry in known.values()]
+    assert [data.lookup[number] for number in known] == [entry.train_id for entry in known.values()]
     classes = sorted((entry.train_id, entry.name, entry.id) for entry in known.values() if entry.train_id < 255)
     assert classes == list(zip(range(19), data.class_names, data.label_ids, strict=True))
 
@@ -86,15 +86,15 @@ def test_files_against_torchvision(tmp_path, split, mode):
     for sample in ours:
         image, truth = theirs[by_path[sample["path"]]]
         np.testing.assert_array_equal(sample["image"], np.asarray(image))
-        np.testing.assert_array_equal(sample["mask"], data.table[np.asarray(truth)])
+        np.testing.assert_array_equal(sample["mask"], data.lookup[np.asarray(truth)])
 
 
 def test_coarse_annotations_are_for_training_only(tmp_path):
     data = module(tree(tmp_path), annotations="coarse")
     train, val = data.make_source("train"), data.make_source("val")
     assert len(train) == 4 and len(val) == 2 and "augsburg" in train[3]["path"]
-    np.testing.assert_array_equal(train[0]["mask"], data.table[ids_of("aachen_000000_000019")[::-1]])
-    np.testing.assert_array_equal(val[0]["mask"], data.table[ids_of("frankfurt_000000_000294")])
+    np.testing.assert_array_equal(train[0]["mask"], data.lookup[ids_of("aachen_000000_000019")[::-1]])
+    np.testing.assert_array_equal(val[0]["mask"], data.lookup[ids_of("frankfurt_000000_000294")])
     assert len(module(tmp_path, train=["train", "val"]).make_source("train")) == 5
     assert [s["path"] for s in data.make_source("test")] == [s["path"] for s in val]
 

@@ -125,10 +125,10 @@ def bad_masks(folder):
 @pytest.mark.parametrize(
     "name, message",
     [
-        ("palette.png", "a palette image; the values of an instance mask are gray levels: save it as gray"),
-        ("colours.png", "an instance mask is one gray channel of 8, 16 or 32 bits, and this has RGB"),
-        ("pages.tif", "2 images in one file; an instance mask is one"),
-        ("half.tif", "the value 0.5 is not 0 = background or a whole number above it"),
+        ("palette.png", "palette image"),
+        ("colours.png", "one gray channel.*RGB"),
+        ("pages.tif", "2 pages"),
+        ("half.tif", "whole numbers, got 0.5"),
         ("nan.tif", "the value nan is not 0"),
         ("negative.tif", "the value -1 is not 0"),
         ("cut.tif", ""),

@@ -54,8 +54,7 @@ def test_a_class_map_and_an_ignore_value(tmp_path):
     source = module(tmp_path, classes={0: 1, 128: 0}).make_source("train")
     with pytest.raises(
         ValueError,
-        match=r"0.png: the value\(s\) 7 \(2 pixels\), 9 \(1 pixel\) are no class and not to be ignored; "
-        r"known are 0, 128, 255\. Each class has its place in data.init_args.class_names for its value",
+        match=r"0.png: .*0, 128, 255, got 7 \(2 pixels\), 9 \(1 pixel\).*class_names",
     ):
         source[0]
 
@@ -96,7 +95,7 @@ def test_bad_masks(tmp_path):
     with pytest.raises(ImageError, match=r"the image is 4x2, but its mask '.*masks/x/0.png' is 4x3"):
         source[0]
     write_image(tmp_path / "train" / "masks" / "x" / "1.png", noise(4, 2))
-    with pytest.raises(ImageError, match="a mask is an index or palette image, and this one has the mode RGB"):
+    with pytest.raises(ImageError, match="palette.*RGB"):
         source[1]
     (tmp_path / "train" / "masks" / "x" / "2.png").write_bytes(b"\x89PNG\r\n\x1a\nrest")
     with pytest.raises(ImageError, match="2.png: "):

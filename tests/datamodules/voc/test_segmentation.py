@@ -190,9 +190,7 @@ def test_masks_that_cannot_be_used(tmp_path):
     folder = write_voc_masks(tmp_path) / "VOC2012" / "SegmentationClass"
     source = module(tmp_path).make_source("train")
     write_palette(folder / "2007_000032.png", np.full((HEIGHT, WIDTH), 21))
-    with pytest.raises(
-        ValueError, match=r"2007_000032.png: the value\(s\) 21 \(\d+ pixels?\) are no class and not to be ignored"
-    ):
+    with pytest.raises(ValueError, match=r"2007_000032.png: .*got 21 \(\d+ pixels?\)"):
         source[0]
     write_palette(folder / "2007_000032.png", np.zeros((WIDTH, HEIGHT)))
     with pytest.raises(ImageError, match=r"the image is 9x6, but its mask '.*2007_000032.png' is 6x9"):

@@ -17,7 +17,7 @@ from ..images.read import ImageError
 from ..loading.loader import Source, prepare_worker
 from ..loading.targets import Sample, check_targets, complete
 from .coco import CocoWriter
-from .labeled_images import FolderWriter, MaskWriter, YoloWriter
+from .files import FolderWriter, MaskWriter, YoloWriter
 from .voc import VocWriter
 from .writer import Settings, Writer, task_of
 

@@ -52,6 +52,7 @@ KNOWN_FOREIGN = {
     ("striate.tasks.metrics.detection_columns", "_computed"),
     ("striate.tasks.semantic_segmentation", "_trainer"),
 }
+KNOWN_TEST_IMPORTS = "striate.tests.datamodules.doctor"
 KNOWN_LONG_FUNCTIONS = 2
 KNOWN_LONG_FILES = 1
 KNOWN_SHAPELESS = 190
@@ -95,6 +96,15 @@ def test_data_modules_do_not_import_wandb():
 
 def test_only_three_files_lie_at_the_top_of_datamodules():
     assert {path.stem for path in (ROOT / "datamodules").glob("*.py")} == {"__init__", "base", "batches"}
+
+
+def test_test_modules_do_not_import_each_other():
+    """Scripts inside strings count too; a test may import from itself there."""
+    for module in TESTS:
+        if module.name.startswith(KNOWN_TEST_IMPORTS):
+            continue
+        for base, name in re.findall(r"from (\S*?)\.?(test_\w+) import|import \S*\btest_\w+", module.text):
+            assert name == module.path.stem and base, f"{module.name} imports {name}"
 
 
 def test_setup_cfg_lists_every_package():

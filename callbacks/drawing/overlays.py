@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ...datamodules.export.voc import palette
-from ...models.segmentation.losses import IGNORE_INDEX
+from ...tasks.metrics.segmentation import IGNORE_INDEX
 from .canvas import NEUTRAL, PAPER, Colour, class_name, fitted, fitted_freely, on_paper, room_for, shorten
 from .tags import draw_tags
 

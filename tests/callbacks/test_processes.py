@@ -10,8 +10,8 @@ import pytest
 import torch
 import yaml
 
-from striate.tests.experiments.launcher.test_launcher import CONFIG, table
 from striate.tests.helpers.fixtures import make_folder
+from striate.tests.helpers.launcher import CLASSIFICATION, read_csv
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "NO_ALBUMENTATIONS_UPDATE": "1"}
 
@@ -19,7 +19,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "N
 @pytest.fixture
 def place(tmp_path):
     make_folder(tmp_path / "data", per_class=9)
-    (tmp_path / "small.yaml").write_text(yaml.safe_dump(CONFIG))
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(CLASSIFICATION))
     return tmp_path
 
 
@@ -49,7 +49,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(place):
     assert process.returncode == 0, said
     finished = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     assert finished["epoch"] == epochs - 1 and finished["global_step"] > stopped["global_step"]
-    steps = [int(row["step"]) for row in table(run / "metrics.csv") if row["val/acc"]]
+    steps = [int(row["step"]) for row in read_csv(run / "metrics.csv") if row["val/acc"]]
     assert steps == sorted(set(steps)) and len(steps) >= epochs - 1  # no epoch is lost, and none is counted twice
 
 
@@ -65,7 +65,7 @@ def test_ddp_trains_in_one_run_and_one_wandb_run(place):
     assert len(list((run / "wandb").glob("offline-run-*"))) == 1
     assert said.count("W&B: recording offline") == 1
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
-    (row,) = [row for row in table(run / "metrics.csv") if row["val/acc"]]
+    (row,) = [row for row in read_csv(run / "metrics.csv") if row["val/acc"]]
     counts = [list(map(int, line.split(",")[1:])) for line in (run / "val_confusion.csv").read_text().splitlines()[1:]]
     assert sum(map(sum, counts)) == 4  # a quarter of nine, rounded, of each class
     assert float(row["val/acc"]) == pytest.approx((counts[0][0] + counts[1][1]) / 4)
@@ -76,5 +76,5 @@ def test_ddp_trains_in_one_run_and_one_wandb_run(place):
     )  # fmt: skip
     said, _ = process.communicate(timeout=240)
     assert process.returncode == 0, said
-    rows = table(place / "runs" / "small" / "predict-1" / "predictions.csv")
+    rows = read_csv(place / "runs" / "small" / "predict-1" / "predictions.csv")
     assert sorted(row["path"] for row in rows) == [f"data/dark/{n:03d}.png" for n in range(9)]

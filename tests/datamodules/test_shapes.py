@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from striate.datamodules import DetectionManifest, InstanceMasks, VOCInstances, YoloDetection
-from striate.tests.helpers.annotated import noise
-from striate.tests.helpers.fixtures import write_image
+from striate.tests.helpers.fixtures import noise, write_image
 
 SHAPES = [(40, 20), (20, 40)] * 4  # wide and tall by turns
 

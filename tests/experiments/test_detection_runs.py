@@ -13,8 +13,8 @@ from pycocotools.coco import COCO
 
 from striate.datamodules import DigitScenes
 from striate.tasks import Detection
-from striate.tests.experiments.launcher.test_launcher import launch, refused, table
 from striate.tests.helpers.fixtures import write_image
+from striate.tests.helpers.launcher import TRAINER, launch, launch_error, read_csv
 from striate.tests.helpers.tiny_detector import TinyDetector
 
 MODEL = {
@@ -35,40 +35,32 @@ DIGITS = {
         "init_args": {"task": "detection", "image_size": 32, "train_size": 24, "val_size": 9, "test_size": 5,
                       "batch_size": 8, "num_workers": 0},
     },
-    "trainer": {"max_epochs": 2, "accelerator": "cpu", "log_every_n_steps": 1, "enable_progress_bar": False,
-                "gradient_clip_val": 10.0},
+    "trainer": TRAINER | {"gradient_clip_val": 10.0},
     "wandb": {"mode": "off"},
 }  # fmt: skip
 
-pytestmark = [
-    # jsonargparse saves tuples as YAML lists; the launcher filters this, but pytest's filters come first
-    pytest.mark.filterwarnings("ignore:(?s).*Dump of a value that does not round-trip.*"),
-]
-
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    (tmp_path / "digits.yaml").write_text(yaml.safe_dump(DIGITS))
-    return tmp_path
+def workdir(workdir):
+    (workdir / "digits.yaml").write_text(yaml.safe_dump(DIGITS))
+    return workdir
 
 
-def test_fit_resume_test_and_predict_on_digits(place, monkeypatch, capsys):
-    launch(monkeypatch, "fit", "--config", "digits.yaml", "--trainer.max_epochs", 1)
-    launch(monkeypatch, "fit", "--config", "digits.yaml", "--ckpt_path", "last")
-    launch(monkeypatch, "fit", "--config", "digits.yaml", "--run.name", "whole")
-    run = place / "runs" / "digits" / "fit-1"
+def test_fit_resume_test_and_predict_on_digits(workdir, capsys):
+    launch("fit", "--config", "digits.yaml", "--trainer.max_epochs", 1)
+    launch("fit", "--config", "digits.yaml", "--ckpt_path", "last")
+    launch("fit", "--config", "digits.yaml", "--run.name", "whole")
+    run = workdir / "runs" / "digits" / "fit-1"
     resumed, whole = (
         torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-        for folder in (run, place / "runs" / "whole" / "fit-1")
+        for folder in (run, workdir / "runs" / "whole" / "fit-1")
     )
     assert all(torch.equal(resumed[key], whole[key]) for key in whole)
-    rows = table(run / "metrics.csv")
+    rows = read_csv(run / "metrics.csv")
     figures = {"val/map", "val/map50", "val/map75", "val/map_small", "val/mar100", "val/voc_map", "train/loss_box"}
     assert figures | {"train/loss", "train/loss_class"} <= rows[0].keys() and "val/loss" not in rows[0]
     assert len([row for row in rows if row["val/map"]]) == 2
-    classes = table(run / "val_classes.csv")
+    classes = read_csv(run / "val_classes.csv")
     assert list(classes[0]) == ["class", "ap", "ap50", "ap75", "ar100", "objects", "detections", "voc_ap"]
     truth = DigitScenes("detection", image_size=32, num_workers=0).make_source("val")
     assert sum(int(row["objects"]) for row in classes) == sum(len(truth[n]["labels"]) for n in range(9))
@@ -79,20 +71,20 @@ def test_fit_resume_test_and_predict_on_digits(place, monkeypatch, capsys):
     # the keys as a W&B sweep hands them over; and the report of errors
     report = json.dumps([{"class_path": "striate.callbacks.DetectionReport"}])
     for command, stage in (("validate", "val"), ("test", "test")):
-        launch(monkeypatch, command, "--config", "digits.yaml", "--ckpt_path", "best", "--trainer.callbacks", report,
+        launch(command, "--config", "digits.yaml", "--ckpt_path", "best", "--trainer.callbacks", report,
                "--model.init_args.optimizer.init_args.lr=0.003", "--model.init_args.model.init_args.dropout=0.2"
         )  # fmt: skip
-        out = place / "runs" / "digits" / f"{command}-1"
+        out = workdir / "runs" / "digits" / f"{command}-1"
         assert f"{stage}/map" in capsys.readouterr().out
         assert (out / "pictures" / f"{stage}_curves.png").is_file() and (out / f"{stage}_errors.csv").is_file()
 
 
-def photographs(place):
+def photographs(workdir):
     """Images of several sizes, one that cannot be read, and a small one."""
     noise = np.random.default_rng(0).integers(0, 256, (40, 70, 3), dtype=np.uint8)
     for name, image in (("000012.png", noise), ("000345.png", noise[:20]), ("000007.png", noise[:7, :5])):
-        write_image(place / "new" / name, image)
-    (place / "new" / "000001.jpg").write_bytes(b"no image")
+        write_image(workdir / "new" / name, image)
+    (workdir / "new" / "000001.jpg").write_bytes(b"no image")
     return {"new/000012.png": (40, 70), "new/000345.png": (20, 70), "new/000007.png": (7, 5)}
 
 
@@ -100,7 +92,7 @@ def photographs(place):
 KNOWN = [[0.5, 0.5, 1, 1, 0, 0.9], [0.5, 0.6, 1, 1, 0, 0.5], [0, 0, 0.5, 1, 2, 0.4]]
 
 
-def known(place, **more):
+def known(workdir, **more):
     model = {
         "class_path": "striate.tests.helpers.tiny_detector.Known",
         "init_args": {"objects": KNOWN, "num_classes": 10},
@@ -108,19 +100,19 @@ def known(place, **more):
     config = json.loads(json.dumps(DIGITS))
     config["model"]["init_args"] |= {"model": model, "optimizer": {"class_path": "torch.optim.SGD"}}
     config["data"]["init_args"] |= more
-    (place / "known.yaml").write_text(yaml.safe_dump(config))
+    (workdir / "known.yaml").write_text(yaml.safe_dump(config))
 
 
-def test_predictions_are_in_the_files_pixels_whatever_the_transform(place, monkeypatch):
-    known(place)
-    sizes = photographs(place)
+def test_predictions_are_in_the_files_pixels_whatever_the_transform(workdir):
+    known(workdir)
+    sizes = photographs(workdir)
     for number, steps in enumerate((
         "null",
         '[{"class_path": "albumentations.Resize", "init_args": {"height": 30, "width": 44}}]',
     ), 1):  # fmt: skip
-        launch(monkeypatch, "predict", "--config", "known.yaml", "--data.images", "new", "--data.val_transform", steps)
-        out = place / "runs" / "known" / f"predict-{number}"
-        rows = table(out / "predictions.csv")
+        launch("predict", "--config", "known.yaml", "--data.images", "new", "--data.val_transform", steps)
+        out = workdir / "runs" / "known" / f"predict-{number}"
+        rows = read_csv(out / "predictions.csv")
         assert list(rows[0]) == ["path", "label", "score", "x1", "y1", "x2", "y2"] and len(rows) == 9
         for path, (height, width) in sizes.items():
             first, second, third = [row for row in rows if row["path"] == path]
@@ -137,39 +129,39 @@ def test_predictions_are_in_the_files_pixels_whatever_the_transform(place, monke
         assert len(list((out / "pictures").glob("*.png"))) == 3 and not list(out.glob("*.jsonl"))
 
 
-def test_score_and_overlap_are_options_of_predict(place, monkeypatch):
-    known(place)
-    photographs(place)
-    launch(monkeypatch, "predict", "--config", "known.yaml", "--data.images", "new",
+def test_score_and_overlap_are_options_of_predict(workdir):
+    known(workdir)
+    photographs(workdir)
+    launch("predict", "--config", "known.yaml", "--data.images", "new",
            "--model.score_threshold", 0.45, "--model.nms_iou", 0.7)  # fmt: skip
-    rows = table(place / "runs" / "known" / "predict-1" / "predictions.csv")
+    rows = read_csv(workdir / "runs" / "known" / "predict-1" / "predictions.csv")
     assert [row["score"] for row in rows] == ["0.900000"] * 3
-    launch(monkeypatch, "predict", "--config", "known.yaml", "--data.images", "new", "--model.score_threshold", 1)
-    out = place / "runs" / "known" / "predict-2"
+    launch("predict", "--config", "known.yaml", "--data.images", "new", "--model.score_threshold", 1)
+    out = workdir / "runs" / "known" / "predict-2"
     assert (out / "predictions.csv").read_text().splitlines() == ["path,label,score,x1,y1,x2,y2"]
     assert json.loads((out / "detections.json").read_text()) == []
     assert len(json.loads((out / "images.json").read_text())["images"]) == 3
 
 
-def test_a_transform_that_turns_the_image_is_refused(place, monkeypatch, capsys):
-    known(place)
-    photographs(place)
+def test_a_transform_that_turns_the_image_is_refused(workdir, capsys):
+    known(workdir)
+    photographs(workdir)
     steps = '[{"class_path": "albumentations.Transpose", "init_args": {"p": 1}}]'
-    said = refused(monkeypatch, capsys, 1, "predict", "--config", "known.yaml", "--data.images", "new",
+    said = launch_error(capsys, 1, "predict", "--config", "known.yaml", "--data.images", "new",
                    "--data.val_transform", steps)  # fmt: skip
     assert "val_transform leaves no way back to the image's own pixels" in said
 
 
-def test_a_loss_that_is_no_number_is_answered_in_one_line(place, monkeypatch, capsys):
+def test_a_loss_that_is_no_number_is_answered_in_one_line(workdir, capsys):
     config = json.loads(json.dumps(DIGITS))
     config["model"]["init_args"]["model"] = {
         "class_path": "striate.tests.helpers.tiny_detector.Breaking", "init_args": {"after": 4}
     }  # fmt: skip
-    (place / "breaking.yaml").write_text(yaml.safe_dump(config))
-    said = refused(monkeypatch, capsys, 1, "fit", "--config", "breaking.yaml")
+    (workdir / "breaking.yaml").write_text(yaml.safe_dump(config))
+    said = launch_error(capsys, 1, "fit", "--config", "breaking.yaml")
     assert said.startswith("the loss is not a finite number at step 4 (epoch 1): loss_class ")
     assert ", loss_box nan, their sum nan; the batch: image_id " in said
-    saved = torch.load(place / "runs/breaking/fit-1/checkpoints/last.ckpt", weights_only=True)
+    saved = torch.load(workdir / "runs/breaking/fit-1/checkpoints/last.ckpt", weights_only=True)
     assert saved["global_step"] == 3  # the first epoch's
 
 
@@ -224,24 +216,24 @@ def trained(scenes, steps=60):
     return task.model.state_dict()
 
 
-def test_two_processes_count_and_predict_what_one_does(place):
-    torch.save(trained(7), place / "trained.pt")
+def test_two_processes_count_and_predict_what_one_does(workdir):
+    torch.save(trained(7), workdir / "trained.pt")
     source = DigitScenes("detection", image_size=32, empty_fraction=0.3, num_workers=0).make_source("val")
     for number in range(5):
-        write_image(place / "new" / f"scene_{number}.png", source[number]["image"])
-    (place / "ddp.py").write_text(DDP_SCRIPT)
+        write_image(workdir / "new" / f"scene_{number}.png", source[number]["image"])
+    (workdir / "ddp.py").write_text(DDP_SCRIPT)
     said = []
     for arguments in (["1"], ["2", "fit"]):
         done = subprocess.run(
-            [sys.executable, "ddp.py", *arguments], capture_output=True, text=True, timeout=300, cwd=place
+            [sys.executable, "ddp.py", *arguments], capture_output=True, text=True, timeout=300, cwd=workdir
         )
         assert done.returncode == 0, done.stderr[-3000:]
         said.append(json.loads(next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))[7:]))
     one, two = said
     assert two == pytest.approx(one, abs=1e-9, nan_ok=True) and one["val/map50"] > 0.2
     for name in ("val_classes.csv", "val_errors.csv", "val_curves.csv", "val_objects_confusion.csv", "predictions.csv"):
-        first, second = (table(place / f"out-{count}" / name) for count in (1, 2))
+        first, second = (read_csv(workdir / f"out-{count}" / name) for count in (1, 2))
         key = "path" if name == "predictions.csv" else "class"
         assert first and (sorted(first, key=lambda row: row[key]) if key in first[0] else first) == second, name
     for name in ("detections.json", "images.json"):
-        assert (place / "out-1" / name).read_text() == (place / "out-2" / name).read_text()
+        assert (workdir / "out-1" / name).read_text() == (workdir / "out-2" / name).read_text()

@@ -1,6 +1,5 @@
 """Semantic segmentation from YAML to masks: fit, resume, validate, test, predict, in this process and in two."""
 
-import csv
 import json
 import subprocess
 import sys
@@ -13,8 +12,8 @@ import torch
 import yaml
 from PIL import Image
 
-from striate.experiments.launcher.main import main
-from striate.tests.helpers.fixtures import write_image
+from striate.tests.helpers.fixtures import make_folder, noisy_image, write_image
+from striate.tests.helpers.launcher import CLASSIFICATION, TRAINER, launch, launch_error, read_csv
 
 MODEL = {
     "class_path": "striate.tasks.SemanticSegmentation",
@@ -23,7 +22,6 @@ MODEL = {
         "optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.02}},
     },
 }
-TRAINER = {"max_epochs": 2, "accelerator": "cpu", "log_every_n_steps": 1, "enable_progress_bar": False}
 DIGITS = {
     "model": MODEL,
     "data": {
@@ -37,28 +35,11 @@ DIGITS = {
     "wandb": {"mode": "off"},
 }  # fmt: skip
 
-pytestmark = [
-    # jsonargparse saves tuples as YAML lists; the launcher filters this, but pytest's filters come first
-    pytest.mark.filterwarnings("ignore:(?s).*Dump of a value that does not round-trip.*"),
-]
-
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    (tmp_path / "digits.yaml").write_text(yaml.safe_dump(DIGITS))
-    return tmp_path
-
-
-def launch(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["striate", *map(str, arguments)])
-    main()
-
-
-def table(path):
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+def workdir(workdir):
+    (workdir / "digits.yaml").write_text(yaml.safe_dump(DIGITS))
+    return workdir
 
 
 def shades(root, sizes, folder="train"):
@@ -91,20 +72,20 @@ def folder_config(**more):
     }  # fmt: skip
 
 
-def test_fit_resume_and_predict_on_digits(place, monkeypatch):
-    launch(monkeypatch, "fit", "--config", "digits.yaml", "--trainer.max_epochs", 1)
-    launch(monkeypatch, "fit", "--config", "digits.yaml", "--ckpt_path", "last")
-    launch(monkeypatch, "fit", "--config", "digits.yaml", "--run.name", "whole")
-    run = place / "runs" / "digits" / "fit-1"
+def test_fit_resume_and_predict_on_digits(workdir):
+    launch("fit", "--config", "digits.yaml", "--trainer.max_epochs", 1)
+    launch("fit", "--config", "digits.yaml", "--ckpt_path", "last")
+    launch("fit", "--config", "digits.yaml", "--run.name", "whole")
+    run = workdir / "runs" / "digits" / "fit-1"
     resumed, whole = (
         torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-        for folder in (run, place / "runs" / "whole" / "fit-1")
+        for folder in (run, workdir / "runs" / "whole" / "fit-1")
     )
     assert all(torch.equal(resumed[key], whole[key]) for key in whole)
-    rows = table(run / "metrics.csv")
+    rows = read_csv(run / "metrics.csv")
     figures = {"val/miou", "val/acc", "val/acc_class", "val/fwiou", "val/boundary_miou", "val/loss", "train/loss"}
     assert figures <= rows[0].keys() and len([row for row in rows if row["val/miou"]]) == 2
-    classes = table(run / "val_classes.csv")
+    classes = read_csv(run / "val_classes.csv")
     assert list(classes[0]) == ["class", "pixels", "accuracy", "iou", "boundary_iou"]
     assert [row["class"] for row in classes] == ["background", *map(str, range(10))]
     assert sum(int(row["pixels"]) for row in classes) == 9 * 32 * 32
@@ -119,15 +100,15 @@ def test_fit_resume_and_predict_on_digits(place, monkeypatch):
     # photographs of any size; two of one name, and one that cannot be read
     noise = np.random.default_rng(0).integers(0, 256, (40, 70, 3), dtype=np.uint8)
     for name, image in (("a/x.png", noise), ("b/x.png", noise[:20]), ("b/wide.png", noise[:30, :64])):
-        write_image(place / "new" / name, image)
-    (place / "new" / "broken.jpg").write_bytes(b"no image")
-    launch(monkeypatch, "predict", "--config", "digits.yaml", "--ckpt_path", "best", "--data.images", "new")
-    out = place / "runs" / "digits" / "predict-1"
-    rows = table(out / "predictions.csv")
+        write_image(workdir / "new" / name, image)
+    (workdir / "new" / "broken.jpg").write_bytes(b"no image")
+    launch("predict", "--config", "digits.yaml", "--ckpt_path", "best", "--data.images", "new")
+    out = workdir / "runs" / "digits" / "predict-1"
+    rows = read_csv(out / "predictions.csv")
     assert list(rows[0]) == ["path", "width", "height", "mask", "background", *map(str, range(10))]
     assert {row["path"] for row in rows} == {"new/a/x.png", "new/b/x.png", "new/b/wide.png"}
     for row in rows:
-        with Image.open(out / row["mask"]) as mask, Image.open(place / row["path"]) as image:
+        with Image.open(out / row["mask"]) as mask, Image.open(workdir / row["path"]) as image:
             assert mask.mode == "P" and mask.size == image.size == (int(row["width"]), int(row["height"]))
             values = np.asarray(mask)
             assert mask.getpalette()[3:9] == [128, 0, 0, 0, 128, 0]  # VOC's first colours
@@ -137,69 +118,58 @@ def test_fit_resume_and_predict_on_digits(place, monkeypatch):
     assert {row["mask"] for row in rows if row["path"].endswith("wide.png")} == {"masks/wide.png"}
 
 
-def test_images_that_differ_in_size_are_trained_evaluated_and_predicted_whole(place, monkeypatch):
+def test_images_that_differ_in_size_are_trained_evaluated_and_predicted_whole(workdir):
     sizes = [(20, 31), (44, 18), (44, 18), (9, 60), (33, 33)]
     for split in ("train", "val", "test"):
-        shades(place / "data", sizes, split)
-    (place / "folder.yaml").write_text(yaml.safe_dump(folder_config()))
-    launch(monkeypatch, "fit", "--config", "folder.yaml")
-    run = place / "runs" / "folder" / "fit-1"
-    (row,) = [row for row in table(run / "metrics.csv") if row["val/miou"]]
+        shades(workdir / "data", sizes, split)
+    (workdir / "folder.yaml").write_text(yaml.safe_dump(folder_config()))
+    launch("fit", "--config", "folder.yaml")
+    run = workdir / "runs" / "folder" / "fit-1"
+    (row,) = [row for row in read_csv(run / "metrics.csv") if row["val/miou"]]
     assert float(row["val/miou"]) == float(row["val/acc"]) == float(row["val/boundary_miou"]) == 1
-    pixels = [int(row["pixels"]) for row in table(run / "val_classes.csv")]
+    pixels = [int(row["pixels"]) for row in read_csv(run / "val_classes.csv")]
     assert sum(pixels) == sum((height - 1) * width for height, width in sizes)  # the first row is ignored
-    launch(monkeypatch, "test", "--config", "folder.yaml", "--ckpt_path", "best",
+    launch("test", "--config", "folder.yaml", "--ckpt_path", "best",
            "--model.window", "[16, 16]", "--model.scales", "[1.0, 2.0]", "--model.flip", "true")  # fmt: skip
-    (row,) = table(place / "runs" / "folder" / "test-1" / "metrics.csv")
+    (row,) = read_csv(workdir / "runs" / "folder" / "test-1" / "metrics.csv")
     assert float(row["test/miou"]) > 0.9
-    launch(monkeypatch, "predict", "--config", "folder.yaml", "--ckpt_path", "best", "--data.images", "data/val/images")
+    launch("predict", "--config", "folder.yaml", "--ckpt_path", "best", "--data.images", "data/val/images")
     for number, (height, width) in enumerate(sizes):
-        with Image.open(place / "runs" / "folder" / "predict-1" / "masks" / f"{number}.png") as mask:
+        with Image.open(workdir / "runs" / "folder" / "predict-1" / "masks" / f"{number}.png") as mask:
             expected = np.zeros((height, width), np.uint8)
             expected[:, width // 3 :] = 1
             np.testing.assert_array_equal(np.asarray(mask), expected)
 
 
-def refused(monkeypatch, capsys, *arguments):
-    with pytest.raises(SystemExit):
-        launch(monkeypatch, *arguments)
-    message = capsys.readouterr().err.strip().splitlines()[-1]
-    assert message.startswith("striate: ") and "Traceback" not in message
-    return message
-
-
-def test_what_does_not_fit_is_answered_in_one_line(place, monkeypatch, capsys):
-    shades(place / "data", [(20, 30), (30, 20)], "train")
-    shades(place / "data", [(20, 30)], "val")
-    (place / "folder.yaml").write_text(yaml.safe_dump(folder_config()))
+def test_what_does_not_fit_is_answered_in_one_line(workdir, capsys):
+    shades(workdir / "data", [(20, 30), (30, 20)], "train")
+    shades(workdir / "data", [(20, 30)], "val")
+    (workdir / "folder.yaml").write_text(yaml.safe_dump(folder_config()))
     fit = ("fit", "--config", "folder.yaml")
-    said = refused(monkeypatch, capsys, *fit, "--data.batch_size", 2)
+    said = launch_error(capsys, 1, *fit, "--data.batch_size", 2)
     assert "the images of a batch differ in size (30x20, 20x30): end data.init_args.train_transform" in said
-    said = refused(monkeypatch, capsys, *fit, "--model.model.num_classes", 3)
+    said = launch_error(capsys, 1, *fit, "--model.model.num_classes", 3)
     assert "tells 3 classes apart, but the data module MaskFolder has 2 (dark, light): set num_classes: 2" in said
     crop = json.dumps([{"class_path": "albumentations.CenterCrop", "init_args": {"height": 8, "width": 8}}])
-    said = refused(monkeypatch, capsys, "predict", "--config", "folder.yaml", "--data.images", "data/val/images",
+    said = launch_error(capsys, 1, "predict", "--config", "folder.yaml", "--data.images", "data/val/images",
                    "--data.val_transform", crop)  # fmt: skip
     assert "val_transform has a step that may cut, pad or move the image" in said
     mask = np.full((20, 30), 0, np.uint8)
     mask[3, 4:9], mask[5, 5] = 2, 77
     cv2.imwrite("data/val/masks/0.png", mask)
-    said = refused(monkeypatch, capsys, *fit)
+    said = launch_error(capsys, 1, *fit)
     assert "got 2 (5 pixels), 77 (1 pixel)" in said
     cv2.imwrite("data/val/masks/0.png", mask[:, :-1])
-    said = refused(monkeypatch, capsys, *fit, "--data.strict", "true")
+    said = launch_error(capsys, 1, *fit, "--data.strict", "true")
     assert "data/val/images/0.png: the image is 30x20, but its mask" in said and "is 29x20" in said
 
 
-def test_classification_does_not_take_images_that_differ_in_size(place, monkeypatch, capsys):
-    from striate.tests.experiments.launcher.test_launcher import CONFIG
-    from striate.tests.helpers.fixtures import make_folder, picture
-
-    make_folder(place / "data", 4)
-    (place / "small.yaml").write_text(yaml.safe_dump(CONFIG))
+def test_classification_does_not_take_images_that_differ_in_size(workdir, capsys):
+    make_folder(workdir / "data", 4)
+    (workdir / "small.yaml").write_text(yaml.safe_dump(CLASSIFICATION))
     for size in (20, 30):
-        write_image(place / "new" / f"{size}.png", picture(0, size, size))
-    said = refused(monkeypatch, capsys, "predict", "--config", "small.yaml", "--data.images", "new")
+        write_image(workdir / "new" / f"{size}.png", noisy_image(0, size, size))
+    said = launch_error(capsys, 1, "predict", "--config", "small.yaml", "--data.images", "new")
     assert "the images to predict differ in size, which Classification does not take: end data.init_args.val" in said
 
 
@@ -228,15 +198,15 @@ if trainer.is_global_zero:
 """
 
 
-def test_two_processes_count_each_pixel_once(place, monkeypatch, capsys):
-    shades(place / "data", [(20, 30)] * 4, "train")
+def test_two_processes_count_each_pixel_once(workdir, monkeypatch, capsys):
+    shades(workdir / "data", [(20, 30)] * 4, "train")
     # five images: odd, so that a padding sampler would count one twice; the last is ignored throughout
-    shades(place / "data", [(20, 31), (44, 18), (44, 18), (9, 60), (33, 33)], "val")
-    cv2.imwrite(str(place / "data/val/masks/4.png"), np.full((33, 33), 255, np.uint8))
-    (place / "ddp.py").write_text(DDP_SCRIPT)
+    shades(workdir / "data", [(20, 31), (44, 18), (44, 18), (9, 60), (33, 33)], "val")
+    cv2.imwrite(str(workdir / "data/val/masks/4.png"), np.full((33, 33), 255, np.uint8))
+    (workdir / "ddp.py").write_text(DDP_SCRIPT)
     monkeypatch.setattr(sys, "argv", ["ddp.py", "1"])
     exec(compile(DDP_SCRIPT, "ddp.py", "exec"), {})
-    done = subprocess.run([sys.executable, "ddp.py", "2"], capture_output=True, text=True, timeout=300, cwd=place)
+    done = subprocess.run([sys.executable, "ddp.py", "2"], capture_output=True, text=True, timeout=300, cwd=workdir)
     assert done.returncode == 0, done.stderr[-3000:]
     one, two = (
         json.loads(next(line for line in said.splitlines() if line.startswith("RESULT"))[7:])
@@ -245,7 +215,7 @@ def test_two_processes_count_each_pixel_once(place, monkeypatch, capsys):
     assert sum(one["pixels"]) == sum(two["pixels"]) == 19 * 31 + 2 * 43 * 18 + 8 * 60
     for name, value in one.items():
         assert two[name] == pytest.approx(value, abs=1e-6), name
-    first, second = (place / f"out-{processes}" for processes in "12")
+    first, second = (workdir / f"out-{processes}" for processes in "12")
     assert (first / "predictions.csv").read_text() == (second / "predictions.csv").read_text()
     for mask in (first / "masks").iterdir():
         assert mask.read_bytes() == (second / "masks" / mask.name).read_bytes()

@@ -6,6 +6,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 CLASSES = ("bright", "dark")
@@ -27,7 +28,7 @@ class TinyNet(nn.Module):
         return self.head(self.dropout(features.mean(dim=(2, 3))))
 
 
-def picture(label: int, seed: int, size: int = 32) -> np.ndarray:
+def noisy_image(label: int, seed: int, size: int = 32) -> np.ndarray:
     """Noise around light (label 0) or dark gray (label 1), and for more labels in between: ``[size, size, 3]``."""
     generator = np.random.default_rng((label, seed))
     return np.clip(generator.normal(200 - 120 * label, 25, (size, size, 3)), 0, 255).astype(np.uint8)
@@ -35,7 +36,7 @@ def picture(label: int, seed: int, size: int = 32) -> np.ndarray:
 
 def batch(labels: list[int], size: int = 32) -> dict[str, Any]:
     """A classification batch, one image a label."""
-    images = np.stack([picture(label, seed, size) for seed, label in enumerate(labels)])
+    images = np.stack([noisy_image(label, seed, size) for seed, label in enumerate(labels)])
     return {
         "image": torch.from_numpy(images).permute(0, 3, 1, 2),
         "label": torch.tensor(labels),
@@ -51,9 +52,21 @@ def write_image(path: Path, image: np.ndarray) -> Path:
     return path
 
 
+def noise(width: int, height: int, seed: int = 0) -> np.ndarray:
+    """An image ``[height, width, 3]``."""
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def write_gray(path: Path, values: np.ndarray) -> Path:
+    """A mask as gray PNG, 8 bits or 16."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values).save(path)
+    return path
+
+
 def make_folder(root: Path, per_class: int = 6, size: int = 32, suffix: str = ".png") -> Path:
     """``root/bright`` and ``root/dark`` with `per_class` images each."""
     for label, name in enumerate(CLASSES):
         for number in range(per_class):
-            write_image(root / name / f"{number:03d}{suffix}", picture(label, number, size))
+            write_image(root / name / f"{number:03d}{suffix}", noisy_image(label, number, size))
     return root

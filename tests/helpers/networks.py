@@ -98,6 +98,17 @@ def random_model(name: str, num_classes: int = 1000) -> Any:
     return model.eval()
 
 
+@torch.no_grad()
+def randomize(model: nn.Module) -> Any:
+    """Draw statistics, biases and norm weights at random, so that none is the identity; evaluation mode."""
+    for key, tensor in model.state_dict().items():
+        if key.endswith("running_var") or (tensor.ndim == 1 and key.endswith("weight")):
+            tensor.uniform_(0.5, 1.5)
+        elif tensor.ndim == 1:
+            tensor.uniform_(-0.3, 0.3)
+    return model.eval()
+
+
 def random_images(side: int = 64, batch: int = 2) -> Tensor:
     return torch.randint(0, 256, (batch, 3, side, side), dtype=torch.uint8)
 

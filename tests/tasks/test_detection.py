@@ -3,11 +3,9 @@
 import math
 
 import pytest
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
 from torch import nn
-from torch.utils.data import DataLoader
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 
 from striate.datamodules import DigitScenes
@@ -15,76 +13,37 @@ from striate.models import SSD, PlainCNN
 from striate.models.detection import Detector
 from striate.tasks import Detection
 from striate.tasks.detection import trained_targets
+from striate.tests.helpers.detector_inputs import detection_batch, detection_target, random_images
 from striate.tests.helpers.tiny_detector import Known, TinyDetector
 from striate.tests.helpers.tiny_segmenter import TinySegmenter
-
-QUIET = {
-    "accelerator": "cpu", "logger": False, "enable_checkpointing": False, "enable_progress_bar": False,
-    "enable_model_summary": False, "num_sanity_val_steps": 0, "max_epochs": 1,
-}  # fmt: skip
-
-
-def target(boxes, labels, **more):
-    count = len(boxes)
-    made = {
-        "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
-        "labels": torch.tensor(labels, dtype=torch.int64),
-        "iscrowd": torch.zeros(count, dtype=torch.bool),
-        "difficult": torch.zeros(count, dtype=torch.bool),
-        "image_id": torch.tensor(7),
-    }
-    made["area"] = (made["boxes"][:, 2:] - made["boxes"][:, :2]).prod(1)
-    return made | {name: torch.tensor(value) for name, value in more.items()}
-
-
-def image(height, width, seed=0):
-    return torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
-
-
-def batch(sizes, targets):
-    images = [image(*size, seed) for seed, size in enumerate(sizes)]
-    return {"image": images, "target": targets, "index": torch.arange(len(images)), "unreadable": []}
-
-
-class Batches(pl.LightningDataModule):
-    """Ready batches for training and evaluation."""
-
-    def __init__(self, batches, class_names=("cat", "dog")):
-        super().__init__()
-        self.batches, self.class_names = batches, list(class_names)
-
-    def _loader(self):
-        return DataLoader(self.batches, batch_size=None)
-
-    train_dataloader = val_dataloader = test_dataloader = _loader
-
+from striate.tests.helpers.training import Batches, make_trainer
 
 # one object right (class 1, the lower right quarter), one sure box beside all objects
 KNOWN = [[0.5, 0.5, 1.0, 1.0, 1, 0.9], [0.0, 0.0, 0.2, 0.2, 0, 0.8]]
 
 
 def evaluated(task, batches, **more):
-    (figures,) = pl.Trainer(**QUIET).validate(task, Batches(batches, **more), verbose=False)
+    (figures,) = make_trainer(max_epochs=1).validate(task, Batches(batches, **more), verbose=False)
     return figures
 
 
 def test_figures_are_those_of_boxes_in_each_images_own_pixels():
     sizes = [(40, 60), (64, 32)]
-    truth = [target([[30, 20, 60, 40]], [1]), target([[16, 32, 32, 64], [0, 40, 10, 60]], [1, 0])]
-    figures = evaluated(Detection(Known(KNOWN), voc=2007), [batch(sizes, truth)])
+    truth = [detection_target([[30, 20, 60, 40]], [1]), detection_target([[16, 32, 32, 64], [0, 40, 10, 60]], [1, 0])]
+    figures = evaluated(Detection(Known(KNOWN), voc=2007), [detection_batch(sizes, truth)])
     # class 1: both found. Class 0: one object, missed
     assert figures["val/map"] == figures["val/map50"] == figures["val/voc_map"] == pytest.approx(0.5)
     assert figures["val/mar100"] == pytest.approx(0.5) and "val/loss" not in figures
     assert math.isnan(figures["val/map_large"])  # there are none
-    half = [target([[30, 20, 60, 36]], [1])]  # IoU 16 / 20: right at six or seven of ten thresholds
-    figures = evaluated(Detection(Known(KNOWN[:1])), [batch(sizes[:1], half)])
+    half = [detection_target([[30, 20, 60, 36]], [1])]  # IoU 16 / 20: right at six or seven of ten thresholds
+    figures = evaluated(Detection(Known(KNOWN[:1])), [detection_batch(sizes[:1], half)])
     assert figures["val/map"] == pytest.approx(0.7) and figures["val/map75"] == 1
 
 
 def test_the_table_of_classes_has_both_rules():
     task = Detection(Known(KNOWN), voc=2012)
-    truth = [target([[30, 20, 60, 40], [0, 0, 5, 5]], [1, 1], difficult=[False, True])]
-    evaluated(task, [batch([(40, 60)], truth)])
+    truth = [detection_target([[30, 20, 60, 40], [0, 0, 5, 5]], [1, 1], difficult=[False, True])]
+    evaluated(task, [detection_batch([(40, 60)], truth)])
     table = task.class_table("val")
     assert table["objects"].tolist() == [0, 2]
     assert math.isnan(table["ap"][0]) and float(table["ap50"][1]) == pytest.approx(51 / 101)
@@ -92,40 +51,42 @@ def test_the_table_of_classes_has_both_rules():
 
 
 def test_crowds_are_neither_trained_on_nor_missed():
-    truth = [target([[30, 20, 60, 40], [0, 0, 12, 8]], [1, 0], iscrowd=[False, True])]
-    assert evaluated(Detection(Known(KNOWN)), [batch([(40, 60)], truth)])["val/map"] == 1
+    truth = [detection_target([[30, 20, 60, 40], [0, 0, 12, 8]], [1, 0], iscrowd=[False, True])]
+    assert evaluated(Detection(Known(KNOWN)), [detection_batch([(40, 60)], truth)])["val/map"] == 1
     model = Known(KNOWN)
-    Detection(model).losses(batch([(40, 60)], truth))
+    Detection(model).losses(detection_batch([(40, 60)], truth))
     assert model.seen[0]["boxes"].tolist() == [[30, 20, 60, 40]] and model.seen[0]["labels"].tolist() == [1]
 
 
 def test_what_is_trained_on_is_chosen_by_both_flags_and_every_field_follows():
     boxes = [[0, 0, 1, 1], [0, 0, 2, 2], [0, 0, 3, 3], [0, 0, 4, 4]]
     flags = {"iscrowd": [False, True, False, False], "difficult": [False, False, True, False]}
-    one = target(boxes, [0, 1, 0, 1], **flags) | {"masks": torch.arange(4).reshape(4, 1, 1)}
+    one = detection_target(boxes, [0, 1, 0, 1], **flags) | {"masks": torch.arange(4).reshape(4, 1, 1)}
     for difficult, kept in ((True, [0, 2, 3]), (False, [0, 3])):
         (left,) = trained_targets([one], difficult)
         assert left["boxes"].tolist() == [boxes[k] for k in kept]
         assert left["masks"].flatten().tolist() == kept and left["labels"].tolist() == [k % 2 for k in kept]
         assert left["area"].tolist() == [(k + 1) ** 2 for k in kept] and int(left["image_id"]) == 7
         assert not left.keys() & {"iscrowd", "difficult"} and trained_targets([left], difficult) == [left]
-    (empty,) = trained_targets([target([], [])])
+    (empty,) = trained_targets([detection_target([], [])])
     assert empty["boxes"].shape == (0, 4)
 
 
 def test_a_fit_trains_without_and_evaluates_with_what_is_left_out():
-    truth = [target([[30, 20, 60, 40], [0, 0, 12, 8]], [1, 0], iscrowd=[False, True], difficult=[True, False])]
+    truth = [
+        detection_target([[30, 20, 60, 40], [0, 0, 12, 8]], [1, 0], iscrowd=[False, True], difficult=[True, False])
+    ]
     model = Known(KNOWN)
     task = Detection(model, train_on_difficult=False, optimizer=lambda groups: torch.optim.SGD(groups, lr=0.1))
-    trainer = pl.Trainer(**QUIET)
-    trainer.fit(task, Batches([batch([(40, 60)], truth)]))
+    trainer = make_trainer(max_epochs=1)
+    trainer.fit(task, Batches([detection_batch([(40, 60)], truth)]))
     assert len(model.seen[0]["boxes"]) == 0
     assert trainer.callback_metrics["val/map"] == 1 and "val/loss" not in trainer.callback_metrics
 
 
 def test_every_loss_is_logged_and_their_sum():
     data = DigitScenes("detection", image_size=32, train_size=4, val_size=2, batch_size=4, num_workers=0)
-    trainer = pl.Trainer(**QUIET)
+    trainer = make_trainer(max_epochs=1)
     trainer.fit(Detection(TinyDetector(10)), data)
     logged = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("train/")}
     assert logged.keys() == {"train/loss", "train/loss_class", "train/loss_box"}
@@ -150,30 +111,30 @@ def test_eight_images_are_overfitted():
 def test_predictions_may_be_thinned_and_figures_are_not():
     objects = [[0, 0, 0.5, 0.5, 1, 0.9], [0, 0, 0.5, 0.4, 1, 0.7], [0, 0, 0.5, 0.4, 0, 0.6], [0.5, 0, 1, 1, 1, 0.3]]
     task = Detection(Known(objects), score_threshold=0.4, nms_iou=0.6)
-    (found,) = task.predict([image(20, 40)])
+    (found,) = task.predict(random_images((20, 40)))
     assert found["labels"].tolist() == [1, 0] and found["boxes"].tolist() == [[0, 0, 20, 10], [0, 0, 20, 8]]
-    (kept,) = Detection(Known([[0, 0, 1, 1, 1, 0.5]]), score_threshold=0.5).predict([image(20, 40)])
+    (kept,) = Detection(Known([[0, 0, 1, 1, 1, 0.5]]), score_threshold=0.5).predict(random_images((20, 40)))
     assert len(kept["labels"]) == 1  # from that score on
-    (all_of_them,) = Detection(Known(objects)).predict(image(20, 40)[None])
+    (all_of_them,) = Detection(Known(objects)).predict(random_images((20, 40))[0][None])
     assert all_of_them["scores"].tolist() == pytest.approx([0.9, 0.7, 0.6, 0.3])
-    truth = [target([[20, 0, 40, 20]], [1])]  # only the least sure box has it
-    assert evaluated(task, [batch([(20, 40)], truth)])["val/map50"] == pytest.approx(1 / 3)
+    truth = [detection_target([[20, 0, 40, 20]], [1])]  # only the least sure box has it
+    assert evaluated(task, [detection_batch([(20, 40)], truth)])["val/map50"] == pytest.approx(1 / 3)
 
 
 def test_boxes_come_back_in_the_files_pixels():
     task = Detection(Known([[0.25, 0.5, 1.0, 1.0, 1, 0.9], [0, 0, 0.1, 1.0, 0, 0.8]]))
     # an image 40 x 20 in the file, enlarged to 80 x 40 and padded by 16 on the left and 4 above: 96 x 44
     corners = torch.tensor([[[16.0, 4.0], [96.0, 4.0], [16.0, 44.0]]])
-    given = {"image": [image(44, 96)], "corners": corners, "file_size": torch.tensor([[20, 40]]), "index": [0]}
+    given = {"image": random_images((44, 96)), "corners": corners, "file_size": torch.tensor([[20, 40]]), "index": [0]}
     (found,) = task.predict_step(given, 0)
     assert found["boxes"].tolist() == [[4, 9, 40, 20]]  # the other lies in the padding
     assert found["labels"].tolist() == [1]
 
 
 def test_one_class_is_enough():
-    truth = [target([[30, 20, 60, 40]], [0])]
+    truth = [detection_target([[30, 20, 60, 40]], [0])]
     figures = evaluated(
-        Detection(Known([[0.5, 0.5, 1, 1, 0, 0.9]], 1)), [batch([(40, 60)], truth)], class_names=["cat"]
+        Detection(Known([[0.5, 0.5, 1, 1, 0, 0.9]], 1)), [detection_batch([(40, 60)], truth)], class_names=["cat"]
     )
     assert figures["val/map"] == 1
     with pytest.raises(ValueError, match=r"Batches has 0 classes \(\); Detection needs 1 or more"):
@@ -197,11 +158,11 @@ def test_losses_of_another_kind_are_answered(losses, said):
         def losses(self, images, targets):
             return losses
 
-    task, one = Detection(Half(2)), batch([(16, 16)], [target([[0, 0, 8, 8]], [1])])
+    task, one = Detection(Half(2)), detection_batch([(16, 16)], [detection_target([[0, 0, 8, 8]], [1])])
     with pytest.raises(
         TypeError, match=f"^Half: {said}, but training takes a dict of one loss or more, name -> tensor"
     ):
-        pl.Trainer(**QUIET).fit(task, Batches([one]))
+        make_trainer(max_epochs=1).fit(task, Batches([one]))
 
 
 def test_what_is_no_detector_is_answered():
@@ -219,7 +180,7 @@ def test_what_is_no_detector_is_answered():
         def forward(self, images):
             return self.answer
 
-    task, one = Detection(Classifier()), [image(8, 8)]
+    task, one = Detection(Classifier()), random_images((8, 8))
     for answer, said in (
         (torch.zeros(1, 2), "gave Tensor for 1 images"),
         ([{}, {}], "gave a list of 2 for 1 images"),
@@ -246,9 +207,9 @@ def test_numbers_that_cannot_be_are_refused(settings, said):
 
 
 def test_a_target_that_cannot_be_is_named_by_its_image():
-    truth = [target([[30, 20, 61, 40]], [1])]
+    truth = [detection_target([[30, 20, 61, 40]], [1])]
     with pytest.raises(ValueError, match=r"image 0 of the batch, image_id 7 .* leaves the image"):
-        Detection(Known(KNOWN)).losses(batch([(40, 60)], truth))
+        Detection(Known(KNOWN)).losses(detection_batch([(40, 60)], truth))
 
 
 def test_averaged_weights_are_evaluated_and_saved(tmp_path):
@@ -257,7 +218,7 @@ def test_averaged_weights_are_evaluated_and_saved(tmp_path):
     task = Detection(TinyDetector(10), optimizer=lambda groups: torch.optim.SGD(groups, lr=0.1))
     before = task.model.head.weight.detach().clone()
     callbacks = [ModelCheckpoint(tmp_path, "ema"), EMAWeightAveraging(decay=0.5)]
-    pl.Trainer(**QUIET | {"enable_checkpointing": True}, callbacks=callbacks).fit(task, data)
+    make_trainer(max_epochs=1, enable_checkpointing=True, callbacks=callbacks).fit(task, data)
     content = torch.load(tmp_path / "ema.ckpt", weights_only=True)
     averaged, raw = (content[key]["model.head.weight"] for key in ("state_dict", "current_model_state"))
     assert not torch.equal(averaged, raw) and not torch.equal(averaged, before)
@@ -265,9 +226,9 @@ def test_averaged_weights_are_evaluated_and_saved(tmp_path):
 
 def test_an_empty_batch_and_images_without_objects_are_counted_as_such():
     nothing = {"image": [], "unreadable": ["a.jpg: broken"]}
-    truth = [target([[30, 20, 60, 40]], [1]), target([], [])]
+    truth = [detection_target([[30, 20, 60, 40]], [1]), detection_target([], [])]
     with pytest.warns(UserWarning, match="1 image.* could not be read"):
-        found = evaluated(Detection(Known(KNOWN[:1])), [nothing, batch([(40, 60)] * 2, truth)])
+        found = evaluated(Detection(Known(KNOWN[:1])), [nothing, detection_batch([(40, 60)] * 2, truth)])
     # a false positive in the second image, as sure as the right one and after it
     assert found["val/map"] == 1
 
@@ -279,4 +240,4 @@ def test_layers_that_are_frozen_at_random_are_warned_of():
         pytest.warns(UserWarning, match=r"frozen as it was drawn at random: backbone \(frozen_stages: 1\)"),
         pytest.warns(UserWarning, match="in eval mode at the start of training"),  # Lightning's, of what is frozen
     ):
-        pl.Trainer(**QUIET | {"limit_val_batches": 0}).fit(Detection(model), data)
+        make_trainer(max_epochs=1, limit_val_batches=0).fit(Detection(model), data)

@@ -15,7 +15,7 @@ from striate.tasks import Cosine, Localization
 from striate.tasks.localization import boxes_in_file, check_boxes
 from striate.tasks.metrics import LocalizationMetrics
 from striate.tests.helpers.fixtures import TinyNet
-from striate.tests.tasks.test_training import Stop, make_trainer
+from striate.tests.helpers.training import SaveAndStop, make_trainer
 
 
 class Fixed(torch.nn.Module):
@@ -253,7 +253,7 @@ def test_a_few_epochs_bring_both_losses_down():
 def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(tmp_path):
     def run(steps, ckpt_path=None):
         task = small_task("smooth_l1", dropout=0.3, scheduler=Cosine())
-        trainer = make_trainer(max_epochs=2, callbacks=[RandomState(), Stop(steps, tmp_path / "mid.ckpt")])
+        trainer = make_trainer(max_epochs=2, callbacks=[RandomState(), SaveAndStop(steps, tmp_path / "mid.ckpt")])
         trainer.fit(task, digits(), ckpt_path=ckpt_path, weights_only=True)
         return torch.cat([p.detach().flatten() for p in task.model.state_dict().values()])
 

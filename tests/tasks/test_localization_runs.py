@@ -11,10 +11,8 @@ from striate.callbacks.drawing.overlays import annotated, overlap_note
 from striate.datamodules import DigitScenes, ShortSideResize
 from striate.datamodules.base import ImageFiles
 from striate.models import Classifier, PlainCNN
-from striate.tests.experiments.launcher.test_launcher import launch, refused, table
 from striate.tests.helpers.fixtures import write_image
-
-pytestmark = [pytest.mark.filterwarnings("ignore:(?s).*Dump of a value that does not round-trip.*")]
+from striate.tests.helpers.launcher import TRAINER, launch, launch_error, read_csv
 
 BACKBONE = {"class_path": "striate.models.PlainCNN", "init_args": {"widths": [8, 16]}}
 MODEL = {"num_classes": 10, "features": "spatial", "box": "per_class", "box_width": 16, "backbone": BACKBONE}
@@ -35,47 +33,46 @@ CONFIG = {
             "val_transform": [{"class_path": "albumentations.Resize", "init_args": {"height": 32, "width": 32}}],
         },
     },
-    "trainer": {"max_epochs": 1, "accelerator": "cpu", "log_every_n_steps": 1, "enable_progress_bar": False},
+    "trainer": TRAINER | {"max_epochs": 1},
     "wandb": {"mode": "off"},
 }  # fmt: skip
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "boxes.yaml").write_text(yaml.safe_dump(CONFIG))
-    return tmp_path
+def workdir(workdir):
+    (workdir / "boxes.yaml").write_text(yaml.safe_dump(CONFIG))
+    return workdir
 
 
-def test_from_a_classifier_to_predictions_in_the_files_pixels(place, monkeypatch, caplog):
+def test_from_a_classifier_to_predictions_in_the_files_pixels(workdir, caplog):
     trained = Classifier(PlainCNN((8, 16)), 10)
     state = {f"model.{key}": value for key, value in trained.state_dict().items()}
-    torch.save({"state_dict": state}, place / "classifier.ckpt")
-    launch(monkeypatch, "fit", "--config", "boxes.yaml",
+    torch.save({"state_dict": state}, workdir / "classifier.ckpt")
+    launch("fit", "--config", "boxes.yaml",
            "--model.init_args.model.init_args.backbone.weights", "classifier.ckpt")  # fmt: skip
     said = caplog.text
     assert "Weights from classifier.ckpt:" in said and "trunk: all 24 tensors, there under 'model.backbone.'" in said
     assert "class head: 3.weight, 3.bias, there under 'model.head.'" in said and "box head: new" in said
-    run = place / "runs" / "boxes" / "fit-1"
+    run = workdir / "runs" / "boxes" / "fit-1"
     with Image.open(run / "pictures" / "val_epoch_000.png") as drawn:
         assert drawn.width > drawn.height  # truth and prediction, side by side
-    (row,) = [row for row in table(run / "metrics.csv") if row["val/loc_acc"]]
+    (row,) = [row for row in read_csv(run / "metrics.csv") if row["val/loc_acc"]]
     assert float(row["val/acc"]) + float(row["val/cls_err"]) == pytest.approx(1)
     assert (run / "val_confusion.csv").is_file()
 
-    (place / "classifier.ckpt").unlink()  # neither resuming nor predicting needs it any more
-    launch(monkeypatch, "fit", "--config", "boxes.yaml", "--trainer.max_epochs", 2, "--ckpt_path", "last")
-    assert [row["epoch"] for row in table(run / "metrics.csv") if row["val/acc"]] == ["0", "1"]
+    (workdir / "classifier.ckpt").unlink()  # neither resuming nor predicting needs it any more
+    launch("fit", "--config", "boxes.yaml", "--trainer.max_epochs", 2, "--ckpt_path", "last")
+    assert [row["epoch"] for row in read_csv(run / "metrics.csv") if row["val/acc"]] == ["0", "1"]
 
     scene = DigitScenes("localization", image_size=32, scale=(0.6, 0.9), num_workers=0).make_source("val")[0]["image"]
-    write_image(place / "new" / "small.png", scene)
+    write_image(workdir / "new" / "small.png", scene)
     large = np.repeat(np.repeat(scene, 2, axis=0), 5, axis=1)  # the same picture, 160 x 64
-    write_image(place / "new" / "large.png", large)
-    launch(monkeypatch, "predict", "--config", "boxes.yaml", "--ckpt_path", "last", "--data.images", "new",
+    write_image(workdir / "new" / "large.png", large)
+    launch("predict", "--config", "boxes.yaml", "--ckpt_path", "last", "--data.images", "new",
            "--data.val_transform", '[{"class_path": "albumentations.Resize", "init_args": {"height": 32, "width": 32, '
            '"interpolation": 0}}]')  # fmt: skip
-    out = place / "runs" / "boxes" / "predict-1"
-    big, small = table(out / "predictions.csv")
+    out = workdir / "runs" / "boxes" / "predict-1"
+    big, small = read_csv(out / "predictions.csv")
     assert list(small)[:9] == ["path", "label", "score", "x1", "y1", "x2", "y2", "label_2", "score_2"]
     assert "y2_5" in small and small["label_5"] == big["label_5"]
     for suffix in ("", "_2"):
@@ -85,17 +82,17 @@ def test_from_a_classifier_to_predictions_in_the_files_pixels(place, monkeypatch
     assert len(list((out / "pictures").glob("*.png"))) == 2
 
 
-def test_a_checkpoint_without_the_trunk_is_refused(place, monkeypatch, capsys):
+def test_a_checkpoint_without_the_trunk_is_refused(workdir, capsys):
     key = "--model.init_args.model.init_args.backbone.weights"
     other = {f"model.{name}": value for name, value in Classifier("resnet18", 10).state_dict().items()}
-    torch.save({"state_dict": other}, place / "other.ckpt")
+    torch.save({"state_dict": other}, workdir / "other.ckpt")
     with pytest.raises(SystemExit):
-        launch(monkeypatch, "fit", "--config", "boxes.yaml", key, "other.ckpt")
+        launch("fit", "--config", "boxes.yaml", key, "other.ckpt")
     answer = capsys.readouterr().err
     assert "Traceback" not in answer and "striate: " in answer
     assert "other.ckpt does not fit PlainCNN (0 of 20 tensors fit); wanted are names such as 'stages.0.0" in answer
     assert "it has such as 'model.backbone.stages.0.conv1.weight'" in answer
-    answer = refused(monkeypatch, capsys, 1, "fit", "--config", "boxes.yaml", key, "nowhere.ckpt")
+    answer = launch_error(capsys, 1, "fit", "--config", "boxes.yaml", key, "nowhere.ckpt")
     assert "no weights file at nowhere.ckpt" in answer
 
 

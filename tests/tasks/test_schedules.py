@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from striate.datamodules.loading.loader import collate
 from striate.tasks import Classification, Constant, Cosine, Plateau, Polynomial, Steps
 from striate.tasks.schedules import Horizon
-from striate.tests.helpers.fixtures import TinyNet, picture
+from striate.tests.helpers.fixtures import TinyNet, noisy_image
 
 
 def rates(schedule, steps, horizon):
@@ -74,7 +74,7 @@ def test_the_trainer_gives_the_horizon_and_the_last_rate_is_the_schedules_last(a
     class Data(list):
         pass
 
-    samples = [{"image": picture(k % 2, k, 8), "label": k % 2, "index": k, "unreadable": []} for k in range(12)]
+    samples = [{"image": noisy_image(k % 2, k, 8), "label": k % 2, "index": k, "unreadable": []} for k in range(12)]
     loader = DataLoader(Data(samples), batch_size=2, collate_fn=collate)
     task = Classification(
         TinyNet(), optimizer=lambda groups: torch.optim.SGD(groups, lr=1.0), scheduler=Polynomial(1.0, unit=unit)

@@ -11,15 +11,8 @@ import torch
 from striate.callbacks import RandomState
 from striate.datamodules import ImageFolder
 from striate.tasks import Classification, Cosine
-from striate.tests.helpers.fixtures import TinyNet, batch, make_folder, picture, write_image
-
-
-def make_trainer(**settings):
-    quiet = {
-        "accelerator": "cpu", "logger": False, "enable_checkpointing": False,
-        "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0,
-    }  # fmt: skip
-    return pl.Trainer(**(quiet | settings))
+from striate.tests.helpers.fixtures import TinyNet, batch, make_folder, noisy_image, write_image
+from striate.tests.helpers.training import SaveAndStop, make_trainer
 
 
 def make_task(dropout=0.0, rate=0.05, scheduler=None):
@@ -70,7 +63,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(folder, tmp_path, 
         )
         # dropout draws from torch's own generator, which RandomState continues
         task = make_task(dropout=0.5, scheduler=Cosine())
-        trainer = make_trainer(max_epochs=3, callbacks=[RandomState(), Stop(steps, tmp_path / "mid.ckpt")])
+        trainer = make_trainer(max_epochs=3, callbacks=[RandomState(), SaveAndStop(steps, tmp_path / "mid.ckpt")])
         trainer.fit(task, data, ckpt_path=ckpt_path, weights_only=True)
         return task, trainer
 
@@ -83,17 +76,6 @@ def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(folder, tmp_path, 
     assert torch.equal(weights_of(whole), weights_of(resumed))
 
 
-class Stop(pl.Callback):
-    def __init__(self, steps, path):
-        self.steps, self.path = steps, path
-
-    def on_train_batch_end(self, trainer, pl_module, *args):
-        if trainer.global_step == self.steps:
-            trainer.save_checkpoint(self.path)
-            trainer.should_stop = True
-            trainer.limit_val_batches = 0
-
-
 @pytest.mark.parametrize("stop_after", [2, 3])  # at an epoch's end, in the second one's middle
 def test_overfitting_some_batches_takes_the_same_ones_each_epoch_and_resumes(folder, tmp_path, stop_after):
     import albumentations as A
@@ -102,7 +84,9 @@ def test_overfitting_some_batches_takes_the_same_ones_each_epoch_and_resumes(fol
         crop = [A.RandomResizedCrop((24, 24))]
         data = ImageFolder(str(folder), val_fraction=0.2, batch_size=4, num_workers=0, train_transform=crop)
         task, seen = make_task(scheduler=Cosine()), Seen()
-        trainer = make_trainer(max_epochs=3, overfit_batches=2, callbacks=[seen, Stop(steps, tmp_path / "mid.ckpt")])
+        trainer = make_trainer(
+            max_epochs=3, overfit_batches=2, callbacks=[seen, SaveAndStop(steps, tmp_path / "mid.ckpt")]
+        )
         trainer.fit(task, data, ckpt_path=ckpt_path, weights_only=True)
         assert ckpt_path or steps or "val/acc" in trainer.callback_metrics
         return task, seen.batches
@@ -151,7 +135,7 @@ def test_an_unreadable_training_image_is_replaced_and_counted(folder):
 
 
 def test_grayscale_and_alpha_files_train_like_any_other(folder):
-    write_image(folder / "dark" / "gray.png", picture(1, 50)[..., 0])
+    write_image(folder / "dark" / "gray.png", noisy_image(1, 50)[..., 0])
     data = ImageFolder(str(folder), val_fraction=0.2, batch_size=3, num_workers=0)
     task = make_task()
     make_trainer(max_epochs=1).fit(task, data)
@@ -173,6 +157,7 @@ import pytorch_lightning as pl, torch
 from striate.datamodules import ImageFolder
 from striate.tasks import Classification
 from striate.tests.helpers.fixtures import TinyNet
+from striate.tests.helpers.training import SaveAndStop, make_trainer
 torch.set_num_threads(1)
 torch.manual_seed(3)
 data = ImageFolder(sys.argv[1], num_workers=0, batch_size=2)
@@ -208,7 +193,7 @@ def test_two_processes_count_each_validation_sample_once(tmp_path):
     make_folder(tmp_path / "data" / "train", 6)
     folder = make_folder(tmp_path / "data" / "val", 4).parent
     for number in range(3):  # 11 samples: odd, so that a padding sampler would count one twice
-        write_image(folder / "val" / "bright" / f"more{number}.png", picture(0, 40 + number))
+        write_image(folder / "val" / "bright" / f"more{number}.png", noisy_image(0, 40 + number))
     one = validate_with(1, folder, tmp_path)
     two = validate_with(2, folder, tmp_path, "fit")
     assert one["counted"] == two["counted"] == 11

@@ -1,7 +1,5 @@
 """Where a detector errs: the curves, errors and confusion that a report writes, against a scene worked out by hand."""
 
-import csv
-
 import numpy as np
 import pytest
 import pytorch_lightning as pl
@@ -11,18 +9,15 @@ from striate.callbacks import ConfusionMatrix, DetectionReport
 from striate.callbacks.reports import detection as detection_report
 from striate.callbacks.reports.detection import curves_figure, errors_figure
 from striate.tasks import Classification, Detection
+from striate.tests.helpers.detector_inputs import detection_batch, detection_target
 from striate.tests.helpers.fixtures import TinyNet
+from striate.tests.helpers.launcher import read_csv
 from striate.tests.helpers.tiny_detector import Known
-from striate.tests.tasks.test_detection import Batches, batch, target
+from striate.tests.helpers.training import Batches
 
 # class 1: the first is right, the second beside everything; class 0: the object of class 1 in the other corner
 OBJECTS = [[0.5, 0.5, 1, 1, 1, 0.9], [0, 0.5, 0.3, 1, 1, 0.8], [0.6, 0, 1, 0.4, 0, 0.7]]
-TRUTH = [target([[20, 10, 40, 20], [24, 0, 40, 8], [0, 0, 12, 5]], [1, 1, 0])]
-
-
-def table(path):
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+TRUTH = [detection_target([[20, 10, 40, 20], [24, 0, 40, 8], [0, 0, 12, 5]], [1, 1, 0])]
 
 
 @pytest.fixture
@@ -33,7 +28,7 @@ def run(tmp_path):
             enable_model_summary=False, callbacks=list(callbacks), default_root_dir=str(tmp_path), **settings,
         )  # fmt: skip
         task = Detection(Known(objects, len(classes)), optimizer=lambda groups: torch.optim.SGD(groups, lr=0.1))
-        getattr(trainer, command)(task, Batches([batch([(20, 40)], truth)], class_names=classes))
+        getattr(trainer, command)(task, Batches([detection_batch([(20, 40)], truth)], class_names=classes))
         return tmp_path
 
     return run
@@ -41,14 +36,14 @@ def run(tmp_path):
 
 def test_a_test_leaves_curves_errors_and_confusion(run):
     folder = run("test", DetectionReport(score=0.75))
-    points = table(folder / "test_curves.csv")
+    points = read_csv(folder / "test_curves.csv")
     dog = [
         (float(row["recall"]), float(row["precision"]), float(row["score"])) for row in points if row["class"] == "dog"
     ]
     assert len(points) == 202 and len(dog) == 101
     # one of two dogs is found, by the surest box
     assert dog[0] == (0, 1, 0.9) and dog[50] == (0.5, 1, 0.9) and dog[51] == (0.51, 0, 0)
-    errors = {row["error"]: int(row["count"]) for row in table(folder / "test_errors.csv")}
+    errors = {row["error"]: int(row["count"]) for row in read_csv(folder / "test_errors.csv")}
     assert errors == {
         "wrong class": 1,
         "wrong place": 0,
@@ -57,7 +52,7 @@ def test_a_test_leaves_curves_errors_and_confusion(run):
         "background": 1,
         "missed": 1,
     }
-    (cat, dog, nothing) = table(folder / "test_objects_confusion.csv")
+    (cat, dog, nothing) = read_csv(folder / "test_objects_confusion.csv")
     assert list(cat.values()) == ["cat", "0", "0", "1"]
     assert list(dog.values()) == ["dog", "0", "1", "1"]  # what is below 0.75 does not count
     assert list(nothing.values()) == ["nothing", "0", "1", "0"]
@@ -72,15 +67,15 @@ def test_a_fit_is_not_held_up_unless_asked(run):
 
 def test_each_classs_figures_are_a_table_without_a_confusion_matrix(run):
     folder = run("validate", ConfusionMatrix())
-    cat, dog = table(folder / "val_classes.csv")
+    cat, dog = read_csv(folder / "val_classes.csv")
     assert (cat["class"], cat["ap50"], cat["objects"], cat["detections"]) == ("cat", "0.0", "1", "1")
     assert (dog["class"], float(dog["ap50"]), dog["objects"]) == ("dog", round(51 / 101, 4), "2")
     assert not (folder / "val_confusion.csv").exists() and not (folder / "pictures").exists()
 
 
 def test_nothing_to_find_is_reported_too(run):
-    folder = run("test", DetectionReport(), objects=[], truth=[target([], [])])
-    assert table(folder / "test_curves.csv") == []
+    folder = run("test", DetectionReport(), objects=[], truth=[detection_target([], [])])
+    assert read_csv(folder / "test_curves.csv") == []
 
 
 def test_more_classes_than_lines_leave_their_mean(monkeypatch):

@@ -14,8 +14,8 @@ from striate.datamodules import CocoDetection, InstanceMasks, VOCDetection, Yolo
 from striate.datamodules.annotations.mask_files import read_ids
 from striate.datamodules.annotations.object_masks import SegmentationBuilder
 from striate.datamodules.images.read import ImageError, image_size, read_image
-from striate.tests.helpers.annotated import noise, runs_of, voc_xml, write_coco, write_voc
-from striate.tests.helpers.fixtures import write_image
+from striate.tests.helpers.coco_voc import runs_of, voc_xml, write_coco, write_voc
+from striate.tests.helpers.fixtures import noise, write_image
 
 # pycocotools 2.0.11 hands numpy 2 arrays in numpy 1's way
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
@@ -173,7 +173,7 @@ def test_only_run_lengths_that_add_up_to_the_image_are_taken(height, width, seed
 
 @pytest.mark.parametrize("counts", [packed([2399]), packed([100, 50])[:-1], packed([5, 6, 7]), "0", "é", "\x01", "~~"])
 def test_run_lengths_that_end_too_early_are_left_out(tmp_path, counts):
-    from striate.tests.helpers.annotated import coco_content
+    from striate.tests.helpers.coco_voc import coco_content
 
     content = coco_content()
     content["annotations"][0]["segmentation"] = {"size": [40, 60], "counts": counts}
@@ -184,7 +184,7 @@ def test_run_lengths_that_end_too_early_are_left_out(tmp_path, counts):
 
 
 def test_a_mask_without_pixels_never_reaches_a_batch(tmp_path):
-    from striate.tests.helpers.annotated import coco_content
+    from striate.tests.helpers.coco_voc import coco_content
 
     content = coco_content()
     content["annotations"][0]["segmentation"] = {"size": [40, 60], "counts": [2400]}

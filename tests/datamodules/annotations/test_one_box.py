@@ -9,8 +9,7 @@ from striate.datamodules import CUB200, CocoLocalization, ImageNetLocalization, 
 from striate.datamodules.annotations.one_box import BoxSource, choose_objects
 from striate.datamodules.images.read import ImageError
 from striate.datamodules.loading.loader import TransformedDataset
-from striate.tests.helpers.annotated import noise
-from striate.tests.helpers.fixtures import write_image
+from striate.tests.helpers.fixtures import noise, write_image
 
 
 @pytest.mark.parametrize("rule, expected", [("one", [2]), ("first", [0, 2, 3]), ("largest", [1, 2, 5])])

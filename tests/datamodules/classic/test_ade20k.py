@@ -6,9 +6,7 @@ import pytest
 
 from striate.datamodules import ADE20K
 from striate.datamodules.images.read import ImageError
-from striate.tests.helpers.annotated import noise
-from striate.tests.helpers.fixtures import write_image
-from striate.tests.helpers.segmented import write_gray
+from striate.tests.helpers.fixtures import noise, write_gray, write_image
 
 VALUES = np.array([[0, 1, 2, 150], [149, 59, 131, 0]], np.uint8)
 FIRST = {1: "wall", 2: "building, edifice", 3: "screen, silver screen", 4: "screen, crt screen", 5: "bed "}

@@ -5,7 +5,7 @@ import pytest
 import torchvision
 
 from striate.datamodules import Caltech101, Caltech256
-from striate.tests.helpers.fixtures import picture, write_image
+from striate.tests.helpers.fixtures import noisy_image, write_image
 
 SIZES_101 = {"BACKGROUND_Google": 9, "Faces": 4, "accordion": 8, "ant": 5}
 SIZES_256 = {"001.ak47": 6, "002.american-flag": 7, "257.clutter": 6}
@@ -14,7 +14,7 @@ SIZES_256 = {"001.ak47": 6, "002.american-flag": 7, "257.clutter": 6}
 def write_tree(folder, sizes, pattern="image_{number:04d}.jpg"):
     for label, (name, size) in enumerate(sizes.items()):
         for number in range(1, size + 1):
-            write_image(folder / name / pattern.format(number=number, label=label + 1), picture(label, number, 8))
+            write_image(folder / name / pattern.format(number=number, label=label + 1), noisy_image(label, number, 8))
 
 
 def split(data, name):
@@ -63,7 +63,7 @@ def test_the_background_is_the_last_class_and_changes_no_other(root):
 
 def test_caltech256_strips_numbers_and_passes_over_strays(root):
     folder = root / "256_ObjectCategories"
-    write_image(folder / "001.ak47" / "greg" / "stray.jpg", picture(0, 0, 8))
+    write_image(folder / "001.ak47" / "greg" / "stray.jpg", noisy_image(0, 0, 8))
     (folder / "002.american-flag" / "RENAME2").touch()
     data = Caltech256(str(root), per_class=5)
     assert data.class_names == ["ak47", "american-flag"]

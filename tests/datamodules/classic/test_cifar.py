@@ -10,7 +10,7 @@ import torchvision
 
 from striate.datamodules import CIFAR10, CIFAR100
 from striate.datamodules.classic.cifar import load_arrays
-from striate.tests.helpers.publishers import (
+from striate.tests.helpers.mnist_cifar_imagenet import (
     CIFAR10_NAMES,
     CIFAR100_NAMES,
     planes,

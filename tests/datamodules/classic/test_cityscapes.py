@@ -7,9 +7,7 @@ import torchvision
 
 from striate.datamodules import Cityscapes
 from striate.datamodules.images.read import ImageError
-from striate.tests.helpers.annotated import noise
-from striate.tests.helpers.fixtures import write_image
-from striate.tests.helpers.segmented import write_gray
+from striate.tests.helpers.fixtures import noise, write_gray, write_image
 
 SCENES = {
     "train": ["aachen_000000_000019", "aachen_000001_000019", "zurich_000000_000019"],

@@ -5,8 +5,7 @@ import pytest
 
 from striate.datamodules import CUB200
 from striate.datamodules.images.read import ImageError
-from striate.tests.helpers.annotated import noise
-from striate.tests.helpers.fixtures import write_image
+from striate.tests.helpers.fixtures import noise, write_image
 
 CLASSES = ["001.Black_footed_Albatross", "002.Laysan_Albatross", "010.Red_winged_Blackbird"]
 # image number: class, training, x y w h; images are 60x40

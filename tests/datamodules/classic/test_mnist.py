@@ -8,7 +8,7 @@ import torchvision
 
 from striate.datamodules import MNIST, FashionMNIST
 from striate.datamodules.classic.mnist import read_idx
-from striate.tests.helpers.publishers import digits, idx_bytes, write_mnist
+from striate.tests.helpers.mnist_cifar_imagenet import digits, idx_bytes, write_mnist
 
 
 @pytest.mark.parametrize("kind", [MNIST, FashionMNIST])

@@ -6,8 +6,8 @@ import torchvision
 
 from striate.datamodules import OxfordPets
 from striate.datamodules.images.read import ImageError
-from striate.tests.helpers.annotated import noise, voc_xml
-from striate.tests.helpers.fixtures import write_image
+from striate.tests.helpers.coco_voc import voc_xml
+from striate.tests.helpers.fixtures import noise, write_image
 
 SIZE = (60, 40)
 # the list's line, and the heads in VOC's form; None: no file

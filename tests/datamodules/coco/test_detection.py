@@ -18,7 +18,8 @@ from striate.datamodules.annotations.object_masks import SegmentationBuilder
 from striate.datamodules.coco.columns import careful_columns, coco_columns, fast_columns
 from striate.datamodules.images.read import ImageError
 from striate.datamodules.loading.loader import TransformedDataset
-from striate.tests.helpers.annotated import coco_content, noise, runs_of, write_coco
+from striate.tests.helpers.coco_voc import coco_content, runs_of, write_coco
+from striate.tests.helpers.fixtures import noise
 
 # pycocotools 2.0.11 hands numpy 2 arrays in numpy 1's way
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")

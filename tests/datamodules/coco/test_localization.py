@@ -5,7 +5,7 @@ import pytest
 from pycocotools.coco import COCO
 
 from striate.datamodules import CocoLocalization
-from striate.tests.helpers.annotated import coco_content, one_box_samples, write_coco
+from striate.tests.helpers.coco_voc import coco_content, one_box_samples, write_coco
 
 
 def coco(root, **options):

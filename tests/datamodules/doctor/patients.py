@@ -12,8 +12,8 @@ import yaml
 
 import striate.datamodules
 from striate.datamodules.doctor import check, write_fix
-from striate.tests.helpers.annotated import noise, voc_xml
-from striate.tests.helpers.fixtures import write_image
+from striate.tests.helpers.coco_voc import voc_xml
+from striate.tests.helpers.fixtures import noise, write_image
 
 WIDTH, HEIGHT = 60, 40
 BOXES = [(5, 6, 25, 30), (30, 10, 55, 38)]  # x1, y1, x2, y2 of the two objects of each image

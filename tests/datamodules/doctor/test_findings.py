@@ -21,8 +21,8 @@ from striate.datamodules import (
 from striate.datamodules.annotations.annotation_errors import Problems, collect_problems
 from striate.datamodules.doctor import KINDS, check
 from striate.tests.datamodules.doctor import patients
-from striate.tests.helpers.annotated import noise, voc_xml
-from striate.tests.helpers.fixtures import write_image
+from striate.tests.helpers.coco_voc import voc_xml
+from striate.tests.helpers.fixtures import noise, write_image
 
 
 def coco(root, task="detection", **options):

@@ -7,7 +7,7 @@ from striate.datamodules import ADE20K, Cityscapes, InstanceMasks, VOCInstances,
 from striate.datamodules.doctor import check, write_fix, write_html
 from striate.experiments.data.check import check as command
 from striate.tests.datamodules.doctor import patients
-from striate.tests.helpers import segmented
+from striate.tests.helpers import voc_sbd_masks
 from striate.tests.helpers.fixtures import write_image
 
 LEFT_OUT = [("unreadable-image", "left out")]
@@ -21,7 +21,7 @@ def stems_of(copy, split):
 
 def unlike(root):
     """Each image of segmented's sets a picture of its own: there they are all the same."""
-    size = (segmented.WIDTH, segmented.HEIGHT)
+    size = (voc_sbd_masks.WIDTH, voc_sbd_masks.HEIGHT)
     for path in sorted(root.rglob("*.jpg")):
         seed = int(path.stem.replace("_", ""))
         write_image(path, np.random.default_rng(seed).integers(0, 256, (*size[::-1], 3)).astype(np.uint8))
@@ -29,7 +29,7 @@ def unlike(root):
 
 def test_voc_segmentation_gets_lists(tmp_path):
     root = tmp_path / "data"
-    year = segmented.write_voc_masks(root) / "VOC2012"
+    year = voc_sbd_masks.write_voc_masks(root) / "VOC2012"
     unlike(root)
     patients.cut(year / "JPEGImages/2008_000015.jpg")
     patients.cut(year / "JPEGImages/2009_000013.jpg")
@@ -44,8 +44,8 @@ def test_voc_segmentation_gets_lists(tmp_path):
 def test_of_composed_sets_what_is_left_out_of_one_part_does_not_come_back_by_another(tmp_path):
     """2008_000073 is in VOC's val and in SBD's train: train_aug has no image of val."""
     root = tmp_path / "data"
-    year = segmented.write_voc_masks(root) / "VOC2012"
-    segmented.write_sbd(tmp_path / "sbd")
+    year = voc_sbd_masks.write_voc_masks(root) / "VOC2012"
+    voc_sbd_masks.write_sbd(tmp_path / "sbd")
     for folder in (root, tmp_path / "sbd"):
         unlike(folder)
     patients.cut(year / "JPEGImages/2008_000073.jpg")
@@ -57,7 +57,7 @@ def test_of_composed_sets_what_is_left_out_of_one_part_does_not_come_back_by_ano
     assert stems_of(copy, "train") == ["2007_000032", "2008_000015", "2008_000002"]
     assert stems_of(copy, "val") == ["2009_000013", "2010_000003"]
     np.testing.assert_array_equal(
-        copy.make_source("train")[2]["mask"], segmented.classes_of("2008_000002", of_sbd=True)
+        copy.make_source("train")[2]["mask"], voc_sbd_masks.classes_of("2008_000002", of_sbd=True)
     )
 
 
@@ -65,13 +65,13 @@ def test_voc_instances_get_lists(tmp_path):
     root = tmp_path / "data"
     devkit = root / "VOCdevkit"
     for split, stems in (("train", ["000001", "000002"]), ("val", ["000003", "000004"])):
-        segmented.write_set(devkit, "2012", "Segmentation", split, stems)
+        voc_sbd_masks.write_set(devkit, "2012", "Segmentation", split, stems)
         for stem in stems:
             plane = np.zeros(SIZE, np.uint8)
             plane[5:20, 5:30] = 1
             write_image(devkit / "VOC2012/JPEGImages" / f"{stem}.jpg", patients.picture(int(stem)))
-            segmented.write_palette(devkit / "VOC2012/SegmentationObject" / f"{stem}.png", plane)
-            segmented.write_palette(devkit / "VOC2012/SegmentationClass" / f"{stem}.png", 8 * plane)
+            voc_sbd_masks.write_palette(devkit / "VOC2012/SegmentationObject" / f"{stem}.png", plane)
+            voc_sbd_masks.write_palette(devkit / "VOC2012/SegmentationClass" / f"{stem}.png", 8 * plane)
     patients.cut(devkit / "VOC2012/JPEGImages/000001.jpg")
     report, changes, copy, _ = patients.mended(VOCInstances, tmp_path, root=str(root), num_workers=0)
     assert report.clean and patients.kinds(changes) == LEFT_OUT

@@ -21,8 +21,7 @@ from striate.datamodules.doctor import check, write_fix
 from striate.datamodules.doctor.fix_yolo import clip_polygon, mend_line
 from striate.datamodules.doctor.fixes import mend_boxes
 from striate.tests.datamodules.doctor import patients
-from striate.tests.helpers.annotated import noise
-from striate.tests.helpers.fixtures import write_image
+from striate.tests.helpers.fixtures import noise, write_image
 
 
 def test_coco(tmp_path):

@@ -18,7 +18,7 @@ from striate.datamodules.doctor.html import write_html
 from striate.datamodules.doctor.samples import LOOK, appearance, boxes_apart, pixel_digest
 from striate.tests.datamodules.doctor import patients
 from striate.tests.datamodules.doctor.test_findings import Given, boxed, coco
-from striate.tests.helpers.annotated import noise
+from striate.tests.helpers.fixtures import noise
 
 # -- comparison --------------------------------------------------------------------------------------
 

@@ -18,8 +18,8 @@ from striate.datamodules.export import FORMATS, export_data
 from striate.datamodules.export.files import yolo_lines
 from striate.datamodules.export.outlines import outline
 from striate.datamodules.images.read import ImageError, read_image
-from striate.tests.helpers.annotated import noise, write_voc
-from striate.tests.helpers.fixtures import make_folder, write_image
+from striate.tests.helpers.coco_voc import write_voc
+from striate.tests.helpers.fixtures import make_folder, noise, write_image
 
 SIZES = {"train": 12, "val": 4, "test": 3}
 OBJECTS = ("detection", "instance_segmentation")

@@ -5,7 +5,7 @@ import pytest
 
 from striate.datamodules import ImageFolder
 from striate.datamodules.loading.sampling import stratified_split
-from striate.tests.helpers.fixtures import make_folder, picture, write_image
+from striate.tests.helpers.fixtures import make_folder, noisy_image, write_image
 
 
 def labels(data, split):
@@ -21,7 +21,7 @@ def test_train_and_val_folders(tmp_path):
     assert data.class_names == ["bright", "dark"]
     assert labels(data, "train") == [0] * 4 + [1] * 4
     assert labels(data, "val") == [0] * 2 + [1] * 2
-    np.testing.assert_array_equal(data.datasets["train"].source[5]["image"], picture(1, 1))
+    np.testing.assert_array_equal(data.datasets["train"].source[5]["image"], noisy_image(1, 1))
 
 
 @pytest.mark.parametrize("below", ["", "train"])
@@ -74,7 +74,7 @@ def test_no_validation_split_is_explained(tmp_path):
 def test_unknown_class_in_val(tmp_path):
     make_folder(tmp_path / "train", 3)
     make_folder(tmp_path / "val", 3)
-    write_image(tmp_path / "val" / "gray" / "a.png", picture(0, 0))
+    write_image(tmp_path / "val" / "gray" / "a.png", noisy_image(0, 0))
     with pytest.raises(ValueError, match=r"class folders \['gray'\] are not among the training set's classes"):
         ImageFolder(str(tmp_path)).setup("fit")
 
@@ -93,7 +93,7 @@ def test_predict_needs_images_and_reads_them_without_the_training_data(tmp_path)
     data.setup("predict")
     with pytest.raises(ValueError, match=r"argument `images` \(--data.images\)"):
         data.predict_dataloader()
-    path = write_image(tmp_path / "a.png", picture(0, 0))
+    path = write_image(tmp_path / "a.png", noisy_image(0, 0))
     data = ImageFolder(str(tmp_path / "gone"), num_workers=0, images=str(path))
     data.setup("predict")
     (batch,) = data.predict_dataloader()

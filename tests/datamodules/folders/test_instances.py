@@ -11,8 +11,7 @@ from striate.datamodules import InstanceMasks
 from striate.datamodules.annotations.mask_files import read_ids
 from striate.datamodules.folders.instance_ids import read_gray, scaled, split_ids
 from striate.datamodules.images.read import ImageError, read_image
-from striate.tests.helpers.annotated import noise
-from striate.tests.helpers.fixtures import write_image
+from striate.tests.helpers.fixtures import noise, write_image
 
 IDS = np.array([[0, 5, 5, 0], [0, 5, 0, 900], [5, 0, 0, 900]])  # the 5 is not connected
 

@@ -7,8 +7,7 @@ from PIL import Image
 from striate.datamodules import MaskFolder
 from striate.datamodules.annotations.mask_files import read_mask
 from striate.datamodules.images.read import ImageError
-from striate.tests.helpers.annotated import noise
-from striate.tests.helpers.fixtures import write_image
+from striate.tests.helpers.fixtures import noise, write_image
 
 MASK = np.array([[0, 1, 2, 255], [2, 2, 0, 1]], np.uint8)
 NAMES = ["sky", "road", "car"]

@@ -9,8 +9,8 @@ import torchvision
 
 from striate.datamodules import ImageNet
 from striate.datamodules.imagenet.classification import read_synsets
-from striate.tests.helpers.fixtures import picture
-from striate.tests.helpers.publishers import VAL_WNIDS, write_devkit, write_imagenet, write_jpeg
+from striate.tests.helpers.fixtures import noisy_image
+from striate.tests.helpers.mnist_cifar_imagenet import VAL_WNIDS, write_devkit, write_imagenet, write_jpeg
 
 WNIDS = ["n01440764", "n02012849", "n03126707"]
 LABELS = [2, 1, 0, 0, 2]  # of the five validation images: their WordNet numbers' places in the sorted list
@@ -36,7 +36,7 @@ def test_labels_of_both_splits(tmp_path, val_sorted):
     assert [by_name[f"ILSVRC2012_val_{number:08d}.JPEG".encode()] for number in range(1, 6)] == LABELS
     assert test.paths.tolist() == val.paths.tolist()
     sample = train[4]  # the first crane that lifts: dark
-    assert sample["label"] == 2 and abs(sample["image"].mean() - picture(2, 0).mean()) < 3
+    assert sample["label"] == 2 and abs(sample["image"].mean() - noisy_image(2, 0).mean()) < 3
     assert data.class_names[2] == "crane (n03126707)"
 
 
@@ -64,7 +64,7 @@ def test_flat_validation_goes_by_the_number_in_the_name_not_by_place(tmp_path):
     (tmp_path / "val" / "ILSVRC2012_val_00000002.JPEG").unlink()
     with pytest.raises(ValueError, match=r"4 images, but the devkit's ground truth is of 5: unpack ILSVRC2012_img_val"):
         ImageNet(str(tmp_path)).make_source("val")
-    write_jpeg(tmp_path / "val" / "ILSVRC2012_val_00000006.JPEG", picture(0, 0))
+    write_jpeg(tmp_path / "val" / "ILSVRC2012_val_00000006.JPEG", noisy_image(0, 0))
     with pytest.raises(ValueError, match=r"'ILSVRC2012_val_00000006.JPEG' is not named .*00000005.JPEG, so its class"):
         ImageNet(str(tmp_path)).make_source("val")
 
@@ -76,7 +76,7 @@ def test_a_badly_sorted_validation_set_is_noticed(tmp_path):
     message = r"00000001.JPEG lies in n01440764, but is of n03126707 by the devkit's ground truth \(1 such image"
     with pytest.raises(ValueError, match=message):
         ImageNet(str(tmp_path)).make_source("val")
-    write_jpeg(val / WNIDS[2] / "ILSVRC2012_val_00000001.JPEG", picture(0, 0))
+    write_jpeg(val / WNIDS[2] / "ILSVRC2012_val_00000001.JPEG", noisy_image(0, 0))
     (val / WNIDS[0] / "ILSVRC2012_val_00000003.JPEG").unlink()
     with pytest.raises(ValueError, match=r"ILSVRC2012_val_00000001.JPEG is there more than once"):
         ImageNet(str(tmp_path)).make_source("val")

@@ -6,8 +6,9 @@ import pytest
 from striate.datamodules import ImageNetLocalization
 from striate.datamodules.imagenet.classification import read_synset_mapping, read_synsets
 from striate.datamodules.images.read import ImageError
-from striate.tests.helpers.annotated import noise, voc_xml
-from striate.tests.helpers.publishers import write_devkit, write_jpeg
+from striate.tests.helpers.coco_voc import voc_xml
+from striate.tests.helpers.fixtures import noise
+from striate.tests.helpers.mnist_cifar_imagenet import write_devkit, write_jpeg
 
 TENCH, CRANE, HOIST = WNIDS = ["n01440764", "n02012849", "n03126707"]
 MAPPING = f"{CRANE} crane\n{TENCH} tench, Tinca tinca\n{HOIST} crane, hoist\n"

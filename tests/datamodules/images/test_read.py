@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from striate.datamodules.images.read import ImageError, find_images, read_image
-from striate.tests.helpers.fixtures import picture, write_image
+from striate.tests.helpers.fixtures import noisy_image, write_image
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_exif_orientation_is_applied(tmp_path, orientation, corner):
 
 def test_truncated_files_are_refused_with_their_path(tmp_path):
     for suffix in ("jpg", "png"):
-        whole = write_image(tmp_path / f"whole.{suffix}", picture(0, 1, 128)).read_bytes()
+        whole = write_image(tmp_path / f"whole.{suffix}", noisy_image(0, 1, 128)).read_bytes()
         cut = tmp_path / f"cut.{suffix}"
         cut.write_bytes(whole[: len(whole) // 2])
         with pytest.raises(ImageError, match=rf"cut.{suffix}: not a readable image"):
@@ -88,7 +88,7 @@ def test_truncated_files_are_refused_with_their_path(tmp_path):
 
 
 def test_a_jpeg_with_bytes_behind_its_end_is_read(tmp_path):
-    path = write_image(tmp_path / "a.jpg", picture(0, 1))
+    path = write_image(tmp_path / "a.jpg", noisy_image(0, 1))
     path.write_bytes(path.read_bytes() + b"camera maker's note")
     assert read_image(path).shape == (32, 32, 3)
 
@@ -105,9 +105,9 @@ def test_what_is_no_image_is_refused(tmp_path):
 
 
 def test_images_are_found_by_file_folder_and_glob(tmp_path):
-    a = write_image(tmp_path / "b" / "a.png", picture(0, 0))
-    c = write_image(tmp_path / "c.jpg", picture(0, 0))
-    write_image(tmp_path / ".hidden" / "d.png", picture(0, 0))
+    a = write_image(tmp_path / "b" / "a.png", noisy_image(0, 0))
+    c = write_image(tmp_path / "c.jpg", noisy_image(0, 0))
+    write_image(tmp_path / ".hidden" / "d.png", noisy_image(0, 0))
     (tmp_path / "notes.txt").touch()
     assert find_images(tmp_path) == [a, c]
     assert find_images(c) == [c]

@@ -18,7 +18,7 @@ from striate.datamodules import (
 from striate.datamodules.augmentations.placing import resize_image
 from striate.datamodules.augmentations.resizing import enough_short_side
 from striate.datamodules.images.read import ImageError
-from striate.tests.helpers.annotated import coco_content, write_coco
+from striate.tests.helpers.coco_voc import coco_content, write_coco
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,7 @@ from PIL import Image
 
 from striate.datamodules.images.read import read_image
 from striate.datamodules.images.sizes import image_sizes
-from striate.tests.helpers.annotated import noise
-from striate.tests.helpers.fixtures import write_image
+from striate.tests.helpers.fixtures import noise, write_image
 
 
 @pytest.mark.parametrize("orientation, expected", [(1, (40, 20)), (3, (40, 20)), (6, (20, 40)), (8, (20, 40))])

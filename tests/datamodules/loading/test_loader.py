@@ -8,7 +8,7 @@ import torch
 from striate.datamodules import ImageFolder
 from striate.datamodules.images.read import ImageError
 from striate.datamodules.loading.loader import EpochSampler, TransformedDataset, collate, make_loader
-from striate.tests.helpers.fixtures import picture
+from striate.tests.helpers.fixtures import noisy_image
 
 
 class Numbers:
@@ -28,7 +28,7 @@ class Numbers:
 
 class Pictures(Numbers):
     def __getitem__(self, index):
-        return {"image": picture(index % 2, index), "label": index % 2}
+        return {"image": noisy_image(index % 2, index), "label": index % 2}
 
 
 def augmented(workers, epoch=3, seed=7):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from striate.datamodules import DigitScenes, ImageFolder
 from striate.datamodules.loading.loader import EpochSampler, SampleKey, TransformedDataset, make_loader
 from striate.datamodules.loading.sampling import BalancedDraw, Presence, stratified_split
-from striate.tests.helpers.fixtures import picture, write_image
+from striate.tests.helpers.fixtures import noisy_image, write_image
 
 LABELS = np.array([0] * 90 + [1] * 10)
 
@@ -108,7 +108,7 @@ def folder(tmp_path):
     for name, size in (("common", 18), ("rare", 2)):
         for number in range(size):
             for split in ("train", "val"):
-                write_image(tmp_path / split / name / f"{number:02d}.png", picture(name == "rare", number, 16))
+                write_image(tmp_path / split / name / f"{number:02d}.png", noisy_image(name == "rare", number, 16))
     return str(tmp_path)
 
 
@@ -152,7 +152,7 @@ def test_the_first_time_is_as_under_uniform_sampling():
             return 1
 
         def __getitem__(self, index):
-            return {"image": picture(0, 0), "label": 0}
+            return {"image": noisy_image(0, 0), "label": 0}
 
     dataset = TransformedDataset(One(), transform, seed=3)
     first, same, other = (dataset[key]["image"] for key in (SampleKey(2, 0), SampleKey(2, 0, 0), SampleKey(2, 0, 1)))

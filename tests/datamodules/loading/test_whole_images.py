@@ -10,7 +10,7 @@ from striate.datamodules.augmentations.resizing import ShortSideResize
 from striate.datamodules.loading.loader import collate, collate_whole
 from striate.datamodules.loading.targets import counted_values
 from striate.tasks.semantic_segmentation import shows_whole_images
-from striate.tests.helpers.fixtures import picture, write_image
+from striate.tests.helpers.fixtures import noisy_image, write_image
 
 
 def sample(index, shape, **more):
@@ -55,7 +55,7 @@ def test_training_images_with_masks_must_have_one_size():
 
 
 def test_which_transforms_keep_the_whole_image(tmp_path):
-    write_image(tmp_path / "a.png", picture(0, 0, 16)[:, :9])
+    write_image(tmp_path / "a.png", noisy_image(0, 0, 16)[:, :9])
 
     def kept(steps):
         data = DigitScenes("semantic_segmentation", val_transform=steps, images=str(tmp_path), num_workers=0)

@@ -5,8 +5,7 @@ import pytest
 
 from striate.datamodules import DetectionManifest
 from striate.datamodules.images.read import ImageError
-from striate.tests.helpers.annotated import noise
-from striate.tests.helpers.fixtures import write_image
+from striate.tests.helpers.fixtures import noise, write_image
 
 SIZES = {"a/0.png": (40, 20), "a/1.jpg": (33, 50), "b/2.png": (8, 6)}
 ROWS = [

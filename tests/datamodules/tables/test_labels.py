@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from striate.datamodules import Manifest
-from striate.tests.helpers.fixtures import picture, write_image
+from striate.tests.helpers.fixtures import noisy_image, write_image
 
 CSV = "path,label\na/0.png,dog\na/1.png,cat\nb/2.png,dog\nb/3.png,cat\nb/4.png,cat\n"
 
@@ -15,7 +15,7 @@ CSV = "path,label\na/0.png,dog\na/1.png,cat\nb/2.png,dog\nb/3.png,cat\nb/4.png,c
 @pytest.fixture
 def folder(tmp_path):
     for number, place in enumerate(["a/0", "a/1", "b/2", "b/3", "b/4"]):
-        write_image(tmp_path / "data" / f"{place}.png", picture(number % 2, number, 8))
+        write_image(tmp_path / "data" / f"{place}.png", noisy_image(number % 2, number, 8))
     return tmp_path / "data"
 
 
@@ -39,7 +39,7 @@ def test_names_become_sorted_classes(folder):
     source = data.datasets["train"].source
     assert source.labels.tolist() == [1, 0, 1, 0, 0] and source.labels.dtype == np.int64
     assert source.paths.tolist() == [b"a/0.png", b"a/1.png", b"b/2.png", b"b/3.png", b"b/4.png"]
-    np.testing.assert_array_equal(source[3]["image"], picture(1, 3, 8))
+    np.testing.assert_array_equal(source[3]["image"], noisy_image(1, 3, 8))
     assert data.datasets["val"].source.labels.tolist() == [1]
 
 
@@ -86,16 +86,16 @@ def test_paths_are_relative_to_the_table_or_to_root(folder, tmp_path):
     (tmp_path / "lists").mkdir()
     free = write(tmp_path / "lists" / "t.csv", f"path,label\n../data/a/0.png,0\n{folder}/b/2.png,1\n")
     source = Manifest(free).make_source("train")
-    np.testing.assert_array_equal(source[0]["image"], picture(0, 0, 8))
-    np.testing.assert_array_equal(source[1]["image"], picture(0, 2, 8))
+    np.testing.assert_array_equal(source[0]["image"], noisy_image(0, 0, 8))
+    np.testing.assert_array_equal(source[1]["image"], noisy_image(0, 2, 8))
     text = f"path,label\na/0.png,0\nb/../a/1.png,1\n{folder}/b/2.png,1\n"
     rooted = Manifest(write(tmp_path / "lists" / "r.csv", text), root=str(folder)).make_source("train")
-    np.testing.assert_array_equal(rooted[1]["image"], picture(1, 1, 8))
-    np.testing.assert_array_equal(rooted[2]["image"], picture(0, 2, 8))
+    np.testing.assert_array_equal(rooted[1]["image"], noisy_image(1, 1, 8))
+    np.testing.assert_array_equal(rooted[2]["image"], noisy_image(0, 2, 8))
 
 
 def test_paths_that_leave_the_root_are_refused(folder, tmp_path):
-    write_image(tmp_path / "data2" / "x.png", picture(0, 0, 8))
+    write_image(tmp_path / "data2" / "x.png", noisy_image(0, 0, 8))
     for path in ("../data2/x.png", f"{tmp_path}/data2/x.png", "a/../../data2/x.png", "/etc/passwd"):
         file = write(folder / "t.csv", f"path,label\na/0.png,0\n{path},0\n")
         with pytest.raises(ValueError, match=r"t.csv, line 3: '.*' leads out of data.init_args.root \('.*data'\)"):

@@ -7,8 +7,7 @@ import pytest
 
 from striate.datamodules import LocalizationManifest
 from striate.datamodules.images.read import ImageError
-from striate.tests.helpers.annotated import noise
-from striate.tests.helpers.fixtures import write_image
+from striate.tests.helpers.fixtures import noise, write_image
 
 HEAD = "path,label,x1,y1,x2,y2\n"
 SIZES = {"a": (60, 40), "b": (33, 50), "c": (1, 1), "d": (20000, 20), "e": (30, 30), "f": (30, 30)}

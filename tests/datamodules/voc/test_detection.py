@@ -6,7 +6,7 @@ import torchvision
 
 from striate.datamodules import VOCDetection, VOCSegmentation
 from striate.datamodules.voc.detection import VOC_CLASSES
-from striate.tests.helpers.annotated import VOC_OBJECTS, voc_xml, write_voc
+from striate.tests.helpers.coco_voc import VOC_OBJECTS, voc_xml, write_voc
 
 
 def module(root, year="2007", **options):

@@ -8,14 +8,12 @@ from torchvision.ops import masks_to_boxes
 
 from striate.datamodules import VOCInstances
 from striate.datamodules.images.read import ImageError
-from striate.tests.helpers.annotated import noise
-from striate.tests.helpers.fixtures import write_image
-from striate.tests.helpers.segmented import (
+from striate.tests.helpers.fixtures import noise, write_gray, write_image
+from striate.tests.helpers.voc_sbd_masks import (
     SBD_SETS,
     VOC_SETS,
     boundaries,
     classes_of,
-    write_gray,
     write_mat,
     write_palette,
     write_sbd,

@@ -9,8 +9,8 @@ import torchvision
 from striate.datamodules import VOCLocalization
 from striate.datamodules.images.read import ImageError
 from striate.datamodules.voc.detection import VOC_CLASSES
-from striate.tests.helpers.annotated import noise, one_box_samples, write_voc
-from striate.tests.helpers.fixtures import write_image
+from striate.tests.helpers.coco_voc import one_box_samples, write_voc
+from striate.tests.helpers.fixtures import noise, write_image
 
 DOG, CAT = VOC_CLASSES.index("dog"), VOC_CLASSES.index("cat")
 # each box in VOC's own form; the comment says what counts

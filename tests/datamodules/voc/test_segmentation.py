@@ -7,9 +7,8 @@ import torchvision
 
 from striate.datamodules import VOCSegmentation
 from striate.datamodules.images.read import ImageError
-from striate.tests.helpers.annotated import noise
-from striate.tests.helpers.fixtures import write_image
-from striate.tests.helpers.segmented import (
+from striate.tests.helpers.fixtures import noise, write_image
+from striate.tests.helpers.voc_sbd_masks import (
     HEIGHT,
     SBD_SETS,
     VOC_SETS,

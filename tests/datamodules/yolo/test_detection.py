@@ -9,8 +9,7 @@ from pycocotools import mask as oracle
 
 from striate.datamodules import YoloDetection
 from striate.datamodules.yolo.labels import label_path
-from striate.tests.helpers.annotated import noise
-from striate.tests.helpers.fixtures import write_image
+from striate.tests.helpers.fixtures import noise, write_image
 
 # pycocotools 2.0.11 hands numpy 2 arrays in numpy 1's way
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")

@@ -14,6 +14,7 @@ from striate.experiments.data.section import split_arguments, understand
 from striate.experiments.data.show import page
 from striate.experiments.launcher.main import main
 from striate.tests.helpers.fixtures import make_folder
+from striate.tests.helpers.launcher import launch, launch_error
 
 CONFIG = {
     "model": {"class_path": "no.such.Model", "init_args": {"wrong": 1}},  # what is no data is not looked at
@@ -29,28 +30,18 @@ CONFIG = {
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    (tmp_path / "small.yaml").write_text(yaml.safe_dump(CONFIG))
-    return tmp_path
+def workdir(workdir):
+    (workdir / "small.yaml").write_text(yaml.safe_dump(CONFIG))
+    return workdir
 
 
-def refused(capsys, code, *arguments):
-    with pytest.raises(SystemExit) as exit_:
-        main(["data", *map(str, arguments)])
-    message = capsys.readouterr().err.strip().splitlines()[-1]
-    assert exit_.value.code == code, message
-    return message.removeprefix("striate: ")
-
-
-def test_show_draws_the_first_batches_of_training(place, monkeypatch, capsys):
+def test_show_draws_the_first_batches_of_training(workdir, monkeypatch, capsys):
     drawn = []
     kept = overlays.target_panel
     monkeypatch.setattr(overlays, "target_panel", lambda *a: drawn.append(a) or kept(*a))
-    main(["data", "show", "--config", "small.yaml", "--count", "10", "--data.seed", "3", "--trainer.max_epochs", "9"])
+    launch("data", "show", "--config", "small.yaml", "--count", "10", "--data.seed", "3", "--trainer.max_epochs", "9")
     assert capsys.readouterr().err == "striate: 10 samples of train drawn in small_train.png\n"
-    with Image.open(place / "small_train.png") as saved:
+    with Image.open(workdir / "small_train.png") as saved:
         assert saved.size == (5 * 264, 30 + 2 * 318)
     data = DigitScenes(**CONFIG["data"]["init_args"] | {"train_transform": None}, seed=3, num_workers=0)
     data.setup("fit")
@@ -66,28 +57,28 @@ def test_show_draws_the_first_batches_of_training(place, monkeypatch, capsys):
 @pytest.mark.parametrize(
     "task", ["classification", "localization", "semantic_segmentation", "detection", "instance_segmentation"]
 )
-def test_show_draws_all_tasks_by_name(place, task):
+def test_show_draws_all_tasks_by_name(workdir, task):
     words = ["digit_scenes", "--task", task, "--image_size=64", "--val_size", "3", "--split", "val", "--side", "100"]
-    main(["data", "show", *words, "--out", f"{task}.png"])
-    with Image.open(place / f"{task}.png") as saved:
+    launch("data", "show", *words, "--out", f"{task}.png")
+    with Image.open(workdir / f"{task}.png") as saved:
         assert saved.size == (3 * 108, 30 + 162)
 
 
-def test_another_epoch_is_another_page_and_the_same_one_is_the_same(place):
+def test_another_epoch_is_another_page_and_the_same_one_is_the_same(workdir):
     pages = [page(DigitScenes(train_size=30, num_workers=0), "train", 4, epoch)[0] for epoch in (0, 1, 0)]
     np.testing.assert_array_equal(pages[0], pages[2])
     assert (pages[0] != pages[1]).any()
 
 
-def test_configurations_are_merged_and_overridden_in_their_order(place):
-    (place / "more.yaml").write_text(yaml.safe_dump({"data": {"init_args": {"image_size": 80, "train_size": 7}}}))
+def test_configurations_are_merged_and_overridden_in_their_order(workdir):
+    (workdir / "more.yaml").write_text(yaml.safe_dump({"data": {"init_args": {"image_size": 80, "train_size": 7}}}))
     words = ["--config", "small.yaml", "--config=more.yaml", "--train_size", "9", "--data.init_args.seed", "5"]
     call = understand(words, {})
     data = call.build()
     assert (data.image_size, data.sizes["train"], data.sizes["val"], data.seed) == (80, 9, 5, 5)
     assert type(data.train_transform[0]).__name__ == "HorizontalFlip" and call.name == "more"
     assert understand(["--data", "striate.datamodules.DigitScenes", "--data.seed", "4"], {}).build().seed == 4
-    make_folder(place / "photos" / "train")
+    make_folder(workdir / "photos" / "train")
     assert isinstance(understand(["ImageFolder", "--root", "photos"], {}).build(), ImageFolder)
 
 
@@ -96,7 +87,7 @@ def test_arguments_are_split():
     assert split_arguments(words) == (["a", "i"], [("b", "-1"), ("c.d", "e=f"), ("g+", "h"), ("c", "j")])
 
 
-def test_export_writes_what_show_and_fit_read(place, capsys):
+def test_export_writes_what_show_and_fit_read(workdir, capsys):
     words = ["digit_scenes", "--format", "coco", "out/digits", "--task", "instance_segmentation", "--image_size", "48"]
     main(
         [
@@ -116,27 +107,27 @@ def test_export_writes_what_show_and_fit_read(place, capsys):
     said = capsys.readouterr().err.splitlines()
     assert said[0] == "striate: out/digits: 3 train, 2 val samples of instance_segmentation as coco"
     assert said[-1] == "striate: look at it: striate data show --config out/digits/striate.yaml"
-    main(["data", "show", "--config", "out/digits/striate.yaml", "--count", "2"])
-    assert (place / "striate_train.png").is_file()
+    launch("data", "show", "--config", "out/digits/striate.yaml", "--count", "2")
+    assert (workdir / "striate_train.png").is_file()
     data = understand(["--config", "out/digits/striate.yaml"], {}).build()
     assert isinstance(data, CocoDetection) and len(data.make_source("train")) == 3
 
 
-def test_export_says_what_is_lost(place, capsys):
-    main(["data", "export", "--config", "small.yaml", "--format", "voc", "out", "--num_workers", "0"])
+def test_export_says_what_is_lost(workdir, capsys):
+    launch("data", "export", "--config", "small.yaml", "--format", "voc", "out", "--num_workers", "0")
     assert "striate: lost: 29 images written as JPEG, whose pixels differ a little" in capsys.readouterr().err
 
 
-def test_an_interrupted_export_says_that_nothing_was_written(place, capsys, monkeypatch):
+def test_an_interrupted_export_says_that_nothing_was_written(workdir, capsys, monkeypatch):
     from striate.experiments.data import export as data_export
 
     def stop(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(data_export, "_bar", stop)
-    answer = refused(capsys, 130, "export", "--config", "small.yaml", "--format", "coco", "out")
+    answer = launch_error(capsys, 130, "data", "export", "--config", "small.yaml", "--format", "coco", "out")
     assert answer == "interrupted; nothing was written"
-    assert [path.name for path in place.iterdir()] == ["small.yaml"]
+    assert [path.name for path in workdir.iterdir()] == ["small.yaml"]
 
 
 @pytest.mark.parametrize(
@@ -180,23 +171,23 @@ def test_an_interrupted_export_says_that_nothing_was_written(place, capsys, monk
          "nothing: name another folder"),
     ],
 )  # fmt: skip
-def test_a_wrong_call_is_answered_in_one_line(place, capsys, words, code, message):
+def test_a_wrong_call_is_answered_in_one_line(workdir, capsys, words, code, message):
     begin = "model: 3\ndata:\n  class_path: striate.datamodules."
-    (place / "wrong.yaml").write_text(f"{begin}DigitScene\n")
-    (place / "value.yaml").write_text(f"{begin}DigitScenes\n  init_args:\n    image_size: big\n")
-    (place / "broken.yaml").write_text("data: [\n")
-    (place / "list.yaml").write_text("- 1\n")
-    (place / "other.yaml").write_text("trainer: {}\n")
-    answer = refused(capsys, code, *words.split())
+    (workdir / "wrong.yaml").write_text(f"{begin}DigitScene\n")
+    (workdir / "value.yaml").write_text(f"{begin}DigitScenes\n  init_args:\n    image_size: big\n")
+    (workdir / "broken.yaml").write_text("data: [\n")
+    (workdir / "list.yaml").write_text("- 1\n")
+    (workdir / "other.yaml").write_text("trainer: {}\n")
+    answer = launch_error(capsys, code, "data", *words.split())
     assert answer == message if message else "size=3" in answer or "did you mean 'coco'?" in answer
 
 
-def test_a_data_module_without_a_split_says_so(place, capsys):
-    make_folder(place / "photos" / "train")
-    make_folder(place / "photos" / "val")
+def test_a_data_module_without_a_split_says_so(workdir, capsys):
+    make_folder(workdir / "photos" / "train")
+    make_folder(workdir / "photos" / "val")
     words = ["ImageFolder", "--root", "photos", "--split", "test"]
     with pytest.raises(SystemExit):
-        main(["data", "show", *words])
+        launch("data", "show", *words)
     assert capsys.readouterr().err.startswith("striate: no folder 'photos/test'. ImageFolder expects")
 
 

@@ -1,6 +1,5 @@
 """The launcher from YAML to pictures, in this process: fit, validate, test, predict, resume, and its errors."""
 
-import csv
 import signal
 import sys
 from pathlib import Path
@@ -13,70 +12,34 @@ from PIL import Image
 
 from striate import __version__
 from striate.experiments.launcher.cli import default_run_name
-from striate.experiments.launcher.main import EXPERIMENTS, experiment_names, find_config, main
-from striate.tests.helpers.fixtures import TinyNet, make_folder, picture, write_image
-
-CONFIG = {
-    "model": {
-        "class_path": "striate.tasks.Classification",
-        "init_args": {
-            "model": {
-                "class_path": "striate.tests.helpers.fixtures.TinyNet",
-                "init_args": {"num_classes": 2, "width": 8},
-            },
-            "optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.05}},
-        },
-    },
-    "data": {
-        "class_path": "striate.datamodules.ImageFolder",
-        "init_args": {"root": "data", "val_fraction": 0.25, "batch_size": 4, "num_workers": 0},
-    },
-    "trainer": {"max_epochs": 3, "accelerator": "cpu", "log_every_n_steps": 1, "enable_progress_bar": False},
-    "wandb": {"mode": "off"},
-}
-
-pytestmark = [
-    # jsonargparse saves tuples as YAML lists; the launcher filters this, but pytest's filters come first
-    pytest.mark.filterwarnings("ignore:(?s).*Dump of a value that does not round-trip.*"),
-]
+from striate.experiments.launcher.main import EXPERIMENTS, experiment_names, find_config
+from striate.tests.helpers.fixtures import TinyNet, make_folder, noisy_image, write_image
+from striate.tests.helpers.launcher import CLASSIFICATION, launch, launch_error, read_csv
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
+def workdir(workdir):
     """A working folder with data and ``small.yaml``."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    make_folder(tmp_path / "data", per_class=8)
-    (tmp_path / "small.yaml").write_text(yaml.safe_dump(CONFIG))
-    return tmp_path
+    make_folder(workdir / "data", per_class=8)
+    (workdir / "small.yaml").write_text(yaml.safe_dump(CLASSIFICATION))
+    return workdir
 
 
-def launch(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["striate", *map(str, arguments)])
-    main()
+EMA = {"class_path": "pytorch_lightning.callbacks.EMAWeightAveraging", "init_args": {"decay": 0.5}}
 
 
-def table(path):
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+def write_config(name, **trainer):
+    config = CLASSIFICATION | {"trainer": CLASSIFICATION["trainer"] | trainer}
+    Path(f"{name}.yaml").write_text(yaml.safe_dump(config))
 
 
-def refused(monkeypatch, capsys, code, *arguments):
-    with pytest.raises(SystemExit) as exit_:
-        launch(monkeypatch, *arguments)
-    message = capsys.readouterr().err.strip().splitlines()[-1]
-    assert exit_.value.code == code, message
-    assert message.startswith("striate: ") and "Traceback" not in message
-    return message.removeprefix("striate: ")
-
-
-def test_from_yaml_to_pictures_and_back(place, monkeypatch, capsys):
-    launch(monkeypatch, "fit", "--config", "small.yaml")
-    run = place / "runs" / "small" / "fit-1"
+def test_from_yaml_to_pictures_and_back(workdir, capsys):
+    launch("fit", "--config", "small.yaml")
+    run = workdir / "runs" / "small" / "fit-1"
     saved = yaml.safe_load((run / "config.yaml").read_text())
     assert saved["data"]["init_args"]["batch_size"] == 4 and saved["run"]["name"] == "small"
     assert {p.name for p in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
-    rows = table(run / "metrics.csv")
+    rows = read_csv(run / "metrics.csv")
     accuracies = [float(row["val/acc"]) for row in rows if row["val/acc"]]
     assert len(accuracies) == 3 and accuracies[-1] == 1.0
     assert {"train/loss", "val/loss", "val/acc_class"} <= rows[0].keys()
@@ -89,112 +52,108 @@ def test_from_yaml_to_pictures_and_back(place, monkeypatch, capsys):
     assert (run / "val_classes.csv").read_text().splitlines()[1] == "bright,2,1.0"
 
     # a second run takes the next number, and loses nothing of the first
-    launch(monkeypatch, "fit", "--config", "small.yaml", "--trainer.max_epochs", 1)
-    assert (place / "runs" / "small" / "fit-2" / "checkpoints" / "last.ckpt").is_file()
+    launch("fit", "--config", "small.yaml", "--trainer.max_epochs", 1)
+    assert (workdir / "runs" / "small" / "fit-2" / "checkpoints" / "last.ckpt").is_file()
 
     # predict knows the classes from the checkpoint, and does not need the training data
-    (place / "data").rename(place / "elsewhere")
-    write_image(place / "new" / "light.png", picture(0, 77, 48))
-    write_image(place / "new" / "deep" / "night.png", picture(1, 78, 48))
-    (place / "new" / "broken.jpg").write_bytes(b"no image")
-    launch(monkeypatch, "predict", "--config", "small.yaml", "--ckpt_path", run / "checkpoints" / "best.ckpt",
+    (workdir / "data").rename(workdir / "elsewhere")
+    write_image(workdir / "new" / "light.png", noisy_image(0, 77, 48))
+    write_image(workdir / "new" / "deep" / "night.png", noisy_image(1, 78, 48))
+    (workdir / "new" / "broken.jpg").write_bytes(b"no image")
+    launch("predict", "--config", "small.yaml", "--ckpt_path", run / "checkpoints" / "best.ckpt",
            "--data.images", "new")  # fmt: skip
-    out = place / "runs" / "small" / "predict-1"
-    rows = table(out / "predictions.csv")
+    out = workdir / "runs" / "small" / "predict-1"
+    rows = read_csv(out / "predictions.csv")
     assert [(Path(row["path"]).name, row["label"]) for row in rows] == [("night.png", "dark"), ("light.png", "bright")]
     assert float(rows[0]["score"]) >= float(rows[0]["score_2"]) and rows[0]["label_2"] == "bright"
     assert len(list((out / "pictures").glob("*.png"))) == 2
 
 
-def test_resume_continues_the_same_run(place, monkeypatch):
-    launch(monkeypatch, "fit", "--config", "small.yaml", "--trainer.max_epochs", 1)
-    launch(monkeypatch, "fit", "--config", "small.yaml", "--ckpt_path", "last")
-    run = place / "runs" / "small"
+def test_resume_continues_the_same_run(workdir):
+    launch("fit", "--config", "small.yaml", "--trainer.max_epochs", 1)
+    launch("fit", "--config", "small.yaml", "--ckpt_path", "last")
+    run = workdir / "runs" / "small"
     assert [p.name for p in run.iterdir()] == ["fit-1"]
-    rows = table(run / "fit-1" / "metrics.csv")
+    rows = read_csv(run / "fit-1" / "metrics.csv")
     assert [row["epoch"] for row in rows if row["val/acc"]] == ["0", "1", "2"]
     assert torch.load(run / "fit-1" / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 2
 
 
-def test_validate_and_test_find_the_best_checkpoint(place, monkeypatch, capsys):
-    (place / "data").rename(place / "all")
+def test_validate_and_test_find_the_best_checkpoint(workdir, capsys):
+    (workdir / "data").rename(workdir / "all")
     for split in ("train", "val", "test"):
-        make_folder(place / "data" / split, 4)
-    launch(monkeypatch, "fit", "--config", "small.yaml")
+        make_folder(workdir / "data" / split, 4)
+    launch("fit", "--config", "small.yaml")
     for command, stage in (("validate", "val"), ("test", "test")):
-        launch(monkeypatch, command, "--config", "small.yaml", "--ckpt_path", "best")
+        launch(command, "--config", "small.yaml", "--ckpt_path", "best")
         assert f"{stage}/acc" in capsys.readouterr().out
-        assert (place / "runs" / "small" / f"{command}-1" / "pictures" / f"{stage}_confusion.png").is_file()
+        assert (workdir / "runs" / "small" / f"{command}-1" / "pictures" / f"{stage}_confusion.png").is_file()
 
 
-def test_a_checkpoint_loads_outside_the_launcher_and_predicts_the_same(place, monkeypatch):
+def test_a_checkpoint_loads_outside_the_launcher_and_predicts_the_same(workdir):
     from striate.tasks import Classification
 
-    launch(monkeypatch, "fit", "--config", "small.yaml")
-    path = place / "runs" / "small" / "fit-1" / "checkpoints" / "last.ckpt"
+    launch("fit", "--config", "small.yaml")
+    path = workdir / "runs" / "small" / "fit-1" / "checkpoints" / "last.ckpt"
     task = Classification.load_from_checkpoint(path).eval()
     assert task.class_names == ["bright", "dark"]
     weights = torch.load(path, weights_only=True)["state_dict"]
     for key, value in task.state_dict().items():
         assert torch.equal(value, weights[key]), key
-    image = torch.from_numpy(picture(1, 5)).permute(2, 0, 1)[None]
+    image = torch.from_numpy(noisy_image(1, 5)).permute(2, 0, 1)[None]
     assert task.predict(image)[0]["label"] == 1
 
 
-def test_averaged_weights_are_validated_and_saved(place, monkeypatch):
-    config = CONFIG | {"trainer": CONFIG["trainer"] | {"callbacks": [
-        {"class_path": "pytorch_lightning.callbacks.EMAWeightAveraging", "init_args": {"decay": 0.5}}]}}  # fmt: skip
-    (place / "ema.yaml").write_text(yaml.safe_dump(config))
-    launch(monkeypatch, "fit", "--config", "ema.yaml")
-    content = torch.load(place / "runs/ema/fit-1/checkpoints/last.ckpt", weights_only=True)
+def test_averaged_weights_are_validated_and_saved(workdir):
+    write_config("ema", callbacks=[EMA])
+    launch("fit", "--config", "ema.yaml")
+    content = torch.load(workdir / "runs/ema/fit-1/checkpoints/last.ckpt", weights_only=True)
     averaged, raw = content["state_dict"], content["current_model_state"]
     assert not torch.equal(averaged["model.head.weight"], raw["model.head.weight"])
-    launch(monkeypatch, "fit", "--config", "ema.yaml", "--ckpt_path", "last", "--trainer.max_epochs", 4)
+    launch("fit", "--config", "ema.yaml", "--ckpt_path", "last", "--trainer.max_epochs", 4)
 
 
-def test_without_a_logger_a_run_still_trains(place, monkeypatch):
-    launch(monkeypatch, "fit", "--config", "small.yaml", "--trainer.logger", "false", "--trainer.max_epochs", 1)
-    assert list(place.rglob("best.ckpt"))
+def test_without_a_logger_a_run_still_trains(workdir):
+    launch("fit", "--config", "small.yaml", "--trainer.logger", "false", "--trainer.max_epochs", 1)
+    assert list(workdir.rglob("best.ckpt"))
 
 
-def test_a_copied_run_folder_is_no_run(place, monkeypatch):
-    launch(monkeypatch, "fit", "--config", "small.yaml", "--trainer.max_epochs", 1)
-    (place / "runs" / "small" / "fit-1").rename(place / "runs" / "small" / "fit-1-old")
-    launch(monkeypatch, "fit", "--config", "small.yaml", "--trainer.max_epochs", 1)
-    launch(monkeypatch, "fit", "--config", "small.yaml", "--ckpt_path", "last")
-    assert {p.name for p in (place / "runs" / "small").iterdir()} == {"fit-1", "fit-1-old"}
-    config = place / "runs" / "small" / "fit-1" / "config.yaml"
+def test_a_copied_run_folder_is_no_run(workdir):
+    launch("fit", "--config", "small.yaml", "--trainer.max_epochs", 1)
+    (workdir / "runs" / "small" / "fit-1").rename(workdir / "runs" / "small" / "fit-1-old")
+    launch("fit", "--config", "small.yaml", "--trainer.max_epochs", 1)
+    launch("fit", "--config", "small.yaml", "--ckpt_path", "last")
+    assert {p.name for p in (workdir / "runs" / "small").iterdir()} == {"fit-1", "fit-1-old"}
+    config = workdir / "runs" / "small" / "fit-1" / "config.yaml"
     assert "ckpt_path" not in yaml.safe_load(config.read_text())  # so that it starts a new run when launched again
 
 
-def test_evaluating_without_a_checkpoint_says_so(place, monkeypatch, capsys):
-    launch(monkeypatch, "validate", "--config", "small.yaml")
+def test_evaluating_without_a_checkpoint_says_so(workdir, capsys):
+    launch("validate", "--config", "small.yaml")
     assert "striate: no --ckpt_path: validate uses the weights that the YAML names" in capsys.readouterr().err
 
 
-def test_ctrl_c_in_validation_keeps_raw_and_averaged_weights_apart(place, monkeypatch):
-    ema = {"class_path": "pytorch_lightning.callbacks.EMAWeightAveraging", "init_args": {"decay": 0.5}}
+def test_ctrl_c_in_validation_keeps_raw_and_averaged_weights_apart(workdir):
     stop = {"class_path": "striate.tests.experiments.launcher.test_launcher.PressCtrlC"}
     contents = []
-    for name, callbacks in (("whole", [ema]), ("stopped", [ema, stop])):
-        trainer = CONFIG["trainer"] | {"callbacks": callbacks, "max_epochs": 1}
-        (place / f"{name}.yaml").write_text(yaml.safe_dump(CONFIG | {"trainer": trainer}))
+    for name, callbacks in (("whole", [EMA]), ("stopped", [EMA, stop])):
+        write_config(name, callbacks=callbacks, max_epochs=1)
         if name == "stopped":
             with pytest.raises(SystemExit):
-                launch(monkeypatch, "fit", "--config", f"{name}.yaml")
+                launch("fit", "--config", f"{name}.yaml")
         else:
-            launch(monkeypatch, "fit", "--config", f"{name}.yaml")
-        path = place / "runs" / name / "fit-1" / "checkpoints" / "last.ckpt"
+            launch("fit", "--config", f"{name}.yaml")
+        path = workdir / "runs" / name / "fit-1" / "checkpoints" / "last.ckpt"
         contents.append(torch.load(path, weights_only=True))
     for part in ("state_dict", "current_model_state"):
         torch.testing.assert_close(contents[0][part], contents[1][part], rtol=0, atol=0)
 
     # the run that goes on makes up for the validation, though no step is left
-    (place / "stopped.yaml").write_text((place / "whole.yaml").read_text())
-    launch(monkeypatch, "fit", "--config", "stopped.yaml", "--ckpt_path", "last", "--trainer.enable_progress_bar", True)
-    whole, stopped = (place / "runs" / name / "fit-1" for name in ("whole", "stopped"))
-    assert [row["val/acc"] for row in table(stopped / "metrics.csv") if row["val/acc"]] == [
-        row["val/acc"] for row in table(whole / "metrics.csv") if row["val/acc"]
+    (workdir / "stopped.yaml").write_text((workdir / "whole.yaml").read_text())
+    launch("fit", "--config", "stopped.yaml", "--ckpt_path", "last", "--trainer.enable_progress_bar", True)
+    whole, stopped = (workdir / "runs" / name / "fit-1" for name in ("whole", "stopped"))
+    assert [row["val/acc"] for row in read_csv(stopped / "metrics.csv") if row["val/acc"]] == [
+        row["val/acc"] for row in read_csv(whole / "metrics.csv") if row["val/acc"]
     ]  # fmt: skip
     assert (stopped / "pictures" / "val_epoch_000.png").is_file()
     best = [torch.load(run / "checkpoints" / "best.ckpt", weights_only=True) for run in (whole, stopped)]
@@ -209,15 +168,15 @@ class PressCtrlC(pl.Callback):
             signal.raise_signal(signal.SIGINT)
 
 
-def test_always_on_callbacks_stay_when_the_yaml_lists_its_own(place, monkeypatch):
+def test_always_on_callbacks_stay_when_the_yaml_lists_its_own(workdir, monkeypatch):
     from striate.experiments.launcher import cli
 
     seen = {}
     monkeypatch.setattr(cli.StriateCLI, "_run_subcommand", lambda self, name: seen.update(trainer=self.trainer))
     own = [{"class_path": "pytorch_lightning.callbacks.EarlyStopping", "init_args": {"monitor": "val/acc"}},
            {"class_path": "striate.callbacks.Pictures", "init_args": {"count": 3}}]  # fmt: skip
-    (place / "own.yaml").write_text(yaml.safe_dump(CONFIG | {"trainer": CONFIG["trainer"] | {"callbacks": own}}))
-    launch(monkeypatch, "fit", "--config", "own.yaml")
+    write_config("own", callbacks=own)
+    launch("fit", "--config", "own.yaml")
     names = [type(callback).__name__ for callback in seen["trainer"].callbacks]
     assert {"RunRecord", "Pictures", "ConfusionMatrix", "GracefulInterrupt", "RandomState", "LearningRateMonitor",
             "ModelCheckpoint", "RunReport", "NetworkSummary", "EarlyStopping"} <= set(names)  # fmt: skip
@@ -229,10 +188,10 @@ def test_always_on_callbacks_stay_when_the_yaml_lists_its_own(place, monkeypatch
     )  # fmt: skip
 
 
-def test_last_is_the_last_epoch_though_an_earlier_one_was_better(place, monkeypatch):
-    launch(monkeypatch, "fit", "--config", "small.yaml", "--trainer.max_epochs", 4)
-    folder = place / "runs" / "small" / "fit-1"
-    accuracies = [float(row["val/acc"]) for row in table(folder / "metrics.csv") if row["val/acc"]]
+def test_last_is_the_last_epoch_though_an_earlier_one_was_better(workdir):
+    launch("fit", "--config", "small.yaml", "--trainer.max_epochs", 4)
+    folder = workdir / "runs" / "small" / "fit-1"
+    accuracies = [float(row["val/acc"]) for row in read_csv(folder / "metrics.csv") if row["val/acc"]]
     epochs = {name: torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)["epoch"]
               for name in ("best", "last")}  # fmt: skip
     assert epochs == {"best": accuracies.index(max(accuracies)), "last": 3}
@@ -277,8 +236,8 @@ def test_last_is_the_last_epoch_though_an_earlier_one_was_better(place, monkeypa
          "model.scheduler: Factor should be < 1.0."),
     ],
 )  # fmt: skip
-def test_a_wrong_call_is_answered_in_one_line(place, monkeypatch, capsys, arguments, code, message):
-    answer = refused(monkeypatch, capsys, code, "fit", "--config", "small.yaml", *arguments)
+def test_a_wrong_call_is_answered_in_one_line(workdir, capsys, arguments, code, message):
+    answer = launch_error(capsys, code, "fit", "--config", "small.yaml", *arguments)
     assert answer == message if message else answer.startswith("trainer: ") and "cpuu" in answer
 
 
@@ -302,11 +261,11 @@ def test_a_wrong_call_is_answered_in_one_line(place, monkeypatch, capsys, argume
          ":3: model.lr: stands beside class_path; arguments go under init_args"),
     ],
 )  # fmt: skip
-def test_a_wrong_yaml_is_answered_with_its_line(place, monkeypatch, capsys, text, message):
-    (place / "sub").mkdir()
+def test_a_wrong_yaml_is_answered_with_its_line(workdir, capsys, text, message):
+    (workdir / "sub").mkdir()
     for path in ("wrong.yaml", "sub/wrong.yaml"):
-        (place / path).write_text(text)
-        answer = refused(monkeypatch, capsys, 2, "fit", "--config", "small.yaml", "--config", path)
+        (workdir / path).write_text(text)
+        answer = launch_error(capsys, 2, "fit", "--config", "small.yaml", "--config", path)
         assert answer == f"{path}{message}"
 
 
@@ -322,12 +281,12 @@ def test_a_wrong_yaml_is_answered_with_its_line(place, monkeypatch, capsys, text
          "--trainer.max_epoch: no such key; did you mean 'max_epochs'?"),
     ],
 )  # fmt: skip
-def test_classes_by_their_bare_names(place, monkeypatch, capsys, arguments, message):
+def test_classes_by_their_bare_names(workdir, capsys, arguments, message):
     config = ("fit", "--config", "semantic_segmentation/fcn32s_voc2011")  # whose optimizer is one of striate.models
-    assert refused(monkeypatch, capsys, 2, *config, *arguments) == message
+    assert launch_error(capsys, 2, *config, *arguments) == message
 
 
-def test_a_name_that_torchvision_has_too_means_striates(place, monkeypatch, capsys):
+def test_a_name_that_torchvision_has_too_means_striates(workdir, capsys):
     from striate.experiments.launcher.explain import own_names_first
 
     bare = ["--model.model", "FCN", "--model.model=LRASPP", "--run.name", "FCN", "--model.loss", "DiceLoss", "FCN"]
@@ -335,8 +294,8 @@ def test_a_name_that_torchvision_has_too_means_striates(place, monkeypatch, caps
         "--model.model", "striate.models.FCN", "--model.model=striate.models.LRASPP", "--run.name", "FCN",
         "--model.loss", "DiceLoss", "FCN",
     ]  # fmt: skip
-    (place / "bare.yaml").write_text("model:\n  init_args:\n    model:\n      class_path: FCN\n")
-    answer = refused(monkeypatch, capsys, 2, "fit", "--config", "semantic_segmentation/fcn8s_digits", "--config",
+    (workdir / "bare.yaml").write_text("model:\n  init_args:\n    model:\n      class_path: FCN\n")
+    answer = launch_error(capsys, 2, "fit", "--config", "semantic_segmentation/fcn8s_digits", "--config",
                      "bare.yaml")  # fmt: skip
     assert answer == (
         "bare.yaml:4: model.init_args.model.class_path: 'FCN' is the name of several classes; did you mean "
@@ -344,60 +303,60 @@ def test_a_name_that_torchvision_has_too_means_striates(place, monkeypatch, caps
     )
 
 
-def test_a_checkpoint_with_more_epochs_than_are_asked_for(place, monkeypatch, capsys):
-    launch(monkeypatch, "fit", "--config", "small.yaml", "--trainer.max_epochs", 3)
-    answer = refused(monkeypatch, capsys, 1, "fit", "--config", "small.yaml", "--ckpt_path", "last",
+def test_a_checkpoint_with_more_epochs_than_are_asked_for(workdir, capsys):
+    launch("fit", "--config", "small.yaml", "--trainer.max_epochs", 3)
+    answer = launch_error(capsys, 1, "fit", "--config", "small.yaml", "--ckpt_path", "last",
                      "--trainer.max_epochs", 1)  # fmt: skip
     assert answer.startswith("trainer.max_epochs: 1, but the checkpoint of --ckpt_path is of epoch 2, from 0;")
 
 
-def test_a_checkpoint_of_another_model_is_refused(place, monkeypatch, capsys):
-    launch(monkeypatch, "fit", "--config", "small.yaml", "--trainer.max_epochs", 1)
-    answer = refused(monkeypatch, capsys, 1, "validate", "--config", "small.yaml", "--ckpt_path", "best",
+def test_a_checkpoint_of_another_model_is_refused(workdir, capsys):
+    launch("fit", "--config", "small.yaml", "--trainer.max_epochs", 1)
+    answer = launch_error(capsys, 1, "validate", "--config", "small.yaml", "--ckpt_path", "best",
                      "--model.model.width", 4)  # fmt: skip
     assert answer.startswith("the checkpoint is of another model than this TinyNet: 7 of another shape (such as "
                              "model.backbone.0.weight: (8, 3, 3, 3) instead of (4, 3, 3, 3)")  # fmt: skip
 
 
-def test_weights_alone_are_no_checkpoint(place, monkeypatch, capsys):
-    torch.save({"weight": torch.zeros(1)}, place / "weights.pt")
-    answer = refused(monkeypatch, capsys, 1, "fit", "--config", "small.yaml", "--ckpt_path", "weights.pt")
+def test_weights_alone_are_no_checkpoint(workdir, capsys):
+    torch.save({"weight": torch.zeros(1)}, workdir / "weights.pt")
+    answer = launch_error(capsys, 1, "fit", "--config", "small.yaml", "--ckpt_path", "weights.pt")
     assert answer.startswith("--ckpt_path weights.pt: weights alone, not a checkpoint of a run")
 
 
-def test_a_checkpoint_that_would_run_code_is_refused(place, monkeypatch, capsys):
-    torch.save({"state_dict": {}, "x": Path("boom")}, place / "evil.ckpt")
-    answer = refused(monkeypatch, capsys, 1, "fit", "--config", "small.yaml", "--ckpt_path", "evil.ckpt")
+def test_a_checkpoint_that_would_run_code_is_refused(workdir, capsys):
+    torch.save({"state_dict": {}, "x": Path("boom")}, workdir / "evil.ckpt")
+    answer = launch_error(capsys, 1, "fit", "--config", "small.yaml", "--ckpt_path", "evil.ckpt")
     assert "it holds pickled objects, which could run code when loaded" in answer
 
 
-def test_unknown_commands_and_experiments(monkeypatch, capsys):
-    assert refused(monkeypatch, capsys, 2, "fitt").endswith("did you mean 'fit'?")
-    answer = refused(monkeypatch, capsys, 2, "fit", "--config", "quikstart")
+def test_unknown_commands_and_experiments(capsys):
+    assert launch_error(capsys, 2, "fitt").endswith("did you mean 'fit'?")
+    answer = launch_error(capsys, 2, "fit", "--config", "quikstart")
     assert answer == (
         "--config quikstart: no such file, and no packaged experiment of that name; did you mean 'quickstart'?"
     )
 
 
 @pytest.mark.parametrize("names", [["broken.png"], ["broken.png", "notes.txt"]])
-def test_predict_that_can_read_nothing_fails(place, monkeypatch, capsys, names):
+def test_predict_that_can_read_nothing_fails(workdir, capsys, names):
     for name in names:
-        (place / "new").mkdir(exist_ok=True)
-        (place / "new" / name).write_bytes(b"no image")
-    answer = refused(monkeypatch, capsys, 1, "predict", "--config", "small.yaml", "--data.images", "new/*")
+        (workdir / "new").mkdir(exist_ok=True)
+        (workdir / "new" / name).write_bytes(b"no image")
+    answer = launch_error(capsys, 1, "predict", "--config", "small.yaml", "--data.images", "new/*")
     assert answer.startswith(f"nothing predicted: {len(names)} file(s) could not be read, the first: new/broken.png: ")
 
 
-def test_the_way_on_is_said_in_the_words_that_were_given(place, monkeypatch):
+def test_the_way_on_is_said_in_the_words_that_were_given(workdir, monkeypatch):
     from striate.callbacks.resume import resume_command
     from striate.experiments.launcher import cli
 
     seen = {}
     monkeypatch.setattr(cli.StriateCLI, "_run_subcommand", lambda self, name: seen.update(trainer=self.trainer))
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    (place / "more.yaml").write_text("trainer: {max_epochs: 2}\nwandb: {mode: 'off'}\n")
+    (workdir / "more.yaml").write_text("trainer: {max_epochs: 2}\nwandb: {mode: 'off'}\n")
     words = ["fit", "--config", "classification/plain_digits", "--config=more.yaml", "--data.num_workers", "0"]
-    launch(monkeypatch, *words)
+    launch(*words)
+    monkeypatch.setattr(sys, "argv", ["striate"])
     (callback,) = (one for one in seen["trainer"].callbacks if type(one).__name__ == "GracefulInterrupt")
     assert resume_command(callback.command) == f"striate {' '.join(words)} --ckpt_path last"
     assert resume_command(["fit", "--ckpt_path", "best", "-c", "a"]) == "striate fit -c a --ckpt_path last"
@@ -412,17 +371,17 @@ class Frozen(TinyNet):
         return self
 
 
-def test_frozen_normalisation_is_no_reason_to_warn(place, monkeypatch, recwarn):
-    launch(monkeypatch, "fit", "--config", "small.yaml", "--trainer.max_epochs", 1,
+def test_frozen_normalisation_is_no_reason_to_warn(workdir, recwarn):
+    launch("fit", "--config", "small.yaml", "--trainer.max_epochs", 1,
            "--model.model", "striate.tests.experiments.launcher.test_launcher.Frozen")  # fmt: skip
     assert not [one for one in recwarn if "eval mode" in str(one.message)]
 
 
 @pytest.mark.parametrize("own", [None, "RichModelSummary", "ModelSummary"])
-def test_the_summary_has_no_flops_and_comes_once(place, monkeypatch, capsys, own):
+def test_the_summary_has_no_flops_and_comes_once(workdir, capsys, own):
     callbacks = [{"class_path": f"pytorch_lightning.callbacks.{own}"}] if own else []
-    (place / "own.yaml").write_text(yaml.safe_dump(CONFIG | {"trainer": CONFIG["trainer"] | {"callbacks": callbacks}}))
-    launch(monkeypatch, "fit", "--config", "own.yaml", "--trainer.max_epochs", 1)
+    write_config("own", callbacks=callbacks)
+    launch("fit", "--config", "own.yaml", "--trainer.max_epochs", 1)
     printed = capsys.readouterr().out
     assert ("model.backbone" in printed) == (own is None)  # the two others go one level deep
     if own is None:
@@ -430,14 +389,14 @@ def test_the_summary_has_no_flops_and_comes_once(place, monkeypatch, capsys, own
     assert printed.count("Type") == (own != "ModelSummary")
 
 
-def test_quick_answers(monkeypatch, capsys):
-    launch(monkeypatch, "--version")
+def test_quick_answers(capsys):
+    launch("--version")
     assert capsys.readouterr().out == f"striate {__version__}\n"
-    launch(monkeypatch, "experiments")
+    launch("experiments")
     listed = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in listed] == experiment_names()
     assert all(len(line.split(maxsplit=1)) == 2 for line in listed)
-    launch(monkeypatch)
+    launch()
     assert "usage: striate" in capsys.readouterr().out
 
 
@@ -446,16 +405,16 @@ def test_packaged_experiments_are_found_by_name():
     assert find_config("quickstart.yaml") == EXPERIMENTS / "quickstart.yaml"
 
 
-def test_print_config_shows_the_resolved_configuration(place, monkeypatch, capsys):
+def test_print_config_shows_the_resolved_configuration(workdir, capsys):
     with pytest.raises(SystemExit) as exit_:
-        launch(monkeypatch, "fit", "--config", "small.yaml", "--data.batch_size", 7, "--print_config")
+        launch("fit", "--config", "small.yaml", "--data.batch_size", 7, "--print_config")
     assert exit_.value.code == 0
     assert yaml.safe_load(capsys.readouterr().out)["data"]["init_args"]["batch_size"] == 7
 
 
-def test_a_run_is_named_by_the_experiment_and_not_by_what_is_added_to_it(place, monkeypatch):
-    (place / "data_alone.yaml").write_text(yaml.safe_dump({"data": CONFIG["data"]}))
-    (place / "slower.yaml").write_text(
+def test_a_run_is_named_by_the_experiment_and_not_by_what_is_added_to_it(workdir, monkeypatch):
+    (workdir / "data_alone.yaml").write_text(yaml.safe_dump({"data": CLASSIFICATION["data"]}))
+    (workdir / "slower.yaml").write_text(
         yaml.safe_dump({"model": {"init_args": {"optimizer": {"init_args": {"lr": 0.01}}}}})
     )
     for configs, name in (
@@ -465,5 +424,5 @@ def test_a_run_is_named_by_the_experiment_and_not_by_what_is_added_to_it(place, 
     ):
         monkeypatch.setattr(sys, "argv", ["striate", "fit", *(word for path in configs for word in ("--config", path))])
         assert default_run_name() == name
-    launch(monkeypatch, "fit", "--config=small.yaml", "--config", "data_alone.yaml", "--trainer.max_epochs", 1)
-    assert [path.name for path in (place / "runs").iterdir()] == ["small"]
+    launch("fit", "--config=small.yaml", "--config", "data_alone.yaml", "--trainer.max_epochs", 1)
+    assert [path.name for path in (workdir / "runs").iterdir()] == ["small"]

@@ -20,7 +20,7 @@ from striate.models import (
 )
 from striate.models.detection import RPNSettings
 
-from ...helpers.detector_scenes import random_images, random_targets, target
+from ...helpers.detector_inputs import random_images, random_targets, target
 
 PYRAMID = {"min_size": None, "max_size": None, "fpn_channels": 64, "finest_stride": 4}
 

@@ -13,7 +13,7 @@ from striate.models.detection.pyramid import FrugalMatcher, Pairs, acting
 from striate.models.weights import frozen_at_random, loaded_weights
 from striate.tasks.metrics import COCODetection
 
-from ...helpers.detector_scenes import (
+from ...helpers.detector_inputs import (
     SIZES,
     assert_same_detections,
     assert_same_losses,

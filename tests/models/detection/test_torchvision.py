@@ -13,7 +13,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from striate.models import SSD300, FasterRCNN, TorchvisionDetector, skip_pretrained
 
-from ...helpers.detector_scenes import (
+from ...helpers.detector_inputs import (
     SIZES,
     assert_same_detections,
     assert_same_losses,

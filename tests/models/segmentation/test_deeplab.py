@@ -13,8 +13,7 @@ from striate.models import Backbone, DeepLabV3Plus, PlainCNN, TimmBackbone, Torc
 from striate.models.segmentation import AtrousPyramid
 from striate.models.segmentation.layers import conv_norm_relu
 
-from ...helpers.networks import quick_initialisation, random_images
-from .test_unet import randomised
+from ...helpers.networks import quick_initialisation, random_images, randomize
 
 
 def small(**arguments: Any) -> DeepLabV3Plus:
@@ -24,7 +23,7 @@ def small(**arguments: Any) -> DeepLabV3Plus:
 
 def test_pyramid_is_torchvisions() -> None:
     rates = (2, 4, 6)
-    ours = randomised(AtrousPyramid(24, rates, channels=16))
+    ours = randomize(AtrousPyramid(24, rates, channels=16))
     theirs = ASPP(24, rates, out_channels=16).eval()
     state = ours.state_dict()
     assert len(state) == len(theirs.state_dict())
@@ -70,7 +69,7 @@ def by_hand(state: dict[str, Tensor], maps: list[Tensor], fine: int, size: tuple
 
 @pytest.mark.parametrize("size", [(64, 96), (61, 83)])
 def test_outputs_equal_an_independent_computation(size: tuple[int, int]) -> None:
-    model = randomised(small())
+    model = randomize(small())
     images = torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8)
     with torch.no_grad():
         got = model(images)
@@ -94,7 +93,7 @@ def test_output_stride(stride: Any, rates: tuple[int, ...], cells: int) -> None:
 
 
 def test_weights_of_one_output_stride_serve_the_other() -> None:
-    coarse, fine = randomised(small()), small(output_stride=8).eval()
+    coarse, fine = randomize(small()), small(output_stride=8).eval()
     fine.load_state_dict(coarse.state_dict())
     images = random_images(64)
     with torch.no_grad():
@@ -123,7 +122,7 @@ def test_timms_resnets() -> None:
 
 
 def test_separable_convolutions() -> None:
-    block = randomised(conv_norm_relu(6, 4, dilation=2, separable=True))
+    block = randomize(conv_norm_relu(6, 4, dilation=2, separable=True))
     x = torch.randn(1, 6, 7, 7)
     state = {
         f"layer{index // 3}.{index % 3}.{key}": v for index in range(6) for key, v in block[index].state_dict().items()

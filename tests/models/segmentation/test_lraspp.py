@@ -12,8 +12,7 @@ from torch.nn import functional as F
 
 from striate.models import LRASPP, Classifier, PlainCNN, TorchvisionSegmentation, build_backbone, skip_pretrained
 
-from ...helpers.networks import published, quick_initialisation, random_images, random_model
-from .test_unet import randomised
+from ...helpers.networks import published, quick_initialisation, random_images, random_model, randomize
 
 NAMES = torchvision.models.list_models(module=torchvision.models.segmentation)
 HEAD = {"cbr": "project", "scale": "gate", "low_classifier": "score_fine", "high_classifier": "score"}
@@ -28,7 +27,7 @@ def theirs(name: str, num_classes: int = 5, aux_loss: bool | None = None) -> Any
         if parameter.ndim > 1:
             bound = (3 / parameter[0].numel()) ** 0.5
             torch.nn.init.uniform_(parameter, -bound, bound)
-    return randomised(model)
+    return randomize(model)
 
 
 def head_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -68,7 +67,7 @@ def test_parameter_count_is_torchvisions() -> None:
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "resnet18", "plain"])
 def test_other_backbones(name: str) -> None:
     backbone = PlainCNN(widths=(4, 8, 8, 16)) if name == "plain" else build_backbone(name)
-    model = randomised(LRASPP(num_classes=3, backbone=backbone, channels=8))
+    model = randomize(LRASPP(num_classes=3, backbone=backbone, channels=8))
     assert model.backbone.strides[-1] == 16
     images = torch.randint(0, 256, (2, 3, 45, 70), dtype=torch.uint8)
     with torch.no_grad():

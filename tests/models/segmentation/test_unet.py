@@ -5,25 +5,15 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from striate.models import PlainCNN, SmallImageResNet, TorchvisionBackbone, UNet, build_backbone, skip_pretrained
 
-from ...helpers.networks import quick_initialisation, random_images
+from ...helpers.networks import quick_initialisation, random_images, randomize
 
 
 @torch.no_grad()
-def randomised(model: nn.Module) -> Any:
-    """Every parameter and statistic random, so that nothing in the comparison is the identity; evaluation mode."""
-    for key, tensor in model.state_dict().items():
-        if key.endswith("running_var") or (tensor.ndim == 1 and key.endswith("weight")):
-            tensor.uniform_(0.5, 1.5)
-        elif tensor.ndim == 1:
-            tensor.uniform_(-0.3, 0.3)
-    return model.eval()
-
-
 def resnet34_count() -> int:
     """Of ResNet-34's convolutions and norms: blocks of two 3x3 convolutions, 3, 4, 6 and 3 of them."""
     total, ins = 7 * 7 * 3 * 64 + 2 * 64, 64
@@ -69,7 +59,7 @@ def by_hand(state: dict[str, Tensor], maps: list[Tensor], size: tuple[int, int])
 
 @pytest.mark.parametrize("size", [(64, 96), (61, 83), (5, 1)])
 def test_outputs_equal_an_independent_computation(size: tuple[int, int]) -> None:
-    model = randomised(UNet("resnet18", num_classes=5, widths=(32, 24, 16, 12, 8)))
+    model = randomize(UNet("resnet18", num_classes=5, widths=(32, 24, 16, 12, 8)))
     images = torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8)
     with torch.no_grad():
         got = model(images)
@@ -81,7 +71,7 @@ def test_outputs_equal_an_independent_computation(size: tuple[int, int]) -> None
 
 def test_outputs_equal_segmentation_models_pytorch() -> None:
     smp = pytest.importorskip("segmentation_models_pytorch")
-    theirs = randomised(smp.Unet("resnet34", encoder_weights=None, classes=21))
+    theirs = randomize(smp.Unet("resnet34", encoder_weights=None, classes=21))
     with quick_initialisation():
         model = UNet("resnet34", num_classes=21).eval()
     names = model.backbone.torchvision_names()

@@ -14,7 +14,7 @@ from pycocotools.cocoeval import COCOeval
 
 from striate.tasks.metrics import COCODetection
 
-from ...helpers.detection_scenes import CLASSES, crowded, detections_of, images, target_of
+from ...helpers.random_detections import CLASSES, crowded, detections_of, images, target_of
 
 NAMES = ("map", "map50", "map75", "map_small", "map_medium", "map_large")
 NAMES += ("mar1", "mar10", "mar100", "mar_small", "mar_medium", "mar_large")

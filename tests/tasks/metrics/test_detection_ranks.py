@@ -9,7 +9,7 @@ import torch
 
 from striate.tasks.metrics import COCODetection, VOCDetection
 
-from ...helpers.detection_scenes import CLASSES, crowded
+from ...helpers.random_detections import CLASSES, crowded
 
 FIRST = [0, 1]  # the ranks of the smaller group
 

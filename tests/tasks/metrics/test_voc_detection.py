@@ -14,7 +14,7 @@ from striate.tasks.metrics import VOCDetection, detection_overlaps
 from striate.tasks.metrics.detection_overlaps import most_overlapped
 from striate.tasks.metrics.voc_detection import average_precision
 
-from ...helpers.detection_scenes import CLASSES, crowded, detections_of, images, target_of
+from ...helpers.random_detections import CLASSES, crowded, detections_of, images, target_of
 
 
 def fraction_iou(one, other, pixel=0):

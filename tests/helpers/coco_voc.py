@@ -6,15 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from striate.tests.helpers.fixtures import write_image
+from striate.tests.helpers.fixtures import noise, write_image
 
 SIZES = {10: (60, 40), 7: (33, 50), 99: (20, 30)}  # image id: width, height; the last has no objects
 CATEGORIES = [{"id": 18, "name": "dog"}, {"id": 3, "name": "car"}, {"id": 90, "name": "brush"}]
-
-
-def noise(width: int, height: int, seed: int = 0) -> np.ndarray:
-    """An image ``[height, width, 3]``."""
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 def one_box_samples(source):

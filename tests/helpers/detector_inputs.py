@@ -1,5 +1,7 @@
 """Images, targets and networks that the tests of detectors share."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -16,6 +18,26 @@ def target(boxes=(), labels=None):
     """A target of boxes and labels, 0 for each where none are given."""
     boxes = torch.tensor(list(boxes), dtype=torch.float32).reshape(-1, 4)
     return {"boxes": boxes, "labels": torch.tensor(labels or [0] * len(boxes), dtype=torch.int64)}
+
+
+def detection_target(boxes: Any, labels: list[int], **fields: Any) -> dict[str, torch.Tensor]:
+    """A detection target with all fields: boxes ``[N, 4]``, labels ``[N]``, and what `fields` replaces."""
+    count = len(boxes)
+    target = {
+        "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        "labels": torch.tensor(labels, dtype=torch.int64),
+        "iscrowd": torch.zeros(count, dtype=torch.bool),
+        "difficult": torch.zeros(count, dtype=torch.bool),
+        "image_id": torch.tensor(7),
+    }
+    target["area"] = (target["boxes"][:, 2:] - target["boxes"][:, :2]).prod(1)
+    return target | {name: torch.tensor(value) for name, value in fields.items()}
+
+
+def detection_batch(sizes: list[tuple[int, int]], targets: list[dict[str, torch.Tensor]]) -> dict[str, Any]:
+    """A detection batch of noise: one image ``[3, H, W]`` per size ``(H, W)``."""
+    images = random_images(*sizes)
+    return {"image": images, "target": targets, "index": torch.arange(len(images)), "unreadable": []}
 
 
 def random_targets(sizes, classes, each=3, seed=0):

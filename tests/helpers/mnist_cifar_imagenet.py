@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import scipy.io
 
-from striate.tests.helpers.fixtures import picture, write_image
+from striate.tests.helpers.fixtures import noisy_image, write_image
 
 # -- MNIST -------------------------------------------------------------------------------------------
 
@@ -149,10 +149,10 @@ def write_imagenet(root: Path, val_sorted: bool = False, per_class: int = 2) -> 
     write_devkit(root)
     for label, wnid in enumerate(["n01440764", "n02012849", "n03126707"]):
         for number in range(per_class):
-            write_jpeg(root / "train" / wnid / f"{wnid}_{number + 7}.JPEG", picture(label, number))
+            write_jpeg(root / "train" / wnid / f"{wnid}_{number + 7}.JPEG", noisy_image(label, number))
     for number, wnid in enumerate(VAL_WNIDS, start=1):
         name = f"ILSVRC2012_val_{number:08d}.JPEG"
-        write_jpeg(root / "val" / (wnid if val_sorted else "") / name, picture(0, number))
+        write_jpeg(root / "val" / (wnid if val_sorted else "") / name, noisy_image(0, number))
 
 
 def write_jpeg(path: Path, image: np.ndarray) -> Path:

@@ -8,8 +8,7 @@ import scipy.io
 import scipy.sparse
 from PIL import Image
 
-from striate.tests.helpers.annotated import noise
-from striate.tests.helpers.fixtures import write_image
+from striate.tests.helpers.fixtures import noise, write_image
 
 # In both of VOC's sets and in SBD, as really is: images of SBD's train are in VOC's val, and the other way round.
 VOC_SETS = {
@@ -30,13 +29,6 @@ def write_palette(path: Path, values: np.ndarray) -> Path:
     image = Image.fromarray(values.astype(np.uint8))
     image.putpalette([(37 * k) % 256 for k in range(768)])  # makes it mode P
     image.save(path)
-    return path
-
-
-def write_gray(path: Path, values: np.ndarray) -> Path:
-    """A mask as gray PNG, 8 bits or 16."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(values).save(path)
     return path
 
 

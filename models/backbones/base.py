@@ -19,6 +19,8 @@ from ..weights import LoadReport, load_weights, pretrained_is_skipped
 
 Result = TypeVar("Result")
 
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
 _PROBES = (256, 512)
 """Sides, in pixels, of the two images whose maps are compared to measure a stride."""
 
@@ -113,7 +115,7 @@ class Backbone(nn.Module):
         return list(self.stages[: self.frozen_stages])
 
     def _norms(self) -> list[nn.Module]:
-        return [m for m in self.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)] if self.freeze_norm else []
+        return [m for m in self.modules() if isinstance(m, BATCH_NORMS)] if self.freeze_norm else []
 
     def _frozen_parameters(self) -> list[nn.Parameter]:
         return [p for m in chain(self._frozen_modules(), self._norms()) for p in m.parameters()]

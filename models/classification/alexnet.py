@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from ..backbones.base import Backbone
-from .layers import FullyConnectedHead, LocalResponseNorm, TrunkWithHead, at_least, map_sizes, named
+from ..ops.checks import check_min
+from .layers import FullyConnectedHead, LocalResponseNorm, TrunkWithHead, map_sizes, named
 
 MEAN_PIXEL = (122.679 / 255, 116.669 / 255, 104.007 / 255)
 """Mean RGB of ImageNet's training images in [0, 1]; Caffe's figures, which R-CNN and FCN take too."""
@@ -93,8 +94,8 @@ class AlexNetBackbone(Backbone):
         weights: str | None = None,
         init: Literal["he"] | None = None,
     ) -> None:
-        at_least(1, first_kernel=first_kernel, first_stride=first_stride, groups=groups)
-        at_least(0, first_padding=first_padding)
+        check_min(1, first_kernel=first_kernel, first_stride=first_stride, groups=groups)
+        check_min(0, first_padding=first_padding)
         if init not in (None, "he"):
             raise ValueError(f"init={init!r}: choose 'he', or null for torch's own")
         c1, c2, c3, c4, c5 = (scaled(c, width) for c in (96, 256, 384, 384, 256))

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from ..backbones import Backbone, as_backbone
+from ..ops.checks import check_dropout, check_min
 
 
 class Classifier(nn.Module):
@@ -45,10 +46,8 @@ class Classifier(nn.Module):
         head: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, got {num_classes}")
-        if dropout is not None and not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be at least 0 and below 1, got {dropout}")
+        check_min(1, num_classes=num_classes)
+        check_dropout(dropout=dropout)
         if dropout is not None and head is not None:
             raise ValueError(
                 f"dropout={dropout} would have no effect: the head is built already; give it dropout there"

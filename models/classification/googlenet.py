@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torchvision.models.googlenet import InceptionAux
 
 from ..backbones import TorchvisionBackbone
+from ..ops.checks import check_dropout, check_min
 from ..weights import match_weights
 
 AUXILIARY_AFTER: Final[tuple[str, str]] = ("inception4a", "inception4d")
@@ -62,11 +63,8 @@ class GoogLeNet(nn.Module):
         std: tuple[float, float, float] | None = None,
     ) -> None:
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, got {num_classes}")
-        for name, share in (("dropout", dropout), ("auxiliary_dropout", auxiliary_dropout)):
-            if not 0 <= share < 1:
-                raise ValueError(f"{name} must be at least 0 and below 1, got {share}")
+        check_min(1, num_classes=num_classes)
+        check_dropout(dropout=dropout, auxiliary_dropout=auxiliary_dropout)
         self.num_classes = num_classes
         self.backbone = TorchvisionBackbone("googlenet", weights, frozen_stages, mean=mean, std=std)
         self.head = self.backbone.make_head(num_classes, dropout)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..backbones.base import Backbone
+from ..ops.checks import check_min
 
 
 def local_response_norm(maps: Tensor, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0) -> Tensor:
@@ -103,7 +104,7 @@ class FullyConnectedHead(nn.Module):
         self, in_channels: int, in_size: int, num_classes: int, hidden: int = 4096, dropout: float = 0.5
     ) -> None:
         super().__init__()
-        at_least(1, num_classes=num_classes, hidden=hidden)
+        check_min(1, num_classes=num_classes, hidden=hidden)
         self.in_channels, self.in_size, self.num_classes = in_channels, in_size, num_classes
         self.fc6 = nn.Linear(in_channels * in_size**2, hidden)
         self.fc7 = nn.Linear(hidden, hidden)
@@ -176,28 +177,6 @@ class TrunkWithHead(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``[B, K]``."""
         return self.head.fc8(self.features(images))
-
-
-def at_least(least: int, **values: int) -> None:
-    """Refuses arguments below a number: ``at_least(1, hidden=hidden)``.
-
-    Raises:
-        ValueError: for the first that is; names it and its value.
-    """
-    for name, value in values.items():
-        if value < least:
-            raise ValueError(f"{name}={value}: {least} at least")
-
-
-def from_0_to_1(**values: float) -> None:
-    """Refuses arguments that are no fraction: ``from_0_to_1(nms_iou=nms_iou)``.
-
-    Raises:
-        ValueError: for the first that is none; names it and its value.
-    """
-    for name, value in values.items():
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name}={value}: give a number from 0 to 1")
 
 
 def named(**layers: nn.Module) -> nn.Sequential:

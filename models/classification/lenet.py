@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..ops.checks import check_min
 from ..ops.normalize import Normalize
-from .layers import at_least
 
 BACKGROUND, FOREGROUND = -0.1, 1.175
 """What pixel 0 (background) and pixel 255 (ink) become, so that the input has about mean 0 and variance 1."""
@@ -231,7 +231,7 @@ class LeNet5(nn.Module):
                 f"num_classes={num_classes}: the RBF output has bitmaps of the ten digits only; "
                 "take num_classes=10 or output='softmax'"
             )
-        at_least(1, num_classes=num_classes)
+        check_min(1, num_classes=num_classes)
         if in_channels not in (1, 3):
             raise ValueError(f"in_channels={in_channels}: choose 1 (RGB is turned to luminance) or 3")
         self.num_classes, self.in_channels = num_classes, in_channels

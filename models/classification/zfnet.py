@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from ..backbones.base import Backbone
+from ..ops.checks import check_min
 from .alexnet import MEAN_PIXEL, PIXEL_UNIT, init_gaussian, init_he, scaled
-from .layers import FullyConnectedHead, LocalResponseNorm, TrunkWithHead, at_least, map_sizes, named
+from .layers import FullyConnectedHead, LocalResponseNorm, TrunkWithHead, map_sizes, named
 
 
 def renormalized(weight: Tensor, radius: float = 0.1) -> Tensor:
@@ -75,7 +76,7 @@ class ZFNetBackbone(Backbone):
         weights: str | None = None,
         init: Literal["he"] | None = None,
     ) -> None:
-        at_least(1, first_kernel=first_kernel, first_stride=first_stride, second_stride=second_stride)
+        check_min(1, first_kernel=first_kernel, first_stride=first_stride, second_stride=second_stride)
         if init not in (None, "he"):
             raise ValueError(f"init={init!r}: choose 'he', or null for torch's own")
         c1, c2, c3, c4, c5 = (scaled(c, width) for c in (96, 256, 384, 384, 256))

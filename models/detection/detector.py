@@ -10,7 +10,7 @@ from typing import Any, NotRequired, TypedDict
 import torch
 from torch import Tensor, nn
 
-from ..classification.layers import at_least, from_0_to_1
+from ..ops.checks import check_fraction, check_min
 from .resize import ImageBatch, ResizeAndPad
 
 Images = Tensor | Sequence[Tensor]
@@ -54,8 +54,7 @@ class Detector(nn.Module):
 
     def __init__(self, num_classes: int, resize: ResizeAndPad) -> None:
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"num_classes: {num_classes}; a detector tells 1 class or more from the background")
+        check_min(1, num_classes=num_classes)
         self.num_classes = num_classes
         self.resize = resize
 
@@ -105,8 +104,8 @@ def check_detecting(score_threshold: float, nms_iou: float, max_detections: int)
     Raises:
         ValueError: a threshold that is not from 0 to 1, or fewer detections than 1; names it and its value.
     """
-    from_0_to_1(score_threshold=score_threshold, nms_iou=nms_iou)
-    at_least(1, max_detections=max_detections)
+    check_fraction(score_threshold=score_threshold, nms_iou=nms_iou)
+    check_min(1, max_detections=max_detections)
 
 
 def check_images(images: Images) -> list[Tensor]:

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection import FCOS, RetinaNet
-from torchvision.models.detection._utils import Matcher
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
@@ -28,7 +27,7 @@ from torchvision.ops.feature_pyramid_network import (
 )
 
 from ..backbones import Backbone
-from ..ops.matching import match_anchors
+from ..ops.matching import BACKGROUND, IGNORED, match_anchors
 from .detector import Detector
 from .resize import ResizeAndPad
 
@@ -89,7 +88,7 @@ class NetworkDetector(Detector):
 
 
 @contextmanager
-def acting(network: nn.Module, training: bool) -> Iterator[None]:
+def torchvision_mode(network: nn.Module, training: bool) -> Iterator[None]:
     """Within it torchvision's parts give losses (``training``), or else detections.
 
     Only the modules whose mode decides that are switched: batch normalisation and dropout stay as they are.
@@ -208,28 +207,36 @@ def make_anchors(sizes: Sequence[Sequence[float]], ratios: Sequence[float], stri
     return Anchors(tuple(map(tuple, sizes)), (tuple(ratios),) * len(sizes))
 
 
-class Pairs(NamedTuple):
-    """Objects and anchors whose overlaps are asked for; in the place of the matrix of all of them."""
+class BoxesAndAnchors(NamedTuple):
+    """Ground-truth boxes and anchors to be matched, in place of the matrix of their IoUs."""
 
     boxes: Tensor  # [N, 4]
     anchors: Tensor  # [A, 4]
 
 
-class FrugalMatcher(Matcher):
-    """torchvision's matching of anchors, but of `Pairs`, by `match_anchors`; the results are told in the same numbers.
+class BlockwiseMatcher:
+    """Matches anchors as torchvision's ``Matcher`` does, by `match_anchors` and with the same result values.
 
-    The matrix of 5,000 objects and the anchors of an image of 800 pixels would take 3 GB, and its making 30. An object
-    that no anchor touches gets none: torchvision gives every object the anchors of the highest IoU that it has with
-    any, and of an object that lies between the anchors (small ones, wide apart) that is 0, as it is for nearly all of
-    them, which would be called objects.
+    It computes IoUs block by block. The matrix of 5,000 objects and the anchors of an image of 800 pixels would take
+    3 GB, and 30 GB to compute. An object that no anchor overlaps gets none. torchvision gives each object all anchors
+    that share its highest IoU; for an object between the anchors (small objects, anchors far apart) this IoU is 0, so
+    that nearly all anchors would become foreground.
+
+    Args:
+        high_threshold: IoU from which on an anchor is foreground.
+        low_threshold: IoU below which an anchor is background. Anchors between the two are ignored.
     """
 
-    def __call__(self, match_quality_matrix: Pairs) -> Tensor:
-        """An object of each anchor, or -1 for background, or -2 for what is not trained on: int64 ``[A]``."""
-        boxes, anchors = match_quality_matrix
-        return match_anchors(
-            boxes, anchors, self.high_threshold, self.low_threshold, allow_low_quality=self.allow_low_quality_matches
-        )
+    # read by torchvision's region proposal network
+    BELOW_LOW_THRESHOLD = BACKGROUND
+    BETWEEN_THRESHOLDS = IGNORED
+
+    def __init__(self, high_threshold: float, low_threshold: float) -> None:
+        self.high_threshold, self.low_threshold = high_threshold, low_threshold
+
+    def __call__(self, pairs: BoxesAndAnchors) -> Tensor:
+        """The index of each anchor's object, -1 for background, -2 for ignored: int64 ``[A]``."""
+        return match_anchors(*pairs, self.high_threshold, self.low_threshold, allow_low_quality=True)
 
 
 class FloatRPNHead(RPNHead):

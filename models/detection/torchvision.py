@@ -20,7 +20,7 @@ from ..ops.boxes import at_least_float32
 from ..weights import LoadReport, match_weights, pretrained_is_skipped
 from .checkpoint_mapping import coco_ids, norm_is_exact, published_weights, read_weights, upgraded_name
 from .detector import Detections
-from .pyramid import NetworkDetector, acting
+from .pyramid import NetworkDetector, torchvision_mode
 from .resize import ImageBatch, ResizeAndPad
 
 _SCORES = ("cls_score", "bbox_pred", "cls_logits", "module_list")
@@ -155,7 +155,7 @@ class TorchvisionDetector(NetworkDetector):
 
     def detect(self, batch: ImageBatch) -> list[Detections]:
         """See `Detector.detect`."""
-        with acting(self.network, training=False):
+        with torchvision_mode(self.network, training=False):
             found = self.network(self._images(batch))
         return [self._with_our_labels(one) for one in found]
 
@@ -169,7 +169,7 @@ class TorchvisionDetector(NetworkDetector):
         theirs = [
             {"boxes": target["boxes"].float(), "labels": self._to_network[target["labels"]]} for target in targets
         ]
-        with acting(self.network, training=True):
+        with torchvision_mode(self.network, training=True):
             self.network.transform.training = self.training  # draws among several sizes in training alone
             losses = self.network(self._images(batch), theirs)
         return {name if name.startswith("loss_") else f"loss_{name}": loss for name, loss in losses.items()}
@@ -321,8 +321,13 @@ def _trunk_layers(backbone: Any) -> tuple[list[nn.Module], list[int]]:
     if hasattr(backbone.body, "layer1"):
         # conv1, bn1, relu, maxpool, layer1 …; bn1 counts with conv1 only where all are trained
         return layers, [0, 4, 5, 6, 7]
-    strided = [i for i, layer in enumerate(layers) if getattr(layer, "_is_cn", False)]
+    strided = [i for i, layer in enumerate(layers[1:], 1) if _halves(layer)]
     return layers, [0, *strided, len(layers) - 1]
+
+
+def _halves(block: nn.Module) -> bool:
+    """Whether a block of MobileNetV3 halves its map ``[B, C, H, W]``."""
+    return any(isinstance(layer, nn.Conv2d) and layer.stride[0] > 1 for layer in block.modules())
 
 
 def _load_trunk(name: str, network: Any, weights: str) -> LoadReport | None:

@@ -4,7 +4,6 @@ Shape legend: B images of H x W pixels, K classes, C channels of a feature map o
 vector. Boxes are ``x1, y1, x2, y2`` as fractions of the image's width and height.
 """
 
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -16,6 +15,7 @@ from ..backbones.base import trace_shapes
 from ..classification.alexnet import init_he
 from ..classification.layers import FullyConnectedHead
 from ..ops.boxes import ordered_corners
+from ..ops.checks import check_choice, check_dropout, check_min
 from ..weights import LoadReport, load_state_dict_file, match_weights
 
 BoxKind = Literal["agnostic", "per_class"]
@@ -193,12 +193,10 @@ class Localizer(nn.Module):
         box_width: int = 128,
     ) -> None:
         super().__init__()
-        _check_choice("box", box, get_args(BoxKind))
-        _check_choice("features", features, get_args(Features))
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, got {num_classes}")
-        if dropout is not None and not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be at least 0 and below 1, got {dropout}")
+        check_choice(get_args(BoxKind), box=box)
+        check_choice(get_args(Features), features=features)
+        check_min(1, num_classes=num_classes)
+        check_dropout(dropout=dropout)
         self.num_classes, self.box, self.features = num_classes, box, features
         self.backbone = as_backbone(backbone, weights)
         self.head = _class_head(self.backbone, num_classes, features, dropout, image_size, hidden)
@@ -238,13 +236,6 @@ class Localizer(nn.Module):
 
 def _under(prefix: str) -> str:
     return f", there under {prefix!r}" if prefix else ""
-
-
-def _check_choice(name: str, given: str, choices: tuple[str, ...]) -> None:
-    if given not in choices:
-        near = get_close_matches(str(given), choices, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(choices)}"
-        raise ValueError(f"{name}={given!r} is no choice; {hint}")
 
 
 def _class_head(

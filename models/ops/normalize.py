@@ -3,11 +3,13 @@
 Shapes: ``B`` images, ``C`` channels (3 for RGB), ``H`` by ``W`` pixels.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from ..compat import ConversionAwareModule
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 """Mean of ImageNet's training pixels, RGB, of values in [0, 1]."""
@@ -16,7 +18,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 """Standard deviation of ImageNet's training pixels, RGB, of values in [0, 1]."""
 
 
-class Normalize(nn.Module):
+class Normalize(ConversionAwareModule):
     """Turns pixels into ``(pixels in [0, 1] - mean) / std``.
 
     A batch travels to the device as ``uint8``, a quarter of the bytes, and scaling and normalisation are there a single
@@ -71,11 +73,9 @@ class Normalize(nn.Module):
         for name, value in (("_scale", 1 / std), ("_scale_uint8", 1 / (255 * std)), ("_shift", -mean / std)):
             self.register_buffer(name, value[:, None, None].to(device, dtype), persistent=False)  # [C, 1, 1]
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        # .to(bfloat16) would round the constants, and .to_empty() would leave them unset.
-        super()._apply(fn, recurse)
+    def on_converted(self) -> None:
+        """Restore the constants: ``.to(bfloat16)`` rounds them, and ``.to_empty()`` leaves them unset."""
         self._compute_affine()
-        return self
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalises a batch.

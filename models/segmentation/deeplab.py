@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ..backbones import Backbone, as_backbone
+from ..ops.checks import check_dropout, check_min
 from .layers import (
-    check_dropout,
-    check_num_classes,
     conv_norm_relu,
     init_score_layer,
     init_weights,
@@ -165,8 +164,9 @@ class DeepLabV3Plus(nn.Module):
         auxiliary: bool = False,
     ) -> None:
         super().__init__()
-        self.num_classes = check_num_classes(num_classes)
-        check_dropout(dropout)
+        check_min(1, num_classes=num_classes)
+        check_dropout(dropout=dropout)
+        self.num_classes = num_classes
         if output_stride not in get_args(OutputStride):
             raise ValueError(f"output_stride={output_stride}: choose 16 or 8")
         if rates is not None and (not rates or min(rates) < 1):

@@ -8,6 +8,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from ..backbones import Backbone, as_backbone
+from ..ops.checks import check_min
 from ..weights import LoadReport, State, load_state_dict_file, match_weights, pretrained_is_skipped
 from .fcn_backbones import AlexNetFullyConvolutional, FullyConvolutional, VGG16FullyConvolutional
 from .fcn_upsampling import BilinearUpsample, Grid, align, crop, half_pixel_grid, offset
@@ -92,8 +93,7 @@ class FCN(nn.Module):
         weights: str | None = None,
     ) -> None:
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+        check_min(1, num_classes=num_classes)
         if upsampling not in ("fixed", "learned"):
             raise ValueError(f"upsampling={upsampling!r}: choose 'fixed' or 'learned'")
         self.num_classes = num_classes

@@ -8,28 +8,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def check_num_classes(num_classes: int) -> int:
-    """The number of classes.
-
-    Raises:
-        ValueError: It is below 1.
-    """
-    if num_classes < 1:
-        raise ValueError(f"num_classes must be at least 1, got {num_classes}")
-    return num_classes
-
-
-def check_dropout(dropout: float, name: str = "dropout") -> float:
-    """The probability.
-
-    Raises:
-        ValueError: It is below 0, or not below 1.
-    """
-    if not 0 <= dropout < 1:
-        raise ValueError(f"{name} must be at least 0 and below 1, got {dropout}")
-    return dropout
-
-
 def conv_norm_relu(
     in_channels: int, out_channels: int, kernel: int = 3, dilation: int = 1, separable: bool = False
 ) -> nn.Sequential:

@@ -7,7 +7,8 @@ of pixels of the image to a cell of it.
 from torch import Tensor, nn
 
 from ..backbones import Backbone, TorchvisionBackbone, as_backbone
-from .layers import check_num_classes, conv_norm_relu, init_score_layer, resize
+from ..ops.checks import check_min
+from .layers import conv_norm_relu, init_score_layer, resize
 
 FINE_STRIDE, OUTPUT_STRIDE = 8, 16
 """Strides of the two maps that are scored, in pixels."""
@@ -68,7 +69,8 @@ class LRASPP(nn.Module):
         channels: int = 128,
     ) -> None:
         super().__init__()
-        self.num_classes = check_num_classes(num_classes)
+        check_min(1, num_classes=num_classes)
+        self.num_classes = num_classes
         self.backbone = as_backbone(backbone, weights)
         if FINE_STRIDE not in self.backbone.strides[:-1]:
             name = getattr(self.backbone, "name", type(self.backbone).__name__)

@@ -7,10 +7,11 @@ import torchvision
 from torch import Tensor, nn
 
 from ..backbones import TorchvisionBackbone
+from ..ops.checks import check_min
 from ..ops.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from ..pretrained import find_weights
 from ..weights import load_weights, match_weights, pretrained_is_skipped
-from .layers import check_num_classes, resize
+from .layers import resize
 
 _SCORES = ("classifier.4.", "aux_classifier.4.", "classifier.low_classifier.", "classifier.high_classifier.")
 """Beginnings of the names of the layers whose size follows from the number of classes."""
@@ -67,7 +68,8 @@ class TorchvisionSegmentation(nn.Module):
         auxiliary: bool | None = None,
     ) -> None:
         super().__init__()
-        self.name, self.num_classes = name, check_num_classes(num_classes)
+        check_min(1, num_classes=num_classes)
+        self.name, self.num_classes = name, num_classes
         names = torchvision.models.list_models(module=torchvision.models.segmentation)
         if name not in names:
             near = get_close_matches(name, names, n=1)

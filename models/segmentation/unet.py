@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..backbones import Backbone, as_backbone
-from .layers import check_num_classes, conv_norm_relu, init_score_layer, init_weights
+from ..ops.checks import check_min
+from .layers import conv_norm_relu, init_score_layer, init_weights
 
 Upsampling = Literal["nearest", "bilinear"]
 WIDTH_PER_STRIDE: Final = 16
@@ -108,7 +109,8 @@ class UNet(nn.Module):
         upsampling: Upsampling = "nearest",
     ) -> None:
         super().__init__()
-        self.num_classes = check_num_classes(num_classes)
+        check_min(1, num_classes=num_classes)
+        self.num_classes = num_classes
         if upsampling not in get_args(Upsampling):
             raise ValueError(f"upsampling={upsampling!r}: choose 'nearest' or 'bilinear'")
         self.backbone = as_backbone(backbone, weights)

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...backbones.base import Backbone, _on_meta
-from ...classification.layers import at_least, named
+from ...classification.layers import named
 from ...ops.box_coding import decode_boxes
 from ...ops.boxes import at_least_float32, clip_boxes
+from ...ops.checks import check_min
 from ...ops.matching import bipartite_then_threshold
 from ...ops.nms import select_detections
 from ...weights import LoadReport, State, load_state_dict_file, match_weights, pretrained_is_skipped
@@ -137,7 +138,7 @@ class SSD(Detector):
         weights: str | None = None,
     ) -> None:
         check_detecting(score_threshold, nms_iou, max_detections)
-        at_least(1, candidates=candidates)
+        check_min(1, candidates=candidates)
         super().__init__(num_classes, ResizeAndPad(fixed_size=(image_size, image_size)))
         self.backbone = backbone
         channels = [*backbone.channels, *(layer.channels for layer in extra)]

@@ -21,16 +21,16 @@ from ...backbones import Backbone, as_backbone
 from ..checkpoint_mapping import load_detector, prepare_trunk
 from ..detector import Detections, check_detecting
 from ..pyramid import (
+    BlockwiseMatcher,
+    BoxesAndAnchors,
     FloatPredictor,
     FloatRPNHead,
-    FrugalMatcher,
     NetworkDetector,
-    Pairs,
     Pyramid,
     Sizes,
-    acting,
     make_anchors,
     resizing,
+    torchvision_mode,
 )
 from ..resize import ImageBatch
 
@@ -142,8 +142,8 @@ class FasterRCNN(NetworkDetector):
             box_detections_per_img=max_detections,
         )
         del self.network.transform  # the seam's in its place
-        self.network.rpn.box_similarity = Pairs
-        self.network.rpn.proposal_matcher = FrugalMatcher(0.7, 0.3, allow_low_quality_matches=True)
+        self.network.rpn.box_similarity = BoxesAndAnchors
+        self.network.rpn.proposal_matcher = BlockwiseMatcher(0.7, 0.3)
         load_detector(self, "fasterrcnn_resnet50_fpn", detector_weights)
 
     @property
@@ -152,7 +152,7 @@ class FasterRCNN(NetworkDetector):
         return self.network.backbone.body
 
     def _run(self, batch: ImageBatch, targets: list[dict[str, Tensor]] | None) -> tuple[Any, dict[str, Tensor]]:
-        with acting(self.network, training=targets is not None):
+        with torchvision_mode(self.network, training=targets is not None):
             images = ImageList(batch.pixels, batch.sizes)
             levels = self.network.backbone(batch.pixels)
             proposals, first = self.network.rpn(images, levels, targets)

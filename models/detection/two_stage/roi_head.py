@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...classification.alexnet import init_he
-from ...classification.layers import at_least
 from ...ops.box_coding import decode_boxes, encode_boxes
 from ...ops.boxes import clip_boxes
+from ...ops.checks import check_min
 from ...ops.matching import match_anchors, sample_balanced
 from ...ops.nms import select_detections
 from ..detector import Detections, check_detecting
@@ -96,7 +96,7 @@ class RoIFullyConnected(nn.Module):
 
     def __init__(self, in_channels: int, size: int, hidden: int = 4096, dropout: float = 0.5) -> None:
         super().__init__()
-        at_least(1, hidden=hidden, pool_size=size)
+        check_min(1, hidden=hidden, pool_size=size)
         self.fc6 = nn.Linear(in_channels * size**2, hidden)
         self.fc7 = nn.Linear(hidden, hidden)
         self.drop6, self.drop7 = nn.Dropout(dropout), nn.Dropout(dropout)

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from ...backbones import Backbone, as_backbone
 from ...backbones.base import trace_shapes
 from ...backbones.darknet import LEAK, YOLOv1Backbone, convolution, init_leaky
-from ...classification.layers import at_least
 from ...ops.boxes import clip_boxes
+from ...ops.checks import check_dropout, check_min
 from ...ops.nms import select_detections
 from ..detector import Detections, Detector, check_detecting
 from ..resize import ImageBatch, ResizeAndPad
@@ -56,16 +56,11 @@ class YOLOHead(nn.Module):
         batch_norm: bool = False,
     ) -> None:
         super().__init__()
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout={dropout}: at least 0 and below 1")
+        check_dropout(dropout=dropout)
         if bottleneck is not None and not hidden:
             raise ValueError(f"bottleneck={bottleneck} would have no effect: hidden names no layer to follow it")
-        at_least(1, **{f"convs[{i}]": width for i, width in enumerate(convs)})
-        at_least(
-            1,
-            **{f"hidden[{i}]": units for i, units in enumerate(hidden)},
-            bottleneck=1 if bottleneck is None else bottleneck,
-        )
+        check_min(1, **{f"convs[{i}]": width for i, width in enumerate(convs)}, bottleneck=bottleneck)
+        check_min(1, **{f"hidden[{i}]": units for i, units in enumerate(hidden)})
         self.grid_size, self.outputs = grid_size, outputs
         halves = in_size == 2 * grid_size and bool(convs)
         size = grid_size if halves else in_size
@@ -178,7 +173,7 @@ class YOLOv1(Detector):
         nms_iou: float = 0.5,
         max_detections: int = 300,
     ) -> None:
-        at_least(1, image_size=image_size, grid_size=grid_size, boxes_per_cell=boxes_per_cell)
+        check_min(1, image_size=image_size, grid_size=grid_size, boxes_per_cell=boxes_per_cell)
         check_detecting(score_threshold, nms_iou, max_detections)
         trunk = YOLOv1Backbone(weights=weights) if backbone is None else as_backbone(backbone, weights)
         super().__init__(num_classes, ResizeAndPad(fixed_size=(image_size, image_size)))

@@ -249,10 +249,10 @@ def test_bad_input():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_classes": 0}, "num_classes=0: 1 at least"),
-        ({"hidden": 0}, "hidden=0: 1 at least"),
-        ({"first_stride": 0}, "first_stride=0: 1 at least"),
-        ({"first_kernel": -1}, "first_kernel=-1: 1 at least"),
+        ({"num_classes": 0}, "num_classes: must be >= 1, got 0"),
+        ({"hidden": 0}, "hidden: must be >= 1, got 0"),
+        ({"first_stride": 0}, "first_stride: must be >= 1, got 0"),
+        ({"first_kernel": -1}, "first_kernel: must be >= 1, got -1"),
         ({"width": 0}, "width=0: of a layer's 96 channels none are left.* more than 0.042"),
         ({"width": -1.0}, r"width=-1\.0: of a layer's"),
         ({"width": 0.041}, r"width=0\.041: of a layer's"),
@@ -273,8 +273,8 @@ def test_the_narrowest():
     ("arguments", "message"),
     [
         ({"groups": 3}, "groups=3 do not divide the channels of conv1 to conv5, 96, 256, 384, 384, 256"),
-        ({"groups": 0}, "groups=0: 1 at least"),
-        ({"first_padding": -1}, "first_padding=-1: 0 at least"),
+        ({"groups": 0}, "groups: must be >= 1, got 0"),
+        ({"first_padding": -1}, "first_padding: must be >= 0, got -1"),
     ],
 )
 def test_numbers_that_make_no_alexnet(arguments, message):

@@ -239,7 +239,7 @@ def test_bitmaps_travel_with_the_model_and_do_not_train():
     ("arguments", "message"),
     [
         ({"num_classes": 26}, "num_classes=26.*ten digits.*output='softmax'"),
-        ({"num_classes": 0, "output": "softmax"}, "num_classes=0: 1 at least"),
+        ({"num_classes": 0, "output": "softmax"}, "num_classes: must be >= 1, got 0"),
         ({"output": "rbff"}, "output='rbff'.*'rbf'.*'softmax'"),
         ({"in_channels": 2}, "in_channels=2"),
     ],

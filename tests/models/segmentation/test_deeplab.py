@@ -169,10 +169,10 @@ def test_a_batch_of_one_in_training() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_classes": 0}, "num_classes must be at least 1, got 0"),
+        ({"num_classes": 0}, "num_classes: must be >= 1, got 0"),
         ({"output_stride": 32}, "output_stride=32: choose 16 or 8"),
         ({"rates": (6, 0)}, "rates=[6, 0]: give the dilation of each 3x3 convolution, 1 cell or more"),
-        ({"dropout": 1.0}, "dropout must be at least 0 and below 1, got 1.0"),
+        ({"dropout": 1.0}, "dropout: must be in [0, 1), got 1.0"),
         ({"backbone": "vgg11"}, "'vgg11' cannot be dilated to a stride of 16: its stage 5 pools (MaxPool2d)"),
         ({"backbone": PlainCNN(), "weights": "DEFAULT"}, "weights: has no effect on a backbone"),
     ],

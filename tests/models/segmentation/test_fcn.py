@@ -449,7 +449,7 @@ def test_bad_arguments_are_named():
         FCN("plain", 3, skips=(4, 2), skip_scales=(0.01,))
     with pytest.raises(ValueError, match="upsampling='nearest'"):
         FCN("plain", 3, upsampling="nearest")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="num_classes must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="num_classes: must be >= 1, got 0"):
         FCN("plain", 0)
     with pytest.raises(ValueError, match="layout='caffe'"):
         AlexNetFullyConvolutional("caffe")  # type: ignore[arg-type]

@@ -94,7 +94,7 @@ def test_every_parameter_takes_a_gradient() -> None:
 
 
 def test_arguments_that_are_wrong() -> None:
-    with pytest.raises(ValueError, match="num_classes must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="num_classes: must be >= 1, got 0"):
         LRASPP(num_classes=0)
     with pytest.raises(ValueError, match=re.escape("LRASPP needs a map of stride 8 before the last; PlainCNN gives")):
         LRASPP(num_classes=2, backbone=PlainCNN())
@@ -181,7 +181,7 @@ def test_backbone_from_a_classifier_of_ours_and_of_torchvisions(name: str, tmp_p
         ({"weights": "COCO"}, "'lraspp_mobilenet_v3_large' has no weights 'COCO'"),
         ({"weights": "DEFAULT", "backbone_weights": "DEFAULT"}, "backbone_weights='DEFAULT' would have no effect"),
         ({"auxiliary": True}, "auxiliary=True: 'lraspp_mobilenet_v3_large' has no auxiliary head"),
-        ({"num_classes": 0}, "num_classes must be at least 1, got 0"),
+        ({"num_classes": 0}, "num_classes: must be >= 1, got 0"),
     ],
 )
 def test_torchvision_arguments_that_are_wrong(arguments: dict[str, Any], message: str) -> None:

@@ -172,7 +172,7 @@ def test_weights_go_to_the_backbone(tmp_path: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_classes": 0}, "num_classes must be at least 1, got 0"),
+        ({"num_classes": 0}, "num_classes: must be >= 1, got 0"),
         (
             {"widths": (64, 32)},
             "widths=[64, 32]: the decoder above maps of strides (2, 4, 8) has 3 blocks, of strides 4, 2, 1",

@@ -271,7 +271,7 @@ def test_settings_of_matching_mining_and_detecting_are_heeded():
     assert len(slim(candidates=4, **every).eval()(images)[0]["scores"]) == 3 * 4  # of each class
     for wrong in ({"score_threshold": 5}, {"nms_iou": -0.1}, {"max_detections": 0}, {"candidates": 0}):
         (name,) = wrong
-        with pytest.raises(ValueError, match=f"^{name}={wrong[name]}: "):
+        with pytest.raises(ValueError, match=f"^{name}: .*got {wrong[name]}"):
             slim(**wrong)
 
 
@@ -286,9 +286,9 @@ def test_what_makes_no_network_is_refused():
         )
     with pytest.raises(ValueError, match="there are 4 feature maps, so 5 scales"):
         slim(scales=[10, 20])
-    with pytest.raises(ValueError, match="boxes='kitti': choose"):
+    with pytest.raises(ValueError, match="boxes.*'coco', got 'kitti'"):
         SSD300(3, SSDVGG16(width=0.125, hidden=32), boxes="kitti")
-    with pytest.raises(ValueError, match="boxes='kitti': choose"):
+    with pytest.raises(ValueError, match="boxes.*'coco', got 'kitti'"):
         SSD512(3, SSDVGG16(width=0.125, hidden=32), boxes="kitti")
 
 

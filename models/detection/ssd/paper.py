@@ -1,8 +1,9 @@
 """SSD300 and SSD512 as published, and SSD300 as torchvision has it, with its weights."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
+from ...ops.checks import check_choice
 from ...segmentation.fcn_backbones import vgg16_names
 from ...weights import State, pretrained_is_skipped
 from ..checkpoint_mapping import read_weights
@@ -22,8 +23,7 @@ _EXTRA_512 = (ExtraLayer(512), *(ExtraLayer(256) for _ in range(3)), ExtraLayer(
 
 
 def _first_scales(boxes: str, voc: tuple[int, int], coco: tuple[int, int]) -> tuple[int, int]:
-    if boxes not in ("voc", "coco"):
-        raise ValueError(f"boxes={boxes!r}: choose the default boxes of the paper's 'voc' or 'coco' experiments")
+    check_choice(get_args(Boxes), boxes=boxes)
     return voc if boxes == "voc" else coco
 
 

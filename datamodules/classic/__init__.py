@@ -1,1 +1,1 @@
-"""Readers of published datasets that have a layout of their own."""
+"""Published datasets that have their own layout, one module per dataset."""

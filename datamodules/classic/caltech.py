@@ -1,4 +1,4 @@
-"""Caltech-101 and Caltech-256, with the splits on which features are compared: so many training images a class."""
+"""Caltech-101 and Caltech-256 with their usual splits: a fixed number of training images per class."""
 
 import re
 from pathlib import Path
@@ -16,31 +16,32 @@ class Caltech101(VisionDataModule):
 
     Expected layout::
 
-        ROOT/101_ObjectCategories/accordion/image_0001.jpg …
+        ROOT/101_ObjectCategories/accordion/image_0001.jpg … (101 class folders and BACKGROUND_Google)
 
-    also below ``ROOT/caltech101`` (torchvision's place) or ``ROOT/caltech-101`` (the publisher's archive).
+    The folder may also be in ``ROOT/caltech101``, where torchvision puts it, or in ``ROOT/caltech-101``, as in the
+    publisher's archive.
 
-    Zeiler and Fergus train on 15 or 30 random images a class, test on up to 50 of the others, and report the mean
-    and deviation, over five such folds, of the accuracy averaged over *classes*. Their folds are not published; those
-    here are drawn by `fold` alone, so that fold 0 has the same images whatever the seed, machine or sampling. There
-    is no third part: validation and test are both the fold's test images, so choose nothing by them.
+    Zeiler and Fergus train on 15 or 30 random images per class, test on up to 50 of the others, and report mean and
+    standard deviation, over five such folds, of the accuracy averaged over *classes*. Their folds are not published.
+    The folds here depend on `fold` alone, so fold 0 has the same images for every seed, machine and sampling. There is
+    no third part: validation and test both use the fold's test images, so do not select models by them.
 
-    Classes are the object folders in alphabetical order. ``BACKGROUND_Google`` is no object; it is left out, as in
-    torchvision, unless `background` asks for it: then it is the last class, and the others keep their numbers.
+    Classes are the object folders in alphabetical order. ``BACKGROUND_Google`` is not an object; as in torchvision, it
+    is left out, unless `background` includes it as the last class. The other classes keep their labels.
 
     Args:
-        root: the data set's folder.
-        per_class: training images a class.
-        max_test: test images a class, at most; null: all the others.
-        fold: number of the random split, from 0.
-        background: make the background folder a class too.
-        download: have torchvision fetch the files where they are not there yet (in `prepare_data`).
-        **kwargs: Loader options of `VisionDataModule`: ``batch_size``, ``seed``, ``train_transform``, …. The
-            split does not depend on ``seed``.
+        root: Folder of the dataset.
+        per_class: Number of training images per class.
+        max_test: Maximum number of test images per class; null: all others.
+        fold: Index of the random split, from 0.
+        background: Whether the background folder is a class too.
+        download: Whether to download missing files with torchvision (in `prepare_data`).
+        **kwargs: Loader options of `VisionDataModule`: ``batch_size``, ``seed``, ``train_transform``, …. The split does
+            not depend on ``seed``.
 
     Raises:
-        FileNotFoundError: when the folder is not there; the message shows the expected tree and what was found.
-        ValueError: for a class with no more than `per_class` images, which leaves none to test on.
+        FileNotFoundError: The folder is missing; the message shows the expected layout.
+        ValueError: A class has at most `per_class` images, which leaves none to test on.
 
     Reference: Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks", 2014, section 5.2;
     Fei-Fei, Fergus, Perona, 2004 (the data).
@@ -50,7 +51,7 @@ class Caltech101(VisionDataModule):
 
     dataset_name: ClassVar[str] = "Caltech101"
     folder: ClassVar[str] = "101_ObjectCategories"
-    places: ClassVar[tuple[str, ...]] = ("", "caltech101", "caltech-101")
+    parents: ClassVar[tuple[str, ...]] = ("", "caltech101", "caltech-101")
     clutter: ClassVar[str] = "BACKGROUND_Google"
 
     def __init__(
@@ -64,9 +65,9 @@ class Caltech101(VisionDataModule):
         **kwargs: Unpack[LoaderOptions],
     ) -> None:
         super().__init__(**kwargs)
-        for name, value, least in (("per_class", per_class, 1), ("max_test", max_test, 1), ("fold", fold, 0)):
-            if value is not None and value < least:
-                raise ValueError(f"data.init_args.{name}: {value}; give {least} or more")
+        for name, value, minimum in (("per_class", per_class, 1), ("max_test", max_test, 1), ("fold", fold, 0)):
+            if value is not None and value < minimum:
+                raise ValueError(f"{name}: must be >= {minimum}, got {value}")
         self.root = Path(root).expanduser()
         self.per_class, self.max_test, self.fold = per_class, max_test, fold
         self.background, self.download = background, download
@@ -74,53 +75,55 @@ class Caltech101(VisionDataModule):
 
     @property
     def class_names(self) -> list[str]:
-        """The objects' names; of ``001.ak47``, ``ak47``."""
+        """Names of the objects; ``ak47`` for the folder ``001.ak47``."""
         return [re.sub(r"^\d+\.", "", name) for name in self._scan()[1]]
 
     def prepare_data(self) -> None:
-        """Download what is not there, if asked to."""
+        """Download missing files if `download` is set."""
         if self.download and self._find() is None:
             download_dataset(self.dataset_name, self.root)
 
     def make_source(self, split: str) -> LabeledFiles:
-        """The fold's training images, or its test images (``val`` and ``test``)."""
-        folder, names, files = self._scan()
-        if small := [
-            f"{name} {len(own)}" for name, own in zip(names, files, strict=True) if len(own) <= self.per_class
-        ]:
+        """Return the fold's training images, or its test images (``val`` and ``test``)."""
+        folder, names, files_of_class = self._scan()
+        counts = {name: len(files) for name, files in zip(names, files_of_class, strict=True)}
+        if small := [f"{name} {count}" for name, count in counts.items() if count <= self.per_class]:
             raise ValueError(
-                f"data.init_args.per_class: {self.per_class} training images a class leave none to test on in "
-                f"{len(small)} class(es) of {str(folder)!r}: {', '.join(small[:5])}{', …' if len(small) > 5 else ''}"
+                f"per_class: {self.per_class} training images per class leave none to test on in {len(small)} "
+                f"class(es) of {str(folder)!r}: {', '.join(small[:5])}{', …' if len(small) > 5 else ''}; lower it"
             )
         paths, labels = [], []
-        for label, own in enumerate(files):
-            # a generator of its own for each class: one more image in one does not change the others
-            order = np.random.default_rng((self.fold, label)).permutation(len(own))
+        for label, files in enumerate(files_of_class):
+            # one generator per class: an additional image in one class does not change the split of the others
+            order = np.random.default_rng((self.fold, label)).permutation(len(files))
             train, rest = order[: self.per_class], order[self.per_class :]
-            chosen = own[np.sort(train if split == "train" else rest[: self.max_test])]
-            paths.append(chosen)
-            labels.append(np.full(len(chosen), label))
+            paths.append(files[np.sort(train if split == "train" else rest[: self.max_test])])
+            labels.append(np.full(len(paths[-1]), label))
         return LabeledFiles(np.concatenate(paths), np.concatenate(labels), root=folder)
 
     def _find(self) -> Path | None:
-        folders = [self.root / place / self.folder for place in self.places]
+        folders = [self.root / parent / self.folder for parent in self.parents]
         if self.root.name == self.folder:
             folders.append(self.root)
         return next((folder for folder in folders if folder.is_dir()), None)
 
     def _scan(self) -> tuple[Path, list[str], list[np.ndarray]]:
+        """Return the folder of the classes, their folder names, and the files ``[N]`` of each class."""
         if self._scanned is None:
             folder = self._find()
             names = [name for name in subfolders(folder) if name != self.clutter] if folder else []
             if folder is None or not names:
-                what = f"no folder {self.folder!r}" if folder is None else "no class folders"
-                hint = "call prepare_data(), which downloads them" if self.download else "data.init_args.download: true"
-                message = f"data.init_args.root: {what} in {str(folder or self.root)!r}; to fetch the images, {hint}"
-                raise layout_error(message, type(self), self.root)
+                problem = f"no folder {self.folder!r}" if folder is None else "no class folders"
+                hint = "call prepare_data()" if self.download else "set download: true"
+                raise layout_error(
+                    f"root: {problem} in {str(folder or self.root)!r}; {hint} to download the images",
+                    type(self),
+                    self.root,
+                )
             if self.background:
                 if not (folder / self.clutter).is_dir():
                     raise FileNotFoundError(
-                        f"data.init_args.background: no folder {self.clutter!r} in {str(folder)!r}; set it to false"
+                        f"background: no folder {self.clutter!r} in {str(folder)!r}; set background: false"
                     )
                 names.append(self.clutter)
             self._scanned = (folder, names, images_by_class(folder, names))
@@ -128,25 +131,25 @@ class Caltech101(VisionDataModule):
 
 
 class Caltech256(Caltech101):
-    """Caltech-256: photographs of 256 kinds of objects, 80 and more of each.
+    """Caltech-256: photographs of 256 kinds of objects, at least 80 of each.
 
     Expected layout::
 
-        ROOT/256_ObjectCategories/001.ak47/001_0001.jpg …
+        ROOT/256_ObjectCategories/001.ak47/001_0001.jpg … (256 class folders and 257.clutter)
 
-    also below ``ROOT/caltech256`` (torchvision's place). Class names are without the folders' numbers. Only images
-    directly in a class's folder count: the publisher's archive has a stray folder and a script among them.
+    The folder may also be in ``ROOT/caltech256``, where torchvision puts it. Class names omit the folders' numbers.
+    Only images directly in a class folder count: the publisher's archive has a stray folder and a script among them.
 
-    Zeiler and Fergus train on 15, 30, 45 or 60 images a class; for this set they name no limit of test images, and
-    50 is Caltech-101's (`max_test`: null takes all the others). ``257.clutter`` is left out unless `background` asks
-    for it; torchvision counts it as a class. All else is as in `Caltech101`.
+    Zeiler and Fergus train on 15, 30, 45 or 60 images per class. They state no limit of test images for this dataset;
+    50 is that of Caltech-101, and ``max_test: null`` takes all others. ``257.clutter`` is left out unless `background`
+    is set; torchvision counts it as a class. Otherwise as `Caltech101`.
 
     Reference: Zeiler and Fergus, 2014, section 5.2; Griffin, Holub, Perona, 2007 (the data).
     """
 
     dataset_name = "Caltech256"
     folder = "256_ObjectCategories"
-    places = ("", "caltech256")
+    parents = ("", "caltech256")
     clutter = "257.clutter"
 
     def __init__(

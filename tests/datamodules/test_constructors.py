@@ -36,7 +36,7 @@ from striate.datamodules import (
     YoloDetection,
 )
 from striate.datamodules.base import LoaderOptions
-from striate.datamodules.classic.arrays import InMemoryDataModule
+from striate.datamodules.classic.in_memory import InMemoryDataModule
 
 READERS = [
     DigitScenes,

@@ -1,4 +1,4 @@
-"""ADE20K's benchmark: values and names by hand; what is wrong is said."""
+"""ADE20K: classes and names by hand, and errors for files that do not match."""
 
 import albumentations as A
 import numpy as np
@@ -64,33 +64,29 @@ def test_names_are_the_first_synonyms(tmp_path):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("", r"objectInfo150.txt, line 1: no column 'Idx' in \[\]; expected ADE20K's"),
-        (table(heading="Idx\tRatio\tTrain\tVal\tStuff\tLabel"), r"line 1: no column 'Name' in \['Idx', .*'Label'\]"),
-        (table({2: ""}), r"line 3: \['2', .*, ''\] is not class 2 and its name"),
-        (table().replace("\n3\t", "\n4\t"), r"line 4: \['4', .*\] is not class 3 and its name"),
-        (table().replace("3\t0.1\t", "3 0.1 ", 1), r"line 4: .* is not class 3 and its name"),
-        (table(count=149), "objectInfo150.txt: 149 classes, and ADE20K's benchmark has 150"),
+        ("", r"objectInfo150.txt, line 1: .*'Idx', got \[\]"),
+        (table(heading="Idx\tRatio\tTrain\tVal\tStuff\tLabel"), r"line 1: .*'Name', got \['Idx', .*'Label'\]"),
+        (table({2: ""}), r"line 3: .*class 2.*got \['2', .*, ''\]"),
+        (table().replace("\n3\t", "\n4\t"), r"line 4: .*class 3.*got \['4', .*\]"),
+        (table().replace("3\t0.1\t", "3 0.1 ", 1), r"line 4: .*class 3"),
+        (table(count=149), "objectInfo150.txt: .*150 classes, got 149"),
     ],
 )
-def test_lists_of_names_that_are_not_ade20k_s(tmp_path, text, message):
+def test_bad_lists_of_names(tmp_path, text, message):
     (tree(tmp_path) / "objectInfo150.txt").write_text(text)
     with pytest.raises(ValueError, match=message):
         module(tmp_path).setup("fit")
 
 
-def test_what_is_missing_is_answered_with_the_tree(tmp_path):
-    with pytest.raises(
-        FileNotFoundError, match=r"no folder '.*images/training'\. ADE20K exp(?s:.*)ADE_train_00000001.png"
-    ):
+def test_missing_files_show_the_expected_layout(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"(?s)images/training'\. ADE20K expects.*ADE_train_00000001.png"):
         module(tmp_path).make_source("train")
     base = tree(tmp_path)
     (base / "annotations" / "validation" / "ADE_val_00000002.png").unlink()
-    with pytest.raises(
-        FileNotFoundError, match=r"ADE20K, validation: 1 of 3 masks are not in .*\n.*ADE_val_00000002.png$"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"validation: 1 of 3 masks.*\n.*ADE_val_00000002.png$"):
         module(tmp_path).make_source("val")
     (base / "objectInfo150.txt").unlink()
-    with pytest.raises(FileNotFoundError, match=r"no file '.*Info150.txt', which names the classes\. ADE20K expects\n"):
+    with pytest.raises(FileNotFoundError, match=r"Info150.txt'.*ADE20K expects"):
         module(tmp_path).setup("fit")
     for file in (base / "images" / "training").iterdir():
         file.unlink()
@@ -98,11 +94,11 @@ def test_what_is_missing_is_answered_with_the_tree(tmp_path):
         module(tmp_path).make_source("train")
 
 
-def test_masks_that_cannot_be_used(tmp_path):
+def test_bad_masks(tmp_path):
     folder = tree(tmp_path) / "annotations" / "training"
     source = module(tmp_path).make_source("train")
     write_gray(folder / "ADE_train_00000001.png", np.full((2, 4), 151, np.uint8))
-    with pytest.raises(ValueError, match=r"ADE_train_00000001.png: the value\(s\) 151 \(\d+ pixels?\) are no class"):
+    with pytest.raises(ValueError, match=r"ADE_train_00000001.png: .*got 151 \(8 pixels\)"):
         source[0]
     write_gray(folder / "ADE_train_00000001.png", np.ones((4, 2), np.uint8))
     with pytest.raises(ImageError, match=r"the image is 4x2, but its mask '.*ADE_train_00000001.png' is 2x4"):

@@ -1,4 +1,4 @@
-"""Cityscapes: ids to classes by hand and against torchvision's table and reader; what is wrong is said."""
+"""Cityscapes: classes by hand and against torchvision's table and reader, and errors for bad files."""
 
 import albumentations as A
 import numpy as np
@@ -20,21 +20,21 @@ def ids_of(scene, height=5, width=7):
     return np.random.default_rng(list(scene.encode())).integers(0, 34, (height, width)).astype(np.uint8)
 
 
-def tree(root, truths=("gtFine", "gtCoarse"), train_ids=False):
+def tree(root, mask_folders=("gtFine", "gtCoarse"), train_ids=False):
     for split, scenes in SCENES.items():
         for scene in scenes:
             city = scene.split("_")[0]
             write_image(root / "leftImg8bit" / split / city / f"{scene}_leftImg8bit.png", noise(7, 5, len(scene)))
-            for truth in truths:
-                if split == "train_extra" and truth == "gtFine":
+            for mask_folder in mask_folders:
+                if split == "train_extra" and mask_folder == "gtFine":
                     continue
-                folder = root / truth / split / city
-                # coarse polygons are others than fine ones
-                values = ids_of(scene) if truth == "gtFine" else ids_of(scene)[::-1]
-                write_gray(folder / f"{scene}_{truth}_labelIds.png", values)
-                write_gray(folder / f"{scene}_{truth}_color.png", values)
+                folder = root / mask_folder / split / city
+                # the coarse polygons differ from the fine ones
+                values = ids_of(scene) if mask_folder == "gtFine" else ids_of(scene)[::-1]
+                write_gray(folder / f"{scene}_{mask_folder}_labelIds.png", values)
+                write_gray(folder / f"{scene}_{mask_folder}_color.png", values)
                 if train_ids:
-                    write_gray(folder / f"{scene}_{truth}_labelTrainIds.png", np.full((5, 7), 18, np.uint8))
+                    write_gray(folder / f"{scene}_{mask_folder}_labelTrainIds.png", np.full((5, 7), 18, np.uint8))
     return root
 
 
@@ -97,7 +97,7 @@ def test_coarse_annotations_are_for_training_only(tmp_path):
     assert [s["path"] for s in data.make_source("test")] == [s["path"] for s in val]
 
 
-def test_train_ids_are_read_where_asked_for(tmp_path):
+def test_train_ids(tmp_path):
     tree(tmp_path, train_ids=True)
     source = module(tmp_path, train_ids=True).make_source("train")
     assert (source[0]["mask"] == 18).all()
@@ -109,38 +109,32 @@ def test_train_ids_are_read_where_asked_for(tmp_path):
     with pytest.raises(ImageError, match="the image is 7x5, but its mask '.*labelTrainIds.png' is 2x2"):
         source[0]
     (tmp_path / "gtFine/val/munster/munster_000000_000019_gtFine_labelTrainIds.png").unlink()
-    with pytest.raises(
-        FileNotFoundError, match=r"val: 1 of 2 masks \(train ids, which .* makes.*\) are not in .*:\n.*gtF"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"val: 1 of 2 masks \(train ids.*\n.*gtF"):
         module(tmp_path, train_ids=True).make_source("val")
 
 
-def test_values_that_are_no_id(tmp_path):
+def test_unknown_label_ids(tmp_path):
     tree(tmp_path)
     for value, train_ids, name in ((34, False, "labelIds"), (19, True, "labelTrainIds")):
         path = tmp_path / f"gtFine/train/aachen/aachen_000000_000019_gtFine_{name}.png"
         for scene in SCENES["train"]:
             write_gray(path.parents[1] / scene.split("_")[0] / f"{scene}_gtFine_{name}.png", np.zeros((5, 7), np.uint8))
         write_gray(path, np.full((5, 7), value, np.uint8))
-        with pytest.raises(ValueError, match=rf"{name}.png: the value\(s\) {value} \(\d+ pixels?\) are no class"):
+        with pytest.raises(ValueError, match=rf"{name}.png: .*got {value} \(35 pixels\)"):
             module(tmp_path, train_ids=train_ids).make_source("train")[0]
 
 
-def test_what_is_missing_is_answered_with_the_tree(tmp_path):
-    with pytest.raises(
-        FileNotFoundError, match=r"no folder '.*leftImg8bit/train'\. City(?s:.*)aachen_000000_000019_gtFine"
-    ):
+def test_missing_files_show_the_expected_layout(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"(?s)leftImg8bit/train'\. Cityscapes.*aachen_000000_000019_gtFine"):
         module(tmp_path).make_source("train")
-    tree(tmp_path, truths=("gtFine",))
+    tree(tmp_path, mask_folders=("gtFine",))
     with pytest.raises(FileNotFoundError, match=r"(?s)gtCoarse/train.* contains: gtFine/, leftImg8bit/"):
         module(tmp_path, annotations="coarse").make_source("train")
     (tmp_path / "gtFine/val/munster/munster_000000_000019_gtFine_labelIds.png").unlink()
-    with pytest.raises(
-        FileNotFoundError, match=r"Cityscapes, val: 1 of 2 masks are not in .*\n    gtFine/val/munster/mun"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"val: 1 of 2 masks.*\n    gtFine/val/munster/mun"):
         module(tmp_path).make_source("val")
     write_image(tmp_path / "leftImg8bit/train/aachen/aachen_1.png", noise(7, 5))
-    with pytest.raises(ValueError, match=r"aachen_1.png: an image's name ends with _leftImg8bit.png here"):
+    with pytest.raises(ValueError, match="aachen_1.png: .*_leftImg8bit.png"):
         module(tmp_path).make_source("train")
 
 
@@ -169,9 +163,9 @@ def test_extreme_sizes_go_through_augmentation(tmp_path, size):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"annotations": "course"}, "annotations: 'course' is not one of fine, coarse; did you mean 'coarse'"),
-        ({"train": ["train_extra"]}, "train: 'train_extra' is not one of train, val, which have fine annotations"),
-        ({"train": ["test"], "annotations": "coarse"}, "train: 'test' is not one of train, train_extra, val"),
+        ({"annotations": "course"}, "annotations.*got 'course'; did you mean 'coarse'"),
+        ({"train": ["train_extra"]}, "train: .*fine annotations are train, val, got 'train_extra'"),
+        ({"train": ["test"], "annotations": "coarse"}, "train: .*train, train_extra, val, got 'test'"),
     ],
 )
 def test_bad_options(options, message):

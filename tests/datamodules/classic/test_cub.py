@@ -1,4 +1,4 @@
-"""CUB-200-2011 as its archive unpacks: five lists and a folder of images."""
+"""CUB-200-2011: boxes, labels and splits by hand, and errors for lists that are malformed or inconsistent."""
 
 import numpy as np
 import pytest
@@ -76,7 +76,7 @@ def test_boxes_labels_and_splits_by_hand(tmp_path, folder):
             assert sample["path"].endswith(f"{number:04d}.jpg")
 
 
-def test_validation_is_held_out_of_the_official_training_images(tmp_path):
+def test_validation_images_are_held_out_of_the_official_training_images(tmp_path):
     birds = {n: (1 + n % 2, int(n <= 20), "1 1 9 9") for n in range(1, 31)}
     write_cub(tmp_path, birds)
     data = cub(tmp_path, val_fraction=0.2)
@@ -126,20 +126,20 @@ def change(path, number, line):
 @pytest.mark.parametrize(
     "file, line, message",
     [
-        ("images.txt", "3 ../../x.jpg", "images.txt, image 3: '../../x.jpg' leads out of the folder 'images'"),
-        ("images.txt", "3 /etc/x.jpg", "images.txt, image 3: '/etc/x.jpg' leads out"),
-        ("images.txt", "three x.jpg", "images.txt, line 3: 'three x.jpg' is not a number and 1 more column"),
-        ("images.txt", "1 x.jpg", "images.txt, line 3: the number 1 is there more than once"),
-        ("classes.txt", "10", "classes.txt, line 3: '10' is not a number and 1 more column"),
-        ("bounding_boxes.txt", "3 1 2 3", "bounding_boxes.txt, line 3: '3 1 2 3' is not a number and 4 more column"),
-        ("bounding_boxes.txt", "3 1 2 x 4", "bounding_boxes.txt, image 3: '1 2 x 4' is not four numbers"),
-        ("image_class_labels.txt", "3 11", "image_class_labels.txt, image 3: the class '11' is not in classes.txt"),
-        ("train_test_split.txt", "3 2", "train_test_split.txt, image 3: '2' is not 1 .training. or 0 .test."),
-        ("train_test_split.txt", "4 1", "train_test_split.txt: no line for the image 3, which other files list"),
-        ("images.txt", "", "images.txt: no line for the image 3, which other files list"),
+        ("images.txt", "3 ../../x.jpg", "images.txt, image 3: must be in.*got '../../x.jpg'"),
+        ("images.txt", "3 /etc/x.jpg", "images.txt, image 3: must be in.*got '/etc/x.jpg'"),
+        ("images.txt", "three x.jpg", "images.txt, line 3: .*1 more column.*got 'three x.jpg'"),
+        ("images.txt", "1 x.jpg", "images.txt, line 3: .*got 1 more than once"),
+        ("classes.txt", "10", "classes.txt, line 3: .*1 more column.*got '10'"),
+        ("bounding_boxes.txt", "3 1 2 3", "bounding_boxes.txt, line 3: .*4 more column.*got '3 1 2 3'"),
+        ("bounding_boxes.txt", "3 1 2 x 4", "bounding_boxes.txt, image 3: .*four numbers.*got '1 2 x 4'"),
+        ("image_class_labels.txt", "3 11", "image_class_labels.txt, image 3: class '11'"),
+        ("train_test_split.txt", "3 2", "train_test_split.txt, image 3: .*got '2'"),
+        ("train_test_split.txt", "4 1", "train_test_split.txt: no line for image 3"),
+        ("images.txt", "", "images.txt: no line for image 3"),
     ],
 )
-def test_lists_that_are_malformed_or_contradict_each_other(tmp_path, file, line, message):
+def test_malformed_or_inconsistent_lists(tmp_path, file, line, message):
     change(write_cub(tmp_path) / file, 3, line)
     with pytest.raises(ValueError, match=message):
         cub(tmp_path).setup("fit")
@@ -150,22 +150,18 @@ def test_an_empty_list_and_an_empty_split(tmp_path):
     with pytest.raises(ValueError, match=r"split.txt: no image with a usable box is marked 0 \(test\)"):
         cub(tmp_path).setup("test")
     (base / "images.txt").write_text("\n")
-    with pytest.raises(ValueError, match="images.txt: no lines in it"):
+    with pytest.raises(ValueError, match="images.txt: .*empty"):
         cub(tmp_path).setup("fit")
-    with pytest.raises(ValueError, match="val_fraction: 1 is not 0 or between 0 and 1"):
+    with pytest.raises(ValueError, match="val_fraction.*1"):
         cub(tmp_path, val_fraction=1)
 
 
-def test_files_that_are_not_there(tmp_path):
-    with pytest.raises(
-        FileNotFoundError, match=r"(?s)no file '.*images.txt'. CUB200 expects.*ROOT/CUB_200_2011/images"
-    ):
+def test_missing_files(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"(?s)images.txt'. CUB200 expects.*ROOT/CUB_200_2011/images"):
         cub(tmp_path).setup("fit")
     base = write_cub(tmp_path)
     (base / "images" / name_of(3, 10)).unlink()
-    with pytest.raises(
-        FileNotFoundError, match=r"images.txt: 1 of 6 images are not in .*images':\n    010.Red_winged_"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"images.txt: 1 of 6 images.*\n    010.Red_winged_"):
         cub(tmp_path).setup("fit")
     (base / "train_test_split.txt").unlink()
     with pytest.raises(FileNotFoundError, match=r"(?s)no file '.*train_test_split.txt'.*contains: CUB_200_2011/"):
@@ -180,4 +176,4 @@ def test_an_unreadable_image(tmp_path):
     assert numbers(data.datasets["train"].source) == [1, 3, 6]
     with pytest.raises(ImageError, match="0003.jpg: the file is empty"):
         data.datasets["train"].source[1]
-    assert data.datasets["train"][1]["label"] == LABELS[6]  # in training the next one takes its place
+    assert data.datasets["train"][1]["label"] == LABELS[6]  # in training, the next sample replaces it

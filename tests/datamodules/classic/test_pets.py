@@ -1,4 +1,4 @@
-"""Oxford-IIIT Pet as its archives unpack: heads of those that have a box."""
+"""Oxford-IIIT Pet: heads, breeds and species by hand and against torchvision."""
 
 import numpy as np
 import pytest
@@ -54,20 +54,20 @@ def pets(root, **options):
 
 
 def samples(data, *splits):
-    found = {}
+    result = {}
     for split in splits:
         for sample in data.make_source(split):
-            found[sample["path"].rsplit("/", 1)[1][:-4]] = (sample["label"], sample["box"].tolist())
-    return found
+            result[sample["path"].rsplit("/", 1)[1][:-4]] = (sample["label"], sample["box"].tolist())
+    return result
 
 
 @pytest.mark.parametrize("folder", ["", "oxford-iiit-pet"])
 def test_breeds_and_heads_by_hand(tmp_path, folder):
     write_pets(tmp_path, folder=folder)
     data = pets(tmp_path)
-    with pytest.warns(UserWarning, match=LEFT_OUT) as seen:
+    with pytest.warns(UserWarning, match=LEFT_OUT) as warned:
         found = samples(data, "train", "val")
-    assert len(seen) == 1 and data.class_names == NAMES
+    assert len(warned) == 1 and data.class_names == NAMES
     labels = {name: NAMES.index(name.rpartition("_")[0].replace("_", " ").title()) for name in BOXES}
     assert found == {name: (labels[name], box) for name, box in BOXES.items()}
 
@@ -142,51 +142,48 @@ def test_missing_boxes_do_not_stop_a_strict_run(tmp_path):
 @pytest.mark.parametrize(
     "line, message",
     [
-        ("Bengal_9 6 1", "line 8: 'Bengal_9 6 1' is not a pet, such as 'Abyssinian_100 1 1 1'"),
-        ("Bengal_9 6 3 2", "line 8: 'Bengal_9 6 3 2' is not a pet"),
-        ("Bengal_9 six 1 2", "line 8: 'Bengal_9 six 1 2' is not a pet"),
-        ("../Bengal_9 6 1 2", "line 8: '../Bengal_9 6 1 2' is not a pet"),
-        ("/etc/Bengal_9 6 1 2", "line 8: '/etc/Bengal_9 6 1 2' is not a pet"),
-        ("Bengal_5 6 1 2", "line 8: 'Bengal_5' is there more than once"),
-        ("Birman_5 6 1 2", "line 8: the breed 6 is 'Birman', and 'Bengal' further up"),
+        ("Bengal_9 6 1", "got 'Bengal_9 6 1'"),
+        ("Bengal_9 6 3 2", "got 'Bengal_9 6 3 2'"),
+        ("Bengal_9 six 1 2", "got 'Bengal_9 six 1 2'"),
+        ("../Bengal_9 6 1 2", "got '../Bengal_9 6 1 2'"),
+        ("/etc/Bengal_9 6 1 2", "got '/etc/Bengal_9 6 1 2'"),
+        ("Bengal_5 6 1 2", "got 'Bengal_5' more than once"),
+        ("Birman_5 6 1 2", "breed 6.*'Bengal'.*got 'Birman'"),
     ],
 )
-def test_bad_lines_are_named(tmp_path, line, message):
+def test_bad_lines(tmp_path, line, message):
     file = write_pets(tmp_path) / "annotations" / "trainval.txt"
     file.write_text(file.read_text() + line + "\n")
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match=f"{file}, line 8: .*{message}"):
         pets(tmp_path).setup("fit")
-    assert str(caught.value).startswith(f"{file}, {message}")
 
 
-def test_malformed_xml_is_named_with_its_line(tmp_path):
+def test_malformed_xml(tmp_path):
     file = write_pets(tmp_path) / "annotations" / "xmls" / "Bengal_5.xml"
     text = file.read_text()[:150]
     file.write_text(text)
     with pytest.raises(ValueError, match=rf"Bengal_5.xml, line {1 + text.count(chr(10))}, column \d+: malformed XML"):
         pets(tmp_path).setup("fit")
     file.write_text(voc_xml("Bengal_5", SIZE, [("cat", (1, 2, "x", 4), 0)]))
-    with pytest.raises(ValueError, match="Bengal_5.xml, object 1: bndbox/xmax is 'x', and must be a number of pixels"):
+    with pytest.raises(ValueError, match="Bengal_5.xml, object 1: bndbox/xmax.*'x'"):
         pets(tmp_path).setup("fit")
 
 
-def test_what_is_not_there(tmp_path):
-    with pytest.raises(
-        FileNotFoundError, match=r"(?s)no file '.*trainval.txt'. OxfordPets expects.*ROOT/annotations/xm"
-    ):
+def test_missing_files(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"(?s)trainval.txt'. OxfordPets expects.*ROOT/annotations/xmls"):
         pets(tmp_path).setup("fit")
     folder = write_pets(tmp_path, dict.fromkeys(PETS))
     with pytest.warns(UserWarning), pytest.raises(ValueError, match="xmls: no box for any of the 7 images of trainval"):
         pets(tmp_path).setup("fit")
     (folder / "images" / "Bengal_5.jpg").unlink()
-    with pytest.raises(FileNotFoundError, match=r"trainval.txt: 1 of 7 images are not in .*images':\n    Bengal_5.jpg"):
+    with pytest.raises(FileNotFoundError, match=r"trainval.txt: 1 of 7 images.*\n    Bengal_5.jpg"):
         pets(tmp_path).setup("fit")
     (folder / "annotations" / "xmls").rmdir()
-    with pytest.raises(FileNotFoundError, match=r"(?s)no folder '.*xmls'.*contains: annotations/, images/"):
+    with pytest.raises(FileNotFoundError, match=r"(?s)xmls'.*contains: annotations/, images/"):
         pets(tmp_path).setup("fit")
     (folder / "annotations" / "trainval.txt").write_text("# nothing\n")
     (folder / "annotations" / "xmls").mkdir()
-    with pytest.raises(ValueError, match="trainval.txt: no images in it"):
+    with pytest.raises(ValueError, match="trainval.txt: .*empty"):
         pets(tmp_path).setup("fit")
 
 
@@ -201,7 +198,7 @@ def test_an_image_of_another_size_than_annotated_is_unreadable(tmp_path):
 
 
 def test_bad_options():
-    with pytest.raises(ValueError, match="classes: 'breeds' is not one of breed, species; did you mean 'breed'"):
+    with pytest.raises(ValueError, match="classes.*got 'breeds'; did you mean 'breed'"):
         pets("x", classes="breeds")
-    with pytest.raises(ValueError, match="val_fraction: 0 is not between 0 and 1"):
+    with pytest.raises(ValueError, match="val_fraction.*0"):
         pets("x", val_fraction=0)

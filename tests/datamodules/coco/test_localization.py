@@ -47,7 +47,7 @@ def test_coco_against_pycocotools(tmp_path, capsys):
 
 def test_coco_classes_that_are_not_there(tmp_path):
     write_coco(tmp_path)
-    with pytest.raises(ValueError, match="classes: 'dgo' is not one of the 3 classes; did you mean 'dog'"):
+    with pytest.raises(ValueError, match="classes.*3.*got 'dgo'; did you mean 'dog'"):
         coco(tmp_path, classes=["dgo"]).setup("fit")
     with pytest.raises(ValueError, match=r"train_annotations: .*train2017.json: no image in it has exactly one object"):
         coco(tmp_path).make_source("train")

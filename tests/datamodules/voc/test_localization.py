@@ -105,10 +105,10 @@ def test_an_image_of_another_size_than_annotated_is_unreadable(tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"objects": "larges"}, "objects: 'larges' is not one of one, largest; did you mean 'largest'"),
-        ({"classes": ["dgo"]}, "classes: 'dgo' is not one of the 20 classes; did you mean 'dog'"),
-        ({"classes": ["dog", "cat", "dog"]}, "classes: 'dog' is there more than once"),
-        ({"classes": []}, "classes: an empty list"),
+        ({"objects": "larges"}, "objects.*got 'larges'; did you mean 'largest'"),
+        ({"classes": ["dgo"]}, "classes.*20.*got 'dgo'; did you mean 'dog'"),
+        ({"classes": ["dog", "cat", "dog"]}, "classes.*got 'dog' more than once"),
+        ({"classes": []}, r"classes.*got \[\]"),
     ],
 )
 def test_bad_options(options, message):

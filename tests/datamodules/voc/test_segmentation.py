@@ -144,22 +144,16 @@ def test_masks_of_sbd_as_png_by_folder(tmp_path):
         module(tmp_path, train="trainaug").make_source("train")
 
 
-def test_missing_files_are_answered_with_the_tree(tmp_path):
-    with pytest.raises(
-        FileNotFoundError, match=r"no file '.*train.txt'\. (?s:.*)ROOT/VOCdevkit/.*0032.jpg(?s:.*)holds"
-    ):
+def test_missing_files_show_the_expected_layout(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"(?s)train.txt'\..*ROOT/VOCdevkit/.*0032.jpg.*contains"):
         module(tmp_path).make_source("train")
     devkit = write_voc_masks(tmp_path)
-    with pytest.raises(FileNotFoundError, match="train: no file '.*trainag.txt' .did you mean 'train_aug'") as seen:
+    with pytest.raises(FileNotFoundError, match="train: no file '.*trainag.txt' .did you mean 'train_aug'"):
         module(tmp_path, train="trainag").make_source("train")
-    assert "benchmark_RELEASE" not in str(seen.value)
-    with pytest.raises(
-        FileNotFoundError,
-        match=r"train: train_aug needs SBD, and no folder 'cls' of it is in '.*'\. VOCSegmentation expects"
-        r"(?s:.*)dataset/cls/2008_000002.mat(?s:.*) contains: VOCdevkit/",
-    ):
+    message = r"(?s)train: train_aug needs SBD.*'cls'.*dataset/cls/2008_000002.mat.*contains: VOCdevkit/"
+    with pytest.raises(FileNotFoundError, match=message):
         module(tmp_path, train="train_aug").make_source("train")
-    with pytest.raises(FileNotFoundError, match=r"is in data.init_args.sbd, 'there', of '.*'"):
+    with pytest.raises(FileNotFoundError, match="sbd.*'there'"):
         module(tmp_path, train="train_aug", sbd="there").make_source("train")
     write_sbd(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"no file '.*/vla.txt' .did you mean 'val'\?.\. (?s:.*)dataset/cls"):

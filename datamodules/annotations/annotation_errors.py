@@ -1,7 +1,8 @@
-"""What is wrong with annotations: counted and warned of, or, for the doctor, collected to the last one."""
+"""Faults of annotations as values, and what a reader does at one: raise, count and warn, or record it."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,144 +10,186 @@ from typing import Any
 import numpy as np
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 
+from .fault_kinds import KINDS
+
+RECORDED = -(2**31)
+"""Label of an object whose written label is not a class and was recorded as a fault."""
+
+OUTSIDE = "path leads out of its folder"
+"""What is found where a path may not be followed."""
+
 
 @dataclass(frozen=True, eq=False)
 class Fault:
-    """Annotations of one file that are wrong in the same way, as `collect_problems` records them.
+    """Annotations of one file with the same fault.
 
     Attributes:
-        file: where they stand.
-        kind: what is wrong.
-        unit: what `where` numbers: ``annotation``, ``line`` …
-        where: the source's own numbers or names of them, all of them.
-        images: gives the path of the image that the n-th of them belongs to; None: not known.
-        boxes: ``[N, 4]``, as they stand, x1, y1, x2, y2 in pixels; None: not about boxes.
+        code: Key of `KINDS`.
+        file: The file, or the folder of the files that `names` lists.
+        names: The source's own numbers or names of the annotations.
+        unit: What `names` numbers: ``annotation``, ``line`` …; ``file``: paths below `file`; ``path``: whole paths;
+            ``entry``: names that need no unit.
+        found: The value or the defect found, for `Kind.sentence`.
+        remedy: What would be right, or what to do, for an error message.
+        images: Path of each annotation's image; None: not known.
+        boxes: ``[N, 4]``, x1, y1, x2, y2 in pixels as they are written; None: the fault does not concern boxes.
     """
 
+    code: str
     file: Path
-    kind: str
-    unit: str
-    where: list[Any]
-    images: Callable[[int], str] | None = None
+    names: Sequence[Any]
+    unit: str = "annotation"
+    found: str = ""
+    remedy: str = ""
+    images: Sequence[str] | None = None
     boxes: np.ndarray | None = None
 
+    @property
+    def sentence(self) -> str:
+        """What is wrong, without the location."""
+        return KINDS[self.code].sentence.format(found=self.found)
 
-REPORTED = -(2**31)
-"""The label that a reader gives where problems are collected, and it has recorded that the written one is no class."""
+    def name(self, number: int) -> str:
+        """The annotation with this number, within `file`."""
+        name = self.names[number]
+        return f"{name}" if self.unit in ("entry", "file", "path") else f"{self.unit} {name}"
 
-OUTSIDE = "an image path that leads out of its folder"
-"""What is wrong with a path that may not be followed, as it is recorded."""
+    def location(self, number: int) -> str:
+        """File and name of the annotation with this number."""
+        separator = {"file": "/", "path": ""}.get(self.unit, ", ")
+        return f"{'' if self.unit == 'path' else self.file}{separator}{self.name(number)}"
 
-_collectors: list[list[Fault]] = []
+    def __str__(self) -> str:
+        more = f" (and {len(self.names) - 1} more)" if len(self.names) > 1 else ""
+        return f"{self.location(0)}{more}: {self.sentence}" + (f"; {self.remedy}" if self.remedy else "")
+
+
+class DataError(ValueError):
+    """Data that cannot be used.
+
+    Attributes:
+        fault: What is wrong; None: not a fault of annotations.
+    """
+
+    fault: Fault | None = None
+
+    @classmethod
+    def of(cls, fault: Fault, message: str | None = None) -> "DataError":
+        """The error of a fault; its message is the fault's own sentence by default."""
+        error = cls(str(fault) if message is None else message)
+        error.fault = fault
+        return error
+
+
+class MissingFileError(DataError, FileNotFoundError):
+    """A file of the data set does not exist."""
+
+
+class AbsentSplitError(MissingFileError):
+    """The data set has no such split; many have no ``test``."""
+
+
+_SINK: ContextVar[list[Fault] | None] = ContextVar("striate_fault_sink", default=None)
 
 
 @contextlib.contextmanager
-def collect_problems() -> Iterator[list[Fault]]:
-    """Have readers record what is wrong, all of it, where they would warn, or stop; ``striate data check`` reads so.
+def record_faults() -> Iterator[list[Fault]]:
+    """Within it readers record every fault where they would warn or stop; ``striate data check`` reads this way.
 
-    >>> with collect_problems() as found:
-    ...     Problems(Path("a.json"), strict=True).add("a box of no area", [3, 7])
-    >>> found[0].kind, found[0].where
-    ('a box of no area', [3, 7])
+    Example:
+        >>> with record_faults() as faults:
+        ...     AnnotationErrors(Path("a.json"), strict=True).add("box-zero-area", [3, 7])
+        >>> faults[0].code, faults[0].names
+        ('box-zero-area', [3, 7])
     """
-    found: list[Fault] = []
-    _collectors.append(found)
+    faults: list[Fault] = []
+    token = _SINK.set(faults)
     try:
-        yield found
+        yield faults
     finally:
-        # by identity: two empty lists are equal
-        del _collectors[next(place for place, other in enumerate(_collectors) if other is found)]
+        _SINK.reset(token)
 
 
-def collecting() -> bool:
-    """Whether problems are being collected, so that a reader goes on where it would stop."""
-    return bool(_collectors)
+def recording() -> bool:
+    """Whether the caller runs inside `record_faults`, and so a reader continues where it would stop."""
+    return _SINK.get() is not None
 
 
-def collected(
-    file: Path,
-    kind: str,
-    where: Sequence[Any] | np.ndarray,
-    unit: str = "annotation",
-    images: Callable[[int], str] | None = None,
-    boxes: np.ndarray | None = None,
-) -> bool:
-    """Record a fault, if problems are being collected; see `Fault`.
-
-    Returns:
-        Whether they are. A reader that would stop at this fault then leaves out what is faulty and goes on::
-
-            if unknown and not collected(file, "an unknown category", unknown):
-                raise ValueError(…)
-    """
-    if _collectors and len(where):
-        given = where.tolist() if isinstance(where, np.ndarray) else list(where)
-        _collectors[-1].append(Fault(Path(file), kind, unit, given, images, boxes))
-    return bool(_collectors)
-
-
-class Problems:
-    """Annotations that cannot be used, counted by kind; the first of a kind is named.
-
-    Within `collect_problems` they are recorded there instead: nothing warns, and nothing stops.
+def record_error(fault: Fault, message: str | None = None) -> None:
+    """Record a fault at which a reader otherwise stops. The caller then leaves out what is faulty and continues.
 
     Args:
-        file: where they stand; named in each message.
-        strict: stop at the first.
-        image_of: gives the path of the image that the annotation of a number (its place in the file) belongs to, for
-            a report with pictures.
+        fault: At least one annotation.
+        message: For the error; None: the fault's own sentence.
+
+    Raises:
+        DataError: Outside `record_faults`; a `MissingFileError` for a missing image or annotation.
+    """
+    if (sink := _SINK.get()) is None:
+        missing = fault.code in ("missing-image", "missing-annotation")
+        raise (MissingFileError if missing else DataError).of(fault, message)
+    sink.append(fault)
+
+
+class AnnotationErrors:
+    """Counts annotations that cannot be used, by fault, for one warning.
+
+    Within `record_faults` they are recorded there instead: nothing warns, and nothing stops.
+
+    Args:
+        file: Their file, or the folder of their files; named in each message.
+        strict: Stop at the first.
+        image_of: Returns the image path of the annotation with a number, its position in the file.
     """
 
     def __init__(self, file: Path, strict: bool, image_of: Callable[[int], str] | None = None) -> None:
         self.file, self.strict, self.image_of = file, strict, image_of
-        self._found: dict[str, tuple[int, str]] = {}
+        self._counts: dict[tuple[str, str], tuple[int, str]] = {}
 
     def add(
         self,
-        kind: str,
-        where: Sequence[Any] | np.ndarray,
+        code: str,
+        names: Sequence[Any] | np.ndarray,
         unit: str = "annotation",
-        places: Sequence[int] | np.ndarray | None = None,
+        found: str = "",
+        positions: Sequence[int] | np.ndarray | None = None,
         boxes: np.ndarray | None = None,
     ) -> None:
-        """Count the annotations that `where` numbers.
+        """Count annotations with the same fault.
 
         Args:
-            kind: what is wrong with them.
-            where: what to call each.
-            unit: what `where` numbers.
-            places: the numbers by which `image_of` knows them.
-            boxes: theirs, ``[N, 4]``, as they stand.
+            code, names, unit, found: See `Fault`; nothing happens without names.
+            positions: The numbers by which `image_of` knows the annotations.
+            boxes: ``[N, 4]``, as they are written.
 
         Raises:
-            ValueError: when strict, and there is one.
+            DataError: If `strict`.
         """
-        if not len(where):
+        if not len(names):
             return
-        images = None
-        if self.image_of is not None and places is not None:
-            image_of, numbers = self.image_of, list(places)
+        plain = names.tolist() if isinstance(names, np.ndarray) else list(names)
+        fault = Fault(code, self.file, plain, unit, found, "correct it, or set strict: false to drop it")
+        if (sink := _SINK.get()) is not None:
+            images = None
+            if self.image_of is not None and positions is not None:
+                images = [self.image_of(int(position)) for position in positions]
+            sink.append(Fault(code, self.file, plain, unit, found, "", images, boxes))
+        elif self.strict:
+            raise DataError.of(fault)
+        else:
+            key = (code, fault.sentence)
+            count, first = self._counts.get(key, (0, fault.name(0)))
+            self._counts[key] = (count + len(plain), first)
 
-            def images(number: int) -> str:
-                return image_of(int(numbers[number]))
-
-        if collected(self.file, kind, where, unit, images, boxes):
-            return
-        if self.strict:
-            more = f" (and {len(where) - 1} more)" if len(where) > 1 else ""
-            raise ValueError(
-                f"{self.file}, {unit} {where[0]}{more}: {kind}. Correct it, or set data.init_args.strict: false to "
-                "leave it out"
+    def warn(self) -> None:
+        """Warn once of everything that was dropped, if anything was."""
+        if self._counts:
+            total = sum(count for count, _ in self._counts.values())
+            faults = "; ".join(
+                f"{count} x {sentence} ({code}, first: {first})"
+                for (code, sentence), (count, first) in self._counts.items()
             )
-        count, first = self._found.get(kind, (0, f"{unit} {where[0]}"))
-        self._found[kind] = (count + len(where), first)
-
-    def report(self) -> None:
-        """One warning for all that was left out, if anything was."""
-        if self._found:
-            kinds = "; ".join(f"{count} of {kind} (the first: {first})" for kind, (count, first) in self._found.items())
-            total = sum(count for count, _ in self._found.values())
             rank_zero_warn(
-                f"{self.file}: {total} annotation(s) left out: {kinds}. `striate data check` shows each of them, and "
-                "writes a corrected copy; data.init_args.strict: true stops at the first"
+                f"{total} annotation{'s' * (total > 1)} of {self.file} dropped: {faults}; run striate data check to "
+                "list all of them and to write a corrected copy, or set strict: true to stop at the first"
             )

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..images.read import IMAGE_SUFFIXES
-from .annotation_errors import collected
+from .annotation_errors import Fault, MissingFileError, record_error
 
 _LAYOUT = re.compile(r"^Expected layout\b.*::\n\n((?: {4}.*\n|\n)+)", re.MULTILINE)
 
@@ -21,22 +21,23 @@ def expected_layout(reader: type) -> str:
     return next((textwrap.dedent(block[1]).strip("\n") for block in blocks if block), "")
 
 
-def layout_error(problem: str, reader: type, root: Path) -> FileNotFoundError:
+def layout_error(
+    problem: str, reader: type, root: Path, error: type[MissingFileError] = MissingFileError
+) -> MissingFileError:
     """Return the error for missing data: the problem, the expected layout, and the contents of the folder.
 
     Args:
         problem: Sentence without its full stop.
         reader: Data module whose docstring has the layout.
         root: Folder to list; where it does not exist, its closest existing parent.
+        error: `AbsentSplitError` for a split that datasets of this layout may lack.
     """
     while not root.is_dir() and root != root.parent:
         root = root.parent
     entries = sorted(entry.name + "/" * entry.is_dir() for entry in root.iterdir())
     listing = ", ".join(entries[:12]) + (", …" if len(entries) > 12 else "") if entries else "nothing"
     layout = textwrap.indent(expected_layout(reader), "    ")
-    return FileNotFoundError(
-        f"{problem}. {reader.__name__} expects this layout:\n{layout}\nand {str(root)!r} contains: {listing}"
-    )
+    return error(f"{problem}. {reader.__name__} expects this layout:\n{layout}\nand {str(root)!r} contains: {listing}")
 
 
 def subfolders(folder: Path) -> list[str]:
@@ -94,14 +95,11 @@ def check_there(root: Path, names: Sequence[str], asked_by: str, what: str = "im
     Raises:
         FileNotFoundError: if not: how many, and the first five.
     """
-    absent = missing(root, names)
-    paths = [str(root / name) for name in absent]
-    if absent and not collected(Path(asked_by), "an image that is not there", absent, what, paths.__getitem__):
+    if absent := missing(root, names):
+        fault = Fault("missing-image", Path(asked_by), absent, what, images=[str(root / name) for name in absent])
         first = "".join(f"\n    {name}" for name in absent[:5])
         more = f"\n    and {len(absent) - 5} more" if len(absent) > 5 else ""
-        raise FileNotFoundError(
-            f"{asked_by}: {len(absent)} of {len(names)} {what} are not in {str(root)!r}:{first}{more}"
-        )
+        record_error(fault, f"{asked_by}: {len(absent)} of {len(names)} {what} are not in {str(root)!r}:{first}{more}")
 
 
 def images_by_class(folder: Path, class_folders: Sequence[str]) -> list[np.ndarray]:

@@ -11,6 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ..images.read import IMAGE_SUFFIXES, NO_FORMAT, ImageError, read_image
 from ..loading.targets import IGNORE, counted_values
+from .annotation_errors import DataError, Fault
 
 MASK_VALUES = 65536  # values of a mask of 16 bits
 _BITS_PER_SAMPLE, _SAMPLE_FORMAT = 258, 339  # TIFF tags
@@ -175,7 +176,9 @@ class MaskedFiles:
         image, values = read_image(path), self.read(mask_path)
         if image.shape[:2] != values.shape:
             sizes = [f"{shape[1]}x{shape[0]}" for shape in (image.shape, values.shape)]
-            raise ImageError(path, f"the image is {sizes[0]}, but its mask {str(mask_path)!r} is {sizes[1]}")
+            raise ImageError(
+                path, f"the image is {sizes[0]}, but its mask {str(mask_path)!r} is {sizes[1]}", "size-mismatch"
+            )
         return {"image": image, "mask": self._classes(mask_path, values), "path": str(path)}
 
     def read(self, path: Path) -> np.ndarray:
@@ -195,8 +198,9 @@ class MaskedFiles:
             known = np.flatnonzero(self.lookup >= 0).tolist()
             last = "" if len(known) <= 12 else f", … {known[-2]}, {known[-1]} ({len(known)} values)"
             listed = ", ".join(map(str, known if not last else known[:8]))
-            raise ValueError(
-                f"{path}: mask values must be one of {listed}{last}, got {unknown}; add the missing classes to "
-                "class_names, or map the values with the argument classes of MaskFolder"
+            remedy = (
+                f"mask values must be one of {listed}{last}; add the missing classes to class_names, or map the values "
+                "with the argument classes of MaskFolder"
             )
+            raise DataError.of(Fault("label-outside", path, [path], "path", f"the value(s) {unknown}", remedy))
         return classes.astype(np.uint8)

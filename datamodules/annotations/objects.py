@@ -14,9 +14,10 @@ import numpy as np
 from ..images.read import ImageError, read_image, reduced_sizes
 from ..images.sizes import image_sizes
 from ..loading.sampling import Presence
-from .annotation_errors import Problems, collecting
+from .annotation_errors import AnnotationErrors, recording
 from .dataset_layout import check_there, missing
 from .object_masks import Segmentations
+from .validity import BOX_CODES, box_faults
 
 Sample = dict[str, Any]
 
@@ -25,22 +26,22 @@ def usable_boxes(
     boxes: np.ndarray,
     sizes: np.ndarray,
     ids: np.ndarray,
-    problems: Problems,
+    errors: AnnotationErrors,
     unit: str = "annotation",
     pixel: np.ndarray | float = 1.0,
 ) -> np.ndarray:
-    """Clip boxes to their images, in place, and say which are left.
+    """Clip boxes to their images in place, and return which of them are valid.
 
     Args:
         boxes: x1, y1, x2, y2 in pixels.
-        sizes: width and height of each box's image.
-        ids: what to call each box in a message.
-        problems: counts those that are not usable.
-        unit: what `ids` number.
-        pixel: what a pixel is in the unit of the boxes; beyond their image by less, they are not worth a word.
+        sizes: Width and height of each box's image.
+        ids: Name of each box in messages.
+        errors: Counts the boxes that are not valid.
+        unit: What `ids` number.
+        pixel: Width and height of a pixel, in the unit of the boxes.
 
     Returns:
-        Which boxes are finite, the right way round, and have an area inside their image.
+        Which boxes are valid, see `box_faults`.
 
     Shape:
         - boxes: ``[N, 4]`` float64.
@@ -48,27 +49,19 @@ def usable_boxes(
         - pixel: a number, or ``[N, 2]``.
         - Output: ``[N]`` bool.
     """
-    given = boxes.copy() if collecting() else boxes
-
-    def note(kind: str, which: np.ndarray) -> None:
-        problems.add(kind, ids[which], unit, np.flatnonzero(which), given[which])
-
-    finite = np.isfinite(boxes).all(axis=1)
-    note("a coordinate that is NaN or infinite", ~finite)
     with np.errstate(invalid="ignore"):
-        area = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-        inside = ((boxes[:, :2] < sizes) & (boxes[:, 2:] > 0)).all(axis=1)
-        beyond = ((boxes[:, :2] <= -pixel) | (boxes[:, 2:] >= sizes + pixel)).any(axis=1)
-    note("a box of zero or negative width or height", finite & ~area)
-    note("a box outside its image", finite & area & ~inside)
-    np.clip(boxes, 0, np.concatenate([sizes, sizes], axis=1), out=boxes)
-    # a sliver that float32 has no room for: [99.9999999, 100]
-    small = boxes.astype(np.float32)
-    solid = (small[:, 2:] > small[:, :2]).all(axis=1)
-    note("a box with next to nothing of it inside its image", finite & area & inside & ~solid)
-    usable = finite & area & inside & solid
-    if collecting():  # clipped without a word otherwise
-        note("a box that reaches beyond its image", usable & beyond)
+        plain = ((boxes[:, :2] >= 0) & (boxes[:, 2:] <= sizes)).all(axis=1)
+        plain &= (boxes[:, 2:].astype(np.float32) > boxes[:, :2].astype(np.float32)).all(axis=1)
+    usable = plain.copy()
+    odd = np.flatnonzero(~plain)  # few; only these need a closer look
+    written, limits = boxes[odd], np.asarray(sizes)[odd]
+    codes = box_faults(written, limits, pixel if np.isscalar(pixel) else pixel[odd])
+    usable[odd] = np.isin(codes, ("", "box-beyond"))
+    for code in BOX_CODES[1:]:
+        if code != "box-beyond" or recording():  # clipped without a warning otherwise
+            which = codes == code
+            errors.add(code, ids[odd[which]], unit, positions=odd[which], boxes=written[which])
+    boxes[odd] = np.clip(written, 0, np.concatenate([limits, limits], axis=1))
     return usable
 
 
@@ -156,7 +149,9 @@ class ImageTable:
         expected = [(width, height)] if short_side is None else reduced_sizes(width, height)
         if width and pixels.shape[1::-1] not in expected:
             raise ImageError(
-                path, f"the image is {pixels.shape[1]}x{pixels.shape[0]}, but its annotations are for {width}x{height}"
+                path,
+                f"the image is {pixels.shape[1]}x{pixels.shape[0]}, but its annotations are for {width}x{height}",
+                "size-mismatch",
             )
         return pixels
 

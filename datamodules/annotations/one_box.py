@@ -11,7 +11,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from ..images.read import ImageError, read_image, reduced_sizes
 from ..images.sizes import image_sizes
 from ..loading.targets import box_areas
-from .annotation_errors import Problems
+from .annotation_errors import AnnotationErrors
 from .labeled_images import LabeledFiles
 from .objects import ObjectSource, usable_boxes
 
@@ -77,7 +77,9 @@ class BoxSource(LabeledFiles):
             smaller = self.short_side is not None and (width, height) in reduced_sizes(*drawn)
             if not self.rescale and not smaller:
                 raise ImageError(
-                    path, f"the image is {width}x{height}, but its annotations are for {drawn[0]}x{drawn[1]}"
+                    path,
+                    f"the image is {width}x{height}, but its annotations are for {drawn[0]}x{drawn[1]}",
+                    "size-mismatch",
                 )
             box *= np.tile([width / drawn[0], height / drawn[1]], 2)
         seen = box.clip(0, [width, height, width, height]).astype(np.float32)
@@ -133,7 +135,7 @@ def usable_source(
     paths: np.ndarray,
     labels: np.ndarray,
     boxes: np.ndarray,
-    problems: Problems,
+    errors: AnnotationErrors,
     ids: np.ndarray,
     unit: str,
 ) -> tuple[BoxSource, np.ndarray]:
@@ -144,7 +146,7 @@ def usable_source(
         paths: the files, an array of bytes.
         labels: class of each file.
         boxes: x1, y1, x2, y2 in pixels, ``[N, 4]`` float64.
-        problems: counts and reports the others.
+        errors: Counts the others, and warns of them.
         ids: what to call each box in a message.
         unit: what `ids` number.
 
@@ -153,8 +155,8 @@ def usable_source(
         when its sample is asked for.
     """
     sizes = image_sizes(root / os.fsdecode(path) for path in paths)
-    usable = usable_boxes(boxes.copy(), np.where(sizes == 0, _UNKNOWN, sizes), ids, problems, unit)
-    problems.report()
+    usable = usable_boxes(boxes.copy(), np.where(sizes == 0, _UNKNOWN, sizes), ids, errors, unit)
+    errors.warn()
     return BoxSource(paths[usable], labels[usable], boxes[usable].astype(np.float32), root, sizes[usable]), usable
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from ..annotations.annotation_errors import AbsentSplitError
 from ..annotations.dataset_layout import check_there, encode_paths, image_names, layout_error
 from ..annotations.mask_files import MaskedFiles, class_lookup
 from ..base import LoaderOptions, Unpack, VisionDataModule
@@ -60,10 +61,10 @@ class ADE20K(VisionDataModule):
         part, base = _FOLDERS[split], self._folder
         for kind in ("images", "annotations"):
             if not (base / kind / part).is_dir():
-                raise layout_error(f"no folder {str(base / kind / part)!r}", type(self), self.root)
+                raise layout_error(f"no folder {str(base / kind / part)!r}", type(self), self.root, AbsentSplitError)
         names = image_names(base / "images" / part)
         if not names:
-            raise layout_error(f"no images in {str(base / 'images' / part)!r}", type(self), self.root)
+            raise layout_error(f"no images in {str(base / 'images' / part)!r}", type(self), self.root, AbsentSplitError)
         images = [f"images/{part}/{name}" for name in names]
         masks = [f"annotations/{part}/{Path(name).stem}.png" for name in names]
         check_there(base, masks, f"ADE20K, {part}", "masks")

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Literal, get_args
 
+from ..annotations.annotation_errors import AbsentSplitError
 from ..annotations.argument_checks import check_choice, did_you_mean
 from ..annotations.dataset_layout import check_there, encode_paths, image_names, layout_error, subfolders
 from ..annotations.mask_files import IGNORE, MaskedFiles, class_lookup
@@ -121,7 +122,7 @@ class Cityscapes(VisionDataModule):
         folder = f"leftImg8bit/{part}"
         for needed in (folder, f"{mask_folder}/{part}"):
             if not (self.root / needed).is_dir():
-                raise layout_error(f"no folder {str(self.root / needed)!r}", type(self), self.root)
+                raise layout_error(f"no folder {str(self.root / needed)!r}", type(self), self.root, AbsentSplitError)
         ending = f"_{mask_folder}_{'labelTrainIds' if self.train_ids else 'labelIds'}.png"
         pairs = []
         for city in subfolders(self.root / folder):
@@ -131,5 +132,5 @@ class Cityscapes(VisionDataModule):
                 scene = name.removesuffix(_SUFFIX)
                 pairs.append((f"{folder}/{city}/{name}", f"{mask_folder}/{part}/{city}/{scene}{ending}"))
         if not pairs:
-            raise layout_error(f"no images in {str(self.root / folder)!r}", type(self), self.root)
+            raise layout_error(f"no images in {str(self.root / folder)!r}", type(self), self.root, AbsentSplitError)
         return pairs

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..annotations.annotation_errors import Problems
+from ..annotations.annotation_errors import AnnotationErrors
 from ..annotations.dataset_layout import encode_paths, layout_error
 from ..annotations.objects import ImageTable, confined
 from ..annotations.one_box import BoxSource, usable_source
@@ -110,8 +110,8 @@ class CUB200(VisionDataModule):
         paths = encode_paths(names[number][0] for number in numbers)
         ImageTable(folder / "images", paths, np.empty((len(ids), 2), np.int32), ids).check(folder / "images.txt")
         labels = np.array([label_of[class_of[number][0]] for number in numbers], np.int64)
-        problems = Problems(folder / "bounding_boxes.txt", self.strict)
-        source, usable = usable_source(folder / "images", paths, labels, corners, problems, ids, "image")
+        errors = AnnotationErrors(folder / "bounding_boxes.txt", self.strict)
+        source, usable = usable_source(folder / "images", paths, labels, corners, errors, ids, "image")
         return source, np.array([training[number][0] == "1" for number in numbers])[usable]
 
 

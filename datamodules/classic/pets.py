@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
-from ..annotations.annotation_errors import Problems
+from ..annotations.annotation_errors import AnnotationErrors
 from ..annotations.argument_checks import check_choice
 from ..annotations.dataset_layout import encode_paths, layout_error
 from ..annotations.objects import ImageTable, usable_boxes
@@ -122,10 +122,10 @@ class OxfordPets(VisionDataModule):
             raise ValueError(f"{xmls}: no box for any of the {len(paths)} images of trainval.txt")
         boxes, images = np.array(corners, np.float64), np.array(image_of)
         boxes[:, :2] -= 1  # see OxfordPets
-        problems = Problems(xmls, self.strict)
+        errors = AnnotationErrors(xmls, self.strict)
         names = np.array([f"{pets.names[image]}.xml" for image in image_of])
-        usable = np.flatnonzero(usable_boxes(boxes, sizes[images], names, problems, "file"))
-        problems.report()
+        usable = np.flatnonzero(usable_boxes(boxes, sizes[images], names, errors, "file"))
+        errors.warn()
         selected = usable[choose_objects(images[usable], boxes[usable], "largest")]
         kept = images[selected]
         labels = pets.species if self.classes == "species" else pets.labels

@@ -17,15 +17,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from ..annotations.annotation_errors import collected
+from ..annotations.annotation_errors import Fault, record_error
 from ..annotations.argument_checks import did_you_mean
 
-UNUSABLE = {
-    "images": "an entry of images that cannot be used",
-    "annotations": "an entry of annotations that cannot be used",
-    "categories": "an entry of categories that cannot be used",
-}
-"""What is wrong with an entry of a list, as it is recorded; what it is exactly follows."""
+ENTRY_CODES = {"images": "bad-target", "annotations": "unusable-annotation", "categories": "unopened-split"}
+"""Fault of an entry that cannot be used, by the list that it is in."""
 
 _FIELDS: dict[str, dict[str, type]] = {
     "images": {"id": int, "file_name": str, "width": int, "height": int},
@@ -195,14 +191,14 @@ def careful_columns(file: Path) -> Columns:
     """The columns of any file in COCO's format.
 
     Raises:
-        ValueError: for a file that is not JSON, or not COCO's; the message says where. Where problems are collected,
-            entries that are not COCO's are recorded and left out, annotations of such images without a word.
+        ValueError: for a file that is not JSON, or not COCO's; the message says where. Within
+            `record_faults`, entries that are not COCO's are recorded and left out, annotations of such images silently.
     """
     content = read_json(file)
     images, items, categories = (_list(file, content, key) for key in ("images", "annotations", "categories"))
     listed = _sound(file, "images", images)
     categories, items = _sound(file, "categories", categories), _sound(file, "annotations", items)
-    if len(listed) < len(images):  # only while problems are collected
+    if len(listed) < len(images):  # only while faults are recorded
         gone = {image.get("id") for image in images if isinstance(image, dict)} - {image["id"] for image in listed}
         items = [item for item in items if item["image_id"] not in gone]
     return Columns(
@@ -232,13 +228,8 @@ def _sound(file: Path, what: str, entries: list[Any]) -> list[dict[str, Any]]:
 
 
 def refuse_entry(file: Path, what: str, entry: Any, number: int, why: str) -> None:
-    """Record an entry of a list that cannot be used, where problems are collected.
-
-    Raises:
-        ValueError: where they are not.
-    """
-    if not collected(file, f"{UNUSABLE[what]}: {why}", [called(what, entry, number)], "entry"):
-        raise ValueError(f"{file}, {called(what, entry, number)}: {why}")
+    """Record an entry of a list that cannot be used; see `record_error`."""
+    record_error(Fault(ENTRY_CODES[what], file, [called(what, entry, number)], "entry", why))
 
 
 def called(what: str, entry: Any, number: int) -> str:

@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Literal, get_args
 
-from ..annotations.annotation_errors import collected
+from ..annotations.annotation_errors import Fault, record_error
 from ..annotations.argument_checks import did_you_mean
 from ..annotations.dataset_layout import layout_error
 from ..annotations.objects import ObjectSource, SemanticSource
 from ..base import LoaderOptions, Unpack, VisionDataModule
-from .columns import UNUSABLE
+from .columns import ENTRY_CODES
 from .json import CocoFile, read_coco
 
 CocoTask = Literal["detection", "instance_segmentation", "semantic_segmentation"]
@@ -150,8 +150,7 @@ class CocoDetection(VisionDataModule):
                     f"{number} {name!r}" for number, name in sorted(set(pairs[0]) ^ set(pairs[1]))[:4]
                 )
                 what = f"its categories are not those of {str(self.root / names[0])!r}; they differ in {different}"
-                if not collected(file, f"{UNUSABLE['categories']}: {what}", ["categories"], "entry"):
-                    raise ValueError(f"{file}: {what}")
+                record_error(Fault(ENTRY_CODES["categories"], file, ["categories"], "entry", what))
 
     def _layout_error(self, problem: str) -> FileNotFoundError:
         return layout_error(problem, self.reported_as, self.root)

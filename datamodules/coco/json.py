@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..annotations.annotation_errors import Problems, collected, collecting
+from ..annotations.annotation_errors import AnnotationErrors, Fault, record_error, recording
 from ..annotations.object_masks import SegmentationBuilder, Segmentations
 from ..annotations.objects import ImageTable, Objects, confined, usable_boxes
 from .columns import Columns, coco_columns, refuse_entry
@@ -78,7 +78,7 @@ def _check_images(file: Path, folder: Path, columns: Columns) -> Columns:
     """The columns, if each image is of a number of its own, in its folder, and of some size.
 
     Raises:
-        ValueError: if not. Where problems are collected, such images are left out, with their annotations.
+        ValueError: if not. Within `record_faults` such images are left out, with their annotations.
     """
     if not columns.image_ids:
         raise ValueError(f"{file}: its list of images is empty")
@@ -136,39 +136,38 @@ def _objects(
 ) -> Objects:
     ids, image_ids, category_ids = columns.ids, columns.of_image, columns.of_category
     of_image, labels = _places(image_ids, images.ids), _places(category_ids, categories)
-    for places, own, article, what, listed in (
-        (of_image, image_ids, "an", "image", "images"),
-        (labels, category_ids, "a", "category", "categories"),
+    for code, places, numbers, key in (
+        ("unknown-image", of_image, image_ids, "image_id"),
+        ("label-outside", labels, category_ids, "category_id"),
     ):
         unknown = places < 0
-        if unknown.any() and not collected(file, f"{article} {what} that is not listed", ids[unknown]):
-            first, count = int(np.argmax(unknown)), int(unknown.sum())
-            raise ValueError(
-                f"{file}, annotation {ids[first]}: its {what}_id {own[first]} is not among the {listed} listed"
-                f"{f' (and so for {count - 1} more)' if count > 1 else ''}; list it, or remove the annotation"
+        if unknown.any():
+            found = f"{key} {numbers[unknown][0]}"
+            record_error(
+                Fault(code, file, ids[unknown].tolist(), found=found, remedy="list it, or remove the annotation")
             )
     listed_too = (of_image >= 0) & (labels >= 0)
-    if not listed_too.all():  # only while problems are collected
+    if not listed_too.all():  # only while faults are recorded
         columns = columns.part(listed_too)
         of_image, labels, ids = of_image[listed_too], labels[listed_too], columns.ids
-    if with_masks and len(ids) and not any(map(_is_there, columns.segmentations)) and not collecting():
+    if with_masks and len(ids) and not any(map(_is_there, columns.segmentations)) and not recording():
         raise ValueError(
             f"{file}: none of its {len(ids)} annotations has a segmentation, and masks are asked for; set "
             "data.init_args.task: detection, or give annotations with masks"
         )
-    problems = Problems(file, strict, lambda number: images.path(of_image[number]))
+    errors = AnnotationErrors(file, strict, lambda number: images.path(of_image[number]))
     boxes = columns.boxes
     with np.errstate(invalid="ignore"):  # infinite ones are counted later
         boxes[:, 2:] += boxes[:, :2]
     usable = np.ones(len(ids), np.bool_)
     if with_boxes:
-        usable = usable_boxes(boxes, images.sizes[of_image], ids, problems)
+        usable = usable_boxes(boxes, images.sizes[of_image], ids, errors)
     order = np.argsort(of_image, kind="stable")
     order = order[usable[order]]
     masks = None
     if with_masks:
-        order, masks = _masks(columns.segmentations, order, images.sizes[of_image], ids, boxes, problems)
-    problems.report()
+        order, masks = _masks(columns.segmentations, order, images.sizes[of_image], ids, boxes, errors)
+    errors.warn()
     with np.errstate(invalid="ignore"):
         of_boxes = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     area = np.where(np.isfinite(columns.area), columns.area, of_boxes)
@@ -196,14 +195,14 @@ def _masks(
     sizes: np.ndarray,
     ids: np.ndarray,
     boxes: np.ndarray,
-    problems: Problems,
+    errors: AnnotationErrors,
 ) -> tuple[np.ndarray, Segmentations]:
     """The masks of the objects of `order`, and what is left of it."""
     builder, taken = SegmentationBuilder(), np.zeros(len(sizes), np.bool_)
     wanted = np.sort(order)  # as the file has them, since its text may still be on its way from the disk
     for number, (width, height) in zip(wanted.tolist(), sizes[wanted].tolist(), strict=True):
-        if wrong := builder.add(segmentations[number], height, width):
-            problems.add(wrong, [ids[number]], places=[number], boxes=boxes[[number]])
+        if defect := builder.add(segmentations[number], height, width):
+            errors.add("bad-mask", [ids[number]], found=defect, positions=[number], boxes=boxes[[number]])
         else:
             taken[number] = True
     place = np.cumsum(taken) - 1

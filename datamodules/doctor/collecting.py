@@ -8,13 +8,14 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ..annotations.annotation_errors import collect_problems
+from ..annotations.annotation_errors import record_faults
+from ..annotations.fault_kinds import KINDS
 from ..base import VisionDataModule
 from ..images.read import IMAGE_SUFFIXES
 from ..loading.loader import Source
 from . import faults as reader_faults
 from .duplicates import exact_groups, near_pairs
-from .findings import KINDS, Finding, Findings, spoils
+from .findings import Finding, Findings, excludes_sample
 from .formats import SPLITS, format_of
 from .reading import Work, read_all
 from .records import SplitRecord
@@ -141,7 +142,7 @@ class _Checkup:
             self.notes.append(f"The data could not be prepared: {reader_faults.first_line(error)}")
         for number, split in enumerate(splits):
             self.progress("opening", number, len(splits))
-            with collect_problems() as found, warnings.catch_warnings():
+            with record_faults() as found, warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # what readers warn of is read here anyway
                 source, paths = None, None
                 try:
@@ -204,7 +205,7 @@ class _Checkup:
                 record = self.records[task.split]
                 record.take(task.start, looked)
                 for number, one in enumerate(looked, start=task.start):
-                    record.faulty[number] = any(spoils(finding) for finding in one.findings)
+                    record.faulty[number] = any(excludes_sample(finding) for finding in one.findings)
                     late += [replace(finding, split=record.name) for finding in one.findings]
                 done += len(looked)
                 self.progress("reading", done, total)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .findings import judge
+from ..annotations.validity import box_faults
 from .fixes import Excluded, Log, excluded, link, list_excluded, write_rows
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _rows(report: "Report", record: "SplitRecord", left_out: Any, many: bool, fo
         own = slice(starts[index], starts[index + 1])
         path, found = _linked(path, root, folder), []
         sizes = np.repeat(record.sizes[[index]], starts[index + 1] - starts[index], axis=0)
-        usable = judge(table.boxes[own], sizes) == ""
+        usable = box_faults(table.boxes[own], sizes) == ""
         for label, box, good, real in zip(table.labels[own], table.boxes[own], usable, table.real[own], strict=True):
             if np.isnan(box).any():
                 found.append((path, names[label]))

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..annotations.fault_kinds import KINDS
 from ..annotations.object_masks import SegmentationBuilder
 from ..annotations.objects import confined
+from ..annotations.validity import box_faults, differs_from_mask, repair_boxes, repeated_objects
 from ..coco.columns import called, entry_fault, read_json, with_whole_numbers
 from ..loading.targets import boxes_of_masks
-from .findings import KINDS, judge, shown
-from .fixes import ACTIONS, Excluded, Log, excluded, link, list_excluded, mend_boxes, plain, repeated
-from .samples import boxes_apart
+from .findings import shown
+from .fixes import ACTIONS, Excluded, Log, excluded, link, list_excluded, plain
 
 if TYPE_CHECKING:
     from .collecting import Report
@@ -121,7 +122,7 @@ class _CocoFile:
         sizes = np.array([[images[item["image_id"]][key] for key in ("width", "height")] for item in items])
         boxes = np.array([item["bbox"] for item in items], np.float64)
         boxes[:, 2:] += boxes[:, :2]
-        boxes, codes, kept = mend_boxes(boxes, sizes)
+        boxes, codes, kept = repair_boxes(boxes, sizes)
         if not self.with_boxes:
             codes, kept = np.full(len(items), ""), np.ones(len(items), np.bool_)
         for place in np.flatnonzero(codes != "").tolist():
@@ -135,7 +136,9 @@ class _CocoFile:
         own = np.array([item["image_id"] for item in items])
         sound = np.flatnonzero(kept)
         copies = (
-            sound[repeated(own[sound], labels[sound], boxes[sound], sizes[sound])] if self.with_boxes else sound[:0]
+            sound[repeated_objects(own[sound], labels[sound], _clipped(boxes, sizes)[sound])]
+            if self.with_boxes
+            else sound[:0]
         )
         for place in copies.tolist():
             self._note(items[place], place, "duplicate-object", "dropped", f"bbox {items[place]['bbox']}")
@@ -163,7 +166,7 @@ class _CocoFile:
                 self._note(item, place, kind or "empty-mask", "dropped")
                 continue
             tight = boxes_of_masks(mask)
-            if self.with_boxes and (kind or boxes_apart(tight, np.clip(given, 0, [width, height] * 2))[0]):
+            if self.with_boxes and (kind or differs_from_mask(tight, np.clip(given, 0, [width, height] * 2))[0]):
                 left, top, right, bottom = (int(side) for side in tight[0])
                 reason = f"bbox {item['bbox']}, mask {shown(tight[0])}"
                 self._note(item, place, kind or "mask-box", "box taken from the mask", reason)
@@ -175,7 +178,11 @@ class _CocoFile:
         self.log.add(self.file, f"annotation {item.get('id', place)}", kind, action, reason or KINDS[kind].title)
 
 
+def _clipped(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    return np.clip(boxes, 0, np.concatenate([sizes, sizes], axis=1))
+
+
 def _box_fault(box: np.ndarray, width: int, height: int) -> str:
     """What is wrong with a box ``[1, 4]``, as a code; empty: nothing, or what clipping mends."""
-    code = str(judge(box, np.array([[width, height]]))[0])
+    code = str(box_faults(box, np.array([[width, height]]))[0])
     return "" if code == "box-beyond" else code

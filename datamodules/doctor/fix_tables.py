@@ -9,7 +9,8 @@ import numpy as np
 
 from ..annotations.annotation_errors import OUTSIDE
 from ..annotations.objects import confined
-from .fixes import ACTIONS, Excluded, Log, excluded, link, list_excluded, mend_boxes, plain, repeated, write_rows
+from ..annotations.validity import repair_boxes, repeated_objects
+from .fixes import ACTIONS, Excluded, Log, excluded, link, list_excluded, plain, write_rows
 
 if TYPE_CHECKING:
     from .collecting import Report
@@ -161,11 +162,13 @@ class _Table:
         large = np.array([2**30, 2**30])  # of an image that was not read
         own = np.array([sizes.get(paths[place], large) for place in boxed]).reshape(-1, 2)
         own = np.where(own > 0, own, large)
-        mended, codes, good = mend_boxes(boxes, own)
+        mended, codes, good = repair_boxes(boxes, own)
         labels = np.unique([rows[place][1][self.label].strip() for place in boxed], return_inverse=True)[1]
         images = np.unique([paths[place] for place in boxed], return_inverse=True)[1]
         sound = np.flatnonzero(good)
-        copies = set(sound[repeated(images[sound], labels[sound], mended[sound], own[sound])].tolist())
+        copies = set(
+            sound[repeated_objects(images[sound], labels[sound], np.clip(mended, 0, np.tile(own, 2))[sound])].tolist()
+        )
         dropped = set()
         for number_, place in enumerate(boxed):
             line, row = rows[place]

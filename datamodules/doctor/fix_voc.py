@@ -10,7 +10,8 @@ import numpy as np
 
 from ..annotations.annotation_errors import OUTSIDE
 from ..annotations.objects import confined
-from .fixes import ACTIONS, Log, excluded, link, list_excluded, mend_boxes, plain, repeated
+from ..annotations.validity import repair_boxes, repeated_objects
+from .fixes import ACTIONS, Log, excluded, link, list_excluded, plain
 
 if TYPE_CHECKING:
     from .collecting import Report
@@ -82,7 +83,7 @@ def _write_xml(file: Path, copy: Path, class_names: list[str], log: Log) -> None
         except ValueError:
             faults[place] = ("unusable-annotation", "a side of its box is no number")
     sizes = np.repeat(size, len(items), axis=0)
-    mended, codes, kept = mend_boxes(boxes - _FIRST, sizes)
+    mended, codes, kept = repair_boxes(boxes - _FIRST, sizes)
     for place in np.flatnonzero(codes != "").tolist():
         if place in faults:
             continue
@@ -97,7 +98,9 @@ def _write_xml(file: Path, copy: Path, class_names: list[str], log: Log) -> None
             assert element is not None  # its number was read
             element.text = str(plain(value))
     sound = np.array([place for place in range(len(items)) if place not in faults], np.int64)
-    for place in sound[repeated(np.zeros(len(sound)), labels[sound], mended[sound], sizes[sound])].tolist():
+    for place in sound[
+        repeated_objects(np.zeros(len(sound)), labels[sound], np.clip(mended, 0, np.tile(sizes, 2))[sound])
+    ].tolist():
         faults[place] = ("duplicate-object", f"bndbox {boxes[place].tolist()}")
     for place, (code, reason) in sorted(faults.items()):
         log.add(file, f"object {place + 1}", code, "dropped", reason)

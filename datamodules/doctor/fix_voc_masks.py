@@ -5,7 +5,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..annotations.annotation_errors import collect_problems
+from ..annotations.annotation_errors import record_faults
 from .fixes import Log, excluded, link, list_excluded, log_excluded
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def fix_voc_masks(report: "Report", folder: Path, log: Log) -> dict[str, Any] | 
     init_args: dict[str, Any] = {"root": str(folder)} | ({"sbd": None} if data.sets.sbd is not None else {})
     year_of_sbd = data.sets.devkit / "VOC2012"  # where its images may be
     for record in report.records:
-        with collect_problems(), warnings.catch_warnings():
+        with record_faults(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             members = data.sets.of(record.name)
         stems: dict[tuple[Path, bool], list[str]] = {}

@@ -9,9 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
-from ..yolo.labels import SLIVER, UNKNOWN_SIZE, corners_of_label, label_path, mistake, pixels_of
-from .faults import code_of
-from .findings import judge
+from ..annotations.validity import box_faults
+from ..yolo.labels import (
+    SLIVER,
+    UNKNOWN_SIZE,
+    Defect,
+    corners_of_label,
+    label_defect,
+    label_path,
+    parse_label,
+    pixels_of,
+)
 from .fixes import ACTIONS, Log, excluded, link, list_excluded
 
 if TYPE_CHECKING:
@@ -111,23 +119,19 @@ def mend_line(
     ('box-beyond', '0 0.8125 0.5 0.375 0.5')
     """
     words = line.split()
-    try:
-        label, *numbers = (float(word) for word in words)
-    except ValueError:
-        return "unusable-annotation", None
-    if not label.is_integer() or not 0 <= label < classes:
-        return "label-outside", None
-    if len(words) % 2 == 0 or len(words) == 1:
-        return "unusable-annotation", None
-    if wrong := mistake(numbers, with_masks):
-        return code_of(wrong), None
+    parsed = parse_label(words, classes)
+    if isinstance(parsed, Defect):
+        return parsed.code, None
+    numbers = parsed[1]
+    if defect := label_defect(numbers, with_masks):
+        return defect.code, None
     corners, whole, pixel = np.array([corners_of_label(numbers)]), np.ones((1, 2)), pixels_of([size])
-    code, text = str(judge(corners, whole, pixel)[0]), " ".join(words)
+    code, text = str(box_faults(corners, whole, pixel)[0]), " ".join(words)
     if code == "box-inverted":
         text = " ".join([*words[:3], *(word.lstrip("-") for word in words[3:])])
         numbers = [float(word) for word in text.split()[1:]]
         corners = np.array([corners_of_label(numbers)])
-    if (after := str(judge(corners, whole, pixel)[0])) not in ("", "box-beyond"):
+    if (after := str(box_faults(corners, whole, pixel)[0])) not in ("", "box-beyond"):
         return code, None
     if (np.clip(corners, 0, 1) @ _SIDES < SLIVER).any():
         return code if code == "box-inverted" else "box-outside", None

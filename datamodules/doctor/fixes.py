@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from .duplicates import exact_groups
-from .findings import judge, spoils
+from .findings import excludes_sample
 
 if TYPE_CHECKING:
     from .collecting import Report
@@ -68,7 +68,7 @@ def excluded(report: "Report", log: Log) -> dict[str, dict[str, Excluded]]:
     """
     found: dict[str, dict[str, Excluded]] = {record.name: {} for record in report.records}
     for finding in report.findings:
-        if finding.split in found and finding.image is not None and spoils(finding):
+        if finding.split in found and finding.image is not None and excludes_sample(finding):
             # a fault of a whole file has no sample's number
             found[finding.split].setdefault(finding.image, Excluded(finding.code, finding.detail or finding.code))
         elif finding.code == "annotation-file" and finding.image is not None:
@@ -107,56 +107,7 @@ def _exclude_copies(report: "Report", found: dict[str, dict[str, Excluded]], log
                 found[records[split].name].setdefault(path, Excluded(kind, reason))
 
 
-# -- boxes -------------------------------------------------------------------------------------------
-
-
-def mend_boxes(boxes: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes put right where that can be done safely.
-
-    Args:
-        boxes: x1, y1, x2, y2 in pixels, as written.
-        sizes: width and height of each box's image.
-
-    Returns:
-        The boxes (corners in order, clipped where they reach a pixel or more beyond the image); what was wrong with
-        each, as a code or an empty text; and which can be kept.
-
-    Shape:
-        - boxes: ``[N, 4]``.
-        - sizes: ``[N, 2]``.
-        - Output: ``[N, 4]`` float64, ``[N]`` text, ``[N]`` bool.
-    """
-    boxes = np.array(boxes, np.float64).reshape(-1, 4)
-    codes = judge(boxes, sizes)
-    turned = codes == "box-inverted"
-    boxes[turned] = np.concatenate(
-        [np.minimum(boxes[turned, :2], boxes[turned, 2:]), np.maximum(boxes[turned, :2], boxes[turned, 2:])], axis=1
-    )
-    after = judge(boxes, sizes)
-    beyond = after == "box-beyond"
-    limits = np.concatenate([sizes, sizes], axis=1)
-    boxes[beyond] = np.clip(boxes[beyond], 0, limits[beyond])
-    return boxes, codes, (after == "") | beyond
-
-
-def repeated(images: np.ndarray, labels: np.ndarray, boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Which objects equal an earlier one of their image in class and box, as readers see it (clipped, float32).
-
-    Shape:
-        - images, labels: ``[N]``.
-        - boxes: ``[N, 4]``.
-        - sizes: ``[N, 2]``.
-        - Output: ``[N]`` bool.
-    """
-    if not len(images):
-        return np.zeros(0, np.bool_)
-    seen = np.clip(boxes, 0, np.concatenate([sizes, sizes], axis=1)).astype(np.float32)
-    keys = np.column_stack([images, labels, seen.astype(np.float64)])
-    _, first, group = np.unique(keys, axis=0, return_index=True, return_inverse=True)
-    return first[group.reshape(-1)] != np.arange(len(keys))
-
-
-ACTIONS = {"box-inverted": "corners put in order", "box-beyond": "clipped"}
+ACTIONS = {"box-inverted": "corners reordered", "box-beyond": "clipped"}
 
 
 def plain(value: float) -> int | float:

@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
+from ..annotations.fault_kinds import KINDS
 from ..base import VisionDataModule
 from .collecting import Report
-from .findings import KINDS
 from .fix_any import fix_any
 from .fixes import Change, Fixer, Log
 from .formats import format_of

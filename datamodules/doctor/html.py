@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ..annotations.fault_kinds import KINDS
 from ..images.read import read_image
 from .charts import class_bars, histogram
 from .collecting import Report
-from .findings import KINDS, Finding, rows
+from .findings import Finding, rows
 from .page import PAGE
 from .pictures import data_uri, overlay, thumbnail
 from .reading import quiet_decoders

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,19 +10,17 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ..annotations.annotation_errors import REPORTED, collect_problems
+from ..annotations.annotation_errors import RECORDED, DataError, record_faults
 from ..annotations.mask_files import IGNORE
+from ..annotations.validity import box_faults, differs_from_mask
 from ..images.read import ImageError, read_image
 from ..loading.loader import Source
 from ..loading.targets import box_areas, boxes_of_masks, check_targets, complete
 from .faults import findings_of
-from .findings import Finding, judge, rows, shown
+from .findings import Finding, rows, shown
 
 GRAY, CHROMA = 16, 4  # sides of the small pictures by which images are compared
 LOOK = GRAY * GRAY + 2 * CHROMA * CHROMA  # bytes of them
-
-_SIZES_DIFFER = re.compile(r"the image is \d+x\d+, but")
-_NO_CLASS = re.compile(r"(is|are) no class|not one of .*classes|classes, 0 to")
 
 
 @dataclass
@@ -74,7 +71,7 @@ def look_at(
     looked = Looked(path)
     complaint()
     try:
-        with collect_problems() as faults:  # readers of mask files look at them only now
+        with record_faults() as faults:  # readers of mask files look at them only now
             raw = source[index]
     except ImageError as error:
         looked.findings.append(_unreadable(error, path, index))
@@ -82,7 +79,7 @@ def look_at(
         return looked
     except Exception as error:  # whatever a reader does with one bad file, the others are still to be looked at
         message = f"{type(error).__name__}: {error}" if not isinstance(error, ValueError) else str(error)
-        code = "label-outside" if _NO_CLASS.search(message) else "bad-target"
+        code = error.fault.code if isinstance(error, DataError) and error.fault is not None else "bad-target"
         looked.findings.append(
             Finding(code, path or f"sample {index}", _without(message, path), image=path, index=index)
         )
@@ -107,10 +104,8 @@ def _unreadable(error: ImageError, path: str | None, index: int) -> Finding:
     file = os.path.abspath(error.path)  # noqa: PTH100
     if not Path(file).exists():
         code = "missing-image" if path in (None, file) else "missing-annotation"
-    elif _SIZES_DIFFER.search(error.reason):
-        code = "size-mismatch"
     else:
-        code = "unreadable-image"
+        code = error.code
     return Finding(code, file, error.reason, image=path or file, index=index)
 
 
@@ -218,7 +213,7 @@ class _Examination:
         return f"class {self.names[label] if self.names is not None and 0 <= label < len(self.names) else label}"
 
     def _wrong_labels(self) -> list[Finding]:
-        said = self.labels == REPORTED
+        said = self.labels == RECORDED
         if said.any():
             self.boxes, self.labels, self.real = self.boxes[~said], self.labels[~said], self.real[~said]
         if self.num_classes is None:
@@ -238,7 +233,7 @@ class _Examination:
         if not self.has_boxes or not len(self.boxes):
             return []
         height, width = self.image.shape[:2]
-        codes = judge(self.boxes, np.broadcast_to((width, height), (len(self.boxes), 2)))
+        codes = box_faults(self.boxes, np.broadcast_to((width, height), (len(self.boxes), 2)))
         found = [
             self._finding(codes[number], f"{shown(self.boxes[number])} in {width}x{height}", self.boxes[[number]])
             for number in np.flatnonzero(codes != "")
@@ -266,7 +261,7 @@ class _Examination:
             for number in np.flatnonzero(~filled)
         ]
         tight = boxes_of_masks(masks[filled])
-        apart = boxes_apart(tight, self.boxes[filled])
+        apart = differs_from_mask(tight, self.boxes[filled])
         for mask_box, box, label in zip(
             tight[apart], self.boxes[filled][apart], self.labels[filled][apart], strict=True
         ):
@@ -288,22 +283,6 @@ class _Examination:
         if counts[IGNORE] == mask.size:
             found.append(self._finding("empty-mask", "every pixel is ignored"))
         return found
-
-
-def boxes_apart(tight: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Which boxes are not those of their masks: by more than 2 pixels, and a tenth of the object's longer side.
-
-    Annotators' boxes are those of their polygons, whose pixels may end one earlier or later.
-
-    Shape:
-        - tight, boxes: ``[N, 4]``.
-        - Output: ``[N]`` bool.
-    """
-    if not len(boxes):
-        return np.zeros(0, np.bool_)
-    off = np.abs(tight - boxes).max(axis=1)
-    side = np.maximum(tight[:, 2:] - tight[:, :2], boxes[:, 2:] - boxes[:, :2]).max(axis=1)
-    return off > np.maximum(2, 0.1 * side)
 
 
 def object_sizes(boxes: np.ndarray) -> np.ndarray:

@@ -6,8 +6,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 
+from ..annotations.fault_kinds import KINDS
 from .collecting import Report
-from .findings import KINDS, Finding
+from .findings import Finding
 from .words import counted, relative, split_cells, split_headings, verdict
 
 _COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}

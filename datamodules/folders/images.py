@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..annotations.annotation_errors import collected
+from ..annotations.annotation_errors import AbsentSplitError, Fault, record_error
 from ..annotations.dataset_layout import layout_error, subfolders
 from ..annotations.labeled_images import LabeledFiles
 from ..base import LoaderOptions, Unpack, VisionDataModule
@@ -61,7 +61,7 @@ class ImageFolder(VisionDataModule):
         if split == "test" or (split == "val" and has_val):
             folder = self.root / split
             if not folder.is_dir():
-                raise self._layout_error(f"no folder {str(folder)!r}")
+                raise layout_error(f"no folder {str(folder)!r}", type(self), self.root, AbsentSplitError)
             return LabeledFiles(*self._scan(folder, names))
         if has_val or (split == "train" and self.val_fraction is None):
             return LabeledFiles(paths, labels)
@@ -84,11 +84,9 @@ class ImageFolder(VisionDataModule):
 
     def _scan(self, folder: Path, names: Sequence[str]) -> tuple[list[Path], np.ndarray]:
         found = subfolders(folder)
-        unknown = [name for name in found if name not in names]
-        if unknown and not collected(folder, "a class folder that the training set does not have", unknown, "folder"):
-            raise ValueError(
-                f"{folder}: the class folders {unknown} are not among the training set's classes {list(names)}"
-            )
+        if unknown := [name for name in found if name not in names]:
+            classes, remedy = "a folder that the training set does not have", f"its classes are {list(names)}"
+            record_error(Fault("label-outside", folder, unknown, "folder", classes, remedy))
         paths: list[Path] = []
         labels: list[int] = []
         empty = []
@@ -98,11 +96,9 @@ class ImageFolder(VisionDataModule):
                 empty.append(name)
             paths += files
             labels += [label] * len(files)
-        if empty and not collected(folder, "a class folder without images", empty, "folder"):
-            raise ValueError(
-                f"{folder}: no images in the class folder(s) {', '.join(map(repr, empty))}; "
-                f"looked for {', '.join(IMAGE_SUFFIXES)}. Add images, or remove the folder"
-            )
+        if empty:
+            remedy = f"looked for {', '.join(IMAGE_SUFFIXES)}; add images, or remove the folder"
+            record_error(Fault("bad-target", folder, empty, "folder", "no images in it", remedy))
         return paths, np.asarray(labels, dtype=np.int64)
 
     def _layout_error(self, problem: str) -> FileNotFoundError:

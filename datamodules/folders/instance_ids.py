@@ -288,7 +288,9 @@ class IdFiles:
         pixels, ids = read_gray(path, self.scale), read_ids(mask_path)
         if pixels.shape[:2] != ids.shape:
             sizes = [f"{shape[1]}x{shape[0]}" for shape in (pixels.shape, ids.shape)]
-            raise ImageError(path, f"the image is {sizes[0]}, but its mask {str(mask_path)!r} is {sizes[1]}")
+            raise ImageError(
+                path, f"the image is {sizes[0]}, but its mask {str(mask_path)!r} is {sizes[1]}", "size-mismatch"
+            )
         values, places = split_ids(ids)
         labels = self.classes(values, image, mask_path)
         which = np.flatnonzero(labels >= 0)

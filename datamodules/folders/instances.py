@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from ..annotations.annotation_errors import collected
+from ..annotations.annotation_errors import AbsentSplitError, Fault, record_error
 from ..annotations.argument_checks import did_you_mean
 from ..annotations.dataset_layout import encode_paths, layout_error
 from ..annotations.mask_files import IGNORE, files_by_name
@@ -129,7 +129,7 @@ class InstanceMasks(VisionDataModule):
         image_folder, mask_folder = (folder.replace("{split}", split) for folder in self.folders)
         for folder in (image_folder, mask_folder):
             if not (self.root / folder).is_dir():
-                raise self._layout_error(f"no folder {str(self.root / folder)!r}")
+                raise layout_error(f"no folder {str(self.root / folder)!r}", type(self), self.root, AbsentSplitError)
         images = files_by_name(self.root, image_folder, self.endings[0])
         masks = files_by_name(self.root, mask_folder, self.endings[1])
         if image_folder == mask_folder and self.endings[1]:
@@ -140,15 +140,17 @@ class InstanceMasks(VisionDataModule):
                 f"{f', {self.endings[0]}'.join(IMAGE_SUFFIXES)}"
             )
         absent = [name for name in images if name not in masks]
-        paths = [str(self.root / images[name]) for name in absent]
-        if absent and collected(self.root / mask_folder, "an image without mask", paths, "image", paths.__getitem__):
-            images = {name: file for name, file in images.items() if name in masks}
-        elif absent:
+        if absent:
+            paths = [str(self.root / images[name]) for name in absent]
             more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
-            raise FileNotFoundError(
+            record_error(
+                Fault(
+                    "missing-annotation", self.root / mask_folder, paths, "path", "no mask of its name", images=paths
+                ),
                 f"{self.root / mask_folder}: no mask for {len(absent)} of {len(images)} images of {image_folder}: "
-                f"{', '.join(name + self.endings[1] for name in absent[:3])}{more}"
+                f"{', '.join(name + self.endings[1] for name in absent[:3])}{more}",
             )
+            images = {name: file for name, file in images.items() if name in masks}
         classes: IdClasses
         if self.class_file is not None:
             classes = read_id_classes(self._class_file(split), self.class_names, list(images))[0]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..annotations.annotation_errors import collected
+from ..annotations.annotation_errors import AbsentSplitError, Fault, record_error
 from ..annotations.dataset_layout import encode_paths, layout_error
 from ..annotations.mask_files import IGNORE, MaskedFiles, class_lookup, files_by_name
 from ..base import LoaderOptions, Unpack, VisionDataModule
@@ -94,20 +94,22 @@ class MaskFolder(VisionDataModule):
         image_folder, mask_folder = (f"{split}/{folder}" for folder in self.folders)
         for folder in (image_folder, mask_folder):
             if not (self.root / folder).is_dir():
-                raise self._layout_error(f"no folder {str(self.root / folder)!r}")
+                raise layout_error(f"no folder {str(self.root / folder)!r}", type(self), self.root, AbsentSplitError)
         images, masks = self._files(image_folder), self._files(mask_folder)
         if not images:
             raise ValueError(f"{self.root / image_folder}: no images in it; looked for {', '.join(IMAGE_SUFFIXES)}")
         absent = [name for name in images if name not in masks]
-        paths = [str(self.root / images[name]) for name in absent]
-        if absent and collected(self.root / mask_folder, "an image without mask", paths, "image", paths.__getitem__):
-            images = {name: path for name, path in images.items() if name in masks}
-        elif absent:
+        if absent:
+            paths = [str(self.root / images[name]) for name in absent]
             more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
-            raise FileNotFoundError(
+            record_error(
+                Fault(
+                    "missing-annotation", self.root / mask_folder, paths, "path", "no mask of its name", images=paths
+                ),
                 f"{self.root / mask_folder}: no mask for {len(absent)} of {len(images)} images of {image_folder}: "
-                f"{', '.join(absent[:3])}{more}"
+                f"{', '.join(absent[:3])}{more}",
             )
+            images = {name: path for name, path in images.items() if name in masks}
         return encode_paths(images.values()), encode_paths(masks[name] for name in images)
 
     def _files(self, folder: str) -> dict[str, str]:

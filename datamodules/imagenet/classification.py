@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..annotations.annotation_errors import AbsentSplitError
 from ..annotations.dataset_layout import image_names, images_by_class, layout_error, subfolders
 from ..annotations.labeled_images import LabeledFiles
 from ..base import LoaderOptionsExceptBatchSize, Unpack, VisionDataModule
@@ -86,7 +87,7 @@ class ImageNet(VisionDataModule):
         """The files of a split; ``test`` is ``val``."""
         folder = self.root / ("train" if split == "train" else "val")
         if not folder.is_dir():
-            raise self._missing(f"no folder {str(folder)!r}")
+            raise AbsentSplitError(str(self._missing(f"no folder {str(folder)!r}")))
         return self._training(folder) if split == "train" else self._validation(folder)
 
     def _training(self, folder: Path) -> LabeledFiles:

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
-from ..annotations.annotation_errors import Problems
+from ..annotations.annotation_errors import AbsentSplitError, AnnotationErrors
 from ..annotations.argument_checks import check_choice
 from ..annotations.dataset_layout import image_names, images_by_class, layout_error, subfolders
 from ..annotations.objects import usable_boxes
@@ -110,12 +110,10 @@ class ImageNetLocalization(VisionDataModule):
         warn_of_absent(annotations, boxes.without, len(paths), "no box of their class is published for them")
         if not len(boxes.of_image):
             raise ValueError(f"{annotations}: no box for any of the {len(paths)} images of {str(folder)!r}")
-        problems = Problems(annotations, self.strict)
+        errors = AnnotationErrors(annotations, self.strict)
         names = np.array([os.fsdecode(path) for path in paths[boxes.of_image]])
-        usable = np.flatnonzero(
-            usable_boxes(boxes.corners, boxes.sizes[boxes.of_image], names, problems, "the boxes of")
-        )
-        problems.report()
+        usable = np.flatnonzero(usable_boxes(boxes.corners, boxes.sizes[boxes.of_image], names, errors, "image"))
+        errors.warn()
         chosen = usable[choose_objects(boxes.of_image[usable], boxes.corners[usable], self.objects)]
         own = boxes.of_image[chosen]
         corners = boxes.corners[chosen].astype(np.float32)
@@ -134,7 +132,7 @@ class ImageNetLocalization(VisionDataModule):
         return np.array([os.fsencode(name) for name in names], np.bytes_), np.full(len(names), -1)
 
     def _missing(self, problem: str) -> FileNotFoundError:
-        return layout_error(problem, type(self), self.root)
+        return layout_error(problem, type(self), self.root, AbsentSplitError)
 
 
 class Boxes(NamedTuple):

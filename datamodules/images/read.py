@@ -27,16 +27,17 @@ class ImageError(ValueError):
     """An image file that cannot be read.
 
     Attributes:
-        path: the file.
-        reason: what is wrong with it.
+        path: The file.
+        reason: What is wrong with it.
+        code: The kind of fault: ``unreadable-image``, or ``size-mismatch``: its annotations are for another size.
     """
 
-    def __init__(self, path: str | Path, reason: str) -> None:
+    def __init__(self, path: str | Path, reason: str, code: str = "unreadable-image") -> None:
         super().__init__(f"{path}: {reason}")
-        self.path, self.reason = str(path), reason
+        self.path, self.reason, self.code = str(path), reason, code
 
-    def __reduce__(self) -> tuple[type["ImageError"], tuple[str, str]]:
-        return type(self), (self.path, self.reason)  # so that it crosses from a worker process unharmed
+    def __reduce__(self) -> tuple[type["ImageError"], tuple[str, str, str]]:
+        return type(self), (self.path, self.reason, self.code)  # so that it survives the way from a worker process
 
 
 def read_image(path: str | Path, short_side: int | None = None) -> np.ndarray:

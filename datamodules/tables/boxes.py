@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..annotations.annotation_errors import Problems, collected
+from ..annotations.annotation_errors import AbsentSplitError, AnnotationErrors, Fault, record_error
 from ..annotations.objects import ImageTable, Objects, ObjectSource, usable_boxes
 from ..base import LoaderOptions, Unpack, VisionDataModule
 from ..loading.sampling import check_fraction
@@ -127,7 +127,7 @@ class DetectionManifest(VisionDataModule):
     def _columns(self, split: str) -> Columns:
         name = self.tables[split]
         if name is None:
-            raise ValueError(f"no {split} images: name their table in data.init_args.{split}")
+            raise AbsentSplitError(f"no {split} images: name their table in data.init_args.{split}")
         file = Path(name).expanduser()
         if not file.is_file():
             raise FileNotFoundError(f"data.init_args.{split}: no file {str(file)!r}")
@@ -171,13 +171,13 @@ def _with_path(columns: Columns, path: str) -> np.ndarray:
     """Which rows have a path: bool ``[N]``.
 
     Raises:
-        ValueError: for one that has none, unless problems are collected.
+        DataError: For one that has none; see `record_error`.
     """
     named = np.array([isinstance(name, str) and name != "" for name in columns.values[path]], np.bool_)
     wrong = np.flatnonzero(~named)
-    if len(wrong) and not collected(columns.file, f"a row without {path}", columns.lines[wrong], columns.unit):
-        name = columns.values[path][wrong[0]]
-        raise ValueError(f"{columns.where(int(wrong[0]))}: {path} is {name!r}, and must be an image's path")
+    if len(wrong):
+        found = f"{path} is {columns.values[path][wrong[0]]!r}, and must be an image's path"
+        record_error(Fault("missing-annotation", columns.file, columns.lines[wrong].tolist(), columns.unit, found))
     return named
 
 
@@ -185,28 +185,21 @@ def _objects(columns: Columns, path: str, label: str, box: tuple[str, ...]) -> T
     """The rows that have an object, as a table of labels.
 
     Raises:
-        ValueError: for a row with a label and no box, or the other way round, or with half a box. Where problems are
-            collected, it has no object.
+        ValueError: for a row with a label and no box, or the other way round, or with half a box. Within
+            `record_faults` it has no object.
     """
     paths, labels = columns.values[path], columns.values[label]
     sides = np.array([[cell != "" for cell in columns.values[heading]] for heading in box], np.bool_).sum(axis=0)
     rows = []
     for row, text in enumerate(labels):
         if isinstance(text, bool) or not isinstance(text, str | int):
-            if not collected(
-                columns.file, f"the label {text!r}, which is no class", [columns.lines[row]], columns.unit
-            ):
-                raise ValueError(f"{columns.where(row)}: {label} is {text!r}, not text or a whole number")
+            found, remedy = f"{text!r}", f"{label} must be text or a whole number"
+            record_error(Fault("label-outside", columns.file, [columns.lines[row]], columns.unit, found, remedy))
         elif sides[row] != (0 if text == "" else 4):
-            kind = (
-                f"{sides[row]} of the four sides of a box" if text != "" else f"a row without {label}, but with a box"
-            )
-            what = f"{label} is {text!r}" if text != "" else f"no {label}"
-            if not collected(columns.file, kind, [columns.lines[row]], columns.unit):
-                raise ValueError(
-                    f"{columns.where(row)}: {what}, and {sides[row]} of {', '.join(box)}; an object has a label and "
-                    "all four, an image without objects none"
-                )
+            code = "unusable-annotation" if text != "" else "missing-annotation"
+            found = f"{f'{label} is {text!r}' if text != '' else f'no {label}'}, and {sides[row]} of {', '.join(box)}"
+            remedy = "an object has a label and all four, an image without objects none"
+            record_error(Fault(code, columns.file, [columns.lines[row]], columns.unit, found, remedy))
         elif text != "":
             rows.append(row)
     return Table(
@@ -253,9 +246,9 @@ def _usable(
     rows = np.searchsorted(columns.lines, lines)
     boxes = np.stack([columns.numbers(heading)[0][rows] for heading in box], axis=1)
     sizes = np.where(images.sizes == 0, _UNKNOWN, images.sizes)[of_row[rows]]
-    problems = Problems(columns.file, strict)
-    usable = usable_boxes(boxes, sizes, lines, problems, columns.unit)
-    problems.report()
+    errors = AnnotationErrors(columns.file, strict)
+    usable = usable_boxes(boxes, sizes, lines, errors, columns.unit)
+    errors.warn()
     order = np.argsort(of_row[rows], kind="stable")
     order = order[usable[order]]
     kept = boxes[order].astype(np.float32)

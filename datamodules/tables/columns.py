@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..annotations.annotation_errors import collected, collecting
+from ..annotations.annotation_errors import Fault, record_error, recording
 from ..annotations.argument_checks import did_you_mean
 
 
@@ -31,7 +31,7 @@ class Columns(NamedTuple):
         """A column of numbers, NaN where a cell is empty; and which are: float64 and bool ``[N]``.
 
         Raises:
-            ValueError: for a cell that is neither; the message names its line. Where problems are collected, it is
+            ValueError: for a cell that is neither; the message names its line. Within `record_faults` it is
                 NaN.
         """
         cells = self.values[name]
@@ -44,7 +44,7 @@ class Columns(NamedTuple):
                 try:
                     float(cells[row])
                 except (ValueError, TypeError):
-                    if not collecting():  # a box that has one is reported as what it then is, not finite
+                    if not recording():  # a box that has one is recorded as what it then is, not finite
                         raise ValueError(f"{self.where(row)}: {name} is {cells[row]!r}, and must be a number") from None
                 else:
                     numbers[row] = float(cells[row])
@@ -162,13 +162,9 @@ def _csv(file: Path, needed: Mapping[str, str], optional: Sequence[str]) -> Colu
                 if not row:
                     continue
                 if len(row) != len(headings):
-                    if collected(
-                        file, f"{len(row)} cells, where the heading has {len(headings)}", [rows.line_num], "line"
-                    ):
-                        continue
-                    raise ValueError(
-                        f"{file}, line {rows.line_num}: {len(row)} cells, but the heading has {len(headings)}: {row}"
-                    )
+                    found = f"{len(row)} cells, but the heading has {len(headings)}: {row}"
+                    record_error(Fault("unusable-annotation", file, [rows.line_num], "line", found))
+                    continue
                 for place, column in zip(places, cells, strict=True):
                     column.append(row[place].strip())
                 lines.append(rows.line_num)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..annotations.annotation_errors import OUTSIDE, REPORTED, collected
+from ..annotations.annotation_errors import OUTSIDE, RECORDED, AbsentSplitError, Fault, record_error
 from ..annotations.argument_checks import did_you_mean
 from ..annotations.labeled_images import LabeledFiles
 from ..base import LoaderOptions, Unpack, VisionDataModule
@@ -125,7 +125,7 @@ class Manifest(VisionDataModule):
     def _file(self, split: str) -> Path:
         name = self.tables[split]
         if name is None:
-            raise ValueError(f"no {split} images: name their table in data.init_args.{split}")
+            raise AbsentSplitError(f"no {split} images: name their table in data.init_args.{split}")
         path = Path(name).expanduser()
         if not path.is_file():
             raise FileNotFoundError(f"data.init_args.{split}: no file {str(path)!r}")
@@ -148,8 +148,8 @@ class Manifest(VisionDataModule):
         if not base.is_dir():
             raise FileNotFoundError(f"data.init_args.root: no folder {str(base)!r}")
         if self.root is not None:
-            labels[~inside(table, base)] = REPORTED
-        table, labels = without_reported(table, labels)
+            labels[~inside(table, base)] = RECORDED
+        table, labels = without_recorded(table, labels)
         check_paths(table, base)
         return table, labels, base
 
@@ -198,9 +198,9 @@ def _read_csv(file: Path, columns: dict[str, str], more: Mapping[str, Sequence[s
                 if not row:
                     continue
                 if len(row) <= max(where) or not all(row[place].strip() for place in where):
-                    if collected(file, f"a row without {' or '.join(columns.values())}", [rows.line_num], "line"):
-                        continue
-                    raise ValueError(f"{file}, line {rows.line_num}: no {' or no '.join(columns.values())} in {row}")
+                    found = f"no {' or no '.join(columns.values())} in {row}"
+                    record_error(Fault("missing-annotation", file, [rows.line_num], "line", found))
+                    continue
                 paths.append(row[where[0]])
                 labels.append(row[where[1]].strip())
                 lines.append(rows.line_num)
@@ -263,8 +263,8 @@ def numbers_of(table: Table, class_names: Sequence[str]) -> np.ndarray:
         - Output: ``[N]`` int64.
 
     Raises:
-        ValueError: for a label that is no class; the message names its line. Where problems are collected, its
-            number is `REPORTED`.
+        ValueError: for a label that is no class; the message names its line. Within `record_faults` its
+            number is `RECORDED`.
     """
     number_of: dict[Any, int] = {name: number for number, name in enumerate(class_names)}
     as_names = not _whole_numbers(table.labels) or all(str(label) in number_of for label in table.labels)
@@ -272,25 +272,19 @@ def numbers_of(table: Table, class_names: Sequence[str]) -> np.ndarray:
     for row, label in enumerate(table.labels):
         number = number_of.get(str(label), -1) if as_names else int(label)
         if not 0 <= number < len(class_names):
-            if collected(table.file, f"the label {label!r}, which is no class", [table.lines[row]], table.unit):
-                numbers[row] = REPORTED
-                continue
-            classes = (
-                f"one of the {len(class_names)} classes"
-                if as_names
-                else f"a class: they are 0 to {len(class_names) - 1}"
-            )
-            raise ValueError(
-                f"{table.file}, {table.unit} {table.lines[row]}: the label {label!r} is not {classes}"
-                f"{did_you_mean(str(label), class_names) if as_names else ''}"
-            )
+            remedy = f"classes are 0 to {len(class_names) - 1}"
+            if as_names:
+                remedy = f"there are {len(class_names)} classes{did_you_mean(str(label), class_names)}"
+            record_error(Fault("label-outside", table.file, [table.lines[row]], table.unit, f"{label!r}", remedy))
+            numbers[row] = RECORDED
+            continue
         numbers[row] = number
     return numbers
 
 
-def without_reported(table: Table, labels: np.ndarray) -> tuple[Table, np.ndarray]:
-    """A table and its labels without the rows whose label is `REPORTED`."""
-    kept = np.flatnonzero(labels != REPORTED)
+def without_recorded(table: Table, labels: np.ndarray) -> tuple[Table, np.ndarray]:
+    """A table and its labels without the rows whose label is `RECORDED`."""
+    kept = np.flatnonzero(labels != RECORDED)
     if len(kept) == len(labels):
         return table, labels
     paths, written = [table.paths[row] for row in kept], [table.labels[row] for row in kept]
@@ -306,18 +300,17 @@ def inside(table: Table, base: Path) -> np.ndarray:
         base: what they are relative to.
 
     Raises:
-        ValueError: for the first that leads out, unless problems are collected.
+        DataError: For the first that leads out; see `record_error`.
     """
     folder = os.path.abspath(base)  # noqa: PTH100 - Path.resolve would follow links
     start = folder.rstrip(os.sep) + os.sep
     full = (os.path.normpath(os.path.join(folder, path)) for path in table.paths)  # noqa: PTH118 - a million times
     within = np.array([path.startswith(start) for path in full], np.bool_)
     wrong = np.flatnonzero(~within)
-    if len(wrong) and not collected(table.file, OUTSIDE, table.lines[wrong], table.unit):
-        raise ValueError(
-            f"{table.file}, {table.unit} {table.lines[wrong[0]]}: {table.paths[wrong[0]]!r} leads out of "
-            f"data.init_args.root ({folder!r}); set root: null to allow that"
-        )
+    if len(wrong):
+        found = f"{OUTSIDE}, got {table.paths[wrong[0]]!r}"
+        remedy = f"root is {folder!r}; set root: null to allow any path"
+        record_error(Fault("bad-target", table.file, table.lines[wrong].tolist(), table.unit, found, remedy))
     return within
 
 
@@ -332,21 +325,17 @@ def check_paths(table: Table, base: Path) -> None:
         FileNotFoundError: for missing images: how many, and where the first five are named.
     """
     folder = os.path.abspath(base)  # noqa: PTH100 - Path.resolve would follow links
-    missing = []
+    missing: list[tuple[int, str]] = []
     for line, path in zip(table.lines, table.paths, strict=True):
         full = os.path.normpath(os.path.join(folder, path))  # noqa: PTH118 - as above
         if not os.path.isfile(full):  # noqa: PTH113
             missing.append((line, path))
-    if missing and not collected(
-        table.file,
-        "an image that is not there",
-        [line for line, _ in missing],
-        table.unit,
-        lambda number: os.path.normpath(os.path.join(folder, missing[number][1])),  # noqa: PTH118
-    ):
+    if missing:
+        images = [os.path.normpath(os.path.join(folder, path)) for _, path in missing]  # noqa: PTH118
         first = "\n".join(f"    {table.unit} {line}: {path}" for line, path in missing[:5])
         more = f"\n    and {len(missing) - 5} more" if len(missing) > 5 else ""
-        raise FileNotFoundError(
-            f"{table.file}: {len(missing)} of {len(table.paths)} images are not there; relative paths are looked for "
-            f"in {folder!r}\n{first}{more}"
+        record_error(
+            Fault("missing-image", table.file, [line for line, _ in missing], table.unit, images=images),
+            f"{table.file}: {len(missing)} of {len(table.paths)} images do not exist; relative paths are looked up in "
+            f"{folder!r}\n{first}{more}",
         )

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from ..annotations.annotation_errors import REPORTED, Problems, collected, collecting
+from ..annotations.annotation_errors import RECORDED, AnnotationErrors, Fault, record_error, recording
 from ..annotations.one_box import BoxSource, usable_source
 from ..base import LoaderOptions, Unpack
-from .labels import Manifest, Table, without_reported
+from .labels import Manifest, Table, without_recorded
 
 _CORNERS = ("x1", "y1", "x2", "y2")
 
@@ -79,11 +79,11 @@ class LocalizationManifest(Manifest):
     def _read(self, split: str) -> BoxSource:
         table, labels, base = self._checked(split, {"box_columns": self.box_columns})
         first = _first_of_each(table)
-        table, labels = without_reported(table, np.where(first, labels, REPORTED))
+        table, labels = without_recorded(table, np.where(first, labels, RECORDED))
         boxes = box_corners(table, self.box_columns)
         paths = np.array([os.fsencode(path) for path in table.paths], np.bytes_)
-        problems = Problems(table.file, self.strict)
-        source, _ = usable_source(base, paths, labels, boxes, problems, table.lines, table.unit)
+        errors = AnnotationErrors(table.file, self.strict)
+        source, _ = usable_source(base, paths, labels, boxes, errors, table.lines, table.unit)
         if not len(source):
             raise ValueError(f"{table.file}: none of its {len(paths)} rows has a box that can be used")
         return source
@@ -109,7 +109,7 @@ def box_corners(table: Table, names: Sequence[str]) -> np.ndarray:
     except (ValueError, TypeError):
         for name, column in zip(names, table.more, strict=True):
             for line, value in zip(table.lines, column, strict=True):
-                if not _is_number(value) and not collecting():  # else it is NaN, and reported as not finite
+                if not _is_number(value) and not recording():  # else it is NaN, and recorded as not finite
                     raise ValueError(
                         f"{table.file}, {table.unit} {line}: {name} is {value!r}, and must be a number of pixels"
                     ) from None
@@ -129,16 +129,14 @@ def _first_of_each(table: Table) -> np.ndarray:
     """Which rows are the first of their image: bool ``[N]``.
 
     Raises:
-        ValueError: for one that is not, unless problems are collected.
+        DataError: For one that is not; see `record_error`.
     """
     seen: dict[str, int] = {}
     first = np.ones(len(table.paths), np.bool_)
     for row, (line, path) in enumerate(zip(table.lines.tolist(), table.paths, strict=True)):
         if (before := seen.setdefault(path, line)) != line:
-            if not collected(table.file, "a second row of its image", [line], table.unit):
-                raise ValueError(
-                    f"{table.file}, {table.unit} {line}: {path!r} has a box already ({table.unit} {before}); "
-                    "localization is for one object an image. Leave one of them"
-                )
+            found = f"{path!r} again ({table.unit} {before})"
+            remedy = "localization has one object per image; keep one row"
+            record_error(Fault("duplicate-image", table.file, [line], table.unit, found, remedy))
             first[row] = False
     return first

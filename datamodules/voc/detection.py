@@ -7,7 +7,15 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from ..annotations.annotation_errors import OUTSIDE, Problems, collected
+from ..annotations.annotation_errors import (
+    OUTSIDE,
+    AbsentSplitError,
+    AnnotationErrors,
+    DataError,
+    Fault,
+    record_error,
+    recording,
+)
 from ..annotations.argument_checks import did_you_mean
 from ..annotations.objects import ImageTable, Objects, ObjectSource, confined, usable_boxes
 from ..base import LoaderOptions, Unpack, VisionDataModule
@@ -128,14 +136,13 @@ class VOCDetection(VisionDataModule):
             year, _, image_set = chosen.partition("_")
             file = devkit / f"VOC{year}" / "ImageSets" / "Main" / f"{image_set}.txt"
             if not file.is_file():
-                raise voc_layout_error(f"no file {str(file)!r}", self.reported_as, self.root)
+                raise voc_layout_error(f"no file {str(file)!r}", self.reported_as, self.root, AbsentSplitError)
             # a line of a class's own list has a second column: -1, 0 or 1
             lines = [line.split()[0] for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
             if not lines:
                 raise ValueError(f"{file}: no images in it")
-            wrong = [line for line in lines if not confined(line)]
-            if wrong and not collected(file, OUTSIDE, wrong, "image"):
-                raise ValueError(f"{file}: the image {wrong[0]!r} leads out of its folder; name it as JPEGImages does")
+            if wrong := [line for line in lines if not confined(line)]:
+                record_error(Fault("bad-target", file, wrong, "image", OUTSIDE, "name it as in JPEGImages"))
             lines = [line for line in lines if confined(line)]
             names += [f"VOC{year}/JPEGImages/{line}.jpg" for line in lines]
         drop = self.skip_difficult and split == "train"
@@ -157,8 +164,8 @@ def read_voc(
     images = _table(devkit, names)
     images.check(devkit)
     number_of = {name: number for number, name in enumerate(class_names)}
-    found = {name: parsed for name in names if (parsed := _parse_or_collect(devkit, name, number_of)) is not None}
-    if len(found) < len(names):  # only while problems are collected, or for an image listed twice
+    found = {name: parsed for name in names if (parsed := _parse_or_record(devkit, name, number_of)) is not None}
+    if len(found) < len(names):  # only while faults are recorded, or for an image listed twice
         names = [name for name in names if name in found]
         images = _table(devkit, names)
     boxes: list[list[float]] = []
@@ -176,9 +183,9 @@ def read_voc(
     of_image = np.repeat(np.arange(len(names)), counts)
     corners = np.array(boxes, np.float64).reshape(-1, 4)
     corners[:, :2] -= 1  # see VOCDetection
-    problems = Problems(devkit, strict, lambda number: str(images.path(of_image[number])))
-    usable = usable_boxes(corners, images.sizes[of_image], np.array(where), problems, "file")
-    problems.report()
+    errors = AnnotationErrors(devkit, strict, lambda number: str(images.path(of_image[number])))
+    usable = usable_boxes(corners, images.sizes[of_image], np.array(where), errors, "file")
+    errors.warn()
     flags = np.array(difficult, np.bool_)
     if skip_difficult:
         usable &= ~flags
@@ -213,16 +220,19 @@ def _table(devkit: Path, names: Sequence[str]) -> ImageTable:
     )
 
 
-def _parse_or_collect(devkit: Path, name: str, number_of: dict[str, int]) -> ObjectAnnotations | None:
-    """The annotation of an image; None where it cannot be read and problems are collected."""
+def _parse_or_record(devkit: Path, name: str, number_of: dict[str, int]) -> ObjectAnnotations | None:
+    """The annotation of an image; None if it cannot be used and faults are recorded."""
     path = _xml(devkit, name)
     try:
         return read_annotation(path, number_of)
     except (ValueError, FileNotFoundError) as error:
-        what = str(error).removeprefix(str(path)).lstrip(":, ")
-        kind = f"an annotation file that cannot be used: {what}"
-        if not collected(path, kind, [path.name], "file", lambda _: str(devkit / name)):
+        if isinstance(error, DataError) and not recording():
             raise
+        code = "missing-annotation" if isinstance(error, FileNotFoundError) else "annotation-file"
+        found = str(error).removeprefix(str(path)).lstrip(":, ")
+        if code == "missing-annotation":
+            found = "no such file, but its image is in the image set"
+        record_error(Fault(code, path, [str(path)], "path", found, images=[str(devkit / name)]))
         return None
 
 

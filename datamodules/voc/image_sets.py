@@ -21,6 +21,7 @@ from typing import Literal, NamedTuple, get_args
 
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 
+from ..annotations.annotation_errors import MissingFileError
 from ..annotations.argument_checks import did_you_mean
 from ..annotations.dataset_layout import layout_error
 from ..annotations.objects import confined
@@ -192,13 +193,15 @@ class ImageSets:
         return voc_layout_error(problem, self.reader, self.root)
 
 
-def voc_layout_error(problem: str, reader: type, root: Path) -> FileNotFoundError:
+def voc_layout_error(
+    problem: str, reader: type, root: Path, error: type[MissingFileError] = MissingFileError
+) -> MissingFileError:
     """Return the error for missing data; it suggests the parent folder where `root` is the folder of one year."""
     is_year = re.fullmatch(r"VOC20\d\d", root.resolve().name)
     if not (is_year and (root / "JPEGImages").is_dir() and (root / "Annotations").is_dir()):
-        return layout_error(problem, reader, root)
+        return layout_error(problem, reader, root, error)
     parent = root.parent if root.name else root / ".."
-    return FileNotFoundError(
+    return MissingFileError(
         f"root: must be the parent of a year's folder, got {str(root)!r}, which has JPEGImages and Annotations; "
         f"set root: {parent}"
     )

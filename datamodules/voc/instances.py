@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..annotations.annotation_errors import Problems
+from ..annotations.annotation_errors import AnnotationErrors, DataError, Fault
 from ..annotations.dataset_layout import check_there, encode_paths
 from ..annotations.mask_files import IGNORE, read_mask
 from ..base import LoaderOptions, Unpack, VisionDataModule
@@ -134,14 +134,16 @@ class InstanceFiles:
     def __getitem__(self, index: int) -> dict[str, Any]:
         path, mask_path = (Path(os.fsdecode(paths[index])) for paths in (self.images, self.objects))
         image = read_image(path)
-        problems = Problems(mask_path, self.strict)
+        errors = AnnotationErrors(mask_path, self.strict)
         if mask_path.suffix == ".mat":
-            plane, numbers, labels = self._of_sbd(mask_path, problems)
+            plane, numbers, labels = self._of_sbd(mask_path, errors)
         else:
-            plane, numbers, labels = self._of_voc(mask_path, Path(os.fsdecode(self.classes[index])), problems)
-        problems.report()
+            plane, numbers, labels = self._of_voc(mask_path, Path(os.fsdecode(self.classes[index])), errors)
+        errors.warn()
         if image.shape[:2] != plane.shape:
-            raise ImageError(path, f"the image is {_size(image)}, but its mask {str(mask_path)!r} is {_size(plane)}")
+            raise ImageError(
+                path, f"the image is {_size(image)}, but its mask {str(mask_path)!r} is {_size(plane)}", "size-mismatch"
+            )
         masks = (plane == numbers[:, None, None]).astype(np.uint8)
         return {
             "image": image,
@@ -152,7 +154,9 @@ class InstanceFiles:
             "masks": masks,
         }
 
-    def _of_voc(self, path: Path, class_path: Path, problems: Problems) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _of_voc(
+        self, path: Path, class_path: Path, errors: AnnotationErrors
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The plane of objects, and of those that can be used the numbers in it and the classes, 1 to K."""
         plane, classes = read_mask(path), read_mask(class_path)
         if plane.shape != classes.shape:
@@ -164,32 +168,30 @@ class InstanceFiles:
         votes = np.bincount(pairs, minlength=65536).reshape(256, 256)  # [object, class], pixels
         votes[:, IGNORE] = 0
         if (beyond := np.flatnonzero(votes.any(axis=0))).size and beyond[-1] > self.num_classes:
-            raise ValueError(
-                f"{class_path}: the value {beyond[-1]} is no class; they are 0 = background, 1 to {self.num_classes}, "
-                f"and {IGNORE} = ignore"
-            )
+            found = f"the value {beyond[-1]}"
+            remedy = f"values are 0 = background, 1 to {self.num_classes}, and {IGNORE} = ignore"
+            raise DataError.of(Fault("label-outside", class_path, [class_path], "path", found, remedy))
         numbers = np.unique(plane)
         numbers = numbers[(numbers > 0) & (numbers < IGNORE)]
         labels = votes[numbers].argmax(axis=1)
-        problems.add("a mask without a class, its pixels being background", numbers[labels == 0].tolist(), "object")
+        errors.add("bad-mask", numbers[labels == 0].tolist(), "object", "its pixels have no class, but background")
         return plane, numbers[labels > 0], labels[labels > 0]
 
-    def _of_sbd(self, path: Path, problems: Problems) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _of_sbd(self, path: Path, errors: AnnotationErrors) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The same of SBD."""
         plane, labels = read_instance_mat(path)
         numbers = np.arange(1, len(labels) + 1)
         if (wrong := (labels < 1) | (labels > self.num_classes)).any():
             first = int(wrong.argmax())
-            raise ValueError(
-                f"{path}: object {first + 1} has the class {labels[first]}; classes are 1 to {self.num_classes}"
-            )
+            found, remedy = str(labels[first]), f"classes are 1 to {self.num_classes}"
+            raise DataError.of(Fault("label-outside", path, [first + 1], "object", found, remedy))
         seen = np.bincount(plane.ravel(), minlength=max(256, len(labels) + 1)) > 0
         if (more := np.flatnonzero(seen[len(labels) + 1 : IGNORE])).size:
             raise ValueError(
                 f"{path}: pixels of object {len(labels) + 1 + more[0]}, but GTinst.Categories has {len(labels)} objects"
             )
         present = seen[numbers]
-        problems.add("a mask without a pixel", numbers[~present].tolist(), "object")
+        errors.add("bad-mask", numbers[~present].tolist(), "object", "it has no pixel")
         return plane, numbers[present], labels[present]
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
-from ..annotations.annotation_errors import collected
+from ..annotations.annotation_errors import DataError, Fault, record_error
 from ..annotations.argument_checks import did_you_mean
 
 
@@ -25,27 +25,22 @@ def read_annotation(path: Path, number_of: dict[str, int]) -> ObjectAnnotations:
         FileNotFoundError: when it is not there.
         ValueError: for malformed XML, with the line, and for what is not VOC's.
     """
-    try:
-        tree = read_xml(path)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path}: no such annotation file, but its image is in the image set") from error
+    tree = read_xml(path)
     boxes, labels, difficult, numbers = [], [], [], []
     size = image_size(path, tree)
     for number, item in enumerate(tree.findall("object"), start=1):
         name = (item.findtext("name") or "").strip()
         if name not in number_of:
-            if collected(path, f"the class {name!r}, which is not one of the classes", [number], "object"):
-                continue
-            raise ValueError(
-                f"{path}, object {number}: the class {name!r} is not one of the {len(number_of)} classes"
-                f"{did_you_mean(name, number_of) or '.'} Name another data set's in data.init_args.class_names"
-            )
+            hint = did_you_mean(name, number_of) or "."
+            remedy = f"there are {len(number_of)} classes{hint} Name those of another data set in class_names"
+            record_error(Fault("label-outside", path, [number], "object", f"{name!r}", remedy))
+            continue
         try:
             corners = corners_of(path, number, item)
-        except ValueError as error:
-            what = str(error).rpartition(f"object {number}: ")[2]
-            if not collected(path, f"a box that is none: {what}", [number], "object"):
+        except DataError as error:
+            if error.fault is None:
                 raise
+            record_error(error.fault)
             continue
         boxes.append(corners)
         labels.append(number_of[name])
@@ -84,7 +79,8 @@ def _number(path: Path, number: int, item: ElementTree.Element, key: str) -> flo
     try:
         return float(text or "")  # VOC 2011 and later have a few fractions of pixels
     except ValueError:
-        raise ValueError(f"{path}, object {number}: {key} is {text!r}, and must be a number of pixels") from None
+        found = f"{key} is {text!r}, and must be a number of pixels"
+        raise DataError.of(Fault("unusable-annotation", path, [number], "object", found)) from None
 
 
 def _whole(path: Path, tree: ElementTree.Element, key: str) -> int:

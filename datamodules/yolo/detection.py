@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 import yaml
 
-from ..annotations.annotation_errors import OUTSIDE, collected
+from ..annotations.annotation_errors import OUTSIDE, Fault, record_error
 from ..annotations.argument_checks import did_you_mean
 from ..annotations.dataset_layout import layout_error
 from ..annotations.objects import ImageTable, ObjectSource
@@ -268,6 +268,7 @@ def _listed(content: DataYaml, file: Path) -> list[str]:
         name = _below(content.root, base, text)
         if name:
             names.append(name)
-        elif not collected(file, f"{OUTSIDE}, {text!r}", [number], "line"):
-            raise ValueError(f"{file}, line {number}: {text!r} leads out of {str(content.root)!r}")
+        else:
+            found, remedy = f"{OUTSIDE}, got {text!r}", f"the folder is {str(content.root)!r}"
+            record_error(Fault("bad-target", file, [number], "line", found, remedy))
     return names

@@ -5,11 +5,11 @@ import os
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..annotations.annotation_errors import Problems, collected, collecting
+from ..annotations.annotation_errors import AnnotationErrors, DataError, Fault, record_error, recording
 from ..annotations.object_masks import SegmentationBuilder
 from ..annotations.objects import ImageTable, Objects, ObjectSource, Sample, usable_boxes
 from ..images.sizes import image_sizes
@@ -17,9 +17,17 @@ from ..images.sizes import image_sizes
 _BOX = 5  # numbers in a line: the class, and a box
 _POINTS = 7  # the class, and the three points that a polygon has at least
 _PIXELS = 2.0  # no part of an image is this large, whatever leaves it at the side
-_ALONE = "a box alone, where masks are asked for"
+_ALONE = "a box alone, where masks are required"
 UNKNOWN_SIZE = (0, 0)
 SLIVER = 1e-6  # of a side: narrower boxes may have no width left in float32 pixels
+
+
+class Defect(NamedTuple):
+    """What is wrong with a label: the code, and the words of `Fault`."""
+
+    code: str
+    found: str = ""
+    remedy: str = ""
 
 
 class RelativeObjectSource(ObjectSource):
@@ -95,7 +103,7 @@ class _Reader:
         self.num_classes, self.with_masks = num_classes, with_masks
         self.labels, self.lines, self.corners = array("i"), array("q"), array("d")
         self.masks = SegmentationBuilder(relative=True)
-        self.wrong: list[tuple[int, str]] = []  # number of an object, and why it cannot be used
+        self.wrong: list[tuple[int, Defect]] = []  # number of an object, and why it cannot be used
 
     def add(self, path: str, text: bytes) -> None:
         """Take the labels of the next image."""
@@ -103,31 +111,15 @@ class _Reader:
             words = line.split()
             if not words:
                 continue
-            try:
-                label, *numbers = map(float, words)
-            except ValueError:
-                if collected(Path(path), "a row that is not of numbers", [number], "line"):
-                    continue
-                raise ValueError(f"{path}, line {number}: {_shown(line)} is not a row of numbers") from None
-            if not (label.is_integer() and 0 <= label < self.num_classes):
-                if collected(Path(path), f"the class {label:g}, which is no class", [number], "line"):
-                    continue
-                raise ValueError(
-                    f"{path}, line {number}: the class {words[0].decode(errors='replace')} is not one of the "
-                    f"{self.num_classes} classes, 0 to {self.num_classes - 1}"
-                )
-            if len(words) % 2 == 0 or len(words) == 1:
-                if collected(Path(path), f"{len(words)} number(s), which make no label", [number], "line"):
-                    continue
-                raise ValueError(
-                    f"{path}, line {number}: {_shown(line)} has {len(words)} number(s); a label is 5, "
-                    "'class x y width height', or, for a polygon, 7 or more, 'class x1 y1 x2 y2 x3 y3 …'"
-                )
-            self._take(int(label), numbers, number)
+            parsed = parse_label(words, self.num_classes)
+            if isinstance(parsed, Defect):
+                record_error(Fault(parsed.code, Path(path), [number], "line", parsed.found, parsed.remedy))
+            else:
+                self._take(*parsed, number)
 
     def _take(self, label: int, numbers: list[float], line: int) -> None:
         corners = corners_of_label(numbers)
-        if wrong := mistake(numbers, self.with_masks):
+        if wrong := label_defect(numbers, self.with_masks):
             self.wrong.append((len(self.labels), wrong))
         self.labels.append(label)
         self.lines.append(line)
@@ -147,31 +139,31 @@ class _Reader:
             return np.array([f"{path}, line {self.lines[k]}" for path, k in zip(shown, objects, strict=True)])
 
         boxes = np.array(self.corners, np.float64).reshape(-1, 4)
-        alone = sum(kind == _ALONE for _, kind in self.wrong)
-        if alone and alone == len(boxes) and not collecting():
-            raise ValueError(
+        alone = sum(defect.found == _ALONE for _, defect in self.wrong)
+        if alone and alone == len(boxes) and not recording():
+            raise DataError(
                 f"{images.root}: each of its {alone} labels is {_ALONE}; set data.init_args.task: detection, or give "
                 "polygons"
             )
-        problems = Problems(images.root, strict)
+        errors = AnnotationErrors(images.root, strict)
         usable = np.ones(len(boxes), np.bool_)
-        kinds: dict[str, list[int]] = {}
-        for number, kind in self.wrong:
-            kinds.setdefault(kind, []).append(number)
+        defects: dict[Defect, list[int]] = {}
+        for number, defect in self.wrong:
+            defects.setdefault(defect, []).append(number)
             usable[number] = False
-        for kind, numbers in kinds.items():
-            problems.add(kind, where(np.array(numbers)).tolist(), "file")
+        for defect, numbers in defects.items():
+            errors.add(defect.code, where(np.array(numbers)).tolist(), "file", defect.found)
         # names are made only for boxes that something may be the matter with
         with np.errstate(invalid="ignore"):
             plain = ((boxes >= 0) & (boxes <= 1)).all(axis=1) & _solid(boxes)
         odd = np.flatnonzero(usable & ~plain)
         some = boxes[odd]
-        pixel = _pixels(images, of_image[odd]) if collecting() else 1.0
-        good = usable_boxes(some, np.ones((len(odd), 2)), where(odd), problems, "file", pixel)
+        pixel = _pixels(images, of_image[odd]) if recording() else 1.0
+        good = usable_boxes(some, np.ones((len(odd), 2)), where(odd), errors, "file", pixel)
         thin = good & ~_solid(some)
-        problems.add("a box with next to nothing of it inside its image", where(odd[thin]).tolist(), "file")
+        errors.add("box-outside", where(odd[thin]).tolist(), "file")
         boxes[odd], usable[odd] = some, good & ~thin
-        problems.report()
+        errors.warn()
         kept = np.flatnonzero(usable)
         masks: dict[str, Any] = {"masks": self.masks.build().select(kept)} if self.with_masks else {}
         nothing = np.zeros(len(kept), np.bool_)
@@ -217,21 +209,48 @@ def corners_of_label(numbers: Sequence[float]) -> tuple[float, float, float, flo
     return min(numbers[::2]), min(numbers[1::2]), max(numbers[::2]), max(numbers[1::2])
 
 
-def mistake(numbers: Sequence[float], with_masks: bool) -> str | None:
-    """Why a label cannot be used, whatever its box; None: nothing speaks against it.
+def parse_label(words: Sequence[bytes | str], num_classes: int) -> "tuple[int, list[float]] | Defect":
+    """The class and the numbers of a line, or what is wrong with it, whatever its box.
 
     Args:
-        numbers: of the label, without its class.
-        with_masks: whether it is to have a mask.
+        words: Of the line, at least one.
+        num_classes: Number of classes.
+
+    >>> parse_label("1 0.5 0.5 0.2 0.1".split(), 2), parse_label(["2"], 2).code
+    ((1, [0.5, 0.5, 0.2, 0.1]), 'label-outside')
+    """
+    line = _shown(words)
+    try:
+        label, *numbers = map(float, words)
+    except ValueError:
+        return Defect("unusable-annotation", f"{line} is not a row of numbers")
+    if not (label.is_integer() and 0 <= label < num_classes):
+        return Defect("label-outside", f"{label:g}", f"there are {num_classes} classes, 0 to {num_classes - 1}")
+    if len(words) % 2 == 0 or len(words) == 1:
+        return Defect(
+            "unusable-annotation",
+            f"{line} has {len(words)} number(s)",
+            "a label has 5, 'class x y width height', or, for a polygon, 7 or more, 'class x1 y1 x2 y2 x3 y3 …'",
+        )
+    return int(label), numbers
+
+
+def label_defect(numbers: Sequence[float], with_masks: bool) -> "Defect | None":
+    """What is wrong with a label apart from its box; None: nothing.
+
+    Args:
+        numbers: Of the label, without its class.
+        with_masks: Whether masks are required.
     """
     if len(numbers) + 1 < _BOX:
-        return "a polygon of fewer than three points"
+        return Defect("bad-mask", "a polygon of fewer than three points")
     if any(_PIXELS < abs(number) < math.inf for number in numbers):
-        return f"a number beyond {_PIXELS:g}, although they are parts of the image's width and height, not pixels"
+        found = f"a number beyond {_PIXELS:g}, but they are fractions of the image's width and height, not pixels"
+        return Defect("unusable-annotation", found)
     if with_masks and len(numbers) + 1 < _POINTS:
-        return _ALONE
+        return Defect("bad-mask", _ALONE)
     if with_masks and not math.isfinite(sum(numbers)):
-        return "a coordinate that is NaN or infinite"
+        return Defect("box-not-finite")
     return None
 
 
@@ -239,6 +258,6 @@ def _solid(boxes: np.ndarray) -> np.ndarray:
     return (boxes[:, 2:] - boxes[:, :2] >= SLIVER).all(axis=1)
 
 
-def _shown(line: bytes) -> str:
-    text = line.decode(errors="replace").strip()
+def _shown(words: Sequence[bytes | str]) -> str:
+    text = " ".join(word.decode(errors="replace") if isinstance(word, bytes) else word for word in words)
     return repr(text if len(text) <= 60 else text[:57] + "…")

@@ -18,7 +18,7 @@ from striate.datamodules import (
     VisionDataModule,
     VOCDetection,
 )
-from striate.datamodules.annotations.annotation_errors import Problems, collect_problems
+from striate.datamodules.annotations.annotation_errors import AnnotationErrors, DataError, record_faults
 from striate.datamodules.doctor import KINDS, check
 from striate.tests.datamodules.doctor import patients
 from striate.tests.helpers.coco_voc import voc_xml
@@ -108,8 +108,8 @@ def first_box(*box):
         (first_box(5, 6, float("nan"), 24), "box-not-finite", "annotation 1", "[5, 6, nan, 30]"),
         (first_box(60, 6, 20, 24), "box-outside", "annotation 1", "[60, 6, 80, 30]"),
         (first_box(-3, 6, 20, 24), "box-beyond", "annotation 1", "[-3, 6, 17, 30]"),
-        (lambda c: c["annotations"][0].update(category_id=9), "label-outside", "annotation 1", "a category that"),
-        (lambda c: c["annotations"][0].update(image_id=99), "unknown-image", "annotation 1", "an image that is not"),
+        (lambda c: c["annotations"][0].update(category_id=9), "label-outside", "annotation 1", "category_id 9"),
+        (lambda c: c["annotations"][0].update(image_id=99), "unknown-image", "annotation 1", "image_id 99"),
         (
             lambda c: c["annotations"].append(dict(c["annotations"][2], id=77)),
             "duplicate-object",
@@ -316,10 +316,10 @@ def test_voc_orphans(tmp_path):
 @pytest.mark.parametrize(
     "mask, code, detail",
     [
-        (np.full((40, 60), 7, np.uint8), "label-outside", "7 (2400 pixels) are no class"),
+        (np.full((40, 60), 7, np.uint8), "label-outside", "7 (2400 pixels)"),
         (np.full((40, 60), 255, np.uint8), "empty-mask", "every pixel is ignored"),
         (np.zeros((40, 50), np.uint8), "size-mismatch", "is 50x40"),
-        (noise(60, 40), "unreadable-image", "index or palette"),
+        (noise(60, 40), "unreadable-image", "palette"),
     ],
 )
 def test_semantic_masks(tmp_path, mask, code, detail):
@@ -441,7 +441,7 @@ def test_what_a_reader_says_of_a_sample_only_when_it_reads_it(tmp_path):
     class Telling(Samples):
         def __getitem__(self, index):
             if index == 1:
-                Problems(tmp_path / "b.png", strict=True).add("a mask without a class", [4], "object")
+                AnnotationErrors(tmp_path / "b.png", strict=True).add("bad-mask", [4], "object", "no class")
             return super().__getitem__(index)
 
     class Told(Given):
@@ -529,23 +529,28 @@ def test_tiny_images_are_not_compared_by_their_looks():
 # -- the seam of the readers ----------------------------------------------------------------------------
 
 
-def test_collecting_records_all_and_warns_of_nothing(tmp_path):
-    with collect_problems() as outer:
-        with collect_problems() as found:
-            problems = Problems(tmp_path / "a.json", True, lambda place: f"image{place}")
-            problems.add("a fault", np.array([5, 7]), places=[1, 2], boxes=np.eye(2, 4))
-            problems.report()
+def test_recording_keeps_every_fault_and_warns_of_nothing(tmp_path):
+    errors = AnnotationErrors(tmp_path / "a.json", True, lambda position: f"image{position}")
+    with record_faults() as outer:
+        with record_faults() as faults:
+            errors.add("box-outside", np.array([5, 7]), positions=[1, 2], boxes=np.eye(2, 4))
+            errors.warn()
         assert not outer
-    assert found[0].where == [5, 7] and found[0].images(1) == "image2" and found[0].boxes[0].tolist() == [1, 0, 0, 0]
-    with pytest.raises(ValueError, match="annotation 5 \\(and 1 more\\): a fault"):
-        problems.add("a fault", [5, 7])
+    (fault,) = faults
+    assert (fault.code, fault.names, fault.images) == ("box-outside", [5, 7], ["image1", "image2"])
+    assert fault.boxes[0].tolist() == [1, 0, 0, 0]
+    with pytest.raises(DataError, match=r"a.json, annotation 5 \(and 1 more\): .*strict") as error:
+        errors.add("box-outside", [5, 7])
+    assert error.value.fault.code == "box-outside"
 
 
-def test_the_warning_points_to_the_doctor(tmp_path):
-    problems = Problems(tmp_path / "a.json", False)
-    problems.add("a fault", [3])
-    with pytest.warns(UserWarning, match=r"1 annotation\(s\) left out: 1 of a fault .*`striate data check` shows"):
-        problems.report()
+def test_dropped_annotations_are_counted_in_one_warning(tmp_path):
+    errors = AnnotationErrors(tmp_path / "a.json", False)
+    errors.add("box-outside", [3])
+    errors.add("bad-mask", [4, 6], found="no polygon")
+    errors.add("box-outside", [8, 9])
+    with pytest.warns(UserWarning, match=r"^5 annotations .*3 x .*first: annotation 3\); 2 x .*no polygon.*data check"):
+        errors.warn()
 
 
 def test_a_thousand_samples_take_seconds():

@@ -17,9 +17,9 @@ from striate.datamodules import (
     VOCDetection,
     YoloDetection,
 )
+from striate.datamodules.annotations.validity import repair_boxes
 from striate.datamodules.doctor import check, write_fix
 from striate.datamodules.doctor.fix_yolo import clip_polygon, mend_line
-from striate.datamodules.doctor.fixes import mend_boxes
 from striate.tests.datamodules.doctor import patients
 from striate.tests.helpers.fixtures import noise, write_image
 
@@ -41,7 +41,7 @@ def test_coco(tmp_path):
     assert report.clean and not report.findings.counts
     assert patients.kinds(changes) == [
         ("box-beyond", "clipped"),
-        ("box-inverted", "corners put in order"),
+        ("box-inverted", "corners reordered"),
         ("box-zero-area", "dropped"),
         ("duplicate-object", "dropped"),
         ("label-outside", "dropped"),
@@ -57,7 +57,7 @@ def test_coco(tmp_path):
     assert (tmp_path / "fixed/train2017/train0.png").is_symlink()
 
 
-def test_coco_masks_mend_boxes(tmp_path):
+def test_coco_masks_repair_boxes(tmp_path):
     def change(content):
         items = content["annotations"]
         items[0]["bbox"] = [5, 6, 0, 24]
@@ -113,7 +113,7 @@ def test_voc(tmp_path):
     assert patients.kinds(changes) == [
         ("annotation-file", "left out, with its objects"),
         ("box-beyond", "clipped"),
-        ("box-inverted", "corners put in order"),
+        ("box-inverted", "corners reordered"),
         ("box-outside", "dropped"),
         ("label-outside", "dropped"),
         ("missing-annotation", "left out, with its objects"),
@@ -212,7 +212,7 @@ def test_boxes_put_right():
         [30, 5, 20, 9],
         [-0.5, 0, 5, 20.5],
     ]
-    out, codes, kept = mend_boxes(np.array(boxes, np.float64), np.full((7, 2), 20))
+    out, codes, kept = repair_boxes(np.array(boxes, np.float64), np.full((7, 2), 20))
     assert codes.tolist() == ["", "box-inverted", "box-beyond", "box-zero-area", "box-not-finite", "box-inverted", ""]
     assert kept.tolist() == [True, True, True, False, False, False, True]
     assert out[:3].tolist() == [[5, 5, 9, 9], [5, 5, 9, 9], [0, 5, 9, 9]] and out[6].tolist() == boxes[6]
@@ -323,7 +323,7 @@ def test_detection_manifests(tmp_path):
     assert report.clean and not report.findings.counts, list(report.findings)
     assert patients.kinds(changes) == [
         ("box-beyond", "clipped"),
-        ("box-inverted", "corners put in order"),
+        ("box-inverted", "corners reordered"),
         ("box-outside", "dropped"),
         ("box-zero-area", "dropped"),
     ]

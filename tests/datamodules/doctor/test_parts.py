@@ -11,11 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from striate.datamodules import RepeatFactor
+from striate.datamodules.annotations.fault_kinds import KINDS
+from striate.datamodules.annotations.validity import box_faults, differs_from_mask
 from striate.datamodules.doctor import duplicates, pictures, suggestions
 from striate.datamodules.doctor.collecting import check
-from striate.datamodules.doctor.findings import KEPT, KINDS, Finding, Findings, judge
+from striate.datamodules.doctor.findings import KEPT, Finding, Findings
 from striate.datamodules.doctor.html import write_html
-from striate.datamodules.doctor.samples import LOOK, appearance, boxes_apart, pixel_digest
+from striate.datamodules.doctor.samples import LOOK, appearance, pixel_digest
 from striate.tests.datamodules.doctor import patients
 from striate.tests.datamodules.doctor.test_findings import Given, boxed, coco
 from striate.tests.helpers.fixtures import noise
@@ -96,13 +98,13 @@ def test_boxes_are_judged_by_hand():
         [1, 1, 5, np.inf],
     ]
     expected = ["", "box-inverted", "box-zero-area", "box-outside", "box-outside", "box-beyond", "", "box-not-finite"]
-    assert judge(np.array(boxes), np.full((8, 2), 10)).tolist() == expected
+    assert box_faults(np.array(boxes), np.full((8, 2), 10)).tolist() == expected
 
 
 def test_boxes_of_masks_may_be_a_little_off():
     tight = np.array([[10, 10, 20, 20], [10, 10, 20, 20], [0, 0, 100, 50], [0, 0, 100, 50]], float)
     given_ = np.array([[8, 10, 20, 20], [7, 10, 20, 20], [9, 0, 100, 50], [0, 12, 100, 50]], float)
-    assert boxes_apart(tight, given_).tolist() == [False, True, False, True]
+    assert differs_from_mask(tight, given_).tolist() == [False, True, False, True]
 
 
 def test_findings_beyond_the_limit_are_counted():

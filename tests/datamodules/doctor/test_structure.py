@@ -14,7 +14,7 @@ from striate.datamodules import (
     VOCDetection,
     YoloDetection,
 )
-from striate.datamodules.annotations.annotation_errors import collect_problems
+from striate.datamodules.annotations.annotation_errors import record_faults
 from striate.datamodules.annotations.objects import ImageTable
 from striate.datamodules.doctor import check
 from striate.datamodules.doctor.faults import findings_of
@@ -225,7 +225,7 @@ def test_a_yolo_line_is_called_by_one_name(tmp_path, line, masks):
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels/a.txt").write_text(line)
     table = ImageTable(tmp_path, np.array([b"images/a.jpg"]), np.zeros((1, 2), np.int32), np.zeros(1, np.int64))
-    with collect_problems() as faults:
+    with record_faults() as faults:
         objects, _ = read_labels(table, ["cat", "dog"], masks)
     names = [finding.code for fault in faults for finding in findings_of(fault, "")]
     code, text = mend_line(line, 2, masks)

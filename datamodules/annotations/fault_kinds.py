@@ -1,0 +1,230 @@
+"""The closed set of faults of a data set: one table from code to sentence, severity, advice and correction."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Severity = Literal["error", "warning", "note"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One row of `KINDS`.
+
+    Attributes:
+        title: Heading for a list of such faults, in the plural.
+        severity: ``error``: a sample or an object is lost or taught wrong; ``warning``: a metric measured on this data
+            would mislead; ``note``: worth knowing. Errors and warnings make the exit code 1.
+        advice: The consequence, and what to do about it.
+        fixed: What ``--fix`` does about it; empty: a person must decide.
+        sentence: The fault in messages, where ``{found}`` stands for the value found; empty: no reader reports it.
+        excludes_sample: Whether a corrected copy leaves out the whole sample. ``objectless``: only where the fault
+            concerns no single object, such as the label of an image or a mask of all its pixels.
+    """
+
+    title: str
+    severity: Severity
+    advice: str
+    fixed: str = ""
+    sentence: str = ""
+    excludes_sample: bool | Literal["objectless"] = False
+
+
+_DROP_SAMPLE = "left out, with its objects"
+_DROP_OR_MASK = "dropped; taken from the mask where there is one"
+
+KINDS: dict[str, Kind] = {
+    "unopened-split": Kind(
+        "splits that cannot be opened",
+        "error",
+        "Training would stop before its first step. The message says what is wrong; fix it and check again.",
+        sentence="{found}",
+    ),
+    "annotation-file": Kind(
+        "annotation files that cannot be used",
+        "error",
+        "Their images are not checked any further. Write the files again, or remove their images from the list.",
+        "the images are left out",
+        "annotation file cannot be used: {found}",
+        excludes_sample=True,
+    ),
+    "missing-image": Kind(
+        "images that do not exist",
+        "error",
+        "The annotations list them, but they are not in the folder. Download or unlist them.",
+        _DROP_SAMPLE,
+        "image does not exist",
+        excludes_sample=True,
+    ),
+    "unreadable-image": Kind(
+        "images that cannot be read",
+        "error",
+        "Empty, truncated or not an image. Training skips and counts them. Download them again.",
+        _DROP_SAMPLE,
+        excludes_sample=True,
+    ),
+    "damaged-image": Kind(
+        "images with damaged data",
+        "error",
+        "The decoder returns pixels, but reports missing or wrong data: parts are gray or displaced. Download them "
+        "again.",
+        _DROP_SAMPLE,
+        excludes_sample=True,
+    ),
+    "size-mismatch": Kind(
+        "images whose annotations are for another size",
+        "error",
+        "Image and annotation belong to different versions, one was rotated (EXIF), or width and height are swapped. "
+        "Training leaves these images out, since boxes and masks would lie elsewhere.",
+        "left out, with their objects; if only the stated size is wrong, fix that instead",
+        excludes_sample=True,
+    ),
+    "missing-annotation": Kind(
+        "images without their annotation",
+        "error",
+        "Annotate them, or remove them from the set.",
+        "left out",
+        "annotation is missing: {found}",
+        excludes_sample=True,
+    ),
+    "bad-target": Kind(
+        "targets that the reader refuses",
+        "error",
+        "Training would stop at them. The message says what is wrong.",
+        "left out",
+        "{found}",
+        excludes_sample=True,
+    ),
+    "label-outside": Kind(
+        "labels outside the classes",
+        "error",
+        "A class is missing from the list, ids count from 1, or a mask has undeclared values.",
+        "the object is dropped (objects), or the image left out (masks, classification)",
+        "label is not a class, got {found}",
+        excludes_sample="objectless",
+    ),
+    "unknown-image": Kind(
+        "annotations of images that are not listed",
+        "error",
+        "Training refuses such a file. List the image, or remove the annotation.",
+        "dropped",
+        "image is not listed, got {found}",
+    ),
+    "box-not-finite": Kind(
+        "boxes with a coordinate that is NaN or infinite",
+        "error",
+        "Training drops these objects, and their pixels become background. Draw the boxes again.",
+        _DROP_OR_MASK,
+        "box has a coordinate that is NaN or infinite",
+    ),
+    "box-zero-area": Kind(
+        "boxes of zero width or height",
+        "error",
+        "Training drops these objects. Often a click instead of a drag; draw them again.",
+        _DROP_OR_MASK,
+        "box has zero width or height",
+    ),
+    "box-inverted": Kind(
+        "boxes with swapped corners",
+        "error",
+        "Training drops these objects. Corners were swapped, or another format (x, y, width, height) was meant.",
+        "corners are reordered; dropped if that leaves nothing usable",
+        "box has swapped corners",
+    ),
+    "box-outside": Kind(
+        "boxes outside their image",
+        "error",
+        "Training drops these objects. Often the image was cropped or resized after it was annotated.",
+        _DROP_OR_MASK,
+        "box lies outside its image",
+    ),
+    "box-beyond": Kind(
+        "boxes that extend beyond their image by a pixel or more",
+        "warning",
+        "Training clips them. Harmless if few; if many, boxes and images may be of different sizes.",
+        "clipped",
+        "box extends beyond its image",
+    ),
+    "bad-mask": Kind(
+        "objects whose mask cannot be used",
+        "error",
+        "Training drops these objects.",
+        "dropped",
+        "mask cannot be used: {found}",
+    ),
+    "empty-mask": Kind(
+        "masks without a pixel",
+        "error",
+        "There is nothing to learn from: an object whose polygon covers no pixel, or an image that is all ignored.",
+        "the object is dropped (objects), or the image left out (semantic masks)",
+        excludes_sample="objectless",
+    ),
+    "mask-box": Kind(
+        "masks that disagree with their boxes",
+        "warning",
+        "Box (red) and mask (yellow) lie apart: one of them belongs to another object, or was edited alone.",
+        "the box is taken from the mask",
+    ),
+    "duplicate-object": Kind(
+        "objects annotated twice",
+        "warning",
+        "Same image, class and box. One of them can never be matched: a perfect detector would miss it.",
+        "the later ones are dropped",
+    ),
+    "duplicate-image": Kind(
+        "images that occur twice in a split, pixel for pixel",
+        "warning",
+        "They count double, and may carry different annotations. Keep one.",
+        "the first is kept, unless their labels differ",
+        "image is listed before, got {found}",
+    ),
+    "leaked-image": Kind(
+        "images that occur in two splits, pixel for pixel",
+        "warning",
+        "Leakage: the model is evaluated on images that it was trained on.",
+        "left out of the training split (of val, if the image is in val and test)",
+    ),
+    "leaked-split": Kind(
+        "splits that contain the training images",
+        "warning",
+        "The model is evaluated on images that it was trained on. Hold out a part of the data.",
+    ),
+    "near-duplicate": Kind(
+        "images of a split that look the same",
+        "note",
+        "Copies in another size or quality, or neighboring frames. They count double.",
+    ),
+    "near-leak": Kind(
+        "images that look the same as one of another split",
+        "warning",
+        "Leakage by copies in another size or quality, or by frames of one film: split by film, place or patient.",
+    ),
+    "orphan-image": Kind(
+        "image files that no annotation lists",
+        "warning",
+        "They lie among the images and are never read. Annotate, list or delete them.",
+    ),
+    "orphan-annotation": Kind(
+        "annotation files without an image",
+        "warning",
+        "They lie among the annotations and are never read. Download their images, or delete them.",
+    ),
+    "unused-image": Kind(
+        "image files that no split of this configuration reads",
+        "note",
+        "As intended, if the configuration selects a part of the data.",
+    ),
+    "crash": Kind(
+        "images at which the reading process died",
+        "error",
+        "A decoder crashed, or memory ran out. In training this kills a loader's worker, and with it the run.",
+        _DROP_SAMPLE,
+        excludes_sample=True,
+    ),
+    "unusable-annotation": Kind(
+        "annotations that cannot be read",
+        "error",
+        "Training drops them, with one counted warning, or stops at the first.",
+        "dropped",
+        "{found}",
+    ),
+}

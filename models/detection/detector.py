@@ -1,7 +1,7 @@
-"""The seam of all detectors: images in, boxes in their pixels out; and losses from images and targets.
+"""The interface of all detectors: images to boxes in their pixels, and images with targets to losses.
 
 Shape legend: B images, image i of ``H_i`` by ``W_i`` pixels; N objects of an image, M detections in it, K classes.
-Boxes are ``x1, y1, x2, y2`` in pixels and lie between pixels: one that covers the whole image is ``0, 0, W, H``.
+Boxes are ``x1, y1, x2, y2`` in pixels. Coordinates lie between pixels: a box around the whole image is ``0, 0, W, H``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,40 +14,40 @@ from ..ops.checks import check_fraction, check_min
 from .resize import ImageBatch, ResizeAndPad
 
 Images = Tensor | Sequence[Tensor]
-"""B images: ``uint8`` in [0, 255] or floating point in [0, 1]; ``[B, 3, H, W]``, or B times ``[3, H_i, W_i]``."""
+"""B images, ``uint8`` in [0, 255] or floating point in [0, 1]: ``[B, 3, H, W]``, or B tensors ``[3, H_i, W_i]``."""
 
 _OVERSHOOT = 0.25
-"""By which floating point pixels may leave [0, 1]: more than a sharpening interpolation adds."""
+"""How far floating point pixels may leave [0, 1]. A sharpening interpolation adds less."""
 
-SLACK = 0.01
-"""Pixels by which a true box may leave its image: what rounding adds when boxes are scaled."""
+BOX_TOLERANCE = 0.01
+"""Pixels by which a ground-truth box may leave its image, as rounding makes it do when boxes are scaled."""
 
 
 class Detections(TypedDict):
-    """What is seen in one image, the surest first."""
+    """Objects detected in one image, highest score first."""
 
-    boxes: Tensor  # float32 [M, 4], x1 y1 x2 y2 in pixels of the image that was given, within it
-    scores: Tensor  # float32 [M], 0..1, falling
+    boxes: Tensor  # float32 [M, 4], x1, y1, x2, y2 in pixels of the input image, inside it
+    scores: Tensor  # float32 [M], 0..1, descending
     labels: Tensor  # int64 [M], 0..K-1
     masks: NotRequired[Tensor]  # instance segmentation: float32 [M, H, W], 0..1
 
 
 class Detector(nn.Module):
-    """Base of the detectors: it checks what comes in, resizes on the device, and maps boxes back.
+    """Base class of the detectors. It checks the input, resizes images on the device, and maps boxes back.
 
-    A subclass supplies `detect` and `compute_losses`, which see one padded batch and boxes in its pixels. `forward`
-    gives detections in training and in evaluation mode alike, and `losses` losses; the mode only decides what batch
-    normalisation and dropout do.
+    A subclass implements `detect` and `compute_losses`, which take one padded batch and boxes in its pixels. `forward`
+    returns detections and `losses` returns losses, in training and in evaluation mode alike. The mode only affects
+    batch normalization, dropout and random sizes.
 
     Args:
-        num_classes: K, without background: that is a detector's private affair.
-        resize: what the images go through.
+        num_classes: Number of classes K, without background.
+        resize: How images are brought to one size.
+
+    Attributes:
+        load_report: What was loaded from a checkpoint of a whole detector. None if none was loaded.
 
     Raises:
         ValueError: ``num_classes`` is below 1.
-
-    Attributes:
-        load_report: what a checkpoint of a whole detector gave; None where none was loaded.
     """
 
     load_report: Any = None
@@ -59,163 +59,186 @@ class Detector(nn.Module):
         self.resize = resize
 
     def forward(self, images: Images) -> list[Detections]:
-        """The objects of each image, without gradient.
+        """Detect the objects of each image, without gradient.
 
         Shape:
-            - images: `Images`
+            - images: ``[B, 3, H, W]``, or B tensors ``[3, H_i, W_i]``; see `Images`
             - output: B `Detections`
         """
         batch = self.resize(check_images(images))
         with torch.no_grad():
             return self.resize.restore(self.detect(batch), batch)
 
-    def losses(self, images: Images, targets: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """The named losses, whose sum is to be minimised; finite, and with a gradient, for images without objects too.
+    def losses(
+        self, images: Images, targets: Sequence[Mapping[str, Any]], targets_checked: bool = False
+    ) -> dict[str, Tensor]:
+        """Compute the named losses, whose sum is to be minimized. Images without objects give finite losses too.
 
         Args:
-            images: `Images`.
-            targets: of each image ``boxes`` ``[N, 4]`` and ``labels`` ``[N]``, 0 … K-1; N may be 0. All of them are
-                trained on: what is not to be (crowds) is left out before. ``image_id``, where there is one, is named in
-                messages.
+            images: The images; see `Images`.
+            targets: For each image ``boxes`` ``[N, 4]`` and ``labels`` ``[N]``, 0 … K-1; N may be 0. All of them are
+                trained on: drop crowds first. Messages name ``image_id`` if it is present.
+            targets_checked: Whether the values of boxes and labels have been checked already, such as by the data
+                loader's workers. Checking them again would make every training step wait for the GPU.
+
+        Shape:
+            - images: ``[B, 3, H, W]``, or B tensors ``[3, H_i, W_i]``
+            - output: scalars
 
         Raises:
-            ValueError: boxes or labels that cannot be; names the image (`check_targets`).
+            TypeError: Boxes or labels have a wrong type.
+            ValueError: Boxes or labels are invalid; names the image (`check_targets`).
         """
         images = check_images(images)
-        check_targets(images, targets, self.num_classes)
+        check_targets(images, targets, None if targets_checked else self.num_classes)
         batch = self.resize(images)
         return self.compute_losses(batch, self.resize.targets(targets, batch))
 
     def detect(self, batch: ImageBatch) -> list[Detections]:
-        """The objects of each image of a batch, in pixels of the resized images."""
+        """Detect the objects of each image of a batch, with boxes in pixels of the resized images."""
         raise NotImplementedError(self._undefined("detect(batch)"))
 
     def compute_losses(self, batch: ImageBatch, targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """The losses of a batch, whose targets have boxes in pixels of the resized images; names begin ``loss_``."""
+        """Compute the losses of a batch, whose targets have boxes in pixels of the resized images.
+
+        Shape:
+            - targets: B dictionaries with ``boxes`` ``[N, 4]`` and ``labels`` ``[N]``
+            - output: scalars, by names that begin with ``loss_``
+        """
         raise NotImplementedError(self._undefined("compute_losses(batch, targets)"))
 
     def _undefined(self, method: str) -> str:
-        return f"{type(self).__name__} does not define {method}; a Detector supplies detect and compute_losses"
+        return f"{type(self).__name__} does not define {method}; implement detect and compute_losses in a Detector"
 
 
-def check_detecting(score_threshold: float, nms_iou: float, max_detections: int) -> None:
-    """Refuse settings with which a detector would find nothing, or anything.
+def check_detection_settings(score_threshold: float, nms_iou: float, max_detections: int) -> None:
+    """Require settings with which a detector can detect something.
 
     Raises:
-        ValueError: a threshold that is not from 0 to 1, or fewer detections than 1; names it and its value.
+        ValueError: A threshold is outside [0, 1], or ``max_detections`` is below 1.
     """
     check_fraction(score_threshold=score_threshold, nms_iou=nms_iou)
     check_min(1, max_detections=max_detections)
 
 
 def check_images(images: Images) -> list[Tensor]:
-    """The images one by one.
+    """Check images and return them one by one.
+
+    Shape:
+        - images: ``[B, 3, H, W]``, or B tensors ``[3, H_i, W_i]``
+        - output: B tensors ``[3, H_i, W_i]``
 
     Raises:
-        TypeError: images that are neither ``uint8`` nor floating point.
-        ValueError: images that are not ``[3, H, W]`` with a pixel at least, or floating point outside [0, 1] (looked
-            for on a CPU only: a GPU would have to be waited for); names the first.
+        TypeError: An image is neither ``uint8`` nor floating point.
+        ValueError: An image is not ``[3, H, W]``, has no pixel, or is floating point outside [0, 1]. The last is only
+            checked on the CPU, since it would make the program wait for a GPU.
     """
     listed = list(images)
-    for place, image in enumerate(listed):
+    for index, image in enumerate(listed):
         if not isinstance(image, Tensor) or (image.dtype != torch.uint8 and not image.is_floating_point()):
-            what = str(image.dtype) if isinstance(image, Tensor) else type(image).__name__
-            raise TypeError(f"image {place}: give a tensor, uint8 in [0, 255] or floating point in [0, 1], not {what}")
+            kind = image.dtype if isinstance(image, Tensor) else type(image).__name__
+            raise TypeError(
+                f"images[{index}]: must be a tensor, uint8 in [0, 255] or floating point in [0, 1], got {kind}"
+            )
         if image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
-            raise ValueError(f"image {place}: {list(image.shape)} is no image [3, H, W]")
+            raise ValueError(f"images[{index}]: must be [3, H, W] with at least one pixel, got {list(image.shape)}")
         if image.is_floating_point() and image.device.type == "cpu":
-            least, largest = (float(value) for value in image.detach().aminmax())
-            if not (least >= -_OVERSHOOT and largest <= 1 + _OVERSHOOT):
+            low, high = (float(value) for value in image.detach().aminmax())
+            if not (low >= -_OVERSHOOT and high <= 1 + _OVERSHOOT):
                 raise ValueError(
-                    f"image {place}: its values are from {least:.4g} to {largest:.4g}; floating point pixels lie in "
-                    "[0, 1], and the model normalises them; those from 0 to 255 are given as uint8"
+                    f"images[{index}]: floating point pixels must be in [0, 1], got values from {low:.4g} to "
+                    f"{high:.4g}; pass pixels from 0 to 255 as uint8, and leave normalization to the model"
                 )
     return listed
 
 
-def check_targets(images: Sequence[Tensor], targets: Sequence[Mapping[str, Any]], num_classes: int) -> None:
-    """Refuse targets that would train on nonsense. On a GPU this waits for it once.
+def check_targets(images: Sequence[Tensor], targets: Sequence[Mapping[str, Any]], num_classes: int | None) -> None:
+    """Require targets that can be trained on.
 
     Args:
-        images: B times ``[3, H_i, W_i]``.
-        targets: ``boxes`` floating point ``[N, 4]`` and ``labels`` int64 ``[N]``, 0 … K-1, of each image; perhaps
+        images: The images, B tensors ``[3, H_i, W_i]``.
+        targets: For each image ``boxes`` floating point ``[N, 4]`` and ``labels`` int64 ``[N]``, 0 … K-1; optionally
             ``image_id``.
-        num_classes: K.
+        num_classes: Number of classes K. None skips the checks of values, which wait for a GPU once.
 
     Raises:
-        TypeError: boxes that are no floating point tensor, or labels that are no int64 tensor.
-        ValueError: as many targets as images are wanted; boxes with NaN or infinity, without area, or outside their
-            image by more than 0.01 pixels; labels outside the classes. Names the image, the first such box and why.
+        TypeError: Boxes are not a floating point tensor, or labels not an int64 tensor.
+        ValueError: The number of targets differs from that of images. A box has NaN or infinite coordinates, has no
+            area, or leaves its image by more than 0.01 pixels. A label is not in 0 … K-1. The message names the image
+            and the first such object.
     """
     if len(images) != len(targets):
-        raise ValueError(f"{len(targets)} targets for {len(images)} images; each image needs one")
-    for place, target in enumerate(targets):
-        if lacking := [field for field in ("boxes", "labels") if field not in target]:
-            named = _image_name(place, target)
-            raise ValueError(f"{named}: no {' and no '.join(lacking)}; it has {', '.join(target)}")
-        boxes, labels = target["boxes"], target["labels"]
-        if not (isinstance(boxes, Tensor) and isinstance(labels, Tensor)):
-            raise TypeError(
-                f"{_image_name(place, target)}: boxes and labels are tensors, got {type(boxes).__name__} and "
-                f"{type(labels).__name__}"
+        raise ValueError(f"targets: must be one per image, got {len(targets)} for {len(images)} images")
+    for index, target in enumerate(targets):
+        if missing := [field for field in ("boxes", "labels") if field not in target]:
+            raise ValueError(
+                f"{_target_name(index, target)}: must have boxes and labels, but {' and '.join(missing)} is missing, "
+                f"got {', '.join(target)}"
             )
-        if not boxes.is_floating_point() or labels.dtype != torch.int64:
+        boxes, labels = target["boxes"], target["labels"]
+        kinds = [value.dtype if isinstance(value, Tensor) else type(value).__name__ for value in (boxes, labels)]
+        if not isinstance(boxes, Tensor) or not boxes.is_floating_point() or kinds[1] != torch.int64:
             raise TypeError(
-                f"{_image_name(place, target)}: boxes are floating point and labels int64, got {boxes.dtype} and "
-                f"{labels.dtype}"
+                f"{_target_name(index, target)}: boxes must be a floating point tensor and labels an int64 tensor, "
+                f"got {kinds[0]} and {kinds[1]}"
             )
         if boxes.ndim != 2 or boxes.shape[1] != 4 or labels.shape != boxes.shape[:1]:
             raise ValueError(
-                f"{_image_name(place, target)}: boxes {list(boxes.shape)} and labels {list(labels.shape)} are not "
-                "[N, 4] and [N]"
+                f"{_target_name(index, target)}: boxes must be [N, 4] and labels [N], got {list(boxes.shape)} and "
+                f"{list(labels.shape)}"
             )
-    if not targets:
+    if num_classes is None or not targets:
         return
     counts = [len(target["labels"]) for target in targets]
     boxes = torch.cat([target["boxes"].float() for target in targets])
     labels = torch.cat([target["labels"] for target in targets])
-    sides = torch.tensor([(*image.shape[:0:-1],) * 2 for image in images])  # W, H, W, H
+    sides = torch.tensor([(*image.shape[:0:-1],) * 2 for image in images])  # [B, 4]: W, H, W, H
     limits = sides.repeat_interleave(torch.tensor(counts), 0).to(boxes)
-    faults = _faults(boxes, labels, limits, num_classes)
-    if bool(torch.stack(list(faults.values())).any()):
-        _raise_first(faults, boxes, labels, images, targets, num_classes)
+    errors = _value_errors(boxes, labels, limits, num_classes)
+    if bool(torch.stack(list(errors.values())).any()):
+        _raise_first(errors, boxes, labels, images, targets, num_classes)
 
 
-def _faults(boxes: Tensor, labels: Tensor, limits: Tensor, num_classes: int) -> dict[str, Tensor]:
-    """For each kind of fault which boxes have it, ``[N]`` each; in the order in which they are to be told."""
+def _value_errors(boxes: Tensor, labels: Tensor, limits: Tensor, num_classes: int) -> dict[str, Tensor]:
+    """For each kind of error, in the order of report, which objects have it: bool ``[N]``.
+
+    ``boxes`` and ``limits`` are ``[N, 4]``, ``labels`` is ``[N]``.
+    """
     return {
-        "has a coordinate that is no finite number": ~boxes.isfinite().all(1),
+        "has a NaN or infinite coordinate": ~boxes.isfinite().all(1),
         "has no area": (boxes[:, 2:] <= boxes[:, :2]).any(1),
-        "leaves the image": ((boxes < -SLACK) | (boxes > limits + SLACK)).any(1),
+        "leaves the image": ((boxes < -BOX_TOLERANCE) | (boxes > limits + BOX_TOLERANCE)).any(1),
         "label": (labels < 0) | (labels >= num_classes),
     }
 
 
 def _raise_first(
-    faults: Mapping[str, Tensor],
+    errors: Mapping[str, Tensor],
     boxes: Tensor,
     labels: Tensor,
     images: Sequence[Tensor],
     targets: Sequence[Mapping[str, Any]],
     num_classes: int,
 ) -> None:
-    first = int(torch.stack(list(faults.values())).any(0).nonzero()[0])
-    why = next(reason for reason, found in faults.items() if bool(found[first]))
-    place, at = 0, first
-    while at >= len(targets[place]["labels"]):
-        at -= len(targets[place]["labels"])
-        place += 1
-    name, (height, width) = _image_name(place, targets[place]), images[place].shape[-2:]
-    if why == "label":
-        raise ValueError(f"{name}: label {int(labels[first])} of object {at} is not in 0 … {num_classes - 1}")
+    """Report the first object with an error; ``errors`` hold ``[N]`` each, ``boxes`` are ``[N, 4]``."""
+    first = int(torch.stack(list(errors.values())).any(0).nonzero()[0])
+    error = next(name for name, present in errors.items() if bool(present[first]))
+    index, number = 0, first  # of the image, and of the object in it
+    while number >= len(targets[index]["labels"]):
+        number -= len(targets[index]["labels"])
+        index += 1
+    name, (height, width) = _target_name(index, targets[index]), images[index].shape[-2:]
+    if error == "label":
+        raise ValueError(f"{name}: label {number} must be in 0 … {num_classes - 1}, got {int(labels[first])}")
     raise ValueError(
-        f"{name} ({width} x {height} pixels): box {[round(value, 4) for value in boxes[first].tolist()]} of object "
-        f"{at} {why}; boxes are x1, y1, x2, y2 in pixels, 0 <= x1 < x2 <= {width}, 0 <= y1 < y2 <= {height}"
+        f"{name}: box {number} {error} ({width} x {height} pixels), got "
+        f"{[round(value, 4) for value in boxes[first].tolist()]}; boxes are x1, y1, x2, y2 in pixels, "
+        f"0 <= x1 < x2 <= {width}, 0 <= y1 < y2 <= {height}"
     )
 
 
-def _image_name(place: int, target: Mapping[str, Any]) -> str:
-    named = target.get("image_id")
-    if isinstance(named, Tensor) and named.numel() == 1:
-        named = named.item()
-    return f"image {place} of the batch" + ("" if named is None else f", image_id {named}")
+def _target_name(index: int, target: Mapping[str, Any]) -> str:
+    image_id = target.get("image_id")
+    if isinstance(image_id, Tensor) and image_id.numel() == 1:
+        image_id = image_id.item()
+    return f"targets[{index}]" + ("" if image_id is None else f" (image_id {image_id})")

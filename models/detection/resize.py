@@ -1,4 +1,4 @@
-"""Resizing and padding on the device, and the way back: detectors take images of any size as they are on disk."""
+"""Resizing and padding on the device, and back: detectors take images of any size."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,16 +11,16 @@ from torch.nn import functional as F
 from ..ops.boxes import at_least_float32, clip_boxes
 from ..ops.normalize import IMAGENET_MEAN
 
-Found = TypeVar("Found", bound=Mapping[str, Any])
+Detected = TypeVar("Detected", bound=Mapping[str, Any])
 
 
 class ImageBatch(NamedTuple):
-    """Images of one size, each in the upper left corner of its place.
+    """Images padded to one size, each in the upper left corner.
 
     Attributes:
         pixels: ``[B, 3, H, W]``, ``uint8`` in [0, 255] or floating point in [0, 1], channels-last in memory.
-        sizes: height and width of each image in it, B pairs.
-        original_sizes: height and width of each image as it was given, B pairs.
+        sizes: Height and width of each image within the batch, without padding: B pairs, in pixels.
+        original_sizes: Height and width of each image before resizing: B pairs, in pixels.
     """
 
     pixels: Tensor
@@ -29,25 +29,27 @@ class ImageBatch(NamedTuple):
 
 
 class ResizeAndPad(nn.Module):
-    """Makes one batch of images of any size, and maps boxes there and back.
+    """Resize and pad images of any size to one batch, and map boxes there and back.
 
-    Images keep their shape, unless ``fixed_size``; with neither ``min_size`` nor ``fixed_size`` they keep their size.
-    Where no image has to change, pixels stay ``uint8``, and nothing is computed.
+    Images keep their aspect ratio unless ``fixed_size`` is given, and their size if ``min_size``, ``max_size`` and
+    ``fixed_size`` are all None. If no image has to change, pixels stay ``uint8`` and are only stacked.
 
     Args:
-        min_size: Pixels that the shorter side is to have. Several: one is drawn for each image in training
-            (multi-scale), and the last is taken in evaluation.
-        max_size: Pixels that the longer side may have at most; goes before ``min_size``.
-        fixed_size: Height and width that every image gets, whatever its shape.
-        size_divisible: Height and width of the batch are made a multiple of this, by padding right and below.
-        fill: Colour of the padding, of values in [0, 1]: the network's mean, which normalising turns to 0.
+        min_size: Length of the shorter side, in pixels. Several lengths: one is drawn for each image in training
+            (multi-scale), and the last is used in evaluation.
+        max_size: Maximum length of the longer side, in pixels; takes precedence over ``min_size``.
+        fixed_size: Height and width of every image, in pixels, whatever its aspect ratio.
+        size_divisible: Height and width of the batch become a multiple of this number of pixels, by padding on the
+            right and below.
+        fill: Color of the padding, RGB in [0, 1]: the network's mean, which normalization turns into 0.
 
     Raises:
-        ValueError: A size is below 1, ``max_size`` less than ``min_size``, or both ``min_size`` and ``fixed_size`` are
-            given.
+        ValueError: A size is below 1, ``max_size`` is less than ``min_size``, or both ``min_size`` and ``fixed_size``
+            are given.
 
     Note:
-        Bilinear, without antialiasing, sides rounded down: as torchvision's detectors do it, whose weights expect it.
+        Interpolation is bilinear without antialiasing, and sides are rounded down, as in torchvision's detectors and
+        as their weights expect.
     """
 
     def __init__(
@@ -61,9 +63,11 @@ class ResizeAndPad(nn.Module):
         super().__init__()
         sides = () if min_size is None else (min_size,) if isinstance(min_size, int) else tuple(min_size)
         if sides and fixed_size is not None:
-            raise ValueError(f"min_size={min_size} and fixed_size={tuple(fixed_size)}: give one of them")
+            raise ValueError(
+                f"min_size: must be None together with fixed_size={tuple(fixed_size)}, got {min_size}; give one of them"
+            )
         if min_size is not None and not sides:
-            raise ValueError("min_size: give a number of pixels, or several, or null")
+            raise ValueError("min_size: must be a number of pixels, several, or None, got an empty list")
         for name, values in {
             "min_size": sides,
             "max_size": () if max_size is None else (max_size,),
@@ -71,24 +75,21 @@ class ResizeAndPad(nn.Module):
             "size_divisible": (size_divisible,),
         }.items():
             if any(value < 1 for value in values):
-                raise ValueError(f"{name}: {list(values)}; give numbers of pixels, 1 or more")
+                raise ValueError(f"{name}: must be >= 1, in pixels, got {', '.join(map(str, values))}")
         if sides and max_size is not None and max_size < min(sides):
-            raise ValueError(
-                f"max_size: {max_size} is less than min_size {list(sides)}: no longer side could be as long as the "
-                "shorter one is to be"
-            )
+            raise ValueError(f"max_size: must be >= min_size, got {max_size} < {min(sides)}; raise max_size")
         self.min_size, self.max_size = sides, max_size
         self.fixed_size = None if fixed_size is None else (int(fixed_size[0]), int(fixed_size[1]))
         self.size_divisible = size_divisible
         self.fill = tuple(float(value) for value in fill)
 
     def extra_repr(self) -> str:
-        """The sizes, as ``repr`` shows them."""
+        """The sizes, for ``repr``."""
         names = ("min_size", "max_size", "fixed_size", "size_divisible")
         return ", ".join(f"{name}={getattr(self, name)}" for name in names if getattr(self, name))
 
     def target_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width that an image gets; in training with several ``min_size``, a drawn one."""
+        """Height and width of a resized image, in pixels. Drawn at random in training if ``min_size`` has several."""
         if self.fixed_size is not None:
             return self.fixed_size
         scale = math.inf
@@ -102,69 +103,71 @@ class ResizeAndPad(nn.Module):
         return max(1, math.floor(height * scale)), max(1, math.floor(width * scale))
 
     def forward(self, images: Sequence[Tensor]) -> ImageBatch:
-        """The batch.
+        """Resize images and pad them to one batch.
 
         Shape:
-            - images: B times ``[3, H_i, W_i]``
+            - images: B tensors ``[3, H_i, W_i]``
+            - output: `ImageBatch`, with pixels ``[B, 3, H, W]``
         """
         originals = [(image.shape[-2], image.shape[-1]) for image in images]
         sizes = [self.target_size(*size) for size in originals]
         if not sizes:
-            raise ValueError("a batch needs an image at least")
+            raise ValueError("images: must hold at least one image, got none")
         step = self.size_divisible
         height, width = (-(-max(size[axis] for size in sizes) // step) * step for axis in (0, 1))
-        alike = len({image.dtype for image in images}) == 1
-        if alike and sizes == originals and all(size == (height, width) for size in sizes):
-            with torch.autocast(images[0].device.type, enabled=False):  # which refuses to stack float16 on a CPU
+        same_dtype = len({image.dtype for image in images}) == 1
+        if same_dtype and sizes == originals and all(size == (height, width) for size in sizes):
+            with torch.autocast(images[0].device.type, enabled=False):  # autocast cannot stack float16 on a CPU
                 pixels = torch.stack(list(images)).contiguous(memory_format=torch.channels_last)
             return ImageBatch(pixels, sizes, originals)
         dtype = next((image.dtype for image in images if image.is_floating_point()), torch.float32)
         pixels = torch.empty(
             (len(images), 3, height, width), dtype=dtype, device=images[0].device, memory_format=torch.channels_last
         )
-        for place, (image, size) in enumerate(zip(images, sizes, strict=True)):
-            self._put(pixels[place], image, size)
+        for slot, image, size in zip(pixels, images, sizes, strict=True):
+            self._put(slot, image, size)
         return ImageBatch(pixels, sizes, originals)
 
-    def _put(self, place: Tensor, image: Tensor, size: tuple[int, int]) -> None:
-        """Writes an image, resized, into its place ``[3, H, W]``, and the fill beside it."""
+    def _put(self, slot: Tensor, image: Tensor, size: tuple[int, int]) -> None:
+        """Write an image ``[3, H_i, W_i]``, resized, and its padding into a slot ``[3, H, W]`` of the batch."""
         height, width = size
         if image.dtype == torch.uint8:
-            image = image.to(place.dtype) / 255
+            image = image.to(slot.dtype) / 255
         if image.shape[-2:] != size:
             image = F.interpolate(image[None], size=size, mode="bilinear", align_corners=False)[0]
-        place[:, :height, :width] = image
-        colour = place.new_tensor(self.fill)[:, None, None]
-        place[:, height:] = colour
-        place[:, :height, width:] = colour
+        slot[:, :height, :width] = image
+        color = slot.new_tensor(self.fill)[:, None, None]  # [3, 1, 1]
+        slot[:, height:] = color
+        slot[:, :height, width:] = color
 
     def targets(self, targets: Sequence[Mapping[str, Any]], batch: ImageBatch) -> list[dict[str, Any]]:
-        """The targets with boxes in pixels of the resized images, float32 at least; other fields as they are."""
+        """Targets with boxes ``[N, 4]`` in pixels of resized images, in float32 or wider; other fields as before."""
         return [
             {**target, "boxes": scale_boxes(at_least_float32(target["boxes"]), old, new)}
             for target, old, new in zip(targets, batch.original_sizes, batch.sizes, strict=True)
         ]
 
-    def restore(self, detections: Sequence[Found], batch: ImageBatch) -> list[Found]:
-        """Detections with boxes in pixels of the images that were given, within them."""
+    def restore(self, detections: Sequence[Detected], batch: ImageBatch) -> list[Detected]:
+        """Detections with boxes ``[M, 4]`` in pixels of the original images, clipped to them."""
         restored: Any = []
-        for found, new, old in zip(detections, batch.sizes, batch.original_sizes, strict=True):
-            boxes = clip_boxes(scale_boxes(found["boxes"], new, old), width=old[1], height=old[0])
-            restored.append({**found, "boxes": boxes})
+        for detected, new, old in zip(detections, batch.sizes, batch.original_sizes, strict=True):
+            boxes = clip_boxes(scale_boxes(detected["boxes"], new, old), width=old[1], height=old[0])
+            restored.append({**detected, "boxes": boxes})
         return restored
 
 
 def scale_boxes(boxes: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
-    """Boxes of an image after it was resized.
+    """Boxes of an image after it is resized.
 
     Args:
-        old: height and width before, pixels.
-        new: height and width after, pixels.
+        boxes: Boxes in pixels of the original image.
+        old: Height and width before, in pixels.
+        new: Height and width after, in pixels.
 
     Shape:
-        - boxes: ``[N, 4]``; output: the same
+        - boxes, output: ``[N, 4]``
     """
     if old == new:
         return boxes
-    down, across = new[0] / old[0], new[1] / old[1]
-    return boxes * boxes.new_tensor([across, down, across, down])
+    y_scale, x_scale = new[0] / old[0], new[1] / old[1]
+    return boxes * boxes.new_tensor([x_scale, y_scale, x_scale, y_scale])

@@ -8,7 +8,7 @@ from torchvision.models.detection.fcos import FCOSHead
 
 from ...backbones import Backbone, as_backbone
 from ..checkpoint_mapping import load_detector, prepare_trunk
-from ..detector import check_detecting
+from ..detector import check_detection_settings
 from ..pyramid import Pyramid, make_anchors, resizing
 from .base import OneStageDetector, check_group_norm
 
@@ -76,7 +76,7 @@ class FCOS(OneStageDetector):
         nms_iou: float = 0.6,
         max_detections: int = 100,
     ) -> None:
-        check_detecting(score_threshold, nms_iou, max_detections)
+        check_detection_settings(score_threshold, nms_iou, max_detections)
         check_group_norm(fpn_channels, "FCOS")
         trunk = as_backbone(backbone, weights)
         super().__init__(num_classes, resizing(trunk, min_size, max_size))

@@ -10,7 +10,7 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 from ...backbones import Backbone, as_backbone
 from ...ops.matching import match_anchors
 from ..checkpoint_mapping import load_detector, prepare_trunk
-from ..detector import check_detecting
+from ..detector import check_detection_settings
 from ..pyramid import Pyramid, Sizes, make_anchors, resizing
 from .base import NORM_GROUPS, OneStageDetector, check_group_norm
 
@@ -83,7 +83,7 @@ class RetinaNet(OneStageDetector):
         nms_iou: float = 0.5,
         max_detections: int = 300,
     ) -> None:
-        check_detecting(score_threshold, nms_iou, max_detections)
+        check_detection_settings(score_threshold, nms_iou, max_detections)
         if head_norm:
             check_group_norm(fpn_channels, "RetinaNet with head_norm")
         trunk = as_backbone(backbone, weights)

@@ -19,7 +19,7 @@ from ...ops.checks import check_min
 from ...ops.matching import bipartite_then_threshold
 from ...ops.nms import select_detections
 from ...weights import LoadReport, State, load_state_dict_file, match_weights, pretrained_is_skipped
-from ..detector import Detections, Detector, check_detecting
+from ..detector import Detections, Detector, check_detection_settings
 from ..resize import ImageBatch, ResizeAndPad
 from .backbone import init_uniform
 from .default_boxes import Clip, default_boxes, ssd_aspects, ssd_scales, whole_pixels
@@ -137,7 +137,7 @@ class SSD(Detector):
         clip_first: bool = False,
         weights: str | None = None,
     ) -> None:
-        check_detecting(score_threshold, nms_iou, max_detections)
+        check_detection_settings(score_threshold, nms_iou, max_detections)
         check_min(1, candidates=candidates)
         super().__init__(num_classes, ResizeAndPad(fixed_size=(image_size, image_size)))
         self.backbone = backbone

@@ -19,7 +19,7 @@ from torchvision.ops.poolers import initLevelMapper
 
 from ...backbones import Backbone, as_backbone
 from ..checkpoint_mapping import load_detector, prepare_trunk
-from ..detector import Detections, check_detecting
+from ..detector import Detections, check_detection_settings
 from ..pyramid import (
     BlockwiseMatcher,
     BoxesAndAnchors,
@@ -116,7 +116,7 @@ class FasterRCNN(NetworkDetector):
         nms_iou: float = 0.5,
         max_detections: int = 100,
     ) -> None:
-        check_detecting(score_threshold, nms_iou, max_detections)
+        check_detection_settings(score_threshold, nms_iou, max_detections)
         trunk = as_backbone(backbone, weights)
         super().__init__(num_classes, resizing(trunk, min_size, max_size))
         prepare_trunk(trunk, "fasterrcnn_resnet50_fpn", detector_weights)

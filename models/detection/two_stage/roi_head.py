@@ -20,7 +20,7 @@ from ...ops.boxes import clip_boxes
 from ...ops.checks import check_min
 from ...ops.matching import match_anchors, sample_balanced
 from ...ops.nms import select_detections
-from ..detector import Detections, check_detecting
+from ..detector import Detections, check_detection_settings
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class RoIHead(nn.Module):
     ) -> None:
         super().__init__()
         self.settings, self.num_classes = settings or RoISettings(), num_classes
-        check_detecting(self.settings.score_threshold, self.settings.nms_iou, self.settings.max_detections)
+        check_detection_settings(self.settings.score_threshold, self.settings.nms_iou, self.settings.max_detections)
         if min(self.settings.box_std) <= 0:
             raise ValueError(f"box_std: {list(self.settings.box_std)}; deviations are above 0")
         self.pool, self.body = pool, body

@@ -12,7 +12,7 @@ from ...backbones.darknet import LEAK, YOLOv1Backbone, convolution, init_leaky
 from ...ops.boxes import clip_boxes
 from ...ops.checks import check_dropout, check_min
 from ...ops.nms import select_detections
-from ..detector import Detections, Detector, check_detecting
+from ..detector import Detections, Detector, check_detection_settings
 from ..resize import ImageBatch, ResizeAndPad
 from .loss import YOLOTerms, decode_grid, encode_grid, split_grid, yolo_terms
 
@@ -174,7 +174,7 @@ class YOLOv1(Detector):
         max_detections: int = 300,
     ) -> None:
         check_min(1, image_size=image_size, grid_size=grid_size, boxes_per_cell=boxes_per_cell)
-        check_detecting(score_threshold, nms_iou, max_detections)
+        check_detection_settings(score_threshold, nms_iou, max_detections)
         trunk = YOLOv1Backbone(weights=weights) if backbone is None else as_backbone(backbone, weights)
         super().__init__(num_classes, ResizeAndPad(fixed_size=(image_size, image_size)))
         self.backbone = trunk

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypedDict, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypedDict, get_args, runtime_checkable
 
 import numpy as np
 import pytorch_lightning as pl
@@ -75,6 +75,15 @@ class LoaderOptions(LoaderOptionsExceptBatchSize, total=False):
     """
 
     batch_size: int
+
+
+@runtime_checkable
+class PreparesTrainingBatches(Protocol):
+    """A task that changes training batches on the CPU, before they are moved to the device."""
+
+    def prepare_training_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The batch to train on."""
+        ...
 
 
 class VisionDataModule(pl.LightningDataModule):
@@ -199,6 +208,11 @@ class VisionDataModule(pl.LightningDataModule):
             self._train_loader.load_state_dict(self._resume)
             self._resume = None
         return self._train_loader
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Let the task prepare a training batch on the CPU (`PreparesTrainingBatches`)."""
+        task = self.trainer.lightning_module if self.trainer and self.trainer.training else None
+        return task.prepare_training_batch(batch) if isinstance(task, PreparesTrainingBatches) else batch
 
     def state_dict(self) -> dict[str, Any]:
         """How far the training loader has come; part of each checkpoint.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 from ..datamodules.batches import DetectionBatch
-from ..models.detection import Detections, classwise_nms
+from ..models.detection import Detections, Detector, classwise_nms
 from .base import Task
 from .localization import boxes_in_file
 from .metrics import COCODetection, VOCDetection
@@ -88,6 +88,7 @@ class Detection(Task):
                 raise ValueError(f"{name}: {value} is not from 0 to 1")
         self._num_classes: int = known
         self.category_ids: list[int] = []
+        self._targets_checked = False
         self.train_on_difficult, self.voc = train_on_difficult, voc
         self.score_threshold, self.nms_iou = score_threshold, nms_iou
 
@@ -99,8 +100,9 @@ class Detection(Task):
     def setup(self, stage: str) -> None:
         """As in `Task`; and take the numbers that the source has for the classes, for `predict` to write."""
         super().setup(stage)
+        data = getattr(self.trainer, "datamodule", None)
+        self._targets_checked = getattr(data, "checks_targets", False)
         if stage != "predict":
-            data = getattr(self.trainer, "datamodule", None)
             self.category_ids = list(getattr(data, "category_ids", None) or [])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -115,6 +117,16 @@ class Detection(Task):
 
     # -- losses ------------------------------------------------------------------------------------
 
+    def prepare_training_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Drop the objects that are not trained on. The data module calls this on the CPU, where it waits for no GPU.
+
+        Shape:
+            - batch: ``target`` of each image, with fields of ``[N, ...]``; other fields are returned as they are.
+        """
+        if "target" not in batch:
+            return batch
+        return {**batch, "target": trained_targets(batch["target"], self.train_on_difficult)}
+
     def losses(self, batch: DetectionBatch) -> tuple[dict[str, Tensor], None]:
         """The model's losses of a batch, without crowds; no outputs.
 
@@ -122,7 +134,9 @@ class Detection(Task):
             ValueError: a target that cannot be; the model names the image.
         """
         targets = trained_targets(batch["target"], self.train_on_difficult)
-        return self.model.losses(batch["image"], targets), None  # type: ignore[operator]
+        # a detector of another kind has its own checks
+        checked = {"targets_checked": self._targets_checked} if isinstance(self.model, Detector) else {}
+        return self.model.losses(batch["image"], targets, **checked), None  # type: ignore[operator]
 
     def evaluate(self, batch: DetectionBatch) -> tuple[dict[str, Tensor], list[Detections]]:
         """No losses, and the detections of each image."""
@@ -243,7 +257,9 @@ def trained_targets(targets: Sequence[Mapping[str, Any]], difficult: bool = True
     flags = ("iscrowd",) if difficult else ("iscrowd", "difficult")
     given = [torch.stack([target[flag] for flag in flags if flag in target] or [_none(target)]) for target in targets]
     plain = [{k: value for k, value in target.items() if k not in ("iscrowd", "difficult")} for target in targets]
-    if not given or not bool((left_out := torch.cat([each.any(0) for each in given])).any()):  # waits for a GPU once
+    if not any(flag in target for target in targets for flag in flags):
+        return plain  # nothing to wait for
+    if not bool((left_out := torch.cat([each.any(0) for each in given])).any()):  # waits for a GPU once
         return plain
     kept, result, start = (~left_out).tolist(), [], 0
     for target in plain:

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
@@ -9,8 +10,9 @@ from torch import nn
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 
 from striate.datamodules import DigitScenes
+from striate.datamodules.base import VisionDataModule
 from striate.models import SSD, PlainCNN
-from striate.models.detection import Detector
+from striate.models.detection import Detector, detector
 from striate.tasks import Detection
 from striate.tasks.detection import trained_targets
 from striate.tests.helpers.detector_inputs import detection_batch, detection_target, random_images
@@ -155,7 +157,7 @@ def test_one_class_is_enough():
 )
 def test_losses_of_another_kind_are_answered(losses, said):
     class Half(TinyDetector):
-        def losses(self, images, targets):
+        def losses(self, images, targets, targets_checked=False):
             return losses
 
     task, one = Detection(Half(2)), detection_batch([(16, 16)], [detection_target([[0, 0, 8, 8]], [1])])
@@ -210,6 +212,46 @@ def test_a_target_that_cannot_be_is_named_by_its_image():
     truth = [detection_target([[30, 20, 61, 40]], [1])]
     with pytest.raises(ValueError, match=r"targets\[0\] \(image_id 7\): box 0 leaves the image"):
         Detection(Known(KNOWN)).losses(detection_batch([(40, 60)], truth))
+
+
+@pytest.mark.parametrize("checks_targets", [True, False])
+def test_targets_are_checked_once(checks_targets, monkeypatch):
+    """By the data module where it does so, else by the model."""
+    seen = []
+    monkeypatch.setattr(detector, "check_targets", lambda images, targets, num_classes: seen.append(num_classes))
+    data = Batches([detection_batch([(40, 60)], [detection_target([[30, 20, 60, 40]], [1])])] * 3)
+    data.checks_targets = checks_targets
+    task = Detection(Known(KNOWN), optimizer=lambda groups: torch.optim.SGD(groups, lr=0.1))
+    make_trainer(max_epochs=1).fit(task, data)
+    assert seen == [None if checks_targets else 2] * 3
+    assert DigitScenes.checks_targets
+
+
+def test_crowds_are_dropped_before_a_training_batch_is_on_the_device():
+    counts = []
+
+    class Pair(VisionDataModule):
+        """One image with an object and a crowd in each split."""
+
+        class_names = ("cat", "dog")
+        lists_images = True
+
+        def make_source(self, split):
+            boxes = np.array([[30, 20, 60, 40], [0, 0, 12, 8]], np.float32)
+            image = np.zeros((40, 60, 3), np.uint8)
+            return [{"image": image, "boxes": boxes, "labels": np.array([1, 0]), "iscrowd": np.array([False, True])}]
+
+        def transfer_batch_to_device(self, batch, device, dataloader_idx):
+            counts.append((self.trainer.training, len(batch["target"][0]["labels"])))
+            return batch
+
+    task = Detection(Known(KNOWN), optimizer=lambda groups: torch.optim.SGD(groups, lr=0.1))
+    make_trainer(max_epochs=1).fit(task, Pair(batch_size=1, num_workers=0))
+    assert counts == [(True, 1), (False, 2)]
+    truth = [detection_target([[30, 20, 60, 40]], [1])]
+    # afterwards no value is read, which on a GPU would mean to wait, and on the meta device is an error
+    (plain,) = trained_targets(truth)
+    trained_targets([{name: value.to("meta") for name, value in plain.items()}])
 
 
 def test_averaged_weights_are_evaluated_and_saved(tmp_path):

@@ -143,6 +143,21 @@ def test_boxes_to_the_very_edge_and_none_at_all_are_fine():
     check_targets(images((6, 8), (6, 8)), [target([[0.0, 0.0, 8.004, 6.0]]), target([])], 1)
 
 
+def test_values_of_checked_targets_are_not_read():
+    """On the meta device reading a value is an error; on a GPU it would be a wait."""
+    (image,) = images((6, 8))
+    on_meta = {name: value.to("meta") for name, value in target([[0.0, 0.0, 4.0, 4.0]]).items()}
+    check_targets([image], [on_meta], None)
+    with pytest.raises(RuntimeError, match="meta"):
+        check_targets([image], [on_meta], 1)
+    with pytest.raises(ValueError, match=r"got \[1, 3\] and \[1\]"):  # shapes are checked in any case
+        check_targets([image], [{**on_meta, "boxes": on_meta["boxes"][:, :3]}], None)
+    wrong = target([[0.0, 0.0, 4.0, 40.0]])
+    assert Corner(1, ResizeAndPad()).losses([image], [wrong], targets_checked=True)["loss_box"] == 44
+    with pytest.raises(ValueError, match="leaves the image"):
+        Corner(1, ResizeAndPad()).losses([image], [wrong])
+
+
 def test_a_method_that_is_not_defined_is_named():
     class Half(Detector):
         pass

@@ -37,7 +37,8 @@ def layout_error(
     entries = sorted(entry.name + "/" * entry.is_dir() for entry in root.iterdir())
     listing = ", ".join(entries[:12]) + (", …" if len(entries) > 12 else "") if entries else "nothing"
     layout = textwrap.indent(expected_layout(reader), "    ")
-    return error(f"{problem}. {reader.__name__} expects this layout:\n{layout}\nand {str(root)!r} contains: {listing}")
+    problem += "" if problem.endswith("?") else "."
+    return error(f"{problem} {reader.__name__} expects this layout:\n{layout}\nand {str(root)!r} contains: {listing}")
 
 
 def subfolders(folder: Path) -> list[str]:

@@ -14,7 +14,7 @@ from ..images.read import ImageError, read_image
 from ..loading.targets import boxes_of_masks
 from .detection import VOC_CLASSES, image_numbers
 from .image_sets import ImageSets, SegmentationYear
-from .mat import read_instance_mat
+from .sbd import read_instance_mat
 
 
 class VOCInstances(VisionDataModule):
@@ -91,14 +91,14 @@ class VOCInstances(VisionDataModule):
 
     def make_source(self, split: str) -> "InstanceFiles":
         """The images of a split."""
-        members = self.sets.of(split)
+        members = self.sets.members(split)
         images = [str(self.sets.image(member)) for member in members]
         objects = [
-            str(member.home / ("inst" if member.is_sbd else "SegmentationObject") / member.stem)
+            str(member.folder / ("inst" if member.is_sbd else "SegmentationObject") / member.stem)
             + (".mat" if member.is_sbd else ".png")
             for member in members
         ]
-        classes = [str(member.home / "SegmentationClass" / f"{member.stem}.png") for member in members]
+        classes = [str(member.folder / "SegmentationClass" / f"{member.stem}.png") for member in members]
         asked_by = f"data.init_args.{split}: {' and '.join(self.sets.sets[split])}"
         check_there(Path(), images, asked_by)
         check_there(Path(), objects, asked_by, "masks of objects")

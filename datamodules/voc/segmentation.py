@@ -9,7 +9,7 @@ from ..annotations.mask_files import IGNORE, MaskedFiles, class_lookup, read_mas
 from ..base import LoaderOptions, Unpack, VisionDataModule
 from .detection import VOC_CLASSES
 from .image_sets import ImageSets, SegmentationYear
-from .mat import read_class_mat
+from .sbd import read_class_mat
 
 
 class VOCSegmentation(VisionDataModule):
@@ -81,12 +81,12 @@ class VOCSegmentation(VisionDataModule):
 
     def make_source(self, split: str) -> "ClassFiles":
         """The images of a split."""
-        members = self.sets.of(split)
+        members = self.sets.members(split)
         images = [str(self.sets.image(member)) for member in members]
         masks = [
-            str(member.home / "cls" / f"{member.stem}.mat")
+            str(member.folder / "cls" / f"{member.stem}.mat")
             if member.is_sbd
-            else str(member.home / self.mask_folder / f"{member.stem}.png")
+            else str(member.folder / self.mask_folder / f"{member.stem}.png")
             for member in members
         ]
         asked_by = f"data.init_args.{split}: {' and '.join(self.sets.sets[split])}"

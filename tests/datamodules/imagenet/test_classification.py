@@ -59,38 +59,38 @@ def test_the_same_as_torchvision(tmp_path, monkeypatch):
     assert [names[0] for names in theirs.classes] == [name.split(" (")[0] for name in ours.class_names]
 
 
-def test_flat_validation_goes_by_the_number_in_the_name_not_by_place(tmp_path):
+def test_flat_validation_images_are_matched_by_the_number_in_their_name(tmp_path):
     write_imagenet(tmp_path)
     (tmp_path / "val" / "ILSVRC2012_val_00000002.JPEG").unlink()
-    with pytest.raises(ValueError, match=r"4 images, but the devkit's ground truth is of 5: unpack ILSVRC2012_img_val"):
+    with pytest.raises(ValueError, match="5 images.*ground truth, got 4"):
         ImageNet(str(tmp_path)).make_source("val")
     write_jpeg(tmp_path / "val" / "ILSVRC2012_val_00000006.JPEG", noisy_image(0, 0))
-    with pytest.raises(ValueError, match=r"'ILSVRC2012_val_00000006.JPEG' is not named .*00000005.JPEG, so its class"):
+    with pytest.raises(ValueError, match="00000005.JPEG, got 'ILSVRC2012_val_00000006.JPEG'"):
         ImageNet(str(tmp_path)).make_source("val")
 
 
-def test_a_badly_sorted_validation_set_is_noticed(tmp_path):
+def test_a_badly_sorted_validation_set(tmp_path):
     write_imagenet(tmp_path, val_sorted=True)
     val = tmp_path / "val"
     (val / VAL_WNIDS[0] / "ILSVRC2012_val_00000001.JPEG").rename(val / WNIDS[0] / "ILSVRC2012_val_00000001.JPEG")
-    message = r"00000001.JPEG lies in n01440764, but is of n03126707 by the devkit's ground truth \(1 such image"
+    message = r"00000001.JPEG must be in n03126707.*got n01440764 \(1 such image"
     with pytest.raises(ValueError, match=message):
         ImageNet(str(tmp_path)).make_source("val")
     write_jpeg(val / WNIDS[2] / "ILSVRC2012_val_00000001.JPEG", noisy_image(0, 0))
     (val / WNIDS[0] / "ILSVRC2012_val_00000003.JPEG").unlink()
-    with pytest.raises(ValueError, match=r"ILSVRC2012_val_00000001.JPEG is there more than once"):
+    with pytest.raises(ValueError, match="got ILSVRC2012_val_00000001.JPEG more than once"):
         ImageNet(str(tmp_path)).make_source("val")
 
 
-def test_class_folders_that_do_not_fit_the_devkit(tmp_path):
+def test_class_folders_that_do_not_match_the_devkit(tmp_path):
     write_imagenet(tmp_path)
     train = tmp_path / "train"
     (train / "n09999999").mkdir()
-    with pytest.raises(ValueError, match="the devkit knows no class 'n09999999'"):
+    with pytest.raises(ValueError, match="no class 'n09999999'"):
         ImageNet(str(tmp_path)).make_source("train")
     (train / "n09999999").rmdir()
     (train / WNIDS[1]).rename(train / ".hidden")
-    message = r"1 of 3 class folders are missing \(n02012849\); a part of ImageNet is read by ImageFolder"
+    message = r"1 of 3 class folders.*\(n02012849\).*ImageFolder"
     with pytest.raises(ValueError, match=message):
         ImageNet(str(tmp_path)).make_source("train")
     (train / WNIDS[1]).mkdir()
@@ -98,16 +98,16 @@ def test_class_folders_that_do_not_fit_the_devkit(tmp_path):
         ImageNet(str(tmp_path)).make_source("train")
 
 
-def test_missing_parts_show_the_tree(tmp_path):
+def test_missing_files_show_the_expected_layout(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"(?s)train'.*ROOT/ILSVRC2012_devkit_t12.*contains: nothing"):
         ImageNet(str(tmp_path)).setup("fit")
     (tmp_path / "train").mkdir()
     with pytest.raises(FileNotFoundError, match="no class folders in"):
         ImageNet(str(tmp_path)).setup("fit")
     (tmp_path / "train" / "n01440764.tar").touch()
-    with pytest.raises(FileNotFoundError, match=r"holds archives, such as n01440764.tar: unpack each into a folder"):
+    with pytest.raises(FileNotFoundError, match="archives, such as n01440764.tar"):
         ImageNet(str(tmp_path)).setup("fit")
-    with pytest.raises(FileNotFoundError, match=r"no file '.*meta.mat'; ILSVRC2012_devkit_t12.tar.gz, unpacked, has"):
+    with pytest.raises(FileNotFoundError, match="root: no file '.*meta.mat'"):
         _ = ImageNet(str(tmp_path)).class_names
 
 
@@ -115,9 +115,9 @@ def test_a_damaged_devkit(tmp_path):
     data = write_devkit(tmp_path)
     (tmp_path / "val").mkdir()
     truth = data / "ILSVRC2012_validation_ground_truth.txt"
-    for line in ("4", "x", "0"):  # the fourth synset has children: no class
+    for line in ("4", "x", "0"):  # the fourth synset has children, so it is not a class
         truth.write_text(f"3\n{line}\n")
-        with pytest.raises(ValueError, match=rf"ground_truth.txt, line 2: '{line}' is not the number of a class"):
+        with pytest.raises(ValueError, match=f"ground_truth.txt, line 2: .*got '{line}'"):
             ImageNet(str(tmp_path)).make_source("val")
     scipy.io.savemat(data / "meta.mat", {"other": 1})
     with pytest.raises(ValueError, match=r"meta.mat: not the devkit's table of synsets"):

@@ -196,36 +196,34 @@ def test_damaged_files_of_sbd_are_unreadable_images(tmp_path):
     write_mat(folder / "2009_000001.mat", "GTinst", Segmentation=PLANE)
     write_mat(folder / "2010_000003.mat", "GTinst", Segmentation=PLANE, Categories=np.array([[1.5]]))
     source = module(tmp_path, test="sbd_val").make_source("test")
-    with pytest.raises(ImageError, match=r"2009_000001.mat: no GTinst.Categories in it; expected a file of SBD"):
+    with pytest.raises(ImageError, match="2009_000001.mat: no GTinst.Categories"):
         source[0]
-    with pytest.raises(ImageError, match=r"2010_000003.mat: GTinst.Categories is float64, and must be whole numbers"):
+    with pytest.raises(ImageError, match="2010_000003.mat: GTinst.Categories.*float64"):
         source[1]
     (folder / "2010_000003.mat").unlink()
     with pytest.raises(ImageError, match=r"2010_000003.mat: No such file"):
         source[1]
 
 
-def test_missing_files_are_answered_with_the_tree(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no file '.*train.txt'\. VOCInstances(?s:.*)SegmentationObject/2007"):
+def test_missing_files_show_the_expected_layout(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"(?s)train.txt'\. VOCInstances.*SegmentationObject/2007"):
         module(tmp_path).make_source("train")
     devkit = write_voc_masks(tmp_path)
-    with pytest.raises(
-        FileNotFoundError, match=r"train: train: 2 of 2 masks of objects are not in .*\n.*Object/2007_0"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"train: train: 2 of 2 masks of objects.*\n.*Object/2007_0"):
         module(tmp_path).make_source("train")
     tree(tmp_path)
     (devkit / "VOC2012" / "SegmentationClass" / "2007_000032.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"1 of 2 masks of classes are not in .*\n.*SegmentationClass/2007_00"):
+    with pytest.raises(FileNotFoundError, match=r"1 of 2 masks of classes.*\n.*SegmentationClass/2007_00"):
         module(tmp_path).make_source("train")
     (tmp_path / "benchmark_RELEASE" / "dataset" / "inst").rename(tmp_path / "inst_elsewhere")
-    with pytest.raises(FileNotFoundError, match=r"sbd_val needs SBD, and no folder 'inst'(?s:.*)dataset/inst/2008_0"):
+    with pytest.raises(FileNotFoundError, match=r"(?s)sbd_val needs SBD.*'inst'.*dataset/inst/2008_0"):
         module(tmp_path, test="sbd_val").make_source("test")
 
 
 @pytest.mark.parametrize("name", ["../secret", "/etc/passwd"])
-def test_a_name_that_leads_out_is_refused_with_its_line(tmp_path, name):
+def test_a_name_that_leads_out_of_its_folder(tmp_path, name):
     write_set(tree(tmp_path), "2012", "Segmentation", "train", [name])
-    with pytest.raises(ValueError, match=r"train.txt, line 1: the image '.*' leads out of its folder"):
+    with pytest.raises(ValueError, match="train.txt, line 1: .*folder, got"):
         module(tmp_path).make_source("train")
 
 

@@ -75,29 +75,29 @@ def test_sbd_against_torchvision(tmp_path, image_set):
         np.testing.assert_array_equal(sample["mask"], np.asarray(truth))
 
 
-def test_train_aug_has_no_image_of_val_and_voc_s_own_masks_where_there_are(tree):
+def test_train_aug_excludes_val_and_prefers_the_masks_of_voc(tree):
     data = module(tree, train="train_aug")
     data.setup("fit")
     source = data.datasets["train"].source
     assert stems(source) == ["2007_000032", "2008_000015", "2008_000002", "2009_000001"]
-    # the first two are VOC's, border and all; the others SBD's
+    # the first two masks are VOC's, with borders; the others are SBD's
     for sample, of_sbd in zip(source, [False, False, True, True], strict=True):
         stem = sample["path"].rpartition("/")[2].removesuffix(".jpg")
         np.testing.assert_array_equal(sample["mask"], classes_of(stem, of_sbd))
     assert stems(data.make_source("test")) == stems(data.datasets["val"].source)
 
 
-def test_seg11valid_is_2011_s_val_without_sbd_s_train(tree):
+def test_seg11valid_is_val_of_2011_without_train_of_sbd(tree):
     data = module(tree, train="sbd_train", val="seg11valid")
     data.setup("fit")
     assert stems(data.datasets["val"].source) == ["2009_000013"] and "VOC2011" in data.datasets["val"][0]["path"]
     assert stems(data.datasets["train"].source) == SBD_SETS["train"]
 
 
-def test_seg11valid_from_fcn_s_list_needs_neither_2011_nor_sbd(tmp_path):
+def test_seg11valid_from_the_list_of_fcn_needs_neither_2011_nor_sbd(tmp_path):
     devkit = write_voc_masks(tmp_path)
     (devkit / "VOC2011").rename(tmp_path / "elsewhere")
-    with pytest.raises(FileNotFoundError, match=r"neither '.*VOC2011/ImageSets/Segmentation/val.txt' nor, as FCN's"):
+    with pytest.raises(FileNotFoundError, match="val: seg11valid.*VOC2011/ImageSets/Segmentation/val.txt'"):
         module(tmp_path, val="seg11valid").make_source("val")
     write_set(devkit, "2012", "Segmentation", "seg11valid", ["2010_000003"])
     source = module(tmp_path, val="seg11valid").make_source("val")
@@ -108,21 +108,21 @@ def test_several_sets_other_years_and_the_test_set_of_2007(tmp_path):
     devkit = write_voc_masks(tmp_path)
     (devkit / "VOC2012").rename(devkit / "VOC2007")
     write_set(devkit, "2007", "Segmentation", "test", ["2010_000003"])
-    data = module(devkit, year="2007", train=["train", "2011_val", "2007_train"])  # the devkit's own folder will do
+    data = module(devkit, year="2007", train=["train", "2011_val", "2007_train"])  # VOCdevkit itself is a valid root
     assert stems(data.make_source("test")) == ["2010_000003"]
-    with pytest.warns(UserWarning, match=r"2 of 4 images to train on \(train and 2011_val and 2007_train\) are in the"):
+    with pytest.warns(UserWarning, match=r"2 of 4 .*\(train and 2011_val and 2007_train\)"):
         source = data.make_source("train")
     assert stems(source) == ["2007_000032", "2008_000015", "2008_000073", "2009_000013"]  # each once
 
 
-def test_training_on_images_of_val_is_warned_of(tree):
-    message = r"1 of 3 images to train on \(sbd_train\) are in the validation set \(val\) too, such as 2008_000073"
+def test_training_on_images_of_val_warns(tree):
+    message = r"1 of 3 .*\(sbd_train\).*\(val\).*2008_000073"
     with pytest.warns(UserWarning, match=message):
         module(tree, train="sbd_train").make_source("train")
-    assert len(module(tree, train="sbd_train", val="2009_val").make_source("train")) == 3  # no such val: not asked for
+    assert len(module(tree, train="sbd_train", val="2009_val").make_source("train")) == 3  # a missing val is not needed
 
 
-def test_images_of_sbd_come_from_voc_where_sbd_s_are_not_there(tmp_path):
+def test_images_missing_from_sbd_are_read_from_voc(tmp_path):
     write_voc_masks(tmp_path)
     write_sbd(tmp_path / "far" / "dataset", images=False)
     write_image(tmp_path / "VOCdevkit" / "VOC2012" / "JPEGImages" / "2009_000001.jpg", noise(WIDTH, HEIGHT))
@@ -139,9 +139,7 @@ def test_masks_of_sbd_as_png_by_folder(tmp_path):
     write_set(devkit, "2012", "Segmentation", "trainaug", ["2007_000032"])
     data = module(tmp_path, train="trainaug", mask_folder="SegmentationClassAug")
     assert stems(data.make_source("train")) == ["2007_000032"]
-    with pytest.raises(
-        FileNotFoundError, match=r"train: trainaug: 1 of 1 masks are not in .*\n.*Class/2007_000032.png"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"train: trainaug: 1 of 1 masks.*\n.*Class/2007_000032.png"):
         module(tmp_path, train="trainaug").make_source("train")
 
 
@@ -149,7 +147,7 @@ def test_missing_files_show_the_expected_layout(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"(?s)train.txt'\..*ROOT/VOCdevkit/.*0032.jpg.*contains"):
         module(tmp_path).make_source("train")
     devkit = write_voc_masks(tmp_path)
-    with pytest.raises(FileNotFoundError, match="train: no file '.*trainag.txt' .did you mean 'train_aug'"):
+    with pytest.raises(FileNotFoundError, match="train: no file '.*trainag.txt'; did you mean 'train_aug'"):
         module(tmp_path, train="trainag").make_source("train")
     message = r"(?s)train: train_aug needs SBD.*'cls'.*dataset/cls/2008_000002.mat.*contains: VOCdevkit/"
     with pytest.raises(FileNotFoundError, match=message):
@@ -157,30 +155,30 @@ def test_missing_files_show_the_expected_layout(tmp_path):
     with pytest.raises(FileNotFoundError, match="sbd.*'there'"):
         module(tmp_path, train="train_aug", sbd="there").make_source("train")
     write_sbd(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"no file '.*/vla.txt' .did you mean 'val'\?.\. (?s:.*)dataset/cls"):
+    with pytest.raises(FileNotFoundError, match=r"(?s)test: .*/vla.txt'; did you mean 'val'.*dataset/cls"):
         module(tmp_path, test="sbd_vla").make_source("test")
     (tmp_path / "cls" / "2008_000002.mat").unlink()
-    with pytest.raises(FileNotFoundError, match=r"1 of 4 masks are not in .*\n.*cls/2008_000002.mat"):
+    with pytest.raises(FileNotFoundError, match=r"1 of 4 masks.*\n.*cls/2008_000002.mat"):
         module(tmp_path, train="train_aug").make_source("train")
     (devkit / "VOC2012" / "JPEGImages" / "2009_000013.jpg").unlink()
-    with pytest.raises(FileNotFoundError, match=r"val: val: 1 of 3 images are not in .*\n.*Images/2009_000013.jpg$"):
+    with pytest.raises(FileNotFoundError, match=r"val: val: 1 of 3 images.*\n.*Images/2009_000013.jpg$"):
         module(tmp_path).make_source("val")
 
 
 @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "a/../../b", "C:\\x"])
-def test_a_name_that_leads_out_is_refused_with_its_line(tmp_path, name):
+def test_a_name_that_leads_out_of_its_folder(tmp_path, name):
     write_set(write_voc_masks(tmp_path), "2012", "Segmentation", "train", ["2007_000032", name])
-    with pytest.raises(ValueError, match=r"train.txt, line 2: the image '.*' leads out of its folder"):
+    with pytest.raises(ValueError, match="train.txt, line 2: .*folder, got"):
         module(tmp_path).make_source("train")
 
 
-def test_an_empty_set_is_refused(tmp_path):
+def test_an_empty_set(tmp_path):
     write_set(write_voc_masks(tmp_path), "2012", "Segmentation", "train", ["", " "])
-    with pytest.raises(ValueError, match=r"train.txt: no images in it"):
+    with pytest.raises(ValueError, match="train.txt: .*empty"):
         module(tmp_path).make_source("train")
 
 
-def test_masks_that_cannot_be_used(tmp_path):
+def test_bad_masks(tmp_path):
     folder = write_voc_masks(tmp_path) / "VOC2012" / "SegmentationClass"
     source = module(tmp_path).make_source("train")
     write_palette(folder / "2007_000032.png", np.full((HEIGHT, WIDTH), 21))
@@ -199,16 +197,16 @@ def test_masks_that_cannot_be_used(tmp_path):
         (lambda path: path.write_text("no MATLAB at all " * 20), "not a readable MATLAB file"),
         (
             lambda path: write_mat(path, "GTinst", Segmentation=np.zeros((2, 2))),
-            r"no GTcls.Segmentation in it; expected",
+            "no GTcls.Segmentation",
         ),
-        (lambda path: write_mat(path, "GTcls", Boundaries=1), r"no GTcls.Segmentation in it; expected a file of SBD"),
+        (lambda path: write_mat(path, "GTcls", Boundaries=1), "no GTcls.Segmentation"),
         (
             lambda path: write_mat(path, "GTcls", Segmentation=np.full((2, 2), 0.5)),
-            r"GTcls.Segmentation is float64 \[2, 2\], and must be",
+            r"GTcls.Segmentation.*got float64 \[2, 2\]",
         ),
         (
             lambda path: write_mat(path, "GTcls", Segmentation=np.full((2, 2), 300)),
-            r"GTcls.Segmentation is .*, and must",
+            "GTcls.Segmentation must be",
         ),
         (
             lambda path: write_mat(path, "GTcls", Segmentation=np.zeros((2, 2), np.uint8)),
@@ -246,9 +244,9 @@ def test_extreme_sizes_go_through_augmentation(tmp_path, size):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"year": "2006"}, "year: '2006' is not one of '2007', .*; did you mean '20"),
-        ({"train": []}, r"train: \[\] names no image set; give one, such as train"),
-        ({"val": ""}, "val: '' names no image set"),
+        ({"year": "2006"}, "year.*got '2006'; did you mean '20"),
+        ({"train": []}, r"train.*got \[\]"),
+        ({"val": ""}, "val.*got ''"),
         ({"class_names": []}, "class_names: 0 classes; give 1 to 254"),
     ],
 )

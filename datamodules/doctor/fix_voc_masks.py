@@ -22,11 +22,11 @@ def fix_voc_masks(report: "Report", folder: Path, log: Log) -> dict[str, Any] | 
     for record in report.records:
         with record_faults(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            members = data.sets.of(record.name)
+            members = data.sets.members(record.name)
         stems: dict[tuple[Path, bool], list[str]] = {}
         for member in members:
             if os.path.abspath(data.sets.image(member)) not in left_out[record.name]:  # noqa: PTH100
-                stems.setdefault((member.home, member.is_sbd), []).append(member.stem)
+                stems.setdefault((member.folder, member.is_sbd), []).append(member.stem)
         init_args[record.name] = []
         for (home, is_sbd), names in stems.items():
             copy = folder / "benchmark_RELEASE/dataset" if is_sbd else folder / "VOCdevkit" / home.name

@@ -142,7 +142,7 @@ def test_the_two_lists_of_classes_agree(tmp_path):
     assert (kaggle.wnids, kaggle.names) == (devkit.wnids, devkit.names) == (WNIDS, kaggle.names)
     for line in ("n0144 tench", f"{TENCH}", f"{HOIST} crane", ""):
         (tmp_path / "m.txt").write_text(MAPPING + line + "\n")
-        with pytest.raises(ValueError, match=rf"m.txt, line 4: '{line}' is not a class, such as 'n01440764 tench"):
+        with pytest.raises(ValueError, match=f"m.txt, line 4: .*got '{line}'"):
             read_synset_mapping(tmp_path / "m.txt")
 
 
@@ -175,7 +175,7 @@ def test_what_is_not_there(tmp_path):
         module(tmp_path).make_source("train")
     (tmp_path / "LOC_synset_mapping.txt").write_text(MAPPING)
     (images / "train" / CRANE).rename(images / "train" / "n09999999")
-    with pytest.raises(ValueError, match="the devkit knows no class 'n09999999'"):
+    with pytest.raises(ValueError, match="no class 'n09999999'"):
         module(tmp_path).make_source("train")
     (images / "train" / "n09999999").rename(images / "train" / CRANE)
     (boxes / "val").rename(boxes / "away")

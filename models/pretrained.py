@@ -1,29 +1,29 @@
-"""Where the weights of torchvision's models come from: the ones it publishes, or a file."""
+"""Pretrained weights of torchvision's models: published ones, which are downloaded, or a checkpoint file."""
 
 import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from urllib.error import URLError
 
 import torchvision
 from torch import Tensor
 
+from .ops.checks import suggest
 from .ops.normalize import IMAGENET_MEAN, IMAGENET_STD
 from .weights import load_state_dict_file
 
 
 @dataclass(frozen=True)
 class WeightSource:
-    """Where the weights of a model come from.
+    """The source of a model's weights: published ones or a file.
 
     Attributes:
-        name: torchvision's, of the model.
-        entry: The published ones; None: a file.
-        path: The file; None: published.
-        key: The argument that asked for them, which messages name.
+        name: Torchvision's name of the model.
+        entry: The published weights; None for a file.
+        path: The file; None for published weights.
+        key: Name of the argument in error messages.
     """
 
     name: str
@@ -32,11 +32,11 @@ class WeightSource:
     key: str = "weights"
 
     def state(self) -> dict[str, Tensor]:
-        """The tensors; published ones are downloaded, if they are not at hand.
+        """Return the tensors by name; published weights are downloaded unless they are cached.
 
         Raises:
-            FileNotFoundError: There is no such file.
-            ValueError: The file is no checkpoint.
+            FileNotFoundError: The file does not exist.
+            ValueError: The file is not a checkpoint.
             ConnectionError: Published weights could not be downloaded.
         """
         if self.path is not None:
@@ -47,32 +47,32 @@ class WeightSource:
                 state = self.entry.get_state_dict(progress=True, check_hash=True)
             except (URLError, TimeoutError, ConnectionError) as error:
                 raise ConnectionError(
-                    f"{self.key}: {self.origin} could not be downloaded ({getattr(error, 'reason', error)}). Without a "
-                    f"network give a file: `{self.key}: FILE`, such as {Path(self.entry.url).name} from "
-                    f"{self.entry.url}; or `{self.key}: null`, to train from random ones"
+                    f"{self.key}: {self.origin} could not be downloaded ({getattr(error, 'reason', error)}); give "
+                    f"the path of a file, such as {Path(self.entry.url).name} from {self.entry.url}, or null for "
+                    "random initialization"
                 ) from error
-        # Torchvision's published DenseNets carry names from before dots in module names were forbidden.
+        # Torchvision's published DenseNets have names from before dots in module names were forbidden.
         return {re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", key): v for key, v in state.items()}
 
     @property
     def origin(self) -> str:
-        """What messages call them."""
+        """The source as named in messages."""
         return str(self.path or self.entry)
 
     @property
     def published(self) -> torchvision.models.WeightsEnum | None:
-        """The published weights that these are; a file is recognised by the name that it is published under."""
+        """The published weights; a file is recognized by the name under which torchvision publishes it."""
         if self.path is None:
             return self.entry
         entries = torchvision.models.get_model_weights(self.name)
         return next((entry for entry in entries if Path(entry.url).name == self.path.name), None)
 
     def statistics(self) -> tuple[Sequence[float], Sequence[float]]:
-        """Mean and standard deviation that a classifier's weights expect; ImageNet's for a file that says nothing.
+        """Return the mean and standard deviation that a classifier's weights expect; ImageNet's for an unknown file.
 
-        Torchvision's published GoogLeNet and Inception v3 take images normalised by ImageNet's statistics and bring
-        them to a mean and standard deviation of one half themselves (``transform_input``). Both steps are affine, and
-        together they are a normalisation by one half.
+        Torchvision's published GoogLeNet and Inception v3 take images normalized with ImageNet's statistics and convert
+        them to a mean and standard deviation of one half (``transform_input``). Both steps are affine; combined, they
+        are a normalization with one half.
         """
         entry = self.published
         if entry is None:
@@ -84,15 +84,15 @@ class WeightSource:
 
 
 def find_weights(name: str, weights: str | os.PathLike[str] | None, key: str = "weights") -> WeightSource | None:
-    """What is meant by a model's ``weights``; opens no file.
+    """Resolve a model's ``weights`` argument, without opening a file.
 
     Args:
-        name: torchvision's, of any model.
-        weights: The name of published weights (``DEFAULT``, ``IMAGENET1K_V1``, …), or the path of a file. None: none.
-        key: The argument that they were given by.
+        name: Torchvision's name of any model.
+        weights: Name of published weights (``DEFAULT``, ``IMAGENET1K_V1``, …), or path of a file. None: no weights.
+        key: Name of the argument in error messages.
 
     Raises:
-        ValueError: ``weights`` is neither the name of some of its weights nor a path.
+        ValueError: ``weights`` is neither the name of published weights of the model nor a path.
     """
     if weights is None:
         return None
@@ -103,9 +103,7 @@ def find_weights(name: str, weights: str | os.PathLike[str] | None, key: str = "
         return WeightSource(name, entry=enum[member], key=key)
     if isinstance(weights, os.PathLike) or os.sep in text or Path(text).suffix in (".pt", ".pth", ".ckpt", ".bin"):
         return WeightSource(name, path=Path(text), key=key)
-    near = get_close_matches(member, enum.__members__, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = suggest(member, enum.__members__)
     raise ValueError(
-        f"{name!r} has no weights {text!r}{hint} Choose one of {', '.join(map(repr, enum.__members__))}, or give the "
-        "path of a .pt, .pth or .ckpt file"
+        f"{key}: unknown weights of {name!r}, got {text!r}; {hint} (or give the path of a .pt, .pth or .ckpt file)"
     )

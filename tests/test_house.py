@@ -14,7 +14,7 @@ from striate.experiments.launcher.main import EXPERIMENTS, experiment_names
 from striate.models import skip_pretrained
 
 from .helpers import house
-from .helpers.networks import quick_initialisation
+from .helpers.networks import quick_initialization
 
 ROOT = house.ROOT
 MODULES = house.modules()
@@ -258,7 +258,7 @@ def test_every_experiment_is_parsed_and_instantiated(name, tmp_path, monkeypatch
     arguments = ["fit", "--config", str(path), "--wandb.mode", "off", "--trainer.accelerator", "cpu"]
     monkeypatch.setattr(sys, "argv", ["striate", *arguments])
     # no network, and no run before this one; drawing 140 million weights takes longer than all else
-    with skip_pretrained(), quick_initialisation():
+    with skip_pretrained(), quick_initialization():
         cli.launch()
     (made,) = built
     assert type(made.model).__name__ == config["model"]["class_path"].rsplit(".", 1)[1]

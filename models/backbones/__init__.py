@@ -1,4 +1,4 @@
-"""Backbones: networks that turn images into feature maps, finer to coarser."""
+"""Backbones: networks that map images to feature maps, in order of increasing stride."""
 
 from .base import Backbone
 from .build import as_backbone, available_backbones, build_backbone

@@ -1,7 +1,7 @@
-"""The seam that every task of striate builds on: images in, feature maps out, finer to coarser.
+"""Base class of all backbones, which map images to feature maps in order of increasing stride.
 
-Shapes: ``B`` images of ``H`` by ``W`` pixels; level ``i`` of the maps is ``[B, channels[i], H / strides[i],
-W / strides[i]]`` for sides that the stride divides (networks that do not pad every convolution give a little less).
+Shape legend: B images of H x W pixels. Map i is ``[B, channels[i], H / strides[i], W / strides[i]]`` if the stride
+divides the sides; networks that do not pad every convolution return slightly smaller maps.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -22,43 +22,43 @@ Result = TypeVar("Result")
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 _PROBES = (256, 512)
-"""Sides, in pixels, of the two images whose maps are compared to measure a stride."""
+"""Sides, in pixels, of the two square images whose maps are compared to measure a stride."""
 
 
 class Backbone(nn.Module):
-    """Stages run one after the other, each giving a feature map, on pixels normalised as the weights expect.
+    """A sequence of stages that each return a feature map, applied to normalized pixels.
 
-    Subclass it, or hand it any list of modules: ``Backbone([stem, body])`` measures their channels and strides.
+    Subclass it, or pass any list of modules: ``Backbone([stem, body])`` measures their channels and strides.
 
-    A frozen stage is constant: its parameters take no gradient and it stays in evaluation mode, so that neither batch
-    statistics nor dropout act in it, whatever ``train()`` is told.
+    Frozen stages are constant: their parameters need no gradient, and they stay in evaluation mode, so that neither
+    batch statistics nor dropout change their output, also after ``train()``.
 
     Args:
-        stages: Modules, each taking the output of the one before; the first takes normalised images.
-        channels: Channels of each stage's output. ``None``: measured, with ``strides``, on shapes alone.
-        strides: Pixels of the image per cell of each stage's output, on either side.
-        mean: Mean of each channel, of values in [0, 1].
-        std: Standard deviation of each channel, of values in [0, 1].
-        frozen_stages: How many of the first stages are frozen, 0 to their number.
-        freeze_norm: Whether every batch normalisation keeps its running statistics and its scale and shift.
-        out_indices: Which stages' outputs are returned, increasing from 0. Stages after the last are left out of the
-            network. ``None``: all.
-        nhwc: Whether the stages' outputs are ``[B, H, W, C]``; what is returned is ``[B, C, H, W]`` always.
+        stages: Modules that each take the output of the previous one; the first takes normalized images.
+        channels: Channels of each stage's output. ``None``: measure them, and the strides, on the meta device.
+        strides: Stride of each stage's output, in pixels per cell.
+        mean: Mean of each channel, for pixels in [0, 1].
+        std: Standard deviation of each channel, for pixels in [0, 1].
+        frozen_stages: Number of leading stages to freeze.
+        freeze_norm: Whether to freeze the running statistics, scale and shift of every batch normalization.
+        out_indices: Indices of the stages whose outputs are returned, increasing from 0. Later stages are removed from
+            the network. ``None``: all.
+        nhwc: Whether the stages' outputs are ``[B, H, W, C]``. Returned maps are always ``[B, C, H, W]``.
 
     Attributes:
-        normalize: From pixels to what the first stage takes.
-        stages: The stages up to the last that is returned.
-        out_indices: Which stages' outputs are returned.
+        normalize: The normalization from pixels to the input of the first stage.
+        stages: The stages up to the last one returned.
+        out_indices: Indices of the returned stages.
         channels: Channels of each returned map.
         strides: Stride of each returned map, in pixels.
-        load_report: What was loaded into the stages, and from where; None where nothing was.
+        load_report: Report on the weights loaded into the stages, or None.
 
     Shape:
         - images: ``[B, 3, H, W]``, ``uint8`` in [0, 255] or floating point in [0, 1].
         - output: list of ``[B, channels[i], H / strides[i], W / strides[i]]``.
 
     Raises:
-        ValueError: ``frozen_stages`` or ``out_indices`` name stages that there are not.
+        ValueError: ``frozen_stages`` or ``out_indices`` exceeds the number of stages.
     """
 
     channels: tuple[int, ...]
@@ -95,9 +95,9 @@ class Backbone(nn.Module):
         self.strides = tuple(strides[i] for i in self.out_indices)
 
     def _freeze(self, frozen_stages: int, freeze_norm: bool) -> None:
-        kept = self.out_indices[-1] + 1
-        if not 0 <= frozen_stages <= kept:
-            raise ValueError(f"frozen_stages must be 0 to {kept}, the number of stages in use, got {frozen_stages}")
+        used = self.out_indices[-1] + 1
+        if not 0 <= frozen_stages <= used:
+            raise ValueError(f"frozen_stages: must be 0 to {used}, the number of stages in use, got {frozen_stages}")
         self.frozen_stages = frozen_stages
         self.freeze_norm = freeze_norm
         for parameter in self._frozen_parameters():
@@ -105,13 +105,13 @@ class Backbone(nn.Module):
         self.train(self.training)
 
     def _load_trunk(self, weights: str | None) -> None:
-        """Takes the stages' weights out of a checkpoint of ours; stages that are left out here may be in the file."""
+        """Load the stages from a striate checkpoint, which may have stages that were removed here."""
         if weights is not None and not pretrained_is_skipped():
-            dropped = [rf"stages\.{index}\." for index in range(len(self.stages), self.num_stages)]
-            self.load_report = load_weights(self, weights, ignore=dropped)
+            removed = [rf"stages\.{index}\." for index in range(len(self.stages), self.num_stages)]
+            self.load_report = load_weights(self, weights, ignore=removed)
 
     def _frozen_modules(self) -> list[nn.Module]:
-        """What ``frozen_stages`` keeps in evaluation mode and without gradient."""
+        """Return the modules that ``frozen_stages`` keeps in evaluation mode and without gradient."""
         return list(self.stages[: self.frozen_stages])
 
     def _norms(self) -> list[nn.Module]:
@@ -121,47 +121,49 @@ class Backbone(nn.Module):
         return [p for m in chain(self._frozen_modules(), self._norms()) for p in m.parameters()]
 
     def train(self, mode: bool = True) -> Self:
-        """Sets training or evaluation mode, and leaves in evaluation mode what is frozen."""
+        """Set training or evaluation mode; frozen modules stay in evaluation mode."""
         super().train(mode)
         for module in chain(self._frozen_modules(), self._norms()):
             module.eval()
         return self
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Gives the feature maps of a batch, finer to coarser.
+        """Return the feature maps of a batch, in order of increasing stride.
 
         Raises:
-            ValueError: The images are too small for a stage; names their size and the smallest that works.
+            ValueError: The images are too small for a stage; the message names the smallest size that works.
         """
         return self.run(self._maps, images)
 
-    def run(self, walk: Callable[[Tensor], Result], images: Tensor) -> Result:
-        """What a walk through the stages makes of a batch, once it is normalised; for walks besides `forward`'s own.
+    def run(self, function: Callable[[Tensor], Result], images: Tensor) -> Result:
+        """Call a function of the normalized images, and explain errors caused by images that are too small.
+
+        Use it to traverse the stages in another way than `forward`.
 
         Args:
-            walk: From normalised images ``[B, 3, H, W]`` to whatever is wanted of the stages.
-            images: As `forward` takes them.
+            function: Takes the normalized images ``[B, 3, H, W]``.
+            images: Pixels ``[B, 3, H, W]``, as for `forward`.
 
         Raises:
-            ValueError: The images are too small for a stage; names their size and the smallest that works.
+            ValueError: The images are too small for a stage; the message names the smallest size that works.
         """
         x = self.normalize(images)
         try:
-            return walk(x)
+            return function(x)
         except (RuntimeError, AssertionError) as error:
             if torch.compiler.is_compiling():
-                raise  # the search below is not to be compiled
+                raise  # the search below cannot be compiled
             height, width = x.shape[-2:]
             smallest = smallest_side(self.stages, x.shape[1])
             if smallest is None or min(height, width) >= smallest:
-                raise  # for another reason
+                raise  # the error has another cause
             raise ValueError(
-                f"images are {height} x {width} pixels, too small for {_name(self)}: it needs {smallest} x {smallest} "
-                f"at least; resize them, or take another network ({error})"
+                f"images: {_name(self)} needs at least {smallest} x {smallest} pixels, got {height} x {width}; resize "
+                f"them, or choose another network ({error})"
             ) from error
 
     def _maps(self, x: Tensor) -> list[Tensor]:
-        """The feature maps of normalised images ``[B, 3, H, W]``."""
+        """Compute the feature maps ``[B, C, h, w]`` of normalized images ``[B, 3, H, W]``."""
         maps = []
         for index, stage in enumerate(self.stages):
             x = stage(x)
@@ -170,14 +172,14 @@ class Backbone(nn.Module):
         return maps
 
     def make_head(self, num_classes: int, dropout: float | None = None) -> nn.Module:
-        """Builds what classifies the last feature map: here average pooling, dropout and a linear layer.
+        """Build a classification head for the last feature map: average pooling, dropout and a linear layer.
 
         Args:
-            num_classes: Classes K to tell apart.
-            dropout: Probability that a feature is zeroed in training. ``None``: 0.
+            num_classes: Number K of classes.
+            dropout: Dropout probability of the pooled features. ``None``: 0.
 
         Shape:
-            - the head's input: ``[B, channels[-1], h, w]``; its output: logits ``[B, K]``.
+            - input of the head: ``[B, channels[-1], h, w]``; output: logits ``[B, K]``.
         """
         return nn.Sequential(
             nn.AdaptiveAvgPool2d(1),
@@ -193,37 +195,37 @@ def _name(backbone: Backbone) -> str:
 
 
 def check_out_indices(out_indices: Sequence[int] | None, num_stages: int) -> tuple[int, ...]:
-    """The stages to return, all of them for ``None``.
+    """Return the indices as a tuple, or those of all stages for ``None``.
 
     Raises:
-        ValueError: They are not increasing numbers from 0 to ``num_stages - 1``, at least one.
+        ValueError: They are empty, not increasing, or not in 0 to ``num_stages - 1``.
     """
     if out_indices is None:
         return tuple(range(num_stages))
-    chosen = tuple(out_indices)
-    if not chosen or list(chosen) != sorted(set(chosen)) or chosen[0] < 0 or chosen[-1] >= num_stages:
+    indices = tuple(out_indices)
+    if not indices or list(indices) != sorted(set(indices)) or indices[0] < 0 or indices[-1] >= num_stages:
         raise ValueError(
-            f"out_indices must be increasing numbers from 0 to {num_stages - 1} (there are {num_stages} stages), "
-            f"got {chosen}"
+            f"out_indices: must be increasing numbers from 0 to {num_stages - 1} (there are {num_stages} stages), "
+            f"got {indices}"
         )
-    return chosen
+    return indices
 
 
 class _ShapesOnly(TorchFunctionMode):
-    """Leaves out what keeps shape and dtype; on the meta device that is three quarters of the time."""
+    """Skips functions that keep shape and dtype; on the meta device they take three quarters of the time."""
 
-    kept = frozenset({F.batch_norm, F.layer_norm, F.dropout, F.relu, F.relu6, F.silu, F.gelu, F.hardswish})
+    skipped = frozenset({F.batch_norm, F.layer_norm, F.dropout, F.relu, F.relu6, F.silu, F.gelu, F.hardswish})
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        if func in self.kept and args:
+        if func in self.skipped and args:
             return args[0]
         return func(*args, **(kwargs or {}))
 
 
 def trace_shapes(modules: Iterable[nn.Module], side: int, in_channels: int = 3) -> list[tuple[int, ...]]:
-    """The shape of each module's output when they run in sequence on one square image; nothing is computed.
+    """Infer the output shape of each module in a sequence for one square image, without computing values.
 
-    The modules may lie on any device; they run on the meta device, in evaluation mode, and stay as they are.
+    The modules may be on any device. They run on the meta device in evaluation mode, and are not modified.
     """
     x = torch.empty(1, in_channels, side, side, device="meta")
     shapes = []
@@ -234,7 +236,7 @@ def trace_shapes(modules: Iterable[nn.Module], side: int, in_channels: int = 3) 
 
 
 def _on_meta(module: nn.Module, x: Tensor) -> Any:
-    """What a module makes of a tensor on the meta device, in evaluation mode; the module stays as it is."""
+    """Run a module on a meta tensor ``[1, C, H, W]`` in evaluation mode, without modifying the module."""
     tensors = {k: v.detach().to("meta") for k, v in chain(module.named_parameters(), module.named_buffers())}
     modes = [(m, m.training) for m in module.modules()]
     module.eval()
@@ -248,15 +250,15 @@ def _on_meta(module: nn.Module, x: Tensor) -> Any:
 
 
 def smallest_side(modules: Iterable[nn.Module], in_channels: int = 3, largest: int = 256) -> int | None:
-    """The side, in pixels, of the smallest square image that modules in sequence can run on; nothing is computed.
+    """Find the smallest square image that a sequence of modules can process, without computing values.
 
     Args:
-        modules: Each takes the output of the one before; the first takes an image.
+        modules: Modules that each take the output of the previous one; the first takes an image.
         in_channels: Channels of the image.
-        largest: Where the search ends, in pixels.
+        largest: Largest side to try, in pixels.
 
     Returns:
-        The side; None where none up to ``largest`` works.
+        The side in pixels, or None if none up to ``largest`` works.
     """
     modules = list(modules)
     for side in range(1, largest + 1):
@@ -264,7 +266,7 @@ def smallest_side(modules: Iterable[nn.Module], in_channels: int = 3, largest: i
         try:
             for module in modules:
                 x = _on_meta(module, x)
-        except Exception:  # whatever a layer says to a map without room for its window
+        except Exception:  # layers raise various types for a map smaller than their window
             continue
         return side
     return None
@@ -273,21 +275,21 @@ def smallest_side(modules: Iterable[nn.Module], in_channels: int = 3, largest: i
 def measure(
     modules: Iterable[nn.Module], in_channels: int = 3, nhwc: bool = False
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Measures channels and strides of the outputs of modules that run in sequence.
+    """Measure the channels and strides of the outputs of a sequence of modules.
 
-    The stride is the pixels by which an image must grow for the map to grow by a cell: convolutions without padding
-    take a constant off the map, which the difference of two images cancels.
+    The stride is the number of pixels by which the image must grow for the map to grow by one cell. It is measured on
+    the difference between two images, because convolutions without padding shrink a map by a constant.
 
     Args:
-        modules: Each takes the output of the one before; the first takes an image.
+        modules: Modules that each take the output of the previous one; the first takes an image.
         in_channels: Channels of the image.
         nhwc: Whether outputs are ``[B, H, W, C]``.
 
     Returns:
-        Channels, strides in pixels.
+        Channels, and strides in pixels.
 
     Raises:
-        ValueError: An output is no feature map: its size does not follow the image's.
+        ValueError: An output is not a feature map: its size does not scale with the image.
     """
     modules = list(modules)
     small, large = (trace_shapes(modules, side, in_channels) for side in _PROBES)
@@ -297,8 +299,8 @@ def measure(
         cells = b[row_dim] - a[row_dim] if len(b) == 4 else 0
         if cells <= 0 or (_PROBES[1] - _PROBES[0]) % cells:
             raise ValueError(
-                f"the output of module {index} ({type(modules[index]).__name__}) is no feature map: images of "
-                f"{_PROBES[0]} and {_PROBES[1]} pixels give it the shapes {list(a)} and {list(b)}"
+                f"stages: the output of module {index} ({type(modules[index]).__name__}) is not a feature map, got the "
+                f"shapes {list(a)} and {list(b)} for images of {_PROBES[0]} and {_PROBES[1]} pixels"
             )
         channels.append(b[channel_dim])
         strides.append((_PROBES[1] - _PROBES[0]) // cells)

@@ -1,26 +1,26 @@
-"""Backbones by name."""
+"""Backbones by name: the builder of all backbones of striate, torchvision and timm."""
 
 from collections.abc import Callable
-from difflib import get_close_matches
 
+from ..ops.checks import suggest
 from .base import Backbone
 from .lite0 import EfficientNetLite0
 from .plain import PlainCNN
 from .timm import TimmBackbone
-from .torchvision import UNCUT, TorchvisionBackbone, torchvision_backbones
+from .torchvision import WITHOUT_STAGES, TorchvisionBackbone, torchvision_backbones
 
-_OWN: dict[str, Callable[..., Backbone]] = {"plain": PlainCNN, "lite0": EfficientNetLite0}
-"""Backbones of this package by the name that `build_backbone` knows them by."""
+_BUILDERS: dict[str, Callable[..., Backbone]] = {"plain": PlainCNN, "lite0": EfficientNetLite0}
+"""Backbones of this package, by their name in `build_backbone`."""
 
 
 def available_backbones() -> list[str]:
-    """Names that `build_backbone` takes, besides ``timm/<name>`` for each of timm's networks.
+    """List the names that `build_backbone` accepts, besides ``timm/<name>`` for timm's networks.
 
     Example:
         >>> "resnet50" in available_backbones()
         True
     """
-    return sorted([*_OWN, *torchvision_backbones()])
+    return sorted([*_BUILDERS, *torchvision_backbones()])
 
 
 def build_backbone(
@@ -30,20 +30,20 @@ def build_backbone(
     freeze_norm: bool = False,
     out_indices: tuple[int, ...] | None = None,
 ) -> Backbone:
-    """Builds a backbone by name.
+    """Build a backbone by name.
 
     Args:
-        name: One of `available_backbones`, torchvision's names among them, or ``timm/<name>``.
-        weights: The name of published weights (``DEFAULT``, ``IMAGENET1K_V1``, a tag of timm's), or the path of a
-            checkpoint. ``None``: random initialisation.
-        frozen_stages: How many of the first stages are frozen, 0 to their number.
-        freeze_norm: Whether every batch normalisation keeps its running statistics and its scale and shift.
-        out_indices: Which stages' outputs are returned, increasing from 0. ``None``: all.
+        name: One of `available_backbones`, which include torchvision's names, or ``timm/<name>``.
+        weights: Name of published weights (``DEFAULT``, ``IMAGENET1K_V1``, a tag of timm's), or path of a checkpoint.
+            ``None``: random initialization.
+        frozen_stages: Number of leading stages to freeze.
+        freeze_norm: Whether to freeze the running statistics, scale and shift of every batch normalization.
+        out_indices: Indices of the stages whose outputs are returned, increasing from 0. ``None``: all.
 
     Raises:
-        ValueError: There is no such backbone, or an argument does not suit it.
-        FileNotFoundError: ``weights`` is the path of a file that does not exist.
-        ImportError: ``name`` begins with ``timm/`` and timm is not installed.
+        ValueError: The name is unknown, or another argument does not fit the backbone.
+        FileNotFoundError: ``weights`` is the path of a missing file.
+        ImportError: ``name`` starts with ``timm/`` and timm is not installed.
 
     Example:
         >>> build_backbone("resnet50", out_indices=(1, 2, 3, 4)).channels
@@ -52,25 +52,22 @@ def build_backbone(
     library, _, timm_name = name.partition("/")
     if library == "timm" and timm_name:
         return TimmBackbone(timm_name, weights, frozen_stages, freeze_norm, out_indices)
-    if name in _OWN:
-        return _OWN[name](
+    if name in _BUILDERS:
+        return _BUILDERS[name](
             weights=weights, frozen_stages=frozen_stages, freeze_norm=freeze_norm, out_indices=out_indices
         )
-    if name.startswith(tuple(UNCUT)) or name in torchvision_backbones():
+    if name.startswith(tuple(WITHOUT_STAGES)) or name in torchvision_backbones():
         return TorchvisionBackbone(name, weights, frozen_stages, freeze_norm, out_indices)
-    near = get_close_matches(name, available_backbones(), n=3)
-    hint = (
-        f"did you mean {' or '.join(map(repr, near))}?" if near else f"choose from {', '.join(available_backbones())}"
-    )
-    raise ValueError(f"there is no backbone {name!r}; {hint} (timm's networks are named 'timm/<name>')")
+    hint = suggest(name, available_backbones(), n=3)
+    raise ValueError(f"name: unknown backbone, got {name!r}; {hint} (timm's networks are named 'timm/<name>')")
 
 
 def as_backbone(backbone: Backbone | str, weights: str | None = None) -> Backbone:
-    """Return a backbone as it is, or build it from its name.
+    """Return a backbone unchanged, or build it by name.
 
     Args:
-        backbone: A backbone, or a name that `build_backbone` takes.
-        weights: Weights of a backbone given by name, as in `build_backbone`.
+        backbone: A backbone, or its name for `build_backbone`.
+        weights: Name or path of the weights, for a backbone given by name.
 
     Raises:
         ValueError: ``weights`` is given together with a backbone that is already built.

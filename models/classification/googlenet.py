@@ -1,4 +1,4 @@
-"""GoogLeNet, the network of 2014, with the two auxiliary classifiers that help its training."""
+"""GoogLeNet, the network of 2014, with the two auxiliary classifiers that support its training."""
 
 from typing import Final
 
@@ -11,44 +11,46 @@ from ..ops.checks import check_dropout, check_min
 from ..weights import match_weights
 
 AUXILIARY_AFTER: Final[tuple[str, str]] = ("inception4a", "inception4d")
-"""The modules whose outputs feed the auxiliary classifiers."""
+"""Modules whose outputs are the inputs of the auxiliary classifiers."""
 
 
 class GoogLeNet(nn.Module):
-    """Torchvision's GoogLeNet through the seam: pixels in, logits out, and auxiliary logits where they are asked for.
+    """Torchvision's GoogLeNet on pixels, with optional auxiliary logits.
 
     Args:
         num_classes: Number K of classes.
-        weights: Torchvision's name for published weights (``DEFAULT``, ``IMAGENET1K_V1``), or the path of a checkpoint,
-            of torchvision's model or of ours, with auxiliary classifiers or without. A last layer for another number of
-            classes keeps its initialisation. Torchvision says that the auxiliary classifiers in its published file were
-            not trained. ``None``: torchvision's initialisation.
-        auxiliary: Whether the auxiliary classifiers are there.
-        dropout: Probability that one of the 1,024 pooled features is zeroed in training.
-        auxiliary_dropout: The same for the 1,024 hidden units of each auxiliary classifier.
-        frozen_stages: How many stages of the trunk, from the first, do not train.
-        mean: Mean of each channel, of values in [0, 1]. ``None``: the weights' own. The published ones want one half,
-            which is what torchvision's ``transform_input`` makes of ImageNet's; ImageNet's otherwise.
-        std: Standard deviation of each channel. ``None``: as for ``mean``.
+        weights: Torchvision's name of published weights (``DEFAULT``, ``IMAGENET1K_V1``), or the path of a checkpoint
+            of torchvision's model or of this one, with or without auxiliary classifiers. Last layers for another number
+            of classes keep their initialization. According to torchvision, the auxiliary classifiers in its published
+            file were not trained. ``None``: torchvision's initialization.
+        auxiliary: Whether to build the auxiliary classifiers.
+        dropout: Dropout probability of the 1,024 pooled features.
+        auxiliary_dropout: Dropout probability of the 1,024 hidden units of each auxiliary classifier.
+        frozen_stages: Number of leading stages of the trunk that are not trained.
+        mean: Mean of each channel, for pixels in [0, 1]. ``None``: the value that belongs to the weights. For the
+            published weights it is one half, to which torchvision's ``transform_input`` converts ImageNet's mean;
+            otherwise it is ImageNet's mean.
+        std: Standard deviation of each channel, for pixels in [0, 1]. ``None``: as for ``mean``.
 
     Attributes:
         backbone: The trunk, five maps of strides 2 to 32.
         head: Pooling, dropout and the last linear layer.
-        auxiliary: The auxiliary classifiers, or nothing.
+        auxiliary: List of the auxiliary classifiers; empty without them.
 
     Shape:
         - images: ``[B, 3, H, W]``, ``uint8`` in [0, 255] or floating point in [0, 1].
         - output: logits ``[B, K]``.
 
     Raises:
-        ValueError: ``weights`` is unknown or does not fit, or ``num_classes`` is below 1.
-        FileNotFoundError: ``weights`` is the path of a file that does not exist.
+        ValueError: ``weights`` is unknown or does not match, or an argument is out of range.
+        FileNotFoundError: ``weights`` is the path of a missing file.
 
     Reference:
         Szegedy et al., "Going deeper with convolutions", CVPR 2015, Table 1 and section 5. The network is torchvision's
-        and leaves the paper in this: every convolution has batch normalisation, which came a year later, and there is
-        no response normalisation; the branches called 5x5 convolve by 3x3; an auxiliary classifier pools to 4x4 cells
-        at any image size. Dropout is the paper's, 0.4 and 0.7 (torchvision's own default is 0.2 for the first).
+        and deviates from the paper: every convolution has batch normalization, which was published a year later, and
+        there is no response normalization; the branches called 5x5 have 3x3 convolutions; an auxiliary classifier pools
+        to 4x4 cells at any image size. Dropout is the paper's, 0.4 and 0.7 (torchvision's default is 0.2 for the
+        first).
     """
 
     def __init__(
@@ -77,37 +79,40 @@ class GoogLeNet(nn.Module):
 
     @torch.no_grad()
     def _init_auxiliary(self) -> None:
-        """Draws weights as torchvision does in the trunk, then takes over what the backbone's weights hold of them."""
+        """Draw weights as torchvision does in the trunk, then load those in the checkpoint of the backbone."""
         for layer in self.auxiliary.modules():
             if isinstance(layer, (nn.Conv2d, nn.Linear)):
                 nn.init.trunc_normal_(layer.weight, std=0.01, a=-2, b=2)
-        if not len(self.auxiliary) or (found := self.backbone.weights_beside()) is None:
+        if not len(self.auxiliary) or (checkpoint := self.backbone.full_checkpoint()) is None:
             return
-        state, theirs, ours = found
+        state, theirs, ours = checkpoint
         for index, classifier in enumerate(self.auxiliary):
             prefixes = (f"{theirs}aux{index + 1}.", f"{ours}auxiliary.{index}.")
             fitting, _ = match_weights(classifier, state, prefixes=prefixes)
             classifier.load_state_dict(fitting, strict=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Gives the logits of a batch."""
+        """Return the logits ``[B, K]`` of images ``[B, 3, H, W]``."""
         return self.head(self.backbone(images)[-1])
 
     def forward_with_auxiliary(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Gives the logits, and those of each auxiliary classifier: after 4a, after 4d; none without them.
+        """Return the logits, and those of the auxiliary classifiers after 4a and 4d, if there are any.
 
         Shape:
             - images: ``[B, 3, H, W]``
-            - output: ``[B, K]``, and a list of ``[B, K]``
+            - output: ``[B, K]``, and a list of none or two ``[B, K]``
 
         Raises:
-            ValueError: The images are too small for a stage; names their size and the smallest that works.
+            ValueError: The images are too small for a stage; the message names the smallest size that works.
         """
-        x, tapped = self.backbone.run(self._last_and_tapped, images)
+        x, tapped = self.backbone.run(self._maps, images)
         return self.head(x), [classifier(maps) for classifier, maps in zip(self.auxiliary, tapped, strict=False)]
 
-    def _last_and_tapped(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Of normalised images the last map, and those that the auxiliary classifiers see."""
+    def _maps(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Compute, from normalized images ``[B, 3, H, W]``, the last map and the inputs of the auxiliary classifiers.
+
+        All maps are ``[B, C, h, w]``.
+        """
         tapped = []
         for stage in self.backbone.stages:
             for name, layer in stage.named_children():
@@ -118,6 +123,6 @@ class GoogLeNet(nn.Module):
 
 
 def _out_channels(block: nn.Module) -> int:
-    """Channels that an inception block gives: those of its four branches, each of which ends in a normalisation."""
+    """Return the output channels of an inception block: the sum over its branches, which end in a normalization."""
     ends = [list(branch.modules())[-1] for branch in block.children()]
     return sum(end.num_features for end in ends if isinstance(end, nn.BatchNorm2d))

@@ -1,4 +1,4 @@
-"""LeNet-5, the network of 1998, with its trainable subsampling, sparse C3 and radial-basis outputs.
+"""LeNet-5, the network of 1998, with its trainable subsampling, sparse C3 layer and radial basis outputs.
 
 Shape legend: B images, H x W pixels, K classes.
 """
@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..ops.checks import check_min
+from ..ops.checks import check_choice, check_min
 from ..ops.normalize import Normalize
 
 BACKGROUND, FOREGROUND = -0.1, 1.175
-"""What pixel 0 (background) and pixel 255 (ink) become, so that the input has about mean 0 and variance 1."""
+"""Inputs of C1 for pixel 0 (background) and pixel 255 (ink), so that they have about mean 0 and variance 1."""
 
 C3_TABLE: Final[tuple[tuple[int, ...], ...]] = (
     *(tuple(sorted((i + j) % 6 for j in range(3))) for i in range(6)),
@@ -22,9 +22,9 @@ C3_TABLE: Final[tuple[tuple[int, ...], ...]] = (
     (0, 1, 2, 3, 4, 5),
 )
 """The paper's Table I: the maps of S2 that feed each of C3's 16 maps. Six contiguous triples, six contiguous
-quadruples, three quadruples with gaps (contiguous means cyclically so), and one map that sees all."""
+quadruples, three quadruples with gaps (contiguous in a cycle), and one map fed by all."""
 
-# Rows of 7 pixels, top to bottom, one digit a column block.
+# Rows of 7 pixels, top to bottom, one digit per block of columns.
 _DIGITS = """
 ..###.. ...##.. ..###.. .#####. ....##. ####### ..####. ####### ..###.. ..###..
 .##.##. ..###.. .##.##. ##...## ...###. ##..... .##..## ......# .##.##. .##.##.
@@ -42,9 +42,9 @@ _DIGITS = """
 
 
 def digit_bitmaps() -> Tensor:
-    """The RBF units' fixed parameters: a 7 x 12 picture of each digit, +1 for ink and -1 for paper.
+    """Return the fixed parameters of the RBF units: a 7 x 12 bitmap of each digit, +1 for ink and -1 for background.
 
-    The paper shows its bitmaps only as a figure (Fig. 3), without numbers; these are drawn for striate in their manner.
+    The paper shows its bitmaps only as a figure (Fig. 3), without numbers; these were drawn for striate in their style.
 
     Shape:
         - output: float32 ``[10, 84]``, row by row from the top
@@ -53,31 +53,31 @@ def digit_bitmaps() -> Tensor:
     return torch.tensor([[1.0 if pixel == "#" else -1.0 for row in rows for pixel in row[d]] for d in range(10)])
 
 
-def rbf_penalties(features: Tensor, centres: Tensor) -> Tensor:
-    """Squared Euclidean distance to each class's centre, the paper's eq. 7: ``y_i = sum_j (x_j - w_ij)^2``.
+def rbf_penalties(features: Tensor, centers: Tensor) -> Tensor:
+    """Compute the squared Euclidean distance to each class center, eq. 7: ``y_i = sum_j (x_j - w_ij)^2``.
 
     Shape:
         - features: ``[B, D]``
-        - centres: ``[K, D]``
-        - output: ``[B, K]``, at least 0, and small for the class that fits
+        - centers: ``[K, D]``
+        - output: ``[B, K]``, nonnegative; the smallest belongs to the predicted class
     """
-    return (features[:, None, :] - centres).square().sum(-1)
+    return (features[:, None, :] - centers).square().sum(-1)
 
 
 def map_loss(logits: Tensor, target: Tensor, j: float = 0.1) -> Tensor:
-    """The discriminative criterion by which LeNet-5 is trained, the paper's eq. 9.
+    """Compute LeNet-5's discriminative training criterion, the paper's eq. 9.
 
-    ``E = mean_p( y_D + log(exp(-j) + sum_i exp(-y_i)) )`` with penalties ``y = -logits`` and D the right class. It is
-    cross-entropy with one more class of fixed penalty j, "none of these", which keeps penalties that are large already
-    from being pushed further up.
+    ``E = mean_p( y_D + log(exp(-j) + sum_i exp(-y_i)) )`` with penalties ``y = -logits`` and D the target class. This
+    is cross-entropy with an additional class, "none of these", of fixed penalty j, which stops large penalties from
+    being increased further.
 
-    Penalties, and gradients with them, start large: at about 84, one for each unit of F6. Plain SGD wants a learning
-    rate of about 5e-4 here; at 5e-3 the units saturate at once and nothing is learned.
+    Penalties, and with them gradients, start large: at about 84, one for each unit of F6. Plain SGD needs a learning
+    rate of about 5e-4; at 5e-3 the units saturate at once and the network does not learn.
 
     Args:
         logits: Negative penalties, as `LeNet5` returns them.
-        target: Class indices, or probabilities.
-        j: The constant. The paper asks for a positive one and names no number; 0.1 is what re-implementations take.
+        target: Class indices, or class probabilities.
+        j: The constant. The paper requires a positive value and names none; 0.1 is usual in reimplementations.
 
     Shape:
         - logits: ``[B, K]``
@@ -91,20 +91,20 @@ def map_loss(logits: Tensor, target: Tensor, j: float = 0.1) -> Tensor:
         penalty = -(logits * target).sum(1)
     else:
         penalty = -logits.gather(1, target[:, None])[:, 0]
-    rubbish = logits.new_full((logits.shape[0], 1), -j)
-    loss = penalty + torch.cat([logits, rubbish], 1).logsumexp(1)
+    other = logits.new_full((logits.shape[0], 1), -j)  # the class "none of these"
+    loss = penalty + torch.cat([logits, other], 1).logsumexp(1)
     return loss.sum() / max(logits.shape[0], 1)
 
 
 class MAPLoss(nn.Module):
-    """`map_loss` as a module, to be named in a YAML: ``loss: {class_path: striate.models.MAPLoss}``."""
+    """`map_loss` as a module, for a YAML: ``loss: {class_path: striate.models.MAPLoss}``."""
 
     def __init__(self, j: float = 0.1) -> None:
         super().__init__()
         self.j = j
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Mean loss of ``logits [B, K]`` against class indices ``[B]`` or probabilities ``[B, K]``."""
+        """Return the scalar mean loss of ``logits [B, K]`` for class indices ``[B]`` or probabilities ``[B, K]``."""
         return map_loss(logits, target, self.j)
 
 
@@ -112,12 +112,12 @@ class ScaledTanh(nn.Module):
     """The squashing function ``1.7159 * tanh(2/3 * a)``, which maps +1 and -1 to themselves (appendix A)."""
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Squashes element by element."""
+        """Apply the function to each element of a tensor ``[B, ...]``."""
         return 1.7159 * torch.tanh(inputs * (2.0 / 3.0))
 
 
 class Subsampling(nn.Module):
-    """S2 and S4: the sum of each 2 x 2 square times a trainable coefficient plus a trainable bias, one pair a map."""
+    """S2 and S4: the sum of each 2 x 2 square times a trainable coefficient plus a trainable bias, both per map."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -125,16 +125,16 @@ class Subsampling(nn.Module):
         self.bias = nn.Parameter(torch.empty(channels))
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Halves ``[B, C, H, W]`` to ``[B, C, H // 2, W // 2]``."""
+        """Subsample ``[B, C, H, W]`` to ``[B, C, H // 2, W // 2]``."""
         total = F.avg_pool2d(maps, 2, divisor_override=1)
         return total * self.weight[:, None, None] + self.bias[:, None, None]
 
 
 class TableConv2d(nn.Module):
-    """A convolution in which each output map sees only some of the input maps, and only those have weights.
+    """A convolution that connects each output map to some of the input maps only.
 
     Args:
-        table: For each output map, the indices of the input maps that feed it.
+        table: For each output map, the indices of the input maps connected to it.
         in_channels: Number of input maps.
         kernel_size: Side of the square kernel.
 
@@ -156,84 +156,83 @@ class TableConv2d(nn.Module):
         self.bias = nn.Parameter(torch.empty(len(table)))
 
     def fan_in(self) -> Tensor:
-        """Inputs of a unit of each output map, float32 ``[out_channels]``."""
+        """Return the number of inputs to a unit of each output map, float32 ``[out_channels]``."""
         return torch.bincount(self.outputs, minlength=self.out_channels).float() * self.kernel_size**2
 
     def dense_weight(self) -> Tensor:
-        """The kernel with zeros where there is no connection, ``[out_channels, in_channels, k, k]``."""
+        """Return the kernel, 0 for missing connections, ``[out_channels, in_channels, k, k]`` with ``k`` its side."""
         dense = self.weight.new_zeros(self.out_channels, self.in_channels, self.kernel_size, self.kernel_size)
         return dense.index_put((self.outputs, self.inputs), self.weight)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Convolves without padding."""
+        """Convolve maps ``[B, in_channels, H, W]`` without padding."""
         return F.conv2d(maps, self.dense_weight(), self.bias)
 
 
 class RBFOutput(nn.Module):
-    """Radial-basis output units with fixed centres; gives negative penalties, so that the largest is the best class."""
+    """Radial basis output units with fixed centers ``[K, D]``, whose negative penalties serve as logits."""
 
-    centres: Tensor
+    centres: Tensor  # the name in checkpoints
 
-    def __init__(self, centres: Tensor) -> None:
+    def __init__(self, centers: Tensor) -> None:
         super().__init__()
-        self.register_buffer("centres", centres)
+        self.register_buffer("centres", centers)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Negative squared distances ``[B, K]`` of ``[B, D]``."""
+        """Return the negative squared distances ``[B, K]`` of features ``[B, D]``."""
         return -rbf_penalties(features, self.centres)
 
 
 class LeNet5(nn.Module):
-    """LeNet-5 as published: 60,000 trainable parameters from C1 to F6, none in the output.
+    """LeNet-5 as published: 60,000 trainable parameters from C1 to F6, none in the output layer.
 
     C1 6@28x28 (156 parameters), S2 6@14x14 (12), C3 16@10x10 (1,516, sparse), S4 16@5x5 (32), C5 120 (48,120), F6 84
-    (10,164), each followed by ``1.7159 tanh(2/3 a)``, then ten RBF units whose centres are pictures of the digits.
+    (10,164), each followed by ``1.7159 tanh(2/3 a)``, then ten RBF units whose centers are bitmaps of the digits.
 
     Args:
         num_classes: Number K of classes. The RBF units have bitmaps of the ten digits only.
-        output: ``"rbf"``, the paper's; ``"softmax"``, a linear layer whose logits go into cross-entropy, which is what
-            most people mean by LeNet today and which takes any number of classes.
-        in_channels: 1, as in the paper: RGB images are turned to luminance; or 3, for which C1 gets 3 input maps (456
-            parameters).
+        output: ``"rbf"``: the paper's output units. ``"softmax"``: a linear layer whose logits go into cross-entropy,
+            for any number of classes, as in most networks called LeNet today.
+        in_channels: 1, as in the paper, for which RGB images are converted to luminance; or 3, for which C1 has 3 input
+            maps (456 parameters).
 
     Shape:
-        - images: uint8 or float in [0, 1], ``[B, 1, H, W]`` or ``[B, 3, H, W]``, each side 28 pixels at least. Ink is
+        - images: uint8 or float in [0, 1], ``[B, 1, H, W]`` or ``[B, 3, H, W]``, each side at least 28 pixels. Ink is
           bright and the background dark, as in MNIST's files. Sides from 28 to 31 are padded evenly to 32 with
-          background, as the paper did with its 28 x 28 digits.
-        - output: logits ``[B, K]``, larger is better; for ``"rbf"`` negative penalties, which suit both cross-entropy
-          and `map_loss`, the paper's criterion
+          background, as in the paper for 28 x 28 digits.
+        - output: logits ``[B, K]``; for ``"rbf"`` negative penalties, which suit both cross-entropy and `map_loss`, the
+          paper's criterion
 
     Raises:
-        ValueError: for an unknown ``output``, no classes or a count that RBF has no bitmaps for, other channels, or
-            images below 28 pixels.
+        ValueError: ``output`` is unknown, ``num_classes`` is below 1 or not the 10 that ``"rbf"`` requires, or images
+            have the wrong number of channels or sides below 28 pixels.
 
     Reference:
         LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", Proc. IEEE 86(11),
-        1998, section II.B and appendix A. Where this leaves the paper:
+        1998, section II.B and appendix A. Deviations from the paper, and choices that it leaves open:
 
-        - The bitmaps are our own drawings (see `digit_bitmaps`).
-        - Images above 32 pixels: C5 is a convolution, so it gets more than one place, as the paper says; the paper
-          reads the outputs place by place (section VII, SDNN), whereas a classifier here owes one answer an image, so
-          C5's activations are averaged over its places before F6. At 32 pixels nothing is averaged.
-        - Weights start uniform in +-2.4 / F, F the number of inputs of a unit, as published. Biases are drawn likewise.
-          Subsampling counts as F = 4 inputs.
-        - The paper trains by stochastic diagonal Levenberg-Marquardt; here the task's optimizer does.
+        - The bitmaps were drawn for striate (see `digit_bitmaps`).
+        - Images above 32 pixels: C5 is a convolution, so its output has several cells, as the paper says. The paper
+          reads the output cell by cell (section VII, SDNN); a classifier returns one output per image, so C5's
+          activations are averaged over the cells before F6. At 32 pixels there is one cell.
+        - Weights are drawn uniformly from +-2.4 / F, F the number of inputs of a unit, as published. Biases are drawn
+          likewise. Subsampling counts as F = 4 inputs.
+        - The paper trains with stochastic diagonal Levenberg-Marquardt; here the task's optimizer is used.
     """
 
     def __init__(
         self, num_classes: int = 10, output: Literal["rbf", "softmax"] = "rbf", in_channels: Literal[1, 3] = 1
     ) -> None:
         super().__init__()
-        if output not in ("rbf", "softmax"):
-            raise ValueError(f"output={output!r}: choose 'rbf' (the paper's) or 'softmax'")
+        check_choice(("rbf", "softmax"), output=output)
         if output == "rbf" and num_classes != 10:
             raise ValueError(
-                f"num_classes={num_classes}: the RBF output has bitmaps of the ten digits only; "
-                "take num_classes=10 or output='softmax'"
+                f"num_classes: the RBF output has bitmaps of the ten digits only, got {num_classes}; use "
+                "num_classes=10 or output='softmax'"
             )
         check_min(1, num_classes=num_classes)
         if in_channels not in (1, 3):
-            raise ValueError(f"in_channels={in_channels}: choose 1 (RGB is turned to luminance) or 3")
+            raise ValueError(f"in_channels: must be 1 (RGB is converted to luminance) or 3, got {in_channels}")
         self.num_classes, self.in_channels = num_classes, in_channels
         scale = FOREGROUND - BACKGROUND
         self.normalize = Normalize(mean=(-BACKGROUND / scale,) * in_channels, std=(1 / scale,) * in_channels)
@@ -249,7 +248,7 @@ class LeNet5(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Draws weights and biases uniformly from +-2.4 / fan-in of their unit."""
+        """Draw weights and biases uniformly from +-2.4 / fan-in."""
         for layer in self.children():
             if isinstance(layer, TableConv2d):
                 bound = 2.4 / layer.fan_in()
@@ -261,14 +260,17 @@ class LeNet5(nn.Module):
                     nn.init.uniform_(parameter, -2.4 / fan_in, 2.4 / fan_in)
 
     def pixels(self, images: Tensor) -> Tensor:
-        """What C1 sees: one or three channels, background at -0.1 and ink at 1.175, 32 pixels a side at least."""
+        """Convert images ``[B, 1 or 3, H, W]`` to the input of C1, ``[B, in_channels, H, W]``.
+
+        The background is -0.1 and ink 1.175; sides below 32 pixels are padded to 32.
+        """
         if images.ndim == 4 and images.shape[1] not in {3, self.in_channels}:
-            wanted = "1 or 3" if self.in_channels == 1 else "3"
+            choices = "1 or 3" if self.in_channels == 1 else "3"
             raise ValueError(
-                f"images have {images.shape[1]} channels: LeNet5(in_channels={self.in_channels}) takes {wanted}"
+                f"images: LeNet5(in_channels={self.in_channels}) takes {choices} channels, got {images.shape[1]}"
             )
         if images.ndim == 4 and images.shape[1] > self.in_channels:
-            # Luminance of normalised channels: the same as normalised luminance, for the weights sum to 1.
+            # The weights of luminance sum to 1, so it may be computed after normalization.
             channels = self.normalize(images.flatten(0, 1)[:, None]).unflatten(0, images.shape[:2])  # [B, 3, 1, H, W]
             red, green, blue = channels.unbind(1)
             inputs = 0.299 * red + 0.587 * green + 0.114 * blue
@@ -277,18 +279,18 @@ class LeNet5(nn.Module):
         height, width = inputs.shape[-2:]
         if min(height, width) < 28:
             raise ValueError(
-                f"images are {height} x {width} pixels: LeNet5 needs 28 x 28 at least (32 x 32 is its own)"
+                f"images: LeNet5 needs at least 28 x 28 pixels (the paper uses 32 x 32), got {height} x {width}"
             )
         rows, columns = max(32 - height, 0), max(32 - width, 0)
         return F.pad(inputs, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2), value=BACKGROUND)
 
     def features(self, images: Tensor) -> Tensor:
-        """Activations of F6, ``[B, 84]``."""
+        """Return the activations of F6, ``[B, 84]``, of images ``[B, 1 or 3, H, W]``."""
         maps = self.squash(self.s2(self.squash(self.c1(self.pixels(images)))))
         maps = self.squash(self.s4(self.squash(self.c3(maps))))
-        places = self.squash(self.c5(maps))  # [B, 120, 1, 1] at 32 pixels
-        return self.squash(self.f6(places.mean((2, 3))))
+        cells = self.squash(self.c5(maps))  # [B, 120, 1, 1] at 32 pixels
+        return self.squash(self.f6(cells.mean((2, 3))))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits ``[B, K]``, larger is better."""
+        """Return the logits ``[B, K]`` of images ``[B, 1 or 3, H, W]``."""
         return self.output(self.features(images))

@@ -1,32 +1,33 @@
-"""Ten-crop testing: the mean of a classifier's softmax over ten views of an image."""
+"""Ten-crop testing: the mean of a classifier's softmax over ten crops of an image."""
 
 import math
 
 import torch
 from torch import Tensor, nn
 
+from ..ops.checks import check_min
 from .layers import TrunkWithHead
 
 
 def ten_crops(images: Tensor, size: int) -> list[Tensor]:
-    """The four corners and the centre of the images, then the same five mirrored left to right.
+    """Crop the four corners and the center of images, then mirror these five left to right.
 
     Args:
-        images: Pixels of any type.
+        images: Pixels of any dtype.
         size: Side of the square crops, in pixels.
 
     Shape:
         - images: ``[B, C, H, W]``, H and W at least ``size``
-        - output: ten of ``[B, C, size, size]``: top left, top right, bottom left, bottom right, centre, then their
-          reflections. Where the border is odd, the centre crop lies half a pixel up and left.
+        - output: ten of ``[B, C, size, size]``: top left, top right, bottom left, bottom right, center, then their
+          reflections. If the border is odd, the center crop is half a pixel up and left of the center.
 
     Raises:
-        ValueError: if the images are smaller than the crops.
+        ValueError: The images are smaller than the crops.
     """
     height, width = images.shape[-2:]
     if size < 1 or min(height, width) < size:
         raise ValueError(
-            f"images are {height} x {width} pixels; ten crops of size={size} need {size} x {size} at least"
+            f"images: must be at least {size} x {size} pixels for crops of size={size}, got {height} x {width}"
         )
     bottom, right = height - size, width - size
     corners = [(0, 0), (0, right), (bottom, 0), (bottom, right), (bottom // 2, right // 2)]
@@ -35,22 +36,21 @@ def ten_crops(images: Tensor, size: int) -> list[Tensor]:
 
 
 class TenCrop(nn.Module):
-    """Wraps a classifier so that its answer is the mean of its softmax over ten crops.
+    """Wraps a classifier to average its softmax over ten crops.
 
-    ``forward`` gives the logarithm of the mean probabilities: logits whose softmax is that mean, so that accuracy,
-    cross-entropy and everything else that takes a classifier works unchanged. The crops run one after another, so
-    memory is that of one crop.
+    ``forward`` returns the logarithm of the mean probabilities. These are logits whose softmax is that mean, so
+    accuracy and cross-entropy work as for any classifier. The crops run one after another, in the memory of one crop.
 
     Args:
         model: Any classifier, ``images -> logits [B, K]``.
         size: Side of the crops, in pixels.
 
     Shape:
-        - images: as the model takes them, but larger: ``[B, 3, H, W]``, 256 x 256 in the paper
+        - images: as for the model, but larger: ``[B, 3, H, W]``, 256 x 256 pixels in the paper
         - output: ``[B, K]``
 
     Raises:
-        ValueError: if ``size`` is below 1, or the model takes no images of that size.
+        ValueError: ``size`` is below 1, or does not fit the model.
 
     Reference:
         Krizhevsky, Sutskever, Hinton, NIPS 2012, section 4.1.
@@ -58,14 +58,13 @@ class TenCrop(nn.Module):
 
     def __init__(self, model: nn.Module, size: int = 224) -> None:
         super().__init__()
-        if size < 1:
-            raise ValueError(f"size={size}: a crop has 1 pixel a side at least (the paper takes 224)")
+        check_min(1, size=size)
         if isinstance(model, TrunkWithHead):
             model.check_size(size, size)
         self.model = model
         self.size = size
 
     def forward(self, images: Tensor) -> Tensor:
-        """Log of the mean of ten softmaxes, ``[B, K]``."""
+        """Return the logarithm of the mean softmax, ``[B, K]``."""
         views = torch.stack([self.model(crop).log_softmax(-1) for crop in ten_crops(images, self.size)])
         return views.logsumexp(0) - math.log(len(views))

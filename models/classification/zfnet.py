@@ -1,4 +1,4 @@
-"""ZFNet, the network of 2013: AlexNet with a finer first layer, whose filters are kept from growing."""
+"""ZFNet, the network of 2013: AlexNet with a finer first layer and a limit on the size of its filters."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -6,37 +6,37 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ..backbones.base import Backbone
+from ..backbones.layers import named_layers, scale_channels
 from ..ops.checks import check_min
-from .alexnet import MEAN_PIXEL, PIXEL_UNIT, init_gaussian, init_he, scaled
-from .layers import FullyConnectedHead, LocalResponseNorm, TrunkWithHead, map_sizes, named
+from ..ops.init import init_gaussian, init_he
+from .layers import MEAN_PIXEL, PIXEL_UNIT, ClassicBackbone, ClassicNet, LocalResponseNorm
 
 
-def renormalized(weight: Tensor, radius: float = 0.1) -> Tensor:
-    """Filters with those shrunk whose root mean square exceeds a radius: to exactly that radius.
+def renormalize(weight: Tensor, radius: float = 0.1) -> Tensor:
+    """Scale every filter whose root mean square exceeds a radius down to exactly that radius.
 
     Args:
-        weight: Filters.
-        radius: Largest root mean square that a filter may have.
+        weight: Filters of a convolution.
+        radius: Largest root mean square of a filter.
 
     Shape:
-        - weight: ``[out_channels, ...]``, one filter an entry of the first axis
+        - weight: ``[out_channels, ...]``, one filter per entry of the first axis
         - output: as ``weight``
 
     Raises:
-        ValueError: if the radius is not positive.
+        ValueError: ``radius`` is not positive.
 
     Reference:
         Zeiler, Fergus, "Visualizing and understanding convolutional networks", ECCV 2014, section 3.
     """
     if radius <= 0:
-        raise ValueError(f"radius={radius}: a positive root mean square is needed (the paper takes 0.1)")
+        raise ValueError(f"radius: must be positive, got {radius}; the paper uses 0.1")
     rms = weight.square().flatten(1).mean(1).sqrt()
     scale = (radius / rms).clamp(max=1.0)  # a filter of zeros: radius / 0 is inf, clamped to 1
     return weight * scale.view(-1, *[1] * (weight.ndim - 1))
 
 
-class ZFNetBackbone(Backbone):
+class ZFNetBackbone(ClassicBackbone):
     """ZFNet's convolutional trunk, usable alone at any image size.
 
     Four feature maps: conv1 (stride 2), conv2 (8), conv5 (16), pool5 (32).
@@ -46,20 +46,21 @@ class ZFNetBackbone(Backbone):
         first_kernel: Side of conv1's kernel, in pixels.
         first_stride: Stride of conv1, in pixels.
         second_stride: Stride of conv2, in cells of pool1.
-        response_norm: Whether the two normalisations are there.
-        mean: Subtracted from pixels in [0, 1].
-        std: Divides pixels in [0, 1].
-        frozen_stages: How many stages, from the first, do not train.
-        out_indices: Which of the four maps are returned, increasing from 0; None: all.
-        weights: A checkpoint file, of which the trunk is taken. None: see ``init``.
-        init: ``"he"``: weights from N(0, 2 / fan-in), biases 0. None: torch's own; the whole network sets the paper's.
+        response_norm: Whether pool1 and pool2 are followed by response normalization.
+        mean: Mean of each channel, for pixels in [0, 1].
+        std: Standard deviation of each channel, for pixels in [0, 1].
+        frozen_stages: Number of leading stages that are not trained.
+        out_indices: Indices of the returned maps, increasing from 0. ``None``: all four.
+        weights: Path of a checkpoint to load the trunk from. ``None``: initialize according to ``init``.
+        init: ``"he"``: weights from N(0, 2 / fan-in), biases 0. ``None``: PyTorch's default. (`ZFNet` sets the paper's
+            initialization.)
 
     Shape:
         - images: uint8 or float in [0, 1], ``[B, 3, H, W]``
-        - output: ``[B, 96, 110, 110]``, ``[B, 256, 26, 26]``, ``[B, 256, 13, 13]``, ``[B, 256, 6, 6]`` for 224 pixels
+        - output: for 224 pixels ``[B, 96, 110, 110]``, ``[B, 256, 26, 26]``, ``[B, 256, 13, 13]``, ``[B, 256, 6, 6]``
 
     Raises:
-        ValueError: if ``width`` leaves a layer without channels, or a kernel or stride is below 1.
+        ValueError: ``width`` leaves a layer without channels, or a kernel or stride is below 1.
     """
 
     def __init__(
@@ -77,18 +78,16 @@ class ZFNetBackbone(Backbone):
         init: Literal["he"] | None = None,
     ) -> None:
         check_min(1, first_kernel=first_kernel, first_stride=first_stride, second_stride=second_stride)
-        if init not in (None, "he"):
-            raise ValueError(f"init={init!r}: choose 'he', or null for torch's own")
-        c1, c2, c3, c4, c5 = (scaled(c, width) for c in (96, 256, 384, 384, 256))
+        c1, c2, c3, c4, c5 = (scale_channels(c, width) for c in (96, 256, 384, 384, 256))
         stages = [
-            named(conv1=nn.Conv2d(3, c1, first_kernel, first_stride, padding=1), relu1=nn.ReLU()),
-            named(
+            named_layers(conv1=nn.Conv2d(3, c1, first_kernel, first_stride, padding=1), relu1=nn.ReLU()),
+            named_layers(
                 pool1=nn.MaxPool2d(3, 2, ceil_mode=True),
                 norm1=LocalResponseNorm() if response_norm else nn.Identity(),
                 conv2=nn.Conv2d(c1, c2, 5, second_stride),
                 relu2=nn.ReLU(),
             ),
-            named(
+            named_layers(
                 pool2=nn.MaxPool2d(3, 2, ceil_mode=True),
                 norm2=LocalResponseNorm() if response_norm else nn.Identity(),
                 conv3=nn.Conv2d(c2, c3, 3, padding=1),
@@ -98,38 +97,36 @@ class ZFNetBackbone(Backbone):
                 conv5=nn.Conv2d(c4, c5, 3, padding=1),
                 relu5=nn.ReLU(),
             ),
-            named(pool5=nn.MaxPool2d(3, 2, ceil_mode=True)),
+            named_layers(pool5=nn.MaxPool2d(3, 2, ceil_mode=True)),
         ]
         conv2_stride = first_stride * 2 * second_stride
         strides = (first_stride, conv2_stride, conv2_stride * 2, conv2_stride * 4)
-        super().__init__(stages, (c1, c2, c5, c5), strides, mean, std, frozen_stages, out_indices=out_indices)
-        if init == "he":
-            init_he(self)
-        self._load_trunk(weights)
+        super().__init__(stages, (c1, c2, c5, c5), strides, mean, std, frozen_stages, out_indices, weights, init)
 
 
-class ZFNet(TrunkWithHead):
+class ZFNet(ClassicNet):
     """ZFNet as published, with the paper's values as defaults.
 
     conv1 96 (7 x 7, stride 2) - ReLU - pool - norm - conv2 256 (5 x 5, stride 2) - ReLU - pool - norm - conv3 384 -
-    conv4 384 - conv5 256 - pool - fc6 4096 - fc7 4096 - fc8 1000, no groups. Maps of 110, 55, 26, 13, 13, 13, 13, 6
-    cells (Fig. 3); 62,357,608 parameters. Pooling is 3 x 3 with stride 2; dropout 0.5 on fc6 and fc7.
+    conv4 384 - conv5 256 - pool - fc6 4096 - fc7 4096 - fc8 1000, without groups. The maps have 110, 55, 26, 13, 13,
+    13, 13, 6 cells per side (Fig. 3); the network has 62,357,608 parameters. Pooling is 3 x 3 with stride 2; dropout is
+    0.5 on fc6 and fc7.
 
     Args:
         num_classes: Number K of classes.
-        image_size: Side of the square images, in pixels; fixes fc6.
-        width: Factor on the convolutions' channel counts, which are rounded to multiples of 8.
+        image_size: Side of the square input images, in pixels; determines the size of fc6.
+        width: Factor on the channel counts of the convolutions, which are rounded to multiples of 8.
         hidden: Units of fc6 and of fc7.
         first_kernel: Side of conv1's kernel, in pixels.
         first_stride: Stride of conv1, in pixels.
         second_stride: Stride of conv2, in cells of pool1; 1 suits small images.
-        response_norm: Whether the two normalisations are there.
-        dropout: Probability of dropping a unit of fc6 and of fc7.
+        response_norm: Whether pool1 and pool2 are followed by response normalization.
+        dropout: Dropout probability of fc6 and fc7.
         init: ``"paper"``: weights from N(0, 0.01^2), biases 0. ``"he"``: weights from N(0, 2 / fan-in), biases 0; for
-            narrow networks, together with the ``mean`` and ``std`` of unit-scale pixels.
-        mean: Subtracted from pixels in [0, 1]; the default is ImageNet's mean pixel.
-        std: Divides pixels in [0, 1]; the default leaves them on the scale of 0 to 255, as in the paper.
-        frozen_stages: How many stages of the trunk, from the first, do not train.
+            narrow networks, together with the ``mean`` and ``std`` of pixels scaled to unit variance.
+        mean: Mean of each channel, as in `AlexNet`.
+        std: Standard deviation of each channel, as in `AlexNet`.
+        frozen_stages: Number of leading stages of the trunk that are not trained.
 
     Shape:
         - images: uint8 or float in [0, 1], ``[B, 3, image_size, image_size]``
@@ -137,26 +134,26 @@ class ZFNet(TrunkWithHead):
 
     Attributes:
         backbone: The convolutional trunk, a `ZFNetBackbone`.
-        head: ``fc6``, ``fc7``, ``fc8``.
+        head: The `FullyConnectedHead` with ``fc6``, ``fc7`` and ``fc8``.
 
     Raises:
-        ValueError: for an unknown ``init``, numbers that make no network, or an image that is too small or does not fit
-            fc6.
+        ValueError: As for `AlexNet`.
 
     Reference:
-        Zeiler, Fergus, "Visualizing and understanding convolutional networks", ECCV 2014, section 3 and Fig. 3. Where
-        this leaves the paper, and what it settles:
+        Zeiler, Fergus, "Visualizing and understanding convolutional networks", ECCV 2014, section 3 and Fig. 3.
+        Deviations from the paper, and choices that it leaves open:
 
-        - Neither padding nor rounding is stated. One zero around the image for conv1, none for conv2, and pooling that
-          rounds up give all of Fig. 3's sizes; pooling that rounds down does not (54 instead of 55).
-        - "Contrast normalized across feature maps" comes without a formula; the paper describes its network by what
-          differs from AlexNet, and normalisation is not among that. So it is AlexNet's response normalisation across
-          maps (n = 5, k = 2, alpha = 1e-4, beta = 0.75), after the pooling as Fig. 3 has it: it divides and subtracts
-          nothing, unlike the local contrast normalisation of Jarrett et al. (ICCV 2009), which the paper cites as well.
-        - "All weights are initialized to 10^-2" would leave all filters of a layer alike for ever: it is taken for the
-          standard deviation of a normal distribution.
-        - Filters are renormalised by `renormalize_filters`, which the training loop is to call after each step.
-        - The paper subtracts the mean image; here it is its mean pixel.
+        - The paper states neither padding nor rounding. One zero around the image for conv1, none for conv2, and
+          pooling that rounds up give all sizes of Fig. 3; pooling that rounds down does not (54 instead of 55).
+        - "Contrast normalized across feature maps" comes without a formula. The paper describes its network by the
+          differences from AlexNet and does not list normalization among them, so this is AlexNet's response
+          normalization across maps (n = 5, k = 2, alpha = 1e-4, beta = 0.75), after the pooling as in Fig. 3. It
+          divides and does not subtract, unlike the local contrast normalization of Jarrett et al. (ICCV 2009), which
+          the paper also cites.
+        - "All weights are initialized to 10^-2" would keep all filters of a layer identical. It is read as the standard
+          deviation of a normal distribution.
+        - The training loop must call `renormalize_filters` after each step to renormalize the filters.
+        - The paper subtracts the mean image; here the mean pixel is subtracted.
     """
 
     def __init__(
@@ -175,20 +172,13 @@ class ZFNet(TrunkWithHead):
         std: Sequence[float] = PIXEL_UNIT,
         frozen_stages: int = 0,
     ) -> None:
-        if init not in ("paper", "he"):
-            raise ValueError(f"init={init!r}: choose 'paper' or 'he'")
         backbone = ZFNetBackbone(
             width, first_kernel, first_stride, second_stride, response_norm, mean, std, frozen_stages
         )
-        in_size = map_sizes(backbone.stages, image_size)[-1]
-        super().__init__(
-            backbone, FullyConnectedHead(backbone.channels[-1], in_size, num_classes, hidden, dropout), image_size
-        )
-        self.init = init
-        self.reset_parameters()
+        super().__init__(backbone, image_size, num_classes, hidden, dropout, init)
 
     def reset_parameters(self) -> None:
-        """Draws all weights and sets all biases to 0, by ``init``."""
+        """Draw all weights according to ``init``, and set all biases to 0."""
         if self.init == "he":
             init_he(self)
         else:
@@ -196,11 +186,11 @@ class ZFNet(TrunkWithHead):
 
     @torch.no_grad()
     def renormalize_filters(self, radius: float = 0.1) -> None:
-        """Shrinks every convolution's filters whose root mean square exceeds ``radius`` to it, in place.
+        """Scale convolution filters whose root mean square exceeds ``radius`` down to it, in place.
 
-        To be called after each optimizer step. The paper does so in all convolutional layers and finds it crucial in
-        the first, where inputs range from -128 to 128 and a few filters would come to dominate (its Fig. 6).
+        Call it after each optimizer step. The paper applies it to all convolutional layers and finds it crucial in the
+        first, where inputs range from -128 to 128 and a few filters would otherwise dominate (its Fig. 6).
         """
         for layer in self.backbone.modules():
             if isinstance(layer, nn.Conv2d):
-                layer.weight.copy_(renormalized(layer.weight, radius))
+                layer.weight.copy_(renormalize(layer.weight, radius))

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from ..backbones import Backbone, as_backbone
 from ..backbones.base import trace_shapes
-from ..classification.alexnet import init_he
 from ..classification.layers import FullyConnectedHead
 from ..ops.boxes import ordered_corners
 from ..ops.checks import check_choice, check_dropout, check_min
+from ..ops.init import init_he
 from ..weights import LoadReport, load_state_dict_file, match_weights
 
 BoxKind = Literal["agnostic", "per_class"]

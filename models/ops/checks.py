@@ -4,7 +4,7 @@ Each takes the arguments by name and reports the first wrong one as ``name: must
 default that is chosen later, and is accepted.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -57,3 +57,22 @@ def check_choice(choices: Sequence[object], **values: object) -> None:
             near = get_close_matches(str(value), map(str, choices), n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"{name}: must be one of {', '.join(map(repr, choices))}, got {value!r}{hint}")
+
+
+def suggest(name: str, names: Iterable[str], n: int = 1) -> str:
+    """Return the end of an error message about an unknown name: the nearest names, or all of them.
+
+    Args:
+        name: The unknown name.
+        names: The known names.
+        n: Maximum number of nearest names.
+
+    Example:
+        >>> suggest("resnet8", ["resnet18", "vgg11"])
+        "did you mean 'resnet18'?"
+        >>> suggest("unet", ["resnet18", "vgg11"])
+        "choose from 'resnet18', 'vgg11'"
+    """
+    names = list(names)
+    near = get_close_matches(name, names, n=n, cutoff=0.5)
+    return f"did you mean {' or '.join(map(repr, near))}?" if near else f"choose from {', '.join(map(repr, names))}"

@@ -15,8 +15,9 @@ import torchvision
 from torch import Tensor, nn
 
 from ..backbones.base import Backbone
-from ..classification.alexnet import MEAN_PIXEL, PIXEL_UNIT, init_he, scaled
-from ..classification.layers import LocalResponseNorm, named
+from ..backbones.layers import named_layers, scale_channels
+from ..classification.layers import MEAN_PIXEL, PIXEL_UNIT, LocalResponseNorm
+from ..ops.init import init_he
 from ..ops.normalize import IMAGENET_MEAN, IMAGENET_STD
 from ..pretrained import find_weights
 from ..weights import LoadReport, State, load_state_dict_file, match_weights, pretrained_is_skipped
@@ -247,7 +248,7 @@ class VGG16FullyConvolutional(FullyConvolutional):
         for block, widths in enumerate(_VGG16, start=1):
             layers: dict[str, nn.Module] = {}
             for number, full in enumerate(widths, start=1):
-                here = scaled(full, width)
+                here = scale_channels(full, width)
                 first = block == number == 1
                 layers[f"conv{block}_{number}"] = nn.Conv2d(before, here, 3, padding=padding if first else 1)
                 layers[f"relu{block}_{number}"] = nn.ReLU(inplace=True)
@@ -258,7 +259,7 @@ class VGG16FullyConvolutional(FullyConvolutional):
         blocks[-1] |= _fully_connected(before, 7, hidden, dropout)
         ours, *others = vgg16_names()
         super().__init__(
-            [named(**layers) for layers in blocks],
+            [named_layers(**layers) for layers in blocks],
             [*channels[:-1], hidden],
             ours,
             others,
@@ -327,22 +328,22 @@ class AlexNetFullyConvolutional(FullyConvolutional):
                 "or give the path of a checkpoint of striate's AlexNet"
             )
         paper = layout == "paper"
-        c1, c2, c3, c4, c5 = (scaled(c, width) for c in _ALEXNET[layout])
+        c1, c2, c3, c4, c5 = (scale_channels(c, width) for c in _ALEXNET[layout])
         groups = 2 if paper else 1
         stages = [
-            named(
+            named_layers(
                 conv1=nn.Conv2d(3, c1, 11, 4, padding),
                 relu1=nn.ReLU(inplace=True),
                 norm1=LocalResponseNorm() if paper else nn.Identity(),
                 pool1=nn.MaxPool2d(3, 2, ceil_mode=True),
             ),
-            named(
+            named_layers(
                 conv2=nn.Conv2d(c1, c2, 5, padding=2, groups=groups),
                 relu2=nn.ReLU(inplace=True),
                 norm2=LocalResponseNorm() if paper else nn.Identity(),
                 pool2=nn.MaxPool2d(3, 2, ceil_mode=True),
             ),
-            named(
+            named_layers(
                 conv3=nn.Conv2d(c2, c3, 3, padding=1),
                 relu3=nn.ReLU(inplace=True),
                 conv4=nn.Conv2d(c3, c4, 3, padding=1, groups=groups),

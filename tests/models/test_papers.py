@@ -1,17 +1,17 @@
-"""VGG, ResNet and GoogLeNet through the seam against their papers: parameters, and every map at 224 pixels."""
+"""VGG, ResNet and GoogLeNet against their papers: parameter counts, and every map at 224 pixels."""
 
 import pytest
 import torch
 
 from striate.models import Classifier, build_backbone
 
-from ..helpers.networks import on_meta
+from ..helpers.networks import count_parameters, on_meta
 
 
 @pytest.mark.parametrize(
     "name, count",
     [
-        # VGG's Table 2 rounds to 133, 133, 138 and 144 million; normalisation adds two numbers a channel
+        # VGG's Table 2 rounds to 133, 133, 138 and 144 million; batch normalization adds two parameters per channel
         ("vgg11", 132_863_336),
         ("vgg13", 133_047_848),
         ("vgg16", 138_357_544),
@@ -30,16 +30,16 @@ from ..helpers.networks import on_meta
 def test_parameter_counts_of_the_papers(name: str, count: int) -> None:
     with on_meta():
         classifier = Classifier(name, num_classes=1000)
-    assert sum(p.numel() for p in classifier.parameters()) == count
+    assert count_parameters(classifier) == count
 
 
 PAPER_MAPS = {
-    # Table 1, configuration D: channels and side of each block, and of what the last pooling leaves
+    # Table 1, configuration D: channels and side of each block's map, and of the last pooling's
     "vgg16": [(64, 224), (128, 112), (256, 56), (512, 28), (512, 14), (512, 7)],
     # Table 1: conv1, conv2_x to conv5_x
     "resnet18": [(64, 112), (64, 56), (128, 28), (256, 14), (512, 7)],
     "resnet50": [(64, 112), (256, 56), (512, 28), (1024, 14), (2048, 7)],
-    # Table 1: the last of each size
+    # Table 1: the last map of each size
     "googlenet": [(64, 112), (192, 56), (480, 28), (832, 14), (1024, 7)],
 }
 

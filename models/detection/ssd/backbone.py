@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ...backbones.base import Backbone
-from ...classification.alexnet import init_he, scaled
-from ...classification.layers import named
+from ...backbones.layers import named_layers, scale_channels
+from ...ops.init import init_he
 from ...ops.normalize import IMAGENET_MEAN, IMAGENET_STD
 from ...pretrained import find_weights
 from ...segmentation.fcn_backbones import _VGG16, vgg16_names
@@ -118,7 +118,7 @@ def _stages(width: float, hidden: int) -> tuple[list[nn.Sequential], list[int]]:
         if block > 1:
             layers[f"pool{block - 1}"] = nn.MaxPool2d(2, 2, ceil_mode=block == 4)
         for number, full in enumerate(widths, start=1):
-            here = scaled(full, width)
+            here = scale_channels(full, width)
             layers[f"conv{block}_{number}"] = nn.Conv2d(before, here, 3, padding=1)
             layers[f"relu{block}_{number}"] = nn.ReLU(inplace=True)
             before = here
@@ -130,7 +130,7 @@ def _stages(width: float, hidden: int) -> tuple[list[nn.Sequential], list[int]]:
                 "fc7": nn.Conv2d(hidden, hidden, 1),
                 "relu7": nn.ReLU(inplace=True),
             }
-        stages.append(named(**layers))
+        stages.append(named_layers(**layers))
         channels.append(hidden if block == 5 else before)
     return stages, channels
 

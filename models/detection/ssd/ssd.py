@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...backbones.base import Backbone, _on_meta
-from ...classification.layers import named
+from ...backbones.layers import named_layers
 from ...ops.box_coding import decode_boxes
 from ...ops.boxes import at_least_float32, clip_boxes
 from ...ops.checks import check_min
@@ -250,7 +250,7 @@ class SSD(Detector):
 def _extra(before: int, layer: ExtraLayer, batch_norm: bool) -> nn.Sequential:
     squeeze = layer.channels // 2 if layer.squeeze is None else layer.squeeze
     norms = [nn.BatchNorm2d(width) if batch_norm else nn.Identity() for width in (squeeze, layer.channels)]
-    return named(
+    return named_layers(
         squeeze=nn.Conv2d(before, squeeze, 1, bias=not batch_norm),
         norm1=norms[0],
         relu1=nn.ReLU(inplace=True),

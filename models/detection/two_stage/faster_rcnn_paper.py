@@ -177,7 +177,7 @@ def _beside(trunk: Backbone) -> tuple[dict[str, Tensor], list[str], dict[str, st
         return None
     places: tuple[int, ...] = ()
     if isinstance(trunk, TorchvisionBackbone):
-        found = trunk.weights_beside()
+        found = trunk.full_checkpoint()
         if found is None:
             return None
         state, theirs, ours = found

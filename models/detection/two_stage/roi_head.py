@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...classification.alexnet import init_he
 from ...ops.box_coding import decode_boxes, encode_boxes
 from ...ops.boxes import clip_boxes
 from ...ops.checks import check_min
+from ...ops.init import init_he
 from ...ops.matching import match_anchors, sample_balanced
 from ...ops.nms import select_detections
 from ..detector import Detections, check_detection_settings

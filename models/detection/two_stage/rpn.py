@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import nms
 
-from ...classification.alexnet import init_gaussian
 from ...ops.anchors import cell_anchors, grid_anchors, inside
 from ...ops.box_coding import decode_boxes, encode_boxes
 from ...ops.boxes import clip_boxes
+from ...ops.init import init_gaussian
 from ...ops.matching import match_anchors, sample_balanced
 
 

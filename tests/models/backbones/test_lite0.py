@@ -1,8 +1,8 @@
-"""EfficientNet-Lite0: timm's architecture with the package's weights, and that those weights see in photographs.
+"""EfficientNet-Lite0: timm's architecture with the package's weights, and predictions for photographs.
 
-No installed package brings twenty photographs of ImageNet's classes, so it is not counted how many of twenty are named
-right. Checked instead are the three photographs at hand (scikit-learn's ``china`` and ``flower``, matplotlib's
-``grace_hopper``), and on them the features' statistics, which the weights' batch normalisations remember of ImageNet.
+No installed package has enough photographs of ImageNet's classes to measure an accuracy. Instead, three photographs are
+classified (scikit-learn's ``china`` and ``flower``, matplotlib's ``grace_hopper``), and the statistics of their
+features are compared with ImageNet's in the weights' batch normalizations.
 """
 
 import re
@@ -28,7 +28,7 @@ from striate.models import (
     skip_pretrained,
 )
 from striate.models.backbones.base import measure
-from striate.models.backbones.lite0 import InvertedResidual, SameConv2d, init_weights
+from striate.models.backbones.lite0 import InvertedResidual, SameConv2d, init_fan_out
 from striate.models.ops.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 
 from ...helpers.networks import random_images
@@ -49,7 +49,7 @@ def pretrained(file: str) -> Classifier:
 
 @pytest.fixture(scope="module")
 def photographs() -> Tensor:
-    """The centres of three photographs, 224 of 256 pixels: a palace, a flower, an officer in uniform."""
+    """Center crops of three photographs, 224 of 256 pixels: a palace, a flower, an officer in uniform."""
     folder = Path(sklearn.datasets.__file__).parent / "images"
     hopper = Path(matplotlib.__file__).parent / "mpl-data" / "sample_data" / "grace_hopper.jpg"
     crops = []
@@ -65,7 +65,7 @@ def photographs() -> Tensor:
 # Architecture --------------------------------------------------------------------------------------------------------
 
 
-def test_maps_are_as_declared_at_any_size() -> None:
+def test_channels_and_strides_at_any_size() -> None:
     backbone = build_backbone("lite0").eval()
     assert isinstance(backbone, EfficientNetLite0)
     assert (backbone.channels, backbone.strides) == ((16, 24, 40, 112, 1280), (2, 4, 8, 16, 32))
@@ -73,13 +73,13 @@ def test_maps_are_as_declared_at_any_size() -> None:
     with torch.no_grad():
         maps = backbone(torch.zeros(1, 3, 64, 97, dtype=torch.uint8))
     assert [tuple(m.shape[1:]) for m in maps] == [(16, 32, 49), (24, 16, 25), (40, 8, 13), (112, 4, 7), (1280, 2, 4)]
-    # 4,652,008 with 1,281,000 in the head, as timm counts and as the authors round to 4.7 million
+    # 4,652,008 with 1,281,000 in the head, timm's count, which the authors round to 4.7 million
     assert sum(p.numel() for p in backbone.parameters()) == 4_652_008 - 1_281_000
 
 
 @pytest.mark.parametrize("size", [(64, 64), (97, 70)])
 @pytest.mark.parametrize("from_package", [False, True])
-def test_logits_and_maps_are_timms(
+def test_logits_and_maps_match_timm(
     size: tuple[int, int], from_package: bool, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     timm = pytest.importorskip("timm")
@@ -94,11 +94,11 @@ def test_logits_and_maps_are_timms(
         order = [*ours.backbone.state_dict().values(), *ours.head.state_dict().values()]
         reference.load_state_dict(dict(zip(reference.state_dict(), order, strict=True)))
     images = torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8)
-    normalised = (images.float() - 127) / 128
+    normalized = (images.float() - 127) / 128
     with torch.no_grad():
-        logits, expected = ours(images), reference(normalised)
-        features = reference.forward_features(normalised)
-        middle = reference.forward_intermediates(normalised, intermediates_only=True)
+        logits, expected = ours(images), reference(normalized)
+        features = reference.forward_features(normalized)
+        middle = reference.forward_intermediates(normalized, intermediates_only=True)
         maps = ours.backbone(images)
     assert expected.std() > 1e-3
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4 * expected.std().item())
@@ -108,7 +108,7 @@ def test_logits_and_maps_are_timms(
 
 
 def perturb(model: nn.Module) -> None:
-    """Makes every normalisation do something."""
+    """Draw random parameters and statistics for every normalization."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             for tensor in (module.weight.data, module.running_var):
@@ -122,12 +122,12 @@ def perturb(model: nn.Module) -> None:
 @pytest.mark.parametrize(
     ("kernel", "stride", "side"), [(3, 2, 6), (3, 2, 7), (5, 2, 6), (5, 2, 7), (5, 2, 1), (3, 1, 4)]
 )
-def test_padding_is_tensorflows(kernel: int, stride: int, side: int) -> None:
-    # a window begins every stride cells; the zeros they hang over are shared between both ends, the odd one last
+def test_padding_matches_tensorflow(kernel: int, stride: int, side: int) -> None:
+    # a window starts every stride cells; zeros are split evenly between both ends, an odd one is at the end
     layer = SameConv2d(1, 1, kernel, stride, bias=False)
     row = torch.arange(1.0, side + 1)
-    places = -(-side // stride)
-    before = max((places - 1) * stride + kernel - side, 0) // 2
+    windows = -(-side // stride)
+    before = max((windows - 1) * stride + kernel - side, 0) // 2
     expected = [
         sum(
             layer.weight[0, 0, i, j].item() * row[y].item() * row[x].item()
@@ -135,22 +135,22 @@ def test_padding_is_tensorflows(kernel: int, stride: int, side: int) -> None:
             for j in range(kernel)
             if 0 <= (y := r * stride + i - before) < side and 0 <= (x := c * stride + j - before) < side
         )
-        for r in range(places)
-        for c in range(places)
+        for r in range(windows)
+        for c in range(windows)
     ]
     got = layer((row[:, None] * row)[None, None])
-    assert got.shape == (1, 1, places, places)
+    assert got.shape == (1, 1, windows, windows)
     torch.testing.assert_close(got.flatten(), torch.tensor(expected), rtol=1e-4, atol=1e-4)
 
 
-def test_padding_of_a_wide_map_is_each_sides_own() -> None:
+def test_padding_of_height_and_width_is_independent() -> None:
     layer = SameConv2d(1, 1, 3, 2, bias=False)
     nn.init.ones_(layer.weight)
     # 5 rows are padded by 1 and 1, 4 columns by 0 and 1
     assert layer(torch.ones(1, 1, 5, 4))[0, 0].tolist() == [[6, 4], [9, 6], [6, 4]]
 
 
-def test_blocks_add_their_input_where_it_fits() -> None:
+def test_blocks_are_residual_if_shapes_match() -> None:
     for arguments, residual in (((8, 8, 3, 1, 6), True), ((8, 8, 3, 2, 6), False), ((8, 9, 3, 1, 6), False)):
         block = InvertedResidual(*arguments).eval()
         nn.init.zeros_(block.get_parameter("layers.project.weight"))
@@ -160,15 +160,15 @@ def test_blocks_add_their_input_where_it_fits() -> None:
     assert not hasattr(InvertedResidual(8, 8, 3, 1, 1).layers, "expand")
 
 
-def test_initial_weights_are_he_normal_over_each_groups_outputs() -> None:
+def test_initial_weights_have_the_fan_out_of_one_group() -> None:
     layers = nn.Sequential(nn.Conv2d(40, 300, 3), nn.Conv2d(900, 900, 5, groups=900), nn.Conv2d(64, 200, 1))
-    init_weights(layers)
+    init_fan_out(layers)
     for layer, fan_out in zip(layers, (300 * 9, 25, 200), strict=True):
         weight: Any = layer.weight
         assert weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.03)
         assert abs(weight.mean().item()) < 0.1 * (2 / fan_out) ** 0.5
     with torch.no_grad():
-        maps = EfficientNetLite0()(random_images())  # in training mode, on which batch normalisation centres each map
+        maps = EfficientNetLite0()(random_images())  # in training mode, where batch normalization centers each map
     assert all(0.2 < m.std().item() < 5 for m in maps)
 
 
@@ -183,13 +183,13 @@ def test_channels_last_gives_the_same_maps() -> None:
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4 * b.std().item())
 
 
-# The weights, and what they see --------------------------------------------------------------------------------------
+# Predictions of the published weights --------------------------------------------------------------------------------
 
 
-def test_photographs_at_hand_are_named_right(pretrained: Classifier, photographs: Tensor) -> None:
-    """Three photographs: the palace and the flower first of all, the uniform among the first five.
+def test_photographs_are_classified_correctly(pretrained: Classifier, photographs: Tensor) -> None:
+    """The palace and the flower are the top predictions, the uniform is in the top five.
 
-    The flower is a dahlia, which is none of ImageNet's classes; of the flowers that are, the daisy is nearest.
+    The flower is a dahlia, which is not an ImageNet class; of the flowers among the classes, the daisy is nearest.
     """
     with torch.no_grad():
         ranks = pretrained(photographs).argsort(1, descending=True)
@@ -199,10 +199,10 @@ def test_photographs_at_hand_are_named_right(pretrained: Classifier, photographs
 
 
 def shifts(backbone: Backbone, images: Tensor) -> tuple[float, float]:
-    """How far the images' features lie from what each normalisation remembers.
+    """Measure the distance of the images' features from the running statistics of all normalizations.
 
     Returns:
-        Mean distance of the channels' means, in remembered standard deviations; mean distance of the logarithms of the
+        Mean distance of the channels' means, in running standard deviations; mean distance of the logarithms of the
         channels' variances.
     """
     means, variances = [], []
@@ -223,13 +223,13 @@ def shifts(backbone: Backbone, images: Tensor) -> tuple[float, float]:
     return torch.stack(means).mean().item(), torch.stack(variances).mean().item()
 
 
-def test_features_of_photographs_have_the_statistics_that_the_weights_remember(
+def test_features_of_photographs_match_the_running_statistics(
     pretrained: Classifier, photographs: Tensor, file: str
 ) -> None:
     mean, variance = shifts(pretrained.backbone, photographs)
     assert mean < 0.25  # measured: 0.19
     assert variance < 0.4  # measured: 0.30, a factor of 1.35
-    # noise has not (0.43 and 1.55); nor have photographs where each layer's weights are shuffled (5.3 and 1.54)
+    # noise does not match (0.43 and 1.55), nor do photographs with shuffled weights (5.3 and 1.54)
     noise_mean, noise_variance = shifts(pretrained.backbone, random_images(224, 1))
     assert noise_mean > 1.8 * mean
     assert noise_variance > 3 * variance
@@ -244,20 +244,20 @@ def test_features_of_photographs_have_the_statistics_that_the_weights_remember(
     assert other_variance > 2 * variance
 
 
-def test_pixels_are_normalised_as_the_weights_were_trained(pretrained: Classifier, photographs: Tensor) -> None:
-    """Less 127 and over 128; under ImageNet's statistics the features shift, and the flower is much less of a daisy."""
+def test_normalization_matches_the_training_of_the_weights(pretrained: Classifier, photographs: Tensor) -> None:
+    """With ImageNet's statistics instead, the features shift, and the score of the daisy drops."""
     backbone = pretrained.backbone
-    right = backbone.normalize
-    torch.testing.assert_close(right(photographs), (photographs.float() - 127) / 128)
-    found = [shifts(backbone, photographs)]
+    correct = backbone.normalize
+    torch.testing.assert_close(correct(photographs), (photographs.float() - 127) / 128)
+    distances = [shifts(backbone, photographs)]
     daisy = [probability(pretrained, photographs[1:2], "daisy")]
     try:
         backbone.normalize = Normalize(IMAGENET_MEAN, IMAGENET_STD)
-        found.append(shifts(backbone, photographs))
+        distances.append(shifts(backbone, photographs))
         daisy.append(probability(pretrained, photographs[1:2], "daisy"))
     finally:
-        backbone.normalize = right
-    for ours, others in zip(*found, strict=True):  # measured: 0.19 against 0.33 and 0.30 against 0.52
+        backbone.normalize = correct
+    for ours, others in zip(*distances, strict=True):  # measured: 0.19 against 0.33 and 0.30 against 0.52
         assert others > 1.4 * ours
     assert daisy[0] > 2 * daisy[1]
 
@@ -270,7 +270,7 @@ def probability(classifier: Classifier, image: Tensor, name: str) -> float:
 # Loading -------------------------------------------------------------------------------------------------------------
 
 
-def test_every_tensor_of_the_file_goes_where_it_belongs(pretrained: Classifier, file: str) -> None:
+def test_every_tensor_of_the_file_is_loaded(pretrained: Classifier, file: str) -> None:
     state = load_state_dict_file(file)
     ours = pretrained.backbone.state_dict()
     assert len(ours) + 2 == len(state)
@@ -287,7 +287,7 @@ def test_every_tensor_of_the_file_goes_where_it_belongs(pretrained: Classifier, 
     assert torch.equal(pretrained.head.state_dict()["3.bias"], state["_fc.bias"])
 
 
-def test_other_number_of_classes_replaces_the_last_layer_only(pretrained: Classifier) -> None:
+def test_other_number_of_classes_rewindows_the_last_layer_only(pretrained: Classifier) -> None:
     classifier = Classifier("lite0", num_classes=3, weights="imagenet").eval()
     images = random_images()
     with torch.no_grad():
@@ -299,11 +299,11 @@ def test_other_number_of_classes_replaces_the_last_layer_only(pretrained: Classi
     assert dropout.p == 0.4
 
 
-def test_chosen_stages_frozen_stages_and_norms(pretrained: Classifier) -> None:
+def test_out_indices_frozen_stages_and_norms(pretrained: Classifier) -> None:
     backbone = EfficientNetLite0("imagenet", frozen_stages=2, freeze_norm=True, out_indices=(1, 3)).train()
     assert (backbone.channels, backbone.strides, len(backbone.stages)) == ((24, 112), (4, 16), 4)
     images = random_images()
-    maps = backbone(images)  # no batch statistics act: the maps are those of evaluation
+    maps = backbone(images)  # without batch statistics, the maps equal those in evaluation mode
     with torch.no_grad():
         whole = pretrained.backbone(images)
     for got, want in zip(maps, (whole[1], whole[3]), strict=True):
@@ -315,7 +315,7 @@ def test_chosen_stages_frozen_stages_and_norms(pretrained: Classifier) -> None:
 
 
 @pytest.mark.parametrize("whole", [False, True])
-def test_checkpoints_of_ours(whole: bool, tmp_path: Path) -> None:
+def test_checkpoints_of_striate(whole: bool, tmp_path: Path) -> None:
     trained = Classifier("lite0", 4).eval()
     perturb(trained)
     path = str(tmp_path / "w.ckpt")
@@ -347,18 +347,18 @@ def test_skipping_weights_needs_neither_package_nor_file(monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ("ImageNet", "'lite0' has no weights 'ImageNet'; did you mean 'imagenet'? (or give the path of a .pt"),
-        ("DEFAULT", "'lite0' has no weights 'DEFAULT'; choose 'imagenet' (or give the path of a .pt"),
+        ("ImageNet", "weights.*'lite0', got 'ImageNet'; did you mean 'imagenet'"),
+        ("DEFAULT", "weights.*'lite0', got 'DEFAULT'; choose from 'imagenet'"),
     ],
 )
-def test_unknown_weights_say_what_there_is(weights: str, message: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(message)):
+def test_unknown_weights_are_rejected_with_suggestions(weights: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         build_backbone("lite0", weights)
-    with pytest.raises(ValueError, match=re.escape(message)), skip_pretrained():
+    with pytest.raises(ValueError, match=message), skip_pretrained():
         EfficientNetLite0(weights)
 
 
-def test_file_of_another_network_is_refused(tmp_path: Path) -> None:
+def test_file_of_another_network_is_rejected(tmp_path: Path) -> None:
     torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "r18.pth")
     with pytest.raises(ValueError, match=r"r18\.pth does not fit EfficientNetLite0"):
         EfficientNetLite0(str(tmp_path / "r18.pth"))

@@ -1,4 +1,4 @@
-"""ResNets for small images: torchvision's blocks behind another first layer."""
+"""ResNets for small images: torchvision's blocks after a different first layer."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from ...helpers.networks import on_meta, random_images
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
-def test_channels_and_strides_are_what_the_maps_have(name: str) -> None:
+def test_channels_and_strides_match_the_maps(name: str) -> None:
     with on_meta():
         backbone = SmallImageResNet(name)
         maps = backbone(torch.empty(2, 3, 32, 48, dtype=torch.uint8))
@@ -18,10 +18,12 @@ def test_channels_and_strides_are_what_the_maps_have(name: str) -> None:
     assert backbone.strides == (1, 2, 4, 8)
 
 
-def test_parameters_of_resnet18_but_for_the_first_convolution() -> None:
+def test_parameter_count_of_resnet18() -> None:
     with on_meta():
         count = sum(p.numel() for p in SmallImageResNet("resnet18").parameters())
-    assert count == 11_689_512 - 513_000 - 64 * 3 * 7 * 7 + 64 * 3 * 3 * 3  # torchvision's own, less fc
+    assert (
+        count == 11_689_512 - 513_000 - 64 * 3 * 7 * 7 + 64 * 3 * 3 * 3
+    )  # torchvision's, without fc and with another conv1
 
 
 def test_blocks_run_in_torchvisions_order() -> None:
@@ -34,6 +36,6 @@ def test_blocks_run_in_torchvisions_order() -> None:
     torch.testing.assert_close(backbone(images)[-1], x)
 
 
-def test_unknown_names_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"there is no ResNet 'resnet19' for small images; did you mean 'resnet1"):
+def test_unknown_names_are_rejected() -> None:
+    with pytest.raises(ValueError, match="name.*got 'resnet19'; did you mean 'resnet1"):
         SmallImageResNet("resnet19")

@@ -1,4 +1,4 @@
-"""Torchvision's classifiers through the seam: the same logits, the declared maps, the weights that were asked for."""
+"""TorchvisionBackbone: torchvision's logits, channels and strides of every network, and weights."""
 
 import re
 from pathlib import Path
@@ -30,7 +30,7 @@ from ...helpers.networks import (
     bare_model,
     on_meta,
     published,
-    quick_initialisation,
+    quick_initialization,
     random_images,
     random_model,
     side_for,
@@ -46,17 +46,17 @@ def check_maps(backbone: Backbone, maps: list[Tensor], name: str, height: int, w
             assert side / stride - 4 <= cells <= side / stride if name in UNPADDED else cells == side / stride
 
 
-def normalised(images: Tensor, weights: torchvision.models.WeightsEnum) -> Tensor:
+def normalize(images: Tensor, weights: torchvision.models.WeightsEnum) -> Tensor:
     preset = weights.transforms()
     mean, std = (torch.tensor(v)[:, None, None] for v in (preset.mean, preset.std))
     return (images / 255 - mean) / std
 
 
 def check_against_torchvision(name: str) -> None:
-    """Logits equal torchvision's, bit for bit given the same normalised pixels; gradients reach every parameter."""
+    """Check that logits equal torchvision's bit by bit for equal pixels, and that all parameters train."""
     reference = random_model(name)
     weights = torchvision.models.get_model_weights(name).DEFAULT
-    with published(reference.state_dict()), quick_initialisation():
+    with published(reference.state_dict()), quick_initialization():
         classifier = Classifier(name, num_classes=1000, weights="DEFAULT").eval()
     images = random_images(side_for(name))
     with torch.no_grad():
@@ -64,20 +64,20 @@ def check_against_torchvision(name: str) -> None:
         logits, maps = classifier(images), backbone(images)
         exact = reference(backbone.normalize(images))
         reference.transform_input = name in TRANSFORMS_INPUT
-        independent = reference(normalised(images, weights))
-        x, alone = backbone.normalize(images), []
+        independent = reference(normalize(images, weights))
+        x, copies = backbone.normalize(images), []
         for stage in backbone.stages:
             x = stage(x.clone())
-            alone.append(x.permute(0, 3, 1, 2) if name.startswith("swin") else x)
+            copies.append(x.permute(0, 3, 1, 2) if name.startswith("swin") else x)
     assert torch.equal(logits, exact)
     scale = independent.std().item()
     assert scale > 1e-3
     torch.testing.assert_close(logits, independent, rtol=0, atol=1e-4 * scale)
     check_maps(backbone, maps, name, *images.shape[2:])
-    for m, a in zip(maps, alone, strict=True):
-        assert torch.equal(m, a)  # no stage writes over the map it is given
+    for m, copied in zip(maps, copies, strict=True):
+        assert torch.equal(m, copied)  # no stage overwrites its input
     if sum(p.numel() for p in classifier.head.parameters()) > 1e8:
-        classifier.head.requires_grad_(False)  # VGG's first hidden layer: half a gigabyte of gradient
+        classifier.head.requires_grad_(False)  # the gradient of VGG's first hidden layer is half a gigabyte
     classifier.train()(images).square().mean().backward()
     without = [key for key, p in classifier.named_parameters() if p.requires_grad and p.grad is None]
     assert not without
@@ -85,17 +85,17 @@ def check_against_torchvision(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_logits_through_the_seam_are_torchvisions(name: str) -> None:
+def test_logits_match_torchvision(name: str) -> None:
     check_against_torchvision(name)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted({*TORCHVISION} - {*FAMILIES} - OVER_200M))
-def test_logits_of_all_others_are_torchvisions(name: str) -> None:
+def test_logits_of_all_other_networks_match_torchvision(name: str) -> None:
     check_against_torchvision(name)
 
 
-def test_every_family_is_tried() -> None:
+def test_every_family_is_tested() -> None:
     def family(name: str) -> str:
         return torchvision.models.get_model_builder(name).__module__ + ("_bn" if name.endswith("_bn") else "")
 
@@ -106,7 +106,7 @@ def test_every_family_is_tried() -> None:
 
 
 @pytest.mark.parametrize("name", TORCHVISION)
-def test_every_name_gives_the_maps_it_declares(name: str) -> None:
+def test_every_network_declares_its_channels_and_strides(name: str) -> None:
     with on_meta():
         backbone = build_backbone(name).eval()
         maps = backbone(torch.empty(1, 3, 128, 192, dtype=torch.uint8))
@@ -135,7 +135,7 @@ def test_channels_and_strides_of_the_papers(name: str, channels: tuple[int, ...]
     assert (backbone.channels, backbone.strides) == (channels, strides)
 
 
-def test_vgg_taps_are_the_last_convolutions_before_each_pooling() -> None:
+def test_vggs_maps_precede_each_pooling() -> None:
     with on_meta():
         backbone = build_backbone("vgg16")
     assert [list(dict(stage.named_children())) for stage in backbone.stages[-2:]] == [
@@ -144,7 +144,7 @@ def test_vgg_taps_are_the_last_convolutions_before_each_pooling() -> None:
     ]
 
 
-def test_measuring_leaves_the_random_numbers_alone() -> None:
+def test_measuring_consumes_no_random_numbers() -> None:
     torch.manual_seed(3)
     backbone = TorchvisionBackbone("shufflenet_v2_x0_5")
     torch.manual_seed(3)
@@ -153,7 +153,7 @@ def test_measuring_leaves_the_random_numbers_alone() -> None:
     assert torch.equal(backbone.state_dict()["stages.4.conv5.0.weight"], reference.conv5[0].weight)
 
 
-def test_map_of_a_chosen_level_and_no_more_stages() -> None:
+def test_out_indices_select_maps_and_remove_later_stages() -> None:
     reference = random_model("resnet18")
     with published(reference.state_dict()):
         backbone = TorchvisionBackbone("resnet18", "IMAGENET1K_V1", out_indices=(1, 2)).eval()
@@ -163,9 +163,7 @@ def test_map_of_a_chosen_level_and_no_more_stages() -> None:
     expected = [reference.layer1(x), reference.layer2(reference.layer1(x))]
     for got, want in zip(backbone(images), expected, strict=True):
         assert torch.equal(got, want)
-    with pytest.raises(
-        ValueError, match=r"'resnet18' takes the last of its 5 stages, number 4, which out_indices=\(1, 2\)"
-    ):
+    with pytest.raises(ValueError, match=r"out_indices.*stage 4.*'resnet18', got \(1, 2\)"):
         backbone.make_head(10)
 
 
@@ -181,7 +179,7 @@ def test_channels_last_gives_the_same_logits() -> None:
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_freezing_a_resnet_stops_after_its_stem_and_first_layer() -> None:
+def test_frozen_stages_of_a_resnet_are_its_stem_and_first_layer() -> None:
     backbone = TorchvisionBackbone("resnet18", frozen_stages=2, out_indices=(3,)).train()
     state = {k: v.clone() for k, v in backbone.state_dict().items()}
     backbone(random_images())[0].sum().backward()
@@ -196,32 +194,31 @@ def test_freezing_a_resnet_stops_after_its_stem_and_first_layer() -> None:
 @pytest.mark.parametrize("weights", ["DEFAULT", "IMAGENET1K_V2", "ResNet50_Weights.IMAGENET1K_V2"])
 def test_published_weights_by_any_of_their_names(weights: str) -> None:
     reference = random_model("resnet50")
-    with published(reference.state_dict()) as get, quick_initialisation():
+    with published(reference.state_dict()) as get, quick_initialization():
         backbone = TorchvisionBackbone("resnet50", weights)
     get.assert_called_once_with(progress=True, check_hash=True)
     assert torch.equal(backbone.state_dict()["stages.4.layer4.2.conv3.weight"], reference.layer4[2].conv3.weight)
     assert torch.equal(backbone.state_dict()["stages.0.bn1.running_var"], reference.bn1.running_var)
 
 
-def test_weights_that_cannot_be_downloaded_say_what_to_do() -> None:
+def test_failed_download_suggests_a_file() -> None:
     failed = mock.patch.object(torchvision.models.WeightsEnum, "get_state_dict", side_effect=URLError("no route"))
-    with failed, quick_initialisation(), pytest.raises(ConnectionError) as caught:
+    with failed, quick_initialization(), pytest.raises(ConnectionError) as caught:
         TorchvisionBackbone("resnet18", "IMAGENET1K_V1")
-    assert str(caught.value).startswith("weights: ResNet18_Weights.IMAGENET1K_V1 could not be downloaded (no route).")
-    assert "`weights: FILE`, such as resnet18-f37072fd.pth" in str(caught.value) and "`weights: null`" in str(
-        caught.value
-    )
+    message = str(caught.value)
+    assert message.startswith("weights: ResNet18_Weights.IMAGENET1K_V1 could not be downloaded (no route)")
+    assert "resnet18-f37072fd.pth" in message and "null" in message
 
 
-def test_the_very_weights_that_were_named_are_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_selected_weights_are_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
     urls = []
 
-    def fetch(url: str, **kwargs: object) -> dict[str, Tensor]:
+    def download(url: str, **kwargs: object) -> dict[str, Tensor]:
         urls.append(url)
         return bare_model("resnet50").state_dict()
 
-    monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", fetch)
-    with quick_initialisation():
+    monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", download)
+    with quick_initialization():
         TorchvisionBackbone("resnet50", "IMAGENET1K_V1")
         TorchvisionBackbone("resnet50", "DEFAULT")
     enum = torchvision.models.ResNet50_Weights
@@ -231,18 +228,18 @@ def test_the_very_weights_that_were_named_are_fetched(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("name", "weights", "message"),
     [
-        ("resnet18", "IMAGENET1K_V3", "'resnet18' has no weights 'IMAGENET1K_V3'; did you mean 'IMAGENET1K_V1'?"),
-        ("resnet18", "ResNet50_Weights.IMAGENET1K_V1", "'resnet18' has no weights 'ResNet50_Weights.IMAGENET1K_V1'"),
-        ("resnet18", "imagenet", "Choose one of 'IMAGENET1K_V1', 'DEFAULT', or give the path of a .pt, .pth or .ckpt"),
-        ("resnet5", None, "torchvision has no backbone 'resnet5'; did you mean 'resnet50'"),
-        ("vit_b_16", None, "'vit_b_16' cannot be a backbone: a plain vision transformer keeps one resolution"),
-        ("maxvit_t", None, "'maxvit_t' cannot be a backbone: torchvision's MaxViT attends on a grid that is fixed"),
+        ("resnet18", "IMAGENET1K_V3", "weights.*'resnet18', got 'IMAGENET1K_V3'; did you mean 'IMAGENET1K_V1'"),
+        ("resnet18", "ResNet50_Weights.IMAGENET1K_V1", "weights.*'resnet18', got 'ResNet50_Weights"),
+        ("resnet18", "imagenet", "weights.*got 'imagenet'; choose from 'IMAGENET1K_V1', 'DEFAULT' .*path"),
+        ("resnet5", None, "name.*got 'resnet5'; did you mean 'resnet50'"),
+        ("vit_b_16", None, "name.*'vit_b_16'.*single resolution"),
+        ("maxvit_t", None, "name.*'maxvit_t'.*fixed grid"),
     ],
 )
-def test_unknown_names_say_what_there_is(name: str, weights: str | None, message: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(message)):
+def test_unknown_names_are_rejected_with_suggestions(name: str, weights: str | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         TorchvisionBackbone(name, weights)
-    with pytest.raises(ValueError, match=re.escape(message)), skip_pretrained():
+    with pytest.raises(ValueError, match=message), skip_pretrained():
         build_backbone(name, weights) if name != "resnet5" else TorchvisionBackbone(name, weights)
 
 
@@ -269,7 +266,7 @@ HALF = ([0.5] * 3, [0.5] * 3)
         ("vgg16", "/nowhere/vgg16_features-amdegroot-88682ab5.pth", ([0.48235, 0.45882, 0.40784], [0.00392] * 3)),
     ],
 )
-def test_skipping_weights_keeps_their_mean_and_deviation(name: str, weights: str | None, expected: tuple) -> None:
+def test_skipping_weights_keeps_their_mean_and_std(name: str, weights: str | None, expected: tuple) -> None:
     with published({}) as get, on_meta(), skip_pretrained():
         backbone = TorchvisionBackbone(name, weights)
         head: Any = backbone.make_head(10)
@@ -278,7 +275,7 @@ def test_skipping_weights_keeps_their_mean_and_deviation(name: str, weights: str
     assert head.classifier.out_features == 10
 
 
-def test_mean_and_deviation_may_be_given() -> None:
+def test_mean_and_std_as_arguments() -> None:
     backbone = TorchvisionBackbone("resnet18", mean=(0.1, 0.2, 0.3))
     assert constants(backbone) == [[0.1, 0.2, 0.3], IMAGENET[1]]
 
@@ -286,11 +283,11 @@ def test_mean_and_deviation_may_be_given() -> None:
 @pytest.mark.parametrize(
     "name", ["resnet18", "densenet121", "mobilenet_v3_small", "swin_t", "mnasnet0_5", "squeezenet1_1"]
 )
-def test_files_of_torchvisions_names_and_of_ours(name: str, tmp_path: Path) -> None:
+def test_files_with_the_names_of_torchvision_and_of_striate(name: str, tmp_path: Path) -> None:
     reference = random_model(name, num_classes=5)
     images = random_images()
     torch.save(reference.state_dict(), tmp_path / "theirs.pth")
-    with quick_initialisation():
+    with quick_initialization():
         first = Classifier(name, num_classes=5, weights=str(tmp_path / "theirs.pth")).eval()
     with torch.no_grad():
         expected = reference(first.backbone.normalize(images))
@@ -299,10 +296,10 @@ def test_files_of_torchvisions_names_and_of_ours(name: str, tmp_path: Path) -> N
             "state_dict": {f"model.{k}": v for k, v in first.state_dict().items()} | {"metric.total": torch.ones(1)}
         }
         torch.save(ours, tmp_path / "ours.ckpt")
-        with quick_initialisation():
+        with quick_initialization():
             second = Classifier(name, num_classes=5, weights=str(tmp_path / "ours.ckpt")).eval()
         assert torch.equal(second(images), expected)
-        # The backbone alone, saved as such, says nothing of a head: that stays new.
+        # A file of the backbone alone does not contain a head, which is then new.
         torch.save(first.backbone.state_dict(), tmp_path / "trunk.pt")
         third = Classifier(name, num_classes=5, weights=str(tmp_path / "trunk.pt")).eval()
         assert torch.equal(third.backbone(images)[-1], first.backbone(images)[-1])
@@ -321,7 +318,7 @@ def test_file_of_a_wrapped_torchvision_model(tmp_path: Path) -> None:
     assert torch.equal(classifier(images), reference(classifier.backbone.normalize(images)))
 
 
-def test_file_of_another_network_is_refused(tmp_path: Path) -> None:
+def test_file_of_another_network_is_rejected(tmp_path: Path) -> None:
     torch.save(random_model("resnet18").state_dict(), tmp_path / "r18.pth")
     with pytest.raises(ValueError) as caught:
         TorchvisionBackbone("resnet34", str(tmp_path / "r18.pth"))
@@ -348,9 +345,9 @@ def test_published_densenets_have_dots_in_their_names() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(TRANSFORMS_INPUT))
-def test_auxiliary_classifiers_in_published_weights_are_left_out(name: str) -> None:
+def test_auxiliary_classifiers_in_published_weights_are_ignored(name: str) -> None:
     reference = random_model(name)
     auxiliary = {f"{part}.fc.weight": torch.ones(1) for part in ("aux1", "aux2", "AuxLogits")}
-    with published(reference.state_dict() | auxiliary), quick_initialisation():
+    with published(reference.state_dict() | auxiliary), quick_initialization():
         classifier = Classifier(name, 1000, "DEFAULT")
     assert torch.equal(classifier.head.state_dict()["classifier.weight"], reference.fc.weight)

@@ -1,4 +1,4 @@
-"""The classifier on top of the seam: whose head, whose weights, and rebuilt from plain YAML."""
+"""Classifier: heads, weights, and construction from YAML."""
 
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from striate.models import Backbone, Classifier, PlainCNN, TorchvisionBackbone, TorchvisionHead, skip_pretrained
 
-from ...helpers.networks import on_meta, published, quick_initialisation, random_images, random_model
+from ...helpers.networks import on_meta, published, quick_initialization, random_images, random_model
 
 
 @pytest.mark.parametrize("maximum", [False, True])
 def test_head_of_any_other_backbone_pools_and_projects(maximum: bool) -> None:
-    # the plain network pools by maximum, any other by the mean
+    # the plain network has max pooling, any other backbone average pooling
     backbone: Backbone = PlainCNN() if maximum else Backbone([nn.Conv2d(3, 5, 3, stride=2)])
     classifier = Classifier(backbone, num_classes=4, dropout=0.3).eval()
     images = random_images(32)
@@ -29,7 +29,7 @@ def test_head_of_any_other_backbone_pools_and_projects(maximum: bool) -> None:
     assert [m.p for m in classifier.modules() if isinstance(m, nn.Dropout)] == [0.3]
 
 
-def test_head_of_ones_own() -> None:
+def test_custom_head() -> None:
     head = nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten(1), nn.Linear(8, 3))
     classifier = Classifier(PlainCNN(widths=(4, 8)), num_classes=3, head=head)
     assert classifier.head is head
@@ -38,7 +38,7 @@ def test_head_of_ones_own() -> None:
 
 def test_other_number_of_classes_replaces_the_last_layer_only() -> None:
     reference = random_model("vgg11")
-    with published(reference.state_dict()), quick_initialisation():
+    with published(reference.state_dict()), quick_initialization():
         classifier = Classifier("vgg11", num_classes=3, weights="DEFAULT")
     state = classifier.head.state_dict()
     assert torch.equal(state["body.0.weight"], reference.classifier[0].weight)
@@ -46,7 +46,7 @@ def test_other_number_of_classes_replaces_the_last_layer_only() -> None:
     assert state["classifier.weight"].shape == (3, 4096)
 
 
-def test_replaced_layer_is_initialised_as_torchvision_does() -> None:
+def test_replaced_layer_has_torchvisions_initialization() -> None:
     reference = random_model("efficientnet_b0")
     with published(reference.state_dict()):
         classifier = Classifier("efficientnet_b0", num_classes=50, weights="DEFAULT")
@@ -54,7 +54,7 @@ def test_replaced_layer_is_initialised_as_torchvision_does() -> None:
     assert 0.98 / 50**0.5 < weight.abs().max() <= 1 / 50**0.5
 
 
-def test_squeezenet_classifies_by_a_convolution() -> None:
+def test_squeezenets_classifier_is_a_convolution() -> None:
     reference = random_model("squeezenet1_1", num_classes=6)
     with published(reference.state_dict()):
         same, other = (Classifier("squeezenet1_1", k, "DEFAULT").eval() for k in (6, 4))
@@ -65,7 +65,7 @@ def test_squeezenet_classifies_by_a_convolution() -> None:
 
 
 @pytest.mark.parametrize(("weights", "loads"), [("IMAGENET1K_FEATURES", False), ("IMAGENET1K_V1", True)])
-def test_weights_without_a_usable_classifier_leave_the_head_new(weights: str, loads: bool) -> None:
+def test_weights_without_a_usable_classifier_do_not_load_the_head(weights: str, loads: bool) -> None:
     with on_meta(), skip_pretrained():
         backbone = TorchvisionBackbone("vgg16", weights)
     with on_meta(), published({}), mock.patch.object(TorchvisionHead, "load") as load:
@@ -74,18 +74,18 @@ def test_weights_without_a_usable_classifier_leave_the_head_new(weights: str, lo
 
 
 @pytest.mark.parametrize("name", ["alexnet", "resnet18", "mobilenet_v2", "googlenet", "squeezenet1_0"])
-def test_dropout_is_torchvisions_or_the_given(name: str) -> None:
+def test_dropout_is_torchvisions_or_the_argument(name: str) -> None:
     def dropouts(classifier: Classifier) -> list[float]:
         return [m.p for m in classifier.head.modules() if isinstance(m, nn.Dropout)]
 
-    own = {"alexnet": [0.5, 0.5], "resnet18": [], "mobilenet_v2": [0.2], "googlenet": [0.2], "squeezenet1_0": [0.5]}
-    with quick_initialisation():
-        assert dropouts(Classifier(name, 2)) == own[name]
-        given = dropouts(Classifier(name, 2, dropout=0.35))
-    assert given == [0.35] * max(1, len(own[name]))
+    default = {"alexnet": [0.5, 0.5], "resnet18": [], "mobilenet_v2": [0.2], "googlenet": [0.2], "squeezenet1_0": [0.5]}
+    with quick_initialization():
+        assert dropouts(Classifier(name, 2)) == default[name]
+        changed = dropouts(Classifier(name, 2, dropout=0.35))
+    assert changed == [0.35] * max(1, len(default[name]))
 
 
-def test_skipping_weights_fetches_none_and_builds_the_same_names() -> None:
+def test_skipping_weights_downloads_nothing_and_builds_the_same_names() -> None:
     reference = random_model("resnet18")
     with published(reference.state_dict()) as get:
         with skip_pretrained():
@@ -110,13 +110,13 @@ def test_skipping_weights_needs_no_file() -> None:
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"num_classes": 0}, "num_classes: must be >= 1, got 0"),
+        ({"num_classes": 0}, "num_classes.*1, got 0"),
         ({"num_classes": 2, "weights": "DEFAULT"}, "weights: has no effect.*got 'DEFAULT'.*PlainCNN"),
-        ({"num_classes": 2, "dropout": 1.0}, "dropout.*got 1.0"),
-        ({"num_classes": 2, "dropout": 0.1, "head": nn.Flatten()}, "dropout=0.1 would have no effect"),
+        ({"num_classes": 2, "dropout": 1.0}, r"dropout.*got 1\.0"),
+        ({"num_classes": 2, "dropout": 0.1, "head": nn.Flatten()}, r"dropout.*no effect.*got 0\.1"),
     ],
 )
-def test_arguments_without_effect_are_refused(kwargs: dict, message: str) -> None:
+def test_invalid_or_ineffective_arguments_are_rejected(kwargs: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Classifier(PlainCNN(), **kwargs)
 
@@ -125,7 +125,7 @@ def build(text: str) -> Classifier:
     parser = ArgumentParser()
     parser.add_subclass_arguments(Classifier, "model")
     config = parser.parse_object({"model": yaml.safe_load(text)})
-    again = parser.parse_string(parser.dump(config))  # what a checkpoint keeps
+    again = parser.parse_string(parser.dump(config))  # as saved in a checkpoint
     assert again == config
     return parser.instantiate(again).model
 
@@ -176,7 +176,7 @@ def test_from_yaml_with_timm_and_plain() -> None:
     assert model.backbone.channels == (4, 8)
 
 
-def test_one_batch_is_learnt() -> None:
+def test_overfits_one_batch() -> None:
     model = Classifier(PlainCNN(widths=(8, 16)), num_classes=3)
     images, labels = random_images(16, batch=6), torch.tensor([0, 1, 2, 0, 1, 2])
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
@@ -193,7 +193,7 @@ def test_one_batch_is_learnt() -> None:
     assert current.item() < 0.05 < 0.5 < first
 
 
-def test_whole_checkpoint_of_a_task_gives_the_same_logits(tmp_path: Path) -> None:
+def test_checkpoint_of_a_task_gives_the_same_logits(tmp_path: Path) -> None:
     trained = Classifier("resnet18", 4).eval()
     torch.save({"state_dict": {f"model.{k}": v for k, v in trained.state_dict().items()}}, tmp_path / "last.ckpt")
     again = Classifier("resnet18", 4, weights=str(tmp_path / "last.ckpt")).eval()
@@ -217,7 +217,7 @@ def test_fc6_and_fc7_of_the_classic_networks(name: str, inputs: int) -> None:
 def test_features_are_fc7_after_its_relu(tmp_path: Path) -> None:
     reference = random_model("alexnet")
     torch.save(reference.state_dict(), tmp_path / "alexnet.pth")
-    with quick_initialisation():
+    with quick_initialization():
         classifier = Classifier("alexnet", num_classes=4, weights=str(tmp_path / "alexnet.pth")).eval()
     head: Any = classifier.head
     assert torch.equal(head.fc6.weight, reference.classifier[1].weight)
@@ -239,6 +239,6 @@ def test_features_of_any_head() -> None:
     torch.testing.assert_close(plain.head[-1](plain.features(images)), plain(images))
     with on_meta():
         assert not hasattr(Classifier("resnet18", 10).head, "fc6")
-    own = Classifier(PlainCNN(widths=(4, 8)), num_classes=8, head=torch.nn.Flatten())
-    with pytest.raises(TypeError, match="Flatten has no method `features`, nor is it a Sequential that ends in Linear"):
-        own.features(images)
+    without = Classifier(PlainCNN(widths=(4, 8)), num_classes=8, head=torch.nn.Flatten())
+    with pytest.raises(TypeError, match="head.*`features`.*got Flatten"):
+        without.features(images)

@@ -1,4 +1,4 @@
-"""The four-layer network: its layers by hand, its size, and two of them that share nothing."""
+"""FourLayerCNN: layers by hand, parameter counts, initialization; and the pair of two of them."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def test_four_layers_of_weights() -> None:
     assert sum(p.numel() for p in model.parameters()) == 2432 + 25632 + 51264 + 5770
 
 
-def test_initial_spread_follows_the_activation() -> None:
+def test_initial_weights_depend_on_the_activation() -> None:
     for activation, gain in (("relu", 2.0), ("tanh", 1.0)):
         model = FourLayerCNN(activation=activation)
         assert float(model.trunk.conv3.weight.detach().std()) == pytest.approx((gain / 800) ** 0.5, rel=0.02)
@@ -39,24 +39,24 @@ def test_initial_spread_follows_the_activation() -> None:
         assert not model.trunk.conv1.bias.detach().any()
 
 
-def test_a_race_is_two_networks_of_their_own() -> None:
-    race = ActivationPair(num_classes=4, widths=(8, 8, 8))
+def test_pair_has_two_independent_networks() -> None:
+    pair = ActivationPair(num_classes=4, widths=(8, 8, 8))
     images = random_images(32)
-    logits = race(images)
+    logits = pair(images)
     assert list(logits) == ["relu", "tanh"]
-    torch.testing.assert_close(logits["tanh"], race.runners["tanh"](images))
+    torch.testing.assert_close(logits["tanh"], pair.runners["tanh"](images))
     assert not torch.allclose(logits["relu"], logits["tanh"])
     logits["relu"].sum().backward()
-    assert all(p.grad is not None for p in race.runners["relu"].parameters())
-    assert all(p.grad is None for p in race.runners["tanh"].parameters())
+    assert all(p.grad is not None for p in pair.runners["relu"].parameters())
+    assert all(p.grad is None for p in pair.runners["tanh"].parameters())
 
 
-def test_bad_arguments_and_images_are_refused() -> None:
-    with pytest.raises(ValueError, match="activation='gelu': choose from 'relu', 'tanh'"):
+def test_invalid_arguments_and_images_are_rejected() -> None:
+    with pytest.raises(ValueError, match="activation.*'relu', 'tanh', got 'gelu'"):
         FourLayerCNN(activation="gelu")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"widths=\[8, 8\]: three convolutions need three numbers"):
+    with pytest.raises(ValueError, match=r"widths.*got \[8, 8\]"):
         FourLayerCNN(widths=(8, 8))
-    with pytest.raises(ValueError, match="images are 32 x 48 pixels, but fc4 was built for 32 x 32"):
+    with pytest.raises(ValueError, match="images.*fc4.*32 x 32 pixels, got 32 x 48"):
         FourLayerCNN()(torch.zeros(1, 3, 32, 48))
-    with pytest.raises(ValueError, match="an image side of 10 pixels is too small: this network needs 15 at least"):
+    with pytest.raises(ValueError, match="image_size.*got 10; use at least 15"):
         FourLayerCNN(image_size=10)

@@ -1,4 +1,4 @@
-"""GoogLeNet against torchvision's own, with and without its auxiliary classifiers."""
+"""GoogLeNet against torchvision's, with and without auxiliary classifiers."""
 
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,12 @@ from torch import Tensor
 
 from striate.models import GoogLeNet, skip_pretrained
 
-from ...helpers.networks import on_meta, published, quick_initialisation, random_images
+from ...helpers.networks import on_meta, published, quick_initialization, random_images, randomize
 
 
-@torch.no_grad()
 def reference(num_classes: int = 1000, transform_input: bool = False) -> Any:
-    """Torchvision's network with auxiliary classifiers, every parameter random, and no dropout."""
-    with quick_initialisation():
+    """Return torchvision's network with auxiliary classifiers, random parameters, and no dropout."""
+    with quick_initialization():
         model = torchvision.models.GoogLeNet(
             num_classes,
             aux_logits=True,
@@ -25,43 +24,37 @@ def reference(num_classes: int = 1000, transform_input: bool = False) -> Any:
             dropout=0.0,
             dropout_aux=0.0,
         )
-    for key, parameter in model.named_parameters():
-        if parameter.ndim > 1:
-            bound = (3 / parameter[0].numel()) ** 0.5
-            parameter.uniform_(-bound, bound)
-        else:
-            parameter.uniform_(-0.2, 0.2) if key.endswith("bias") else parameter.uniform_(0.5, 1.5)
-    return model
+    return randomize(model)
 
 
-def built(state: dict[str, Tensor], num_classes: int = 1000) -> GoogLeNet:
-    with published(state), quick_initialisation():
+def load_published(state: dict[str, Tensor], num_classes: int = 1000) -> GoogLeNet:
+    with published(state), quick_initialization():
         return GoogLeNet(num_classes, "IMAGENET1K_V1", dropout=0.0, auxiliary_dropout=0.0)
 
 
-def imagenet(images: Tensor) -> Tensor:
+def normalize(images: Tensor) -> Tensor:
     preset = torchvision.models.GoogLeNet_Weights.IMAGENET1K_V1.transforms()
     return (images / 255 - torch.tensor(preset.mean)[:, None, None]) / torch.tensor(preset.std)[:, None, None]
 
 
 def test_logits_and_auxiliary_logits_are_torchvisions() -> None:
     theirs = reference(transform_input=True)  # as torchvision sets it for its published weights
-    ours = built(theirs.state_dict())
+    ours = load_published(theirs.state_dict())
     images = random_images(64, batch=3)
     with torch.no_grad():
-        expected = theirs.train()(imagenet(images))
+        expected = theirs.train()(normalize(images))
         logits, (first, second) = ours.train().forward_with_auxiliary(images)
         torch.testing.assert_close(logits, expected.logits, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(first, expected.aux_logits1, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(second, expected.aux_logits2, rtol=1e-4, atol=1e-4)
         assert not torch.allclose(first, second, atol=0.1)
-        # one pass in training mode has left the same running statistics, so evaluation agrees as well
-        torch.testing.assert_close(ours.eval()(images), theirs.eval()(imagenet(images)), rtol=1e-4, atol=1e-4)
+        # after a pass in training mode the running statistics agree, so evaluation mode agrees too
+        torch.testing.assert_close(ours.eval()(images), theirs.eval()(normalize(images)), rtol=1e-4, atol=1e-4)
         assert torch.equal(ours(images), ours.forward_with_auxiliary(images)[0])
 
 
-def test_auxiliary_losses_train_the_trunk_up_to_their_place_only() -> None:
-    with quick_initialisation():
+def test_auxiliary_losses_train_only_the_layers_before_them() -> None:
+    with quick_initialization():
         model = GoogLeNet(num_classes=3, auxiliary_dropout=0.0)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -74,18 +67,18 @@ def test_auxiliary_losses_train_the_trunk_up_to_their_place_only() -> None:
     assert not {"inception4b", "inception4d", "inception5b"} & reached
 
 
-def test_weights_of_ours_and_for_other_classes(tmp_path: Path) -> None:
+def test_checkpoints_of_striate_and_for_other_classes(tmp_path: Path) -> None:
     theirs = reference(num_classes=5)
     torch.save({"model": theirs.state_dict()}, tmp_path / "theirs.pth")
-    with quick_initialisation():
+    with quick_initialization():
         first = GoogLeNet(5, str(tmp_path / "theirs.pth"))
     assert torch.equal(first.auxiliary[1].fc2.weight, theirs.aux2.fc2.weight)
     torch.save({"state_dict": {f"model.{k}": v for k, v in first.state_dict().items()}}, tmp_path / "ours.ckpt")
-    with quick_initialisation():
+    with quick_initialization():
         second = GoogLeNet(5, str(tmp_path / "ours.ckpt"))
     for key, value in first.state_dict().items():
         assert torch.equal(second.state_dict()[key], value), key
-    with quick_initialisation():
+    with quick_initialization():
         third = GoogLeNet(7, str(tmp_path / "theirs.pth"))
     assert torch.equal(third.auxiliary[0].fc1.weight, theirs.aux1.fc1.weight)
     assert third.auxiliary[0].fc2.out_features == third.head.classifier.out_features == 7
@@ -105,12 +98,12 @@ def test_without_auxiliary_classifiers() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_classes": 0}, "num_classes: must be >= 1, got 0"),
+        ({"num_classes": 0}, "num_classes.*1, got 0"),
         ({"dropout": 1.0}, "dropout.*got 1.0"),
         ({"auxiliary_dropout": -0.1}, "auxiliary_dropout.*got -0.1"),
-        ({"weights": "IMAGENET1K_V2"}, "'googlenet' has no weights 'IMAGENET1K_V2'; did you mean 'IMAGENET1K_V1'?"),
+        ({"weights": "IMAGENET1K_V2"}, "weights.*'googlenet', got 'IMAGENET1K_V2'; did you mean 'IMAGENET1K_V1'"),
     ],
 )
-def test_bad_arguments_are_refused(arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message.replace("?", r"\?")):
+def test_invalid_arguments_are_rejected(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         GoogLeNet(**arguments)

@@ -1,20 +1,16 @@
-"""Response normalisation against the paper's formula in loops; sizes of maps against torch's own."""
+"""Response normalization against the paper's formula in loops; map sizes against torch; the head by hand."""
 
 import pytest
 import torch
 from torch import nn
 
-from striate.models.classification.layers import (
-    FullyConnectedHead,
-    LocalResponseNorm,
-    local_response_norm,
-    map_sizes,
-    named,
-)
+from striate.models import FullyConnectedHead, LocalResponseNorm, local_response_norm
+from striate.models.backbones.layers import named_layers
+from striate.models.classification.layers import map_sizes
 
 
 def by_loops(maps: torch.Tensor, n: int, alpha: float, beta: float, k: float) -> torch.Tensor:
-    """The formula of section 3.3, one activity at a time."""
+    """Compute the formula of section 3.3, one activation at a time."""
     out = torch.empty_like(maps)
     images, total, height, width = maps.shape
     for image in range(images):
@@ -48,16 +44,16 @@ def test_response_norm_against_torch_with_five_times_the_alpha():
 
 
 def test_response_norm_survives_half_precision():
-    maps = torch.full((1, 5, 1, 1), 300.0)  # 5 * 300 ** 2 is beyond float16
+    maps = torch.full((1, 5, 1, 1), 300.0)  # 5 * 300 ** 2 overflows float16
     half = local_response_norm(maps.half())
     assert half.dtype == torch.float16
     torch.testing.assert_close(half.float(), local_response_norm(maps), rtol=1e-3, atol=0)
 
 
-def test_response_norm_refuses_an_even_window():
-    with pytest.raises(ValueError, match="size=4"):
+def test_response_norm_rejects_an_even_window():
+    with pytest.raises(ValueError, match="size.*got 4"):
         LocalResponseNorm(size=4)
-    with pytest.raises(ValueError, match="size=0"):
+    with pytest.raises(ValueError, match="size.*got 0"):
         local_response_norm(torch.zeros(1, 1, 1, 1), size=0)
 
 
@@ -65,8 +61,10 @@ def test_response_norm_refuses_an_even_window():
 @pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 2, 0), (3, 2, 1), (2, 2, 0), (2, 3, 1)])
 def test_map_sizes_against_torch(kernel, stride, padding, ceil_mode):
     stages = [
-        named(conv1=nn.Conv2d(1, 1, 3, stride=2, padding=1), relu1=nn.ReLU()),
-        named(pool1=nn.MaxPool2d(kernel, stride, padding, ceil_mode=ceil_mode), conv2=nn.Conv2d(1, 1, 3, dilation=2)),
+        named_layers(conv1=nn.Conv2d(1, 1, 3, stride=2, padding=1), relu1=nn.ReLU()),
+        named_layers(
+            pool1=nn.MaxPool2d(kernel, stride, padding, ceil_mode=ceil_mode), conv2=nn.Conv2d(1, 1, 3, dilation=2)
+        ),
     ]
     compared = 0
     for side in range(1, 60):
@@ -74,7 +72,7 @@ def test_map_sizes_against_torch(kernel, stride, padding, ceil_mode):
             first = stages[0](torch.zeros(1, 1, side, side))
             expected = [first.shape[-1], stages[1](first).shape[-1]]
         except RuntimeError:
-            with pytest.raises(ValueError, match=f"image side of {side} pixels is too small"):
+            with pytest.raises(ValueError, match=f"image_size.*got {side}"):
                 map_sizes(stages, side)
         else:
             assert map_sizes(stages, side) == expected
@@ -82,8 +80,8 @@ def test_map_sizes_against_torch(kernel, stride, padding, ceil_mode):
     assert compared > 30
 
 
-def test_too_small_names_the_smallest():
-    with pytest.raises(ValueError, match="side of 2 pixels is too small: this network needs 4"):
+def test_error_names_the_smallest_size():
+    with pytest.raises(ValueError, match="image_size.*got 2; use at least 4"):
         map_sizes([nn.MaxPool2d(2), nn.MaxPool2d(2)], 2)
 
 
@@ -104,9 +102,9 @@ def test_head_drops_outputs_of_fc6_and_fc7_while_training():
     features = head.features(torch.zeros(1, 1, 1, 1))
     assert set(features.unique().tolist()) == {0.0, 2.0}
     assert 0.4 < float((features == 0).float().mean()) < 0.6
-    seen = []
-    head.fc7.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    fc7_inputs = []
+    head.fc7.register_forward_pre_hook(lambda _, inputs: fc7_inputs.append(inputs[0]))
     head(torch.zeros(1, 1, 1, 1))
-    assert set(seen[0].unique().tolist()) == {0.0, 2.0}
+    assert set(fc7_inputs[0].unique().tolist()) == {0.0, 2.0}
     head.eval()
     assert head.features(torch.zeros(1, 1, 1, 1)).unique().tolist() == [1.0]

@@ -1,4 +1,4 @@
-"""Ten crops against ten crops made by hand."""
+"""Ten-crop testing against crops made by hand."""
 
 import pytest
 import torch
@@ -30,19 +30,19 @@ def test_mean_of_softmax_by_hand():
     logits = TenCrop(model, 5)(images)
     torch.testing.assert_close(logits.softmax(1), mean)
     torch.testing.assert_close(logits.exp(), mean)
-    # Averaging softmax is not averaging logits.
+    # Averaging softmax differs from averaging logits.
     assert not torch.allclose(sum(model(view) for view in views).div(10).softmax(1), mean, atol=1e-3)
 
 
 def test_uint8_reaches_the_model_as_uint8():
-    class Probe(nn.Module):
+    class MeanColor(nn.Module):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             assert images.dtype == torch.uint8
             return images.float().mean((2, 3))
 
-    TenCrop(Probe(), 4)(torch.zeros(1, 3, 6, 6, dtype=torch.uint8))
+    TenCrop(MeanColor(), 4)(torch.zeros(1, 3, 6, 6, dtype=torch.uint8))
 
 
-def test_too_small_images_are_named():
-    with pytest.raises(ValueError, match="200 x 256 pixels; ten crops of size=224"):
+def test_images_smaller_than_the_crops_are_rejected():
+    with pytest.raises(ValueError, match="images.*size=224, got 200 x 256"):
         ten_crops(torch.zeros(1, 3, 200, 256), 224)

@@ -1,4 +1,4 @@
-"""ZFNet against the paper's figure of sizes, and its renormalisation by hand."""
+"""ZFNet: the map sizes of the paper's figure, a second implementation, and the renormalization of filters."""
 
 from typing import Any
 
@@ -7,29 +7,18 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from striate.models.classification.layers import local_response_norm
-from striate.models.classification.zfnet import ZFNet, ZFNetBackbone, renormalized
+from striate.models import ZFNet, ZFNetBackbone, local_response_norm
+from striate.models.classification.zfnet import renormalize
+
+from ...helpers.networks import assert_learns, count_parameters, find_layer, seeded_images, trace_map_sides
 
 SMALL: dict[str, Any] = {"num_classes": 5, "image_size": 64, "width": 0.125, "hidden": 24, "second_stride": 1}
-
-
-def images(count: int = 2, size: int = 64) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(2)
-    return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=generator)
 
 
 @pytest.fixture(scope="module")
 def paper() -> ZFNet:
     torch.manual_seed(0)
     return ZFNet().eval()
-
-
-def layer(net: nn.Module, name: str) -> Any:
-    return next(m for n, m in net.named_modules() if n.rpartition(".")[2] == name)
-
-
-def count(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
 
 
 def test_parameters_by_layer(paper):
@@ -43,39 +32,20 @@ def test_parameters_by_layer(paper):
         "fc7": 4096 * 4096 + 4096,
         "fc8": 4096 * 1000 + 1000,
     }
-    assert {name: count(layer(paper, name)) for name in expected} == expected
-    assert count(paper) == sum(expected.values()) == 62_357_608
+    assert {name: count_parameters(find_layer(paper, name)) for name in expected} == expected
+    assert count_parameters(paper) == sum(expected.values()) == 62_357_608
 
 
 def test_map_sizes_of_figure_3(paper):
-    sizes: list[tuple[str, int]] = []
-    hooks = [
-        module.register_forward_hook(
-            lambda _m, _i, out, name=name: sizes.append((name.rpartition(".")[2], out.shape[-1]))
-        )
-        for name, module in paper.backbone.named_modules()
-        if isinstance(module, (nn.Conv2d, nn.MaxPool2d))
-    ]
-    maps = paper.backbone(images(1, 224))
-    for hook in hooks:
-        hook.remove()
-    assert sizes == [
-        ("conv1", 110),
-        ("pool1", 55),
-        ("conv2", 26),
-        ("pool2", 13),
-        ("conv3", 13),
-        ("conv4", 13),
-        ("conv5", 13),
-        ("pool5", 6),
-    ]
+    sides = "conv1 110 pool1 55 conv2 26 pool2 13 conv3 13 conv4 13 conv5 13 pool5 6"
+    assert " ".join(f"{name} {side}" for name, side in trace_map_sides(paper.backbone, seeded_images(1, 224))) == sides
+    maps = paper.backbone(seeded_images(1, 224))
     assert [tuple(m.shape[1:]) for m in maps] == [(96, 110, 110), (256, 26, 26), (256, 13, 13), (256, 6, 6)]
     assert paper.backbone.channels == (96, 256, 256, 256)
     assert paper.backbone.strides == (2, 8, 16, 32)
 
 
-def test_strides_are_those_measured():
-    # Moving the image by one stride moves the map by one cell: enlarge it and count.
+def test_strides_match_the_growth_of_maps():
     trunk = ZFNetBackbone(width=0.1)
     small, large = (trunk(torch.zeros(1, 3, s, s)) for s in (256, 512))
     assert tuple(256 // (b.shape[-1] - a.shape[-1]) for a, b in zip(small, large, strict=True)) == trunk.strides
@@ -100,10 +70,10 @@ def test_initial_weights(paper):
 
 def test_forward_against_plain_functions():
     net = ZFNet(num_classes=4, width=0.125, hidden=16, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4), init="he").eval()
-    batch = images(2, 224)
-    c1, c2, c3, c4, c5 = (layer(net, f"conv{i}") for i in range(1, 6))
+    batch = seeded_images(2, 224)
+    c1, c2, c3, c4, c5 = (find_layer(net, f"conv{i}") for i in range(1, 6))
     x = (batch / 255 - torch.tensor([0.4, 0.5, 0.6])[:, None, None]) / torch.tensor([0.2, 0.3, 0.4])[:, None, None]
-    # Pooling that rounds up: windows that hang over the border, here by padding with what never wins.
+    # Pooling that rounds up has windows beyond the border, here padded with a value below all others.
     x = F.relu(F.conv2d(x, c1.weight, c1.bias, 2, padding=1))
     x = local_response_norm(F.max_pool2d(F.pad(x, (0, 1, 0, 1), value=-1.0), 3, 2))
     x = F.relu(F.conv2d(x, c2.weight, c2.bias, 2))
@@ -116,19 +86,19 @@ def test_forward_against_plain_functions():
     torch.testing.assert_close(net(batch), fc7 @ net.head.fc8.weight.T + net.head.fc8.bias, rtol=1e-4, atol=1e-4)
 
 
-def test_renormalisation_by_hand():
+def test_renormalization_by_hand():
     weight = torch.tensor([[3.0, 4.0], [0.03, 0.04], [0.0, 0.0], [-0.2, 0.2]]).view(4, 2, 1, 1)
     # Root mean squares: sqrt(12.5), 0.035, 0, 0.2.
     scale = 0.1 / 12.5**0.5
     expected = torch.tensor([[3.0 * scale, 4.0 * scale], [0.03, 0.04], [0.0, 0.0], [-0.1, 0.1]]).view(4, 2, 1, 1)
-    torch.testing.assert_close(renormalized(weight), expected)
-    torch.testing.assert_close(renormalized(renormalized(weight)), expected)
-    assert renormalized(weight, 5.0).equal(weight)
-    with pytest.raises(ValueError, match="radius=0"):
-        renormalized(weight, 0)
+    torch.testing.assert_close(renormalize(weight), expected)
+    torch.testing.assert_close(renormalize(renormalize(weight)), expected)
+    assert renormalize(weight, 5.0).equal(weight)
+    with pytest.raises(ValueError, match="radius.*got 0"):
+        renormalize(weight, 0)
 
 
-def test_renormalisation_of_the_network_touches_convolutions_only():
+def test_network_renormalizes_convolutions_only():
     net = ZFNet(**SMALL)
     with torch.no_grad():
         for p in net.parameters():
@@ -141,31 +111,19 @@ def test_renormalisation_of_the_network_touches_convolutions_only():
             torch.testing.assert_close(rms, torch.full_like(rms, 0.1))
         else:
             assert torch.equal(parameter, before[name])
-    assert layer(net, "conv1").weight.requires_grad
+    assert find_layer(net, "conv1").weight.requires_grad
 
 
-def test_learns_and_every_parameter_takes_part():
+def test_learns_and_trains_every_parameter():
     net = ZFNet(**SMALL, init="he", dropout=0.0, mean=(0.5,) * 3, std=(0.25,) * 3)
-    batch, labels = images(5), torch.arange(5)
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.005, momentum=0.9)
-    losses: list[float] = []
-    for _ in range(25):
-        loss = F.cross_entropy(net(batch), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        if not losses:
-            assert all(p.grad is not None and (p.grad != 0).any() for p in net.parameters())
-        optimizer.step()
-        losses.append(float(loss.detach()))
-    assert losses[1] < losses[0]
-    assert losses[-1] < 0.5 * losses[0]
+    assert_learns(net, seeded_images(5), lr=0.005, steps=25, ratio=0.5)
 
 
-def test_bad_input():
-    with pytest.raises(ValueError, match="image side of 20 pixels is too small"):
+def test_invalid_sizes_and_init():
+    with pytest.raises(ValueError, match="image_size.*got 20"):
         ZFNet(image_size=20)
     net = ZFNet(**SMALL)
-    with pytest.raises(ValueError, match=r"128 x 64 pixels.*resize to 64 x 64.*ZFNet"):
+    with pytest.raises(ValueError, match=r"got 128 x 64.*resize to 64 x 64.*ZFNet"):
         net(torch.zeros(1, 3, 128, 64))
-    with pytest.raises(ValueError, match="init='normal'"):
+    with pytest.raises(ValueError, match="init.*got 'normal'"):
         ZFNet(init="normal")  # type: ignore[arg-type]

@@ -21,7 +21,7 @@ from striate.models import (
     skip_pretrained,
 )
 
-from ...helpers.networks import quick_initialisation, random_model
+from ...helpers.networks import quick_initialization, random_model
 
 BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 STAGED: tuple[Any, ...] = (FCN32s, FCN16s, FCN8s)
@@ -250,7 +250,7 @@ def test_a_new_fcn_says_nothing_until_it_is_trained():
 
 def test_convolutional_vgg16_says_what_the_classifier_says():
     """At full width, by way of both kinds of file; padded as in VGG, a 224-pixel image has one place."""
-    with quick_initialisation():
+    with quick_initialization():
         ours: Any = Classifier("vgg16", num_classes=7).eval()
         ours.load_state_dict(_vgg_state(7), assign=True)
         model: Any = FCN32s(num_classes=7, backbone=VGG16FullyConvolutional(padding=1)).eval()
@@ -310,7 +310,7 @@ def test_convolutional_alexnet_says_what_the_classifier_says(layout):
         state, last = ours.state_dict(), ours.head.fc8
     else:
         ours = random_model("alexnet", 7)
-        with quick_initialisation():
+        with quick_initialization():
             backbone = AlexNetFullyConvolutional("torchvision", padding=2)
         state, last = ours.state_dict(), ours.classifier[-1]
     model: Any = FCNAlexNet(num_classes=7, backbone=backbone).eval()

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from striate.models import PlainCNN, SmallImageResNet, TorchvisionBackbone, UNet, build_backbone, skip_pretrained
 
-from ...helpers.networks import quick_initialisation, random_images, randomize
+from ...helpers.networks import quick_initialization, random_images, randomize
 
 
 @torch.no_grad()
@@ -72,7 +72,7 @@ def test_outputs_equal_an_independent_computation(size: tuple[int, int]) -> None
 def test_outputs_equal_segmentation_models_pytorch() -> None:
     smp = pytest.importorskip("segmentation_models_pytorch")
     theirs = randomize(smp.Unet("resnet34", encoder_weights=None, classes=21))
-    with quick_initialisation():
+    with quick_initialization():
         model = UNet("resnet34", num_classes=21).eval()
     names = model.backbone.torchvision_names()
     model.load_state_dict(
@@ -189,8 +189,7 @@ def test_arguments_that_are_wrong(arguments: dict[str, Any], message: str) -> No
 
 
 def test_images_too_small() -> None:
-    with quick_initialisation():
+    with quick_initialization():
         model = UNet("vgg11", 2)
-    message = "images are 31 x 40 pixels, too small for 'vgg11': it needs 32 x 32 at least"
-    with pytest.raises(ValueError, match=re.escape(message)):
+    with pytest.raises(ValueError, match="'vgg11'.*32 x 32 pixels, got 31 x 40"):
         model(torch.zeros(1, 3, 31, 40, dtype=torch.uint8))

@@ -21,7 +21,7 @@ from striate.models import (
 )
 from striate.models.detection import RPNSettings
 
-from ....helpers.networks import on_meta, published, quick_initialisation
+from ....helpers.networks import on_meta, published, quick_initialization
 
 ANCHORS = RPNSettings(anchor_scales=(1.0, 2.0, 4.0))
 
@@ -57,7 +57,7 @@ def target(*rows, labels=None):
 
 
 def test_the_papers_vgg16():
-    with quick_initialisation():
+    with quick_initialization():
         model = SingleMapFasterRCNN(20)
     count = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
     # VGG-16's 13 convolutions; 512 x 512 x 9, 18 and 36 outputs; fc6 and fc7 of the classifier, 21 scores, 80 offsets
@@ -76,7 +76,7 @@ def test_the_papers_vgg16():
 
 
 def test_the_papers_zf():
-    with quick_initialisation():
+    with quick_initialization():
         model = SingleMapFasterRCNN(20, "zf")
     assert model.backbone.channels == (256,)
     assert model.rpn.conv.out_channels == 256
@@ -128,11 +128,11 @@ def test_weights_of_a_zf_classifier_are_taken_with_fc6_and_fc7(tmp_path):
 
 
 def test_weights_of_torchvisions_vgg16_are_taken_with_fc6_and_fc7():
-    with quick_initialisation(), on_meta():
+    with quick_initialization(), on_meta():
         shapes = {k: v.shape for k, v in torchvision.models.vgg16().state_dict().items()}
     # every tensor is one number, of its own, seen in its shape
     state = {k: torch.tensor(float(i)).expand(shape) for i, (k, shape) in enumerate(shapes.items())}
-    with published(state), quick_initialisation():
+    with published(state), quick_initialization():
         model = SingleMapFasterRCNN(2, "vgg16", "IMAGENET1K_V1")
     order = list(shapes)
 

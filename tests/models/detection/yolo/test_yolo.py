@@ -345,9 +345,9 @@ def test_arguments_out_of_range(changes, said):
 
 
 def test_trunks_there_are_not():
-    with pytest.raises(ValueError, match="variant='fst' is no trunk of YOLO's; did you mean 'fast'"):
+    with pytest.raises(ValueError, match="variant.*got 'fst'; did you mean 'fast'"):
         YOLOv1Backbone("fst")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="width=0.1: of a layer's 16 channels none are left"):
+    with pytest.raises(ValueError, match="width.*16 channels.*got 0.1"):
         YOLOv1Backbone("fast", 0.1)
     with_norm = YOLOv1Backbone("fast", 0.5, batch_norm=True, freeze_norm=True)
     assert len([m for m in with_norm.modules() if isinstance(m, nn.BatchNorm2d)]) == 7

@@ -1,1 +1,1 @@
-"""Benchmarks: striate measured beside its peers, in the same run. ``python -m benchmarks --list`` names them."""
+"""Benchmarks: striate and its peers, measured in the same run. ``python -m benchmarks --list`` lists them."""

@@ -1,4 +1,4 @@
-"""``python -m benchmarks [NAME …]``: run the benchmarks and print one table of ours beside the peers'."""
+"""``python -m benchmarks [NAME …]``: run the benchmarks and print one table of striate and its peers."""
 
 import argparse
 import difflib
@@ -13,54 +13,54 @@ from pathlib import Path
 from striate.benchmarks.harness import Row, markdown, show
 
 BENCHMARKS = {
-    "input_pipeline": "images a second from JPEG to a training batch, against torchvision's reference preset",
-    "detection_pipeline": "detection samples a second, from JPEG to short side 800, against torchvision's reference",
-    "training_step": "one training step through Trainer and task, against a bare PyTorch loop",
-    "training_networks": "a step of AlexNet, VGG-16, ResNet-50, against torchvision's and timm's training scripts",
-    "coco_index": "opening annotations of COCO's size, and the workers' memory, against pycocotools",
-    "segmentation_metrics": "mean IoU of 1,000 masks of VOC's size, against torchmetrics",
-    "segmentation_networks": "FCN-8s against torchvision's fcn_resnet50, inference and training step",
-    "segmentation_step": "a step of a U-Net, against segmentation-models-pytorch",
-    "detection_metrics": "COCO evaluation of 500,000 detections, against pycocotools and torchmetrics",
-    "detection_ops": "matching of 100,000 anchors, NMS of 100,000 boxes, against torchvision's",
-    "detection_step": "a step and a pass of Faster R-CNN R50-FPN at 800 pixels, against torchvision's reference",
-    "training_memory": "peak memory of that training, against the bare loop's",
+    "input_pipeline": "images per second from JPEG to training batch; peer: torchvision's reference preset",
+    "detection_pipeline": "detection samples per second, from JPEG to short side 800; peer: torchvision's reference",
+    "training_step": "training step through task and Trainer; peer: a bare PyTorch loop",
+    "training_networks": "training step of AlexNet, VGG-16, ResNet-50; peers: torchvision's and timm's scripts",
+    "coco_index": "opening annotations of COCO's size, and memory of the workers; peer: pycocotools",
+    "segmentation_metrics": "mean IoU of 1,000 masks of VOC's size; peer: torchmetrics",
+    "segmentation_networks": "inference and training step of FCN-8s, compared with torchvision's fcn_resnet50",
+    "segmentation_step": "training step of U-Net; peer: segmentation-models-pytorch",
+    "detection_metrics": "COCO evaluation of 500,000 detections; peers: pycocotools and torchmetrics",
+    "detection_ops": "matching 100,000 anchors, NMS of 100,000 boxes; peer: torchvision",
+    "detection_step": "step and inference of Faster R-CNN R50-FPN at 800 pixels; peer: torchvision's reference",
+    "training_memory": "peak memory of training_step; peer: its bare loop",
 }
-"""Name, which is its module's too -> what it measures."""
+"""Description of each benchmark by name, which is also the name of its module."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run what the command line names."""
+    """Run the benchmarks given on the command line; none: all."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks to run; none: all")
-    parser.add_argument("--list", action="store_true", help="name the benchmarks and stop")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table to FILE too")
-    given = parser.parse_args(arguments)
-    if given.list:
-        print("\n".join(f"{name:<21} {what}" for name, what in BENCHMARKS.items()))
+    parser.add_argument("--list", action="store_true", help="list the benchmarks and exit")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the table to FILE")
+    options = parser.parse_args(arguments)
+    if options.list:
+        print("\n".join(f"{name:<21} {description}" for name, description in BENCHMARKS.items()))
         return
-    for name in given.names:
+    for name in options.names:
         if name not in BENCHMARKS:
             near = difflib.get_close_matches(name, BENCHMARKS, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(BENCHMARKS)}"
-            parser.error(f"there is no benchmark {name!r}; {hint}")
+            hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(BENCHMARKS)}"
+            parser.error(f"NAME: no benchmark {name!r}; {hint}")
     rows: list[Row] = []
     failed = []
-    for name in given.names or BENCHMARKS:
+    for name in options.names or BENCHMARKS:
         try:
             rows += run(name)
-        except Exception:  # what the others have measured, or will, is not to be lost
+        except Exception:  # keep the results of the other benchmarks
             traceback.print_exc()
             failed.append(name)
-        if given.markdown:
-            given.markdown.write_text(f"{markdown(rows)}\n{machine()}\n", encoding="utf-8")
+        if options.markdown:
+            options.markdown.write_text(f"{markdown(rows)}\n{machine()}\n", encoding="utf-8")
     show(rows)
     if failed:
-        sys.exit(f"not measured, for the errors above: {', '.join(failed)}")
+        sys.exit(f"failed with the errors above: {', '.join(failed)}")
 
 
 def run(name: str) -> list[Row]:
-    """Run one benchmark, saying so meanwhile."""
+    """Run one benchmark, and print its name and duration."""
     sys.stderr.write(f"{name}: {BENCHMARKS[name]} …")
     sys.stderr.flush()
     begin = time.perf_counter()
@@ -70,7 +70,7 @@ def run(name: str) -> list[Row]:
 
 
 def machine() -> str:
-    """What was measured on, with what."""
+    """Describe the machine and the versions of Python and torch."""
     import torch
 
     device = f"{torch.get_num_threads()} threads, no GPU used"

@@ -1,14 +1,14 @@
-"""Opening an annotation file of COCO's size, and what its annotations cost the loader's workers.
+"""Opening an annotation file of COCO's size, and the memory that its annotations take in loader workers.
 
-The file is made here: as many images and objects as COCO's ``instances_train2017.json`` has, polygons of 8 to 47
-points, about half a gigabyte. Ours is `read_coco`, for boxes alone and for boxes and masks; the peer is
-``pycocotools.coco.COCO``. Each is opened in a fresh process, and what the process grew by is counted: what the index
-holds, and the most on the way.
+The file is generated: as many images and objects as COCO's ``instances_train2017.json``, polygons of 8 to 47 points,
+about half a gigabyte. striate's side is `read_coco`, for boxes only and for boxes and masks; the peer is
+``pycocotools.coco.COCO``. Each is opened in a new process. The benchmark reports how much the process grew: after
+opening (the index), and at its peak.
 
-The workers' memory is what they and their parent hold together, pages that they share counted once and mapped files not
-(Linux: the sum of ``Pss_Anon`` and ``Pss_Shmem``), after the first batches and after two epochs over every image; the
-images themselves are one gray square. The peer's source looks its annotations up in pycocotools' dictionaries, as
-torchvision's ``CocoDetection`` does.
+Worker memory is the memory of the workers and their parent together. Shared pages are counted once, and mapped files
+are not counted (on Linux: the sum of ``Pss_Anon`` and ``Pss_Shmem``). It is read after the first batches and after two
+epochs over every image. All images are the same gray square. The peer's source looks up annotations in pycocotools'
+dictionaries, as torchvision's ``CocoDetection`` does.
 """
 
 import argparse
@@ -29,18 +29,18 @@ from striate.benchmarks.harness import Goal, Row, interleave, peak_mb, resident_
 
 IMAGES, OBJECTS, CATEGORIES = 118_000, 860_000, 80
 POINTS = (8, 48)
-SHAPES = 500  # polygons that all others are moved and scaled from
-WORKERS, BATCH, EPOCHS, WARM = 4, 16, 2, 200  # WARM: batches before the first reading
+SHAPES = 500  # polygons from which all others are made by shifting and scaling
+WORKERS, BATCH, EPOCHS, WARM = 4, 16, 2, 200  # WARM: batches before the first memory reading
 FASTER, LIGHTER, FLAT = Goal(1 / 3, at_least=False), Goal(1 / 3, at_least=False), Goal(1.02, at_least=False)
 
 
 def write_annotations(path: Path, images: int = IMAGES, objects: int = OBJECTS) -> None:
-    """An annotation file in COCO's format, with two decimals a coordinate, as COCO's has."""
+    """Write an annotation file in COCO's format, with two decimals per coordinate, as in COCO."""
     rng = np.random.default_rng(0)
     widths, heights = rng.integers(400, 641, images).tolist(), rng.integers(300, 641, images).tolist()
     shapes = [_star(rng, int(count)) for count in rng.integers(*POINTS, SHAPES)]
     of_image = rng.integers(0, images, objects).tolist()
-    where, scales = rng.uniform(0.1, 0.9, (objects, 2)).tolist(), rng.uniform(4, 19, objects).tolist()
+    centers, scales = rng.uniform(0.1, 0.9, (objects, 2)).tolist(), rng.uniform(4, 19, objects).tolist()
     classes = rng.integers(1, CATEGORIES + 1, objects).tolist()
     head = {"info": {}, "licenses": [], "categories": [{"id": i, "name": f"c{i}"} for i in range(1, CATEGORIES + 1)]}
     listed = [
@@ -51,7 +51,7 @@ def write_annotations(path: Path, images: int = IMAGES, objects: int = OBJECTS) 
     with path.open("w", encoding="utf-8") as file:
         file.write(json.dumps({**head, "images": listed})[:-1] + ', "annotations": [')
         for number, image in enumerate(of_image):
-            (x, y), scale = where[number], scales[number]
+            (x, y), scale = centers[number], scales[number]
             x, y = x * widths[image], y * heights[image]
             shape = shapes[number % SHAPES]
             flat = [round(side, 2) for dx, dy in shape for side in (x + scale * dx, y + scale * dy)]
@@ -70,14 +70,14 @@ def _star(rng: np.random.Generator, count: int) -> list[tuple[float, float]]:
 
 
 def open_ours(path: Path, with_masks: bool) -> Any:
-    """Our index."""
+    """Open the file with striate's index."""
     from striate.datamodules.coco.json import read_coco
 
     return read_coco(path, path.parent, with_masks=with_masks)
 
 
 def open_peer(path: Path) -> Any:
-    """pycocotools' index."""
+    """Open the file with pycocotools' index."""
     from pycocotools.coco import COCO
 
     with contextlib.redirect_stdout(None):
@@ -85,7 +85,7 @@ def open_peer(path: Path) -> Any:
 
 
 class OurSource:
-    """What our detection source looks up of a sample, without its image."""
+    """The annotations that striate's detection source reads for a sample, with a gray image."""
 
     def __init__(self, path: Path) -> None:
         self.content = open_ours(path, with_masks=False)
@@ -98,7 +98,7 @@ class OurSource:
 
 
 class PeerSource:
-    """What torchvision's CocoDetection looks up of a sample, without its image."""
+    """The annotations that torchvision's CocoDetection reads for a sample, with a gray image."""
 
     def __init__(self, path: Path) -> None:
         self.coco = open_peer(path)
@@ -108,9 +108,9 @@ class PeerSource:
         return len(self.ids)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        found = self.coco.loadAnns(self.coco.getAnnIds(self.ids[index]))
-        boxes = np.array([item["bbox"] for item in found], np.float32).reshape(-1, 4)
-        labels = np.array([item["category_id"] for item in found], np.int64)
+        annotations = self.coco.loadAnns(self.coco.getAnnIds(self.ids[index]))
+        boxes = np.array([item["bbox"] for item in annotations], np.float32).reshape(-1, 4)
+        labels = np.array([item["category_id"] for item in annotations], np.int64)
         return {"image": _gray(), "boxes": boxes, "labels": labels}
 
 
@@ -118,8 +118,8 @@ def _gray() -> np.ndarray:
     return np.full((16, 16, 3), 127, np.uint8)
 
 
-def held_together(processes: list[int]) -> float:
-    """Memory of several processes, MB (2**20 bytes), shared pages counted once, mapped files (libraries) not at all."""
+def joint_memory(processes: list[int]) -> float:
+    """Return the memory of several processes in MB (2**20 bytes): shared pages count once, mapped files not at all."""
     total = 0
     for process in processes:
         lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
@@ -128,7 +128,7 @@ def held_together(processes: list[int]) -> float:
 
 
 def make_loader(source: Any, prepare_worker: Callable[[int], None] | None = None) -> Any:
-    """A loader of samples as they are: images as large as annotations say would hide the annotations' own cost."""
+    """Make a loader of samples without collation; full-size images would hide the cost of the annotations."""
     from torch.utils.data import DataLoader
 
     return DataLoader(
@@ -143,46 +143,46 @@ def make_loader(source: Any, prepare_worker: Callable[[int], None] | None = None
 
 
 def our_loader(path: Path) -> Any:
-    """Our annotations, and our workers."""
+    """Make a loader with striate's annotations and striate's worker setup."""
     from striate.datamodules.loading.loader import prepare_worker
 
     return make_loader(OurSource(path), prepare_worker)
 
 
 def watch_workers(loader: Any) -> dict[str, float]:
-    """Go over a loader, and read what all its processes hold, early and at the end."""
+    """Iterate over a loader, and read the memory of all its processes early and at the end."""
     early = late = 0.0
     for epoch in range(EPOCHS):
         iterator = iter(loader)
         for number, _ in enumerate(iterator):
             if number == 0:
-                everyone = [os.getpid(), *(child.pid for child in multiprocessing.active_children() if child.pid)]
+                processes = [os.getpid(), *(child.pid for child in multiprocessing.active_children() if child.pid)]
             if epoch == 0 and number == WARM:
-                early = held_together(everyone)
-        late = held_together(everyone)
+                early = joint_memory(processes)
+        late = joint_memory(processes)
     return {"early": early, "late": late}
 
 
 def child() -> None:
-    """What a fresh process does: open, or watch, and print figures as JSON."""
+    """Entry point of the new process: open the file or iterate over it, and print the measurements as JSON."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=("boxes", "masks", "peer", "our_workers", "peer_workers"))
+    parser.add_argument("case", choices=("boxes", "masks", "peer", "our_workers", "peer_workers"))
     parser.add_argument("file", type=Path)
-    given = parser.parse_args()
-    if given.what.endswith("workers"):
-        ours = given.what == "our_workers"
-        loader = our_loader(given.file) if ours else make_loader(PeerSource(given.file))
+    options = parser.parse_args()
+    if options.case.endswith("workers"):
+        ours = options.case == "our_workers"
+        loader = our_loader(options.file) if ours else make_loader(PeerSource(options.file))
         print(json.dumps(watch_workers(loader)))
         return
     kept: list[Any] = []
     call = (
-        partial(open_peer, given.file)
-        if given.what == "peer"
-        else partial(open_ours, given.file, given.what == "masks")
+        partial(open_peer, options.file)
+        if options.case == "peer"
+        else partial(open_ours, options.file, options.case == "masks")
     )
-    import pycocotools.coco  # noqa: F401 - the imports are no part of it, on either side
+    import pycocotools.coco  # noqa: F401 - imports are not measured, on either side
 
-    import striate.datamodules.coco_json  # noqa: F401
+    import striate.datamodules.coco.json  # noqa: F401
 
     before = resident_mb()
     clock = time_call(lambda: kept.append(call()))
@@ -190,13 +190,13 @@ def child() -> None:
 
 
 def run(repetitions: int = 3) -> list[Row]:
-    """Measure: in turn, each in a fresh process.
+    """Measure the sides alternately, each in a new process.
 
     Raises:
-        RuntimeError: where there is no /proc, from which the workers' memory is read.
+        RuntimeError: If there is no /proc, from which worker memory is read.
     """
     if not Path("/proc/self/smaps_rollup").is_file():
-        raise RuntimeError("coco_index reads memory from /proc, which this system does not have: run it on Linux")
+        raise RuntimeError("coco_index: needs /proc to read memory; run it on Linux")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "instances_train2017.json"
         write_annotations(file)
@@ -204,7 +204,7 @@ def run(repetitions: int = 3) -> list[Row]:
 
 
 def rows_for(file: Path, repetitions: int) -> list[Row]:
-    """The table's lines."""
+    """Measure all cases on a file, and return their rows."""
     module = "striate.benchmarks.coco_index"
     sides = {what: partial(run_fresh, module, what, str(file)) for what in ("boxes", "masks", "peer")}
     measured = interleave(sides, repetitions, warm_up=0)
@@ -214,14 +214,14 @@ def rows_for(file: Path, repetitions: int) -> list[Row]:
         peer = statistics.median(result[field] for result in measured["peer"])
         for what in ("boxes", "masks"):
             ours = statistics.median(result[field] for result in measured[what])
-            label = {"seconds": "time", "held": "memory held", "peak": "peak memory"}[field]
-            row = f"opening 860,000 objects in COCO's format, {what}: {label}, against pycocotools"
+            label = {"seconds": "time", "held": "memory after opening", "peak": "peak memory"}[field]
+            row = f"opening 860,000 objects in COCO's format, {what}: {label}; peer: pycocotools"
             rows.append(Row(row, f"{ours:.3g} {unit}", f"{peer:.3g} {unit}", ours / peer, goal))
-    for side, name in (("our", "ours"), ("peer", "pycocotools' dictionaries")):
+    for side, name in (("our", "striate"), ("peer", "pycocotools' dictionaries")):
         late, early = workers[side]["late"], workers[side]["early"]
         rows.append(
             Row(
-                f"{WORKERS} workers after two epochs over it, against their start: {name}",
+                f"memory of {WORKERS} workers after two epochs over it, against their start: {name}",
                 f"{late:.0f} MB",
                 f"{early:.0f} MB",
                 late / early,

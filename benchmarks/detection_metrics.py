@@ -1,11 +1,11 @@
-"""COCO evaluation of 5,000 images with 500,000 detections, against pycocotools and torchmetrics.
+"""COCO evaluation of 5,000 images with 500,000 detections, compared with pycocotools and torchmetrics.
 
-Half of the detections are near an object, half are anywhere, over 80 classes, with 7 objects an image and a crowd now
-and then. Each side gets the same float32 tensors in batches of 8 images, in a fresh process, and gives COCO's twelve
-figures, which must agree. Measured are the seconds from the first update to the figures, and what the process's memory
-rose above what imports and data take. Ours is `COCODetection`; the peers are torchmetrics' ``MeanAveragePrecision``
-with its default backend and, where it is installed, with ``faster_coco_eval``; and pycocotools itself, with the
-dictionaries that it wants made from the tensors.
+Half of the detections are close to an object, half are random; there are 80 classes, 7 objects per image, and
+occasional crowds. Each side gets the same float32 tensors in batches of 8 images, in a new process, and computes COCO's
+twelve metrics, which must agree. The benchmark measures the seconds from the first update to the metrics, and the
+memory of the process on top of imports and data. striate's side is `COCODetection`. The peers are torchmetrics'
+``MeanAveragePrecision`` with its default backend and, if installed, with ``faster_coco_eval``; and pycocotools itself,
+including the conversion of tensors to the dictionaries that it needs.
 """
 
 import argparse
@@ -33,36 +33,37 @@ PEERS = {
     "faster": ("torchmetrics with faster_coco_eval", EIGHTH, 1e-3),
     "pycocotools": ("pycocotools", None, 1e-9),
 }
-"""Side -> its name, the goal for the time, and how far its figures may be off.
+"""Per side: its name, the goal for the time, and the tolerance of its metrics.
 
-torchmetrics' differ by 2e-4: its thresholds of IoU and recall are float32, which some detections fall between.
+torchmetrics' metrics differ by 2e-4: its IoU and recall thresholds are float32, so some detections fall on the other
+side.
 """
 
 Batches = list[tuple[list[dict[str, Tensor]], list[dict[str, Tensor]]]]
 
 
 def make_batches(images: int = IMAGES) -> Batches:
-    """Detections and targets of each batch of images."""
+    """Generate detections and targets, in batches of images."""
     rng = np.random.default_rng(0)
     pairs = [_image(rng) for _ in range(images)]
     parts = (pairs[start : start + BATCH] for start in range(0, images, BATCH))
-    return [([seen for seen, _ in part], [target for _, target in part]) for part in parts]
+    return [([detections for detections, _ in part], [target for _, target in part]) for part in parts]
 
 
 def _image(rng: np.random.Generator) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     objects = int(rng.integers(1, 2 * OBJECTS))
-    true, labels = _boxes(rng, objects), rng.integers(0, CLASSES, objects)
-    seen, said = _boxes(rng, DETECTIONS), rng.integers(0, CLASSES, DETECTIONS)
+    boxes, labels = _boxes(rng, objects), rng.integers(0, CLASSES, objects)
+    random_boxes, random_labels = _boxes(rng, DETECTIONS), rng.integers(0, CLASSES, DETECTIONS)
     near = np.arange(DETECTIONS) < DETECTIONS // 2
-    which = rng.integers(0, objects, DETECTIONS)
-    moved = true[which] + rng.normal(0, 0.08, (DETECTIONS, 4)) * np.tile(true[which, 2:] - true[which, :2], 2)
+    index = rng.integers(0, objects, DETECTIONS)
+    moved = boxes[index] + rng.normal(0, 0.08, (DETECTIONS, 4)) * np.tile(boxes[index, 2:] - boxes[index, :2], 2)
     moved[:, 2:] = np.maximum(moved[:, 2:], moved[:, :2])
-    seen, said = np.where(near[:, None], moved, seen), np.where(near, labels[which], said)
+    detected, predicted = np.where(near[:, None], moved, random_boxes), np.where(near, labels[index], random_labels)
     scores = np.where(near, rng.beta(3, 2, DETECTIONS), rng.beta(1, 4, DETECTIONS))
-    area = (true[:, 2:] - true[:, :2]).prod(1) * rng.uniform(0.4, 1, objects)
-    target = {"boxes": _float(true), "labels": torch.from_numpy(labels), "area": _float(area)}
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(1) * rng.uniform(0.4, 1, objects)
+    target = {"boxes": _float(boxes), "labels": torch.from_numpy(labels), "area": _float(area)}
     target["iscrowd"] = torch.from_numpy(rng.random(objects) < 0.01)
-    return {"boxes": _float(seen), "scores": _float(scores), "labels": torch.from_numpy(said)}, target
+    return {"boxes": _float(detected), "scores": _float(scores), "labels": torch.from_numpy(predicted)}, target
 
 
 def _boxes(rng: np.random.Generator, count: int) -> np.ndarray:
@@ -76,49 +77,50 @@ def _float(values: np.ndarray) -> Tensor:
 
 
 def ours(batches: Batches) -> list[float]:
-    """Our figures, in the order of `NAMES`."""
+    """Compute striate's metrics, in the order of `NAMES`."""
     from striate.tasks.metrics import COCODetection
 
     metric = COCODetection(CLASSES)
-    for seen, targets in batches:
-        metric.update(seen, targets)
-    figures = metric.compute()
-    return [float(figures[name]) for name in NAMES]
+    for detections, targets in batches:
+        metric.update(detections, targets)
+    values = metric.compute()
+    return [float(values[name]) for name in NAMES]
 
 
 def torchmetrics(batches: Batches, backend: str) -> list[float]:
-    """torchmetrics' figures."""
+    """Compute torchmetrics' metrics, in the order of `NAMES`."""
     from torchmetrics.detection import MeanAveragePrecision
 
     metric = MeanAveragePrecision(backend=backend)  # type: ignore[arg-type]
-    for seen, targets in batches:
-        metric.update(seen, targets)
-    figures = metric.compute()
-    return [float(figures[name]) for name in THEIRS]
+    for detections, targets in batches:
+        metric.update(detections, targets)
+    values = metric.compute()
+    return [float(values[name]) for name in THEIRS]
 
 
 def pycocotools(batches: Batches) -> list[float]:
-    """pycocotools' figures."""
+    """Compute pycocotools' metrics, in the order of `NAMES`."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
     objects: list[dict[str, Any]] = []
     detections: list[dict[str, Any]] = []
     image = 0
-    for seen, targets in batches:
-        for one, target in zip(seen, targets, strict=True):
+    for predictions, targets in batches:
+        for prediction, target in zip(predictions, targets, strict=True):
             crowds, areas = target["iscrowd"].int().tolist(), target["area"].tolist()
             for fields, crowd, area in zip(_entries(image, target), crowds, areas, strict=True):
                 objects.append({**fields, "id": len(objects) + 1, "iscrowd": crowd, "area": area})
-            scores = one["scores"].tolist()
-            detections += [{**fields, "score": s} for fields, s in zip(_entries(image, one), scores, strict=True)]
+            scores = prediction["scores"].tolist()
+            entries = zip(_entries(image, prediction), scores, strict=True)
+            detections += [{**fields, "score": score} for fields, score in entries]
             image += 1
-    truth = COCO()
-    truth.dataset = {"images": [{"id": i} for i in range(image)], "annotations": objects, "info": {}}
-    truth.dataset["categories"] = [{"id": label} for label in range(CLASSES)]
+    ground_truth = COCO()
+    ground_truth.dataset = {"images": [{"id": i} for i in range(image)], "annotations": objects, "info": {}}
+    ground_truth.dataset["categories"] = [{"id": label} for label in range(CLASSES)]
     with contextlib.redirect_stdout(None):
-        truth.createIndex()
-        evaluation = COCOeval(truth, truth.loadRes(detections), "bbox")
+        ground_truth.createIndex()
+        evaluation = COCOeval(ground_truth, ground_truth.loadRes(detections), "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -141,26 +143,26 @@ SIDES: dict[str, Callable[[Batches], list[float]]] = {
 
 
 def child() -> None:
-    """What a fresh process does: evaluate, and print figures as JSON."""
+    """Entry point of the new process: evaluate, and print metrics and measurements as JSON."""
     parser = argparse.ArgumentParser()
     parser.add_argument("side", choices=SIDES)
     parser.add_argument("images", type=int)
-    given = parser.parse_args()
-    side = SIDES[given.side]
-    side(make_batches(2 * BATCH))  # imports, and what is made once, are no part of it
-    batches = make_batches(given.images)
-    figures: list[float] = []
+    options = parser.parse_args()
+    side = SIDES[options.side]
+    side(make_batches(2 * BATCH))  # exclude imports and one-time initialization from the measurement
+    batches = make_batches(options.images)
+    values: list[float] = []
     before = resident_mb()
-    clock = time_call(lambda: figures.extend(side(batches)))
+    clock = time_call(lambda: values.extend(side(batches)))
     measured = {"seconds": clock.wall, "cpu": clock.cpu, "rise": peak_mb() - before}
-    print(json.dumps(measured | dict(zip(NAMES, figures, strict=True))))
+    print(json.dumps(measured | dict(zip(NAMES, values, strict=True))))
 
 
 def run(images: int = IMAGES, repetitions: int = 2) -> list[Row]:
-    """Measure: in turn, each in a fresh process.
+    """Measure the sides alternately, each in a new process.
 
     Raises:
-        RuntimeError: when two sides give different figures.
+        RuntimeError: If the metrics of two sides differ.
     """
     peers = [side for side in PEERS if side != "faster" or importlib.util.find_spec("faster_coco_eval")]
     sides = {side: partial(run_fresh, "striate.benchmarks.detection_metrics", side, str(images)) for side in SIDES}
@@ -170,14 +172,14 @@ def run(images: int = IMAGES, repetitions: int = 2) -> list[Row]:
     for side in peers:
         name, goal, tolerance = PEERS[side]
         theirs = measured[side]
-        for figure in NAMES:
-            if abs(mine[0][figure] - theirs[0][figure]) > tolerance:
-                raise RuntimeError(f"{figure} is {mine[0][figure]} by ours and {theirs[0][figure]} by {name}")
-        lines = (("time", "seconds", "s", goal), ("processor time", "cpu", "s", None))
-        for label, field, unit, bound in (*lines, ("memory above the data", "rise", "MB", THIRD if goal else None)):
+        for key in NAMES:
+            if abs(mine[0][key] - theirs[0][key]) > tolerance:
+                raise RuntimeError(f"{key}: sides differ, got {mine[0][key]} (striate) and {theirs[0][key]} ({name})")
+        lines = (("time", "seconds", "s", goal), ("CPU time", "cpu", "s", None))
+        for label, field, unit, bound in (*lines, ("memory on top of the data", "rise", "MB", THIRD if goal else None)):
             pairs = [[result[field] for result in results] for results in (mine, theirs)]
             here, there = (f"{statistics.median(values):{'.0f' if unit == 'MB' else '.3g'}} {unit}" for values in pairs)
-            what = f"COCO evaluation of {images:,} images, {images * DETECTIONS:,} detections: {label}, against {name}"
+            what = f"COCO evaluation of {images:,} images, {images * DETECTIONS:,} detections: {label}; peer: {name}"
             rows.append(Row(what, here, there, median_ratio(*pairs), bound))
     return rows
 

@@ -1,13 +1,13 @@
-"""Matching of 100,000 anchors with 200 objects, and NMS of 100,000 boxes, against torchvision's.
+"""Matching 100,000 anchors with 200 objects, and NMS of 100,000 boxes, compared with torchvision.
 
-Matching: `match_anchors` with the settings of Faster R-CNN's region proposals, against ``Matcher`` on ``box_iou``; and
-`bipartite_then_threshold` against ``SSDMatcher`` on it. NMS: `classwise_nms` against ``batched_nms``, of 80 classes and
-of one, and of the few boxes that a detector has left after its threshold. Boxes lie as a detector's do: around 200
-objects in an image of 800 pixels, moved and scaled at random. Both sides get the same tensors, and must agree (SSD's
-matching but where objects compete).
+Matching: `match_anchors` with the settings of Faster R-CNN's region proposals, compared with ``Matcher`` on
+``box_iou``; and `bipartite_then_threshold`, compared with ``SSDMatcher``. NMS: `classwise_nms`, compared with
+``batched_nms``, for 80 classes, for one class, and for the few boxes that remain after a detector's score threshold.
+Boxes are distributed as those of a detector: around 200 objects in an image of 800 pixels, randomly shifted and scaled.
+Both sides get the same tensors, and must agree (for SSD's matching, except where objects compete for an anchor).
 
-Time is the processor's, which a busy machine disturbs less. Memory is what a fresh process grew by at the most after
-its imports and its data, in one call.
+Times are CPU times, which a busy machine affects less. Memory is the peak growth of a new process in one call, after
+imports and data.
 """
 
 import argparse
@@ -29,20 +29,20 @@ Call = Callable[[], Tensor]
 
 
 def make_matching() -> tuple[Tensor, Tensor]:
-    """Objects ``[OBJECTS, 4]`` and anchors ``[ANCHORS, 4]``: three scales by three shapes at every place of a grid."""
+    """Make objects ``[OBJECTS, 4]`` and anchors ``[ANCHORS, 4]``: three scales and three shapes per grid cell."""
     generator = torch.Generator().manual_seed(0)
     grid = int((ANCHORS / 9) ** 0.5) + 1
     line = (torch.arange(grid) + 0.5) * SIDE / grid
-    centres = torch.stack(torch.meshgrid(line, line, indexing="xy"), dim=-1).reshape(-1, 1, 2)
+    centers = torch.stack(torch.meshgrid(line, line, indexing="xy"), dim=-1).reshape(-1, 1, 2)
     sides = torch.tensor([
         [side * ratio**0.5, side / ratio**0.5] for side in (32.0, 64.0, 128.0) for ratio in (0.5, 1, 2)
     ])  # fmt: skip
-    anchors = torch.cat([centres - sides / 2, centres + sides / 2], dim=-1).reshape(-1, 4)[:ANCHORS]
+    anchors = torch.cat([centers - sides / 2, centers + sides / 2], dim=-1).reshape(-1, 4)[:ANCHORS]
     return _objects(OBJECTS, generator)[0], anchors
 
 
 def make_detections(count: int, classes: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Boxes ``[count, 4]``, scores and labels: each near one of `OBJECTS`, half of them with that object's label."""
+    """Make boxes ``[count, 4]``, scores and labels ``[count]``: near objects, half with the object's label."""
     generator = torch.Generator().manual_seed(0)
     objects, sides = _objects(OBJECTS, generator)
     of = torch.randint(0, OBJECTS, (count,), generator=generator)
@@ -62,7 +62,7 @@ def _objects(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
 
 
 def make_case(case: str) -> dict[str, Call]:
-    """The two sides of a case, on its data."""
+    """Return the functions of both sides of a case, bound to its data."""
     from torchvision.models.detection._utils import Matcher, SSDMatcher
     from torchvision.ops import batched_nms, box_iou
 
@@ -87,8 +87,8 @@ def make_case(case: str) -> dict[str, Call]:
 
 
 CASES = {
-    "rpn": f"matching of {ANCHORS:,} anchors with {OBJECTS} objects, as for region proposals",
-    "ssd": "the same as for SSD",
+    "rpn": f"matching {ANCHORS:,} anchors with {OBJECTS} objects, for region proposals",
+    "ssd": "the same for SSD",
     "nms": f"class-wise NMS of {BOXES:,} boxes, {CLASSES} classes",
     "one": "the same, one class",
     "few": f"the same, {FEW} boxes, {CLASSES} classes",
@@ -96,43 +96,43 @@ CASES = {
 
 
 def check(case: str, sides: dict[str, Call]) -> None:
-    """Compare what the two give.
+    """Compare the outputs of both sides.
 
     Raises:
-        RuntimeError: when it differs.
+        RuntimeError: If they differ.
     """
     ours, peer = (sides[side]() for side in ("ours", "peer"))
-    if case == "ssd":  # an object whose anchor another takes has none of its own in torchvision's
+    if case == "ssd":  # in torchvision, an object whose anchor another object takes has no anchor
         alike = float((ours == peer).float().mean()) > 1 - 2 * OBJECTS / ANCHORS
     else:
         alike = torch.equal(ours, peer)
     if not alike:
-        raise RuntimeError(f"{case}: ours and torchvision's differ: {ours} and {peer}")
+        raise RuntimeError(f"{case}: outputs differ, got {ours} (striate) and {peer} (torchvision)")
 
 
 def child() -> None:
-    """What a fresh process does: one call, and its memory as JSON."""
+    """Entry point of the new process: make one call, and print its memory as JSON."""
     parser = argparse.ArgumentParser()
     parser.add_argument("case", choices=CASES)
     parser.add_argument("side", choices=("ours", "peer"))
-    given = parser.parse_args()
-    call = make_case(given.case)[given.side]
-    torch.rand(1000).sort()  # the threads' own memory
+    options = parser.parse_args()
+    call = make_case(options.case)[options.side]
+    torch.rand(1000).sort()  # allocate the memory of the threads first
     before = resident_mb()
     call()
     print(json.dumps({"grown": max(peak_mb() - before, 0.1)}))
 
 
 def memory(case: str, repetitions: int) -> Row:
-    """Peak memory of a case."""
+    """Measure the peak memory of both sides of a case."""
     sides = {side: partial(run_fresh, "striate.benchmarks.detection_ops", case, side) for side in ("ours", "peer")}
     measured = interleave(sides, repetitions, warm_up=0)
-    ours, peer = (statistics.median(one["grown"] for one in measured[side]) for side in sides)
+    ours, peer = (statistics.median(result["grown"] for result in measured[side]) for side in sides)
     return Row(f"peak memory of {CASES[case]}", f"{ours:.0f} MB", f"{peer:.0f} MB", ours / peer, LIGHTER)
 
 
 def run(repetitions: int = 5) -> list[Row]:
-    """Measure."""
+    """Measure all cases."""
     rows = []
     for case, what in CASES.items():
         sides = make_case(case)
@@ -144,7 +144,7 @@ def run(repetitions: int = 5) -> list[Row]:
         ratio = median_ratio(times["ours"], times["peer"])
         rows.append(
             Row(
-                f"{what}, against torchvision's",
+                f"{what}; peer: torchvision",
                 shown["ours"],
                 shown["peer"],
                 ratio,

@@ -1,12 +1,12 @@
-"""Detection samples a second, from JPEG files and annotations to images of short side 800, in one process.
+"""Detection samples per second, from JPEG files and annotations to images with short side 800, in one process.
 
-Ours is what an experiment's YAML builds: `CocoDetection` with HorizontalFlip and `ShortSideResize`, and its loader;
-batches are uint8, and the model normalises. The peer is torchvision's detection reference, written from what it does:
-Pillow images, COCO's annotations to boxes, labels and areas, `RandomHorizontalFlip`, `PILToTensor`, conversion to
-floats, and the resizing and normalising that its detectors begin with (`GeneralizedRCNNTransform`). Both flip half of
-the samples, and make short sides 800 and long sides 1,333 at most. Its annotations are converted without masks.
+striate's side is what an experiment's YAML builds: `CocoDetection` with HorizontalFlip and `ShortSideResize`, and its
+loader. Batches are uint8; the model normalizes them. The peer reproduces torchvision's detection reference: Pillow
+images, conversion of COCO's annotations to boxes, labels and areas, `RandomHorizontalFlip`, `PILToTensor`, conversion
+to floats, and the resizing and normalization inside its detectors (`GeneralizedRCNNTransform`). Both flip half of the
+samples, and resize to short side 800 with a long side of at most 1,333. The peer converts annotations without masks.
 
-Twice: from images of COCO's size, and from photographs of 12 megapixels, which ours decodes at a half.
+There are two cases: images of COCO's size, and photographs of 12 megapixels, which striate decodes at half their size.
 """
 
 import json
@@ -40,7 +40,7 @@ CASES = (
 
 
 def write_set(root: Path, width: int, height: int, files: int) -> None:
-    """Photographs of a size, with grain where they had to be enlarged, and annotations in COCO's format."""
+    """Write photographs of a given size, with added noise, and annotations in COCO's format."""
     from sklearn.datasets import load_sample_images
 
     rng = np.random.default_rng(0)
@@ -65,7 +65,7 @@ def write_set(root: Path, width: int, height: int, files: int) -> None:
 
 
 class ReferenceSet:
-    """The peer's data set and transforms."""
+    """The peer's data set, with its transforms."""
 
     def __init__(self, root: Path) -> None:
         content = json.loads((root / "annotations" / "instances_train2017.json").read_text())
@@ -83,31 +83,31 @@ class ReferenceSet:
     def __getitem__(self, index: int) -> tuple[torch.Tensor, dict[str, Any]]:
         entry = self.images[index]
         with (self.folder / entry["file_name"]).open("rb") as file:
-            picture = Image.open(file).convert("RGB")
-        found = [item for item in self.of_image[entry["id"]] if not item["iscrowd"]]
-        boxes = torch.as_tensor([item["bbox"] for item in found], dtype=torch.float32).reshape(-1, 4)
+            photograph = Image.open(file).convert("RGB")
+        annotations = [item for item in self.of_image[entry["id"]] if not item["iscrowd"]]
+        boxes = torch.as_tensor([item["bbox"] for item in annotations], dtype=torch.float32).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
         boxes[:, 0::2].clamp_(min=0, max=entry["width"])
         boxes[:, 1::2].clamp_(min=0, max=entry["height"])
         target = {
             "boxes": BoundingBoxes(boxes, format="XYXY", canvas_size=(entry["height"], entry["width"])),
-            "labels": torch.tensor([item["category_id"] for item in found]),
-            "area": torch.tensor([item["area"] for item in found]),
-            "iscrowd": torch.tensor([item["iscrowd"] for item in found]),
+            "labels": torch.tensor([item["category_id"] for item in annotations]),
+            "area": torch.tensor([item["area"] for item in annotations]),
+            "iscrowd": torch.tensor([item["iscrowd"] for item in annotations]),
             "image_id": entry["id"],
         }
-        image, target = self.transform(picture, target)
+        image, target = self.transform(photograph, target)
         image, target["boxes"] = self._resized(image, target["boxes"])
         return image, target
 
     def _resized(self, image: torch.Tensor, boxes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the peer's detector does to each image before it makes a batch."""
-        resized, found = self.resize.resize(self.resize.normalize(image), {"boxes": boxes})
-        return resized, found["boxes"]
+        """Resize image ``[3, H, W]`` and boxes ``[N, 4]`` as the peer's detector does before it makes a batch."""
+        resized, target = self.resize.resize(self.resize.normalize(image), {"boxes": boxes})
+        return resized, target["boxes"]
 
 
 def make_sides(root: Path) -> dict[str, Callable[[], Clock]]:
-    """Each side goes over all files once."""
+    """Make the sides: each one iterates over all files once."""
     steps = [A.HorizontalFlip(p=0.5), ShortSideResize(SHORT, max_size=LONG)]
     data = CocoDetection(str(root), train_transform=steps, batch_size=BATCH, num_workers=0)
     data.datasets["train"] = data.dataset(data.make_source("train"), training=True)
@@ -119,7 +119,7 @@ def make_sides(root: Path) -> dict[str, Callable[[], Clock]]:
 
 
 def run() -> list[Row]:
-    """Measure."""
+    """Measure all cases."""
     rows = []
     for name, width, height, files, repetitions, goal in CASES:
         with tempfile.TemporaryDirectory() as folder, one_thread():
@@ -127,6 +127,6 @@ def run() -> list[Row]:
             measured = interleave(make_sides(Path(folder)), repetitions, warm_up=1)
         ours, peer = (files / median_clock(measured[side]).wall for side in ("ours", "peer"))
         ratio = median_ratio([t.wall for t in measured["peer"]], [t.wall for t in measured["ours"]])
-        what = f"detection samples/s, {name} to short side {SHORT}, against torchvision's reference"
+        what = f"detection samples/s, {name} to short side {SHORT}; peer: torchvision's reference"
         rows.append(Row(what, f"{ours:.1f}", f"{peer:.1f}", ratio, goal))
     return rows

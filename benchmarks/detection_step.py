@@ -1,11 +1,12 @@
-"""A training step and a pass of Faster R-CNN, ResNet-50 with a pyramid, at 800 pixels, against torchvision's.
+"""Training step and inference of Faster R-CNN, ResNet-50 with a pyramid, at 800 pixels, compared with torchvision.
 
-The peer is torchvision's reference as its training script builds it: frozen batch normalisation, three of five layers
-of the trunk trained, float images. Ours is `striate.models.FasterRCNN` as the experiment has it, with the same weights,
-channels-last, which `Task` sets, and uint8 images. Both resize, detect and train on the same images, in one process and
-in turn; the first losses must agree. One image a step, so that a step takes seconds and not a minute on two cores.
+The peer is torchvision's reference as its training script builds it: frozen batch normalization, three of five layers
+of the trunk trained, float images. striate's side is `striate.models.FasterRCNN` as in the experiment, with the same
+weights, channels-last as set by `Task`, and uint8 images. Both resize, detect and train on the same images, alternately
+in one process; the first losses must agree. There is one image per step, so that a step takes seconds instead of a
+minute on two cores.
 
-Where there is a GPU: ours in bfloat16 with a compiled trunk against the reference as it is, and that with autocast too.
+On a GPU: striate in bfloat16 with a compiled trunk, compared with the reference as it is, and with autocast.
 """
 
 import tempfile
@@ -23,27 +24,27 @@ from striate.benchmarks.harness import Clock, Goal, Row, interleave, time_call
 from striate.benchmarks.training_step import compare
 from striate.models import FasterRCNN, TorchvisionBackbone
 
-SIZE = (600, 800)  # becomes 800 x 1066
+SIZE = (600, 800)  # resized to 800 x 1066
 CLASSES = 90
-OBJECTS = 7  # an image of COCO has about as many
-LR = 1e-4  # too little to change what is computed
+OBJECTS = 7  # about as many as an image of COCO
+LR = 1e-4  # too small to change what is computed
 AT_MOST = Goal(1.0, at_least=False)
 AT_MOST_ON_GPU = Goal(0.7, at_least=False)
-TOLERANCE = 0.1  # of the first losses: the two sample anchors by other random numbers
+TOLERANCE = 0.1  # of the first losses: the two sides sample anchors with different random numbers
 
 
 def make_reference() -> ReferenceFasterRCNN:
-    """torchvision's, with random weights that keep activations in range."""
+    """Make torchvision's model, with random weights that keep activations in range."""
     torch.manual_seed(0)
     trunk = resnet_fpn_backbone(backbone_name="resnet50", weights=None, trainable_layers=3)
     for name, buffer in trunk.named_buffers():
         if name.endswith("bn3.weight"):
-            buffer.fill_(0.2)  # frozen norms with random weights would let every block double what it adds to
+            buffer.fill_(0.2)  # otherwise each block with frozen norms would double the activations
     return ReferenceFasterRCNN(trunk, num_classes=CLASSES + 1)
 
 
 def make_ours(reference: nn.Module) -> FasterRCNN:
-    """The same network with the same weights, as the experiment ``faster_rcnn_resnet50_fpn_coco`` has it."""
+    """Make striate's model with the same weights, as in ``detection/faster_rcnn_resnet50_fpn_coco``."""
     backbone = TorchvisionBackbone("resnet50", frozen_stages=2, freeze_norm=True)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "reference.pth"
@@ -53,7 +54,7 @@ def make_ours(reference: nn.Module) -> FasterRCNN:
 
 
 def make_batch(images: int, device: str) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-    """Photographs' worth of noise, smooth as these are, and boxes."""
+    """Make images of smooth noise, ``[3, H, W]`` each, and targets with boxes ``[OBJECTS, 4]`` and labels."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(images, 3, SIZE[0] // 8, SIZE[1] // 8, generator=generator)
     pixels = (nn.functional.interpolate(coarse, size=SIZE, mode="bilinear") * 255).to(torch.uint8)
@@ -67,10 +68,10 @@ def make_batch(images: int, device: str) -> tuple[list[Tensor], list[dict[str, T
 
 
 class Training:
-    """A step as one writes it by hand.
+    """A hand-written training step.
 
     Attributes:
-        first: the sum of the first step's losses.
+        first: Sum of the losses of the first step.
     """
 
     def __init__(self, model: nn.Module, losses: Callable[[], dict[str, Tensor]], device: str, half: bool) -> None:
@@ -80,7 +81,7 @@ class Training:
         self.first: float | None = None
 
     def __call__(self) -> None:
-        """One step."""
+        """Make one training step."""
         torch.manual_seed(0)
         self.optimizer.zero_grad()
         with torch.autocast(self.device, torch.bfloat16, enabled=self.half):
@@ -94,7 +95,7 @@ class Training:
 
 
 def detecting(model: nn.Module, images: Any, device: str, half: bool) -> Callable[[], None]:
-    """An inference pass."""
+    """Return a function that runs inference once."""
 
     def call() -> None:
         with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=half):
@@ -106,10 +107,10 @@ def detecting(model: nn.Module, images: Any, device: str, half: bool) -> Callabl
 
 
 def check_same_work(sides: dict[str, Training]) -> None:
-    """See that all began with about the same loss.
+    """Check that the first losses of all sides agree within `TOLERANCE`.
 
     Raises:
-        RuntimeError: they did not.
+        RuntimeError: If they differ.
     """
     losses = {name: side.first for name, side in sides.items() if side.first is not None}
     low, high = min(losses.values()), max(losses.values())
@@ -118,7 +119,7 @@ def check_same_work(sides: dict[str, Training]) -> None:
 
 
 def measure(images: int, device: str, repetitions: int) -> tuple[dict[str, list[Clock]], dict[str, list[Clock]]]:
-    """Times of training steps and of inference passes: ours, the reference's, on a GPU that of it with autocast too."""
+    """Time training steps and inference of striate and the reference; on a GPU, also of the reference with autocast."""
     reference = make_reference().to(device)
     ours = make_ours(reference).to(device)
     gpu = device != "cpu"
@@ -148,24 +149,24 @@ def measure(images: int, device: str, repetitions: int) -> tuple[dict[str, list[
 
 
 def rows_for(what: str, measured: dict[str, list[Clock]], goal: Goal) -> list[Row]:
-    """Ours against the reference, and against the reference in half precision, if that was measured."""
+    """Compare striate with the reference and, if it was measured, with the reference under autocast."""
     rows = compare(what, measured["ours"], measured["peer"], goal)
     if "autocast" in measured:
-        rows += compare(f"{what}, reference with autocast", measured["ours"], measured["autocast"])
+        rows += compare(f"{what}; peer: reference with autocast", measured["ours"], measured["autocast"])
     return rows
 
 
 def run() -> Sequence[Row]:
-    """Measure."""
+    """Measure on the CPU and, if there is one, on a GPU."""
     name = "Faster R-CNN R50-FPN, 800 px"
     steps, inference = measure(images=1, device="cpu", repetitions=5)
     rows = [
         *rows_for(f"training step ({name})", steps, AT_MOST),
-        *rows_for(f"inference pass ({name})", inference, AT_MOST),
+        *rows_for(f"inference ({name})", inference, AT_MOST),
     ]
     if torch.cuda.is_available():
         gpu = torch.cuda.get_device_name()
         steps, inference = measure(images=8, device="cuda", repetitions=20)
         rows += rows_for(f"training step ({name}, batch 8, {gpu})", steps, AT_MOST_ON_GPU)
-        rows += rows_for(f"inference pass ({name}, batch 8, {gpu})", inference, AT_MOST_ON_GPU)
+        rows += rows_for(f"inference ({name}, batch 8, {gpu})", inference, AT_MOST_ON_GPU)
     return rows

@@ -1,7 +1,7 @@
-"""What all benchmarks share: taking turns, medians, peak memory, and the table.
+"""Shared by all benchmarks: interleaved runs, medians, peak memory, and the table of results.
 
-Only the standard library is imported here (``rich`` when the table is drawn), so that a process whose memory is
-measured carries nothing of the harness.
+This module imports only the standard library (and ``rich`` to print the table), so that it adds no memory to a process
+that is measured.
 """
 
 import itertools
@@ -16,23 +16,23 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 T = TypeVar("T")
-COLUMNS = ("what", "ours", "peer", "ratio", "goal", "ok?")
+COLUMNS = ("measurement", "striate", "peer", "ratio", "goal", "reached")
 
 
 @dataclass(frozen=True)
 class Goal:
-    """The bound that a ratio is to keep.
+    """Bound on the ratio of striate to its peer.
 
     Attributes:
-        bound: of the ratio, ours over the peer's.
-        at_least: whether the ratio is to reach the bound (throughput), or to stay within it (time, memory).
+        bound: Bound of the ratio.
+        at_least: True for a lower bound (throughput), False for an upper bound (time, memory).
     """
 
     bound: float
     at_least: bool
 
     def met(self, ratio: float) -> bool:
-        """Whether `ratio` keeps the bound."""
+        """Return whether `ratio` satisfies the bound."""
         return ratio >= self.bound if self.at_least else ratio <= self.bound
 
     def __str__(self) -> str:
@@ -41,7 +41,7 @@ class Goal:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table; without a goal it only informs."""
+    """One row of the table of results; a row without a goal is for information."""
 
     what: str
     ours: str
@@ -50,17 +50,17 @@ class Row:
     goal: Goal | None = None
 
     def cells(self) -> tuple[str, ...]:
-        """The line as text, in the order of `COLUMNS`."""
+        """Return the cells as text, in the order of `COLUMNS`."""
         met = "" if self.goal is None else "yes" if self.goal.met(self.ratio) else "NO"
         return self.what, self.ours, self.peer, f"{self.ratio:.3f}", str(self.goal or ""), met
 
 
 class Clock(NamedTuple):
-    """A reading, or a difference of two.
+    """A clock reading, or the difference of two readings.
 
     Attributes:
-        wall: seconds that passed.
-        cpu: seconds that this process computed, all its threads together.
+        wall: Wall time in seconds.
+        cpu: CPU time of this process in seconds, summed over its threads.
     """
 
     wall: float
@@ -68,32 +68,32 @@ class Clock(NamedTuple):
 
 
 def read_clock() -> Clock:
-    """The time now."""
+    """Return the current wall and CPU time."""
     return Clock(time.perf_counter(), time.process_time())
 
 
 def elapsed(readings: Sequence[Clock]) -> list[Clock]:
-    """From one reading to the next."""
+    """Return the differences between consecutive readings."""
     return [Clock(after.wall - before.wall, after.cpu - before.cpu) for before, after in itertools.pairwise(readings)]
 
 
 def median_clock(times: Sequence[Clock]) -> Clock:
-    """The median of each of the two times by itself."""
+    """Return the medians of wall time and CPU time, each on its own."""
     return Clock(statistics.median(t.wall for t in times), statistics.median(t.cpu for t in times))
 
 
 def time_call(call: Callable[[], object]) -> Clock:
-    """How long one call takes."""
+    """Measure the duration of one call."""
     return elapsed([read_clock(), (call(), read_clock())[1]])[0]
 
 
 def interleave(sides: Mapping[str, Callable[[], T]], repetitions: int, warm_up: int = 1) -> dict[str, list[T]]:
-    """Measure the sides in turn, A B C A B C …, so that a slow spell of the machine falls upon all of them.
+    """Measure the sides alternately, A B C A B C …, so that a slow phase of the machine affects all of them.
 
     Args:
-        sides: each measures itself once when called.
-        repetitions: how many measurements of each are kept.
-        warm_up: how many rounds before them are thrown away.
+        sides: Functions that make one measurement each.
+        repetitions: Number of measurements per side to keep.
+        warm_up: Number of rounds to discard first.
     """
     measured: dict[str, list[T]] = {name: [] for name in sides}
     for _ in range(warm_up + repetitions):
@@ -103,20 +103,20 @@ def interleave(sides: Mapping[str, Callable[[], T]], repetitions: int, warm_up: 
 
 
 def median_ratio(ours: Sequence[float], peer: Sequence[float]) -> float:
-    """Median of the ratios of neighbours: what disturbs both of a pair cancels, which a ratio of medians would keep."""
+    """Return the median ratio of adjacent runs: a disturbance of both runs cancels, unlike in a ratio of medians."""
     return statistics.median(a / b for a, b in zip(ours, peer, strict=True))
 
 
 def resident_mb() -> float:
-    """Memory that this process holds now, in MB (2**20 bytes); on other systems than Linux, its peak so far."""
+    """Return the current memory of this process in MB (2**20 bytes); on systems other than Linux, its peak so far."""
     return _status_mb("VmRSS")
 
 
 def peak_mb() -> float:
-    """The most memory that this process has held, in MB (2**20 bytes).
+    """Return the peak memory of this process in MB (2**20 bytes).
 
-    Linux hands ``ru_maxrss`` on from the process that started this one, so that a child of a large process would
-    seem as large; ``VmHWM`` is the same figure without that.
+    On Linux, a process inherits ``ru_maxrss`` from its parent, so that the child of a large process appears to be as
+    large. ``VmHWM`` does not have this problem.
     """
     return _status_mb("VmHWM")
 
@@ -132,10 +132,10 @@ def _status_mb(field: str) -> float:
 
 
 def run_fresh(module: str, *arguments: str) -> dict[str, float]:
-    """Run a module in a process of its own, and read the JSON in the last line that it prints.
+    """Run a module in a new process, and return the JSON object in the last line of its output.
 
     Raises:
-        RuntimeError: when the process fails; the message holds what it wrote to stderr.
+        RuntimeError: If the process fails; the message contains its stderr.
     """
     done = subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
@@ -145,18 +145,18 @@ def run_fresh(module: str, *arguments: str) -> dict[str, float]:
 
 
 def show(rows: Sequence[Row]) -> None:
-    """Print the table."""
+    """Print the table of results."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table(*COLUMNS)
     for row in rows:
-        colour = "" if row.goal is None else "green" if row.goal.met(row.ratio) else "red"
-        table.add_row(*row.cells(), style=colour)
+        color = "" if row.goal is None else "green" if row.goal.met(row.ratio) else "red"
+        table.add_row(*row.cells(), style=color)
     Console().print(table)
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """The same table for a document."""
+    """Return the table of results in Markdown."""
     lines = [COLUMNS, tuple("---" for _ in COLUMNS), *(row.cells() for row in rows)]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)

@@ -1,10 +1,10 @@
-"""Images a second from JPEG files to batches of 224-pixel crops, in one process as a loader's worker is one.
+"""Images per second from JPEG files to batches of 224-pixel crops, in one process, like a loader worker.
 
-Ours is what an experiment's YAML builds: `LabeledFiles`, albumentations' RandomResizedCrop and HorizontalFlip,
-`make_loader`; batches are uint8, and the model normalises. The peer is the training preset of torchvision's
-classification reference with its default backend (Pillow images, ``antialias=True``), which ends in normalised floats.
-Both crop by the same law: 8 to 100 % of the area, sides 3:4 to 4:3. Further rows: against decoding alone, and against
-the same preset without its conversion to normalised floats.
+striate's side is what an experiment's YAML builds: `LabeledFiles`, albumentations' RandomResizedCrop and
+HorizontalFlip, `make_loader`. Batches are uint8; the model normalizes them. The peer is the training preset of
+torchvision's classification reference with its default backend (Pillow images, ``antialias=True``), which yields
+normalized floats. Both sample crops in the same way: 8 to 100 % of the area, aspect ratios 3:4 to 4:3. Two more rows
+compare with decoding alone, and with the same preset without its conversion to normalized floats.
 """
 
 import tempfile
@@ -34,7 +34,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class PillowFiles(Dataset[tuple[Any, int]]):
-    """The peer's data set, as torchvision's ImageFolder reads: opened by Pillow, converted to RGB."""
+    """The peer's data set, read as in torchvision's ImageFolder: opened with Pillow, converted to RGB."""
 
     def __init__(self, paths: list[Path], transform: Callable[[Image.Image], torch.Tensor]) -> None:
         self.paths, self.transform = paths, transform
@@ -49,14 +49,14 @@ class PillowFiles(Dataset[tuple[Any, int]]):
 
 
 def reference_steps() -> list[Callable[[Any], Any]]:
-    """The reference's training preset: crop, flip, to uint8 tensor, to float, normalised."""
+    """Return the reference's training preset: crop, flip, to uint8 tensor, to float, normalize."""
     crop = T.RandomResizedCrop(CROP, interpolation=T.InterpolationMode.BILINEAR, antialias=True)
     flip = T.RandomHorizontalFlip(0.5)
     return [crop, flip, T.PILToTensor(), T.ConvertImageDtype(torch.float), T.Normalize(MEAN, STD)]
 
 
 def write_jpegs(folder: Path) -> list[Path]:
-    """Crops of scikit-learn's two photographs, mirrored at random: 4:2:0 JPEGs."""
+    """Write crops of scikit-learn's two photographs, flipped at random, as 4:2:0 JPEGs."""
     from sklearn.datasets import load_sample_images
 
     rng = np.random.default_rng(0)
@@ -65,7 +65,7 @@ def write_jpegs(folder: Path) -> list[Path]:
     for number in range(FILES):
         photograph = photographs[number % len(photographs)]
         top, left = (
-            rng.integers(1 + have - want) for have, want in zip(photograph.shape, (HEIGHT, WIDTH), strict=False)
+            rng.integers(1 + size - crop) for size, crop in zip(photograph.shape, (HEIGHT, WIDTH), strict=False)
         )
         crop = photograph[top : top + HEIGHT, left : left + WIDTH]
         crop = crop[:: rng.choice((-1, 1)), :: rng.choice((-1, 1))]
@@ -76,25 +76,25 @@ def write_jpegs(folder: Path) -> list[Path]:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """The conditions of a loader's worker."""
-    ours, theirs = torch.get_num_threads(), cv2.getNumThreads()
+    """Limit torch and OpenCV to one thread, as in a loader worker."""
+    torch_threads, cv2_threads = torch.get_num_threads(), cv2.getNumThreads()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     try:
         yield
     finally:
-        torch.set_num_threads(ours)
-        cv2.setNumThreads(theirs)
+        torch.set_num_threads(torch_threads)
+        cv2.setNumThreads(cv2_threads)
 
 
 def exhaust(items: Iterable[Any]) -> None:
-    """Draw everything, keeping nothing: to keep all the images would add the cost of fresh memory."""
+    """Iterate over all items without keeping them: keeping them would add the cost of new memory."""
     for _ in items:
         pass
 
 
 def make_sides(paths: list[Path]) -> dict[str, Callable[[], Clock]]:
-    """Each side goes over all files once."""
+    """Make the sides: each one iterates over all files once."""
     pipeline = A.Compose([A.RandomResizedCrop(size=(CROP, CROP)), A.HorizontalFlip()])
     data = TransformedDataset(LabeledFiles(paths, np.zeros(FILES, np.int64)), pipeline)
     ours = make_loader(data, BATCH, num_workers=0, training=True, seed=0)
@@ -111,17 +111,17 @@ def make_sides(paths: list[Path]) -> dict[str, Callable[[], Clock]]:
 
 
 def run() -> list[Row]:
-    """Measure."""
+    """Measure striate and its peers alternately."""
     with tempfile.TemporaryDirectory() as folder, one_thread():
         measured = interleave(make_sides(write_jpegs(Path(folder))), REPETITIONS, warm_up=2)
     rows = []
     for side, what, goal in (
         ("preset", "torchvision's reference preset", Goal(2.5, at_least=True)),
-        ("decode", "decoding alone, read_image", Goal(0.8, at_least=True)),
-        ("uint8", "the preset without normalisation", None),
+        ("decode", "decoding only, with read_image", Goal(0.8, at_least=True)),
+        ("uint8", "the preset without normalization", None),
     ):
         ours, peer = median_clock(measured["ours"]).wall, median_clock(measured[side]).wall
-        # more images a second is less time an image: the peer's time over ours
+        # throughput is the inverse of time, so the ratio is the peer's time over striate's
         ratio = median_ratio([t.wall for t in measured[side]], [t.wall for t in measured["ours"]])
-        rows.append(Row(f"images/s, against {what}", f"{FILES / ours:.0f}", f"{FILES / peer:.0f}", ratio, goal))
+        rows.append(Row(f"images/s; peer: {what}", f"{FILES / ours:.0f}", f"{FILES / peer:.0f}", ratio, goal))
     return rows

@@ -1,7 +1,7 @@
-"""FCN-8s as in its paper, against the network that torchvision calls FCN: `fcn_resnet50`, a dilated ResNet-50 without
-skips. Two networks of unlike size, each behind our interface, so the ratio has no goal: it says what either costs.
+"""FCN-8s as in its paper, compared with torchvision's `fcn_resnet50`, a dilated ResNet-50 without skip connections.
 
-Both see the same batch of one image of VOC's size, uint8, channels-last as the task keeps them.
+The two networks differ in size, and both run through striate's interface. So the ratio has no goal: it shows their
+cost. Both get the same batch of one image of VOC's size, uint8, channels-last as set by the task.
 """
 
 from collections.abc import Callable
@@ -19,14 +19,14 @@ HEIGHT, WIDTH, CLASSES = 375, 500, 21
 
 
 def infer(network: nn.Module, image: Tensor) -> None:
-    """One image's logits, without a gradient."""
+    """Compute the logits of one image ``[1, 3, H, W]``, without gradients."""
     network.eval()
     with torch.no_grad():
         network(image)
 
 
 def step(network: nn.Module, optimizer: torch.optim.Optimizer, image: Tensor, mask: Tensor) -> None:
-    """One training step."""
+    """Make one training step on one image ``[1, 3, H, W]`` and its mask ``[1, H, W]``."""
     network.train()
     optimizer.zero_grad()
     F.cross_entropy(network(image), mask).backward()
@@ -34,7 +34,7 @@ def step(network: nn.Module, optimizer: torch.optim.Optimizer, image: Tensor, ma
 
 
 def measured(act: Callable[[nn.Module], Callable[[], None]], repetitions: int) -> dict[str, list[Clock]]:
-    """How long each network takes for what `act` makes of it, in turn."""
+    """Time both networks alternately; `act` returns the function to time for a network."""
     torch.manual_seed(0)
     networks = {
         "ours": FCN8s(CLASSES),
@@ -45,7 +45,7 @@ def measured(act: Callable[[nn.Module], Callable[[], None]], repetitions: int) -
 
 
 def run(repetitions: int = 5) -> list[Row]:
-    """Measure; the first round warms up."""
+    """Measure inference and training step; the first round is a warm-up."""
     generator = torch.Generator().manual_seed(0)
     image = torch.randint(0, 256, (1, HEIGHT, WIDTH, 3), generator=generator, dtype=torch.uint8).permute(0, 3, 1, 2)
     mask = torch.randint(0, CLASSES, (1, HEIGHT, WIDTH), generator=generator)
@@ -56,5 +56,5 @@ def run(repetitions: int = 5) -> list[Row]:
     rows = []
     for what, act in (("inference", lambda network: partial(infer, network, image)), ("training step", training)):
         times = measured(act, repetitions)
-        rows += compare(f"FCN-8s against fcn_resnet50, {what} ({WIDTH} x {HEIGHT})", times["ours"], times["peer"])
+        rows += compare(f"FCN-8s and fcn_resnet50, {what} ({WIDTH} x {HEIGHT})", times["ours"], times["peer"])
     return rows

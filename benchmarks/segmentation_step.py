@@ -1,10 +1,10 @@
-"""A training step of U-Net with ResNet-34 through task and Trainer, against segmentation-models-pytorch's same model.
+"""Training step of U-Net with ResNet-34 through task and Trainer, compared with segmentation-models-pytorch.
 
-The peer is the loop that its examples show, by hand: logits, cross-entropy with 255 ignored, SGD over all parameters
-alike. Both train a copy of the same weights on the same batches, in one process and in turn. Its encoder expects
-normalised float32 images, which its users' loaders give: so the peer is given them; ours are given uint8, and
-normalise within the step. That package is no dependency of ours; without it nothing is measured:
-``pip install segmentation-models-pytorch`` into the environment, or into a folder that PYTHONPATH names.
+The peer is the loop of that package's examples: logits, cross-entropy with 255 ignored, SGD with the same settings for
+all parameters. Both sides train a copy of the same weights on the same batches, alternately in one process. The peer's
+encoder expects normalized float32 images, which users' loaders provide, so the peer gets those; striate gets uint8, and
+normalizes within the step. The package is not a dependency of striate. Without it, nothing is measured: run
+``pip install segmentation-models-pytorch``, or install it into a folder on PYTHONPATH.
 """
 
 import copy
@@ -29,15 +29,15 @@ PEER = "segmentation_models_pytorch"
 CASES = (Case("resnet34", pixels=224, batch=4),)
 CLASSES = 21
 WEIGHT_DECAY = 1e-4
-TOLERANCE = 0.02  # of the last losses: rounding grows from step to step through the batch norms
+TOLERANCE = 0.02  # of the last losses: batch norms amplify rounding from step to step
 AT_MOST = Goal(1.0, at_least=False)
 
 
 class PlainLoop:
-    """A step as one writes it by hand.
+    """A hand-written training loop.
 
     Attributes:
-        loss: of the last step.
+        loss: Loss of the last step.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -46,7 +46,7 @@ class PlainLoop:
         self.loss: Tensor | None = None
 
     def run(self, batches: Iterable[dict[str, Any]], after_step: Callable[[], None]) -> None:
-        """One step a batch."""
+        """Make one step per batch."""
         for batch in batches:
             self.optimizer.zero_grad()
             loss = F.cross_entropy(self.model(batch["float"]), batch["long"], ignore_index=IGNORE_INDEX)
@@ -57,7 +57,7 @@ class PlainLoop:
 
 
 def make_batches(case: Case, count: int) -> list[dict[str, Any]]:
-    """Batches as striate's loaders give them, and beside them what the peer's user would have loaded."""
+    """Make batches as striate's loaders do, with the tensors that the peer's loaders would provide added."""
     generator = torch.Generator().manual_seed(0)
     draw = partial(torch.randint, generator=generator, dtype=torch.uint8)
     mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
@@ -80,9 +80,9 @@ def make_batches(case: Case, count: int) -> list[dict[str, Any]]:
 
 
 def same_weights(network: nn.Module, name: str) -> UNet:
-    """Our network with the peer's weights."""
+    """Make striate's network with the peer's weights."""
     model = UNet(name, CLASSES)
-    assert isinstance(model.backbone, TorchvisionBackbone)  # of the networks named in CASES
+    assert isinstance(model.backbone, TorchvisionBackbone)  # true for the networks in CASES
     trunk = {f"encoder.{theirs}": f"backbone.{ours}" for theirs, ours in model.backbone.torchvision_names().items()}
     model.load_state_dict(
         {
@@ -94,7 +94,7 @@ def same_weights(network: nn.Module, name: str) -> UNet:
 
 
 def measure(case: Case, turns: int = 7, steps: int = 3) -> dict[str, list[Clock]]:
-    """The median step of each turn and side."""
+    """Measure the median step of each turn, per side."""
     from striate.tasks import SemanticSegmentation
 
     torch.manual_seed(0)
@@ -109,18 +109,20 @@ def measure(case: Case, turns: int = 7, steps: int = 3) -> dict[str, list[Clock]
 
 
 def run() -> list[Row]:
-    """Measure; the first turn warms up. No rows where the peer is not installed."""
+    """Measure; the first turn is a warm-up. Return no rows if the peer is not installed."""
     if importlib.util.find_spec(PEER) is None:
         sys.stderr.write(
-            " skipped: segmentation-models-pytorch is not installed "
-            "(pip install segmentation-models-pytorch; striate itself does not need it)"
+            " skipped: segmentation-models-pytorch is not installed; "
+            "run pip install segmentation-models-pytorch (striate itself does not need it)"
         )
         return []
     rows = []
     for case in CASES:
         measured = measure(case)
         peer = measured["peer"]
-        what = f"training step (U-Net {case}) against segmentation-models-pytorch"
+        what = f"training step (U-Net {case}); peer: segmentation-models-pytorch"
         rows += compare(what, measured["ours"], peer, AT_MOST)
-        rows += compare(f"control: segmentation-models-pytorch twice (U-Net {case})", measured["control"], peer)
+        rows += compare(
+            f"control: segmentation-models-pytorch against itself (U-Net {case})", measured["control"], peer
+        )
     return rows

@@ -1,6 +1,6 @@
-"""The small training run that is measured, and the bare PyTorch loop that is its peer.
+"""The small training run that is measured, and its peer, a bare PyTorch loop.
 
-Only torch and torchvision are imported here: the peer's process is to carry nothing else.
+This module imports only torch and torchvision, so that the peer's process contains nothing else.
 """
 
 from collections.abc import Callable, Iterable
@@ -14,18 +14,18 @@ from torch import Tensor, nn
 
 CLASSES = 10
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-# no weight decay, so that a bare `SGD(model.parameters(), …)` and the task's parameter groups do the same
+# no weight decay, so that a bare `SGD(model.parameters(), …)` equals the task's parameter groups
 LR, MOMENTUM = 0.001, 0.9
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is trained on.
+    """A network and the size of its batches.
 
     Attributes:
-        network: a backbone's name, as `striate.models.build_backbone` knows it.
-        pixels: side of the square images.
-        batch: images a step.
+        network: Name of a backbone, for `striate.models.build_backbone`.
+        pixels: Side of the square images, in pixels.
+        batch: Images per step.
     """
 
     network: str
@@ -37,7 +37,7 @@ class Case:
 
 
 def make_batches(case: Case, count: int = 8, classes: int = CLASSES) -> list[dict[str, Any]]:
-    """Batches in memory, as striate's loaders give them: uint8, channels last in memory."""
+    """Make batches as striate's loaders do: uint8 images ``[B, 3, H, W]``, channels-last in memory."""
     generator = torch.Generator().manual_seed(0)
     shape = (case.batch, case.pixels, case.pixels, 3)
     return [
@@ -52,7 +52,7 @@ def make_batches(case: Case, count: int = 8, classes: int = CLASSES) -> list[dic
 
 
 class NormalizedResNet(nn.Module):
-    """A network of torchvision's on uint8 pixels, the usual normalisation in front."""
+    """A torchvision network for uint8 pixels, preceded by the usual normalization."""
 
     mean: Tensor
     std: Tensor
@@ -64,16 +64,16 @@ class NormalizedResNet(nn.Module):
         self.register_buffer("std", torch.tensor(STD)[:, None, None])
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits ``[B, CLASSES]`` of pixels ``[B, 3, H, W]``."""
+        """Compute logits ``[B, CLASSES]`` of pixels ``[B, 3, H, W]``."""
         logits: Tensor = self.network((images / 255 - self.mean) / self.std)
         return logits
 
 
 class BareLoop:
-    """A training loop as one writes it by hand: no logging, no schedule, no checks.
+    """A hand-written training loop without logging, schedule or checks.
 
     Attributes:
-        loss: of the last step.
+        loss: Loss of the last step.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -82,7 +82,7 @@ class BareLoop:
         self.loss: Tensor | None = None
 
     def run(self, batches: Iterable[dict[str, Any]], after_step: Callable[[], None] = lambda: None) -> None:
-        """One step a batch."""
+        """Make one step per batch."""
         for batch in batches:
             self.optimizer.zero_grad()
             loss = F.cross_entropy(self.model(batch["image"]), batch["label"])

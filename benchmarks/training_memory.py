@@ -1,7 +1,7 @@
-"""Peak memory of the training of `training_step`, each side in fresh processes of its own.
+"""Peak memory of the training in `training_step`, with each side in new processes.
 
-Ours imports what a training run needs and trains through Trainer and task; the peer imports torch and torchvision
-alone, and runs the bare loop. Two figures: the whole process, and what it grew by after its imports.
+striate's side imports what a training run needs, and trains through task and Trainer. The peer imports only torch and
+torchvision, and runs the bare loop. Two values are reported: the whole process, and its growth after the imports.
 """
 
 import argparse
@@ -17,7 +17,7 @@ CASES = (("resnet18", 64, 32, 4, 5),)
 
 
 def train_ours(network: str, pixels: int, batch: int, steps: int) -> float:
-    """Train through Trainer and task; gives the memory held after the imports."""
+    """Train through task and Trainer, and return the memory after the imports, in MB."""
     from striate.benchmarks import training_case as case_of
     from striate.benchmarks import training_step as ours
 
@@ -29,7 +29,7 @@ def train_ours(network: str, pixels: int, batch: int, steps: int) -> float:
 
 
 def train_peer(network: str, pixels: int, batch: int, steps: int) -> float:
-    """Train by the bare loop; gives the memory held after the imports."""
+    """Train with the bare loop, and return the memory after the imports, in MB."""
     from striate.benchmarks import training_case as peer
 
     imported = resident_mb()
@@ -39,35 +39,35 @@ def train_peer(network: str, pixels: int, batch: int, steps: int) -> float:
 
 
 def child() -> None:
-    """What the fresh process does: train, and print its memory as JSON."""
+    """Entry point of the new process: train, and print its memory as JSON."""
     parser = argparse.ArgumentParser()
     parser.add_argument("side", choices=("ours", "peer"))
     parser.add_argument("network")
     for number in ("pixels", "batch", "steps"):
         parser.add_argument(number, type=int)
-    given = vars(parser.parse_args())
-    train = train_ours if given.pop("side") == "ours" else train_peer
-    imported = train(**given)
+    options = vars(parser.parse_args())
+    train = train_ours if options.pop("side") == "ours" else train_peer
+    imported = train(**options)
     print(json.dumps({"imported": imported, "peak": peak_mb()}))
 
 
 def rows_for(network: str, pixels: int, batch: int, steps: int, repetitions: int) -> list[Row]:
-    """Both figures for one case."""
+    """Measure one case, and return both rows."""
     arguments = (network, str(pixels), str(batch), str(steps))
     sides = {
         side: partial(run_fresh, "striate.benchmarks.training_memory", side, *arguments) for side in ("ours", "peer")
     }
     measured = interleave(sides, repetitions, warm_up=0)
     median = {
-        side: {field: statistics.median(one[field] for one in many) for field in ("imported", "peak")}
-        for side, many in measured.items()
+        side: {field: statistics.median(result[field] for result in results) for field in ("imported", "peak")}
+        for side, results in measured.items()
     }
     what = f"{network}, {pixels} px, batch {batch}"
     peaks = [median[side]["peak"] for side in ("ours", "peer")]
     growth = [median[side]["peak"] - median[side]["imported"] for side in ("ours", "peer")]
     return [
         _row(f"peak memory, whole process ({what})", peaks, AT_MOST),
-        _row(f"peak memory above the imports ({what})", growth, AT_MOST),
+        _row(f"peak memory minus the memory of the imports ({what})", growth, AT_MOST),
     ]
 
 
@@ -77,7 +77,7 @@ def _row(what: str, megabytes: list[float], goal: Goal | None) -> Row:
 
 
 def run() -> list[Row]:
-    """Measure."""
+    """Measure all cases."""
     return [row for case in CASES for row in rows_for(*case)]
 
 

@@ -1,14 +1,14 @@
-"""A training step of the classic networks through task and Trainer, against torchvision's and timm's training scripts.
+"""Training step of the classic networks through task and Trainer, compared with torchvision's and timm's scripts.
 
-The peers are the loops of those scripts (torchvision's ``references/classification/train.py``, timm's ``train.py``) at
-their defaults, written from what they do: the step, and the running figures they keep of it. All train a copy of the
-same weights on the same batches with the same SGD, momentum and weight decay, in one process and in turn; dropout
-draws from the same seed on all sides. What is ours: weights and images are channels-last, and the SGD is torch's fused
-one, which the scripts do not ask for. The scripts' loaders normalise, so the peers are given normalised float32
-images; ours are given uint8, and normalise within the step.
+The peers reproduce the loops of those scripts (torchvision's ``references/classification/train.py``, timm's
+``train.py``) with their defaults: the step, and the running metrics. All sides train a copy of the same weights on the
+same batches with the same SGD, momentum and weight decay, alternately in one process; dropout uses the same seed on all
+sides. On striate's side, weights and images are channels-last and SGD is torch's fused one, which the scripts do not
+use. The scripts' loaders normalize, so the peers get normalized float32 images; striate gets uint8, and normalizes
+within the step.
 
-"alexnet" is torchvision's (one tower), since that is the peer's. timm has none. Its VGG-16 and ResNet-50 are its own,
-so its loss is not compared with the others'.
+"alexnet" is torchvision's (one tower), like the peer's. timm has no AlexNet. Its VGG-16 and ResNet-50 are its own
+implementations, so its loss is not compared with the others.
 """
 
 import copy
@@ -31,19 +31,19 @@ from striate.benchmarks.training_step import Side, compare, measure_sides
 from striate.models import Classifier
 from striate.tasks import Classification
 
-# and the turns and steps that are measured; a step of VGG-16 takes seconds
+# (case, turns, steps per turn); a step of VGG-16 takes seconds
 CASES = ((Case("alexnet", 224, 32), 5, 3), (Case("vgg16", 224, 4), 4, 2), (Case("resnet50", 224, 8), 5, 3))
 CLASSES = 1000
 WEIGHT_DECAY = 1e-4
-TOLERANCE = 0.05  # of the last losses: through fifty batch norms over eight images, rounding grows from step to step
+TOLERANCE = 0.05  # of the last losses: fifty batch norms over eight images amplify rounding from step to step
 AT_MOST = Goal(1.0, at_least=False)
 
 
 class ReferenceLoop:
-    """The step of torchvision's script: cross-entropy, SGD over all parameters alike, running loss and accuracies.
+    """The step of torchvision's script: cross-entropy, SGD for all parameters, running loss and accuracies.
 
     Attributes:
-        loss: of the last step.
+        loss: Loss of the last step.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -53,7 +53,7 @@ class ReferenceLoop:
         self.totals = {"loss": 0.0, "acc1": 0.0, "acc5": 0.0}
 
     def run(self, batches: Iterable[dict[str, Any]], after_step: Callable[[], None]) -> None:
-        """One step a batch."""
+        """Make one step per batch."""
         for batch in batches:
             logits = self.model(batch["float"])
             loss = F.cross_entropy(logits, batch["label"])
@@ -70,10 +70,10 @@ class ReferenceLoop:
 
 
 class TimmLoop:
-    """The step of timm's script: its SGD over its own parameter groups, and a running loss.
+    """The step of timm's script: its SGD with its parameter groups, and a running loss.
 
     Attributes:
-        loss: always None: another network's.
+        loss: Always None, because the network is a different one.
     """
 
     def __init__(self, name: str) -> None:
@@ -85,7 +85,7 @@ class TimmLoop:
         self.total = 0.0
 
     def run(self, batches: Iterable[dict[str, Any]], after_step: Callable[[], None]) -> None:
-        """One step a batch."""
+        """Make one step per batch."""
         for batch in batches:
             loss = F.cross_entropy(self.model(batch["float"]), batch["label"])
             loss.backward()
@@ -96,7 +96,7 @@ class TimmLoop:
 
 
 def make_task(network: nn.Module, name: str) -> Classification:
-    """The task as an experiment has it, from the peer's weights."""
+    """Make the task as in an experiment, with the peer's weights."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{name}.pth"
         torch.save(network.state_dict(), path)
@@ -109,13 +109,13 @@ def make_task(network: nn.Module, name: str) -> Classification:
 
 
 def with_floats(batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The batches, with what the scripts' loaders would have made of them."""
+    """Add the normalized float32 images ``[B, 3, H, W]`` that the scripts' loaders would provide."""
     mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
     return [{**batch, "float": ((batch["image"] / 255 - mean) / std).contiguous()} for batch in batches]
 
 
 def measure(case: Case, turns: int, steps: int) -> dict[str, list[Clock]]:
-    """The median step of each turn and side."""
+    """Measure the median step of each turn, per side."""
     torch.manual_seed(0)
     network = torchvision.models.get_model(case.network, weights=None, num_classes=CLASSES)
     task = make_task(network, case.network)
@@ -127,13 +127,13 @@ def measure(case: Case, turns: int, steps: int) -> dict[str, list[Clock]]:
 
 
 def run() -> list[Row]:
-    """Measure; the first turn warms up."""
+    """Measure all cases; the first turn is a warm-up."""
     rows = []
     for case, turns, steps in CASES:
         measured = measure(case, turns, steps)
         peer = measured["peer"]
-        rows += compare(f"training step ({case}) against torchvision's script", measured["ours"], peer, AT_MOST)
-        rows += compare(f"control: torchvision's script twice ({case})", measured["control"], peer)
+        rows += compare(f"training step ({case}); peer: torchvision's script", measured["ours"], peer, AT_MOST)
+        rows += compare(f"control: torchvision's script against itself ({case})", measured["control"], peer)
         if "timm" in measured:
-            rows += compare(f"training step ({case}) against timm's script", measured["ours"], measured["timm"])
+            rows += compare(f"training step ({case}); peer: timm's script", measured["ours"], measured["timm"])
     return rows

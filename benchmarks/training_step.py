@@ -1,12 +1,12 @@
-"""One training step: `striate.tasks.Classification` in Lightning's Trainer, against a bare PyTorch loop.
+"""Training step of `striate.tasks.Classification` in Lightning's Trainer, compared with a bare PyTorch loop.
 
-Both train a copy of the same model on the same batches with the same optimizer, in one process and in turn: the
-Trainer's loader gives a few batches, then lets the bare loop make as many steps, and so on. A step's time is that from
-the end of the step before it to its own end, so everything that happens in between counts; the first step of each turn
-is dropped. In the end all must have come to the same loss after the same number of steps: they did the same work.
+Both sides train a copy of the same model on the same batches with the same optimizer, alternately in one process: the
+Trainer's loader yields a few batches, then the bare loop makes the same number of steps, and so on. The time of a step
+is measured from the end of the previous step to its own end, so that everything in between counts. The first step of
+each turn is discarded. At the end, all sides must have reached the same loss after the same number of steps.
 
-A second copy of the bare loop takes its turn too. Its ratio to the first ought to be 1; how far it is from that says
-how much a ratio of this run is worth, and on a busy machine that may be nothing.
+A second copy of the bare loop is measured as a control. Its ratio to the first should be 1. The deviation from 1 shows
+how reliable the ratios of this run are; on a busy machine they may be meaningless.
 """
 
 import copy
@@ -31,25 +31,25 @@ from striate.models import Classifier
 from striate.tasks import Classification
 
 CASE = Case("resnet18", pixels=64, batch=32)
-SMALL = Case("plain", pixels=16, batch=4)  # next to no computing: shows what the Trainer itself takes
+SMALL = Case("plain", pixels=16, batch=4)  # almost no computation: shows the overhead of the Trainer
 AT_MOST = Goal(1.03, at_least=False)
 
 
 class Side(Protocol):
-    """A training loop of another make.
+    """A training loop to compare with.
 
     Attributes:
-        loss: of the last step; None where the network is another, and losses say nothing.
+        loss: Loss of the last step; None for a different network, whose loss is not comparable.
     """
 
     loss: Tensor | None
 
     def run(self, batches: Iterable[dict[str, Any]], after_step: Callable[[], None]) -> None:
-        """One step a batch, calling `after_step` after each."""
+        """Make one step per batch, and call `after_step` after each."""
 
 
 class AfterStep(pl.Callback):
-    """Calls something after each training step; to be the last callback."""
+    """Call `after_step` after each training step; this must be the last callback."""
 
     def __init__(self, after_step: Callable[[], None]) -> None:
         self.after_step = after_step
@@ -58,16 +58,16 @@ class AfterStep(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """The step is done."""
+        """Store the loss of the step, and call `after_step`."""
         self.loss = outputs["loss"]
         self.after_step()
 
 
 class Turns:
-    """A loader that gives `steps` batches a turn, and does something between the turns.
+    """A loader that yields `steps` batches per turn, and calls `between` between turns.
 
-    Its length is known, so the Trainer asks for a batch only when it is about to train on it, and never asks again
-    after the last: what is done between turns is not done after the last one.
+    Its length is known. Therefore the Trainer requests a batch only when it is about to train on it, and requests none
+    after the last: `between` is not called after the last turn.
     """
 
     def __init__(
@@ -85,16 +85,16 @@ class Turns:
             yield from self.one_turn()
 
     def one_turn(self) -> Iterator[dict[str, Any]]:
-        """The batches of a turn, the same each time."""
+        """Yield the batches of a turn, the same ones each time."""
         for step in range(self.steps):
-            torch.manual_seed(step)  # dropout, if there is any, falls alike on all sides
+            torch.manual_seed(step)  # the same dropout on all sides
             yield self.batches[step % len(self.batches)]
 
 
 def make_trainer(folder: str, last: pl.Callback) -> pl.Trainer:
-    """A trainer for one epoch, with what the launcher gives every run that has something to do in a step.
+    """Make a trainer for one epoch, with the launcher's default callbacks that act in each step.
 
-    Left out: the progress bar, W&B, and checkpoints, which belong to epochs.
+    There is no progress bar and no W&B, and no checkpoints, which belong to epochs.
     """
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     return pl.Trainer(
@@ -110,37 +110,37 @@ def make_trainer(folder: str, last: pl.Callback) -> pl.Trainer:
 
 
 def fit(task: pl.LightningModule, loader: Turns, last: pl.Callback) -> None:
-    """Train for one pass through `loader`."""
+    """Train for one epoch of `loader`."""
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that there are no workers, and no validation
+        warnings.simplefilter("ignore")  # about missing workers and a missing validation
         make_trainer(folder, last).fit(task, loader)
 
 
 def make_task(case: Case) -> Classification:
-    """The task as an experiment has it."""
+    """Make the task as in an experiment."""
     torch.manual_seed(0)
     return Classification(
         Classifier(case.network, CLASSES), optimizer=partial(torch.optim.SGD, lr=LR, momentum=MOMENTUM)
     )
 
 
-LEARNED = 1e-3
-"""A loss of which nothing is left, after the same few batches again and again; what differs below is rounding."""
+MEMORIZED = 1e-3
+"""Loss below which the few repeated batches are memorized, and differences are only rounding."""
 
 
 def check_same_work(
     case: Case, steps: int, losses: dict[str, Tensor | None], counts: dict[str, int], tolerance: float
 ) -> None:
-    """See that a comparison compares like with like; a side whose network is another keeps no loss.
+    """Check that all sides did the same work; a side with a different network has no loss to compare.
 
     Raises:
-        RuntimeError: when a side has made another number of steps, or come to another loss.
+        RuntimeError: If the number of steps or the last losses differ.
     """
     if set(counts.values()) != {steps}:
-        raise RuntimeError(f"{case}: each side was to make {steps} steps, and they made {counts}")
+        raise RuntimeError(f"{case}: each side must make {steps} steps, got {counts}")
     values = [loss for loss in losses.values() if loss is not None]
-    if len(values) < 2 or not all(torch.allclose(values[0], value, tolerance, LEARNED) for value in values):
-        raise RuntimeError(f"{case}: the last losses differ: {losses}")
+    if len(values) < 2 or not all(torch.allclose(values[0], value, tolerance, MEMORIZED) for value in values):
+        raise RuntimeError(f"{case}: the last losses differ, got {losses}")
 
 
 def measure_sides(
@@ -152,10 +152,10 @@ def measure_sides(
     steps: int,
     tolerance: float = 1e-3,
 ) -> dict[str, list[Clock]]:
-    """The median step of each turn, of the task in the Trainer and of the other sides.
+    """Measure the median step of each turn, for the task in the Trainer and for the other sides.
 
     Raises:
-        RuntimeError: when the sides have not done the same work.
+        RuntimeError: If the sides did not do the same work.
     """
     readings: dict[str, list[Clock]] = {side: [] for side in ("ours", *others)}
 
@@ -171,7 +171,7 @@ def measure_sides(
     loader.between = between
     last = AfterStep(partial(record, "ours"))
     fit(task, loader, last)
-    between()  # the others' last turn
+    between()  # last turn of the other sides
     losses = {"ours": last.loss, **{side: loop.loss for side, loop in others.items()}}
     check_same_work(case, turns * steps, losses, {side: len(times) for side, times in readings.items()}, tolerance)
     return {
@@ -181,16 +181,16 @@ def measure_sides(
 
 
 def measure(case: Case, turns: int, steps: int) -> dict[str, list[Clock]]:
-    """The median step of each turn, of ours, of the peer, and of the peer's copy that serves as control."""
+    """Measure the median step of each turn, for striate, the peer, and the control (a copy of the peer)."""
     task = make_task(case)
     bare = {side: BareLoop(copy.deepcopy(task.model)) for side in ("peer", "control")}
     return measure_sides(case, task, bare, make_batches(case), turns, steps)
 
 
 def compare(what: str, ours: Sequence[Clock], peer: Sequence[Clock], goal: Goal | None = None) -> list[Row]:
-    """Wall time, and processor time as a check on it."""
+    """Return rows for wall time and, as a check, for CPU time."""
     rows = []
-    for field, unit in (("wall", ""), ("cpu", ", processor time")):
+    for field, unit in (("wall", ""), ("cpu", ", CPU time")):
         mine, theirs = ([getattr(time, field) for time in times] for times in (ours, peer))
         shown = [f"{1e3 * statistics.median(times):.1f} ms" for times in (mine, theirs)]
         bound = goal if field == "wall" else None
@@ -199,15 +199,15 @@ def compare(what: str, ours: Sequence[Clock], peer: Sequence[Clock], goal: Goal 
 
 
 def rows_for(case: Case, measured: dict[str, list[Clock]], goal: Goal | None) -> list[Row]:
-    """Ours against the bare loop, and that against itself."""
+    """Compare striate with the bare loop, and the bare loop with itself."""
     return [
         *compare(f"training step ({case})", measured["ours"], measured["peer"], goal),
-        *compare(f"control: bare loop twice ({case})", measured["control"], measured["peer"]),
+        *compare(f"control: bare loop against itself ({case})", measured["control"], measured["peer"]),
     ]
 
 
 def run() -> list[Row]:
-    """Measure; the first turn warms up."""
+    """Measure both cases; the first turn is a warm-up."""
     return [
         *rows_for(CASE, measure(CASE, turns=11, steps=5), AT_MOST),
         *rows_for(SMALL, measure(SMALL, turns=11, steps=50), None),

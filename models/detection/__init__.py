@@ -17,8 +17,8 @@ from .one_stage.retinanet import RetinaNet
 from .resize import ImageBatch, ResizeAndPad, scale_boxes
 from .ssd.backbone import SSDVGG16
 from .ssd.default_boxes import default_boxes, ssd_aspects, ssd_scales
-from .ssd.loss import hardest_negatives, multibox_losses
-from .ssd.paper import SSD300, SSD512
+from .ssd.loss import hard_negative_mining, multibox_losses
+from .ssd.published import SSD300, SSD512
 from .ssd.ssd import SSD, ExtraLayer, L2Norm
 from .torchvision import TorchvisionDetector
 from .two_stage.faster_rcnn import FasterRCNN
@@ -81,7 +81,7 @@ __all__ = [
     "encode_boxes",
     "encode_grid",
     "grid_anchors",
-    "hardest_negatives",
+    "hard_negative_mining",
     "match_anchors",
     "match_iou",
     "multibox_losses",

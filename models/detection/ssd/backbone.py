@@ -1,4 +1,4 @@
-"""SSD's trunk: VGG-16 whose fc6 and fc7 are convolutions on a map of stride 16, thinned out from the classifier's."""
+"""SSD's backbone: VGG-16 with fc6 and fc7 as convolutions of stride 16, subsampled from the classifier's weights."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -16,45 +16,47 @@ from ...segmentation.fcn_backbones import _VGG16, vgg16_names
 from ...weights import State, match_weights, pretrained_is_skipped
 
 CAFFE_MEAN = (0.48235, 0.45882, 0.40784)
-"""What the original VGG-16 subtracts from pixels in [0, 1], as torchvision has it: 123, 117 and 104 of 255."""
+"""Mean that the original VGG-16 subtracts from pixels in [0, 1], as in torchvision: 123, 117 and 104 of 255."""
+
 CAFFE_STD = (1 / 255,) * 3
-"""What it divides by: nothing is left of the scaling to [0, 1]."""
+"""Its divisor, which undoes the scaling to [0, 1]."""
 
 _FULLY_CONNECTED = ("stages.4.fc6", "stages.4.fc7")
 
 
 class SSDVGG16(Backbone):
-    """VGG-16 up to fc7 as SSD has it: conv4_3 at stride 8 and fc7 at stride 16.
+    """VGG-16 up to fc7 as in SSD: conv4_3 at stride 8 and fc7 at stride 16.
 
-    Five maps, of which SSD takes the last two: conv1_2, conv2_2, conv3_3, conv4_3 and fc7, of strides 1 to 16. pool3
-    rounds up (75 cells become 38), pool5 is 3 x 3 of stride 1, fc6 a 3 x 3 convolution of dilation 6, fc7 a 1 x 1;
-    there is no dropout.
+    It has five maps, of which SSD uses the last two: conv1_2, conv2_2, conv3_3, conv4_3 and fc7, with strides 1 to 16.
+    pool3 rounds up (75 cells become 38), pool5 is 3 x 3 with stride 1, fc6 is a 3 x 3 convolution with dilation 6, and
+    fc7 is 1 x 1. There is no dropout.
 
     Args:
-        weights: Torchvision's name for VGG-16's weights, or the path of a checkpoint: torchvision's file, a
-            classification checkpoint of ours with ``Classifier("vgg16")``, an FCN's, an SSD's, or the authors' own
-            ("reduced") weights as ssd.pytorch numbers them, which need `CAFFE_MEAN` and `CAFFE_STD`. Where it holds no
-            usable fc6 and fc7 (``IMAGENET1K_FEATURES``, the original Caffe weights), these two are drawn at random, as
-            torchvision's SSD does. ``None``: N(0, 2 / fan-in).
-        width: Factor on the convolutions' channel counts, which are rounded to multiples of 8.
-        hidden: Channels of fc6 and fc7.
-        frozen_stages: How many of the five stages, from the first, do not train.
-        out_indices: Which maps are returned; ``None``: all.
-        mean: Subtracted from pixels in [0, 1]; ``None``: what belongs to the weights, without weights ImageNet's.
-        std: Divides pixels in [0, 1]; ``None``: as for ``mean``.
+        weights: torchvision's name for weights of VGG-16, or the path of a checkpoint: torchvision's file, one of our
+            ``Classifier("vgg16")``, of an FCN or an SSD, or the authors' own ("reduced") weights as ssd.pytorch numbers
+            them, which need `CAFFE_MEAN` and `CAFFE_STD`. If the file holds no usable fc6 and fc7
+            (``IMAGENET1K_FEATURES``, the original Caffe weights), these two are drawn at random, as in torchvision's
+            SSD. None: random weights, N(0, 2 / fan-in).
+        width: Factor on the number of channels of the convolutions, rounded to multiples of 8.
+        hidden: Number of channels of fc6 and fc7.
+        frozen_stages: Number of stages, from the first, that are not trained; 0 to 5.
+        out_indices: Indices of the maps that are returned. None: all.
+        mean: Mean of each channel that is subtracted from pixels in [0, 1]. None: the weights' mean, or ImageNet's
+            without weights.
+        std: Standard deviation of each channel that divides pixels in [0, 1]. None: as for ``mean``.
 
     Shape:
-        - images: uint8 or float in [0, 1], ``[B, 3, H, W]``
-        - output: for 300 pixels ``[B, 512, 38, 38]`` and ``[B, 1024, 19, 19]``; for 512 64 and 32 cells
+        - images: ``[B, 3, H, W]``, ``uint8`` in [0, 255] or floating point in [0, 1]
+        - output: for 300 pixels ``[B, 512, 38, 38]`` and ``[B, 1024, 19, 19]``; for 512 pixels 64 and 32 cells
 
     Raises:
         FileNotFoundError: ``weights`` is the path of a file that does not exist.
         ValueError: ``weights`` does not hold VGG-16's convolutions.
 
     Reference:
-        Liu et al., "SSD: single shot multibox detector", ECCV 2016, section 3, whose authors start from the "reduced"
-        VGG-16 of DeepLab (Chen et al., ICLR 2015). That file's thinning is not documented; here every fourth channel of
-        fc6 and fc7 is taken, and of fc6's 7 x 7 cells every third, the outermost among them (`thinned`).
+        Liu et al., "SSD: single shot multibox detector", ECCV 2016, section 3. Its authors start from the "reduced"
+        VGG-16 of DeepLab (Chen et al., ICLR 2015). How that file was subsampled is not documented. Here every fourth
+        channel of fc6 and fc7 is kept, and every third of fc6's 7 x 7 cells, the outermost included (`subsample`).
     """
 
     def __init__(
@@ -68,14 +70,14 @@ class SSDVGG16(Backbone):
         std: tuple[float, float, float] | None = None,
     ) -> None:
         source = find_weights("vgg16", weights)
-        own_mean, own_std = source.statistics() if source else (IMAGENET_MEAN, IMAGENET_STD)
+        default_mean, default_std = source.statistics() if source else (IMAGENET_MEAN, IMAGENET_STD)
         stages, channels = _stages(width, hidden)
         super().__init__(
             stages,
             channels,
             (1, 2, 4, 8, 16),
-            own_mean if mean is None else mean,
-            own_std if std is None else std,
+            default_mean if mean is None else mean,
+            default_std if std is None else std,
             frozen_stages,
             out_indices=out_indices,
         )
@@ -84,24 +86,25 @@ class SSDVGG16(Backbone):
             self._load(source.state(), source.origin)
 
     def _load(self, state: State, origin: str) -> None:
-        own = self.state_dict()
+        expected = self.state_dict()
         ours, *others = vgg16_names()
+        # ssd.pytorch's numbers of the layers
         others.append([*(name.removeprefix("features.") for name in others[0][:-2]), "31", "33"])
         aliases = {
             f"{theirs}.{part}": f"{name}.{part}"
             for names in others
             for theirs, name in zip(names, ours, strict=True)
             for part in ("weight", "bias")
-            if f"{name}.{part}" in own
+            if f"{name}.{part}" in expected
         }
-        state = _with_thinned(state, own, aliases)
+        state = _with_subsampled(state, expected, aliases)
         fitting, report = match_weights(self, state, aliases=aliases)
         missing = [name for name in report.missing if not name.startswith(_FULLY_CONNECTED)]
         if missing or report.mismatched:
-            shown = replace(report, missing=tuple(missing), unexpected=() if fitting else report.unexpected)
+            relevant = replace(report, missing=tuple(missing), unexpected=() if fitting else report.unexpected)
             raise ValueError(
-                f"{origin} does not hold VGG-16 as it is wanted here ({len(fitting)} of {len(own)} tensors fit):\n"
-                f"{shown.describe()}"
+                f"weights: {origin} does not match this VGG-16, {len(fitting)} of {len(expected)} tensors fit\n"
+                f"{relevant.describe()}"
             )
         for name in _FULLY_CONNECTED:
             if f"{name}.weight" in report.missing:
@@ -111,64 +114,71 @@ class SSDVGG16(Backbone):
 
 
 def _stages(width: float, hidden: int) -> tuple[list[nn.Sequential], list[int]]:
-    """Each block begins with the pooling before it."""
-    stages, channels, before = [], [], 3
+    """The five blocks, each with the pooling before it, and their numbers of channels."""
+    stages, channels, in_channels = [], [], 3
     for block, widths in enumerate(_VGG16, start=1):
         layers: dict[str, nn.Module] = {}
         if block > 1:
             layers[f"pool{block - 1}"] = nn.MaxPool2d(2, 2, ceil_mode=block == 4)
         for number, full in enumerate(widths, start=1):
-            here = scale_channels(full, width)
-            layers[f"conv{block}_{number}"] = nn.Conv2d(before, here, 3, padding=1)
+            out_channels = scale_channels(full, width)
+            layers[f"conv{block}_{number}"] = nn.Conv2d(in_channels, out_channels, 3, padding=1)
             layers[f"relu{block}_{number}"] = nn.ReLU(inplace=True)
-            before = here
+            in_channels = out_channels
         if block == 5:
             layers |= {
                 "pool5": nn.MaxPool2d(3, 1, padding=1),
-                "fc6": nn.Conv2d(before, hidden, 3, padding=6, dilation=6),
+                "fc6": nn.Conv2d(in_channels, hidden, 3, padding=6, dilation=6),
                 "relu6": nn.ReLU(inplace=True),
                 "fc7": nn.Conv2d(hidden, hidden, 1),
                 "relu7": nn.ReLU(inplace=True),
             }
         stages.append(named_layers(**layers))
-        channels.append(hidden if block == 5 else before)
+        channels.append(hidden if block == 5 else in_channels)
     return stages, channels
 
 
-def thinned(weight: Tensor, shape: Sequence[int]) -> Tensor:
-    """Every n-th entry of a tensor in each dimension, beginning with the first, for a smaller shape.
+def subsample(weight: Tensor, shape: Sequence[int]) -> Tensor:
+    """Take every n-th entry of a tensor in each dimension, beginning with the first, to reach a smaller shape.
 
-    n is the larger size by the smaller one, rounded up: of 7 cells to become 3, the first, the fourth and the seventh.
+    n is the larger size divided by the smaller one, rounded up: from 7 to 3 cells, the first, the fourth and the
+    seventh.
+
+    Shape:
+        - weight: ``[C, D, ...]``; output: ``shape``, with as many dimensions
 
     Raises:
-        ValueError: The shapes are not alike in number of dimensions, or no such steps lead from one to the other.
+        ValueError: The shapes differ in the number of dimensions, or no such steps lead from one to the other.
 
     Example:
-        >>> thinned(torch.arange(7), [3])
+        >>> subsample(torch.arange(7), [3])
         tensor([0, 3, 6])
     """
     steps = [-(-large // small) for large, small in zip(weight.shape, shape, strict=False)]
     result = weight[tuple(slice(None, None, step) for step in steps)]
     if len(weight.shape) != len(shape) or result.shape != torch.Size(shape):
-        raise ValueError(f"a tensor of shape {list(weight.shape)} cannot be thinned out to {list(shape)}")
+        raise ValueError(f"shape: cannot be reached by steps from {list(weight.shape)}, got {list(shape)}")
     return result
 
 
-def _with_thinned(state: State, own: Mapping[str, Tensor], aliases: Mapping[str, str]) -> dict[str, Tensor]:
-    """A state dict whose fc6 and fc7 have the shapes wanted; without them where they hold no finite numbers."""
-    names = {name: own[ours] for name, ours in {**{n: n for n in own}, **aliases}.items() if ours in own}
+def _with_subsampled(state: State, expected: Mapping[str, Tensor], aliases: Mapping[str, str]) -> dict[str, Tensor]:
+    """The state dict with fc6 and fc7 in the expected shapes; without them if they are not finite.
+
+    fc6 is ``[4096, 25088]`` in a classifier and ``[hidden, C, 3, 3]`` here.
+    """
+    names = {name: expected[ours] for name, ours in {**{n: n for n in expected}, **aliases}.items() if ours in expected}
     names = {name: like for name, like in names.items() if re.search(r"(fc[67]|classifier\.\d|body\.\d)\.\w+$", name)}
     result = dict(state)
     for key, value in state.items():
         like = next((like for name, like in names.items() if key == name or key.endswith(f".{name}")), None)
         if like is None or value.shape == like.shape:
             continue
-        if value.ndim == 2:  # a fully connected layer, of a map that is flattened channel by channel
+        if value.ndim == 2:  # a fully connected layer on a map flattened channel by channel: [units, C * side * side]
             side = round((value.shape[1] / (like.shape[1] if like.shape[-1] > 1 else value.shape[1])) ** 0.5)
             if value.shape[1] % (side * side) == 0:
                 value = value.reshape(len(value), -1, side, side)
         if value.ndim == like.ndim and all(a >= b for a, b in zip(value.shape, like.shape, strict=True)):
-            result[key] = thinned(value, like.shape)
+            result[key] = subsample(value, like.shape)
             if not result[key].isfinite().all():
                 del result[key]
     return result
@@ -176,7 +186,7 @@ def _with_thinned(state: State, own: Mapping[str, Tensor], aliases: Mapping[str,
 
 @torch.no_grad()
 def init_uniform(module: nn.Module) -> None:
-    """Draws convolutions' weights uniformly, of variance 1 / fan-in, and sets biases to 0: what Caffe calls xavier."""
+    """Draw the weights of convolutions uniformly with variance 1 / fan-in, as Caffe's "xavier", and set biases to 0."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_uniform_(layer.weight, nonlinearity="linear")

@@ -1,4 +1,4 @@
-"""SSD: classes and offsets of default boxes, straight from feature maps of several strides.
+"""SSD: classes and offsets of default boxes, predicted directly from feature maps of several strides.
 
 Shape legend: B images, A default boxes, K classes, L feature maps.
 """
@@ -28,14 +28,14 @@ from .loss import BOX_WEIGHTS, multibox_losses
 
 @dataclass(frozen=True)
 class ExtraLayer:
-    """One more feature map: a 1 x 1 convolution to fewer channels, then one that makes the map smaller.
+    """One more feature map: a 1 x 1 convolution to fewer channels, then one that shrinks the map.
 
     Attributes:
-        channels: Of the map.
-        squeeze: Channels between the two convolutions; None: half as many.
+        channels: Number of channels of the map.
+        squeeze: Number of channels between the two convolutions. None: half of ``channels``.
         kernel: Side of the second convolution's kernel, in cells.
-        stride: Of the second convolution, in cells.
-        padding: Of the second convolution, in cells.
+        stride: Stride of the second convolution, in cells.
+        padding: Padding of the second convolution, in cells.
     """
 
     channels: int
@@ -46,11 +46,11 @@ class ExtraLayer:
 
 
 class L2Norm(nn.Module):
-    """Scales each cell's features to length 1, and then each channel by a learned factor.
+    """Scale the features of each cell to length 1, and then each channel by a learned factor.
 
     Args:
-        channels: C.
-        scale: What the factors begin with.
+        channels: Number of channels C.
+        scale: Initial value of the factors.
 
     Shape:
         - input, output: ``[B, C, H, W]``
@@ -61,53 +61,59 @@ class L2Norm(nn.Module):
 
     def __init__(self, channels: int, scale: float = 20.0) -> None:
         super().__init__()
-        # Three dimensions: the authors' solver treats it as a weight, not as a bias, and so does `CaffeSGD`.
+        # three dimensions: the authors' solver treats it as a weight and not as a bias, as `CaffeSGD` does
         self.weight = nn.Parameter(torch.full((channels, 1, 1), float(scale)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """The map, normalised."""
+        """The normalized map ``[B, C, H, W]``."""
         return (F.normalize(at_least_float32(x), dim=1) * self.weight).to(x.dtype)
 
 
 class SSD(Detector):
-    """SSD over any backbone; `SSD300` and `SSD512` are the paper's.
+    """SSD on any backbone; `SSD300` and `SSD512` are the published networks.
 
-    Every image is resized to a square, whatever its shape. Each map of the backbone, and of the layers after it, has
-    two 3 x 3 convolutions: one for the classes, one for the offsets of its default boxes.
+    Every image is resized to a square, whatever its aspect ratio. Each map of the backbone and of the extra layers has
+    two 3 x 3 convolutions: one for the classes and one for the offsets of its default boxes.
 
     Args:
-        num_classes: K, without background.
-        backbone: All of the maps that it returns are used.
-        image_size: Side of the square, pixels.
-        extra: Further maps, each from the one before, the first from the backbone's last.
-        scales: Sides of the default boxes, in percent of the image's, one more than there are maps; rounded down to
-            whole pixels. ``None``: `ssd_scales`, 10, 20, … 90.
-        aspects: Ratios of their sides besides 1, for each map. ``None``: `ssd_aspects`.
-        steps: Pixels from cell to cell, for each map. ``None``: the image's side by the map's.
-        clip: What of default boxes that leave the image is cut off (`default_boxes`).
-        l2_norm: The first map's cells are normalised to this length at first (`L2Norm`). ``None``: not at all.
-        batch_norm: Whether the extra layers have batch normalisation.
-        match_iou: IoU from which on a default box has an object; the best one of each object has it in any case.
-        negatives: How many default boxes without object are trained on for each with one.
-        score_threshold: Detections score more.
-        nms_iou: Of two detections of one class that overlap more, the less sure one goes.
-        candidates: How many of each class, the surest, take part in that.
-        max_detections: How many an image has at most.
-        clip_first: Whether boxes are cut off at the image's edge before suppression and not after.
-        weights: Path of an SSD's checkpoint to go on from (`load`). A classifier's weights belong to the backbone.
+        num_classes: Number of classes K, without background.
+        backbone: The backbone. All maps that it returns are used.
+        image_size: Side of the square, in pixels.
+        extra: Further maps. Each is computed from the one before, the first from the backbone's last.
+        scales: Sides of the default boxes, in percent of the image's, one more than the number of maps. They are
+            rounded down to whole pixels. None: `ssd_scales`, 10, 20, … 90.
+        aspects: Aspect ratios of the default boxes of each map, besides 1. None: `ssd_aspects`.
+        steps: Distance of neighboring cells, in pixels, for each map. None: the image's side divided by the map's.
+        clip: Which default boxes are clipped at the image's edge; see `default_boxes`.
+        l2_norm: Initial length to which the features of the first map are normalized (`L2Norm`). None: no
+            normalization.
+        batch_norm: Whether the extra layers have batch normalization.
+        match_iou: IoU from which on a default box is matched to an object. Each object's best box is matched in any
+            case.
+        negatives: Number of unmatched default boxes trained on per matched one.
+        score_threshold: Detections have a higher score than this.
+        nms_iou: Of two detections of one class with a higher IoU, the one with the lower score is dropped.
+        candidates: Number of detections per class, highest scores first, that enter non-maximum suppression.
+        max_detections: Maximum number of detections per image.
+        clip_first: Whether boxes are clipped to the image before non-maximum suppression, not after it.
+        weights: Path of an SSD checkpoint to start from (`load`). A classifier's weights are given to the backbone.
 
     Attributes:
         anchors: The default boxes, ``[A, 4]``, ``x1, y1, x2, y2`` in pixels of the square.
         grids: Rows and columns of each map.
-        load_report: What `load` took over; None where it was not called.
+        load_report: What `load` loaded. None if it was not called.
+
+    Shape:
+        - images: ``[B, 3, H, W]``, or B tensors ``[3, H_i, W_i]``, ``uint8`` or floating point in [0, 1]
+        - output: B `Detections`
 
     Raises:
         FileNotFoundError: ``weights`` is the path of a file that does not exist.
-        ValueError: Numbers that make no network, or do not fit its maps; ``weights`` of another network.
+        ValueError: A number is out of range or does not fit the maps, or ``weights`` belong to another network.
 
     Reference:
-        Liu et al., "SSD: single shot multibox detector", ECCV 2016, and the authors' Caffe code, whose values count
-        where the paper's text differs. Where this departs from it:
+        Liu et al., "SSD: single shot multibox detector", ECCV 2016, and the authors' Caffe code, whose values are used
+        where the paper's text differs. Deviations:
 
         - Decoded sides are at most 62.5 times the default box's, so that they stay finite.
         - Under DDP each process divides by the number of its own matched boxes, as each of the authors' GPUs does.
@@ -143,8 +149,10 @@ class SSD(Detector):
         self.backbone = backbone
         channels = [*backbone.channels, *(layer.channels for layer in extra)]
         self.norm = nn.Identity() if l2_norm is None else L2Norm(channels[0], l2_norm)
-        before = channels[len(backbone.channels) - 1 : -1]
-        self.extra = nn.ModuleList(_extra(width, layer, batch_norm) for width, layer in zip(before, extra, strict=True))
+        in_channels = channels[len(backbone.channels) - 1 : -1]
+        self.extra = nn.ModuleList(
+            _extra_layer(width, layer, batch_norm) for width, layer in zip(in_channels, extra, strict=True)
+        )
         aspects = ssd_aspects(len(channels)) if aspects is None else aspects
         sides = whole_pixels(ssd_scales(len(channels)) if scales is None else scales, image_size)
         self.grids = self._grids(image_size)
@@ -164,24 +172,24 @@ class SSD(Detector):
             self.load(weights)
 
     def _grids(self, image_size: int) -> list[tuple[int, int]]:
-        """Rows and columns of each map; computed on shapes alone."""
+        """Rows and columns of each map, computed on the meta device, without data."""
         maps: list[Tensor] = list(_on_meta(self.backbone, torch.empty(1, 3, image_size, image_size, device="meta")))
         for number, layer in enumerate(self.extra):
             try:
                 maps.append(_on_meta(layer, maps[-1]))
             except RuntimeError as error:
                 raise ValueError(
-                    f"extra[{number}]: the map before it, of {list(maps[-1].shape[-2:])} cells for image_size="
-                    f"{image_size}, is too small for its kernel; leave that layer out, or take larger images"
+                    f"extra[{number}]: its kernel must fit the map before it, got {list(maps[-1].shape[-2:])} cells "
+                    f"for image_size={image_size}; remove this layer or raise image_size"
                 ) from error
         return [(x.shape[-2], x.shape[-1]) for x in maps]
 
     def predict(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits and offsets of all default boxes.
+        """Compute class logits and offsets of all default boxes.
 
         Shape:
             - pixels: ``[B, 3, image_size, image_size]``
-            - output: ``[B, A, K + 1]``, the background first, and ``[B, A, 4]``
+            - output: logits ``[B, A, K + 1]``, the background first, and offsets ``[B, A, 4]``
         """
         maps = list(self.backbone(pixels))
         for layer in self.extra:
@@ -195,7 +203,7 @@ class SSD(Detector):
         return logits, deltas
 
     def detect(self, batch: ImageBatch) -> list[Detections]:
-        """The objects of each image of a batch, in pixels of the resized images."""
+        """Detect the objects of each image; see `Detector.detect`."""
         logits, deltas = self.predict(batch.pixels)
         scores = at_least_float32(logits).softmax(-1)[..., 1:]
         boxes = decode_boxes(deltas, self.anchors, BOX_WEIGHTS)
@@ -203,55 +211,57 @@ class SSD(Detector):
             boxes = clip_boxes(boxes, self.image_size, self.image_size)
         return [
             select_detections(
-                *found, self.score_threshold, self.nms_iou, self.max_detections, candidates=self.candidates
+                *predicted, self.score_threshold, self.nms_iou, self.max_detections, candidates=self.candidates
             )
-            for found in zip(boxes, scores, strict=True)
+            for predicted in zip(boxes, scores, strict=True)
         ]
 
     def compute_losses(self, batch: ImageBatch, targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """``loss_class`` and ``loss_box``; see `multibox_losses`."""
+        """Compute ``loss_class`` and ``loss_box``, scalars; see `multibox_losses`."""
         boxes, labels = [target["boxes"] for target in targets], [target["labels"] for target in targets]
         matches = torch.stack([bipartite_then_threshold(each, self.anchors, self.match_iou) for each in boxes])
         logits, deltas = self.predict(batch.pixels)
         return multibox_losses(logits, deltas, matches, boxes, labels, self.anchors, self.negatives)
 
     def load(self, source: str | Path | State, origin: str = "the state dict") -> LoadReport:
-        """Goes on from another SSD of the same shape, perhaps for other classes: then these heads stay as they are.
+        """Load the weights of another SSD of the same shape.
+
+        If it has other classes, the layers that predict classes keep their weights.
 
         Args:
-            source: A checkpoint's path, or names -> tensors.
-            origin: What messages call a ``source`` that is not a path.
+            source: Path of a checkpoint, or names -> tensors.
+            origin: Name for a ``source`` that is not a path, for messages.
 
         Returns:
-            What was loaded and what was not; kept as `load_report`.
+            What was loaded and what was not; also stored as `load_report`.
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: The file holds no SSD with this backbone and these maps.
+            ValueError: The file does not hold an SSD with this backbone and these maps.
         """
         if isinstance(source, (str, Path)):
             origin, source = str(source), load_state_dict_file(source)
         fitting, report = match_weights(self, self._renamed(source))
-        lacking = [n for n in (*report.missing, *report.mismatched) if not n.startswith("class_heads.")]
-        if lacking:
+        unfit = [n for n in (*report.missing, *report.mismatched) if not n.startswith("class_heads.")]
+        if unfit:
             raise ValueError(
-                f"{origin} is no checkpoint of an SSD like this one: {len(lacking)} tensors are missing or of another "
-                f"shape (such as {lacking[0]}). A classifier's weights are given to the backbone:\n{report.describe()}"
+                f"weights: {origin} does not match this SSD, got {len(unfit)} tensors missing or with another shape "
+                f"(such as {unfit[0]}); pass a classifier's weights to the backbone\n{report.describe()}"
             )
         self.load_state_dict(fitting, strict=False)
         self.load_report = replace(report, origin=origin)
         return self.load_report
 
     def _renamed(self, state: State) -> State:
-        """A state dict under our names, where a subclass knows others."""
+        """The state dict under our names; for subclasses that read other names."""
         return state
 
 
-def _extra(before: int, layer: ExtraLayer, batch_norm: bool) -> nn.Sequential:
+def _extra_layer(in_channels: int, layer: ExtraLayer, batch_norm: bool) -> nn.Sequential:
     squeeze = layer.channels // 2 if layer.squeeze is None else layer.squeeze
     norms = [nn.BatchNorm2d(width) if batch_norm else nn.Identity() for width in (squeeze, layer.channels)]
     return named_layers(
-        squeeze=nn.Conv2d(before, squeeze, 1, bias=not batch_norm),
+        squeeze=nn.Conv2d(in_channels, squeeze, 1, bias=not batch_norm),
         norm1=norms[0],
         relu1=nn.ReLU(inplace=True),
         conv=nn.Conv2d(squeeze, layer.channels, layer.kernel, layer.stride, layer.padding, bias=not batch_norm),

@@ -1,4 +1,4 @@
-"""SSD's VGG-16: its shapes, and what becomes of a classifier's fc6 and fc7."""
+"""SSD's VGG-16: its shapes, and how it reads a classifier's fc6 and fc7."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torchvision
 from torch import nn
 
 from striate.models import SSDVGG16, VGG16FullyConvolutional, skip_pretrained
-from striate.models.detection.ssd.backbone import init_uniform, thinned
+from striate.models.detection.ssd.backbone import init_uniform, subsample
 
 
 @pytest.mark.parametrize(("side", "maps"), [(300, [38, 19]), (512, [64, 32])])
@@ -142,10 +142,10 @@ def test_numbers_of_ssd_pytorchs_file(classifier, tmp_path):
 
 def test_other_weights_are_refused(tmp_path, classifier):
     _, path = classifier
-    with pytest.raises(ValueError, match="does not hold VGG-16 as it is wanted here"):
+    with pytest.raises(ValueError, match="weights.*does not match this VGG-16"):
         SSDVGG16(path, width=0.25, hidden=16)
     torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "other.pt")
-    with pytest.raises(ValueError, match=r"does not hold VGG-16 .*0 of 30"):
+    with pytest.raises(ValueError, match="weights.*0 of 30"):
         SSDVGG16(str(tmp_path / "other.pt"), width=0.125, hidden=16)
     with pytest.raises(ValueError, match="did you mean 'IMAGENET1K_V1'"):
         SSDVGG16("IMAGENET1K_V3")
@@ -161,14 +161,14 @@ def test_mean_and_deviation_belong_to_the_weights():
     assert torch.allclose(caffe.normalize.std, torch.tensor([1 / 255] * 3))
 
 
-def test_thinned():
+def test_subsample():
     grid = torch.arange(49).reshape(7, 7)
-    assert thinned(grid, (3, 3)).tolist() == [[0, 3, 6], [21, 24, 27], [42, 45, 48]]
-    assert thinned(torch.arange(8), [2]).tolist() == [0, 4]
-    with pytest.raises(ValueError, match=r"shape \[7\] cannot be thinned out to \[5\]"):
-        thinned(torch.arange(7), [5])
-    with pytest.raises(ValueError, match="cannot be thinned"):
-        thinned(grid, [3])
+    assert subsample(grid, (3, 3)).tolist() == [[0, 3, 6], [21, 24, 27], [42, 45, 48]]
+    assert subsample(torch.arange(8), [2]).tolist() == [0, 4]
+    with pytest.raises(ValueError, match=r"shape.*\[7\], got \[5\]"):
+        subsample(torch.arange(7), [5])
+    with pytest.raises(ValueError, match=r"shape.*got \[3\]"):
+        subsample(grid, [3])
 
 
 def test_caffes_xavier_has_a_variance_of_one_over_fan_in():

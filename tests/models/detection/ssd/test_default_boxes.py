@@ -1,4 +1,4 @@
-"""SSD's default boxes, against tables computed by hand from the authors' scripts, and against torchvision's."""
+"""SSD's default boxes against tables computed by hand from the authors' scripts, and against torchvision's."""
 
 import pytest
 import torch
@@ -8,10 +8,10 @@ from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.image_list import ImageList
 
 from striate.models import SSD300, SSD512, SSDVGG16, default_boxes, ssd_aspects, ssd_scales
-from striate.models.detection.ssd.default_boxes import sides_of_defaults, whole_pixels
+from striate.models.detection.ssd.default_boxes import box_shapes, whole_pixels
 
-# side of the map, boxes a cell, then the first box of the first cell (the small square) and the last of the last (the
-# upright one of the largest ratio): centre (cells - 0.5) * step, width side / sqrt(ratio), height side * sqrt(ratio)
+# side of the map, boxes per cell, then the first box of the first cell (the small square) and the last of the last (the
+# upright one of the largest ratio): center (cells - 0.5) * step, width side / sqrt(ratio), height side * sqrt(ratio)
 TABLE_300 = [
     (38, 4, [-11, -11, 19, 19], [289.3934, 278.7868, 310.6066, 321.2132]),  # step 8, side 30, ratio 2
     (19, 6, [-22, -22, 38, 38], [278.6795, 244.0385, 313.3205, 347.9615]),  # 16, 60, 3
@@ -50,8 +50,8 @@ def test_a_cells_boxes_and_the_order_of_cells():
     sizes = (boxes[:4, 2:] - boxes[:4, :2]).tolist()
     expected = [[30, 30], [42.4264, 42.4264], [42.4264, 21.2132], [21.2132, 42.4264]]  # sqrt(30 * 60), 30 * sqrt(2)
     assert torch.allclose(torch.tensor(sizes), torch.tensor(expected), atol=1e-3)
-    centres = ((boxes[:, :2] + boxes[:, 2:]) / 2)[::4]
-    assert centres.tolist() == [[10, 10], [30, 10], [50, 10], [10, 30], [30, 30], [50, 30]]  # x first, then y
+    centers = ((boxes[:, :2] + boxes[:, 2:]) / 2)[::4]
+    assert centers.tolist() == [[10, 10], [30, 10], [50, 10], [10, 30], [30, 30], [50, 30]]  # x first, then y
 
 
 def test_scales_are_those_of_the_authors_scripts():
@@ -110,16 +110,16 @@ def test_boxes_are_those_of_the_mirrored_image(grid, side, aspects):
 
 
 def test_what_makes_no_boxes_is_refused():
-    with pytest.raises(ValueError, match="there are 2 feature maps, so 3 scales, 2 lists"):
+    with pytest.raises(ValueError, match="scales.*3 for 2 feature maps.*got 3, 1"):
         default_boxes([(2, 2), (1, 1)], 20, [5, 10, 15], [[2.0]])
-    with pytest.raises(ValueError, match="as many steps are needed; got 2, 1 and 2"):
+    with pytest.raises(ValueError, match="scales.*got 2, 1 and 2 steps"):
         default_boxes([(2, 2)], 20, [5, 10], [[2.0]], [1, 2])
-    with pytest.raises(ValueError, match="clip='both'"):
+    with pytest.raises(ValueError, match="clip.*got 'both'"):
         default_boxes([(2, 2)], 20, [5, 10], [[2.0]], clip="both")
-    with pytest.raises(ValueError, match="rising scales"):
+    with pytest.raises(ValueError, match="first.*got 20, 10"):
         ssd_scales(6, 20, 10)
-    with pytest.raises(ValueError, match="no 9 whole percents"):
+    with pytest.raises(ValueError, match="last.*9 increasing whole percents.*got 25"):
         ssd_scales(10, 10, 20, 25)
-    with pytest.raises(ValueError, match=r"percent of 8 pixels are boxes of \[0, 1\] pixels"):
+    with pytest.raises(ValueError, match=r"scales.*8 pixels, which are \[0, 1\] pixels"):
         whole_pixels([10, 20], 8)
-    assert sides_of_defaults(10.0, 40.0, []) == [(10.0, 10.0), (20.0, 20.0)]
+    assert box_shapes(10.0, 40.0, []) == [(10.0, 10.0), (20.0, 20.0)]

@@ -1,4 +1,4 @@
-"""SSD's loss: by hand, against torchvision's, and where nothing is to be found."""
+"""SSD's loss: by hand, against torchvision's, and without objects."""
 
 import math
 
@@ -9,20 +9,20 @@ from hypothesis import strategies as st
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.ssd import SSD as TorchvisionSSD
 
-from striate.models import hardest_negatives, multibox_losses
+from striate.models import hard_negative_mining, multibox_losses
 from striate.models.detection import bipartite_then_threshold
 
 ANCHORS = torch.tensor([[0.0, 0, 10, 10], [20, 0, 30, 10], [0, 20, 10, 30], [20, 20, 30, 30], [40, 40, 50, 50]])
 
 
 def test_by_hand():
-    # One object 12 wide and 10 high, its centre one to the right of the first box's: offsets 10 * 0.1 = 1, 0,
+    # One object 12 wide and 10 high, its center one to the right of the first box's: offsets 10 * 0.1 = 1, 0,
     # 5 * ln(1.2) = 0.911608, 0. Predicted are 3, 0.5, 0.911608, 0: smooth L1 is 2 - 0.5 + 0.5 * 0.25 = 1.625.
     deltas = torch.zeros(1, 5, 4)
     deltas[0, 0] = torch.tensor([3.0, 0.5, 5 * math.log(1.2), 0.0])
-    deltas[0, 1:] = 100.0  # of boxes without an object nothing is asked
+    deltas[0, 1:] = 100.0  # unmatched boxes have no loss of offsets
     logits = torch.zeros(1, 5, 3)
-    logits[0, 0] = torch.tensor([0.0, 0.0, 2.0])  # of class 1, at place 2: ln(2 + e^2) - 2 = 0.239551
+    logits[0, 0] = torch.tensor([0.0, 0.0, 2.0])  # of class 1, at index 2: ln(2 + e^2) - 2 = 0.239551
     logits[0, 1, 1] = 3.0  # ln(2 + e^3) = 3.094923: the hardest
     logits[0, 2, 0] = 9.0  # ln(e^9 + 2) - 9 = 0.000247: the easiest, and left out
     logits[0, 3, 2] = 1.0  # ln(2 + e) = 1.551445
@@ -35,7 +35,7 @@ def test_by_hand():
 
 def test_both_are_divided_by_the_matched_boxes_of_the_batch():
     # Two boxes matched in one image, one in the other, five boxes each; all scores alike: ln 4 each. The first image
-    # has 3 negatives (6 are wanted), the second 3.
+    # has 3 negatives (6 are asked for), the second 3.
     matches = torch.tensor([[0, 1, -1, -1, -1], [-1, -1, -1, 0, -1]])
     boxes = [ANCHORS[:2], ANCHORS[3:4]]
     labels = [torch.tensor([0, 2]), torch.tensor([1])]
@@ -57,7 +57,7 @@ def test_objects_of_another_image_are_not_taken():
     assert losses["loss_box"] == 0
 
 
-def _scene(generator, images, anchors, classes, objects=4):
+def random_scene(generator, images, anchors, classes, objects=4):
     boxes, labels = [], []
     for _ in range(images):
         n = int(torch.randint(0, objects + 1, (), generator=generator))
@@ -73,7 +73,7 @@ def _scene(generator, images, anchors, classes, objects=4):
 @given(seed=st.integers(0, 10_000), anchors=st.integers(5, 60), classes=st.integers(1, 5))
 def test_losses_are_torchvisions(seed, anchors, classes):
     generator = torch.Generator().manual_seed(seed)
-    boxes, labels, grid = _scene(generator, 3, anchors, classes)
+    boxes, labels, grid = random_scene(generator, 3, anchors, classes)
     logits = torch.randn(3, anchors, classes + 1, generator=generator)
     deltas = torch.randn(3, anchors, 4, generator=generator)
     matches = torch.stack([bipartite_then_threshold(each, grid) for each in boxes])
@@ -105,7 +105,7 @@ def test_losses_are_torchvisions(seed, anchors, classes):
 def test_negatives_are_the_hardest_of_each_image(losses, positives, ratio):
     values = torch.tensor(losses)
     positive = torch.tensor([positives]).repeat(len(losses), 1)
-    chosen = hardest_negatives(values, positive, ratio)
+    chosen = hard_negative_mining(values, positive, ratio)
     assert not (chosen & positive).any()
     for row, picked in zip(values, chosen, strict=True):
         others = row[~positive[0]].sort(descending=True).values
@@ -136,5 +136,5 @@ def test_losses_of_half_precision_are_computed_in_single():
 
 
 def test_a_ratio_below_zero_is_refused():
-    with pytest.raises(ValueError, match="ratio=-1"):
-        hardest_negatives(torch.zeros(1, 2), torch.zeros(1, 2, dtype=torch.bool), -1)
+    with pytest.raises(ValueError, match="ratio.*got -1"):
+        hard_negative_mining(torch.zeros(1, 2), torch.zeros(1, 2, dtype=torch.bool), -1)

@@ -18,6 +18,7 @@ from .augmentations import (
     ZoomOut,
 )
 from .augmentations.lighting import PCALighting, RGBCovariance, rgb_pca, training_pca
+from .augmentations.pipeline import TargetAugmentation
 from .augmentations.policies import RandAugment, TrivialAugment
 from .base import VisionDataModule
 from .batches import (
@@ -47,9 +48,11 @@ from .folders.masks import MaskFolder
 from .imagenet.classification import ImageNet
 from .imagenet.localization import ImageNetLocalization
 from .images.read import ImageError, read_image
-from .loading.loader import EpochSampler, ResumableLoader, TransformedDataset, collate
+from .loading.collate import collate, collate_objects
+from .loading.dataset import TransformedDataset
+from .loading.loader import ResumableLoader
+from .loading.samplers import EpochSampler
 from .loading.sampling import RepeatFactor
-from .loading.targets import TargetAugmentation, collate_objects
 from .tables.boxes import DetectionManifest
 from .tables.labels import Manifest
 from .tables.one_box import LocalizationManifest

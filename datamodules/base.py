@@ -1,6 +1,5 @@
-"""What every data module shares: transforms, loaders, workers, and the images given to ``predict``."""
+"""Base of the data modules: transforms, loaders, workers, and the images for ``predict``."""
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypedDict, get_args, runtime_checkable
@@ -10,31 +9,24 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from .annotations.argument_checks import did_you_mean
+from .annotations.argument_checks import check_choice
 from .augmentations.mixing import Mix, Step
+from .augmentations.pipeline import check_min_visibility
 from .augmentations.resizing import enough_short_side
 from .images.read import find_images, read_image
-from .images.sizes import source_sizes
-from .loading.loader import (
-    ResumableLoader,
-    Source,
-    TransformedDataset,
-    collate,
-    collate_whole,
-    make_loader,
-    prepare_worker,
-)
+from .loading.collate import collate, collate_objects, collate_whole
+from .loading.dataset import TransformedDataset
+from .loading.loader import ResumableLoader, default_workers, make_loader, prepare_worker
 from .loading.sampling import (
-    BalancedDraw,
-    Draw,
-    Presence,
+    ClassBalancedSampling,
+    EpochSampling,
     RepeatFactor,
-    RepeatFactorDraw,
+    RepeatFactorSampling,
     Sampling,
     SamplingName,
     aspect_groups,
 )
-from .loading.targets import Sample, checked_visibility, collate_objects
+from .loading.sources import HasShortSide, Sample, Source, class_presence, source_sizes
 
 if TYPE_CHECKING:
     from typing import Unpack as Unpack
@@ -106,9 +98,12 @@ class VisionDataModule(pl.LightningDataModule):
             LVIS's rule and threshold; pass a `RepeatFactor` for another threshold.
 
     Attributes:
-        checks_targets: whether labels and masks are compared with the classes where a sample is read, so that nobody
-            need do it again on a device.
-        group_by_aspect: make training batches of images of like shape, so that less is padded.
+        checks_targets: Whether labels and masks are compared with the classes when a sample is read, so that no other
+            code has to do it on a device.
+        group_by_aspect: Whether training batches consist of images with similar aspect ratios, to reduce padding.
+
+    Raises:
+        ValueError: An argument is out of its range.
     """
 
     _min_visibility: float = 0.0
@@ -128,25 +123,21 @@ class VisionDataModule(pl.LightningDataModule):
         sampling: Sampling = "uniform",
     ) -> None:
         super().__init__()
-        for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
-            if value is not None and value < 1:
-                raise ValueError(f"data.init_args.{name}: {value} is not a number of samples; give 1 or more")
+        for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
+            if size is not None and size < 1:
+                raise ValueError(f"{name}: must be at least 1, got {size}")
         if num_workers is not None and num_workers < 0:
-            raise ValueError(f"data.init_args.num_workers: {num_workers}; give 0 (none), more, or null (automatic)")
-        names = get_args(SamplingName)
-        if not isinstance(sampling, RepeatFactor) and sampling not in names:
-            raise ValueError(
-                f"data.init_args.sampling: {sampling!r} is not one of {', '.join(names)}"
-                f"{did_you_mean(str(sampling), names)}"
-            )
+            raise ValueError(f"num_workers: must be 0 (no processes), more, or null (automatic), got {num_workers}")
+        if not isinstance(sampling, RepeatFactor):
+            check_choice("sampling", sampling, get_args(SamplingName))
         if mixing := [type(step).__name__ for step in val_transform or () if isinstance(step, Mix)]:
             raise ValueError(
-                f"data.init_args.val_transform: {mixing[0]} makes one sample of several, but evaluation counts each "
-                "sample once; move it to train_transform"
+                f"val_transform: must not mix samples, since evaluation counts each once, got {mixing[0]}; move it to "
+                "train_transform"
             )
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size or batch_size
-        self.num_workers = automatic_workers() if num_workers is None else num_workers
+        self.num_workers = default_workers() if num_workers is None else num_workers
         self.train_transform, self.val_transform = train_transform, val_transform
         self.seed, self.images, self.strict, self.sampling = seed, images, strict, sampling
         self.datasets: dict[str, TransformedDataset] = {}
@@ -155,27 +146,27 @@ class VisionDataModule(pl.LightningDataModule):
 
     @property
     def min_visibility(self) -> float:
-        """Part of a box's area that a step of augmentation must leave, or its object is removed."""
+        """Fraction of a box's area that a transform must leave; otherwise its object is removed."""
         return self._min_visibility
 
     @min_visibility.setter
     def min_visibility(self, value: float) -> None:
-        self._min_visibility = checked_visibility(value)
+        self._min_visibility = check_min_visibility(value)
 
-    # -- what a subclass supplies ------------------------------------------------------------------
+    # -- supplied by a subclass --------------------------------------------------------------------
 
     def make_source(self, split: str) -> Source | None:
-        """The raw samples of ``train``, ``val`` or ``test``; None where the data has no such split."""
-        raise NotImplementedError(f"{type(self).__name__} must say where the samples of {split!r} come from")
+        """Return the raw samples of ``train``, ``val`` or ``test``; None if the data has no such split."""
+        raise NotImplementedError(f"{type(self).__name__}: implement make_source({split!r}), which returns the samples")
 
     @property
     def class_names(self) -> list[str]:
         """Names of the classes ``0 … K-1``."""
-        raise NotImplementedError(f"{type(self).__name__} must name its classes")
+        raise NotImplementedError(f"{type(self).__name__}: implement class_names")
 
     @property
-    def lists_images(self) -> bool:
-        """Whether a batch is a list of images that may differ in size, as detectors take it, or one tensor."""
+    def variable_size_images(self) -> bool:
+        """Whether a batch is a list of images that may differ in size, as for detectors, or a single tensor."""
         return False
 
     # -- Lightning's hooks -------------------------------------------------------------------------
@@ -187,9 +178,9 @@ class VisionDataModule(pl.LightningDataModule):
                 self.datasets[split] = self.dataset(source, split == "train", len(self.class_names))
 
     def dataset(self, source: Source, training: bool, num_classes: int | None = None) -> TransformedDataset:
-        """`source` behind the transform of training or of evaluation."""
+        """Put a source behind the transform of training or of evaluation."""
         steps = self.train_transform if training else self.val_transform
-        if hasattr(source, "short_side"):
+        if isinstance(source, HasShortSide):
             source.short_side = enough_short_side(steps)
         return TransformedDataset(
             source,
@@ -202,7 +193,7 @@ class VisionDataModule(pl.LightningDataModule):
         )
 
     def train_dataloader(self) -> ResumableLoader:
-        """Shuffled, augmented, the same number of steps on each rank."""
+        """Return the training loader: shuffled, augmented, with the same number of steps on each rank."""
         self._train_loader = self._loader("train", self.batch_size)
         if self._resume is not None:
             self._train_loader.load_state_dict(self._resume)
@@ -215,32 +206,29 @@ class VisionDataModule(pl.LightningDataModule):
         return task.prepare_training_batch(batch) if isinstance(task, PreparesTrainingBatches) else batch
 
     def state_dict(self) -> dict[str, Any]:
-        """How far the training loader has come; part of each checkpoint.
+        """Return the position of the training loader, which is part of each checkpoint.
 
-        Lightning restores a loader's own state too, but not when the loader was made before, as it is when a
-        schedule asks for the number of steps (2.6); what the data module holds is restored in time.
+        Lightning (2.6) restores the state of a loader too, but not if the loader exists already, as it does when a
+        schedule asks for the number of steps; the state of the data module is restored early enough.
         """
         return {} if self._train_loader is None else {"train": self._train_loader.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Remember where the training loader is to continue."""
+        """Set the position where the training loader will continue."""
         self._resume = state_dict.get("train")
 
     def val_dataloader(self) -> ResumableLoader | list[Any]:
-        """In order, each sample once over all ranks; empty where the data has no validation split."""
+        """Return the validation loader: in order, each sample once over all ranks; empty without a validation split."""
         return self._loader("val", self.eval_batch_size) if "val" in self.datasets else []
 
     def test_dataloader(self) -> ResumableLoader:
-        """In order, each sample once over all ranks."""
+        """Return the test loader: in order, each sample once over all ranks."""
         return self._loader("test", self.eval_batch_size)
 
     def predict_dataloader(self) -> DataLoader:
-        """The images that `images` names, after `val_transform`; batches are `PredictBatch`."""
+        """Return the loader of the images that `images` names, after `val_transform`; batches are `PredictBatch`."""
         if self.images is None:
-            raise ValueError(
-                "predict needs images, a file, a folder or a glob pattern: set the data module's argument `images` "
-                "(--data.images)"
-            )
+            raise ValueError("images: predict needs a file, a folder or a glob pattern, got null; set --data.images")
         dataset = self.dataset(ImageFiles(find_images(self.images)), training=False)
         return DataLoader(
             dataset,
@@ -251,15 +239,15 @@ class VisionDataModule(pl.LightningDataModule):
         )
 
     def _collate(self, training: bool) -> Callable[[Sequence[Sample]], dict[str, Any]]:
-        if self.lists_images:
+        if self.variable_size_images:
             return collate_objects
         return collate if training else collate_whole
 
     def _loader(self, split: str, batch_size: int) -> ResumableLoader:
         if split not in self.datasets:
-            raise ValueError(f"{type(self).__name__} has no {split} split here")
+            raise ValueError(f"{type(self).__name__} has no {split} split; call setup() before, or add its data")
         training = split == "train"
-        # cutting and mixing batches is training's affair; on_before_batch_transfer is free for it
+        # augmentation of whole batches, such as MixUp, is left to on_before_batch_transfer
         return make_loader(
             self.datasets[split],
             batch_size,
@@ -268,46 +256,32 @@ class VisionDataModule(pl.LightningDataModule):
             seed=self.seed,
             collate_fn=self._collate(training),
             pin_memory=torch.cuda.is_available(),
-            draw=self._draw() if training else None,
+            sampling=self._epoch_sampling() if training else None,
             groups=self._groups() if training and self.group_by_aspect else None,
-            same=getattr(self.trainer, "overfit_batches", 0) > 0,
+            overfit=self.trainer is not None and self.trainer.overfit_batches > 0,
         )
 
-    def _draw(self) -> Draw | None:
+    def _epoch_sampling(self) -> EpochSampling | None:
         if self.sampling == "uniform":
             return None
-        if self.sampling == "class_balanced":
-            return BalancedDraw(self._presence())
-        given = self.sampling if isinstance(self.sampling, RepeatFactor) else RepeatFactor()
-        return RepeatFactorDraw(self._presence(), given.threshold)
-
-    def _presence(self) -> Presence:
-        """Which classes each training sample has: a source says it in ``presence()``, or in an array ``labels``."""
         source = self.datasets["train"].source
-        if (presence := getattr(source, "presence", None)) is not None:
-            return presence()
-        if (labels := getattr(source, "labels", None)) is not None:
-            return Presence.of_labels(labels)
-        name = self.sampling if isinstance(self.sampling, str) else type(self.sampling).__name__
-        raise ValueError(
-            f"data.init_args.sampling: {name} needs the class of each sample beforehand, and {type(source).__name__} "
-            f"of {type(self).__name__} has neither an array `labels` nor a method `presence`; set sampling: uniform"
-        )
+        if self.sampling == "class_balanced":
+            return ClassBalancedSampling(class_presence(source, self.sampling))
+        repeat_factor = self.sampling if isinstance(self.sampling, RepeatFactor) else RepeatFactor()
+        return RepeatFactorSampling(class_presence(source, "repeat_factor"), repeat_factor.threshold)
 
     def _groups(self) -> np.ndarray:
-        if not self.lists_images:
-            raise ValueError(
-                "data.init_args.group_by_aspect: the images of a batch have one size here, there is nothing to group; "
-                "set group_by_aspect: false"
-            )
+        """Return the aspect group of each training image: ``[N]`` int64."""
+        if not self.variable_size_images:
+            raise ValueError("group_by_aspect: must be false, since the images of a batch have one size here, got true")
         return aspect_groups(source_sizes(self.datasets["train"].source))
 
 
 class ImageFiles:
-    """Images by path, without truth: the source behind ``predict``.
+    """Images by path, without targets: the source for ``predict``.
 
     Args:
-        paths: the files.
+        paths: The image files.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
@@ -322,10 +296,3 @@ class ImageFiles:
         corners = np.array([(0, 0), (width, 0), (0, height)], np.float32)
         size = np.array([height, width])
         return {"image": image, "path": str(self.paths[index]), "file_size": size, "corners": corners}
-
-
-def automatic_workers() -> int:
-    """Loader processes for one device: its share of the usable cores less one for the training itself, 1 to 8."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    ranks = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("SLURM_NTASKS_PER_NODE") or 1)
-    return max(1, min(8, cores // ranks - 1))

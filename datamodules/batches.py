@@ -1,17 +1,19 @@
-"""What travels from a data module to a task: the batch types, field by field.
+"""Batches that a data module passes to a task: TypedDicts, field by field.
 
-Conventions (DESIGN): images are RGB ``uint8`` and neither scaled nor normalised; classes are ``0 … K-1``; boxes are
-``x1, y1, x2, y2`` in pixels of their image, where a box lies between pixels and not on them: one that covers the whole
-image is ``0, 0, W, H``. In semantic masks 255 = ignore.
+Images are RGB ``uint8``, neither scaled nor normalized. Classes are ``0 … K-1``. Boxes are ``x1, y1, x2, y2`` in pixels
+of their image; coordinates lie between pixels, not on them: a box that covers the whole image is ``0, 0, W, H``.
 
-What a source gives a data set (numpy, one sample) has the same fields without the batch: ``image`` uint8 ``[H, W, 3]``,
-and ``label``; ``label, box``; ``mask``; or, flat, the fields of a `DetectionTarget` or `InstanceTarget`, of which
-``boxes`` and ``labels`` are needed and the others are filled in where they are not given.
+A source's raw sample has the same fields for one image, in numpy: ``image`` uint8 ``[H, W, 3]``, and one of ``label``;
+``label, box``; ``mask``; or, flat, the fields of a `DetectionTarget` or `InstanceTarget`, of which ``boxes`` and
+``labels`` are required and the others have defaults.
 """
 
 from typing import NotRequired, TypedDict
 
 from torch import Tensor
+
+IGNORE_INDEX = 255
+"""Value of semantic masks for pixels that have no class: neither trained on nor evaluated."""
 
 
 class ClassificationBatch(TypedDict):
@@ -19,7 +21,7 @@ class ClassificationBatch(TypedDict):
 
     image: Tensor  # uint8 [B, 3, H, W], RGB, 0..255; channels-last in memory
     label: Tensor  # int64 [B], 0..K-1
-    index: Tensor  # int64 [B], the sample's number in its data set
+    index: Tensor  # int64 [B], index of the sample in its data set
     unreadable: NotRequired[list[str]]  # "path: reason" of each sample that was skipped or replaced
 
 
@@ -34,12 +36,11 @@ class LocalizationBatch(TypedDict):
 
 
 class SemanticSegmentationBatch(TypedDict):
-    """One image, one class a pixel. In evaluation, where the images differ in size, both fields are lists of B."""
+    """One image, one class per pixel. In evaluation, images that differ in size come as lists of B, and so do masks."""
 
     image: Tensor | list[Tensor]  # uint8 [B, 3, H, W], RGB, 0..255; channels-last in memory
-    mask: (
-        Tensor | list[Tensor]
-    )  # uint8 [B, H, W], 0..K-1, or 255 = ignore; as uint8 it takes an eighth of what int64 would
+    # uint8 [B, H, W], 0..K-1, or IGNORE_INDEX; uint8 takes an eighth of the memory of int64
+    mask: Tensor | list[Tensor]
     index: Tensor  # int64 [B]
     unreadable: NotRequired[list[str]]
 
@@ -51,18 +52,18 @@ class DetectionTarget(TypedDict):
     labels: Tensor  # int64 [N], 0..K-1
     iscrowd: Tensor  # bool [N], a region of many objects (COCO): neither trained on nor counted as a miss
     difficult: Tensor  # bool [N], VOC's flag: not counted in its evaluation
-    area: Tensor  # float32 [N], pixels of the object's mask where the source knows it, else of its box
-    image_id: Tensor  # int64 [], the source's own number of the image, for submissions
+    area: Tensor  # float32 [N], pixels of the object's mask if the source knows it, otherwise of its box
+    image_id: Tensor  # int64 [], the source's id of the image, for submissions
 
 
 class InstanceTarget(DetectionTarget):
-    """The objects of one image with their masks, which may overlap where the source's do."""
+    """The objects of one image with their masks, which may overlap if the source's do."""
 
     masks: Tensor  # uint8 [N, H, W], 0 or 1, none empty
 
 
 class DetectionBatch(TypedDict):
-    """Images of any size, since a detector resizes inside its model, and their objects."""
+    """Images of any size, since a detector resizes them inside its model, and their objects."""
 
     image: list[Tensor]  # B times uint8 [3, H_i, W_i], RGB, 0..255; channels-last in memory
     target: list[DetectionTarget]  # [B]
@@ -80,12 +81,13 @@ class InstanceSegmentationBatch(TypedDict):
 
 
 class PredictBatch(TypedDict):
-    """Images without truth, as `predict` reads them."""
+    """Images without targets, for ``predict``."""
 
-    image: Tensor | list[Tensor]  # uint8 [B, 3, H, W], RGB, after the evaluation transform; a list where sizes differ
+    image: Tensor | list[Tensor]  # uint8 [B, 3, H, W], RGB, after `val_transform`; a list if sizes differ
     path: list[str]  # [B], the file each image came from
     file_size: NotRequired[Tensor]  # int64 [B, 2], height and width of the file's image
-    corners: NotRequired[Tensor]  # float32 [B, 3, 2], where `image` has the corners (0, 0), (W, 0), (0, H) of the
-    #   file's image, in pixels, x before y: the way back; NaN after a step that does not move keypoints
+    # float32 [B, 3, 2], the positions in `image` of the corners (0, 0), (W, 0), (0, H) of the file's image, x, y in
+    # pixels, to map predictions back; NaN after a transform that does not move keypoints
+    corners: NotRequired[Tensor]
     index: Tensor  # int64 [B]
     unreadable: NotRequired[list[str]]

@@ -39,7 +39,7 @@ class Task(pl.LightningModule):
     Attributes:
         monitor: the metric by which checkpoints are chosen, runs are stopped and plateaus are seen.
         mode: ``max`` or ``min``, the better direction of `monitor`.
-        lists_images: whether `predict` takes images that differ in size, as a list.
+        variable_size_images: whether `predict` takes images that differ in size, as a list.
         evaluation_loss: whether evaluation computes a loss too, ``val/loss``.
         fewest_classes: that the data may have.
         batch_task: whose targets a batch must have, a key of `wanted.WANTED`; empty: that is not looked at.
@@ -48,7 +48,7 @@ class Task(pl.LightningModule):
 
     monitor: ClassVar[str] = "val/loss"
     mode: ClassVar[Literal["min", "max"]] = "min"
-    lists_images: ClassVar[bool] = False
+    variable_size_images: ClassVar[bool] = False
     evaluation_loss: ClassVar[bool] = True
     fewest_classes: ClassVar[int] = 2
     batch_task: ClassVar[str] = ""
@@ -172,7 +172,7 @@ class Task(pl.LightningModule):
         """
         self._note_unreadable(batch)
         images = batch["image"]
-        if isinstance(images, list) and images and not self.lists_images:
+        if isinstance(images, list) and images and not self.variable_size_images:
             raise ValueError(
                 f"the images to predict differ in size, which {type(self).__name__} does not take: end "
                 "data.init_args.val_transform with steps that fix it, such as albumentations.Resize, or "

@@ -51,7 +51,7 @@ class Detection(Task):
     monitor: ClassVar[str] = "val/map"
     mode: ClassVar[Literal["min", "max"]] = "max"
     batch_task: ClassVar[str] = "detection"
-    lists_images: ClassVar[bool] = True
+    variable_size_images: ClassVar[bool] = True
     evaluation_loss: ClassVar[bool] = False
     fewest_classes: ClassVar[int] = 1
 

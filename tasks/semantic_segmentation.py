@@ -58,7 +58,7 @@ class SemanticSegmentation(Task):
     monitor: ClassVar[str] = "val/miou"
     mode: ClassVar[Literal["min", "max"]] = "max"
     batch_task: ClassVar[str] = "semantic_segmentation"
-    lists_images: ClassVar[bool] = True
+    variable_size_images: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from ..batches import IGNORE_INDEX
 from ..images.read import IMAGE_SUFFIXES, NO_FORMAT, ImageError, read_image
-from ..loading.targets import IGNORE, counted_values
+from ..loading.targets import counted_values
 from .annotation_errors import DataError, Fault
 
 MASK_VALUES = 65536  # values of a mask of 16 bits
@@ -130,7 +131,7 @@ def files_by_name(root: Path, folder: str, ending: str = "") -> dict[str, str]:
 
 
 def class_lookup(classes: Mapping[int, int] | None, num_classes: int, ignore: int) -> np.ndarray:
-    """Return the class of each mask value: `IGNORE` for ignored pixels, -1 for unknown values.
+    """Return the class of each mask value: `IGNORE_INDEX` for ignored pixels, -1 for unknown values.
 
     Args:
         classes: Class of each value; None: value k is class k.
@@ -143,7 +144,7 @@ def class_lookup(classes: Mapping[int, int] | None, num_classes: int, ignore: in
     lookup = np.full(MASK_VALUES, -1, np.int16)
     for value, label in (classes or {k: k for k in range(num_classes)}).items():
         lookup[value] = label
-    lookup[ignore] = IGNORE
+    lookup[ignore] = IGNORE_INDEX
     return lookup
 
 

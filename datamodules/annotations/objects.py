@@ -7,19 +7,17 @@ references, until every worker held the whole.
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..images.read import ImageError, read_image, reduced_sizes
 from ..images.sizes import image_sizes
-from ..loading.sampling import Presence
+from ..loading.sampling import ClassPresence
+from ..loading.sources import Sample
 from .annotation_errors import AnnotationErrors, recording
 from .dataset_layout import check_there, missing
 from .object_masks import Segmentations
 from .validity import BOX_CODES, box_faults
-
-Sample = dict[str, Any]
 
 
 def usable_boxes(
@@ -108,9 +106,9 @@ class Objects:
         before = np.concatenate([[0], np.cumsum(~self.iscrowd)])
         return before[self.starts[1:]] - before[self.starts[:-1]]
 
-    def presence(self) -> Presence:
+    def presence(self) -> ClassPresence:
         """Which classes each image has, crowds not counted."""
-        return Presence.of_objects(self.starts, self.labels, ~self.iscrowd)
+        return ClassPresence.of_objects(self.starts, self.labels, ~self.iscrowd)
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,9 +215,9 @@ class ObjectSource:
         """The file of an image."""
         return self.images.path(int(self.chosen[index]))
 
-    def presence(self) -> Presence:
+    def presence(self) -> ClassPresence:
         """Which classes each image has, crowds not counted."""
-        return self.objects.presence().of_samples(self.chosen)
+        return self.objects.presence().select(self.chosen)
 
     def files(self) -> list[str]:
         """The path of each image."""
@@ -260,7 +258,7 @@ class SemanticSource:
     def __len__(self) -> int:
         return len(self.images.names)
 
-    def presence(self) -> Presence:
+    def presence(self) -> ClassPresence:
         """Which classes each image has, without the background."""
         found = self.objects.presence()
         return found._replace(classes=found.classes + 1)

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from ..loading.targets import Sample, boxes_of_masks, mask_areas
+from ..loading.sources import Sample
+from ..loading.targets import boxes_of_masks, mask_areas
 from .mixing import Mix, chosen_objects, joined_objects
 from .placing import Patch, Placement, mask_patches, whole_masks
 

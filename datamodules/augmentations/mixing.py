@@ -13,7 +13,9 @@ from typing import Any, TypeAlias
 import albumentations as A
 import numpy as np
 
-from ..loading.targets import OBJECT_FIELDS, Sample, TargetAugmentation, checked_visibility
+from ..augmentations.pipeline import TargetAugmentation, check_min_visibility
+from ..loading.sources import Sample
+from ..loading.targets import OBJECT_FIELDS
 
 
 class Mix(ABC):
@@ -62,7 +64,7 @@ class Augmentation:
     """
 
     def __init__(self, steps: A.Compose | Sequence[Step], min_visibility: float = 0.0) -> None:
-        self.min_visibility = checked_visibility(min_visibility)
+        self.min_visibility = check_min_visibility(min_visibility)
         self.stages: list[TargetAugmentation | Mix] = []
         if isinstance(steps, A.Compose):
             self.stages.append(TargetAugmentation(steps, min_visibility))

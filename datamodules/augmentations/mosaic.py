@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from ..loading.targets import IGNORE, MIN_SIZE, Sample, box_areas
+from ..batches import IGNORE_INDEX
+from ..loading.sources import Sample
+from ..loading.targets import MIN_SIZE, box_areas
 from .mixing import Mix, chosen_objects, joined_objects
 from .placing import (
     Patch,
@@ -88,7 +90,7 @@ class Mosaic(Mix):
         for tile, where in zip(tiles, places, strict=True):
             place_image(tile["image"], where, image)
         if "mask" in sample:
-            mixed["mask"] = np.full((self.size, self.size), IGNORE, np.uint8)
+            mixed["mask"] = np.full((self.size, self.size), IGNORE_INDEX, np.uint8)
             for tile, where in zip(tiles, places, strict=True):
                 place_mask(tile["mask"], where, mixed["mask"])
         if "boxes" in sample:

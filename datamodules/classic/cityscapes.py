@@ -6,8 +6,9 @@ from typing import Literal, get_args
 from ..annotations.annotation_errors import AbsentSplitError
 from ..annotations.argument_checks import check_choice, did_you_mean
 from ..annotations.dataset_layout import check_there, encode_paths, image_names, layout_error, subfolders
-from ..annotations.mask_files import IGNORE, MaskedFiles, class_lookup
+from ..annotations.mask_files import MaskedFiles, class_lookup
 from ..base import LoaderOptions, Unpack, VisionDataModule
+from ..batches import IGNORE_INDEX
 
 Annotations = Literal["fine", "coarse"]
 
@@ -93,8 +94,8 @@ class Cityscapes(VisionDataModule):
             )
         self.root, self.annotations, self.train_ids = Path(root).expanduser(), annotations, train_ids
         ids = self.label_ids
-        classes = None if train_ids else {ids[k]: k for k in range(len(ids))} | dict.fromkeys(_VOID, IGNORE)
-        self.lookup = class_lookup(classes, len(ids), IGNORE)
+        classes = None if train_ids else {ids[k]: k for k in range(len(ids))} | dict.fromkeys(_VOID, IGNORE_INDEX)
+        self.lookup = class_lookup(classes, len(ids), IGNORE_INDEX)
 
     @property
     def class_names(self) -> list[str]:

@@ -10,7 +10,7 @@ from ..annotations.dataset_layout import encode_paths, layout_error
 from ..annotations.objects import ImageTable, confined
 from ..annotations.one_box import BoxSource, usable_source
 from ..base import LoaderOptions, Unpack, VisionDataModule
-from ..loading.sampling import check_fraction, stratified_split
+from ..loading.splits import check_val_fraction, stratified_split
 
 _LISTS = ("images.txt", "classes.txt", "image_class_labels.txt", "bounding_boxes.txt", "train_test_split.txt")
 
@@ -51,7 +51,7 @@ class CUB200(VisionDataModule):
         self, root: str, val_fraction: float = 0.1, min_visibility: float = 0.0, **kwargs: Unpack[LoaderOptions]
     ) -> None:
         super().__init__(**kwargs)
-        check_fraction(val_fraction, zero=True)
+        check_val_fraction(val_fraction, allow_zero=True)
         self.root, self.val_fraction, self.min_visibility = Path(root).expanduser(), val_fraction, min_visibility
         self._all: tuple[BoxSource, np.ndarray] | None = None
         self._names: list[str] | None = None

@@ -8,7 +8,7 @@ import numpy as np
 from ..annotations.dataset_layout import download_dataset, layout_error
 from ..annotations.labeled_images import LabeledArrays
 from ..base import LoaderOptionsExceptBatchSize, Unpack, VisionDataModule
-from ..loading.sampling import stratified_split
+from ..loading.splits import stratified_split
 
 ImagesAndLabels = tuple[np.ndarray, np.ndarray]
 

@@ -12,7 +12,7 @@ from ..annotations.dataset_layout import encode_paths, layout_error
 from ..annotations.objects import ImageTable, usable_boxes
 from ..annotations.one_box import BoxSource, choose_objects, warn_of_absent
 from ..base import LoaderOptions, Unpack, VisionDataModule
-from ..loading.sampling import check_fraction, stratified_split
+from ..loading.splits import check_val_fraction, stratified_split
 from ..voc.xml import corners_of, image_size, read_xml
 
 PetClasses = Literal["breed", "species"]
@@ -66,7 +66,7 @@ class OxfordPets(VisionDataModule):
     ) -> None:
         super().__init__(**kwargs)
         check_choice("classes", classes, get_args(PetClasses))
-        check_fraction(val_fraction)
+        check_val_fraction(val_fraction)
         self.root, self.classes, self.val_fraction = Path(root).expanduser(), classes, val_fraction
         self.min_visibility = min_visibility
         self._pets: Pets | None = None

@@ -100,7 +100,7 @@ class CocoDetection(VisionDataModule):
         return list(self._any().category_ids)
 
     @property
-    def lists_images(self) -> bool:
+    def variable_size_images(self) -> bool:
         """Whether the task is a detector's."""
         return self.task != "semantic_segmentation"
 

@@ -95,7 +95,7 @@ class DigitScenes(VisionDataModule):
         return list(SEMANTIC_CLASS_NAMES if self.task == "semantic_segmentation" else CLASS_NAMES)
 
     @property
-    def lists_images(self) -> bool:
+    def variable_size_images(self) -> bool:
         """Whether the task is a detector's."""
         return self.task in _LISTS
 

@@ -12,7 +12,7 @@ from ..annotations.annotation_errors import record_faults
 from ..annotations.fault_kinds import KINDS
 from ..base import VisionDataModule
 from ..images.read import IMAGE_SUFFIXES
-from ..loading.loader import Source
+from ..loading.sources import Source
 from . import faults as reader_faults
 from .duplicates import exact_groups, near_pairs
 from .findings import Finding, Findings, excludes_sample
@@ -95,7 +95,7 @@ def check(
         checkup.look_for_orphans()
     except KeyboardInterrupt:
         interrupted = True
-    statistics = figures(checkup.records, checkup.class_names or [], one_each=not data.lists_images)
+    statistics = figures(checkup.records, checkup.class_names or [], one_each=not data.variable_size_images)
     statistics.suggestions = suggestions(statistics)
     return Report(
         name or type(data).__name__,

@@ -26,7 +26,7 @@ def fix_any(report: "Report", folder: Path, log: Log) -> dict[str, Any] | None:
     if not in_files or kind not in ("labels", "boxes") or "masks" in _fields(report):
         _say_nothing_is_corrected(left_out, log)
         return None
-    many = kind == "boxes" and getattr(report.data, "lists_images", True)
+    many = kind == "boxes" and getattr(report.data, "variable_size_images", True)
     headings = ("path", "label", *(_BOX if kind == "boxes" else ()))
     tables: dict[str, Any] = {}
     for record in report.records:

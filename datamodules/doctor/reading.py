@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 import cv2
 
-from ..loading.loader import Source, prepare_worker
+from ..loading.loader import prepare_worker
+from ..loading.sources import Source
 from .findings import Finding
 from .samples import Looked, look_at
 

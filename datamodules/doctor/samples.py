@@ -11,11 +11,11 @@ import cv2
 import numpy as np
 
 from ..annotations.annotation_errors import RECORDED, DataError, record_faults
-from ..annotations.mask_files import IGNORE
 from ..annotations.validity import box_faults, differs_from_mask
+from ..batches import IGNORE_INDEX
 from ..images.read import ImageError, read_image
-from ..loading.loader import Source
-from ..loading.targets import box_areas, boxes_of_masks, check_targets, complete
+from ..loading.sources import Source
+from ..loading.targets import box_areas, boxes_of_masks, check_targets, fill_defaults
 from .faults import findings_of
 from .findings import Finding, rows, shown
 
@@ -200,7 +200,9 @@ class _Examination:
             self.raw.get("labels", self.raw.get("label", ()))
         ):  # whatever else training would stop at
             try:
-                check_targets(complete(self.raw, self.index) if "boxes" in self.raw else self.raw, self.num_classes)
+                check_targets(
+                    fill_defaults(self.raw, self.index) if "boxes" in self.raw else self.raw, self.num_classes
+                )
             except ValueError as error:
                 found.append(self._finding("bad-target", str(error)))
         return found
@@ -274,13 +276,13 @@ class _Examination:
         if mask is None or mask.dtype != np.uint8 or mask.shape != self.image.shape[:2]:
             return []
         counts = np.bincount(mask.ravel(), minlength=256)
-        known = self.num_classes if self.num_classes is not None else IGNORE
+        known = self.num_classes if self.num_classes is not None else IGNORE_INDEX
         self.pixels = counts[:known]
         found = []
-        if wrong := [value for value in np.flatnonzero(counts[:IGNORE]).tolist() if value >= known]:
+        if wrong := [value for value in np.flatnonzero(counts[:IGNORE_INDEX]).tolist() if value >= known]:
             values = ", ".join(f"{value} ({counts[value]} pixels)" for value in wrong[:5])
             found.append(self._finding("label-outside", f"the mask has {values}, but there are {known} classes"))
-        if counts[IGNORE] == mask.size:
+        if counts[IGNORE_INDEX] == mask.size:
             found.append(self._finding("empty-mask", "every pixel is ignored"))
         return found
 

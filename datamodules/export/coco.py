@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from ..loading.targets import IGNORE, Sample, boxes_of_masks
+from ..batches import IGNORE_INDEX
+from ..loading.sources import Sample
+from ..loading.targets import boxes_of_masks
 from .writer import Reader, Settings, Writer, with_boxes
 
 
@@ -98,7 +100,7 @@ def run_lengths(mask: np.ndarray) -> dict[str, Any]:
 def _regions(sample: Sample) -> Sample:
     """One object for each class of a semantic mask but the background, whose class is 0: class k is label k - 1."""
     classes = [label for label in np.unique(sample["mask"]).tolist() if label]
-    if IGNORE in classes:
+    if IGNORE_INDEX in classes:
         raise ValueError("has pixels to be ignored (255), and COCO has no such; write it with --format masks or voc")
     masks = np.stack([sample["mask"] == label for label in classes]) if classes else np.zeros((0, 1, 1), np.bool_)
     masks = masks.astype(np.uint8)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 import yaml
 
-from ..loading.targets import Sample
+from ..loading.sources import Sample
 from .outlines import outline
 from .writer import Reader, Settings, Writer, with_boxes, write_indexed
 

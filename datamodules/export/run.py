@@ -14,8 +14,9 @@ from torch.utils.data import DataLoader, Dataset
 from ..annotations.argument_checks import did_you_mean
 from ..base import VisionDataModule
 from ..images.read import ImageError
-from ..loading.loader import Source, prepare_worker
-from ..loading.targets import Sample, check_targets, complete
+from ..loading.loader import prepare_worker
+from ..loading.sources import Sample, Source
+from ..loading.targets import check_targets, fill_defaults
 from .coco import CocoWriter
 from .files import FolderWriter, MaskWriter, YoloWriter
 from .voc import VocWriter
@@ -133,7 +134,7 @@ def _named(sample: str) -> Iterator[None]:
 
 def _checked(raw: Sample, number: int, num_classes: int) -> tuple[Sample, str]:
     """A sample with each field of its targets, and their task."""
-    sample = complete(raw, number) if "boxes" in raw else raw
+    sample = fill_defaults(raw, number) if "boxes" in raw else raw
     check_targets(sample, num_classes)
     return sample, task_of(sample)
 

@@ -6,7 +6,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from ..loading.targets import IGNORE, Sample
+from ..batches import IGNORE_INDEX
+from ..loading.sources import Sample
 from .writer import JPEG_ONLY, Reader, Settings, Writer, with_boxes, write_indexed
 
 _YEAR = "2012"
@@ -26,8 +27,10 @@ class VocWriter(Writer):
         self._folder = settings.root / "VOCdevkit" / f"VOC{_YEAR}"
         self._sets: dict[str, list[str]] = {split: [] for split in settings.splits}
         self._palette = palette()
-        if len(settings.class_names) >= IGNORE:
-            raise ValueError(f"format voc: {len(settings.class_names)} classes; a palette has room for {IGNORE - 1}")
+        if len(settings.class_names) >= IGNORE_INDEX:
+            raise ValueError(
+                f"format voc: {len(settings.class_names)} classes; a palette has room for {IGNORE_INDEX - 1}"
+            )
 
     def add(self, split: str, number: int, sample: Sample) -> None:
         """Write the image, its annotation and its masks."""
@@ -66,8 +69,10 @@ class VocWriter(Writer):
 
     def _masks(self, stem: str, size: tuple[int, int], objects: Sample) -> None:
         masks = objects["masks"] != 0
-        if len(masks) >= IGNORE:
-            raise ValueError(f"has {len(masks)} objects, and VOC's masks have room for {IGNORE - 1}; try --format coco")
+        if len(masks) >= IGNORE_INDEX:
+            raise ValueError(
+                f"has {len(masks)} objects, and VOC's masks have room for {IGNORE_INDEX - 1}; try --format coco"
+            )
         numbers, classes = np.zeros(size, np.uint8), np.zeros(size, np.uint8)
         # the smaller over the larger, and crowds below all
         for place in np.lexsort((-masks.sum(axis=(1, 2)), ~objects["iscrowd"])):

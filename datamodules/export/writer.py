@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ..loading.targets import Sample
+from ..loading.sources import Sample
 
 COPIED = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 JPEG_ONLY = (".jpg", ".jpeg")

@@ -10,7 +10,7 @@ from ..annotations.dataset_layout import layout_error, subfolders
 from ..annotations.labeled_images import LabeledFiles
 from ..base import LoaderOptions, Unpack, VisionDataModule
 from ..images.read import IMAGE_SUFFIXES, list_images
-from ..loading.sampling import check_fraction, stratified_split
+from ..loading.splits import check_val_fraction, stratified_split
 
 
 class ImageFolder(VisionDataModule):
@@ -45,7 +45,7 @@ class ImageFolder(VisionDataModule):
         **kwargs: Unpack[LoaderOptions],
     ) -> None:
         super().__init__(**kwargs)
-        check_fraction(val_fraction)
+        check_val_fraction(val_fraction)
         self.root, self.val_fraction = Path(root).expanduser(), val_fraction
         self._training: tuple[list[str], list[Path], np.ndarray] | None = None
 

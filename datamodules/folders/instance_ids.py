@@ -8,9 +8,10 @@ from typing import Protocol
 import numpy as np
 from PIL import Image, ImageOps
 
-from ..annotations.mask_files import IGNORE, gray_levels, read_ids
-from ..annotations.objects import Sample
+from ..annotations.mask_files import gray_levels, read_ids
+from ..batches import IGNORE_INDEX
 from ..images.read import ImageError, read_image
+from ..loading.sources import Sample
 from ..tables.columns import read_columns
 from ..tables.labels import Table, names_of, numbers_of
 
@@ -99,7 +100,7 @@ def classes_by_number(divisor: int | None, classes: Mapping[int, int] | None, nu
         return OneClass()
     if classes is None:
         return ClassesByNumber(divisor, {0: -1} | {label + 1: label for label in range(num_classes)})
-    return ClassesByNumber(divisor, {0: -1} | {part: -1 if k == IGNORE else k for part, k in classes.items()})
+    return ClassesByNumber(divisor, {0: -1} | {part: -1 if k == IGNORE_INDEX else k for part, k in classes.items()})
 
 
 def read_id_classes(

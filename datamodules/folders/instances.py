@@ -9,10 +9,11 @@ import numpy as np
 from ..annotations.annotation_errors import AbsentSplitError, Fault, record_error
 from ..annotations.argument_checks import did_you_mean
 from ..annotations.dataset_layout import encode_paths, layout_error
-from ..annotations.mask_files import IGNORE, files_by_name
+from ..annotations.mask_files import files_by_name
 from ..base import LoaderOptions, Unpack, VisionDataModule
+from ..batches import IGNORE_INDEX
 from ..images.read import IMAGE_SUFFIXES
-from ..loading.sampling import check_fraction
+from ..loading.splits import check_val_fraction, random_split
 from .instance_ids import IdClasses, IdFiles, classes_by_number, read_id_classes
 
 Scale = Literal["full", "image", "percentile"]
@@ -84,7 +85,7 @@ class InstanceMasks(VisionDataModule):
         **kwargs: Unpack[LoaderOptions],
     ) -> None:
         super().__init__(**kwargs)
-        check_fraction(val_fraction)
+        check_val_fraction(val_fraction)
         for name, folder in (("image_folder", image_folder), ("mask_folder", mask_folder)):
             if "{split}" not in folder:
                 raise ValueError(f"data.init_args.{name}: {folder!r} has no {{split}} in it, such as {{split}}/images")
@@ -104,7 +105,7 @@ class InstanceMasks(VisionDataModule):
         return list(self._names)
 
     @property
-    def lists_images(self) -> bool:
+    def variable_size_images(self) -> bool:
         """True: images differ in size."""
         return True
 
@@ -118,10 +119,7 @@ class InstanceMasks(VisionDataModule):
             raise self._layout_error(f"no folder {str(folder)!r}, and no val_fraction")
         source = self._open("train")
         if not has_val and self.val_fraction is not None:
-            size = len(source)
-            held = np.zeros(size, np.bool_)
-            count = min(max(round(self.val_fraction * size), 1), size - 1)
-            held[np.random.default_rng(self.seed).permutation(size)[:count]] = True
+            held = random_split(len(source), self.val_fraction, self.seed)
             source.chosen = np.flatnonzero(held if split == "val" else ~held)
         return source
 
@@ -190,10 +188,10 @@ def _check_classes(
             f"data.init_args.class_names: {len(names)} classes; which an object is of, divisor or class_file must say"
         )
     for number, label in (classes or {}).items():
-        if number < 0 or not (0 <= label < len(names or ()) or label == IGNORE):
+        if number < 0 or not (0 <= label < len(names or ()) or label == IGNORE_INDEX):
             raise ValueError(
                 f"data.init_args.classes: {number}: {label}; numbers are 0 or more, classes 0 to "
-                f"{len(names or ()) - 1}, or {IGNORE} = no object"
+                f"{len(names or ()) - 1}, or {IGNORE_INDEX} = no object"
             )
 
 

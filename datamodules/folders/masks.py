@@ -6,10 +6,11 @@ import numpy as np
 
 from ..annotations.annotation_errors import AbsentSplitError, Fault, record_error
 from ..annotations.dataset_layout import encode_paths, layout_error
-from ..annotations.mask_files import IGNORE, MaskedFiles, class_lookup, files_by_name
+from ..annotations.mask_files import MaskedFiles, class_lookup, files_by_name
 from ..base import LoaderOptions, Unpack, VisionDataModule
+from ..batches import IGNORE_INDEX
 from ..images.read import IMAGE_SUFFIXES
-from ..loading.sampling import check_fraction
+from ..loading.splits import check_val_fraction, random_split
 
 
 class MaskFolder(VisionDataModule):
@@ -46,21 +47,21 @@ class MaskFolder(VisionDataModule):
         root: str,
         class_names: list[str],
         classes: dict[int, int] | None = None,
-        ignore_value: int = IGNORE,
+        ignore_value: int = IGNORE_INDEX,
         image_folder: str = "images",
         mask_folder: str = "masks",
         val_fraction: float | None = None,
         **kwargs: Unpack[LoaderOptions],
     ) -> None:
         super().__init__(**kwargs)
-        check_fraction(val_fraction)
-        if not 0 < len(class_names) < IGNORE:
-            raise ValueError(f"data.init_args.class_names: {len(class_names)} classes; give 1 to {IGNORE - 1}")
+        check_val_fraction(val_fraction)
+        if not 0 < len(class_names) < IGNORE_INDEX:
+            raise ValueError(f"data.init_args.class_names: {len(class_names)} classes; give 1 to {IGNORE_INDEX - 1}")
         for value, label in (classes or {}).items():
-            if not (0 <= value < 65536 and (0 <= label < len(class_names) or label == IGNORE)):
+            if not (0 <= value < 65536 and (0 <= label < len(class_names) or label == IGNORE_INDEX)):
                 raise ValueError(
                     f"data.init_args.classes: {value}: {label}; values are 0 to 65535, classes 0 to "
-                    f"{len(class_names) - 1}, or {IGNORE} = ignore"
+                    f"{len(class_names) - 1}, or {IGNORE_INDEX} = ignore"
                 )
         if not 0 <= ignore_value < 65536:
             raise ValueError(f"data.init_args.ignore_value: {ignore_value} is not 0 to 65535")
@@ -80,10 +81,7 @@ class MaskFolder(VisionDataModule):
             return MaskedFiles(self.root, *self._pairs(split), self.lookup)
         pairs = self._pairs("train")
         if not has_val and self.val_fraction is not None:
-            size = len(pairs[0])
-            held = np.zeros(size, np.bool_)
-            count = min(max(round(self.val_fraction * size), 1), size - 1)
-            held[np.random.default_rng(self.seed).permutation(size)[:count]] = True
+            held = random_split(len(pairs[0]), self.val_fraction, self.seed)
             keep = held if split == "val" else ~held
             pairs = pairs[0][keep], pairs[1][keep]
         elif split == "val":

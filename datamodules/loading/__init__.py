@@ -1,1 +1,1 @@
-"""From raw samples to batches: augmentation, sampling, collation and loaders."""
+"""Data sets, samplers, collation and loaders: everything between a reader's samples and a task's batches."""

@@ -8,7 +8,7 @@ import numpy as np
 from ..annotations.annotation_errors import AbsentSplitError, AnnotationErrors, Fault, record_error
 from ..annotations.objects import ImageTable, Objects, ObjectSource, usable_boxes
 from ..base import LoaderOptions, Unpack, VisionDataModule
-from ..loading.sampling import check_fraction
+from ..loading.splits import check_val_fraction, random_split
 from .columns import Columns, read_columns
 from .labels import Table, check_paths, inside, names_of, numbers_of
 
@@ -79,7 +79,7 @@ class DetectionManifest(VisionDataModule):
         **kwargs: Unpack[LoaderOptions],
     ) -> None:
         super().__init__(**kwargs)
-        check_fraction(val_fraction)
+        check_val_fraction(val_fraction)
         if val is not None and val_fraction is not None:
             raise ValueError(
                 f"data.init_args.val names {val!r}, and val_fraction: {val_fraction} would hold out others: set one"
@@ -105,7 +105,7 @@ class DetectionManifest(VisionDataModule):
         return list(self._names)
 
     @property
-    def lists_images(self) -> bool:
+    def variable_size_images(self) -> bool:
         """True: images differ in size."""
         return True
 
@@ -120,7 +120,7 @@ class DetectionManifest(VisionDataModule):
         whole = self._read[table]
         source = ObjectSource(whole.images, whole.objects, skip_empty=self.skip_empty and split == "train")
         if table == "train" and self.val_fraction is not None:
-            held = _held_out(len(whole), self.val_fraction, self.seed)
+            held = random_split(len(whole), self.val_fraction, self.seed)
             source.chosen = source.chosen[held[source.chosen] == held_out]
         return source
 
@@ -260,11 +260,3 @@ def _usable(
         columns.flags("difficult")[rows][order],
         (kept[:, 2] - kept[:, 0]) * (kept[:, 3] - kept[:, 1]),
     )
-
-
-def _held_out(count: int, fraction: float, seed: int) -> np.ndarray:
-    """Which of the images are held out, at least one and not all: bool ``[count]``."""
-    held = np.zeros(count, np.bool_)
-    number = min(max(round(fraction * count), 1), count - 1)
-    held[np.random.default_rng(seed).permutation(count)[:number]] = True
-    return held

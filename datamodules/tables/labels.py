@@ -13,7 +13,7 @@ from ..annotations.annotation_errors import OUTSIDE, RECORDED, AbsentSplitError,
 from ..annotations.argument_checks import did_you_mean
 from ..annotations.labeled_images import LabeledFiles
 from ..base import LoaderOptions, Unpack, VisionDataModule
-from ..loading.sampling import check_fraction, stratified_split
+from ..loading.splits import check_val_fraction, stratified_split
 from .columns import check_headings, open_parquet, table_kind
 
 _WHOLE = re.compile(r"[+-]?\d+")
@@ -87,7 +87,7 @@ class Manifest(VisionDataModule):
         **kwargs: Unpack[LoaderOptions],
     ) -> None:
         super().__init__(**kwargs)
-        check_fraction(val_fraction)
+        check_val_fraction(val_fraction)
         if val is not None and val_fraction is not None:
             raise ValueError(
                 f"data.init_args.val names {val!r}, and val_fraction: {val_fraction} would hold out others: set one"

@@ -124,7 +124,7 @@ class VOCDetection(VisionDataModule):
         return list(self._names)
 
     @property
-    def lists_images(self) -> bool:
+    def variable_size_images(self) -> bool:
         """True: images differ in size."""
         return True
 

@@ -8,8 +8,9 @@ import numpy as np
 
 from ..annotations.annotation_errors import AnnotationErrors, DataError, Fault
 from ..annotations.dataset_layout import check_there, encode_paths
-from ..annotations.mask_files import IGNORE, read_mask
+from ..annotations.mask_files import read_mask
 from ..base import LoaderOptions, Unpack, VisionDataModule
+from ..batches import IGNORE_INDEX
 from ..images.read import ImageError, read_image
 from ..loading.targets import boxes_of_masks
 from .detection import VOC_CLASSES, image_numbers
@@ -76,8 +77,8 @@ class VOCInstances(VisionDataModule):
         self.group_by_aspect = group_by_aspect
         self.sets = ImageSets(self.root, year, {"train": train, "val": val, "test": test}, sbd, type(self), "inst")
         self._names = list(VOC_CLASSES if class_names is None else class_names)
-        if not 0 < len(self._names) < IGNORE:
-            raise ValueError(f"data.init_args.class_names: {len(self._names)} classes; give 1 to {IGNORE - 1}")
+        if not 0 < len(self._names) < IGNORE_INDEX:
+            raise ValueError(f"data.init_args.class_names: {len(self._names)} classes; give 1 to {IGNORE_INDEX - 1}")
 
     @property
     def class_names(self) -> list[str]:
@@ -85,7 +86,7 @@ class VOCInstances(VisionDataModule):
         return list(self._names)
 
     @property
-    def lists_images(self) -> bool:
+    def variable_size_images(self) -> bool:
         """True: images differ in size."""
         return True
 
@@ -166,13 +167,13 @@ class InstanceFiles:
                 raise ImageError(file, "it has 16 bits a pixel; VOC's masks have 8")
         pairs = plane.astype(np.int64).ravel() * 256 + classes.ravel()
         votes = np.bincount(pairs, minlength=65536).reshape(256, 256)  # [object, class], pixels
-        votes[:, IGNORE] = 0
+        votes[:, IGNORE_INDEX] = 0
         if (beyond := np.flatnonzero(votes.any(axis=0))).size and beyond[-1] > self.num_classes:
             found = f"the value {beyond[-1]}"
-            remedy = f"values are 0 = background, 1 to {self.num_classes}, and {IGNORE} = ignore"
+            remedy = f"values are 0 = background, 1 to {self.num_classes}, and {IGNORE_INDEX} = ignore"
             raise DataError.of(Fault("label-outside", class_path, [class_path], "path", found, remedy))
         numbers = np.unique(plane)
-        numbers = numbers[(numbers > 0) & (numbers < IGNORE)]
+        numbers = numbers[(numbers > 0) & (numbers < IGNORE_INDEX)]
         labels = votes[numbers].argmax(axis=1)
         errors.add("bad-mask", numbers[labels == 0].tolist(), "object", "its pixels have no class, but background")
         return plane, numbers[labels > 0], labels[labels > 0]
@@ -186,7 +187,7 @@ class InstanceFiles:
             found, remedy = str(labels[first]), f"classes are 1 to {self.num_classes}"
             raise DataError.of(Fault("label-outside", path, [first + 1], "object", found, remedy))
         seen = np.bincount(plane.ravel(), minlength=max(256, len(labels) + 1)) > 0
-        if (more := np.flatnonzero(seen[len(labels) + 1 : IGNORE])).size:
+        if (more := np.flatnonzero(seen[len(labels) + 1 : IGNORE_INDEX])).size:
             raise ValueError(
                 f"{path}: pixels of object {len(labels) + 1 + more[0]}, but GTinst.Categories has {len(labels)} objects"
             )

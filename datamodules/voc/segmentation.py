@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from ..annotations.dataset_layout import check_there, encode_paths
-from ..annotations.mask_files import IGNORE, MaskedFiles, class_lookup, read_mask
+from ..annotations.mask_files import MaskedFiles, class_lookup, read_mask
 from ..base import LoaderOptions, Unpack, VisionDataModule
+from ..batches import IGNORE_INDEX
 from .detection import VOC_CLASSES
 from .image_sets import ImageSets, SegmentationYear
 from .sbd import read_class_mat
@@ -71,8 +72,8 @@ class VOCSegmentation(VisionDataModule):
         self.root, self.mask_folder = Path(root).expanduser(), mask_folder
         self.sets = ImageSets(self.root, year, {"train": train, "val": val, "test": test}, sbd, type(self), "cls")
         self._names = ["background", *VOC_CLASSES] if class_names is None else list(class_names)
-        if not 0 < len(self._names) < IGNORE:
-            raise ValueError(f"data.init_args.class_names: {len(self._names)} classes; give 1 to {IGNORE - 1}")
+        if not 0 < len(self._names) < IGNORE_INDEX:
+            raise ValueError(f"data.init_args.class_names: {len(self._names)} classes; give 1 to {IGNORE_INDEX - 1}")
 
     @property
     def class_names(self) -> list[str]:
@@ -92,7 +93,7 @@ class VOCSegmentation(VisionDataModule):
         asked_by = f"data.init_args.{split}: {' and '.join(self.sets.sets[split])}"
         check_there(Path(), images, asked_by)
         check_there(Path(), masks, asked_by, "masks")
-        table = class_lookup(None, len(self._names), IGNORE)
+        table = class_lookup(None, len(self._names), IGNORE_INDEX)
         return ClassFiles(Path(), encode_paths(images), encode_paths(masks), table)
 
 

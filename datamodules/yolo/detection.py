@@ -94,7 +94,7 @@ class YoloDetection(VisionDataModule):
         return list(self.content.class_names)
 
     @property
-    def lists_images(self) -> bool:
+    def variable_size_images(self) -> bool:
         """True: images differ in size."""
         return True
 

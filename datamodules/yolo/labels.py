@@ -11,8 +11,9 @@ import numpy as np
 
 from ..annotations.annotation_errors import AnnotationErrors, DataError, Fault, record_error, recording
 from ..annotations.object_masks import SegmentationBuilder
-from ..annotations.objects import ImageTable, Objects, ObjectSource, Sample, usable_boxes
+from ..annotations.objects import ImageTable, Objects, ObjectSource, usable_boxes
 from ..images.sizes import image_sizes
+from ..loading.sources import Sample
 
 _BOX = 5  # numbers in a line: the class, and a box
 _POINTS = 7  # the class, and the three points that a polygon has at least

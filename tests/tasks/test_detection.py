@@ -234,7 +234,7 @@ def test_crowds_are_dropped_before_a_training_batch_is_on_the_device():
         """One image with an object and a crowd in each split."""
 
         class_names = ("cat", "dog")
-        lists_images = True
+        variable_size_images = True
 
         def make_source(self, split):
             boxes = np.array([[30, 20, 60, 40], [0, 0, 12, 8]], np.float32)

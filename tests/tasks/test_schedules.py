@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from striate.datamodules.loading.loader import collate
+from striate.datamodules.loading.collate import collate
 from striate.tasks import Classification, Constant, Cosine, Plateau, Polynomial, Steps
 from striate.tasks.schedules import Horizon
 from striate.tests.helpers.fixtures import TinyNet, noisy_image

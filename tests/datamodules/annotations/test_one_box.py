@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from striate.datamodules import CUB200, CocoLocalization, ImageNetLocalization, OxfordPets, VOCLocalization
 from striate.datamodules.annotations.one_box import BoxSource, choose_objects
 from striate.datamodules.images.read import ImageError
-from striate.datamodules.loading.loader import TransformedDataset
+from striate.datamodules.loading.dataset import TransformedDataset
 from striate.tests.helpers.fixtures import noise, write_image
 
 
@@ -76,4 +76,4 @@ def test_a_part_keeps_everything(tmp_path):
 @pytest.mark.parametrize("reader", [VOCLocalization, CocoLocalization, CUB200, OxfordPets, ImageNetLocalization])
 def test_readers_pass_min_visibility_to_the_augmentation_and_batch_equal_sizes(reader):
     data = reader("somewhere", min_visibility=0.25)
-    assert data.min_visibility == 0.25 and not data.lists_images
+    assert data.min_visibility == 0.25 and not data.variable_size_images

@@ -24,7 +24,7 @@ from striate.datamodules import (
 )
 from striate.datamodules.augmentations.placing import Placement, mask_patches, place_mask, resize_image, whole_masks
 from striate.datamodules.augmentations.resizing import short_side_size
-from striate.datamodules.loading.loader import SampleKey, TransformedDataset
+from striate.datamodules.loading.dataset import SampleKey, TransformedDataset
 
 
 class Samples(list):

@@ -17,8 +17,9 @@ from striate.datamodules import (
     ShortSideResize,
 )
 from striate.datamodules.augmentations.mixing import Augmentation
-from striate.datamodules.loading.loader import SampleKey, TransformedDataset, make_loader
-from striate.datamodules.loading.targets import collate_objects
+from striate.datamodules.loading.collate import collate_objects
+from striate.datamodules.loading.dataset import SampleKey, TransformedDataset
+from striate.datamodules.loading.loader import make_loader
 
 
 class Scenes:
@@ -346,7 +347,7 @@ def test_samples_that_cannot_be_mixed_are_explained():
         mixed([{"image": np.zeros((8, 8, 3), np.uint8), "label": 1}], Mosaic())
     with pytest.raises(TypeError, match="CopyPaste cuts objects out along their masks.*set task: instance_seg"):
         mixed(Scenes(BOXES, "boxes"), CopyPaste())
-    with pytest.raises(ValueError, match="sample 1 of Scenes has the label 11, but there are 5 classes"):
+    with pytest.raises(ValueError, match="sample 1 of Scenes: label: .*got 11"):
         mixed(Scenes([[], [(0, 0, 9, 9)]]), CopyPaste(), num_classes=5)
 
 
@@ -356,7 +357,7 @@ def test_samples_that_cannot_be_mixed_are_explained():
     (lambda: Mosaic(centre=(0.5, 1.5)), r"centre=\(0.5, 1.5\): parts of the frame's side"),
     (lambda: CopyPaste(0), "max_objects=0: give 1 or more"),
     (lambda: Mosaic(p=2), "p=2: a probability"),
-    (lambda: MaskFolder("x", ["a"], val_transform=[Mosaic()]), "val_transform: Mosaic makes one sample of several"),
+    (lambda: MaskFolder("x", ["a"], val_transform=[Mosaic()]), "val_transform: .*got Mosaic"),
 ])  # fmt: skip
 def test_arguments_out_of_range(make, message):
     with pytest.raises(ValueError, match=message):

@@ -12,7 +12,7 @@ from torchvision.transforms import InterpolationMode, v2
 
 from striate.datamodules import RandAugment, TransformedDataset, TrivialAugment
 from striate.datamodules.augmentations.policies import rand_operations, trivial_operations
-from striate.datamodules.loading.loader import SampleKey
+from striate.datamodules.loading.dataset import SampleKey
 
 THEIRS = {
     "identity": "Identity",

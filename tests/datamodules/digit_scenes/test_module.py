@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from striate.datamodules import DigitScenes
-from striate.datamodules.loading.loader import TransformedDataset
+from striate.datamodules.loading.dataset import TransformedDataset
 
 
 def test_splits_are_scenes_with_one_label():

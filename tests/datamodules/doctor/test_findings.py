@@ -404,7 +404,7 @@ class Given(VisionDataModule):
         return self.names
 
     @property
-    def lists_images(self):
+    def variable_size_images(self):
         return any("boxes" in (sample or ()) for sample in self.samples)
 
     def make_source(self, split):

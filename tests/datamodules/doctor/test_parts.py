@@ -205,7 +205,7 @@ def test_objects_are_measured_in_their_own_images():
 
 def test_other_tasks_are_not_told_of_detectors():
     class One(Given):
-        lists_images = False
+        variable_size_images = False
 
     samples = [{**boxed((1, 1, 9, 9)), "image": noise(70, 100, n)} for n in range(20)]
     samples += [{**boxed((1, 1, 9, 9), labels=[1]), "image": noise(70, 100, 50 + n)} for n in range(2)]

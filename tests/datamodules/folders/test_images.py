@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from striate.datamodules import ImageFolder
-from striate.datamodules.loading.sampling import stratified_split
+from striate.datamodules.loading.splits import stratified_split
 from striate.tests.helpers.faults import stops_at
 from striate.tests.helpers.fixtures import make_folder, noisy_image, write_image
 
@@ -42,7 +42,7 @@ def test_a_fraction_is_held_out_stratified_and_seeded(tmp_path, below):
 def test_split_keeps_one_of_each_class_on_either_side():
     chosen = stratified_split(np.array([0] * 2 + [1] * 100), 0.01, seed=0)
     assert chosen[:2].sum() == 1 and chosen[2:].sum() == 1
-    with pytest.raises(ValueError, match="class 1 has 1 image"):
+    with pytest.raises(ValueError, match="val_fraction: .*got 1 of class 1"):
         stratified_split(np.array([0, 0, 1]), 0.5, seed=0)
     with pytest.raises(ValueError, match=r"val_fraction: 0.5: class 'dog' has 1 image \(and 1 more classes\)"):
         stratified_split(np.array([0, 0, 1, 2]), 0.5, 0, ["cat", "dog", "emu"])
@@ -81,7 +81,7 @@ def test_unknown_class_in_val(tmp_path):
 
 
 def test_bad_arguments():
-    with pytest.raises(ValueError, match="val_fraction: 1.5 is not between 0 and 1"):
+    with pytest.raises(ValueError, match="val_fraction: .*got 1.5"):
         ImageFolder("x", val_fraction=1.5)
     with pytest.raises(ValueError, match="batch_size: 0 is not a number of samples"):
         ImageFolder("x", batch_size=0)
@@ -92,7 +92,7 @@ def test_bad_arguments():
 def test_predict_needs_images_and_reads_them_without_the_training_data(tmp_path):
     data = ImageFolder(str(tmp_path / "gone"), num_workers=0)
     data.setup("predict")
-    with pytest.raises(ValueError, match=r"argument `images` \(--data.images\)"):
+    with pytest.raises(ValueError, match="images: .*got null"):
         data.predict_dataloader()
     path = write_image(tmp_path / "a.png", noisy_image(0, 0))
     data = ImageFolder(str(tmp_path / "gone"), num_workers=0, images=str(path))

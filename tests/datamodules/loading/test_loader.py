@@ -7,7 +7,10 @@ import torch
 
 from striate.datamodules import ImageFolder
 from striate.datamodules.images.read import ImageError
-from striate.datamodules.loading.loader import EpochSampler, TransformedDataset, collate, make_loader
+from striate.datamodules.loading.collate import collate
+from striate.datamodules.loading.dataset import TransformedDataset
+from striate.datamodules.loading.loader import make_loader
+from striate.datamodules.loading.samplers import EpochSampler
 from striate.tests.helpers.fixtures import noisy_image
 
 
@@ -107,7 +110,7 @@ def test_ranks_share_the_samples(size, ranks):
 
 
 def test_fewer_samples_than_devices_is_refused():
-    with pytest.raises(ValueError, match=r"2 sample\(s\), fewer than the 4 devices"):
+    with pytest.raises(ValueError, match=r"trainer.devices: .*got 4 devices for 2 sample"):
         EpochSampler(2, False, False, num_replicas=4, rank=0)
 
 
@@ -149,12 +152,12 @@ def test_evaluation_leaves_an_unreadable_sample_out():
 
 def test_a_label_outside_the_classes_is_named():
     assert TransformedDataset(Numbers(6), num_classes=3)[5]["label"] == 2
-    with pytest.raises(ValueError, match="sample 5 of Numbers has the label 2, but there are 2 classes, 0 to 1"):
+    with pytest.raises(ValueError, match="sample 5 of Numbers: label: .*2 classes.*got 2"):
         TransformedDataset(Numbers(6), num_classes=2)[5]
 
 
 def test_predict_without_images_names_the_argument_and_the_flag(tmp_path):
-    with pytest.raises(ValueError, match=r"set the data module's argument `images` \(--data.images\)"):
+    with pytest.raises(ValueError, match=r"images: .*got null"):
         ImageFolder(str(tmp_path)).predict_dataloader()
 
 
@@ -176,11 +179,11 @@ def test_collate_keeps_pixels_and_layout():
 
 def test_images_of_different_size_are_explained():
     samples = [{"image": np.zeros((h, 8, 3), np.uint8), "label": 0, "index": 0, "unreadable": []} for h in (8, 9)]
-    with pytest.raises(ValueError, match=r"differ in size \(8x8, 8x9\): end data.init_args.train_transform"):
+    with pytest.raises(ValueError, match=r"^train_transform: .*got 8x8, 8x9"):
         collate(samples)
 
 
 def test_a_transform_that_leaves_uint8_is_explained():
     dataset = TransformedDataset(Pictures(2), A.Compose([A.Normalize()]))
-    with pytest.raises(TypeError, match=r"ndarray of float32.*take Normalize"):
+    with pytest.raises(TypeError, match=r"got ndarray of float32.*Normalize"):
         dataset[0]

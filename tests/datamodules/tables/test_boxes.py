@@ -194,7 +194,7 @@ def test_what_is_not_there(folder):
     "options, message",
     [
         ({"box_columns": ["a", "b"]}, r"box_columns: \['a', 'b'\]; give four headings"),
-        ({"val_fraction": 1.0}, "val_fraction: 1.0 is not between 0 and 1"),
+        ({"val_fraction": 1.0}, "val_fraction: .*got 1.0"),
         ({"val": "x.csv", "val_fraction": 0.1}, "set one"),
         ({"class_names": ["a", "a"]}, "'a' is there more than once"),
     ],

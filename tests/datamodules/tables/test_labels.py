@@ -210,7 +210,7 @@ def test_held_out_rows(folder):
 def test_bad_arguments():
     with pytest.raises(ValueError, match=r"val names 'v.csv', and val_fraction: 0.1 would hold out others: set one"):
         Manifest("t.csv", val="v.csv", val_fraction=0.1)
-    with pytest.raises(ValueError, match="val_fraction: 0 is not between 0 and 1"):
+    with pytest.raises(ValueError, match="val_fraction: .*got 0"):
         Manifest("t.csv", val_fraction=0)
     with pytest.raises(ValueError, match="class_names: 'cat' is there more than once"):
         Manifest("t.csv", class_names=["cat", "dog", "cat"])

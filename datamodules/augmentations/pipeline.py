@@ -1,0 +1,196 @@
+"""Albumentations pipelines that transform an image and its targets.
+
+albumentations (2.0.8) moves boxes and masks with the image. This module adds the following, for these reasons:
+
+- Boxes carry their index in a fifth column, so that the labels, flags and masks of the remaining boxes can be selected.
+  albumentations divides boxes by the image's size and multiplies them by it again, partly in float32: a box may move by
+  a ten-millionth of the image's side.
+- albumentations clips boxes to the image after each transform, but keeps boxes of zero width, and then raises. So a box
+  must keep a width and a height of `MIN_SIZE` pixels. ``min_visibility`` compares a box before and after each single
+  transform, not over the whole pipeline.
+- Padding fills masks with 0, which is a class here. So semantic masks pass through as class + 1, with 0 = ignore, and
+  are set back after the last transform: padding is ignored.
+- Where an object has a mask, the mask determines what is left of it: its box is computed from the mask, and the object
+  is removed with its last pixel. (A rotated and cropped box may be lost while pixels of its object remain.) Boxes pass
+  through only for a transform that uses them, or for ``min_visibility``.
+"""
+
+import random
+import warnings
+from typing import Any
+
+import albumentations as A
+import numpy as np
+
+from ..batches import IGNORE_INDEX
+from ..loading.sources import Sample
+from ..loading.targets import MIN_SIZE, OBJECT_FIELDS, box_areas, boxes_of_masks, mask_areas
+
+MAX_REDRAWS = 100  # augmentations drawn for a localization sample before it is given up
+_ROUNDING = 0.01  # pixels that a box may lose in float32 without being moved: in an image of 20,000, 0.002
+
+# albumentations' own transforms that use boxes do not declare it; custom ones can, in `targets_as_params`
+_BOX_TRANSFORMS = (A.BBoxSafeRandomCrop, A.AtLeastOneBBoxRandomCrop, A.ConstrainedCoarseDropout)
+
+
+class LostObjectError(ValueError):
+    """Every augmentation drawn for a sample removed its only object."""
+
+
+def check_min_visibility(value: float) -> float:
+    """Return a ``min_visibility`` argument if it is valid.
+
+    Raises:
+        ValueError: It is not in [0, 1].
+    """
+    if not 0 <= value <= 1:  # false for NaN too
+        raise ValueError(f"min_visibility: must be a fraction of a box's area in [0, 1], got {value}")
+    return value
+
+
+class TargetAugmentation:
+    """An albumentations pipeline for an image and its targets.
+
+    A detection sample may lose all its objects. For a localization sample, the augmentation is drawn again, with the
+    next random numbers, until its object remains, at most `MAX_REDRAWS` times.
+
+    Args:
+        transform: The pipeline; its own ``bbox_params``, if any, are not used.
+        min_visibility: Fraction of a box's area that a transform must leave; otherwise the object is removed.
+
+    Raises:
+        ValueError: `min_visibility` is not in [0, 1].
+    """
+
+    def __init__(self, transform: A.Compose, min_visibility: float = 0.0) -> None:
+        self.transform, self.min_visibility = transform, check_min_visibility(min_visibility)
+        self._box_pipeline: A.Compose | None = None
+        self._point_pipeline: A.Compose | None = None
+        self._needs_boxes = min_visibility > 0 or _uses_boxes(transform)
+
+    def __call__(self, raw: Sample, generator: np.random.Generator) -> Sample:
+        """Augment a raw sample.
+
+        Raises:
+            TypeError: The pipeline returns an image that is not uint8.
+            LostObjectError: The object of a localization sample was removed each time.
+        """
+        with_boxes = "box" in raw or ("boxes" in raw and ("masks" not in raw or self._needs_boxes))
+        pipeline = self._with_boxes() if with_boxes else self._with_points() if "corners" in raw else self.transform
+        # all transforms of the pipeline share both generators
+        pipeline.set_random_state(generator, random.Random(int(generator.integers(2**63))))
+        if "box" in raw:
+            return {**raw, **_augment_one_box(pipeline, raw)}
+        if "boxes" in raw:
+            return {**raw, **_augment_objects(pipeline, raw, with_boxes)}
+        if "mask" in raw:
+            return {**raw, **_augment_mask(pipeline, raw)}
+        if "corners" in raw:
+            return {**raw, **_augment_corners(pipeline, raw)}
+        return {**raw, "image": require_uint8(pipeline(image=raw["image"])["image"])}
+
+    def _with_boxes(self) -> A.Compose:
+        if self._box_pipeline is None:
+            side = MIN_SIZE - _ROUNDING
+            params = A.BboxParams("pascal_voc", min_width=side, min_height=side, min_visibility=self.min_visibility)
+            self._box_pipeline = self._composed(bbox_params=params)
+        return self._box_pipeline
+
+    def _with_points(self) -> A.Compose:
+        if self._point_pipeline is None:
+            self._point_pipeline = self._composed(keypoint_params=A.KeypointParams("xy", remove_invisible=False))
+        return self._point_pipeline
+
+    def _composed(self, **params: Any) -> A.Compose:
+        """Return the pipeline with other parameters for boxes or keypoints."""
+        base = self.transform
+        with warnings.catch_warnings():
+            # if no transform moves pixels, boxes and keypoints rightly stay the same
+            warnings.filterwarnings("ignore", "Got processor for (bboxes|keypoints), but no transform to process it")
+            return A.Compose(base.transforms, p=base.p, mask_interpolation=base.mask_interpolation, **params)
+
+
+def _uses_boxes(transform: Any) -> bool:
+    if isinstance(transform, A.BaseCompose):
+        return any(_uses_boxes(inner) for inner in transform.transforms)
+    return isinstance(transform, _BOX_TRANSFORMS) or "bboxes" in transform.targets_as_params
+
+
+def _augment_mask(pipeline: A.Compose, raw: Sample) -> Sample:
+    # uint8 wraps around: 255 + 1 = 0, and 0 - 1 = 255
+    out = pipeline(image=raw["image"], mask=raw["mask"] + np.uint8(1))
+    mask = out["mask"] - np.uint8(1)
+    mask[mask == IGNORE_INDEX - 1] = IGNORE_INDEX  # a fill_mask of 255 in the YAML means ignore too
+    return {"image": require_uint8(out["image"]), "mask": mask}
+
+
+def _augment_corners(pipeline: A.Compose, raw: Sample) -> Sample:
+    """Augment the image, and track three of its points; NaN after a transform that does not move keypoints."""
+    corners = np.asarray(raw["corners"], np.float32)
+    if not _moves_keypoints(pipeline):
+        image = require_uint8(pipeline(image=raw["image"])["image"])
+        return {"image": image, "corners": np.full_like(corners, np.nan)}
+    out = pipeline(image=raw["image"], keypoints=corners)
+    return {"image": require_uint8(out["image"]), "corners": np.asarray(out["keypoints"], np.float32)}
+
+
+def _moves_keypoints(transform: Any) -> bool:
+    if isinstance(transform, A.BaseCompose):
+        return all(_moves_keypoints(inner) for inner in transform.transforms)
+    if isinstance(transform, A.DualTransform):
+        return type(transform).apply_to_keypoints is not A.DualTransform.apply_to_keypoints
+    return isinstance(transform, A.ImageOnlyTransform)
+
+
+def _augment_one_box(pipeline: A.Compose, raw: Sample) -> Sample:
+    box = np.asarray(raw["box"], np.float64).reshape(1, 4)
+    for _ in range(MAX_REDRAWS):
+        out = pipeline(image=raw["image"], bboxes=box.copy())
+        if len(out["bboxes"]):
+            return {"image": require_uint8(out["image"]), "box": out["bboxes"][0, :4].astype(np.float32)}
+    raise LostObjectError(
+        f"{MAX_REDRAWS} augmentations in a row removed the object; crop less in train_transform or val_transform, or "
+        "use a crop that keeps it, such as albumentations.BBoxSafeRandomCrop"
+    )
+
+
+def _augment_objects(pipeline: A.Compose, raw: Sample, with_boxes: bool) -> Sample:
+    boxes, masks = raw["boxes"].astype(np.float64), raw.get("masks")
+    inputs: Sample = {"image": raw["image"]}
+    if with_boxes:
+        inputs["bboxes"] = np.column_stack([boxes, np.arange(len(boxes))])
+    if masks is not None and len(masks):
+        inputs["masks"] = masks
+    out = pipeline(**inputs)
+    image = require_uint8(out["image"])
+    remaining = np.arange(len(boxes))
+    if with_boxes:  # if no box remains, the fifth column is gone too
+        remaining = out["bboxes"][:, 4].round().astype(np.int64) if len(out["bboxes"]) else remaining[:0]
+    if masks is None:
+        new_boxes = out["bboxes"][:, :4].astype(np.float32)
+        area = raw["area"][remaining] * (box_areas(new_boxes) / box_areas(boxes[remaining]))
+        sample: Sample = {}
+    else:
+        masks = out["masks"] if "masks" in inputs else np.zeros((0, *image.shape[:2]), np.uint8)
+        area = mask_areas(masks)
+        remaining = remaining[area[remaining] > 0]
+        masks = np.ascontiguousarray(masks if len(remaining) == len(masks) else masks[remaining])
+        area, new_boxes = area[remaining], boxes_of_masks(masks)
+        sample = {"masks": masks}
+    sample |= {field: raw[field][remaining] for field in OBJECT_FIELDS}
+    return sample | {"image": image, "boxes": new_boxes, "area": area.astype(np.float32)}
+
+
+def require_uint8(image: Any) -> np.ndarray:
+    """Return the image ``[H, W, 3]`` of a pipeline if it is still a uint8 array.
+
+    Raises:
+        TypeError: It is not.
+    """
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8:
+        return image
+    kind = f"{type(image).__name__} of {image.dtype}" if isinstance(image, np.ndarray) else type(image).__name__
+    raise TypeError(
+        f"train_transform, val_transform: images must stay uint8 [H, W, 3], got {kind}; remove Normalize, ToFloat and "
+        "ToTensorV2: the model normalizes on the device"
+    )

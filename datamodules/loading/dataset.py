@@ -1,0 +1,122 @@
+"""A source behind its augmentation: reproducible, and tolerant of unreadable images.
+
+Every random number follows from (seed, epoch, sample, repeat), never from the state of a worker. So a run gives the
+same batches with any number of workers, and a resumed run continues as if it had never stopped.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from ..augmentations.mixing import Augmentation
+from ..augmentations.pipeline import LostObjectError
+from ..images.read import ImageError
+from .sources import Sample, Source
+from .targets import check_targets, drop_empty_masks, fill_defaults
+
+
+class SampleKey(NamedTuple):
+    """What a sampler asks a data set for: which sample, in which epoch, and how often it occurred before in it."""
+
+    epoch: int
+    index: int  # type: ignore[assignment]  # hides tuple.index
+    repeat: int = 0
+
+
+class TransformedDataset(Dataset[Sample]):
+    """A source behind its augmentation pipeline.
+
+    A localization sample whose only object every augmentation cuts away is treated as unreadable. An unreadable image
+    that a transform would have mixed in is replaced by another one, or by the sample itself if none can be read.
+
+    Args:
+        source: Returns raw samples; may raise `ImageError`.
+        transform: Albumentations transforms in order, which may include transforms that mix samples (`Mix`); or one
+            ``albumentations.Compose``; or None. Boxes and masks are transformed with their image
+            (`TargetAugmentation`).
+        seed: Seed of the augmentation.
+        replace_unreadable: Return the next readable sample in place of an unreadable one (for training, where every
+            rank must make the same number of steps); otherwise leave the unreadable sample out of its batch.
+        strict: Raise at an unreadable image.
+        num_classes: Number of classes. A label outside them is refused here, where the sample is known, and not on a
+            GPU. None: labels are not checked.
+        min_visibility: Fraction of a box's area that a transform must leave; otherwise its object is removed.
+    """
+
+    max_replacements = 20  # this many unreadable images in a row are no accident
+
+    def __init__(
+        self,
+        source: Source,
+        transform: Any | None = None,
+        seed: int = 0,
+        replace_unreadable: bool = False,
+        strict: bool = False,
+        num_classes: int | None = None,
+        min_visibility: float = 0.0,
+    ) -> None:
+        self.source, self.transform, self.seed = source, transform, seed
+        self._augmentation = None if transform is None else Augmentation(transform, min_visibility)
+        self.replace_unreadable, self.strict = replace_unreadable, strict
+        self.num_classes = num_classes
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, key: SampleKey | int) -> Sample:
+        epoch, index, repeat = key if isinstance(key, tuple) else SampleKey(0, int(key))
+        unreadable: list[str] = []
+        for attempt in range(self.max_replacements):
+            candidate = (index + attempt) % len(self)
+            try:
+                sample = self._augmented(self.source[candidate], SampleKey(epoch, candidate, repeat), unreadable)
+            except ImageError as error:
+                if self.strict:
+                    raise
+                unreadable.append(str(error))
+                if not self.replace_unreadable:
+                    return {"unreadable": unreadable}
+                continue
+            sample["index"] = candidate
+            sample["unreadable"] = unreadable
+            return sample
+        raise ImageError(
+            unreadable[0].split(": ", 1)[0],
+            f"unreadable, and so are the {self.max_replacements - 1} images after it ({unreadable[0]})",
+        )
+
+    def _augmented(self, raw: Sample, key: SampleKey, unreadable: list[str]) -> Sample:
+        raw = self._checked(raw, key.index)
+        if self._augmentation is None:
+            return drop_empty_masks(raw)
+        # SeedSequence mixes the four numbers into independent streams
+        seeds = np.random.SeedSequence((self.seed, key.epoch, key.index, key.repeat))
+        generator = np.random.Generator(np.random.PCG64(seeds))
+        draw_partner = functools.partial(self._draw_partner, key.index, generator, unreadable)
+        try:
+            return self._augmentation(raw, generator, draw_partner)
+        except LostObjectError as error:
+            raise ImageError(raw.get("path", f"sample {key.index}"), str(error)) from error
+
+    def _checked(self, raw: Sample, index: int) -> Sample:
+        if "boxes" in raw:
+            raw = fill_defaults(raw, index)
+        try:
+            check_targets(raw, self.num_classes)
+        except ValueError as error:
+            raise ValueError(f"sample {index} of {type(self.source).__name__}: {error}") from None
+        return raw
+
+    def _draw_partner(self, index: int, generator: np.random.Generator, unreadable: list[str]) -> Sample:
+        """Draw a raw sample other than `index`, to be mixed with it; that one itself if none can be read."""
+        for _ in range(self.max_replacements):
+            partner = (index + 1 + int(generator.integers(max(len(self) - 1, 1)))) % len(self)
+            try:
+                return self._checked(self.source[partner], partner)
+            except ImageError as error:
+                if self.strict:
+                    raise
+                unreadable.append(str(error))
+        return self._checked(self.source[index], index)

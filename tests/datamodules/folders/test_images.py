@@ -44,7 +44,7 @@ def test_split_keeps_one_of_each_class_on_either_side():
     assert chosen[:2].sum() == 1 and chosen[2:].sum() == 1
     with pytest.raises(ValueError, match="val_fraction: .*got 1 of class 1"):
         stratified_split(np.array([0, 0, 1]), 0.5, seed=0)
-    with pytest.raises(ValueError, match=r"val_fraction: 0.5: class 'dog' has 1 image \(and 1 more classes\)"):
+    with pytest.raises(ValueError, match=r"val_fraction: .*class 'dog' \(and 1 more"):
         stratified_split(np.array([0, 0, 1, 2]), 0.5, 0, ["cat", "dog", "emu"])
 
 
@@ -83,7 +83,7 @@ def test_unknown_class_in_val(tmp_path):
 def test_bad_arguments():
     with pytest.raises(ValueError, match="val_fraction: .*got 1.5"):
         ImageFolder("x", val_fraction=1.5)
-    with pytest.raises(ValueError, match="batch_size: 0 is not a number of samples"):
+    with pytest.raises(ValueError, match="batch_size: .*got 0"):
         ImageFolder("x", batch_size=0)
     with pytest.raises(ValueError, match="num_workers: -1"):
         ImageFolder("x", num_workers=-1)

@@ -127,7 +127,7 @@ class VisionDataModule(pl.LightningDataModule):
             if size is not None and size < 1:
                 raise ValueError(f"{name}: must be at least 1, got {size}")
         if num_workers is not None and num_workers < 0:
-            raise ValueError(f"num_workers: must be 0 (no processes), more, or null (automatic), got {num_workers}")
+            raise ValueError(f"num_workers: must be at least 0, or null (automatic), got {num_workers}")
         if not isinstance(sampling, RepeatFactor):
             check_choice("sampling", sampling, get_args(SamplingName))
         if mixing := [type(step).__name__ for step in val_transform or () if isinstance(step, Mix)]:

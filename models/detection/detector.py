@@ -10,7 +10,7 @@ from typing import Any, NotRequired, TypedDict
 import torch
 from torch import Tensor, nn
 
-from ..ops.checks import check_min, check_val_fraction
+from ..ops.checks import check_fraction, check_min
 from .resize import ImageBatch, ResizeAndPad
 
 Images = Tensor | Sequence[Tensor]
@@ -117,7 +117,7 @@ def check_detection_settings(score_threshold: float, nms_iou: float, max_detecti
     Raises:
         ValueError: A threshold is outside [0, 1], or ``max_detections`` is below 1.
     """
-    check_val_fraction(score_threshold=score_threshold, nms_iou=nms_iou)
+    check_fraction(score_threshold=score_threshold, nms_iou=nms_iou)
     check_min(1, max_detections=max_detections)
 
 

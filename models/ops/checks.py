@@ -24,7 +24,7 @@ def check_min(minimum: int, **values: int | None) -> None:
             raise ValueError(f"{name}: must be >= {minimum}, got {value}")
 
 
-def check_val_fraction(**values: float | None) -> None:
+def check_fraction(**values: float | None) -> None:
     """Require numbers from 0 to 1, both included.
 
     Raises:

@@ -426,7 +426,7 @@ def boxed(*boxes, labels=None, **more):
         ({"image": np.zeros((40, 40), np.uint8), "label": 0}, "bad-target", "uint8 [40, 40]"),
         ({"image": np.zeros((4, 4, 3), np.float32), "label": 0}, "bad-target", "float32"),
         ({"mask": np.full((40, 40), 2, np.uint8)}, "label-outside", "2 (1600 pixels)"),
-        ({"mask": np.zeros((4, 4), np.uint8)}, "bad-target", "mask of uint8 [4, 4]"),
+        ({"mask": np.zeros((4, 4), np.uint8)}, "bad-target", "uint8 [4, 4]"),
         (boxed((1, 1, 9, 9), masks=np.zeros((1, 40, 40), np.uint8)), "empty-mask", "cat"),
         (KeyError("gone"), "bad-target", "KeyError"),
     ],

@@ -1,1 +1,1 @@
-"""striate.experiments."""
+"""The launcher, the data commands, and the YAML files of all experiments."""

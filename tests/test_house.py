@@ -10,7 +10,7 @@ import pytest
 import pytorch_lightning as pl
 import yaml
 
-from striate.experiments.launcher.main import EXPERIMENTS, experiment_names
+from striate.experiments.launcher.catalogue import EXPERIMENTS, experiment_names
 from striate.models import skip_pretrained
 
 from .helpers import house

@@ -1,1 +1,1 @@
-"""The `striate data` commands."""
+"""The commands ``striate data show``, ``export`` and ``check``."""

@@ -5,14 +5,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..launcher.main import did_you_mean, fail
+from ..launcher.messages import did_you_mean, fail
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
 
     from ...datamodules.base import VisionDataModule
     from ...datamodules.doctor.collecting import Progress
-    from .section import Named
+    from .section import NamedData
 
 USAGE = """\
 usage: striate data check --config FILE [--KEY VALUE …]
@@ -48,8 +48,7 @@ def check(arguments: Sequence[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         print(USAGE)  # noqa: T201
         return 0
-    from ...datamodules.base import VisionDataModule
-    from .section import Option, answered, understand
+    from .section import Option, parse_data_command
 
     options = {
         "format": Option(str | None),
@@ -59,15 +58,13 @@ def check(arguments: Sequence[str]) -> int:
         "ignore": Option(str, ""),
         "workers": Option(int | None),
     }
-    call = understand(arguments, options, _by_format)
+    call = parse_data_command(arguments, options, _by_format)
     if call.positionals:
-        fail(f"{call.positionals[0]!r}: not known what that is for; the path of the data is given by --root PATH")
+        fail(f"{call.positionals[0]}: unexpected argument; the path of the data is given by --root PATH")
     _check_choices(call.options)
-    with answered("interrupted before anything was read", code=2):
-        data = call.build()
-        if not isinstance(data, VisionDataModule):
-            raise TypeError(f"data.class_path: {type(data).__name__} is no VisionDataModule, whose samples are known")
-        return _examine(data, call.name, call.options)
+    with call.one_line_errors("interrupted before anything was read", code=2):
+        return _examine(call.build_vision(), call.name, call.options)
+    raise AssertionError  # an error exits
 
 
 def _examine(data: "VisionDataModule", name: str, chosen: "Namespace") -> int:
@@ -79,7 +76,7 @@ def _examine(data: "VisionDataModule", name: str, chosen: "Namespace") -> int:
     from ...datamodules.doctor.fixing import check_folder
     from ...datamodules.doctor.formats import format_of
     from ...datamodules.doctor.words import counted
-    from .section import INTERRUPTED
+    from ..launcher.error_reports import INTERRUPTED
 
     fix_folder = None if chosen.fix is None else Path(chosen.fix).expanduser()
     if fix_folder is not None:
@@ -110,20 +107,19 @@ def _examine(data: "VisionDataModule", name: str, chosen: "Namespace") -> int:
     return 0 if report.clean else 1
 
 
-def _by_format(given: Mapping[str, str], positionals: list[str]) -> "Named | None":
+def _by_format(given: Mapping[str, str], positionals: list[str]) -> "NamedData | None":
     """The data that ``--format FORMAT PATH`` names."""
     if (format := given.get("format")) is None:
         return None
     from ... import datamodules
     from ...datamodules.doctor import FORMATS
-    from .section import Named
+    from .section import NamedData
 
     if {"config", "c", "data"} & given.keys():
         fail("--format beside --config: the configuration names the data, and where it lies (--root PATH)")
     known = FORMATS.get(format)
     if known is None or not hasattr(datamodules, known.reader):
         fail(f"--format {format}: there are {', '.join(FORMATS)}{did_you_mean(format, FORMATS)}")
-        raise AssertionError
     if not positionals:
         fail(f"--format {format} needs a path: striate data check --format {format} PATH")
     path = Path(positionals.pop(0)).expanduser()
@@ -131,7 +127,7 @@ def _by_format(given: Mapping[str, str], positionals: list[str]) -> "Named | Non
         fail(f"no file or folder {str(path)!r}")
     arguments = {known.argument: str(path)} | known.guess(path, {key.rpartition(".")[2] for key in given})
     splits = {"splits": ",".join(arguments.pop("splits"))} if "splits" in arguments else {}
-    return Named(path.resolve().stem, f"striate.datamodules.{known.reader}", arguments, splits)
+    return NamedData(path.resolve().stem, f"striate.datamodules.{known.reader}", arguments, splits)
 
 
 def _listed(text: str) -> list[str]:
@@ -155,13 +151,10 @@ def _check_choices(chosen: "Namespace") -> None:
 
 @contextmanager
 def _bar() -> "Iterator[Progress]":
-    """A progress bar on the error stream; on no terminal, nothing."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    """A progress bar on the error stream; without a terminal it prints nothing."""
+    from .progress import progress_bar
 
-    columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with progress_bar() as bar:
         task = bar.add_task("opening", total=1)
 
         def advance(what: str, done: int, total: int) -> None:

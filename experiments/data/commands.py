@@ -1,32 +1,40 @@
-"""``striate data …``: the front door of what can be done with a data set without training on it."""
+"""``striate data``: show, check or export a data set without training on it."""
 
 import importlib
 from collections.abc import Sequence
 
-from ..launcher.main import did_you_mean, fail
+from ..launcher.messages import did_you_mean, fail, list_commands
 
-# each is the function of its name in the module of its name, and takes the arguments behind its name
+# each command is the function of its name in the module of its name; it takes the arguments behind the name
 COMMANDS = {
-    "show": "draw training samples with their targets, as the network will see them",
+    "show": "draw training samples with their targets, as the network sees them",
     "export": "write a data set to disk as COCO, VOC, YOLO, masks or class folders",
-    "check": "find what is wrong with a data set, and write a corrected copy",
+    "check": "report what is wrong with a data set, and write a corrected copy",
 }
+USAGE = """\
+usage: striate data COMMAND …
+
+{commands}
+
+`striate data COMMAND --help` describes a command."""
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Run a command; exits with its code, 2 when the call is wrong, or 130 when it was interrupted."""
+    """Run a ``striate data`` command.
+
+    Exits with the code of the command, with 2 for a wrong call, and with 130 for an interruption.
+    """
     command = arguments[0] if arguments else "--help"
     if command in ("-h", "--help"):
-        width = max(map(len, COMMANDS))
-        lines = [f"    {name:<{width}}  {what}" for name, what in COMMANDS.items()]
-        print("\n".join(["usage: striate data COMMAND …", "", *lines, "", "striate data COMMAND --help says more"]))  # noqa: T201
+        print(USAGE.format(commands=list_commands(COMMANDS)))  # noqa: T201
         return
     if command not in COMMANDS:
-        fail(f"unknown command 'data {command}': there are {', '.join(COMMANDS)}{did_you_mean(command, COMMANDS)}")
+        hint = did_you_mean(command, COMMANDS, otherwise=f"; use {', '.join(COMMANDS)}")
+        fail(f"data {command}: no such command{hint}")
     try:
         module = importlib.import_module(f".{command}", __package__)
         code = getattr(module, command)(list(arguments[1:]))
-    except KeyboardInterrupt:  # before there was anything to tell, as while torch is loaded
+    except KeyboardInterrupt:  # while torch is loaded, before the command itself handles interruptions
         fail("interrupted", code=130)
     if code:
         raise SystemExit(code)

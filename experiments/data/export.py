@@ -1,74 +1,77 @@
-"""``striate data export``: a data set to disk, in the formats that people and their tools have."""
+"""``striate data export``: write a data set to disk in a common format."""
 
-import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ...datamodules.export import Exported
 
 USAGE = """\
 usage: striate data export NAME --format FORMAT DIR [--KEY VALUE …]          NAME: a data module, such as digit_scenes
        striate data export --config FILE --format FORMAT DIR [--KEY VALUE …]
 
-Writes the raw samples of a data set, without augmentation, into a folder that is not there yet.
+Writes the samples of a data set without augmentation to a new folder.
 
-    --format coco     instances_train2017.json and so on: boxes and exact masks; semantic masks without ignored pixels
+    --format coco     instances_train2017.json etc.: boxes and exact masks; semantic masks without ignored pixels
              voc      VOCdevkit/VOC2012: boxes, semantic masks, instance masks; images become JPEG
              yolo     data.yaml, images, labels: boxes, or exact outlines of masks
-             masks    train/images and train/masks, as MaskFolder reads them: semantic masks
-             folder   train/CLASS and so on, as ImageFolder reads them: classification
-    --splits train,val,test    some of them; default: those that there are
-    --quality 95      of the JPEG files of voc
-    --KEY VALUE       any key of the YAML's data section: --task detection, or --data.task detection"""
+             masks    train/images and train/masks for MaskFolder: semantic masks
+             folder   train/CLASS etc. for ImageFolder: classification
+    --splits train,val,test    splits to export; default: all that exist
+    --quality 95      quality of the JPEG files of voc
+    --KEY VALUE       any key of the data section: --task detection, or --data.task detection"""
 
 
 def export(arguments: Sequence[str]) -> None:
-    """Run the command."""
+    """Run ``striate data export``.
+
+    Args:
+        arguments: The command line behind ``striate data export``.
+    """
     if {"-h", "--help"} & set(arguments):
         print(USAGE)  # noqa: T201
         return
     from typing import Literal
 
-    from ...datamodules.base import VisionDataModule
     from ...datamodules.export import FORMATS, export_data
-    from ..launcher.main import fail
-    from .section import Option, answered, understand
+    from ..launcher.messages import fail
+    from .section import Option, parse_data_command
 
     options = {
         "format": Option(Literal[tuple(FORMATS)] | None),
         "splits": Option(str | None),
         "quality": Option(int, 95),
     }
-    call = understand(arguments, options)
-    chosen = call.options
-    if chosen.format is None:
-        fail(f"--format: give one of {', '.join(FORMATS)}")
+    call = parse_data_command(arguments, options)
+    if call.options.format is None:
+        fail(f"--format: missing; use one of {', '.join(FORMATS)}")
     if len(call.positionals) != 1:
-        what = "more than one folder: " + ", ".join(call.positionals) if call.positionals else "no folder to write to"
-        fail(f"{what}; `striate data export --help` shows how")
-    splits = None if chosen.splits is None else [name.strip() for name in chosen.splits.split(",")]
-    with answered("interrupted; nothing was written"):
-        data = call.build()
-        if not isinstance(data, VisionDataModule):
-            raise TypeError(f"data.class_path: {type(data).__name__} is no VisionDataModule, whose samples are known")
-        done = export_data(data, chosen.format, call.positionals[0], splits, chosen.quality, _bar)
-    _report(done, chosen.format)
+        problem = f"one folder, got {', '.join(call.positionals)}" if call.positionals else "a folder to write to"
+        fail(f"give {problem}; see `striate data export --help`")
+    splits = None if call.options.splits is None else [name.strip() for name in call.options.splits.split(",")]
+    with call.one_line_errors("interrupted; nothing was written"):
+        data = call.build_vision()
+        exported = export_data(data, call.options.format, call.positionals[0], splits, call.options.quality, track)
+    report(exported, call.options.format)
 
 
-def _bar(samples: Iterable[Any], split: str, size: int) -> Iterator[Any]:
-    """A progress bar on the terminal; where there is none, nothing."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+def track(samples: Iterable[Any], split: str, size: int) -> Iterator[Any]:
+    """Yield samples behind a progress bar on the error stream; without a terminal there is no bar."""
+    from .progress import progress_bar
 
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description:>5}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    with progress_bar() as progress:
         yield from progress.track(samples, total=size, description=split)
 
 
-def _report(done: Any, format: str) -> None:
-    counts = ", ".join(f"{count:,} {split}" for split, count in done.counts.items())
-    lines = [f"{done.folder}: {counts} samples of {done.task} as {format}"]
-    lines += [f"no {split}: {why}" for split, why in done.absent.items()]
-    lines += [f"lost: {count:,} {what}" for what, count in done.lost.items()]
-    if done.config is not None:
-        lines.append(f"look at it: striate data show --config {done.config}")
-    sys.stderr.writelines(f"striate: {line}\n" for line in lines)
+def report(exported: "Exported", format: str) -> None:
+    """Print what was exported, what is missing and what the format cannot hold."""
+    from ..launcher.messages import notice
+
+    counts = ", ".join(f"{count:,} {split}" for split, count in exported.counts.items())
+    notice(f"{exported.folder}: {counts} samples of {exported.task} as {format}")
+    for split, reason in exported.absent.items():
+        notice(f"no {split}: {reason}")
+    for what, count in exported.lost.items():
+        notice(f"lost: {count:,} {what}")
+    if exported.config is not None:
+        notice(f"to view it: striate data show --config {exported.config}")

@@ -1,31 +1,34 @@
-"""A data module from a YAML's ``data`` section, or from its name, with overrides: without building a model."""
+"""Build the data module of a command line: from the ``data`` section of a YAML, or by name; no model is built."""
 
-import contextlib
 import difflib
 import os
 import re
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 import pytorch_lightning as pl
 import yaml
-from jsonargparse import Namespace, get_loader
+from jsonargparse import ArgumentError, Namespace, get_loader
 from pytorch_lightning.cli import LightningArgumentParser
 
 from ... import datamodules
-from ..launcher.cli import accept_none, user_message
-from ..launcher.explain import explain, imported
-from ..launcher.main import experiment_names, fail, find_config
+from ..launcher.catalogue import experiment_names, resolve_config
+from ..launcher.class_paths import import_class
+from ..launcher.command_line import CommandLine, split_arguments
+from ..launcher.error_reports import one_line_errors
+from ..launcher.messages import fail
+from ..launcher.parser import PARSER, accept_none
 
-# a command line of `striate fit` is taken as it is; what it says beside the data is passed over
-_OTHERS = ("model", "trainer", "run", "wandb", "seed_everything", "ckpt_path", "weights_only", "verbose")
+# a command line of `striate fit` is accepted as it is; its other sections are ignored
+OTHER_SECTIONS = ("model", "trainer", "run", "wandb", "seed_everything", "ckpt_path", "weights_only", "verbose")
 
 
 @dataclass(frozen=True)
@@ -33,70 +36,22 @@ class Option:
     """A key of a command's own.
 
     Attributes:
-        kind: its type, as jsonargparse understands it.
-        default: its value where it is not given.
+        kind: Type of the value, as jsonargparse understands it.
+        default: Value if the key is not given.
     """
 
     kind: Any
     default: Any = None
 
 
-class Call(NamedTuple):
-    """A command line, understood.
-
-    Attributes:
-        options: the command's own keys.
-        positionals: what stands without a key, less the name of the data module.
-        name: of the configuration or the data module, for titles and files.
-        parser, config: what builds the data module.
-    """
-
-    options: Namespace
-    positionals: list[str]
-    name: str
-    parser: "DataParser"
-    config: Namespace
-
-    def build(self) -> pl.LightningDataModule:
-        """The data module."""
-        return self.parser.instantiate_classes(self.config).data
-
-
-class DataParser(LightningArgumentParser):
-    """A parser of the ``data`` section and of a command's own keys, whose errors are one line."""
-
-    own: Sequence[str] = ()
-    """The command's own keys."""
-    said: Sequence[str] = ()
-    """The command line, with the configurations as they are, and ``data.`` before each key."""
-    bare: Sequence[str] = ()
-    """The keys that were given without ``data.``."""
-    folder = Path()
-    """Where the command was given: jsonargparse changes the working folder while it reads a file."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:  # jsonargparse makes others of this class by itself
-        super().__init__(*args, allow_abbrev=False, **kwargs)
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Explain what is wrong with the call, and exit with 2."""
-        answer = explain(message, self.said, self.folder, ("data",), self.own)
-        # a key that was given without `data.` may have been meant as one of the command's own
-        if missed := re.match(r"--data\.(\w+): no such key", answer):
-            near = difflib.get_close_matches(missed[1], [*self.own, *re.findall("mean '(.+)'", answer)], n=1)
-            if missed[1] in self.bare and near and near[0] in self.own:
-                answer = f"--{missed[1]}: no such key; did you mean '{near[0]}'?"
-        fail(answer)
-        raise SystemExit(2)
-
-
-class Named(NamedTuple):
+class NamedData(NamedTuple):
     """Data that the command line names otherwise than by a configuration.
 
     Attributes:
-        name: what to call it.
-        class_path: of its data module.
-        init_args: its arguments, which those of the command line replace.
-        options: defaults of the command's own keys, for this data.
+        name: Name for titles and files.
+        class_path: Class path of the data module.
+        init_args: Arguments of the data module; those of the command line replace them.
+        options: Defaults of the command's own keys for this data.
     """
 
     name: str
@@ -105,169 +60,210 @@ class Named(NamedTuple):
     options: Mapping[str, Any] = {}
 
 
-def understand(
+class DataCommand(NamedTuple):
+    """A parsed command line of ``striate data``.
+
+    Attributes:
+        options: Values of the command's own keys.
+        positionals: Words without a key, except the name of the data module.
+        name: Name of the configuration or data module, for titles and files.
+        parser: The parser of the data section.
+        config: The resolved configuration of the data section.
+        command_line: Where each argument was given.
+    """
+
+    options: Namespace
+    positionals: list[str]
+    name: str
+    parser: LightningArgumentParser
+    config: Namespace
+    command_line: CommandLine
+
+    def build(self) -> pl.LightningDataModule:
+        """Instantiate the data module."""
+        return self.parser.instantiate_classes(self.config).data
+
+    def build_vision(self) -> datamodules.VisionDataModule:
+        """Instantiate the data module, which must be one of striate's, or derived from them."""
+        data = self.build()
+        if not isinstance(data, datamodules.VisionDataModule):
+            raise TypeError(f"data: must be a VisionDataModule, got {type(data).__name__}; derive the class from it")
+        return data
+
+    def one_line_errors(self, interrupted: str, code: int = 1) -> AbstractContextManager[None]:
+        """Report errors that the user can fix in one line, and exit.
+
+        Args:
+            interrupted: Message after Ctrl-C, which exits with 130.
+            code: Exit code for an error.
+        """
+        return one_line_errors(self.command_line, lambda: self.config, code, interrupted)
+
+
+def parse_data_command(
     arguments: Sequence[str],
     options: Mapping[str, Option],
-    name_data: Callable[[Mapping[str, str], list[str]], Named | None] = lambda given, positionals: None,
-) -> Call:
-    """Parse a command line of ``striate data``.
+    name_data: Callable[[Mapping[str, str], list[str]], NamedData | None] = lambda pairs, positionals: None,
+) -> DataCommand:
+    """Parse a command line of ``striate data``: ``[NAME] --config FILE … --KEY VALUE …``.
 
-    ``[NAME] --config FILE … --KEY VALUE …``. NAME is a data module (``digit_scenes``, ``DigitScenes``,
-    ``striate.datamodules.DigitScenes``, ``mine.Data``); a KEY is one of the command's own, or of the data section, with
-    or without ``data.`` before it.
+    NAME is a data module (``digit_scenes``, ``DigitScenes``, ``striate.datamodules.DigitScenes``, ``mine.Data``). A KEY
+    is one of the command's own or one of the data section, with or without ``data.`` before it. A wrong call exits
+    with 2.
 
     Args:
-        arguments: the command line behind the command's name.
-        options: the command's own keys.
-        name_data: a further way to name the data: given all keys and the words without one, from which it takes its
-            own; None: this call does not use it.
+        arguments: The command line behind the name of the command.
+        options: The command's own keys.
+        name_data: Another way to name the data. It takes all keys with their values, and the positionals, from which
+            it removes its own; it returns None if the call does not use it.
     """
     accept_none()
-    sys.path.append(str(Path.cwd()))  # so that a YAML can name the classes of a file lying here
-    positionals, given = split_arguments(arguments)
-    named = name_data(dict(given), positionals)
+    sys.path.append(str(Path.cwd()))  # a YAML can name classes of a file in the working folder
+    positionals, pairs = split_values(arguments)
+    named = name_data(dict(pairs), positionals)
+    configs, overrides, bare = sort_keys(pairs, options)
+    whole = [text.partition("=")[2] for text in overrides if text.startswith("--data=")]
+    if named is None and not configs and not whole:
+        if not positionals:
+            fail("no data; add --config FILE or the name of a data module, such as digit_scenes")
+        word = positionals.pop(0)
+        named = NamedData(word.rpartition(".")[2], data_module_path(word))
+    with tempfile.TemporaryDirectory() as folder:
+        if named is not None:
+            name = named.name
+            configs = [write_named(named, Path(folder))]
+        elif configs:
+            name = Path(configs[-1]).stem
+        else:
+            name = whole[-1].rpartition(".")[2] if re.fullmatch(r"[\w.]+", whole[-1]) else "data"
+        words = [word for path in configs for word in ("--config", path)] + overrides
+        command_line = CommandLine(words, Path.cwd(), ("data",), list(options))
+        parser = data_parser(options, {} if named is None else named.options)
+        try:
+            config = parse_data_section(parser, configs, overrides, Path(folder))
+        except ArgumentError as error:
+            fail(explain_data_error(str(error), command_line, bare))
+    values = Namespace(**{key: config.pop(key) for key in options})
+    config.pop("config", None)
+    return DataCommand(values, positionals, name, parser, config, command_line)
+
+
+def split_values(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Split a command line into words without a key, and pairs of a key and a value; a key without value exits."""
+    positionals, pairs = split_arguments(arguments)
+    complete = []
+    for key, value in pairs:
+        if value is None:
+            fail(f"--{key}: no value given")
+        complete.append((key, value))
+    return positionals, complete
+
+
+def sort_keys(
+    pairs: Sequence[tuple[str, str]], options: Mapping[str, Option]
+) -> tuple[list[str], list[str], list[str]]:
+    """Sort keys and values into configuration files, overrides with ``data.``, and keys that came without it."""
     configs: list[str] = []
     overrides: list[str] = []
     bare: list[str] = []
-    for key, value in given:
-        first = key.split(".")[0]
-        if key in ("config", "c"):
-            configs.append(_config_file(value))
-        elif first in options:
+    for key, value in pairs:
+        section = key.split(".")[0]
+        if key == "config":
+            configs.append(resolve_config(value))
+        elif section in options or section == "data":
             overrides.append(f"--{key}={value}")
-        elif first.rstrip("+") not in _OTHERS:
-            bare += [key] * (first != "data")
-            overrides.append(f"--{key}={value}" if first == "data" else f"--data.{key}={value}")
-    with tempfile.TemporaryDirectory() as folder:
-        name = Path(configs[-1]).stem if configs else ""
-        whole = [text.partition("=")[2] for text in overrides if text.startswith("--data=")]
-        if named is None and not configs and not whole:
-            if not positionals:
-                fail("no data: give --config FILE, or the name of a data module, such as digit_scenes")
-            given_name = positionals.pop(0)
-            named = Named(given_name.rpartition(".")[2], _class_path(given_name))
-        if named is not None:
-            name = named.name
-            configs = [_written(named, Path(folder))]
-        elif not name:
-            name = whole[-1].rpartition(".")[2] if re.fullmatch(r"[\w.]+", whole[-1]) else "data"
-        said = [word for path in configs for word in ("--config", path)] + overrides
-        # of the class: the parsers that jsonargparse makes by itself are to know them too
-        DataParser.own, DataParser.said, DataParser.bare, DataParser.folder = list(options), said, bare, Path.cwd()
-        parser = DataParser()
-        parser.add_lightning_class_args(pl.LightningDataModule, "data", subclass_mode=True)
-        for key, option in options.items():
-            default = option.default if named is None else named.options.get(key, option.default)
-            parser.add_argument(f"--{key}", type=option.kind, default=default)
-        merged = [f"--config={_data_alone(path, Path(folder), parser)}" for path in configs]
-        parser.add_argument("--config", action="config")
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="(?s).*Dump of a value that does not round-trip.*")
-            config = parser.parse_args([*merged, *overrides])
-    own = Namespace(**{key: config.pop(key) for key in options})
-    config.pop("config", None)
-    return Call(own, positionals, name, parser, config)
+        elif section.rstrip("+") not in OTHER_SECTIONS:
+            bare.append(key)
+            overrides.append(f"--data.{key}={value}")
+    return configs, overrides, bare
 
 
-def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
-    """A command line as words without a key, and pairs of a key and its value.
+def data_parser(options: Mapping[str, Option], defaults: Mapping[str, Any]) -> LightningArgumentParser:
+    """A parser of the data section and of a command's own keys; `defaults` replace those of the options."""
+    parser = LightningArgumentParser(**PARSER)
+    parser.add_lightning_class_args(pl.LightningDataModule, "data", subclass_mode=True)
+    for key, option in options.items():
+        parser.add_argument(f"--{key}", type=option.kind, default=defaults.get(key, option.default))
+    parser.add_argument("--config", action="config")
+    return parser
 
-    >>> split_arguments(["coco", "--a.b", "-1", "--c=2", "out"])
-    (['coco', 'out'], [('a.b', '-1'), ('c', '2')])
+
+def parse_data_section(
+    parser: LightningArgumentParser, configs: Sequence[str], overrides: Sequence[str], folder: Path
+) -> Namespace:
+    """Parse the data sections of configuration files and the overrides, with copies of the sections in `folder`.
+
+    Raises:
+        ArgumentError: If the configuration does not parse.
     """
-    positionals: list[str] = []
-    given: list[tuple[str, str]] = []
-    rest = list(arguments)
-    while rest:
-        word = rest.pop(0)
-        if not word.startswith("--") and word != "-c":
-            positionals.append(word)
-            continue
-        key, equals, value = word.lstrip("-").partition("=")
-        if not equals:
-            if not rest or rest[0].startswith("--"):
-                fail(f"{word}: no value given")
-            value = rest.pop(0)
-        given.append((key, value))
-    return positionals, given
+    copies = [f"--config={copy_data_section(path, folder)}" for path in configs]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="(?s).*Dump of a value that does not round-trip.*")
+        return parser.parse_args([*copies, *overrides])
 
 
-def _config_file(name: str) -> str:
-    try:
-        return str(find_config(name).resolve())
-    except FileNotFoundError as error:
-        fail(str(error))
-        raise SystemExit(2) from error
+def explain_data_error(message: str, command_line: CommandLine, bare: Sequence[str]) -> str:
+    """One line for a command line that does not parse; a key that came without ``data.`` may mean an option."""
+    from ..launcher.explain import explain
+
+    explanation = explain(message, command_line)
+    if match := re.match(r"--data\.(\w+): no such key", explanation):
+        suggested = re.findall("mean '(.+)'", explanation)
+        nearest = difflib.get_close_matches(match[1], [*command_line.options, *suggested], n=1)
+        if match[1] in bare and nearest and nearest[0] in command_line.options:
+            return f"--{match[1]}: no such key; did you mean '{nearest[0]}'?"
+    return explanation
 
 
-def _class_path(name: str) -> str:
-    """The class path that a name stands for: of a data module of striate in any spelling, or a class path as it is."""
+def data_module_path(name: str) -> str:
+    """The class path that a name stands for: one of striate's data modules in any spelling, or a class path."""
     if re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", name) and not name.endswith((".yaml", ".yml")):
-        thing, problem = imported(name, "data")
-        if not problem and not (isinstance(thing, type) and issubclass(thing, pl.LightningDataModule)):
+        cls, problem = import_class(name, "data")
+        if not problem and not (isinstance(cls, type) and issubclass(cls, pl.LightningDataModule)):
             problem = "not a data module"
         if problem:
             fail(f"{name}: {problem}")
         return name
+    exported = {cls_name: getattr(datamodules, cls_name) for cls_name in datamodules.__all__}
     known = {
-        thing.lower(): thing
-        for thing in datamodules.__all__
-        if isinstance(getattr(datamodules, thing), type)
-        and issubclass(getattr(datamodules, thing), datamodules.VisionDataModule)
-        and thing != "VisionDataModule"
+        cls_name.lower(): cls_name
+        for cls_name, cls in exported.items()
+        if isinstance(cls, type) and issubclass(cls, datamodules.VisionDataModule) and cls_name != "VisionDataModule"
     }
     plain = re.sub(r"[_-]", "", name).lower()
     if plain not in known:
-        near = difflib.get_close_matches(plain, known, n=1, cutoff=0.6)
+        nearest = difflib.get_close_matches(plain, known, n=1, cutoff=0.6)
         if any(name in (path, path.rpartition("/")[2]) for path in experiment_names()) or Path(name).is_file():
-            there = f"a configuration is given by --config {name}"
-        elif near:
-            there = f"did you mean {known[near[0]]!r}?"
+            hint = f"for a configuration, write --config {name}"
+        elif nearest:
+            hint = f"did you mean {known[nearest[0]]!r}?"
         else:
-            there = f"there are {', '.join(sorted(known.values()))}. A YAML is given by --config FILE"
-        fail(f"no data module {name!r}; {there}")
+            hint = f"use {', '.join(sorted(known.values()))}, or --config FILE"
+        fail(f"{name}: no such data module; {hint}")
     return f"striate.datamodules.{known[plain]}"
 
 
-def _written(named: Named, folder: Path) -> str:
-    """A configuration file for named data."""
+def write_named(named: NamedData, folder: Path) -> str:
+    """Write a configuration file for named data, and return its path."""
     path = folder / "named.yaml"
     section = {"class_path": named.class_path, "init_args": dict(named.init_args)}
     path.write_text(yaml.safe_dump({"data": section}, allow_unicode=True, sort_keys=False), encoding="utf-8")
     return str(path)
 
 
-def _data_alone(path: str, folder: Path, parser: DataParser) -> Path:
-    """A copy of a configuration that has only its data section."""
+def copy_data_section(path: str, folder: Path) -> Path:
+    """Write a copy of a configuration that has only its data section.
+
+    Raises:
+        ArgumentError: If the file is not a YAML mapping.
+    """
     try:
         content = get_loader("yaml")(Path(path).read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
-        parser.error(str(error))
+        raise ArgumentError(None, str(error)) from error
     if not isinstance(content, dict):
-        parser.error("not a mapping")
+        raise ArgumentError(None, "not a mapping")
     copy = folder / f"{len(list(folder.iterdir()))}.yaml"
     section = {"data": content["data"]} if "data" in content else {}
     copy.write_text(yaml.safe_dump(section, allow_unicode=True, sort_keys=False), encoding="utf-8")
     return copy
-
-
-INTERRUPTED = 130  # the exit code of what Ctrl-C ends: 128 + the number of its signal, as shells have it
-
-
-@contextlib.contextmanager
-def answered(interrupted: str, code: int = 1) -> Iterator[None]:
-    """Answer what the user can mend in one line, without traceback.
-
-    Args:
-        interrupted: what to say at Ctrl-C, which exits with 130.
-        code: to exit with where something is wrong.
-    """
-    try:
-        yield
-    except KeyboardInterrupt:
-        fail(interrupted, code=INTERRUPTED)
-    except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
-        message = user_message(error)
-        if message is None or os.environ.get("STRIATE_TRACEBACK"):
-            raise
-        fail(message, code=code)

@@ -1,7 +1,6 @@
-"""``striate data show``: a page of samples with their targets, after the augmentation, in the order of training."""
+"""``striate data show``: a figure of augmented samples with their targets, in the order of training."""
 
 import math
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -9,18 +8,22 @@ USAGE = """\
 usage: striate data show --config FILE [--KEY VALUE …]
        striate data show NAME [--KEY VALUE …]            NAME: a data module: digit_scenes, or mine.Data
 
-Draws samples as the network will see them: those of an epoch's first batches, augmented, with their targets.
+Draws samples as the network sees them: augmented, with their targets, from the first batches of an epoch.
 
     --split train   train, val or test
     --count 16      number of samples
-    --epoch 0       whose order and augmentation
-    --out FILE.png  default: NAME_SPLIT.png
-    --side 256      of each picture, pixels; default: 256, or 320 for images larger than that
-    --KEY VALUE     any key of the YAML's data section: --image_size 96, or --data.image_size 96"""
+    --epoch 0       epoch of the order and the augmentation
+    --out FILE.png  file to write; default: NAME_SPLIT.png
+    --side 256      side of each panel in pixels; default: 256, or 320 for images larger than that
+    --KEY VALUE     any key of the data section: --image_size 96, or --data.image_size 96"""
 
 
 def show(arguments: Sequence[str]) -> None:
-    """Run the command."""
+    """Run ``striate data show``.
+
+    Args:
+        arguments: The command line behind ``striate data show``.
+    """
     if {"-h", "--help"} & set(arguments):
         print(USAGE)  # noqa: T201
         return
@@ -29,8 +32,8 @@ def show(arguments: Sequence[str]) -> None:
 
     from PIL import Image
 
-    from ..launcher.main import fail
-    from .section import Option, answered, understand
+    from ..launcher.messages import fail, notice
+    from .section import Option, parse_data_command
 
     options = {
         "split": Option(Literal["train", "val", "test"], "train"),
@@ -39,65 +42,68 @@ def show(arguments: Sequence[str]) -> None:
         "out": Option(str | None),
         "side": Option(int | None),
     }
-    call = understand(arguments, options)
-    chosen = call.options
+    call = parse_data_command(arguments, options)
+    values = call.options
     if call.positionals:
-        fail(f"{call.positionals[0]!r}: not known what that is for; keys are given as --KEY VALUE")
+        fail(f"{call.positionals[0]}: unexpected argument; keys are given as --KEY VALUE")
     for key, least in (("count", 1), ("epoch", 0), ("side", 64)):
-        if chosen[key] is not None and chosen[key] < least:
-            fail(f"--{key}: {chosen[key]}; give {least} or more")
-    out = Path(chosen.out or f"{call.name}_{chosen.split}.png").expanduser()
+        if values[key] is not None and values[key] < least:
+            fail(f"--{key}: must be >= {least}, got {values[key]}")
+    out = Path(values.out or f"{call.name}_{values.split}.png").expanduser()
     if out.suffix.lower() != ".png":
-        fail(f"--out: {str(out)!r} is not a .png")
+        fail(f"--out: must end in .png, got {str(out)!r}")
     if not out.parent.is_dir():
         fail(f"--out: no folder {str(out.parent)!r}")
-    with answered("interrupted; nothing was written"):
-        picture, drawn = page(call.build(), chosen.split, chosen.count, chosen.epoch, chosen.side, call.name)
-        Image.fromarray(picture).save(out)
-    sys.stderr.write(f"striate: {drawn} samples of {chosen.split} drawn in {out}\n")
+    with call.one_line_errors("interrupted; nothing was written"):
+        figure, count = page(call.build(), values.split, values.count, values.epoch, values.side, call.name)
+        Image.fromarray(figure).save(out)
+    notice(f"{out}: {count} samples of {values.split}")
 
 
 def page(data: Any, split: str, count: int, epoch: int = 0, side: int | None = None, name: str = "") -> tuple[Any, int]:
-    """A page of samples, and how many there are on it.
+    """Draw samples on one figure.
 
     Args:
-        data: a LightningDataModule whose batches are those of `datamodules.batches`; it is set up here, with batches
-            of at most `count` and no worker processes.
-        split: train, val or test.
-        count: of samples.
-        epoch: whose order and augmentation.
-        side: of each picture, pixels; None: 256, or 320 where the first image is larger than that.
-        name: of the data, for the title.
+        data: A LightningDataModule with the batches of `datamodules.batches`. It is set up here, with batches of at
+            most `count` samples and without worker processes.
+        split: ``train``, ``val`` or ``test``.
+        count: Number of samples.
+        epoch: Epoch of the order and the augmentation.
+        side: Side of each panel in pixels; None: 256, or 320 if the first image is larger than that.
+        name: Name of the data in the title.
+
+    Returns:
+        The figure and the number of samples on it.
 
     Shape:
-        - Output: ``[H, W, 3]`` uint8, and a number.
+        - Output: ``[H, W, 3]`` uint8, and an integer.
     """
     from ...callbacks.drawing.canvas import grid
     from ...callbacks.drawing.overlays import target_of, target_panel, titled
 
-    loader = _loader(data, split, count, epoch)
+    loader = make_loader(data, split, count, epoch)
     size = len(loader.dataset) if hasattr(loader.dataset, "__len__") else None
     names = getattr(data, "class_names", [])
     panels = []
-    for batch, place in _places(loader, split, count):
-        image = batch["image"][place].permute(1, 2, 0).numpy()
+    for batch, position in first_samples(loader, split, count):
+        image = batch["image"][position].permute(1, 2, 0).numpy()  # [H, W, 3]
         side = side or (256 if max(image.shape) <= 256 else 320)
         note = f"{image.shape[1]} x {image.shape[0]}"
         if "index" in batch:
-            note = f"no. {int(batch['index'][place])}   {note}"
+            note = f"no. {int(batch['index'][position])}   {note}"
         if "path" in batch:
-            note += f"   {batch['path'][place].replace(chr(92), '/').rsplit('/', 1)[-1]}"
-        panels.append(target_panel(image, target_of(batch, place), names, note, side))
-    near = math.ceil(math.sqrt(len(panels)))
-    # full rows, if a number of columns near to the root allows it
-    columns = next((c for c in range(near, min(2 * near, 8)) if len(panels) % c == 0), near)
+            note += f"   {batch['path'][position].replace(chr(92), '/').rsplit('/', 1)[-1]}"
+        panels.append(target_panel(image, target_of(batch, position), names, note, side))
+    root = math.ceil(math.sqrt(len(panels)))
+    # full rows, if a number of columns near the square root allows it
+    columns = next((c for c in range(root, min(2 * root, 8)) if len(panels) % c == 0), root)
     title = f"{name}   {split}, epoch {epoch}" if split == "train" else f"{name}   {split}"
-    of = f" of {size:,}" if size else ""
-    return titled(grid(panels, columns), f"{title}   {len(panels)}{of} samples"), len(panels)
+    total = f" of {size:,}" if size else ""
+    return titled(grid(panels, columns), f"{title}   {len(panels)}{total} samples"), len(panels)
 
 
-def _loader(data: Any, split: str, count: int, epoch: int) -> Any:
-    """The loader that training or evaluation would have, in this process and with small batches."""
+def make_loader(data: Any, split: str, count: int, epoch: int) -> Any:
+    """The loader of training or evaluation, in this process and with batches of at most `count` samples."""
     data.prepare_data()
     for key in ("batch_size", "eval_batch_size"):
         if isinstance(getattr(data, key, None), int):
@@ -108,7 +114,7 @@ def _loader(data: Any, split: str, count: int, epoch: int) -> Any:
     loader = getattr(data, f"{split}_dataloader")()
     if isinstance(loader, list | tuple):
         if not loader:
-            raise ValueError(f"{type(data).__name__} has no {split} split")
+            raise ValueError(f"--split: {type(data).__name__} has no {split} split")
         loader = loader[0]
     for sampler in (getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)):
         if (set_epoch := getattr(sampler, "set_epoch", None)) is not None:
@@ -116,20 +122,22 @@ def _loader(data: Any, split: str, count: int, epoch: int) -> Any:
     return loader
 
 
-def _places(loader: Any, split: str, count: int) -> Iterator[tuple[dict[str, Any], int]]:
-    """The first `count` samples, as batches and places in them."""
-    left, unreadable = count, []
+def first_samples(loader: Any, split: str, count: int) -> Iterator[tuple[dict[str, Any], int]]:
+    """Yield the first `count` samples: the batch and the position in it."""
+    from ..launcher.messages import notice
+
+    remaining, unreadable = count, []
     for batch in loader:
         if not isinstance(batch, dict) or "image" not in batch:
-            raise TypeError(f"a batch of {split} is no dictionary with 'image' in it, but {type(batch).__name__}")
+            raise TypeError(f"data: a {split} batch must be a dictionary with 'image', got {type(batch).__name__}")
         unreadable += batch.get("unreadable", [])
-        for place in range(min(left, len(batch["image"]))):
-            yield batch, place
-        left -= len(batch["image"])
-        if left <= 0:
+        for position in range(min(remaining, len(batch["image"]))):
+            yield batch, position
+        remaining -= len(batch["image"])
+        if remaining <= 0:
             break
-    if left == count:
-        first = f": {unreadable[0]}" if unreadable else ""
-        raise ValueError(f"no sample of {split} can be read{first}")
+    if remaining == count:
+        first = f", the first: {unreadable[0]}" if unreadable else ""
+        raise ValueError(f"data: no sample of {split} can be read{first}")
     for message in unreadable:
-        sys.stderr.write(f"striate: unreadable: {message}\n")
+        notice(f"unreadable: {message}")

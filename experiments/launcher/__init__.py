@@ -1,1 +1,1 @@
-"""The `striate` command: finds experiments, parses configurations, starts runs and explains errors."""
+"""The command ``striate``: finds experiments, parses configurations, starts runs and explains errors."""

@@ -1,37 +1,38 @@
-"""Which checkpoint ``--ckpt_path`` means, and whether it is one."""
+"""Find the checkpoint that ``--ckpt_path`` stands for, and check it."""
 
-import difflib
 import pickle
 import re
 from pathlib import Path
 
 import torch
 
+from .messages import did_you_mean
 
-def find_checkpoint(given: str, run_root: Path) -> Path:
-    """The file that `given` means.
+
+def find_checkpoint(name: str, run_root: Path) -> Path:
+    """Find a checkpoint file and check that it can be loaded safely.
 
     Args:
-        given: a path, or ``last`` or ``best``: those of the newest training run in `run_root`.
-        run_root: the folder of the experiment's runs, such as ``runs/quickstart``.
+        name: A path; or ``last`` or ``best``, those of the newest training run in `run_root`.
+        run_root: Folder with the runs of the experiment, such as ``runs/quickstart``.
 
     Raises:
-        FileNotFoundError: when there is no such file; the message names the nearest.
-        ValueError: when the file is not a checkpoint of Lightning's.
+        FileNotFoundError: If there is no such file; the message suggests the nearest.
+        ValueError: If the file is not a checkpoint of Lightning.
     """
-    if given in ("last", "best"):
-        path = newest(run_root, f"{given}.ckpt")
-        if path is None:
+    if name in ("last", "best"):
+        newest = newest_checkpoint(run_root, f"{name}.ckpt")
+        if newest is None:
             raise FileNotFoundError(
-                f"--ckpt_path {given}: no run in {str(run_root)!r} has left a {given}.ckpt; train first, "
-                "give the checkpoint's path, or --run.name / --run.root if the run has another name or place"
+                f"--ckpt_path {name}: no run in {str(run_root)!r} has a {name}.ckpt; train first, give the path of the "
+                "checkpoint, or give --run.name or --run.root if the run has another name or folder"
             )
+        path = newest
     else:
-        path = Path(given).expanduser()
+        path = Path(name).expanduser()
     if not path.is_file():
-        siblings = [str(found) for found in path.parent.glob("*.ckpt")] if path.parent.is_dir() else []
-        near = difflib.get_close_matches(str(path), siblings, n=1, cutoff=0.3)
-        raise FileNotFoundError(f"--ckpt_path {given}: no such file{f'; did you mean {near[0]!r}?' if near else ''}")
+        siblings = map(str, path.parent.glob("*.ckpt")) if path.parent.is_dir() else ()
+        raise FileNotFoundError(f"--ckpt_path {name}: no such file{did_you_mean(str(path), siblings, cutoff=0.3)}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
@@ -39,19 +40,19 @@ def find_checkpoint(given: str, run_root: Path) -> Path:
         reason = (
             "it holds pickled objects, which could run code when loaded; only weights and plain values are accepted"
             if unsafe
-            else "it is damaged, or not a file of torch.save"
+            else "it is damaged, or was not written by torch.save"
         )
         raise ValueError(f"--ckpt_path {path}: not a checkpoint: {reason}") from error
     if not isinstance(content, dict) or "state_dict" not in content:
         raise ValueError(
-            f"--ckpt_path {path}: weights alone, not a checkpoint of a run (no 'state_dict' inside); "
-            "to start from weights, give the file as the backbone's `weights` instead"
+            f"--ckpt_path {path}: weights only, not the checkpoint of a run (no 'state_dict' inside); "
+            "to start from weights, pass the file as `weights` of the backbone"
         )
     return path
 
 
-def newest(run_root: Path, name: str) -> Path | None:
-    """The checkpoint `name` of the training run with the highest number that has one."""
+def newest_checkpoint(run_root: Path, name: str) -> Path | None:
+    """Path of the checkpoint `name` in the training run with the highest number that has one."""
     entries = run_root.iterdir() if run_root.is_dir() else ()
     runs = {int(match[1]): entry for entry in entries if (match := re.fullmatch(r"fit-(\d+)", entry.name))}
     candidates = (runs[number] / "checkpoints" / name for number in sorted(runs, reverse=True))

@@ -1,31 +1,31 @@
-"""Where a run is kept, and which loggers watch it."""
+"""The folder of a run and its loggers."""
 
 import netrc
 import os
 import re
 import secrets
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
-from pytorch_lightning.loggers.csv_logs import ExperimentWriter
-from pytorch_lightning.loggers.logger import rank_zero_experiment
+from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_only
+
+from .compat import MetricsLogger, drop_anonymous
+from .messages import notice
 
 Mode = Literal["auto", "online", "offline", "off"]
 
 
 @dataclass
 class RunSettings:
-    """Where the run is kept: ``ROOT/NAME/COMMAND-NUMBER``, a new number each time.
+    """The folder of the run: ``ROOT/NAME/COMMAND-NUMBER``, with a new number for each run.
 
     Args:
-        name: of the experiment; None: the name of the configuration file.
-        root: folder of all runs.
+        name: Name of the experiment; None: the name of the configuration file.
+        root: Folder of all runs.
     """
 
     name: str | None = None
@@ -34,16 +34,16 @@ class RunSettings:
 
 @dataclass
 class WandbSettings:
-    """Weights & Biases.
+    """Logging to Weights & Biases.
 
     Args:
-        mode: ``auto`` is online where a login exists (``WANDB_API_KEY`` or netrc) and offline elsewhere, and follows
-            ``WANDB_MODE`` where that is set; ``off`` leaves W&B out.
-        project: the project; None: ``WANDB_PROJECT``, or ``striate``.
-        entity: user or team; None: the login's own.
-        group: runs to show together.
-        tags: labels of the run.
-        notes: a description.
+        mode: ``online``, ``offline``, or ``off`` for no logging to W&B. ``auto`` follows ``WANDB_MODE`` if that is set;
+            else it is online with a login (``WANDB_API_KEY`` or netrc) and offline without one.
+        project: Name of the project; None: ``WANDB_PROJECT``, or ``striate``.
+        entity: User or team; None: that of the login.
+        group: Name of the group of runs; None: the name of the experiment.
+        tags: Tags of the run.
+        notes: Description of the run.
     """
 
     mode: Mode = "auto"
@@ -59,8 +59,8 @@ class Run:
     """An opened run.
 
     Attributes:
-        root: the experiment's folder, such as ``runs/quickstart``.
-        number: this run's name in it, such as ``fit-1``.
+        root: Folder of the experiment, such as ``runs/quickstart``.
+        number: Name of the run in that folder, such as ``fit-1``.
     """
 
     root: Path
@@ -68,19 +68,19 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        """Where everything is written."""
+        """Folder that the run writes to."""
         return self.root / self.number
 
 
 def is_first_rank() -> bool:
-    """Whether this process writes, as far as the environment tells before the ranks have met."""
+    """Whether this process is rank 0, judged by the environment before the process group exists."""
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def open_run(settings: Any, command: str, checkpoint: str | None) -> Run:
-    """Claim a new folder, or the old one where training is resumed from a checkpoint inside it.
+    """Create a new folder for the run, or reuse the one whose checkpoint training resumes from.
 
-    Only the first rank creates a folder; on the others the name is a placeholder, which no logger uses.
+    Only the first rank creates a folder; on the others the name is a placeholder that no logger uses.
     """
     root = Path(settings.root).expanduser() / (settings.name or "run")
     if command == "fit" and checkpoint is not None:
@@ -94,41 +94,18 @@ def open_run(settings: Any, command: str, checkpoint: str | None) -> Run:
         taken = (re.fullmatch(rf"{command}-(\d+)", entry.name) for entry in root.iterdir())
         number = 1 + max((int(match[1]) for match in taken if match), default=0)
         while True:
-            try:  # two runs started at once must not share a folder
+            try:  # two runs that start at once must not share a folder
                 (root / f"{command}-{number}").mkdir()
                 return Run(root, f"{command}-{number}")
             except FileExistsError:
                 number += 1
     except OSError as error:
-        raise OSError(f"run.root {settings.root!r}: cannot write there ({error.strerror or error})") from error
-
-
-class MetricsLogger(CSVLogger):
-    """Lightning's CSV logger, which goes on with the ``metrics.csv`` of a resumed run instead of deleting it."""
-
-    @property
-    @rank_zero_experiment
-    def experiment(self) -> Any:
-        """The writer of ``metrics.csv``."""
-        if self._experiment is None:
-            os.makedirs(self.log_dir, exist_ok=True)  # noqa: PTH103
-            self._experiment = _AppendingWriter(log_dir=self.log_dir)
-        return self._experiment
-
-
-class _AppendingWriter(ExperimentWriter):
-    def _check_log_dir_exists(self) -> None:
-        """Take over the columns of a file that is there; the parent would delete it."""
-        path = Path(self.metrics_file_path)
-        if path.is_file():
-            with path.open(newline="") as file:
-                header = file.readline().strip()
-            self.metrics_keys = header.split(",") if header else []
+        raise OSError(f"run.root: cannot write there ({error.strerror or error}), got {settings.root!r}") from error
 
 
 def make_loggers(run: Run, settings: Any, command: str) -> list[Logger]:
-    """``metrics.csv`` always; W&B unless it is off or the command is ``predict``."""
-    # flushed often, so that an interrupted run leaves what it measured
+    """Build the CSV logger, and the W&B logger unless it is off or the command is ``predict``."""
+    # flush often, so that an interrupted run keeps its metrics
     loggers: list[Logger] = [MetricsLogger(run.root.parent, run.root.name, run.number, flush_logs_every_n_steps=50)]
     mode = resolve_mode(settings.mode)
     if mode == "off" or command == "predict":
@@ -152,11 +129,11 @@ def _wandb_logger(run: Run, settings: Any, command: str, offline: bool) -> Wandb
             tags=list(settings.tags),
             notes=settings.notes,
             job_type=command,
-            # a dead network must not hold the run up for long
+            # a network that is down must not delay the run for long
             settings=wandb.Settings(init_timeout=30, silent=True),
             mode="offline" if offline else "online",
         )
-        logger._wandb_init.pop("anonymous", None)  # W&B warns of it, even of None
+        drop_anonymous(logger)
         return logger
 
     logger = build(offline)
@@ -164,7 +141,7 @@ def _wandb_logger(run: Run, settings: Any, command: str, offline: bool) -> Wandb
         try:
             logger.experiment  # noqa: B018 - connects
         except (wandb.errors.CommError, wandb.errors.UsageError, wandb.errors.AuthenticationError) as error:
-            rank_zero_info(f"W&B cannot be reached ({error}); this run is recorded offline instead.")
+            rank_zero_info(f"W&B: recording offline, because the server cannot be reached ({error}).")
             logger, offline = build(offline=True), True
     if offline:
         rank_zero_info(f"W&B: recording offline. To upload: wandb sync {run.folder}/wandb/offline-run-*")
@@ -172,7 +149,7 @@ def _wandb_logger(run: Run, settings: Any, command: str, offline: bool) -> Wandb
 
 
 def _run_id(run: Run) -> str | None:
-    """The W&B id of this run, kept in its folder so that a resumed run continues the same W&B run."""
+    """The W&B id of this run, stored in its folder so that a resumed run continues the same W&B run."""
     if not is_first_rank():
         return None
     path = run.folder / "wandb_id.txt"
@@ -182,21 +159,21 @@ def _run_id(run: Run) -> str | None:
 
 
 def resolve_mode(mode: Mode) -> Literal["online", "offline", "off"]:
-    """What ``auto`` means here. Online is never chosen without a login, since W&B would ask for one and wait."""
-    wanted = os.environ.get("WANDB_MODE", "") if mode == "auto" else mode
-    if wanted in ("off", "disabled", "dryrun_disabled"):
+    """Resolve ``auto``. Without a login the mode is never online, because W&B would ask for one and wait."""
+    requested = os.environ.get("WANDB_MODE", "") if mode == "auto" else mode
+    if requested in ("off", "disabled", "dryrun_disabled"):
         return "off"
-    if wanted in ("offline", "dryrun"):
+    if requested in ("offline", "dryrun"):
         return "offline"
     if has_login():
         return "online"
-    if wanted == "online" and is_first_rank():
-        sys.stderr.write("striate: W&B was asked to be online, but there is no login here (`wandb login`)\n")
+    if requested == "online" and is_first_rank():
+        notice("W&B: recording offline, because there is no login; run `wandb login`")
     return "offline"
 
 
 def has_login() -> bool:
-    """Whether W&B finds an API key without asking: in the environment or in netrc."""
+    """Whether W&B finds an API key in the environment or in netrc, without asking for one."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
     host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""

@@ -1,5 +1,6 @@
-"""``striate data``: from a command line to a page of samples or a data set on disk, and its errors in one line."""
+"""``striate data show`` and ``export`` from command line to file, and their one-line errors."""
 
+import re
 import subprocess
 import sys
 
@@ -10,14 +11,13 @@ from PIL import Image
 
 from striate.callbacks.drawing import overlays
 from striate.datamodules import CocoDetection, DigitScenes, ImageFolder
-from striate.experiments.data.section import split_arguments, understand
+from striate.experiments.data.section import parse_data_command
 from striate.experiments.data.show import page
-from striate.experiments.launcher.main import main
 from striate.tests.helpers.fixtures import make_folder
 from striate.tests.helpers.launcher import launch, launch_error
 
 CONFIG = {
-    "model": {"class_path": "no.such.Model", "init_args": {"wrong": 1}},  # what is no data is not looked at
+    "model": {"class_path": "no.such.Model", "init_args": {"wrong": 1}},  # only the data section is read
     "data": {
         "class_path": "striate.datamodules.DigitScenes",
         "init_args": {
@@ -37,10 +37,10 @@ def workdir(workdir):
 
 def test_show_draws_the_first_batches_of_training(workdir, monkeypatch, capsys):
     drawn = []
-    kept = overlays.target_panel
-    monkeypatch.setattr(overlays, "target_panel", lambda *a: drawn.append(a) or kept(*a))
+    original = overlays.target_panel
+    monkeypatch.setattr(overlays, "target_panel", lambda *args: drawn.append(args) or original(*args))
     launch("data", "show", "--config", "small.yaml", "--count", "10", "--data.seed", "3", "--trainer.max_epochs", "9")
-    assert capsys.readouterr().err == "striate: 10 samples of train drawn in small_train.png\n"
+    assert capsys.readouterr().err == "striate: small_train.png: 10 samples of train\n"
     with Image.open(workdir / "small_train.png") as saved:
         assert saved.size == (5 * 264, 30 + 2 * 318)
     data = DigitScenes(**CONFIG["data"]["init_args"] | {"train_transform": None}, seed=3, num_workers=0)
@@ -73,43 +73,25 @@ def test_another_epoch_is_another_page_and_the_same_one_is_the_same(workdir):
 def test_configurations_are_merged_and_overridden_in_their_order(workdir):
     (workdir / "more.yaml").write_text(yaml.safe_dump({"data": {"init_args": {"image_size": 80, "train_size": 7}}}))
     words = ["--config", "small.yaml", "--config=more.yaml", "--train_size", "9", "--data.init_args.seed", "5"]
-    call = understand(words, {})
+    call = parse_data_command(words, {})
     data = call.build()
     assert (data.image_size, data.sizes["train"], data.sizes["val"], data.seed) == (80, 9, 5, 5)
     assert type(data.train_transform[0]).__name__ == "HorizontalFlip" and call.name == "more"
-    assert understand(["--data", "striate.datamodules.DigitScenes", "--data.seed", "4"], {}).build().seed == 4
+    assert parse_data_command(["--data", "striate.datamodules.DigitScenes", "--data.seed", "4"], {}).build().seed == 4
     make_folder(workdir / "photos" / "train")
-    assert isinstance(understand(["ImageFolder", "--root", "photos"], {}).build(), ImageFolder)
-
-
-def test_arguments_are_split():
-    words = ["a", "--b", "-1", "--c.d=e=f", "--g+", "h", "i", "-c", "j"]
-    assert split_arguments(words) == (["a", "i"], [("b", "-1"), ("c.d", "e=f"), ("g+", "h"), ("c", "j")])
+    assert isinstance(parse_data_command(["ImageFolder", "--root", "photos"], {}).build(), ImageFolder)
 
 
 def test_export_writes_what_show_and_fit_read(workdir, capsys):
     words = ["digit_scenes", "--format", "coco", "out/digits", "--task", "instance_segmentation", "--image_size", "48"]
-    main(
-        [
-            "data",
-            "export",
-            *words,
-            "--train_size",
-            "3",
-            "--val_size",
-            "2",
-            "--num_workers",
-            "0",
-            "--splits",
-            "train, val",
-        ]
-    )
-    said = capsys.readouterr().err.splitlines()
-    assert said[0] == "striate: out/digits: 3 train, 2 val samples of instance_segmentation as coco"
-    assert said[-1] == "striate: look at it: striate data show --config out/digits/striate.yaml"
+    sizes = ["--train_size", "3", "--val_size", "2", "--num_workers", "0", "--splits", "train, val"]
+    launch("data", "export", *words, *sizes)
+    first, *_, last = capsys.readouterr().err.splitlines()
+    assert first == "striate: out/digits: 3 train, 2 val samples of instance_segmentation as coco"
+    assert last.endswith("striate data show --config out/digits/striate.yaml")
     launch("data", "show", "--config", "out/digits/striate.yaml", "--count", "2")
     assert (workdir / "striate_train.png").is_file()
-    data = understand(["--config", "out/digits/striate.yaml"], {}).build()
+    data = parse_data_command(["--config", "out/digits/striate.yaml"], {}).build()
     assert isinstance(data, CocoDetection) and len(data.make_source("train")) == 3
 
 
@@ -124,62 +106,52 @@ def test_an_interrupted_export_says_that_nothing_was_written(workdir, capsys, mo
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(data_export, "_bar", stop)
+    monkeypatch.setattr(data_export, "track", stop)
     answer = launch_error(capsys, 130, "data", "export", "--config", "small.yaml", "--format", "coco", "out")
     assert answer == "interrupted; nothing was written"
     assert [path.name for path in workdir.iterdir()] == ["small.yaml"]
 
 
 @pytest.mark.parametrize(
-    "words, code, message",
+    "words, code, pattern",
     [
-        ("shwo", 2, "unknown command 'data shwo': there are show, export, check; did you mean 'show'?"),
-        ("show", 2, "no data: give --config FILE, or the name of a data module, such as digit_scenes"),
-        ("show digitscene", 2, "no data module 'digitscene'; did you mean 'DigitScenes'?"),
-        ("show --config quikstart", 2, "--config quikstart: no such file, and no packaged experiment of that name; did "
-         "you mean 'quickstart'?"),
-        ("show --config small.yaml --spilt val", 2, "--spilt: no such key; did you mean 'split'?"),
-        ("show --config small.yaml --split vall", 2, "--split: 'vall' is not one of 'train', 'val', 'test'; did you "
-         "mean 'val'?"),
-        ("show --config small.yaml --count many", 2, "--count: 'many' is not a whole number"),
-        ("show --config small.yaml --count 0", 2, "--count: 0; give 1 or more"),
-        ("show --config small.yaml --count", 2, "--count: no value given"),
-        ("show --config small.yaml --out a.jpg", 2, "--out: 'a.jpg' is not a .png"),
-        ("show --config small.yaml --out no/a.png", 2, "--out: no folder 'no'"),
-        ("show --config small.yaml twice", 2, "'twice': not known what that is for; keys are given as --KEY VALUE"),
-        ("show --config small.yaml --data.image_sise 3", 2, "--data.image_sise: no such key; did you mean "
-         "'image_size'?"),
-        ("show --config small.yaml --image_size big", 2, "--data.image_size: 'big' is not a whole number"),
-        ("show --config small.yaml --image_size 3", 1, None),
-        ("show --config wrong.yaml", 2, "wrong.yaml:3: data.class_path: 'striate.datamodules' has no 'DigitScene'; did "
-         "you mean 'striate.datamodules.DigitScenes'?"),
-        ("show --config broken.yaml", 2, "broken.yaml:2: not valid YAML: expected the node content, but found "
-         "'<stream end>'"),
-        ("show --config list.yaml", 2, "list.yaml: a configuration is a mapping with the keys model, data and trainer"),
-        ("show --config other.yaml", 2, "no 'data' given: add --config FILE (`striate experiments` lists the packaged "
-         "ones)"),
-        ("show --config value.yaml", 2, "value.yaml:5: data.init_args.image_size: 'big' is not a whole number"),
-        ("export --config small.yaml out", 2, "--format: give one of coco, voc, yolo, masks, folder"),
-        ("export --config small.yaml --format cooc out", 2, None),
-        ("export --config small.yaml --format coco", 2, "no folder to write to; `striate data export --help` "
-         "shows how"),
-        ("export --config small.yaml --format coco a b", 2, "more than one folder: a, b; `striate data export --help` "
-         "shows how"),
-        ("export --config small.yaml --format masks out", 1, "format: masks holds semantic_segmentation, and these are "
-         "samples of detection; give --format coco or voc or yolo"),
-        ("export --config small.yaml --format coco small.yaml", 1, "'small.yaml' is a file, and an export overwrites "
-         "nothing: name another folder"),
+        ("shwo", 2, "^data shwo: .*mean 'show'"),
+        ("show", 2, "^no data; add --config FILE"),
+        ("show digitscene", 2, "^digitscene: .*mean 'DigitScenes'"),
+        ("show --config quikstart", 2, "^--config quikstart: .*mean 'quickstart'"),
+        ("show --config small.yaml --spilt val", 2, "^--spilt: .*mean 'split'"),
+        ("show --config small.yaml --split vall", 2, "^--split: .*'test', got 'vall'; .*mean 'val'"),
+        ("show --config small.yaml --count many", 2, "^--count: must be an integer, got 'many'$"),
+        ("show --config small.yaml --count 0", 2, "^--count: must be >= 1, got 0$"),
+        ("show --config small.yaml --count", 2, "^--count: no value"),
+        ("show --config small.yaml --out a.jpg", 2, "^--out: .*png, got 'a.jpg'$"),
+        ("show --config small.yaml --out no/a.png", 2, "^--out: no folder 'no'$"),
+        ("show --config small.yaml twice", 2, "^twice: unexpected"),
+        ("show --config small.yaml --data.image_sise 3", 2, "^--data.image_sise: .*mean 'image_size'"),
+        ("show --config small.yaml --image_size big", 2, "^--data.image_size: .*integer, got 'big'$"),
+        ("show --config small.yaml --image_size 3", 1, "size=3|^--data.image_size 3: "),
+        ("show --config wrong.yaml", 2, r"^data.class_path \(wrong.yaml, line 3\): .*mean 'striate.*DigitScenes'"),
+        ("show --config broken.yaml", 2, "^broken.yaml, line 2: not valid YAML"),
+        ("show --config list.yaml", 2, "^list.yaml: must be a mapping"),
+        ("show --config other.yaml", 2, "^data: missing; add --config FILE"),
+        ("show --config value.yaml", 2, r"^data.init_args.image_size \(value.yaml, line 5\): .*integer, got 'big'$"),
+        ("export --config small.yaml out", 2, "^--format: missing; use one of coco, voc"),
+        ("export --config small.yaml --format cooc out", 2, "^--format: .*mean 'coco'"),
+        ("export --config small.yaml --format coco", 2, "^give a folder"),
+        ("export --config small.yaml --format coco a b", 2, "^give one folder, got a, b;"),
+        ("export --config small.yaml --format masks out", 1, "format.*masks.*semantic_segmentation"),
+        ("export --config small.yaml --format coco small.yaml", 1, "small.yaml.*file"),
     ],
-)  # fmt: skip
-def test_a_wrong_call_is_answered_in_one_line(workdir, capsys, words, code, message):
+)
+def test_a_wrong_call_produces_a_one_line_error(workdir, capsys, words, code, pattern):
     begin = "model: 3\ndata:\n  class_path: striate.datamodules."
     (workdir / "wrong.yaml").write_text(f"{begin}DigitScene\n")
     (workdir / "value.yaml").write_text(f"{begin}DigitScenes\n  init_args:\n    image_size: big\n")
     (workdir / "broken.yaml").write_text("data: [\n")
     (workdir / "list.yaml").write_text("- 1\n")
     (workdir / "other.yaml").write_text("trainer: {}\n")
-    answer = launch_error(capsys, code, "data", *words.split())
-    assert answer == message if message else "size=3" in answer or "did you mean 'coco'?" in answer
+    message = launch_error(capsys, code, "data", *words.split())
+    assert re.search(pattern, message), message
 
 
 def test_a_data_module_without_a_split_says_so(workdir, capsys):
@@ -188,21 +160,14 @@ def test_a_data_module_without_a_split_says_so(workdir, capsys):
     words = ["ImageFolder", "--root", "photos", "--split", "test"]
     with pytest.raises(SystemExit):
         launch("data", "show", *words)
-    assert capsys.readouterr().err.startswith("striate: no folder 'photos/test'. ImageFolder expects")
+    assert "no folder 'photos/test'" in capsys.readouterr().err
 
 
-def test_help_answers_without_torch():
-    for words in (
-        ["data"],
-        ["data", "--help"],
-        ["data", "show", "--help"],
-        ["data", "export", "-h"],
-        ["data", "check", "-h"],
-    ):
-        code = "import sys; from striate.experiments.launcher.main import main; "
-        code += f"main({words!r}); print(' '.join(sys.modules))"
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        *usage, loaded = done.stdout.strip().splitlines()
-        assert usage[0].startswith("usage: striate data") and not {"torch", "numpy", "jsonargparse"} & set(
-            loaded.split()
-        )
+@pytest.mark.parametrize("words", ["", "--help", "show --help", "export -h", "check -h"])
+def test_help_answers_without_torch(words):
+    code = "import sys; from striate.experiments.launcher.main import main; "
+    code += f"main({['data', *words.split()]!r}); print(' '.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    *usage, loaded = done.stdout.strip().splitlines()
+    assert usage[0].startswith("usage: striate data")
+    assert not {"torch", "numpy", "jsonargparse"} & set(loaded.split())

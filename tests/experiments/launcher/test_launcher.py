@@ -1,5 +1,6 @@
-"""The launcher from YAML to pictures, in this process: fit, validate, test, predict, resume, and its errors."""
+"""The launcher in this process: fit, resume, validate, test, predict, and one-line errors."""
 
+import re
 import signal
 import sys
 from pathlib import Path
@@ -11,8 +12,9 @@ import yaml
 from PIL import Image
 
 from striate import __version__
+from striate.experiments.launcher.catalogue import EXPERIMENTS, experiment_names, find_config
+from striate.experiments.launcher.class_paths import prefer_own_classes
 from striate.experiments.launcher.cli import default_run_name
-from striate.experiments.launcher.main import EXPERIMENTS, experiment_names, find_config
 from striate.tests.helpers.fixtures import TinyNet, make_folder, noisy_image, write_image
 from striate.tests.helpers.launcher import CLASSIFICATION, launch, launch_error, read_csv
 
@@ -130,7 +132,7 @@ def test_a_copied_run_folder_is_no_run(workdir):
 
 def test_evaluating_without_a_checkpoint_says_so(workdir, capsys):
     launch("validate", "--config", "small.yaml")
-    assert "striate: no --ckpt_path: validate uses the weights that the YAML names" in capsys.readouterr().err
+    assert "no --ckpt_path: validate uses the weights" in capsys.readouterr().err
 
 
 def test_ctrl_c_in_validation_keeps_raw_and_averaged_weights_apart(workdir):
@@ -199,143 +201,129 @@ def test_last_is_the_last_epoch_though_an_earlier_one_was_better(workdir):
 
 
 @pytest.mark.parametrize(
-    "arguments, code, message",
+    "arguments, code, pattern",
     [
-        (["--trainer.max_epoch", 3], 2, "--trainer.max_epoch: no such key; did you mean 'max_epochs'?"),
-        (["--trainer.max_epochs", "many"], 2, "--trainer.max_epochs: 'many' is not a whole number or null"),
-        (["--data.batch_sise", 3], 2, "--data.batch_sise: no such key; did you mean 'batch_size'?"),
-        (["--data.batch_size", "big"], 2, "--data.batch_size: 'big' is not a whole number"),
-        (["--model.model.widht", 3], 2, "--model.model.widht: no such key; did you mean 'width'?"),
-        (["--model", "striate.tasks.Clasification"], 2,
-         "--model: 'striate.tasks' has no 'Clasification'; did you mean 'striate.tasks.Classification'?"),
-        (["--model.model", "TinyNt"], 2,
-         "--model.model: 'TinyNt' is not a class path; did you mean 'striate.tests.helpers.fixtures.TinyNet'?"),
-        (["--model.optimizer", "ADAM2"], 2,
-         "--model.optimizer: 'ADAM2' is not a class path; write it in full, such as 'torch.optim.ASGD'"),
-        (["--model.optimizer", "Adamw"], 2,
-         "--model.optimizer: 'Adamw' is not a class path; did you mean 'torch.optim.AdamW'?"),
+        (["--trainer.max_epoch", 3], 2, "^--trainer.max_epoch: no such key; .*mean 'max_epochs'"),
+        (["--trainer.max_epochs", "many"], 2, "^--trainer.max_epochs: must be an integer or null, got 'many'$"),
+        (["--data.batch_sise", 3], 2, "^--data.batch_sise: no such key; .*mean 'batch_size'"),
+        (["--data.batch_size", "big"], 2, "^--data.batch_size: must be an integer, got 'big'$"),
+        (["--model.model.widht", 3], 2, "^--model.model.widht: no such key; .*mean 'width'"),
+        (["--model", "striate.tasks.Clasification"], 2, "^--model: .*mean 'striate.tasks.Classification'"),
+        (["--model.model", "TinyNt"], 2, "^--model.model: 'TinyNt' .*mean 'striate.tests.helpers.fixtures.TinyNet'"),
+        (["--model.optimizer", "ADAM2"], 2, "^--model.optimizer: 'ADAM2' .*such as 'torch.optim.ASGD'"),
+        (["--model.optimizer", "Adamw"], 2, "^--model.optimizer: 'Adamw' .*mean 'torch.optim.AdamW'"),
         (["--model.optimizer", "RAdam", "--model.optimizer.weight_deca", 1], 2,
-         "--model.optimizer.weight_deca: no such key; did you mean 'weight_decay'?"),
-        (["--model.optimizer.lr", "fast"], 2, "--model.optimizer.lr: 'fast' is not a number"),
-        (["--wandb.mode", "onlin"], 2, "--wandb.mode: 'onlin' is not one of 'auto', 'online', 'offline', 'off'; "
-         "did you mean 'online'?"),
-        (["--model.scheduler", "striate.tasks.Cosin"], 2,
-         "--model.scheduler: 'striate.tasks' has no 'Cosin'; did you mean 'striate.tasks.Cosine'?"),
-        (["--trainer.logger", "false", "--trainer.accelerator", "cpuu"], 1, None),
-        (["--modle.x", 3], 2, "--modle.x: no such key; did you mean 'model'?"),
-        (["--data.batch_size", 0], 1, "data.init_args.batch_size: 0 is not a number of samples; give 1 or more"),
-        (["--ckpt_path", "none.ckpt"], 1, "--ckpt_path none.ckpt: no such file"),
-        (["--ckpt_path", "small.yaml"], 1,
-         "--ckpt_path small.yaml: not a checkpoint: it is damaged, or not a file of torch.save"),
-        (["--ckpt_path", "last"], 1, "--ckpt_path last: no run in 'runs/small' has left a last.ckpt; train first, give "
-         "the checkpoint's path, or --run.name / --run.root if the run has another name or place"),
-        (["--model.model.num_classes", 3], 1, "num_classes: the model TinyNet tells 3 classes apart, but the data "
-         "module ImageFolder has 2 (bright, dark): set num_classes: 2"),
-        (["--model.optimizer.lr", -1], 1, "model.optimizer: Invalid learning rate: -1.0"),
+         "^--model.optimizer.weight_deca: no such key; .*mean 'weight_decay'"),
+        (["--model.optimizer.lr", "fast"], 2, "^--model.optimizer.lr: must be a number, got 'fast'$"),
+        (["--wandb.mode", "onlin"], 2, "^--wandb.mode: must be one of 'auto', .*'off', got 'onlin'; .*mean 'online'"),
+        (["--model.scheduler", "striate.tasks.Cosin"], 2, "^--model.scheduler: .*mean 'striate.tasks.Cosine'"),
+        (["--trainer.logger", "false", "--trainer.accelerator", "cpuu"], 1, "^trainer: .*cpuu"),
+        (["--modle.x", 3], 2, "^--modle.x: no such key; .*mean 'model'"),
+        (["--data.batch_size", 0], 1, "^--data.batch_size 0: "),
+        (["--ckpt_path", "none.ckpt"], 1, "^--ckpt_path none.ckpt: no such file"),
+        (["--ckpt_path", "small.yaml"], 1, "^--ckpt_path small.yaml: not a checkpoint: it is damaged"),
+        (["--ckpt_path", "last"], 1, "^--ckpt_path last: no run in 'runs/small' .*--run.name or --run.root"),
+        (["--model.model.num_classes", 3], 1, "^--model.model.num_classes 3: .*TinyNet.*ImageFolder.*2"),
+        (["--model.optimizer.lr", -1], 1, "optimizer.*: Invalid learning rate: -1.0"),
         (["--model.scheduler", "torch.optim.lr_scheduler.ReduceLROnPlateau", "--model.scheduler.factor", 2], 1,
-         "model.scheduler: Factor should be < 1.0."),
+         "scheduler.*: Factor should be < 1.0."),
     ],
 )  # fmt: skip
-def test_a_wrong_call_is_answered_in_one_line(workdir, capsys, arguments, code, message):
-    answer = launch_error(capsys, code, "fit", "--config", "small.yaml", *arguments)
-    assert answer == message if message else answer.startswith("trainer: ") and "cpuu" in answer
+def test_a_wrong_call_produces_a_one_line_error(workdir, capsys, arguments, code, pattern):
+    message = launch_error(capsys, code, "fit", "--config", "small.yaml", *arguments)
+    assert re.search(pattern, message), message
 
 
 @pytest.mark.parametrize(
-    "text, message",
+    "text, key, line, pattern",
     [
-        ("trainer:\n  max_epoch: 3\n", ":2: trainer.max_epoch: no such key; did you mean 'max_epochs'?"),
-        ("data:\n  init_args:\n    batch_size: eight\n",
-         ":3: data.init_args.batch_size: 'eight' is not a whole number"),
-        ("trainer: [\n", ":2: not valid YAML: expected the node content, but found '<stream end>'"),
-        ("- 1\n", ": a configuration is a mapping with the keys model, data and trainer"),
-        ("data:\n  class_path: striate.datamodules.ImageFoldr\n",
-         ":2: data.class_path: 'striate.datamodules' has no 'ImageFoldr'; did you mean "
-         "'striate.datamodules.ImageFolder'?"),
-        ("data:\n  class_path: ImagesFolder\n",
-         ":2: data.class_path: 'ImagesFolder' is not a class path; did you mean 'striate.datamodules.ImageFolder'?"),
+        ("trainer:\n  max_epoch: 3\n", "trainer.max_epoch", 2, "no such key; .*mean 'max_epochs'"),
+        ("data:\n  init_args:\n    batch_size: eight\n", "data.init_args.batch_size", 3, "integer, got 'eight'$"),
+        ("data:\n  class_path: striate.datamodules.ImageFoldr\n", "data.class_path", 2,
+         "'striate.datamodules' has no 'ImageFoldr'; .*mean 'striate.datamodules.ImageFolder'"),
+        ("data:\n  class_path: ImagesFolder\n", "data.class_path", 2, "mean 'striate.datamodules.ImageFolder'"),
         ("model:\n  class_path: striate.tasks.Classification\n  init_args:\n    model:\n"
          "      class_path: striate.tests.helpers.fixtures.TinyNet\n      init_args:\n        num_clases: 2\n",
-         ":7: model.init_args.model.init_args.num_clases: no such key; did you mean 'num_classes'?"),
-        ("model:\n  class_path: striate.tasks.Classification\n  lr: 3\n",
-         ":3: model.lr: stands beside class_path; arguments go under init_args"),
+         "model.init_args.model.init_args.num_clases", 7, "no such key; .*mean 'num_classes'"),
+        ("model:\n  class_path: striate.tasks.Classification\n  lr: 3\n", "model.lr", 3, "under init_args"),
     ],
 )  # fmt: skip
-def test_a_wrong_yaml_is_answered_with_its_line(workdir, capsys, text, message):
+def test_an_error_in_a_yaml_has_its_line(workdir, capsys, text, key, line, pattern):
     (workdir / "sub").mkdir()
     for path in ("wrong.yaml", "sub/wrong.yaml"):
         (workdir / path).write_text(text)
-        answer = launch_error(capsys, 2, "fit", "--config", "small.yaml", "--config", path)
-        assert answer == f"{path}{message}"
+        message = launch_error(capsys, 2, "fit", "--config", "small.yaml", "--config", path)
+        assert message.startswith(f"{key} ({path}, line {line}): ") and re.search(pattern, message), message
 
 
 @pytest.mark.parametrize(
-    "arguments, message",
+    "text, pattern",
+    [("trainer: [\n", "^wrong.yaml, line 2: not valid YAML: "), ("- 1\n", "^wrong.yaml: must be a mapping")],
+)
+def test_a_file_that_is_no_configuration(workdir, capsys, text, pattern):
+    (workdir / "wrong.yaml").write_text(text)
+    message = launch_error(capsys, 2, "fit", "--config", "small.yaml", "--config", "wrong.yaml")
+    assert re.search(pattern, message), message
+
+
+@pytest.mark.parametrize(
+    "arguments, pattern",
     [
-        (["--model.loss", "Dice"], "--model.loss: 'Dice' is not a class path; did you mean 'striate.models.DiceLoss'?"),
-        (["--model.loss", "OhemCrossEntropy", "--model.loss.thresh", 0.5],
-         "--model.loss.thresh: no such key; did you mean 'threshold'?"),
-        (["--model.optimizer", "Adamm"],
-         "--model.optimizer: 'Adamm' is not a class path; did you mean 'torch.optim.Adam'?"),
-        (["--model.optimizer", "AdamW", "--trainer.max_epoch", 3],
-         "--trainer.max_epoch: no such key; did you mean 'max_epochs'?"),
+        (["--model.loss", "Dice"], "^--model.loss: 'Dice' .*mean 'striate.models.DiceLoss'"),
+        (["--model.loss", "OhemCrossEntropy", "--model.loss.thresh", 0.5], "^--model.loss.thresh: .*mean 'threshold'"),
+        (["--model.optimizer", "Adamm"], "^--model.optimizer: 'Adamm' .*mean 'torch.optim.Adam'"),
+        (["--model.optimizer", "AdamW", "--trainer.max_epoch", 3], "^--trainer.max_epoch: .*mean 'max_epochs'"),
     ],
-)  # fmt: skip
-def test_classes_by_their_bare_names(workdir, capsys, arguments, message):
-    config = ("fit", "--config", "semantic_segmentation/fcn32s_voc2011")  # whose optimizer is one of striate.models
-    assert launch_error(capsys, 2, *config, *arguments) == message
+)
+def test_bare_class_names(workdir, capsys, arguments, pattern):
+    config = ("fit", "--config", "semantic_segmentation/fcn32s_voc2011")  # its optimizer is one of striate.models
+    message = launch_error(capsys, 2, *config, *arguments)
+    assert re.search(pattern, message), message
 
 
 def test_a_name_that_torchvision_has_too_means_striates(workdir, capsys):
-    from striate.experiments.launcher.explain import own_names_first
-
     bare = ["--model.model", "FCN", "--model.model=LRASPP", "--run.name", "FCN", "--model.loss", "DiceLoss", "FCN"]
-    assert own_names_first(bare) == [
+    assert prefer_own_classes(bare) == [
         "--model.model", "striate.models.FCN", "--model.model=striate.models.LRASPP", "--run.name", "FCN",
         "--model.loss", "DiceLoss", "FCN",
     ]  # fmt: skip
     (workdir / "bare.yaml").write_text("model:\n  init_args:\n    model:\n      class_path: FCN\n")
-    answer = launch_error(capsys, 2, "fit", "--config", "semantic_segmentation/fcn8s_digits", "--config",
-                     "bare.yaml")  # fmt: skip
-    assert answer == (
-        "bare.yaml:4: model.init_args.model.class_path: 'FCN' is the name of several classes; did you mean "
-        "'striate.models.FCN', or torchvision.models.segmentation.FCN?"
-    )
+    message = launch_error(capsys, 2, "fit", "--config", "semantic_segmentation/fcn8s_digits", "--config", "bare.yaml")
+    key, hint = message.split(": ", 1)
+    assert key == "model.init_args.model.class_path (bare.yaml, line 4)"
+    assert "'striate.models.FCN'" in hint and "torchvision.models.segmentation.FCN" in hint
 
 
 def test_a_checkpoint_with_more_epochs_than_are_asked_for(workdir, capsys):
     launch("fit", "--config", "small.yaml", "--trainer.max_epochs", 3)
-    answer = launch_error(capsys, 1, "fit", "--config", "small.yaml", "--ckpt_path", "last",
-                     "--trainer.max_epochs", 1)  # fmt: skip
-    assert answer.startswith("trainer.max_epochs: 1, but the checkpoint of --ckpt_path is of epoch 2, from 0;")
+    message = launch_error(capsys, 1, "fit", "--config", "small.yaml", "--ckpt_path", "last", "--trainer.max_epochs", 1)
+    assert re.search("^--trainer.max_epochs 1: must be > 2, .*got 1;", message)
 
 
 def test_a_checkpoint_of_another_model_is_refused(workdir, capsys):
     launch("fit", "--config", "small.yaml", "--trainer.max_epochs", 1)
-    answer = launch_error(capsys, 1, "validate", "--config", "small.yaml", "--ckpt_path", "best",
-                     "--model.model.width", 4)  # fmt: skip
-    assert answer.startswith("the checkpoint is of another model than this TinyNet: 7 of another shape (such as "
-                             "model.backbone.0.weight: (8, 3, 3, 3) instead of (4, 3, 3, 3)")  # fmt: skip
+    message = launch_error(
+        capsys, 1, "validate", "--config", "small.yaml", "--ckpt_path", "best", "--model.model.width", 4
+    )
+    assert re.search(r"TinyNet: 7 .*model.backbone.0.weight.*\(8, 3, 3, 3\).*\(4, 3, 3, 3\)", message), message
 
 
 def test_weights_alone_are_no_checkpoint(workdir, capsys):
     torch.save({"weight": torch.zeros(1)}, workdir / "weights.pt")
-    answer = launch_error(capsys, 1, "fit", "--config", "small.yaml", "--ckpt_path", "weights.pt")
-    assert answer.startswith("--ckpt_path weights.pt: weights alone, not a checkpoint of a run")
+    message = launch_error(capsys, 1, "fit", "--config", "small.yaml", "--ckpt_path", "weights.pt")
+    assert message.startswith("--ckpt_path weights.pt: weights only")
 
 
 def test_a_checkpoint_that_would_run_code_is_refused(workdir, capsys):
     torch.save({"state_dict": {}, "x": Path("boom")}, workdir / "evil.ckpt")
-    answer = launch_error(capsys, 1, "fit", "--config", "small.yaml", "--ckpt_path", "evil.ckpt")
-    assert "it holds pickled objects, which could run code when loaded" in answer
+    message = launch_error(capsys, 1, "fit", "--config", "small.yaml", "--ckpt_path", "evil.ckpt")
+    assert "pickled objects" in message
 
 
 def test_unknown_commands_and_experiments(capsys):
     assert launch_error(capsys, 2, "fitt").endswith("did you mean 'fit'?")
-    answer = launch_error(capsys, 2, "fit", "--config", "quikstart")
-    assert answer == (
-        "--config quikstart: no such file, and no packaged experiment of that name; did you mean 'quickstart'?"
-    )
+    message = launch_error(capsys, 2, "fit", "--config", "quikstart")
+    assert re.search("^--config quikstart: .*mean 'quickstart'", message)
 
 
 @pytest.mark.parametrize("names", [["broken.png"], ["broken.png", "notes.txt"]])
@@ -343,8 +331,8 @@ def test_predict_that_can_read_nothing_fails(workdir, capsys, names):
     for name in names:
         (workdir / "new").mkdir(exist_ok=True)
         (workdir / "new" / name).write_bytes(b"no image")
-    answer = launch_error(capsys, 1, "predict", "--config", "small.yaml", "--data.images", "new/*")
-    assert answer.startswith(f"nothing predicted: {len(names)} file(s) could not be read, the first: new/broken.png: ")
+    message = launch_error(capsys, 1, "predict", "--config", "small.yaml", "--data.images", "new/*")
+    assert message.startswith(f"nothing predicted: {len(names)} file(s) could not be read, the first: new/broken.png: ")
 
 
 def test_the_way_on_is_said_in_the_words_that_were_given(workdir, monkeypatch):

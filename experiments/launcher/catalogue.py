@@ -1,0 +1,72 @@
+"""The packaged experiments, and configuration files by path or by name."""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+from .messages import fail
+
+EXPERIMENTS = Path(__file__).parents[1]
+
+
+def experiment_names() -> list[str]:
+    """Names of the packaged experiments, such as ``classification/resnet18_digits``."""
+    return sorted(path.relative_to(EXPERIMENTS).with_suffix("").as_posix() for path in EXPERIMENTS.rglob("*.yaml"))
+
+
+def describe_experiments() -> str:
+    """One line per experiment: its name and the first comment of its file."""
+    names = experiment_names()
+    width = max(map(len, names), default=0)
+    lines = []
+    for name in names:
+        with (EXPERIMENTS / f"{name}.yaml").open(encoding="utf-8") as file:
+            title = file.readline().lstrip("# ").rstrip()
+        lines.append(f"{name:<{width}}  {title}")
+    return "\n".join(lines)
+
+
+def find_config(name: str) -> Path:
+    """Find a configuration file by its path, or a packaged one by its name.
+
+    Raises:
+        FileNotFoundError: If there is neither; the message suggests the nearest name.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    packaged = EXPERIMENTS / f"{name.removesuffix('.yaml').removeprefix('experiments/')}.yaml"
+    if packaged.is_file():
+        return packaged
+    by_stem = {known.rsplit("/", 1)[-1]: known for known in experiment_names()}
+    stem = name.removesuffix(".yaml").rsplit("/", 1)[-1]
+    nearest = difflib.get_close_matches(stem, by_stem, n=1, cutoff=0.5)
+    hint = f"did you mean {by_stem[nearest[0]]!r}?" if nearest else "`striate experiments` lists the packaged ones"
+    raise FileNotFoundError(f"--config {name}: no such file and no packaged experiment of this name; {hint}")
+
+
+def resolve_config(name: str) -> str:
+    """Absolute path of the configuration that `name` stands for; exits with 2 if there is none.
+
+    Absolute, because jsonargparse reads a file from within its folder.
+    """
+    try:
+        return str(find_config(name).resolve())
+    except FileNotFoundError as error:
+        fail(str(error))
+
+
+def resolve_configs(arguments: Sequence[str]) -> list[str]:
+    """Replace each ``--config NAME`` of a command line by the absolute path of the file."""
+    resolved: list[str] = []
+    expects_value = False
+    for argument in arguments:
+        flag, equals, value = argument.partition("=")
+        is_flag = argument in ("--config", "-c") and not expects_value
+        if expects_value:
+            argument = resolve_config(argument)
+        elif flag == "--config" and equals:
+            argument = f"{flag}={resolve_config(value)}"
+        expects_value = is_flag
+        resolved.append(argument)
+    return resolved

@@ -1,0 +1,108 @@
+"""Class paths of a configuration: import the class, list its parameters, and suggest the nearest spelling."""
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from jsonargparse import ArgumentParser
+
+from .messages import did_you_mean
+
+# the package that a bare class name is looked up in, by the part of the configuration
+HOMES = {"model": "striate.tasks", "data": "striate.datamodules", "trainer.callbacks": "pytorch_lightning.callbacks"}
+
+
+def import_class(path: str, key: str, home: str = "") -> tuple[Any, str | None]:
+    """Import the object that a class path names.
+
+    Args:
+        path: Class path, or a bare name from `home`.
+        key: Key of the configuration at which the path stands.
+        home: Package of bare names; default: that of `HOMES` for the key.
+
+    Returns:
+        The object and None; or None and what is wrong with the path.
+    """
+    module_name, _, name = path.rpartition(".")
+    if not module_name:
+        home = home or next((home for part, home in HOMES.items() if key.startswith(part)), "striate.tasks")
+        package = importlib.import_module(home)
+        if inspect.isclass(cls := getattr(package, name, None)):
+            return cls, None  # jsonargparse takes it too
+        names = [known for known in dir(package) if known[0].isupper()]
+        nearest = [known for known in names if known.lower() == name.lower()]
+        nearest = nearest or difflib.get_close_matches(name, names, 1, 0.5)
+        hint = f"did you mean '{home}.{nearest[0]}'?" if nearest else f"write it in full, such as '{home}.{names[0]}'"
+        return None, f"{path!r} is not a class path; {hint}"
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        parent, _, last = module_name.rpartition(".")
+        siblings = vars(importlib.import_module(parent)).items() if parent else ()
+        modules = [known for known, value in siblings if inspect.ismodule(value)]
+        nearest = difflib.get_close_matches(last, modules, n=1, cutoff=0.5)
+        hint = f"; did you mean '{parent}.{nearest[0]}.{name}'?" if nearest else f" ({error})"
+        return None, f"no module {module_name!r}{hint}"
+    if hasattr(module, name):
+        return getattr(module, name), None
+    nearest = difflib.get_close_matches(name, [known for known in dir(module) if known[0] != "_"], n=1, cutoff=0.5)
+    hint = f"; did you mean '{module_name}.{nearest[0]}'?" if nearest else ""
+    return None, f"{module_name!r} has no {name!r}{hint}"
+
+
+def no_such_key(key: str, allowed: Iterable[str]) -> str:
+    """``no such key``, with the nearest of the allowed keys, or with all if none is near."""
+    allowed = sorted(allowed)
+    return "no such key" + did_you_mean(key, allowed, cutoff=0.6, otherwise=f"; use {', '.join(allowed)}")
+
+
+def parameters(thing: Any) -> dict[str, Any] | None:
+    """Names of the parameters of a class or function, inherited ones included; None if they cannot be known.
+
+    >>> from pytorch_lightning.callbacks import Timer
+    >>> list(parameters(Timer))
+    ['duration', 'interval', 'verbose']
+    """
+    parser = ArgumentParser()
+    try:
+        add = parser.add_class_arguments if inspect.isclass(thing) else parser.add_function_arguments
+        names = add(thing, fail_untyped=False)
+    except Exception:  # whatever a signature may hold
+        return None
+    return {name.partition(".")[0]: None for name in names} or None
+
+
+def takes_module(cls: Any, name: str) -> bool:
+    """Whether a parameter of a class is annotated as a ``Module``."""
+    for base in inspect.getmro(cls) if inspect.isclass(cls) else ():
+        if (parameter := inspect.signature(base.__init__).parameters.get(name)) is not None:
+            return "Module" in str(parameter.annotation)
+    return False
+
+
+def subclasses(cls: type) -> Iterator[type]:
+    """Yield all subclasses of a class that are imported, at any depth."""
+    classes = [cls]
+    while classes:
+        below = classes.pop().__subclasses__()
+        yield from below
+        classes += below
+
+
+def prefer_own_classes(arguments: Sequence[str]) -> list[str]:
+    """Complete bare names of models that torchvision has too, as in ``--model.model FCN``, to striate's class path."""
+    models = importlib.import_module("striate.models")
+    module = importlib.import_module("torch.nn").Module
+    ambiguous = {cls.__name__ for cls in subclasses(module) if cls.__module__.startswith("torchvision.")}
+    ambiguous &= set(models.__all__)
+
+    def complete(key: str, value: str) -> str:
+        return f"striate.models.{value}" if key.startswith("--model.") and value in ambiguous else value
+
+    completed = []
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        key, equals, value = argument.partition("=")
+        completed.append(f"{key}={complete(key, value)}" if equals else complete(before, argument))
+    return completed

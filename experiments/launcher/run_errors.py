@@ -1,0 +1,144 @@
+"""Explain an error of a run in one line, with the key of the configuration that it is about.
+
+Library code raises with the bare name of the argument, as in ``val_fraction: must be in (0, 1), got 2``. This module
+adds the key and where it was given: ``data.init_args.val_fraction (my.yaml, line 12): must be …``.
+"""
+
+import inspect
+import re
+import traceback
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from jsonargparse import Namespace
+
+from .class_paths import import_class, parameters
+from .command_line import CommandLine, key_parts
+from .explain import condense
+
+PACKAGE = Path(__file__).parents[2]
+
+
+def describe_error(error: BaseException, command_line: CommandLine, config: Any = None) -> str | None:
+    """The message of an error that striate raised on purpose; None for anything unforeseen.
+
+    Args:
+        error: The error.
+        command_line: The arguments of the command.
+        config: The resolved configuration; None if the error came before there was one.
+    """
+    text = str(error)
+    if match := re.match(r"You restored a checkpoint with current_epoch=(\d+),? but .*max_epochs=(\d+)", text):
+        key = command_line.find_key("trainer.max_epochs")
+        return (
+            f"{key}: must be > {match[1]}, the epoch of the checkpoint (counted from 0), got {match[2]}; "
+            "raise it to continue, or remove --ckpt_path to start anew"
+        )
+    if "Original Traceback" in text:  # from a worker of a loader; the last line is "Type: message"
+        files = [line for line in text.splitlines() if line.strip().startswith('File "')]
+        if not files or str(PACKAGE) not in files[-1] or "site-packages" in files[-1]:
+            return None
+        message = text.rstrip().splitlines()[-1].split(": ", 1)[-1]
+        return add_key(message, [], command_line, config, section="data")
+    # jsonargparse wraps what a class of the configuration raises
+    origin = error
+    while str(origin).startswith("Does not validate against any of the Union subtypes") and origin.__cause__:
+        origin = origin.__cause__
+    frames = [frame for frame, _ in traceback.walk_tb(origin.__traceback__)]
+    if frames and frames[-1].f_globals.get("__name__", "").startswith("striate."):
+        return add_key(str(origin), frames, command_line, config) or None  # without a message, a traceback says more
+    return condense(text) if origin is not error else None
+
+
+def add_key(
+    message: str, frames: list[FrameType], command_line: CommandLine, config: Any, section: str | None = None
+) -> str:
+    """Replace the argument's name at the start of a message by its key and where it was given.
+
+    A message without such a name, or with one that cannot be assigned to a single key, stays as it is.
+
+    Args:
+        message: ``name: what is wrong``.
+        frames: Frames of the traceback, the innermost last.
+        command_line: The arguments of the command.
+        config: The resolved configuration.
+        section: The section that the argument is in, if that is known.
+    """
+    match = re.match(r"([A-Za-z_][\w.]*): ", message)
+    if match is None or config is None:
+        return message
+    name = key_parts(match[1])
+    arguments = list(argument_keys(config))
+    # an argument that is left to its default is not what the message is about
+    found = [
+        (key, owner, value)
+        for key, owner, value in arguments
+        if key_parts(key)[-len(name) :] == name
+        and (section is None or key.startswith(f"{section}."))
+        and (value is not None or "got None" in message)
+    ]
+    classes = {path: import_class(path, key)[0] for key, path, _ in arguments if path is not None}
+    keys = owned_keys(found, classes, frames, name[-1])
+    if len(keys) > 1:  # several objects of one class: the value may tell them apart
+        keys = {key: value for key, value in keys.items() if f"got {value!r}" in message}
+    if len(keys) != 1:
+        return message
+    (key,) = keys
+    return f"{command_line.find_key(key)}: {message[match.end() :]}"
+
+
+def owned_keys(
+    found: list[tuple[str, str | None, Any]], classes: Mapping[str, Any], frames: list[FrameType], name: str
+) -> dict[str, Any]:
+    """Select the keys of the object that raised, with their values.
+
+    This is the object of the innermost frame that runs in the owner of a key. If no frame does, all keys are selected;
+    but none if a frame runs in an object that has an argument of this name and is not from the configuration.
+
+    Args:
+        found: Keys with the right name: key, class path of the owner, value.
+        classes: All classes of the configuration by class path.
+        frames: Frames of the traceback, the innermost last.
+        name: Name of the argument.
+    """
+    for frame in reversed(frames):
+        keys = {key: value for key, path, value in found if path and runs_in(frame, classes[path])}
+        if keys:
+            return keys
+    for frame in frames:
+        cls = type(frame.f_locals.get("self"))
+        configured = any(runs_in(frame, owner) for owner in classes.values())
+        if cls.__module__.startswith("striate.") and not configured and name in (parameters(cls) or {}):
+            return {}
+    return {key: value for key, _, value in found}
+
+
+def runs_in(frame: FrameType, owner: Any) -> bool:
+    """Whether a frame executes a method of an object of class `owner`, or the function `owner`."""
+    if not inspect.isclass(owner):
+        return frame.f_code is getattr(owner, "__code__", None)
+    instance = frame.f_locals.get("self")
+    cls = frame.f_locals.get("cls")
+    return isinstance(instance, owner) or (isinstance(cls, type) and issubclass(cls, owner))
+
+
+def argument_keys(config: Any, key: str = "", owner: str | None = None) -> Iterator[tuple[str, str | None, Any]]:
+    """Yield all keys of a resolved configuration: dotted key, class path of the object it belongs to, value."""
+    if isinstance(config, list | tuple):
+        for number, item in enumerate(config):
+            yield from argument_keys(item, f"{key}[{number}]", owner)
+        return
+    if not isinstance(config, Mapping | Namespace):
+        return
+    entries = dict(config.items()) if isinstance(config, Mapping) else vars(config)
+    class_path = entries.get("class_path")
+    if isinstance(class_path, str):
+        for part in ("init_args", "dict_kwargs"):
+            yield from argument_keys(entries.get(part), f"{key}.{part}", class_path)
+        return
+    for name, value in entries.items():
+        below = f"{key}.{name}" if key else name
+        yield below, owner, value
+        yield from argument_keys(value, below, owner)

@@ -277,6 +277,35 @@ class VisionDataModule(pl.LightningDataModule):
         return aspect_groups(source_sizes(self.datasets["train"].source))
 
 
+class ObjectOptions(LoaderOptions, total=False):
+    """`LoaderOptions` and the options of `ObjectDataModule`, for a constructor's ``**kwargs``."""
+
+    min_visibility: float
+    group_by_aspect: bool
+
+
+class ObjectDataModule(VisionDataModule):
+    """Base of the data modules for detection and instance segmentation.
+
+    Args:
+        min_visibility: Minimum fraction of a box's area that each transform must keep; objects that lose more are
+            removed.
+        group_by_aspect: Whether training batches have images of similar aspect ratio, which reduces padding.
+        **kwargs: Loader options of `VisionDataModule`: ``batch_size``, ``seed``, ``train_transform``, ….
+    """
+
+    def __init__(
+        self, min_visibility: float = 0.0, group_by_aspect: bool = False, **kwargs: Unpack[LoaderOptions]
+    ) -> None:
+        super().__init__(**kwargs)
+        self.min_visibility, self.group_by_aspect = min_visibility, group_by_aspect
+
+    @property
+    def variable_size_images(self) -> bool:
+        """Whether a batch is a list of images; True, since they differ in size."""
+        return True
+
+
 class ImageFiles:
     """Images by path, without targets: the source for ``predict``.
 

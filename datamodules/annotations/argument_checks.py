@@ -23,21 +23,13 @@ def check_choice(argument: str, value: str, choices: Sequence[str]) -> None:
         )
 
 
-def check_class_names(names: Sequence[str] | None, max_classes: int | None = None) -> None:
-    """Check a ``class_names`` argument; None, for names that come from the data, is valid.
-
-    Args:
-        names: Names of the classes.
-        max_classes: Maximum number of classes; None: no limit, and an empty list is valid.
+def check_class_names(names: Sequence[str] | None) -> None:
+    """Check that class names are unique; None, for names that come from the data, is valid.
 
     Raises:
-        ValueError: A name occurs twice, or the number of classes is out of range.
+        ValueError: A name occurs more than once.
     """
-    if names is None:
-        return
-    if max_classes is not None and not 0 < len(names) <= max_classes:
-        raise ValueError(f"class_names: must have 1 to {max_classes} names, got {len(names)}")
-    if len(set(names)) < len(names):
+    if names is not None and len(set(names)) < len(names):
         duplicate = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"class_names: each name must be unique, got {duplicate!r} more than once")
 

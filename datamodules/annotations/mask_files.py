@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +130,16 @@ def files_by_name(root: Path, folder: str, ending: str = "") -> dict[str, str]:
     return files
 
 
+def check_class_count(names: Sequence[str]) -> None:
+    """Check that the classes of a semantic mask fit into 8 bits beside the value that is ignored.
+
+    Raises:
+        ValueError: They do not, or there is no class.
+    """
+    if not 0 < len(names) < IGNORE_INDEX:
+        raise ValueError(f"class_names: must have 1 to {IGNORE_INDEX - 1} names, got {len(names)}")
+
+
 def class_lookup(classes: Mapping[int, int] | None, num_classes: int, ignore: int) -> np.ndarray:
     """Return the class of each mask value: `IGNORE_INDEX` for ignored pixels, -1 for unknown values.
 
@@ -176,9 +186,8 @@ class MaskedFiles:
         path, mask_path = (self.root / os.fsdecode(paths[index]) for paths in (self.images, self.masks))
         image, values = read_image(path), self.read(mask_path)
         if image.shape[:2] != values.shape:
-            sizes = [f"{shape[1]}x{shape[0]}" for shape in (image.shape, values.shape)]
-            raise ImageError(
-                path, f"the image is {sizes[0]}, but its mask {str(mask_path)!r} is {sizes[1]}", "size-mismatch"
+            raise ImageError.size_mismatch(
+                path, image.shape[1::-1], f"its mask {str(mask_path)!r} is", values.shape[::-1]
             )
         return {"image": image, "mask": self._classes(mask_path, values), "path": str(path)}
 

@@ -1,10 +1,11 @@
-"""Objects of many images as a few arrays, the sources that give them out, and what is wrong with annotations.
+"""Objects of many images, stored as a few arrays, and the sources that return them sample by sample.
 
-Nothing is kept as one Python object an annotation: forked workers would copy each page of them, by counting
-references, until every worker held the whole.
+There is no Python object per annotation: forked workers would copy every page of them, because reading an object
+updates its reference count, until each worker held the whole.
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,15 +16,15 @@ from ..images.sizes import image_sizes
 from ..loading.sampling import ClassPresence
 from ..loading.sources import Sample
 from .annotation_errors import AnnotationErrors, recording
-from .dataset_layout import check_there, missing
-from .object_masks import Segmentations
+from .dataset_layout import check_there, encode_paths, missing
+from .object_masks import ObjectMasks
 from .validity import BOX_CODES, box_faults
 
 
 def usable_boxes(
     boxes: np.ndarray,
     sizes: np.ndarray,
-    ids: np.ndarray,
+    names: np.ndarray,
     errors: AnnotationErrors,
     unit: str = "annotation",
     pixel: np.ndarray | float = 1.0,
@@ -33,9 +34,9 @@ def usable_boxes(
     Args:
         boxes: x1, y1, x2, y2 in pixels.
         sizes: Width and height of each box's image.
-        ids: Name of each box in messages.
+        names: Name of each box in messages.
         errors: Counts the boxes that are not valid.
-        unit: What `ids` number.
+        unit: What `names` number.
         pixel: Width and height of a pixel, in the unit of the boxes.
 
     Returns:
@@ -58,14 +59,14 @@ def usable_boxes(
     for code in BOX_CODES[1:]:
         if code != "box-beyond" or recording():  # clipped without a warning otherwise
             which = codes == code
-            errors.add(code, ids[odd[which]], unit, positions=odd[which], boxes=written[which])
+            errors.add(code, names[odd[which]], unit, positions=odd[which], boxes=written[which])
     boxes[odd] = np.clip(written, 0, np.concatenate([limits, limits], axis=1))
     return usable
 
 
 @dataclass(frozen=True, eq=False)
 class Objects:
-    """The objects of M images, those of one image next to each other.
+    """Objects of M images, N in all, those of an image next to each other.
 
     Attributes:
         starts: int64 ``[M + 1]``; image m has the objects ``starts[m]`` up to ``starts[m + 1]``.
@@ -73,7 +74,7 @@ class Objects:
         labels: int32 ``[N]``, 0 to K-1.
         iscrowd, difficult: bool ``[N]``.
         area: float32 ``[N]``, pixels.
-        masks: where masks are asked for.
+        masks: Masks of the objects; None: read without masks.
     """
 
     starts: np.ndarray
@@ -82,43 +83,72 @@ class Objects:
     iscrowd: np.ndarray
     difficult: np.ndarray
     area: np.ndarray
-    masks: Segmentations | None = None
+    masks: ObjectMasks | None = None
+
+    @staticmethod
+    def grouped(
+        num_images: int,
+        image_of: np.ndarray,
+        boxes: np.ndarray,
+        labels: np.ndarray,
+        iscrowd: np.ndarray | None = None,
+        difficult: np.ndarray | None = None,
+        area: np.ndarray | None = None,
+        masks: ObjectMasks | None = None,
+    ) -> "Objects":
+        """Build objects that are sorted by image; None: no crowd, none difficult, and the areas of the boxes.
+
+        Shape:
+            - image_of: ``[N]`` int64, index of each object's image, ascending.
+            - boxes: ``[N, 4]``.
+            - labels, iscrowd, difficult, area: ``[N]``.
+        """
+        boxes, no_flags = boxes.astype(np.float32), np.zeros(len(boxes), np.bool_)
+        return Objects(
+            np.searchsorted(image_of, np.arange(num_images + 1)),
+            boxes,
+            labels.astype(np.int32),
+            no_flags if iscrowd is None else iscrowd,
+            no_flags.copy() if difficult is None else difficult,
+            (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) if area is None else area.astype(np.float32),
+            masks,
+        )
 
     def of(self, image: int) -> Sample:
-        """The fields of an image's target, without masks; copies."""
-        own = slice(self.starts[image], self.starts[image + 1])
+        """Return the fields of an image's target, without masks, as copies."""
+        objects = slice(self.starts[image], self.starts[image + 1])
         return {
-            "boxes": self.boxes[own].copy(),
-            "labels": self.labels[own].astype(np.int64),
-            "iscrowd": self.iscrowd[own].copy(),
-            "difficult": self.difficult[own].copy(),
-            "area": self.area[own].copy(),
+            "boxes": self.boxes[objects].copy(),
+            "labels": self.labels[objects].astype(np.int64),
+            "iscrowd": self.iscrowd[objects].copy(),
+            "difficult": self.difficult[objects].copy(),
+            "area": self.area[objects].copy(),
         }
 
     def masks_of(self, image: int, height: int, width: int) -> np.ndarray:
-        """The masks of an image's objects, decoded now: uint8 ``[N, H, W]``."""
+        """Decode the masks of an image's objects: uint8 ``[N, H, W]``."""
         if self.masks is None:
             raise ValueError("this source was read without masks")
         return self.masks.decode(range(self.starts[image], self.starts[image + 1]), height, width)
 
-    def real_counts(self) -> np.ndarray:
-        """How many objects, other than crowds, each image has: int64 ``[M]``."""
+    def counts(self) -> np.ndarray:
+        """Return the number of objects, other than crowds, of each image: int64 ``[M]``."""
         before = np.concatenate([[0], np.cumsum(~self.iscrowd)])
         return before[self.starts[1:]] - before[self.starts[:-1]]
 
     def presence(self) -> ClassPresence:
-        """Which classes each image has, crowds not counted."""
+        """Return which classes occur in each image; crowds do not count."""
         return ClassPresence.of_objects(self.starts, self.labels, ~self.iscrowd)
 
 
 @dataclass(frozen=True, eq=False)
 class ImageTable:
-    """The images that annotations are about.
+    """The images that annotations refer to.
 
     Attributes:
-        root: the folder that the names are relative to.
-        names: ``[M]``, an array of bytes.
-        sizes: int32 ``[M, 2]``, width and height as the annotations say; 0, 0 where they do not.
+        root: Folder that the names are relative to.
+        names: ``[M]`` bytes, see `encode_paths`.
+        sizes: int32 ``[M, 2]``, width and height according to the annotations; 0, 0: unknown.
         ids: int64 ``[M]``, the source's own numbers.
     """
 
@@ -127,72 +157,92 @@ class ImageTable:
     sizes: np.ndarray
     ids: np.ndarray
 
+    @staticmethod
+    def of_names(
+        root: Path, names: Sequence[str], sizes: np.ndarray | None = None, ids: np.ndarray | None = None
+    ) -> "ImageTable":
+        """Build a table from names; without `sizes` ``[M, 2]`` they are unknown, without `ids` ``[M]`` positions."""
+        sizes = np.zeros((len(names), 2), np.int32) if sizes is None else sizes
+        return ImageTable(root, encode_paths(names), sizes, np.arange(len(names)) if ids is None else ids)
+
     def path(self, image: int) -> str:
-        """The file of an image; text, since the parts of a ``Path`` go into a table that then grows in each worker."""
+        """Return the file of an image, as text: each part of a ``Path`` would be interned in every worker."""
         return os.path.join(self.root, os.fsdecode(self.names[image]))  # noqa: PTH118
 
     def read(self, image: int, short_side: int | None = None) -> np.ndarray:
-        """The image, if it has the size that its annotations were made for.
+        """Read an image, and check that it has the size that its annotations were made for.
 
         Args:
-            image: its number.
-            short_side: see `read_image`.
+            image: Index of the image.
+            short_side: See `read_image`.
+
+        Shape:
+            - Output: ``[H, W, 3]`` uint8.
 
         Raises:
-            ImageError: if not, or when it cannot be read.
+            ImageError: It cannot be read, or has another size.
         """
         path = self.path(image)
         pixels = read_image(path, short_side)
         width, height = self.sizes[image].tolist()
         expected = [(width, height)] if short_side is None else reduced_sizes(width, height)
         if width and pixels.shape[1::-1] not in expected:
-            raise ImageError(
-                path,
-                f"the image is {pixels.shape[1]}x{pixels.shape[0]}, but its annotations are for {width}x{height}",
-                "size-mismatch",
-            )
+            raise ImageError.size_mismatch(path, pixels.shape[1::-1], "its annotations are for", (width, height))
         return pixels
 
     def measured(self) -> np.ndarray:
-        """The sizes, those that the annotations do not say read off the files: int32 ``[M, 2]``.
+        """Return the sizes, unknown ones read from the files: int32 ``[M, 2]``.
 
-        Those of unreadable images stay 0, 0: reading the image says what is wrong with it.
+        The size of an unreadable image remains 0, 0; reading its sample reports the problem.
         """
         sizes, unknown = self.sizes.copy(), np.flatnonzero(self.sizes[:, 0] == 0)
         sizes[unknown] = image_sizes(map(self.path, unknown.tolist()))
         return sizes
 
     def missing(self) -> list[str]:
-        """Names of the images that are not there; folders are listed, files not touched."""
+        """Return the names of images that do not exist. Folders are listed; no file is opened."""
         return missing(self.root, map(os.fsdecode, self.names))
 
     def check(self, annotations: Path) -> None:
-        """Look whether each image is there.
+        """Check that each image of `annotations` exists.
 
         Raises:
-            FileNotFoundError: if not: how many, and the first five.
+            MissingFileError: Some do not; the message has their number and the first five.
         """
         check_there(self.root, [os.fsdecode(name) for name in self.names], str(annotations))
 
 
 def confined(name: str) -> bool:
-    """Whether a path, as it is written, stays in the folder it is relative to."""
+    """Return whether a path, as it is written, stays in the folder that it is relative to."""
     flat = os.path.normpath(name.replace("\\", "/"))
     return not (os.path.isabs(flat) or flat.split("/")[0] == ".." or flat[1:2] == ":")  # noqa: PTH117
+
+
+def image_numbers(stems: Sequence[str]) -> np.ndarray:
+    """Return image ids from file names: the numbers in them if all are different numbers, otherwise positions.
+
+    Shape:
+        - Output: ``[M]`` int64.
+    """
+    digits = [stem.replace("_", "") for stem in stems]
+    # isdecimal accepts digits of other scripts, as int does; 18 digits fit into int64
+    if all(text.isdecimal() and len(text) <= 18 for text in digits) and len(set(map(int, digits))) == len(digits):
+        return np.array([int(text) for text in digits], np.int64)
+    return np.arange(len(stems))
 
 
 class ObjectSource:
     """Images with their objects: a source of detection or instance segmentation.
 
     Args:
-        images: the images.
-        objects: their objects.
-        with_masks: give masks too.
-        skip_empty: leave out images without objects other than crowds.
+        images: Images.
+        objects: Objects of the images.
+        with_masks: Whether samples have masks too.
+        skip_empty: Whether to leave out images without objects other than crowds.
 
     Attributes:
-        short_side: the length that is enough for what follows (see `read_image`); None: all pixels. Without effect
-            where masks are given. Boxes and areas are those of the image that is given.
+        short_side: Length in pixels that the transforms need (see `read_image`); None: full resolution. Ignored where
+            samples have masks. Boxes and areas are those of the returned image.
     """
 
     short_side: int | None = None
@@ -201,30 +251,30 @@ class ObjectSource:
         self, images: ImageTable, objects: Objects, with_masks: bool = False, skip_empty: bool = False
     ) -> None:
         self.images, self.objects, self.with_masks = images, objects, with_masks
-        self.chosen = np.flatnonzero(objects.real_counts()) if skip_empty else np.arange(len(images.names))
+        self.selected = np.flatnonzero(objects.counts()) if skip_empty else np.arange(len(images.names))
 
     def __len__(self) -> int:
-        return len(self.chosen)
+        return len(self.selected)
 
     @property
     def sizes(self) -> np.ndarray:
         """Width and height of each image: ``[N, 2]``."""
-        return self.images.sizes[self.chosen]
+        return self.images.sizes[self.selected]
 
     def path(self, index: int) -> str:
-        """The file of an image."""
-        return self.images.path(int(self.chosen[index]))
+        """Return the file of the image with this index."""
+        return self.images.path(int(self.selected[index]))
 
     def presence(self) -> ClassPresence:
-        """Which classes each image has, crowds not counted."""
-        return self.objects.presence().select(self.chosen)
+        """Return which classes occur in each image; crowds do not count."""
+        return self.objects.presence().select(self.selected)
 
     def files(self) -> list[str]:
-        """The path of each image."""
-        return [self.images.path(image) for image in self.chosen.tolist()]
+        """Return the file of each image."""
+        return [self.images.path(image) for image in self.selected.tolist()]
 
     def __getitem__(self, index: int) -> Sample:
-        image = int(self.chosen[index])
+        image = int(self.selected[index])
         pixels = self.images.read(image, None if self.with_masks else self.short_side)
         sample: Sample = {
             "image": pixels,
@@ -233,7 +283,7 @@ class ObjectSource:
         }
         sample |= self.objects.of(image)
         size, full = pixels.shape[1::-1], tuple(self.images.sizes[image].tolist())
-        if full[0] and size != full:
+        if full[0] and size != full:  # decoded at reduced resolution
             scale = np.divide(size, full)
             sample["boxes"] *= np.tile(scale, 2).astype(np.float32)
             sample["area"] *= np.float32(scale.prod())
@@ -243,13 +293,13 @@ class ObjectSource:
 
 
 class SemanticSource:
-    """Images with the masks of their objects painted into one: 0 = background, then the classes from 1 on.
+    """Images with the masks of their objects merged into one mask: 0 = background, then the classes from 1.
 
-    Where objects overlap, the one of smaller area is seen, whatever their order; a crowd lies below all objects.
+    Where objects overlap, the smallest is on top, whatever their order; crowds are below all objects.
 
     Args:
-        images: the images.
-        objects: their objects, with masks.
+        images: Images.
+        objects: Objects of the images, with masks.
     """
 
     def __init__(self, images: ImageTable, objects: Objects) -> None:
@@ -259,19 +309,20 @@ class SemanticSource:
         return len(self.images.names)
 
     def presence(self) -> ClassPresence:
-        """Which classes each image has, without the background."""
-        found = self.objects.presence()
-        return found._replace(classes=found.classes + 1)
+        """Return which classes occur in each image, without the background."""
+        presence = self.objects.presence()
+        return presence._replace(classes=presence.classes + 1)
 
     def files(self) -> list[str]:
-        """The path of each image."""
+        """Return the file of each image."""
         return [self.images.path(image) for image in range(len(self))]
 
     def __getitem__(self, index: int) -> Sample:
         pixels = self.images.read(index)
         masks = self.objects.masks_of(index, *pixels.shape[:2])
-        found = self.objects.of(index)
+        target = self.objects.of(index)
         semantic = np.zeros(pixels.shape[:2], np.uint8)
-        for place in np.lexsort((-found["area"], ~found["iscrowd"])):
-            semantic[masks[place] != 0] = found["labels"][place] + 1
+        # crowds first, then from the largest object to the smallest
+        for place in np.lexsort((-target["area"], ~target["iscrowd"])):
+            semantic[masks[place] != 0] = target["labels"][place] + 1
         return {"image": pixels, "mask": semantic, "path": self.images.path(index)}

@@ -1,4 +1,4 @@
-"""Images of which one object counts: its class and its box, held as a few arrays, and how it is chosen."""
+"""Images with one object each, a class and a box: the source of localization, and how the object is selected."""
 
 import os
 from collections.abc import Sequence
@@ -15,22 +15,22 @@ from .annotation_errors import AnnotationErrors
 from .labeled_images import LabeledFiles
 from .objects import ObjectSource, usable_boxes
 
-Choice = Literal["one", "largest"]
+ObjectRule = Literal["one", "largest"]
 
-_UNKNOWN = np.iinfo(np.int32).max
+UNKNOWN_SIDE = np.iinfo(np.int32).max
+"""Stands for the side of an image whose size is unknown; no box lies outside it."""
 
 
 class BoxSource(LabeledFiles):
-    """Image files with a class and a box each: a source of localization.
+    """Image files with one class and one box each: a source of localization.
 
     Args:
-        paths: the files; an array of bytes is kept as it is.
-        labels: class of each file.
+        paths: Image files; an array from `encode_paths` is not copied.
+        labels: Class of each file.
         boxes: x1, y1, x2, y2 in pixels.
-        root: what the paths are relative to.
-        sizes: width and height of the images that the boxes were drawn in; 0, 0 or None: of the images as they are.
-        rescale: an image may have another size, and its box is then scaled with it; otherwise it counts as
-            unreadable.
+        root: Folder that the paths are relative to.
+        sizes: Width and height of the images in which the boxes were drawn; 0, 0 or None: those of the files.
+        rescale: Whether to scale the box of an image that has another size; otherwise, the image counts as unreadable.
 
     Shape:
         - labels: ``[N]`` int64.
@@ -38,8 +38,8 @@ class BoxSource(LabeledFiles):
         - sizes: ``[N, 2]`` int32.
 
     Attributes:
-        short_side: the length that is enough for what follows (see `read_image`); None: all pixels. Without effect
-            where an image's size is not known beforehand. The box is that in the image that is given.
+        short_side: Length in pixels that the transforms need (see `read_image`); None: full resolution. Ignored where
+            the size of an image is unknown. The box is that of the returned image.
     """
 
     def __init__(
@@ -54,11 +54,11 @@ class BoxSource(LabeledFiles):
         super().__init__(paths, labels, root)
         self.boxes, self.sizes, self.rescale = boxes, sizes, rescale
 
-    def part(self, chosen: np.ndarray) -> "BoxSource":
-        """Some of the files: a mask, or their numbers."""
-        sizes = None if self.sizes is None else self.sizes[chosen]
+    def part(self, selected: np.ndarray) -> "BoxSource":
+        """Return a subset of the files, selected by a bool mask ``[N]`` or by indices ``[M]``."""
+        sizes = None if self.sizes is None else self.sizes[selected]
         return BoxSource(
-            self.paths[chosen], self.labels[chosen], self.boxes[chosen], self.root, sizes, rescale=self.rescale
+            self.paths[selected], self.labels[selected], self.boxes[selected], self.root, sizes, rescale=self.rescale
         )
 
     def __getitem__(self, index: int) -> dict[str, Any]:
@@ -70,64 +70,60 @@ class BoxSource(LabeledFiles):
         return {"image": pixels, "label": int(self.labels[index]), "box": box, "path": str(path)}
 
     def _box(self, index: int, path: Path, width: int, height: int) -> np.ndarray:
-        """The box in an image of this size, clipped to it: ``[4]`` float32."""
+        """Return the box in an image of this size, clipped to it: ``[4]`` float32."""
         box = self.boxes[index].astype(np.float64)
-        drawn = (0, 0) if self.sizes is None else tuple(self.sizes[index].tolist())
-        if all(drawn) and drawn != (width, height):
-            smaller = self.short_side is not None and (width, height) in reduced_sizes(*drawn)
-            if not self.rescale and not smaller:
-                raise ImageError(
-                    path,
-                    f"the image is {width}x{height}, but its annotations are for {drawn[0]}x{drawn[1]}",
-                    "size-mismatch",
-                )
-            box *= np.tile([width / drawn[0], height / drawn[1]], 2)
-        seen = box.clip(0, [width, height, width, height]).astype(np.float32)
-        if not (seen[:2] < seen[2:]).all():
-            raise ImageError(path, f"nothing of its box {box.round(2).tolist()} lies in the image, {width}x{height}")
-        return seen
+        annotated = (0, 0) if self.sizes is None else tuple(self.sizes[index].tolist())
+        if all(annotated) and annotated != (width, height):
+            is_reduced = self.short_side is not None and (width, height) in reduced_sizes(*annotated)
+            if not self.rescale and not is_reduced:
+                raise ImageError.size_mismatch(path, (width, height), "its annotations are for", annotated)
+            box *= np.tile([width / annotated[0], height / annotated[1]], 2)
+        clipped = box.clip(0, [width, height, width, height]).astype(np.float32)
+        if not (clipped[:2] < clipped[2:]).all():
+            raise ImageError(path, f"box {box.round(2).tolist()} lies outside its image, {width}x{height}")
+        return clipped
 
 
-def choose_objects(of_image: np.ndarray, boxes: np.ndarray, rule: str) -> np.ndarray:
-    """One object an image.
+def select_objects(image_of: np.ndarray, boxes: np.ndarray, rule: str) -> np.ndarray:
+    """Select one object per image.
 
     Args:
-        of_image: the image of each object.
-        boxes: their boxes, in pixels.
-        rule: ``one``: that of images with a single object; others are left out. ``largest``: the one whose box has
-            the largest area, the first of equals. ``first``: the first.
+        image_of: Index of each object's image.
+        boxes: Boxes of the objects, in pixels.
+        rule: ``one``: the object of images with a single object; other images are left out. ``largest``: the object
+            with the largest box, the first on ties. ``first``: the first object.
 
     Returns:
-        The chosen objects' numbers, in the order of their images.
+        Indices of the selected objects, in the order of their images.
 
     Shape:
-        - of_image: ``[N]`` int64.
+        - image_of: ``[N]`` int64.
         - boxes: ``[N, 4]``.
         - Output: ``[M]`` int64.
     """
-    keys = (-box_areas(boxes.astype(np.float64)), of_image) if rule == "largest" else (of_image,)
-    order = np.lexsort(keys)  # stable: equals stay in their order
-    _, first, counts = np.unique(of_image[order], return_index=True, return_counts=True)
+    keys = (-box_areas(boxes.astype(np.float64)), image_of) if rule == "largest" else (image_of,)
+    order = np.lexsort(keys)  # stable: ties stay in their order
+    _, first, counts = np.unique(image_of[order], return_index=True, return_counts=True)
     return order[first[counts == 1] if rule == "one" else first]
 
 
-def one_object_each(source: ObjectSource, wanted: Sequence[int], rule: str) -> BoxSource:
-    """Images of a detection set with the one object that counts; images without one are left out.
+def one_object_per_image(source: ObjectSource, classes: Sequence[int], rule: str) -> BoxSource:
+    """Return the images of a detection source with one selected object each; images without one are left out.
 
     Args:
-        source: images with all their objects. Crowds and difficult objects do not count.
-        wanted: the labels that count; label ``wanted[k]`` becomes k.
-        rule: see `choose_objects`.
+        source: Images with all their objects. Crowds and difficult objects do not count.
+        classes: Labels of the classes of interest; label ``classes[k]`` becomes k.
+        rule: See `select_objects`.
     """
     images, objects = source.images, source.objects
-    of_image = np.repeat(np.arange(len(images.names)), np.diff(objects.starts))
-    renumbered = np.full(max(*wanted, int(objects.labels.max(initial=0))) + 1, -1, np.int64)
-    renumbered[list(wanted)] = np.arange(len(wanted))
-    labels = renumbered[objects.labels]
+    image_of = np.repeat(np.arange(len(images.names)), np.diff(objects.starts))
+    new_label = np.full(max(*classes, int(objects.labels.max(initial=0))) + 1, -1, np.int64)
+    new_label[list(classes)] = np.arange(len(classes))
+    labels = new_label[objects.labels]
     counted = np.flatnonzero((labels >= 0) & ~objects.iscrowd & ~objects.difficult)
-    chosen = counted[choose_objects(of_image[counted], objects.boxes[counted], rule)]
-    own = of_image[chosen]
-    return BoxSource(images.names[own], labels[chosen], objects.boxes[chosen], images.root, images.sizes[own])
+    selected = counted[select_objects(image_of[counted], objects.boxes[counted], rule)]
+    kept = image_of[selected]
+    return BoxSource(images.names[kept], labels[selected], objects.boxes[selected], images.root, images.sizes[kept])
 
 
 def usable_source(
@@ -136,53 +132,58 @@ def usable_source(
     labels: np.ndarray,
     boxes: np.ndarray,
     errors: AnnotationErrors,
-    ids: np.ndarray,
+    names: np.ndarray,
     unit: str,
 ) -> tuple[BoxSource, np.ndarray]:
-    """The images whose boxes can be used, where only the image files know their sizes.
+    """Return the images with usable boxes, where only the image files know the image sizes.
 
     Args:
-        root: what `paths` are relative to.
-        paths: the files, an array of bytes.
-        labels: class of each file.
-        boxes: x1, y1, x2, y2 in pixels, ``[N, 4]`` float64.
-        errors: Counts the others, and warns of them.
-        ids: what to call each box in a message.
-        unit: what `ids` number.
+        root: Folder that `paths` are relative to.
+        paths: Image files, encoded by `encode_paths`.
+        labels: Class of each file.
+        boxes: x1, y1, x2, y2 in pixels.
+        errors: Counts the boxes that cannot be used, and warns about them.
+        names: Name of each box in messages.
+        unit: What `names` number.
 
     Returns:
-        The source, and which of the files are in it. A file whose size cannot be read is: it will count as unreadable
-        when its sample is asked for.
+        The source, and which of the files are in it. A file whose size cannot be read is included, and counts as
+        unreadable when its sample is requested.
+
+    Shape:
+        - paths, labels, names: ``[N]``.
+        - boxes: ``[N, 4]`` float64.
+        - Output: ``[N]`` bool.
     """
     sizes = image_sizes(root / os.fsdecode(path) for path in paths)
-    usable = usable_boxes(boxes.copy(), np.where(sizes == 0, _UNKNOWN, sizes), ids, errors, unit)
+    usable = usable_boxes(boxes.copy(), np.where(sizes == 0, UNKNOWN_SIDE, sizes), names, errors, unit)
     errors.warn()
     return BoxSource(paths[usable], labels[usable], boxes[usable].astype(np.float32), root, sizes[usable]), usable
 
 
-def warn_of_absent(where: Path, absent: Sequence[str], total: int, why: str) -> None:
-    """One warning that counts the images without a box, if there are any; their publishers never gave them one."""
-    if absent:
-        rank_zero_warn(f"{where}: {len(absent)} of {total} images left out: {why} (the first: {absent[0]})")
+def warn_about_missing_boxes(folder: Path, names: Sequence[str], total: int, reason: str) -> None:
+    """Warn once about the images without a published box, if there are any."""
+    if names:
+        rank_zero_warn(f"{len(names)} of {total} images left out: {reason} in {folder} (first: {names[0]})")
 
 
-def require_images(source: BoxSource, where: str, rule: str, names: list[str]) -> BoxSource:
+def require_images(source: BoxSource, where: str, rule: str, class_names: Sequence[str]) -> BoxSource:
     """Return the source if it has images.
 
     Args:
-        source: Images with one object each, as `one_object_each` selects them.
-        where: Argument and file or image set that the message begins with.
+        source: Images with one object each, see `one_object_per_image`.
+        where: Argument and file or image set, with which the message begins.
         rule: Selection rule, ``one`` or ``largest``.
-        names: Classes of interest.
+        class_names: Classes of interest.
 
     Raises:
         ValueError: The source is empty.
     """
     if not len(source):
-        what = "exactly one object" if rule == "one" else "an object"
+        count = "exactly one object" if rule == "one" else "an object"
         raise ValueError(
-            f"{where}: no image in it has {what} of the classes {', '.join(names[:5])}{', …' if len(names) > 5 else ''}"
-            " that is neither difficult nor a crowd"
-            + ("; data.init_args.objects: largest takes images with several" if rule == "one" else "")
+            f"{where}: no image has {count} of the classes {', '.join(class_names[:5])}"
+            f"{', …' if len(class_names) > 5 else ''} that is neither difficult nor a crowd"
+            + ("; set objects: largest to include images with several" if rule == "one" else "")
         )
     return source

@@ -10,7 +10,7 @@ from ..annotations.annotation_errors import AnnotationErrors
 from ..annotations.argument_checks import check_choice
 from ..annotations.dataset_layout import encode_paths, layout_error
 from ..annotations.objects import ImageTable, usable_boxes
-from ..annotations.one_box import BoxSource, choose_objects, warn_of_absent
+from ..annotations.one_box import BoxSource, select_objects, warn_about_missing_boxes
 from ..base import LoaderOptions, Unpack, VisionDataModule
 from ..loading.splits import check_val_fraction, stratified_split
 from ..voc.xml import corners_of, image_size, read_xml
@@ -117,7 +117,7 @@ class OxfordPets(VisionDataModule):
                 corners += heads
                 image_of += [image] * len(heads)
         without = [pets.names[image] for image in sorted(set(range(len(paths))) - set(image_of))]
-        warn_of_absent(xmls, without, len(paths), "no box is published for them")
+        warn_about_missing_boxes(xmls, without, len(paths), "no box is published for them")
         if not image_of:
             raise ValueError(f"{xmls}: no box for any of the {len(paths)} images of trainval.txt")
         boxes, images = np.array(corners, np.float64), np.array(image_of)
@@ -126,7 +126,7 @@ class OxfordPets(VisionDataModule):
         names = np.array([f"{pets.names[image]}.xml" for image in image_of])
         usable = np.flatnonzero(usable_boxes(boxes, sizes[images], names, errors, "file"))
         errors.warn()
-        selected = usable[choose_objects(images[usable], boxes[usable], "largest")]
+        selected = usable[select_objects(images[usable], boxes[usable], "largest")]
         kept = images[selected]
         labels = pets.species if self.classes == "species" else pets.labels
         source = BoxSource(

@@ -111,7 +111,7 @@ class CocoDetection(VisionDataModule):
             ValueError: there is not one object to train on.
         """
         super().setup(stage)
-        if stage == "fit" and not (content := self._load("train")).objects.real_counts().any():
+        if stage == "fit" and not (content := self._load("train")).objects.counts().any():
             file = self.root / self.files["train"][0]
             raise ValueError(f"{file}, annotations: none of its {len(content.images.names)} images has an object")
 

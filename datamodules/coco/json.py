@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..annotations.annotation_errors import AnnotationErrors, Fault, record_error, recording
-from ..annotations.object_masks import SegmentationBuilder, Segmentations
+from ..annotations.object_masks import ObjectMasks, ObjectMasksBuilder
 from ..annotations.objects import ImageTable, Objects, confined, usable_boxes
 from .columns import Columns, coco_columns, refuse_entry
 
@@ -196,9 +196,9 @@ def _masks(
     ids: np.ndarray,
     boxes: np.ndarray,
     errors: AnnotationErrors,
-) -> tuple[np.ndarray, Segmentations]:
+) -> tuple[np.ndarray, ObjectMasks]:
     """The masks of the objects of `order`, and what is left of it."""
-    builder, taken = SegmentationBuilder(), np.zeros(len(sizes), np.bool_)
+    builder, taken = ObjectMasksBuilder(), np.zeros(len(sizes), np.bool_)
     wanted = np.sort(order)  # as the file has them, since its text may still be on its way from the disk
     for number, (width, height) in zip(wanted.tolist(), sizes[wanted].tolist(), strict=True):
         if defect := builder.add(segmentations[number], height, width):

@@ -4,7 +4,7 @@ from typing import get_args
 
 from ..annotations.argument_checks import check_choice, class_indices
 from ..annotations.objects import ObjectSource
-from ..annotations.one_box import BoxSource, Choice, one_object_each, require_images
+from ..annotations.one_box import BoxSource, ObjectRule, one_object_per_image, require_images
 from ..base import LoaderOptions, Unpack, VisionDataModule
 from .detection import CocoDetection
 
@@ -44,7 +44,7 @@ class CocoLocalization(VisionDataModule):
     def __init__(
         self,
         root: str,
-        objects: Choice = "one",
+        objects: ObjectRule = "one",
         classes: list[str] | None = None,
         train_annotations: str = "annotations/instances_train2017.json",
         train_images: str = "train2017",
@@ -56,7 +56,7 @@ class CocoLocalization(VisionDataModule):
         **kwargs: Unpack[LoaderOptions],
     ) -> None:
         super().__init__(**kwargs)
-        check_choice("objects", objects, get_args(Choice))
+        check_choice("objects", objects, get_args(ObjectRule))
         files = (train_annotations, train_images, val_annotations, val_images, test_annotations, test_images)
         self._reader = CocoDetection(root, "detection", *files, num_workers=0, strict=self.strict)
         self._reader.reported_as = type(self)
@@ -80,7 +80,7 @@ class CocoLocalization(VisionDataModule):
         assert isinstance(found, ObjectSource)  # its task is detection
         wanted = self._wanted()
         where = f"data.init_args.{split}_annotations: {self._reader.files[split][0]}"
-        return require_images(one_object_each(found, wanted, self.objects), where, self.objects, self.class_names)
+        return require_images(one_object_per_image(found, wanted, self.objects), where, self.objects, self.class_names)
 
     def _wanted(self) -> list[int]:
         known = self._reader.class_names

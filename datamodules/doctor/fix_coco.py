@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..annotations.fault_kinds import KINDS
-from ..annotations.object_masks import SegmentationBuilder
+from ..annotations.object_masks import ObjectMasksBuilder
 from ..annotations.objects import confined
 from ..annotations.validity import box_faults, differs_from_mask, repair_boxes, repeated_objects
 from ..coco.columns import called, entry_fault, read_json, with_whole_numbers
@@ -157,7 +157,7 @@ class _CocoFile:
             given = np.array([[x, y, x + w, y + h]], np.float64)
             # of an object with two faults the reader, which looks at boxes first, has named the box's
             kind = _box_fault(given, width, height) if self.with_boxes else ""
-            builder = SegmentationBuilder()
+            builder = ObjectMasksBuilder()
             if wrong := builder.add(item.get("segmentation"), height, width):
                 self._note(item, place, kind or "bad-mask", "dropped", wrong)
                 continue

@@ -1,4 +1,4 @@
-"""ImageNet's classification-and-localization task (ILSVRC CLS-LOC), as its archives or Kaggle's unpack."""
+"""ImageNet for classification with localization (ILSVRC CLS-LOC), in the publisher's layout or Kaggle's."""
 
 import os
 from array import array
@@ -7,20 +7,20 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
-from ..annotations.annotation_errors import AbsentSplitError, AnnotationErrors
+from ..annotations.annotation_errors import AbsentSplitError, AnnotationErrors, MissingFileError
 from ..annotations.argument_checks import check_choice
-from ..annotations.dataset_layout import image_names, images_by_class, layout_error, subfolders
+from ..annotations.dataset_layout import encode_paths, image_names, images_by_class, layout_error, subfolders
 from ..annotations.objects import usable_boxes
-from ..annotations.one_box import BoxSource, choose_objects, warn_of_absent
+from ..annotations.one_box import BoxSource, select_objects, warn_about_missing_boxes
 from ..base import LoaderOptionsExceptBatchSize, Unpack, VisionDataModule
 from ..voc.xml import corners_of, image_size, read_xml
 from .classification import Synsets, check_class_folders, read_synset_mapping, read_synsets
 
-ImageNetChoice = Literal["first", "largest", "one"]
+ImageNetObjectRule = Literal["first", "largest", "one"]
 
 
 class ImageNetLocalization(VisionDataModule):
-    """ILSVRC2012's classification with localization: 1,000 classes, one of them an image, and boxes of its objects.
+    """ILSVRC2012 for classification with localization: one of 1,000 classes per image, and boxes of its objects.
 
     Expected layout, Kaggle's or that of the publisher's archives::
 
@@ -34,29 +34,30 @@ class ImageNetLocalization(VisionDataModule):
         ROOT/bbox/train/nXXXXXXXX/*.xml    (ILSVRC2012_bbox_train_v2.tar.gz, unpacked there)
         ROOT/bbox/val/*.xml    (ILSVRC2012_bbox_val_v3.tgz, unpacked in ROOT/bbox)
 
-    Classes are those of `ImageNet`: WordNet numbers sorted, named by their first synonym. A training image's class is
-    its folder's; a validation image's is its folder's, or, where they are not sorted, that of its first object.
-    Less than half of the training images have boxes: those without are left out, with one warning that counts them.
-    The true boxes of the test images are not public: the test split here is the validation set.
+    Classes are those of `ImageNet`: sorted WordNet ids, named by their first synonym. The class of a training image is
+    its folder's; that of a validation image is its folder's or, where images are not sorted, that of its first object.
+    Fewer than half of the training images have boxes; the others are left out with one warning that counts them. The
+    boxes of the test images are not public, so the test split here is the validation set.
 
-    The boxes are taken to count pixels from 0 and to name the first and the last inside (published ones begin at 0 and
-    end at 499): ``xmin, ymin, xmax, ymax`` becomes ``xmin, ymin, xmax + 1, ymax + 1``, clipped to the image. They were
-    drawn in images of the size that each file says, which is not always that of the image; the box is then scaled to
-    it. A box that cannot be used (some are inverted, or outside) is left out with one warning that counts them, or
-    stops the run when `strict`.
+    Boxes are taken to count pixels from 0 and to include the last pixel (published ones start at 0 and end at 499):
+    ``xmin, ymin, xmax, ymax`` becomes ``xmin, ymin, xmax + 1, ymax + 1``, clipped to the image. Each file states the
+    size of the image in which its boxes were drawn; where the image has another size, its box is scaled. A box that
+    cannot be used (some are inverted, or outside) is left out with one warning that counts them, or stops the run if
+    `strict`.
 
     Args:
-        root: the data set's folder.
-        objects: of several objects of the image's class: the ``largest`` box, the ``first`` in the file; ``one``: only
-            images with exactly one.
-        min_visibility: part of the box's area that a step of augmentation must leave; it is drawn again otherwise.
+        root: Folder of the dataset.
+        objects: Object to use if an image has several of its class: the ``largest`` box, or the ``first`` in the file;
+            ``one``: only images with exactly one.
+        min_visibility: Minimum fraction of the box that each transform must keep; the augmentation is sampled again
+            otherwise.
         batch_size: Training samples per step and device.
         **kwargs: Loader options of `VisionDataModule`: ``eval_batch_size``, ``seed``, ``train_transform``, ….
 
     Raises:
-        FileNotFoundError: when files are not there; the message shows the expected trees and what was found.
-        ValueError: for class folders that are not known or that are missing, malformed XML (file and line), or a split
-            without a box.
+        FileNotFoundError: Files are missing; the message shows the expected layouts.
+        ValueError: The class folders are not those of the classes, an XML file is malformed (with file and line), or a
+            split has no box.
 
     Reference: Russakovsky et al., "ImageNet Large Scale Visual Recognition Challenge", 2015, section 3.2.
 
@@ -66,130 +67,130 @@ class ImageNetLocalization(VisionDataModule):
     def __init__(
         self,
         root: str,
-        objects: ImageNetChoice = "largest",
+        objects: ImageNetObjectRule = "largest",
         min_visibility: float = 0.0,
         batch_size: int = 64,
         **kwargs: Unpack[LoaderOptionsExceptBatchSize],
     ) -> None:
         super().__init__(batch_size=batch_size, **kwargs)
-        check_choice("objects", objects, get_args(ImageNetChoice))
+        check_choice("objects", objects, get_args(ImageNetObjectRule))
         self.root, self.objects, self.min_visibility = Path(root).expanduser(), objects, min_visibility
-        self._known: Synsets | None = None
+        self._synsets: Synsets | None = None
 
     @property
     def synsets(self) -> Synsets:
-        """The classes."""
-        if self._known is None:
+        """Classes, read from Kaggle's mapping or from the devkit."""
+        if self._synsets is None:
             mapping = self.root / "LOC_synset_mapping.txt"
             devkit = self.root / "ILSVRC2012_devkit_t12" / "data" / "meta.mat"
             if not mapping.is_file() and not devkit.is_file():
-                raise self._missing(f"data.init_args.root: neither {str(mapping)!r} nor {str(devkit)!r} is there")
-            self._known = read_synset_mapping(mapping) if mapping.is_file() else read_synsets(devkit)
-        return self._known
+                raise self._layout_error(f"root: neither {str(mapping)!r} nor {str(devkit)!r} exists")
+            self._synsets = read_synset_mapping(mapping) if mapping.is_file() else read_synsets(devkit)
+        return self._synsets
 
     @property
     def class_names(self) -> list[str]:
-        """The first synonym of each class, made unique."""
+        """Names of the classes: the first synonym of each, made unique."""
         return list(self.synsets.names)
 
     def make_source(self, split: str) -> BoxSource:
-        """The images of a split that have a box; ``test`` is ``val``."""
+        """Return the images of a split that have a box; ``test`` is ``val``."""
         part = "train" if split == "train" else "val"
-        kaggle = self.root / "ILSVRC"
-        pair = (
-            (kaggle / "Data/CLS-LOC", kaggle / "Annotations/CLS-LOC")
-            if kaggle.is_dir()
-            else (self.root, self.root / "bbox")
-        )
-        folder, annotations = (place / part for place in pair)
-        for place in (folder, annotations):
-            if not place.is_dir():
-                raise self._missing(f"no folder {str(place)!r}")
+        folder, annotations = self.root / part, self.root / "bbox" / part
+        if (kaggle := self.root / "ILSVRC").is_dir():
+            folder, annotations = kaggle / "Data/CLS-LOC" / part, kaggle / "Annotations/CLS-LOC" / part
+        for needed in (folder, annotations):
+            if not needed.is_dir():
+                raise self._layout_error(f"no folder {str(needed)!r}")
         paths, labels = self._images(folder, part)
         boxes = read_boxes(annotations, paths, labels, self.synsets.wnids)
-        warn_of_absent(annotations, boxes.without, len(paths), "no box of their class is published for them")
-        if not len(boxes.of_image):
+        warn_about_missing_boxes(annotations, boxes.without, len(paths), "no box of their class is published for them")
+        if not len(boxes.image_of):
             raise ValueError(f"{annotations}: no box for any of the {len(paths)} images of {str(folder)!r}")
         errors = AnnotationErrors(annotations, self.strict)
-        names = np.array([os.fsdecode(path) for path in paths[boxes.of_image]])
-        usable = np.flatnonzero(usable_boxes(boxes.corners, boxes.sizes[boxes.of_image], names, errors, "image"))
+        names = np.array([os.fsdecode(path) for path in paths[boxes.image_of]])
+        usable = np.flatnonzero(usable_boxes(boxes.corners, boxes.sizes[boxes.image_of], names, errors, "image"))
         errors.warn()
-        chosen = usable[choose_objects(boxes.of_image[usable], boxes.corners[usable], self.objects)]
-        own = boxes.of_image[chosen]
-        corners = boxes.corners[chosen].astype(np.float32)
-        return BoxSource(paths[own], boxes.labels[own], corners, folder, boxes.sizes[own], rescale=True)
+        selected = usable[select_objects(boxes.image_of[usable], boxes.corners[usable], self.objects)]
+        kept = boxes.image_of[selected]
+        corners = boxes.corners[selected].astype(np.float32)
+        return BoxSource(paths[kept], boxes.labels[kept], corners, folder, boxes.sizes[kept], rescale=True)
 
     def _images(self, folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
-        """The image files, and the class of each folder's; -1 where they are in none."""
-        found = subfolders(folder)
-        if part == "train" or found:
-            check_class_folders(folder, found, self.synsets.wnids)
+        """Return the image files ``[N]``, and the classes ``[N]`` of their folders, -1 for images in none."""
+        class_folders = subfolders(folder)
+        if part == "train" or class_folders:
+            check_class_folders(folder, class_folders, self.synsets.wnids)
             files = images_by_class(folder, self.synsets.wnids)
-            return np.concatenate(files), np.repeat(np.arange(len(files)), [len(own) for own in files])
+            return np.concatenate(files), np.repeat(np.arange(len(files)), list(map(len, files)))
         names = image_names(folder)
         if not names:
-            raise self._missing(f"no images in {str(folder)!r}")
-        return np.array([os.fsencode(name) for name in names], np.bytes_), np.full(len(names), -1)
+            raise self._layout_error(f"no images in {str(folder)!r}")
+        return encode_paths(names), np.full(len(names), -1)
 
-    def _missing(self, problem: str) -> FileNotFoundError:
+    def _layout_error(self, problem: str) -> MissingFileError:
         return layout_error(problem, type(self), self.root, AbsentSplitError)
 
 
 class Boxes(NamedTuple):
-    """The boxes of N images, M in all.
+    """Boxes of N images, M in all.
 
     Attributes:
-        sizes: width and height of the images that they were drawn in, ``[N, 2]`` int32.
-        labels: class of each image, -1 where it is not known, ``[N]`` int64.
-        of_image: the image of each box, ``[M]`` int64.
+        sizes: Width and height of the images in which they were drawn, ``[N, 2]`` int32.
+        labels: Class of each image, -1: unknown, ``[N]`` int64.
+        image_of: Index of each box's image, ``[M]`` int64.
         corners: x1, y1, x2, y2 in pixels, ``[M, 4]`` float64.
-        without: names of the images without a box.
+        without: Names of the images without a box.
     """
 
     sizes: np.ndarray
     labels: np.ndarray
-    of_image: np.ndarray
+    image_of: np.ndarray
     corners: np.ndarray
     without: list[str]
 
 
 def read_boxes(folder: Path, paths: np.ndarray, labels: np.ndarray, wnids: list[str]) -> Boxes:
-    """The boxes of images, those of other classes than the image's passed over.
+    """Read the boxes of images; objects of other classes than the image's are skipped.
 
     Args:
-        folder: of the annotation files. One is named as its image, and lies in a folder of its class or in none.
-        paths: the images.
-        labels: class of each; -1: that of the first object in its file.
-        wnids: the classes' WordNet numbers.
+        folder: Folder of the annotation files, each named like its image and in a folder of its class or in none.
+        paths: Image files, encoded by `encode_paths`.
+        labels: Class of each image; -1: that of the first object in its file.
+        wnids: WordNet ids of the classes.
+
+    Shape:
+        - paths, labels: ``[N]``.
     """
     label_of = {wnid: label for label, wnid in enumerate(wnids)}
     sizes, labels = np.zeros((len(paths), 2), np.int32), labels.astype(np.int64)
-    of_image, corners = array("q"), array("d")
+    image_of, corners = array("q"), array("d")
     listed: dict[str, set[str]] = {}
     without: list[str] = []
     flat = {name for name in os.listdir(folder) if name.endswith(".xml")}  # noqa: PTH208 - names alone
     for image, path in enumerate(map(os.fsdecode, paths)):
-        own, _, name = path.rpartition("/")
-        file = f"{name.rpartition('.')[0]}.xml"
-        if file not in flat:
-            if own not in listed:
-                listed[own] = set(os.listdir(folder / own)) if (folder / own).is_dir() else set()  # noqa: PTH208
-            if not own or file not in listed[own]:
+        class_folder, _, name = path.rpartition("/")
+        stem = f"{name.rpartition('.')[0]}.xml"
+        if stem not in flat:
+            if class_folder not in listed:
+                inner = folder / class_folder
+                listed[class_folder] = set(os.listdir(inner)) if inner.is_dir() else set()  # noqa: PTH208
+            if not class_folder or stem not in listed[class_folder]:
                 without.append(path)
                 continue
-        place = folder / file if file in flat else folder / own / file
-        tree = read_xml(place)
-        sizes[image] = image_size(place, tree)
-        before = len(of_image)
+        file = folder / stem if stem in flat else folder / class_folder / stem
+        tree = read_xml(file)
+        sizes[image] = image_size(file, tree)
+        before = len(image_of)
         for number, item in enumerate(tree.iterfind("object"), start=1):
             label = label_of.get((item.findtext("name") or "").strip(), -1)
             if labels[image] < 0:
                 labels[image] = label
             if label >= 0 and label == labels[image]:
-                corners.extend(corners_of(place, number, item))
-                of_image.append(image)
-        if len(of_image) == before:
+                corners.extend(corners_of(file, number, item))
+                image_of.append(image)
+        if len(image_of) == before:
             without.append(path)
     boxes = np.array(corners, np.float64).reshape(-1, 4)
     boxes[:, 2:] += 1  # see ImageNetLocalization
-    return Boxes(sizes, labels, np.array(of_image, np.int64), boxes, without)
+    return Boxes(sizes, labels, np.array(image_of, np.int64), boxes, without)

@@ -36,6 +36,21 @@ class ImageError(ValueError):
         super().__init__(f"{path}: {reason}")
         self.path, self.reason, self.code = str(path), reason, code
 
+    @classmethod
+    def size_mismatch(
+        cls, path: str | Path, size: tuple[int, ...], what: str, expected: tuple[int, ...]
+    ) -> "ImageError":
+        """Return the error for an image of another size than `what`, such as ``its annotations are for``.
+
+        Args:
+            path: Image file.
+            size: Width and height of the image.
+            what: The end of the message, before the size.
+            expected: Width and height of its annotations or mask.
+        """
+        message = f"the image is {size[0]}x{size[1]}, but {what} {expected[0]}x{expected[1]}"
+        return cls(path, message, "size-mismatch")
+
     def __reduce__(self) -> tuple[type["ImageError"], tuple[str, str, str]]:
         return type(self), (self.path, self.reason, self.code)  # so that it survives the way from a worker process
 

@@ -121,7 +121,7 @@ class DetectionManifest(VisionDataModule):
         source = ObjectSource(whole.images, whole.objects, skip_empty=self.skip_empty and split == "train")
         if table == "train" and self.val_fraction is not None:
             held = random_split(len(whole), self.val_fraction, self.seed)
-            source.chosen = source.chosen[held[source.chosen] == held_out]
+            source.selected = source.selected[held[source.selected] == held_out]
         return source
 
     def _columns(self, split: str) -> Columns:

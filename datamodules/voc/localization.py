@@ -3,13 +3,13 @@
 from typing import get_args
 
 from ..annotations.argument_checks import check_choice, class_indices
-from ..annotations.one_box import BoxSource, Choice, one_object_each, require_images
+from ..annotations.one_box import BoxSource, ObjectRule, one_object_per_image, require_images
 from ..base import LoaderOptions, Unpack, VisionDataModule
 from .detection import VOCDetection, Year
 
 
 class VOCLocalization(VisionDataModule):
-    """Pascal VOC's images with one object of interest, or the largest of several, for localization.
+    """Images of Pascal VOC with one object of interest, or the largest of several, for localization.
 
     Expected layout::
 
@@ -17,23 +17,25 @@ class VOCLocalization(VisionDataModule):
         ROOT/VOCdevkit/VOC2007/Annotations/000005.xml …
         ROOT/VOCdevkit/VOC2007/JPEGImages/000005.jpg …
 
-    Difficult objects do not count. Nor do boxes that cannot be used, which are left out with one warning, or stop the
-    run when `strict`; all is read as `VOCDetection` reads it.
+    Difficult objects do not count. Boxes that cannot be used do not count either; they are left out with one warning,
+    or stop the run if `strict`. Everything is read as by `VOCDetection`.
 
     Args:
-        root: the folder of ``VOCdevkit``, or ``VOCdevkit`` itself.
+        root: Folder that contains ``VOCdevkit``, or ``VOCdevkit`` itself.
         year: ``2007``, ``2012`` or ``07+12``, with the image sets of `VOCDetection`.
         objects: ``one``: images with exactly one object of the classes of interest, whatever else they show.
-            ``largest``: images with any, and of each the one whose box is largest, the first of equals.
-        classes: those of interest, in the order of their labels; None: all.
-        train, val, test: image sets of one's own choice, ``YEAR_NAME`` each.
-        class_names: all classes of another data set in this layout; None: VOC's twenty.
-        min_visibility: part of the box's area that a step of augmentation must leave; it is drawn again otherwise.
+            ``largest``: images with any such object, and of each image the object with the largest box, the first on
+            ties.
+        classes: Classes of interest, in the order of their labels; None: all.
+        train, val, test: Image sets, ``YEAR_NAME`` each; None: those of `year`.
+        class_names: All classes of another dataset in this layout; None: VOC's twenty.
+        min_visibility: Minimum fraction of the box that each transform must keep; the augmentation is sampled again
+            otherwise.
         **kwargs: Loader options of `VisionDataModule`: ``batch_size``, ``seed``, ``train_transform``, ….
 
     Raises:
-        FileNotFoundError: when files or images are not there; the message shows that tree and what was found.
-        ValueError: for malformed XML (file and line), a class that is not known, or a split of which no image is left.
+        FileNotFoundError: Files or images are missing; the message shows the expected layout.
+        ValueError: An XML file is malformed (with file and line), a class is unknown, or a split has no image left.
 
     Batches are `LocalizationBatch`.
     """
@@ -42,7 +44,7 @@ class VOCLocalization(VisionDataModule):
         self,
         root: str,
         year: Year = "07+12",
-        objects: Choice = "one",
+        objects: ObjectRule = "one",
         classes: list[str] | None = None,
         train: list[str] | None = None,
         val: list[str] | None = None,
@@ -52,20 +54,19 @@ class VOCLocalization(VisionDataModule):
         **kwargs: Unpack[LoaderOptions],
     ) -> None:
         super().__init__(**kwargs)
-        check_choice("objects", objects, get_args(Choice))
+        check_choice("objects", objects, get_args(ObjectRule))
         self._reader = VOCDetection(root, year, train, val, test, class_names, num_workers=0, strict=self.strict)
         self._reader.reported_as = type(self)
         self.objects, self.min_visibility = objects, min_visibility
-        known = self._reader.class_names
-        self._names = known if classes is None else list(classes)
-        self._wanted = class_indices(self._names, known)
+        self._names = self._reader.class_names if classes is None else list(classes)
+        self._labels = class_indices(self._names, self._reader.class_names)
 
     @property
     def class_names(self) -> list[str]:
-        """The classes of interest."""
+        """Names of the classes of interest."""
         return list(self._names)
 
     def make_source(self, split: str) -> BoxSource:
-        """The images of a split that have their one object."""
-        source = one_object_each(self._reader.make_source(split), self._wanted, self.objects)
-        return require_images(source, f"data.init_args.{split}: {self._reader.sets[split]}", self.objects, self._names)
+        """Return the images of a split with their one object."""
+        source = one_object_per_image(self._reader.make_source(split), self._labels, self.objects)
+        return require_images(source, f"{split}: {self._reader.sets[split]}", self.objects, self._names)

@@ -9,7 +9,15 @@ from ..annotations.argument_checks import did_you_mean
 
 
 class ObjectAnnotations(NamedTuple):
-    """Boxes as they are written, with their classes, flags and numbers in the file, and the size of their image."""
+    """Content of an annotation file.
+
+    Attributes:
+        size: Width and height of the image.
+        boxes: ``xmin, ymin, xmax, ymax`` of each object, as written.
+        labels: Class of each object.
+        difficult: Whether each object is difficult.
+        numbers: Position of each object in the file, from 1.
+    """
 
     size: tuple[int, int]
     boxes: list[list[float]]
@@ -18,21 +26,24 @@ class ObjectAnnotations(NamedTuple):
     numbers: list[int]
 
 
-def read_annotation(path: Path, number_of: dict[str, int]) -> ObjectAnnotations:
-    """One annotation file.
+def read_annotation(path: Path, label_of: dict[str, int]) -> ObjectAnnotations:
+    """Read an annotation file.
+
+    Args:
+        path: XML file.
+        label_of: Label of each class name.
 
     Raises:
-        FileNotFoundError: when it is not there.
-        ValueError: for malformed XML, with the line, and for what is not VOC's.
+        FileNotFoundError: The file does not exist.
+        ValueError: The XML is malformed (with the line), or not VOC's.
     """
     tree = read_xml(path)
     boxes, labels, difficult, numbers = [], [], [], []
     size = image_size(path, tree)
     for number, item in enumerate(tree.findall("object"), start=1):
         name = (item.findtext("name") or "").strip()
-        if name not in number_of:
-            hint = did_you_mean(name, number_of) or "."
-            remedy = f"there are {len(number_of)} classes{hint} Name those of another data set in class_names"
+        if name not in label_of:
+            remedy = f"set class_names if it is not one of these {len(label_of)}{did_you_mean(name, label_of)}"
             record_error(Fault("label-outside", path, [number], "object", f"{name!r}", remedy))
             continue
         try:
@@ -43,17 +54,17 @@ def read_annotation(path: Path, number_of: dict[str, int]) -> ObjectAnnotations:
             record_error(error.fault)
             continue
         boxes.append(corners)
-        labels.append(number_of[name])
+        labels.append(label_of[name])
         difficult.append((item.findtext("difficult") or "0").strip() == "1")
         numbers.append(number)
     return ObjectAnnotations(size, boxes, labels, difficult, numbers)
 
 
 def read_xml(path: Path) -> ElementTree.Element:
-    """The content of an XML file.
+    """Parse an XML file.
 
     Raises:
-        ValueError: where it is malformed; the message has the line.
+        ValueError: The XML is malformed; the message has the line.
     """
     try:
         return ElementTree.fromstring(path.read_bytes())
@@ -65,26 +76,29 @@ def read_xml(path: Path) -> ElementTree.Element:
 
 
 def image_size(path: Path, tree: ElementTree.Element) -> tuple[int, int]:
-    """Width and height of the image that an annotation file is about."""
-    return _whole(path, tree, "size/width"), _whole(path, tree, "size/height")
+    """Return width and height of the image that an annotation file is for."""
+
+    def pixels(key: str) -> int:
+        text = (tree.findtext(key) or "").strip()
+        if not text.isdecimal() or int(text) < 1:
+            raise ValueError(f"{path}: {key} must be a positive number of pixels, got {text!r}")
+        return int(text)
+
+    return pixels("size/width"), pixels("size/height")
 
 
 def corners_of(path: Path, number: int, item: ElementTree.Element) -> list[float]:
-    """``xmin, ymin, xmax, ymax`` of the object with this number in its file, as written."""
-    return [_number(path, number, item, f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
+    """Return ``xmin, ymin, xmax, ymax`` of the object with this number in its file, as written.
 
-
-def _number(path: Path, number: int, item: ElementTree.Element, key: str) -> float:
-    text = item.findtext(key)
-    try:
-        return float(text or "")  # VOC 2011 and later have a few fractions of pixels
-    except ValueError:
-        found = f"{key} is {text!r}, and must be a number of pixels"
-        raise DataError.of(Fault("unusable-annotation", path, [number], "object", found)) from None
-
-
-def _whole(path: Path, tree: ElementTree.Element, key: str) -> int:
-    text = (tree.findtext(key) or "").strip()
-    if not text.isdecimal() or int(text) < 1:
-        raise ValueError(f"{path}: {key} is {text!r}, and must be a number of pixels")
-    return int(text)
+    Raises:
+        DataError: One is not a number.
+    """
+    corners = []
+    for side in ("xmin", "ymin", "xmax", "ymax"):
+        text = item.findtext(f"bndbox/{side}")
+        try:
+            corners.append(float(text or ""))  # VOC 2011 and later have a few fractions of pixels
+        except ValueError:
+            found = f"bndbox/{side} must be a number of pixels, got {text!r}"
+            raise DataError.of(Fault("unusable-annotation", path, [number], "object", found)) from None
+    return corners

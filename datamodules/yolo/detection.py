@@ -10,10 +10,9 @@ import yaml
 from ..annotations.annotation_errors import OUTSIDE, Fault, record_error
 from ..annotations.argument_checks import did_you_mean
 from ..annotations.dataset_layout import layout_error
-from ..annotations.objects import ImageTable, ObjectSource
+from ..annotations.objects import ImageTable, ObjectSource, image_numbers
 from ..base import LoaderOptions, Unpack, VisionDataModule
 from ..images.read import IMAGE_SUFFIXES
-from ..voc.detection import image_numbers
 from .labels import RelativeObjectSource, label_path, read_labels
 
 YoloTask = Literal["detection", "instance_segmentation"]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..annotations.annotation_errors import AnnotationErrors, DataError, Fault, record_error, recording
-from ..annotations.object_masks import SegmentationBuilder
+from ..annotations.object_masks import ObjectMasksBuilder
 from ..annotations.objects import ImageTable, Objects, ObjectSource, usable_boxes
 from ..images.sizes import image_sizes
 from ..loading.sources import Sample
@@ -103,7 +103,7 @@ class _Reader:
     def __init__(self, num_classes: int, with_masks: bool) -> None:
         self.num_classes, self.with_masks = num_classes, with_masks
         self.labels, self.lines, self.corners = array("i"), array("q"), array("d")
-        self.masks = SegmentationBuilder(relative=True)
+        self.masks = ObjectMasksBuilder(relative=True)
         self.wrong: list[tuple[int, Defect]] = []  # number of an object, and why it cannot be used
 
     def add(self, path: str, text: bytes) -> None:

@@ -14,7 +14,7 @@ from pycocotools import mask as oracle
 from pycocotools.coco import COCO
 
 from striate.datamodules import CocoDetection
-from striate.datamodules.annotations.object_masks import SegmentationBuilder
+from striate.datamodules.annotations.object_masks import ObjectMasksBuilder
 from striate.datamodules.coco.columns import careful_columns, coco_columns, fast_columns
 from striate.datamodules.images.read import ImageError
 from striate.datamodules.loading.dataset import TransformedDataset
@@ -78,7 +78,7 @@ polygon = st.lists(numbers, min_size=6, max_size=16).map(lambda c: c[: len(c) //
 @settings(max_examples=150, deadline=None)
 @given(st.lists(polygon, min_size=1, max_size=3), st.integers(1, 60), st.integers(1, 60))
 def test_polygons_have_pycocotools_pixels(polygons, height, width):
-    builder = SegmentationBuilder()
+    builder = ObjectMasksBuilder()
     assert builder.add(polygons, height, width) is None
     theirs = oracle.decode(oracle.merge(oracle.frPyObjects(polygons, height, width)))
     np.testing.assert_array_equal(builder.build().decode([0], height, width)[0], theirs)
@@ -89,7 +89,7 @@ def test_polygons_have_pycocotools_pixels(polygons, height, width):
 def test_run_lengths_come_back(height, width, seed, share):
     mask = (np.random.default_rng(seed).random((height, width)) < share).astype(np.uint8)
     packed = oracle.encode(np.asfortranarray(mask))
-    builder = SegmentationBuilder()
+    builder = ObjectMasksBuilder()
     for counts in (runs_of(mask), packed["counts"].decode(), packed["counts"]):
         assert builder.add({"size": [height, width], "counts": counts}, height, width) is None
     for decoded in builder.build().decode([0, 1, 2], height, width):
@@ -98,7 +98,7 @@ def test_run_lengths_come_back(height, width, seed, share):
 
 def test_polygons_keep_their_very_numbers():
     for numbers in ([0.29, 1.57, 33.33, 4, 5.01, 60.07], [1 / 3, 1, 8, 1e-9, 5, 9]):
-        builder = SegmentationBuilder()
+        builder = ObjectMasksBuilder()
         builder.add([numbers], 70, 70)
         assert builder.build().polygons(0) == [numbers]
 
@@ -113,7 +113,7 @@ def test_polygons_keep_their_very_numbers():
 def test_masks_as_text_are_those_of_the_parsed_json(polygons):
     built = []
     for compact in (True, False):
-        builder = SegmentationBuilder()
+        builder = ObjectMasksBuilder()
         text = json.dumps(polygons, separators=(",", ":") if compact else None, indent=None if compact else 1)
         answers = builder.add(text.encode(), 50, 60), builder.add(json.loads(text), 50, 60)
         assert answers[0] == answers[1]

@@ -34,7 +34,7 @@ VAL = {
     "ILSVRC2012_val_00000002": [(TENCH, (131, 0, 499, 254))],
 }
 VAL_FIRST = {"ILSVRC2012_val_00000001": (2, [85, 1, 500, 273]), "ILSVRC2012_val_00000002": (0, [131, 0, 500, 255])}
-LEFT_OUT = rf"train: 2 of 6 images left out: no box of their class .* \(the first: {CRANE}/{CRANE}_1.JPEG\)"
+LEFT_OUT = rf"2 of 6 images left out: .*\(first: {CRANE}/{CRANE}_1.JPEG\)"
 
 
 def write_split(images, boxes, content, size, in_folders=True, drawn=None):
@@ -100,7 +100,7 @@ def test_of_several_objects(tmp_path):
     largest = samples(module(tmp_path, objects="largest").make_source("train"))
     assert largest == FIRST | {f"{TENCH}_7": (0, [20, 10, 50, 30])}
     one = samples(module(tmp_path, objects="one").make_source("train"))
-    assert one == {name: found for name, found in FIRST.items() if name != f"{TENCH}_7"}
+    assert one == {name: sample for name, sample in FIRST.items() if name != f"{TENCH}_7"}
     assert samples(module(tmp_path, objects="one").make_source("val")).keys() == {"ILSVRC2012_val_00000002"}
     default = samples(ImageNetLocalization(str(tmp_path)).make_source("val"))
     assert default["ILSVRC2012_val_00000001"] == (2, [0, 0, 500, 375])
@@ -136,7 +136,7 @@ def test_missing_boxes_do_not_stop_a_strict_run(tmp_path):
         assert samples(module(tmp_path, strict=True).make_source("train")) == FIRST
 
 
-def test_the_two_lists_of_classes_agree(tmp_path):
+def test_both_lists_of_classes_agree(tmp_path):
     (tmp_path / "m.txt").write_text(MAPPING)
     kaggle, devkit = read_synset_mapping(tmp_path / "m.txt"), read_synsets(write_devkit(tmp_path) / "meta.mat")
     assert (kaggle.wnids, kaggle.names) == (devkit.wnids, devkit.names) == (WNIDS, kaggle.names)
@@ -146,32 +146,29 @@ def test_the_two_lists_of_classes_agree(tmp_path):
             read_synset_mapping(tmp_path / "m.txt")
 
 
-def test_malformed_xml_is_named_with_its_line(tmp_path):
+def test_malformed_xml(tmp_path):
     _, boxes = write_kaggle(tmp_path)
     file = boxes / "train" / TENCH / f"{TENCH}_7.xml"
     text = file.read_text()
     file.write_text(text[:150])
-    with pytest.raises(
-        ValueError, match=rf"{TENCH}_7.xml, line {text[:150].count(chr(10)) + 1}, column \d+: malformed XML"
-    ):
+    line = text[:150].count("\n") + 1
+    with pytest.raises(ValueError, match=rf"{TENCH}_7.xml, line {line}, column \d+: malformed XML"):
         module(tmp_path).make_source("train")
     file.write_text(text.replace("<xmax>9<", "<xmax>nine<"))
-    with pytest.raises(ValueError, match=rf"{TENCH}_7.xml, object 1: bndbox/xmax is 'nine', and must be a number"):
+    with pytest.raises(ValueError, match=f"{TENCH}_7.xml, object 1: bndbox/xmax.*'nine'"):
         module(tmp_path).make_source("train")
     file.write_text(text.replace("<width>60<", "<width>0<"))
-    with pytest.raises(ValueError, match=rf"{TENCH}_7.xml: size/width is '0', and must be a number of pixels"):
+    with pytest.raises(ValueError, match=f"{TENCH}_7.xml: size/width.*'0'"):
         module(tmp_path).make_source("train")
 
 
 @pytest.mark.filterwarnings("ignore:.*left out")
-def test_what_is_not_there(tmp_path):
-    with pytest.raises(
-        FileNotFoundError, match=r"(?s)no folder '.*train'. ImageNetLocalization expects.*ROOT/bbox/val"
-    ):
+def test_missing_files(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"(?s)train'. ImageNetLocalization expects.*ROOT/bbox/val"):
         module(tmp_path).make_source("train")
     images, boxes = write_kaggle(tmp_path)
     (tmp_path / "LOC_synset_mapping.txt").unlink()
-    with pytest.raises(FileNotFoundError, match=r"neither '.*LOC_synset_mapping.txt' nor '.*meta.mat' is there"):
+    with pytest.raises(FileNotFoundError, match="root: .*LOC_synset_mapping.txt' nor '.*meta.mat'"):
         module(tmp_path).make_source("train")
     (tmp_path / "LOC_synset_mapping.txt").write_text(MAPPING)
     (images / "train" / CRANE).rename(images / "train" / "n09999999")

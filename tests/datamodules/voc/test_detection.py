@@ -101,19 +101,19 @@ def write_xml(tmp_path, text):
         (
             voc_xml("a", (9, 9), [("x", (1, 1, 2, 2), 0)]),
             "label-outside",
-            "object 1: .*'x'; .* 20 classes.*class_names",
+            "object 1: .*'x'; .*class_names.* 20",
         ),
         (voc_xml("a", (9, 9), [("cat", (1, "x", 2, 2), 0)]), "unusable-annotation", "object 1: bndbox/ymin .*'x'"),
-        (voc_xml("a", (9, 0), []), "annotation-file", "size/height is '0'"),
+        (voc_xml("a", (9, 0), []), "annotation-file", "size/height.*'0'"),
     ],
 )
-def test_a_file_that_is_not_voc_s_is_refused(tmp_path, text, code, message):
+def test_bad_annotation_files(tmp_path, text, code, message):
     write_xml(tmp_path, text)
     with stops_at(code, f"000005.xml.*{message}"):
         module(tmp_path).make_source("train")
 
 
-def test_files_that_are_not_there(tmp_path):
+def test_missing_files(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no file .*train.txt'(?s:.*)ROOT/VOCdevkit/VOC2007/Annotations"):
         module(tmp_path).make_source("train")
     folder = write_voc(tmp_path) / "VOC2007"
@@ -122,10 +122,10 @@ def test_files_that_are_not_there(tmp_path):
         module(tmp_path).make_source("train")
     assert error.value.fault.code == "missing-annotation"
     (folder / "JPEGImages" / "000005.jpg").unlink()
-    with pytest.raises(FileNotFoundError, match=r"1 of 2 images are not in .*\n    VOC2007/JPEGImages/000005.jpg"):
+    with pytest.raises(FileNotFoundError, match=r"1 of 2 images.*\n    VOC2007/JPEGImages/000005.jpg"):
         module(tmp_path).make_source("train")
     (folder / "ImageSets" / "Main" / "val.txt").write_text("\n")
-    with pytest.raises(ValueError, match=r"val.txt: no images in it"):
+    with pytest.raises(ValueError, match="val.txt: .*empty"):
         module(tmp_path).make_source("val")
 
 
@@ -140,7 +140,7 @@ def test_a_root_one_level_too_deep(tmp_path, monkeypatch):
 
 
 def test_bad_options():
-    with pytest.raises(ValueError, match="year: '2006' is not one of '2007', '2012', '07\\+12'; did you mean '2007'"):
+    with pytest.raises(ValueError, match="year.*got '2006'; did you mean '2007'"):
         module("x", "2006")
-    with pytest.raises(ValueError, match="train: 'trainval' is not YEAR_NAME, such as 2007_trainval"):
+    with pytest.raises(ValueError, match="train: .*YEAR_NAME.*got 'trainval'"):
         module("x", train=["trainval"])

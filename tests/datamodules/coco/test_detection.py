@@ -249,32 +249,32 @@ UNUSABLE = [
     ("detection", {"bbox": [float("-inf"), 1, float("inf"), 5]}, "box-not-finite", ""),
     ("detection", {"bbox": [60, 2, 4, 5]}, "box-outside", ""),
     ("detection", {"bbox": [-9, 2, 9, 5]}, "box-outside", ""),
-    ("instance_segmentation", {"segmentation": [[1, 1, 5, 5]]}, "bad-mask", "no polygon of three points or more"),
+    ("instance_segmentation", {"segmentation": [[1, 1, 5, 5]]}, "bad-mask", "no polygon has three points"),
     ("instance_segmentation", {"segmentation": [[1, 1, 5, 5, 8, 2, 3]]}, "bad-mask", "an odd number of coordinates"),
     (
         "instance_segmentation",
         {"segmentation": [[1, 1, 5, 5, 8, float("nan")]]},
         "bad-mask",
-        "a polygon with a coordinate that is",
+        "coordinate that is",
     ),
     ("instance_segmentation", {"segmentation": []}, "bad-mask", "no mask"),
     (
         "instance_segmentation",
         {"segmentation": {"size": [60, 40], "counts": [2400]}},
         "bad-mask",
-        "run lengths of another size",
+        "another size",
     ),
     (
         "instance_segmentation",
         {"segmentation": {"size": [40, 60], "counts": [2, 3]}},
         "bad-mask",
-        "run lengths that do not add up",
+        "do not add up",
     ),
     (
         "semantic_segmentation",
         {"segmentation": {"size": [40, 60], "counts": TOO_MANY}},
         "bad-mask",
-        "run lengths that do not add up",
+        "do not add up",
     ),
 ]
 

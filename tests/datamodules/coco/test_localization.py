@@ -50,7 +50,7 @@ def test_coco_classes_that_are_not_there(tmp_path):
     write_coco(tmp_path)
     with pytest.raises(ValueError, match="classes.*3.*got 'dgo'; did you mean 'dog'"):
         coco(tmp_path, classes=["dgo"]).setup("fit")
-    with pytest.raises(ValueError, match=r"train_annotations: .*train2017.json: no image in it has exactly one object"):
+    with pytest.raises(ValueError, match="train_annotations: .*train2017.json: .*exactly one object"):
         coco(tmp_path).make_source("train")
 
 

@@ -133,7 +133,7 @@ def test_voc(tmp_path):
     report = check(VOCDetection(str(root), "2007", num_workers=0), processes=0)
     assert found(report) == {"unusable-annotation": 1, "box-inverted": 1, "bad-target": 1}
     assert places(report, "unusable-annotation") == [f"{files[0].name}, object 1"]
-    assert "xmin is 'left'" in report.findings.of("unusable-annotation")[0].detail
+    assert "xmin must be a number of pixels, got 'left'" in report.findings.of("unusable-annotation")[0].detail
     assert places(report, "bad-target")[0].endswith("000009")
     assert report.findings.of("box-inverted")[0].where == f"{files[0]}, object 2"
     report, changes, _, _ = patients.mended(VOCDetection, tmp_path, root=str(root), year="2007", num_workers=0)

@@ -1,4 +1,4 @@
-# make demo | test | test-slow | check | format | bench | wheel: each sets up .venv first, and is quick when that is done.
+# make demo | test | test-slow | check | format | bench | wheel: each sets up .venv first, unless that is done.
 
 PYTHON ?= python3
 VENV := .venv
@@ -24,7 +24,7 @@ test: $(READY)
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
 
-# The checkout may have any name; the type checker is to see it as the package striate.
+# The checkout may have any name; a link lets the type checker see it as the package striate.
 check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .

@@ -56,6 +56,7 @@ def make_detections(count: int, classes: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _objects(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw objects ``[count, 4]`` and their sides ``[count, 2]``."""
     sides = torch.exp(torch.rand(count, 2, generator=generator) * 3 + 3)  # 20 to 400 pixels
     low = torch.rand(count, 2, generator=generator) * (SIDE - sides)
     return torch.cat([low, low + sides], dim=1), sides
@@ -63,9 +64,9 @@ def _objects(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
 
 def make_case(case: str) -> dict[str, Call]:
     """Return the functions of both sides of a case, bound to its data."""
-    from torchvision.models.detection._utils import Matcher, SSDMatcher
     from torchvision.ops import batched_nms, box_iou
 
+    from striate.benchmarks.compat import Matcher, SSDMatcher
     from striate.models.detection import bipartite_then_threshold, classwise_nms, match_anchors
 
     if case in ("rpn", "ssd"):

@@ -126,7 +126,7 @@ def test_a_configuration_without_data(tmp_path, capsys):
     (tmp_path / "a.yaml").write_text("model: {}\n")
     assert "data: missing" in refused(capsys, "--config", "a.yaml")
     (tmp_path / "a.yaml").write_text("data: [\n")
-    assert "a.yaml:2: not valid YAML" in refused(capsys, "--config", "a.yaml")
+    assert "a.yaml, line 2: not valid YAML" in refused(capsys, "--config", "a.yaml")
     (tmp_path / "a.yaml").write_text("data:\n  class_path: striate.datamodules.ImageFoldr\n")
     assert "did you mean 'striate.datamodules.ImageFolder'" in refused(capsys, "--config", "a.yaml")
 

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from .annotations.argument_checks import check_choice
 from .augmentations.mixing import Mix, Step
 from .augmentations.pipeline import check_min_visibility
-from .augmentations.resizing import enough_short_side
+from .augmentations.resizing import sufficient_short_side
 from .images.read import find_images, read_image
 from .loading.collate import collate, collate_objects, collate_whole
 from .loading.dataset import TransformedDataset
@@ -125,9 +125,9 @@ class VisionDataModule(pl.LightningDataModule):
         super().__init__()
         for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
             if size is not None and size < 1:
-                raise ValueError(f"{name}: must be at least 1, got {size}")
+                raise ValueError(f"{name}: must be >= 1, got {size}")
         if num_workers is not None and num_workers < 0:
-            raise ValueError(f"num_workers: must be at least 0, or null (automatic), got {num_workers}")
+            raise ValueError(f"num_workers: must be >= 0, or null (automatic), got {num_workers}")
         if not isinstance(sampling, RepeatFactor):
             check_choice("sampling", sampling, get_args(SamplingName))
         if mixing := [type(step).__name__ for step in val_transform or () if isinstance(step, Mix)]:
@@ -181,7 +181,7 @@ class VisionDataModule(pl.LightningDataModule):
         """Put a source behind the transform of training or of evaluation."""
         steps = self.train_transform if training else self.val_transform
         if isinstance(source, HasShortSide):
-            source.short_side = enough_short_side(steps)
+            source.short_side = sufficient_short_side(steps)
         return TransformedDataset(
             source,
             list(steps) if steps else None,

@@ -1,5 +1,6 @@
 """Checks of constructor arguments that several data modules share; messages name the argument and the value."""
 
+import math
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
@@ -51,3 +52,25 @@ def class_indices(classes: Sequence[str], class_names: Sequence[str]) -> list[in
         if name in classes[:index]:
             raise ValueError(f"classes: each class must be unique, got {name!r} more than once")
     return [list(class_names).index(name) for name in classes]
+
+
+def check_interval(argument: str, interval: Sequence[float], high: float = math.inf, positive: bool = False) -> None:
+    """Check an argument that is a pair of numbers in order, from 0, or above 0 if `positive`, to `high`.
+
+    Raises:
+        ValueError: It is not.
+    """
+    first, second = interval
+    if not 0 <= first <= second <= high or (positive and first <= 0):
+        limits = f"{'(' if positive else '['}0, {'inf)' if math.isinf(high) else f'{high:g}]'}"
+        raise ValueError(f"{argument}: must be two ascending numbers in {limits}, got {tuple(interval)}")
+
+
+def check_probability(argument: str, value: float) -> None:
+    """Check that an argument is in [0, 1].
+
+    Raises:
+        ValueError: It is not.
+    """
+    if not 0 <= value <= 1:
+        raise ValueError(f"{argument}: must be in [0, 1], got {value}")

@@ -1,22 +1,22 @@
-"""AlexNet's PCA lighting: a change of the light's intensity and colour, drawn once for each time an image is shown.
+"""AlexNet's PCA lighting: a random change of the intensity and color of the illumination, drawn once per presentation.
 
 The paper runs PCA on the RGB values of all training pixels, and adds to every pixel of an image
 ``[p1, p2, p3] [a1 l1, a2 l2, a3 l3]^T``: p and l are eigenvectors and eigenvalues of the 3 x 3 covariance matrix of
-RGB, and each a is drawn from a normal distribution of mean 0 and standard deviation 0.1, anew whenever the image is
-presented.
+RGB, and each a is drawn from a normal distribution with mean 0 and standard deviation 0.1, anew for each presentation
+of the image.
 
-**Units.** The formula is not free of units: an eigenvalue is a variance, so its size depends on the scale of the
-pixels. With pixels from 0 to 255 ImageNet's largest eigenvalue is about 14,000, and the offsets would come to a
-thousand and more: no picture would survive. Two readings are in use. One takes the square root of the eigenvalues,
-which frees the formula of units (offsets of about 7 grey levels a channel on ImageNet) but is not what the paper
-writes. The other keeps the formula and takes pixels from 0 to 1 (about 3 grey levels). striate takes the second: it is
-the paper's formula to the letter, and with the constants below it is what fb.resnet.torch and most code since then
-trains with. So here **eigenvalues are those of RGB scaled to [0, 1]**, and offsets are multiplied by 255 for uint8
-images. For the first reading, pass the square roots of the eigenvalues.
+**Units.** The formula depends on units: an eigenvalue is a variance, so its size depends on the scale of the pixels.
+With pixels from 0 to 255, ImageNet's largest eigenvalue is about 14,000, and offsets of a thousand and more would
+destroy every image. Two readings are in use. One takes the square root of the eigenvalues, which makes the formula
+independent of units (offsets of about 7 gray levels per channel on ImageNet) but is not what the paper states. The
+other keeps the formula and takes pixels from 0 to 1 (about 3 gray levels). striate uses the second: it is the paper's
+formula to the letter, and with the constants below it is what fb.resnet.torch and most later code trains with. So
+**eigenvalues are those of RGB scaled to [0, 1]**, and offsets are multiplied by 255 for uint8 images. For the first
+reading, pass the square roots of the eigenvalues.
 
 Reference:
     Krizhevsky, Sutskever, Hinton, "ImageNet classification with deep convolutional neural networks", NIPS 2012, section
-    4.1. albumentations' ``FancyPCA`` is another thing: it runs PCA on each image for itself.
+    4.1. albumentations' ``FancyPCA`` differs: it runs PCA on each image separately.
 """
 
 from collections.abc import Iterable
@@ -47,10 +47,10 @@ IMAGENET_EIGENVECTORS: Matrix = (
 
 
 class RGBCovariance:
-    """Mean and covariance of RGB over images that come one at a time, exact, in constant memory.
+    """Exact mean and covariance of RGB over a stream of images, in constant memory.
 
-    Sums are integers, so the result depends neither on the order of the images nor on how they are shared out over
-    processes: each worker runs its own, and `merge` joins them.
+    Sums are integers, so the result depends neither on the order of the images nor on their distribution over
+    processes: each worker runs its own accumulator, and `merge` combines them.
 
     Example:
         >>> stats = RGBCovariance()
@@ -65,20 +65,20 @@ class RGBCovariance:
         self._products = [[0] * 3 for _ in range(3)]
 
     def update(self, image: npt.NDArray[np.uint8]) -> None:
-        """Adds the pixels of an image.
+        """Add the pixels of an image.
 
         Args:
-            image: RGB, uint8, ``[..., 3]``, so one image ``[H, W, 3]`` or a stack of them.
+            image: RGB, uint8 ``[..., 3]``: one image ``[H, W, 3]`` or a stack of them.
 
         Raises:
-            TypeError: if the image is not uint8.
-            ValueError: if the last axis is not RGB.
+            TypeError: The image is not uint8.
+            ValueError: The last axis is not RGB.
         """
         if image.dtype != np.uint8:
-            raise TypeError(f"image is {image.dtype}; RGB statistics are counted on uint8 pixels, 0 to 255")
+            raise TypeError(f"image: must be uint8, got {image.dtype}")
         if image.shape[-1:] != (3,):
-            raise ValueError(f"image has shape {image.shape}; its last axis must be RGB, [H, W, 3]")
-        # Whole numbers below 2**53 are exact in float64 (a billion pixels at a time would still be), and BLAS is quick.
+            raise ValueError(f"image: must be RGB, [H, W, 3], got {list(image.shape)}")
+        # whole numbers below 2**53 are exact in float64 (even for a billion pixels at a time), and BLAS is fast
         pixels = image.reshape(-1, 3).astype(np.float64)
         products = pixels.T @ pixels
         self.count += len(pixels)
@@ -88,7 +88,7 @@ class RGBCovariance:
                 self._products[i][j] += int(products[i, j])
 
     def merge(self, other: "RGBCovariance") -> None:
-        """Adds all pixels that another accumulator has seen."""
+        """Add all pixels of another accumulator."""
         self.count += other.count
         for i in range(3):
             self._sum[i] += other._sum[i]
@@ -104,19 +104,19 @@ class RGBCovariance:
     def covariance(self) -> npt.NDArray[np.float64]:
         """Covariance of RGB in [0, 1] (divided by the number of pixels), ``[3, 3]``."""
         n = self._counted()
-        # Whole numbers up to the one division: nothing cancels. Python's integers do not overflow.
+        # integers up to the single division: nothing cancels, and Python's integers do not overflow
         numerators = [[n * self._products[i][j] - self._sum[i] * self._sum[j] for j in range(3)] for i in range(3)]
         return np.array([[entry / (n * n * 255**2) for entry in row] for row in numerators])
 
     def _counted(self) -> int:
         if self.count == 0:
-            raise ValueError("no pixel has been counted yet: call update(image) first")
+            raise ValueError("no pixels counted yet; call update(image) first")
         return self.count
 
     def pca(self) -> tuple[Vector, Matrix]:
-        """Eigenvalues, largest first, and eigenvectors as columns (rows R, G, B), each with its largest entry positive.
+        """Return eigenvalues, largest first, and eigenvectors as columns (rows R, G, B), largest entry positive.
 
-        As plain numbers: they go into `PCALighting` or into a YAML as they are.
+        They are plain numbers, ready for `PCALighting` or a YAML file.
         """
         values, vectors = np.linalg.eigh(self.covariance)
         values, vectors = values[::-1].clip(min=0), vectors[:, ::-1]
@@ -126,13 +126,13 @@ class RGBCovariance:
 
 
 def rgb_pca(images: Iterable[npt.NDArray[np.uint8]]) -> tuple[Vector, Matrix]:
-    """PCA of the RGB values of all pixels of all images, one image in memory at a time.
+    """Run PCA on the RGB values of all pixels of all images, with one image in memory at a time.
 
     Args:
         images: RGB images, uint8 ``[H, W, 3]``, of any sizes.
 
     Returns:
-        eigenvalues of the covariance of RGB in [0, 1], largest first; eigenvectors as columns, rows R, G, B.
+        Eigenvalues of the covariance of RGB in [0, 1], largest first; eigenvectors as columns, rows R, G, B.
     """
     stats = RGBCovariance()
     for image in images:
@@ -141,47 +141,48 @@ def rgb_pca(images: Iterable[npt.NDArray[np.uint8]]) -> tuple[Vector, Matrix]:
 
 
 def training_pca(data: VisionDataModule, limit: int | None = None) -> tuple[Vector, Matrix]:
-    """PCA of the RGB values of a data module's training images, before augmentation: what the paper computes.
+    """Run PCA on the RGB values of a data module's training images, before augmentation, as in the paper.
 
     Put the result into the YAML, as ``eigenvalues`` and ``eigenvectors`` of `PCALighting`.
 
     Args:
-        data: Any data module of striate's.
-        limit: Number of images to look at, spread evenly over the training set. None: all.
+        data: A data module.
+        limit: Number of images to use, spread evenly over the training set; None: all.
 
     Returns:
-        eigenvalues of the covariance of RGB in [0, 1], largest first; eigenvectors as columns, rows R, G, B.
+        Eigenvalues of the covariance of RGB in [0, 1], largest first; eigenvectors as columns, rows R, G, B.
     """
     data.setup("fit")
     source = data.datasets["train"].source
     count = len(source) if limit is None else min(limit, len(source))
-    chosen = np.linspace(0, len(source) - 1, count).round().astype(int)
-    return rgb_pca(source[index]["image"] for index in chosen.tolist())
+    indices = np.linspace(0, len(source) - 1, count).round().astype(int)
+    return rgb_pca(source[index]["image"] for index in indices.tolist())
 
 
 def lighting_offset(
     alphas: npt.ArrayLike, eigenvalues: npt.ArrayLike, eigenvectors: npt.ArrayLike
 ) -> npt.NDArray[np.float64]:
-    """What is added to each pixel: ``[p1, p2, p3] [a1 l1, a2 l2, a3 l3]^T``.
+    """Compute the offset of each pixel: ``[p1, p2, p3] [a1 l1, a2 l2, a3 l3]^T``.
 
     Args:
-        alphas: The three draws.
-        eigenvalues: Of the covariance of RGB in [0, 1].
-        eigenvectors: The axes as columns, rows R, G, B.
+        alphas: The three random numbers, ``[3]``.
+        eigenvalues: Eigenvalues of the covariance of RGB in [0, 1], ``[3]``.
+        eigenvectors: The axes as columns, rows R, G, B: ``[3, 3]``.
 
     Returns:
-        the offsets of R, G and B, for pixels in [0, 1], ``[3]``.
+        Offsets of R, G and B, for pixels in [0, 1]: ``[3]``.
     """
     return np.asarray(eigenvectors, dtype=np.float64) @ (np.asarray(alphas) * np.asarray(eigenvalues))
 
 
 class PCALighting(A.ImageOnlyTransform):
-    """PCA lighting as an albumentations transform: one draw of three alphas for each call, one offset for all pixels.
+    """PCA lighting as an albumentations transform: three alphas per call, one offset for all pixels.
 
-    Results are clipped to the range of pixels, and rounded for uint8.
+    Results are clipped to the range of pixels and, for uint8, rounded.
 
     Args:
-        eigenvalues: Of the covariance of RGB in [0, 1] over the training set, by `rgb_pca`. The default is ImageNet's.
+        eigenvalues: Eigenvalues of the covariance of RGB in [0, 1] over the training set, from `rgb_pca`. The default
+            is ImageNet's.
         eigenvectors: The axes as columns, rows R, G, B.
         sigma: Standard deviation of the alphas.
         p: Probability of applying it.
@@ -193,12 +194,12 @@ class PCALighting(A.ImageOnlyTransform):
         uint8, float32 in [0, 1]; RGB ``[H, W, 3]``
 
     Raises:
-        ValueError: if an image is not RGB, or an argument is out of range.
-        TypeError: if an image is neither uint8 nor float32.
+        ValueError: An image is not RGB, or an argument is out of its range.
+        TypeError: An image is neither uint8 nor float32.
     """
 
     class InitSchema(BaseTransformInitSchema):
-        """Types and ranges that albumentations checks the arguments against."""
+        """Types against which albumentations checks the arguments."""
 
         eigenvalues: Vector
         eigenvectors: Matrix
@@ -213,32 +214,32 @@ class PCALighting(A.ImageOnlyTransform):
     ) -> None:
         super().__init__(p=p)
         if sigma < 0:
-            raise ValueError(f"sigma={sigma}: a standard deviation is not negative (the paper takes 0.1)")
+            raise ValueError(f"sigma: must be >= 0, got {sigma}; the paper uses 0.1")
         if max(eigenvalues) > 1:
             raise ValueError(
-                f"eigenvalues={tuple(eigenvalues)}: these are variances of RGB in [0, 1], at most 0.75; "
-                "divide those of 0..255 pixels by 255 ** 2"
+                f"eigenvalues: must be variances of RGB in [0, 1], at most 0.75, got {tuple(eigenvalues)}; divide "
+                "those of pixels 0 to 255 by 255 ** 2"
             )
         self.eigenvalues = eigenvalues
         self.eigenvectors = eigenvectors
         self.sigma = sigma
 
     def get_params(self) -> dict[str, Any]:
-        """Draws the alphas of one presentation and makes them an offset of R, G and B in [0, 1]."""
+        """Draw the alphas of one presentation, and return the offset of R, G and B in [0, 1]."""
         alphas = self.random_generator.normal(0.0, self.sigma, 3)
         return {"offset": lighting_offset(alphas, self.eigenvalues, self.eigenvectors)}
 
     def apply(
         self, img: npt.NDArray[Any], *args: Any, offset: npt.NDArray[np.float64] | None = None, **params: Any
     ) -> npt.NDArray[Any]:
-        """Adds the offset to every pixel of ``img [H, W, 3]``."""
+        """Add the offset to every pixel of ``img [H, W, 3]``."""
         if img.ndim != 3 or img.shape[2] != 3:
-            raise ValueError(f"image has shape {img.shape}; PCALighting takes RGB, [H, W, 3]")
+            raise ValueError(f"image: PCALighting needs RGB, [H, W, 3], got {list(img.shape)}")
         if offset is None:
-            raise ValueError("apply() needs the offset that get_params() draws: call the transform, not apply()")
+            raise ValueError("offset: apply() needs the offset from get_params(), got None; call the transform itself")
         if img.dtype == np.uint8:
             levels = np.arange(256.0)[:, None] + 255 * offset
             return np.asarray(cv2.LUT(img, levels.round().clip(0, 255).astype(np.uint8)[None]))
         if img.dtype == np.float32:
             return (img + offset.astype(np.float32)).clip(0, 1)
-        raise TypeError(f"image is {img.dtype}; PCALighting takes uint8, or float32 in [0, 1]")
+        raise TypeError(f"image: PCALighting needs uint8, or float32 in [0, 1], got {img.dtype}")

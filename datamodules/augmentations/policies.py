@@ -1,8 +1,8 @@
 """TrivialAugment and RandAugment: one or several of fourteen operations, drawn at random, on ``uint8`` images.
 
-The operations are torchvision's functional ones and their ranges torchvision's, which are the papers' for ImageNet.
-What is drawn comes from albumentations' own generator, so that it follows from (seed, epoch, sample) like all
-augmentation here, with any number of workers and after resuming.
+The operations are torchvision's functional ones, and so are their ranges, which are the papers' for ImageNet. Random
+numbers come from albumentations' generator, so they follow from (seed, epoch, sample) like all augmentation here, with
+any number of workers and after resuming.
 """
 
 import math
@@ -24,37 +24,38 @@ class Operation(NamedTuple):
     """One operation of a policy.
 
     Attributes:
-        apply: of an image ``uint8 [3, H, W]`` and a magnitude.
-        largest: magnitude at full strength.
-        signed: whether the magnitude is negated half of the time.
-        least: magnitude at no strength.
+        apply: Function of an image ``uint8 [3, H, W]`` and a magnitude.
+        full: Magnitude at strength 1.
+        signed: Whether the magnitude is negated with a probability of one half.
+        zero: Magnitude at strength 0.
     """
 
     apply: Callable[[Tensor, float], Tensor]
-    largest: float = 0.0
+    full: float = 0.0
     signed: bool = False
-    least: float = 0.0
+    zero: float = 0.0
 
     def magnitude(self, strength: float) -> float:
-        """The magnitude at a strength from 0 to 1."""
-        return self.least + strength * (self.largest - self.least)
+        """Return the magnitude at a strength in [0, 1]."""
+        return self.zero + strength * (self.full - self.zero)
 
 
 def _affine(image: Tensor, shift: tuple[int, int] = (0, 0), shear: tuple[float, float] = (0.0, 0.0)) -> Tensor:
-    # shears are slopes; they hold the corner, as the first implementation did
+    # [3, H, W]; shears are slopes, and fix the corner, as in the first implementation
     degrees = [math.degrees(math.atan(slope)) for slope in shear]
-    centre = [0.0, 0.0] if any(shear) else None
-    return F.affine(image, angle=0.0, translate=list(shift), scale=1.0, shear=degrees, center=centre)
+    center = [0.0, 0.0] if any(shear) else None
+    return F.affine(image, angle=0.0, translate=list(shift), scale=1.0, shear=degrees, center=center)
 
 
 def _posterize(image: Tensor, bits: float) -> Tensor:
+    # [3, H, W]
     return F.posterize(image, round(bits))
 
 
 def _operations(
     shear: float, shift_x: float, shift_y: float, degrees: float, enhance: float, bits: int
 ) -> dict[str, Operation]:
-    """The fourteen operations at the given full strengths."""
+    """Return the fourteen operations with the given magnitudes at full strength."""
     return {
         "identity": Operation(lambda image, _: image),
         "shear_x": Operation(lambda image, m: _affine(image, shear=(m, 0.0)), shear, True),
@@ -66,65 +67,65 @@ def _operations(
         "color": Operation(lambda image, m: F.adjust_saturation(image, 1 + m), enhance, True),
         "contrast": Operation(lambda image, m: F.adjust_contrast(image, 1 + m), enhance, True),
         "sharpness": Operation(lambda image, m: F.adjust_sharpness(image, 1 + m), enhance, True),
-        "posterize": Operation(_posterize, bits, least=8),
-        "solarize": Operation(lambda image, m: F.solarize(image, m), 0.0, least=255.0),
+        "posterize": Operation(_posterize, bits, zero=8),
+        "solarize": Operation(lambda image, m: F.solarize(image, m), 0.0, zero=255.0),
         "autocontrast": Operation(lambda image, _: F.autocontrast(image)),
         "equalize": Operation(lambda image, _: F.equalize(image)),
     }
 
 
 def trivial_operations() -> dict[str, Operation]:
-    """TrivialAugment's wide space: stronger than RandAugment's, in pixels and degrees."""
+    """Return TrivialAugment's wide space, which is stronger than RandAugment's; shifts are in pixels."""
     return _operations(shear=0.99, shift_x=32.0, shift_y=32.0, degrees=135.0, enhance=0.99, bits=2)
 
 
 def rand_operations(height: int, width: int) -> dict[str, Operation]:
-    """RandAugment's space, whose shifts are fractions of the image: 150 of 331 pixels."""
+    """Return RandAugment's space, whose shifts are fractions of the image: 150 of 331 pixels."""
     shift_x, shift_y = 150 / 331 * width, 150 / 331 * height
     return _operations(shear=0.3, shift_x=shift_x, shift_y=shift_y, degrees=30.0, enhance=0.9, bits=4)
 
 
 class _Policy(A.ImageOnlyTransform):
-    """Draws operations and magnitudes in ``get_params_dependent_on_data``, and applies them one after the other."""
+    """Base: draw operations and magnitudes in ``get_params_dependent_on_data``, and apply them in sequence."""
 
     def _space(self, height: int, width: int) -> Mapping[str, Operation]:
         raise NotImplementedError
 
     def _strengths(self) -> list[float]:
-        """The strength from 0 to 1 of each operation to apply."""
+        """Return the strength, in [0, 1], of each operation to apply."""
         raise NotImplementedError
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        """The operations of one image: pairs of name and magnitude."""
+        """Draw the operations of one image: pairs of name and magnitude."""
         height, width = params["shape"][:2]
         space = self._space(height, width)
-        chosen = []
+        operations = []
         for strength in self._strengths():
             name = self.py_random.choice(list(space))
             sign = self.py_random.choice((-1, 1)) if space[name].signed else 1
-            chosen.append((name, sign * space[name].magnitude(strength)))
-        return {"chosen": chosen}
+            operations.append((name, sign * space[name].magnitude(strength)))
+        return {"operations": operations}
 
-    def apply(self, img: Image, *args: Any, chosen: list[tuple[str, float]], **params: Any) -> Image:
-        """Applies the operations to ``img [H, W, 3]``."""
+    def apply(self, img: Image, *args: Any, operations: list[tuple[str, float]], **params: Any) -> Image:
+        """Apply the operations to ``img [H, W, 3]``."""
         if img.dtype != np.uint8 or img.ndim != 3 or img.shape[2] != 3:
             raise ValueError(
-                f"image is {img.dtype} {list(img.shape)}; {type(self).__name__} takes RGB uint8 [H, W, 3], so it comes "
-                "before any step that changes the type"
+                f"image: {type(self).__name__} needs RGB uint8 [H, W, 3], got {img.dtype} {list(img.shape)}; move it "
+                "before transforms that change the type"
             )
         space = self._space(*img.shape[:2])
         image = torch.from_numpy(np.ascontiguousarray(img)).permute(2, 0, 1)
-        for name, magnitude in chosen:
+        for name, magnitude in operations:
             image = space[name].apply(image, magnitude)
         return np.ascontiguousarray(image.permute(1, 2, 0).numpy())
 
 
 class TrivialAugment(_Policy):
-    """One operation, drawn evenly from fourteen, at a strength drawn evenly from `bins`.
+    """One operation, drawn uniformly from fourteen, at a strength drawn uniformly from `bins`.
 
     Args:
-        bins: number of strengths, from none to full.
-        p: probability of applying it.
+        bins: Number of strengths, from none to full.
+        p: Probability of applying it.
 
     Targets:
         image
@@ -133,22 +134,22 @@ class TrivialAugment(_Policy):
         uint8, RGB ``[H, W, 3]``
 
     Raises:
-        ValueError: for fewer than 2 `bins`, and for an image of another type.
+        ValueError: `bins` is below 2, or an image is not RGB uint8.
 
     Reference:
         Müller, Hutter, "TrivialAugment: tuning-free yet state-of-the-art data augmentation", ICCV 2021, Algorithm 1,
-        the wide space. As in torchvision's ``TrivialAugmentWide``: nearest-neighbour sampling, black outside.
+        the wide space. As in torchvision's ``TrivialAugmentWide``: nearest-neighbor sampling, black outside.
     """
 
     class InitSchema(BaseTransformInitSchema):
-        """Types that albumentations checks the arguments against."""
+        """Types against which albumentations checks the arguments."""
 
         bins: int
 
     def __init__(self, bins: int = 31, p: float = 1.0) -> None:
         super().__init__(p=p)
         if bins < 2:
-            raise ValueError(f"bins={bins}: give 2 strengths or more (the paper takes 31)")
+            raise ValueError(f"bins: must be >= 2, got {bins}; the paper uses 31")
         self.bins = bins
 
     def _space(self, height: int, width: int) -> Mapping[str, Operation]:
@@ -159,12 +160,12 @@ class TrivialAugment(_Policy):
 
 
 class RandAugment(_Policy):
-    """Several operations, each drawn evenly from fourteen, all at the same strength.
+    """Several operations, each drawn uniformly from fourteen, all at the same strength.
 
     Args:
-        count: operations one after the other (the paper's N).
-        magnitude: their strength, from 0 to 30 (the paper's M, of 31 levels).
-        p: probability of applying it.
+        count: Number of operations, applied in sequence (the paper's N).
+        magnitude: Their strength, 0 to 30 (the paper's M, with 31 levels).
+        p: Probability of applying it.
 
     Targets:
         image
@@ -173,7 +174,7 @@ class RandAugment(_Policy):
         uint8, RGB ``[H, W, 3]``
 
     Raises:
-        ValueError: for a `count` below 1, a `magnitude` outside 0 to 30, and for an image of another type.
+        ValueError: `count` is below 1, `magnitude` is not in 0 to 30, or an image is not RGB uint8.
 
     Reference:
         Cubuk, Zoph, Shlens, Le, "RandAugment: practical automated data augmentation with a reduced search space",
@@ -181,7 +182,7 @@ class RandAugment(_Policy):
     """
 
     class InitSchema(BaseTransformInitSchema):
-        """Types that albumentations checks the arguments against."""
+        """Types against which albumentations checks the arguments."""
 
         count: int
         magnitude: int
@@ -189,9 +190,9 @@ class RandAugment(_Policy):
     def __init__(self, count: int = 2, magnitude: int = 9, p: float = 1.0) -> None:
         super().__init__(p=p)
         if count < 1:
-            raise ValueError(f"count={count}: give 1 operation or more (the paper takes 2 for ImageNet)")
+            raise ValueError(f"count: must be >= 1, got {count}; the paper uses 2 for ImageNet")
         if not 0 <= magnitude <= 30:
-            raise ValueError(f"magnitude={magnitude}: a strength lies from 0 to 30 (the paper takes 9 for ResNet-50)")
+            raise ValueError(f"magnitude: must be in [0, 30], got {magnitude}; the paper uses 9 for ResNet-50")
         self.count, self.magnitude = count, magnitude
 
     def _space(self, height: int, width: int) -> Mapping[str, Operation]:

@@ -16,7 +16,7 @@ from striate.datamodules import (
     read_image,
 )
 from striate.datamodules.augmentations.placing import resize_image
-from striate.datamodules.augmentations.resizing import enough_short_side
+from striate.datamodules.augmentations.resizing import sufficient_short_side
 from striate.datamodules.images.read import ImageError
 from striate.tests.helpers.coco_voc import coco_content, write_coco
 
@@ -68,12 +68,12 @@ def test_little_is_lost_before_the_resizing_that_follows(tmp_path, photograph):
 
 
 def test_what_a_pipeline_needs():
-    assert enough_short_side(None) is enough_short_side([]) is None
-    assert enough_short_side([A.HorizontalFlip(), ShortSideResize([640, 800]), A.RandomCrop(9, 9)]) == 800
-    assert enough_short_side([A.SmallestMaxSize(256)]) == 256
-    assert enough_short_side([A.SmallestMaxSize([256, 480])]) == 480
-    assert enough_short_side([A.SmallestMaxSize(256, p=0.5)]) is None
-    assert enough_short_side([A.RandomCrop(9, 9), ShortSideResize(8)]) is None
+    assert sufficient_short_side(None) is sufficient_short_side([]) is None
+    assert sufficient_short_side([A.HorizontalFlip(), ShortSideResize([640, 800]), A.RandomCrop(9, 9)]) == 800
+    assert sufficient_short_side([A.SmallestMaxSize(256)]) == 256
+    assert sufficient_short_side([A.SmallestMaxSize([256, 480])]) == 480
+    assert sufficient_short_side([A.SmallestMaxSize(256, p=0.5)]) is None
+    assert sufficient_short_side([A.RandomCrop(9, 9), ShortSideResize(8)]) is None
 
 
 def write_large(tmp_path, photograph):

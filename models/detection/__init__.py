@@ -10,10 +10,11 @@ from ..ops.matching import (
     match_iou,
     sample_balanced,
 )
-from ..ops.nms import class_agnostic_nms, classwise_nms, select_detections, soft_nms
+from ..ops.nms import class_agnostic_nms, classwise_nms, soft_nms
 from .detector import Detections, Detector, check_images, check_targets
 from .one_stage.fcos import FCOS
 from .one_stage.retinanet import RetinaNet
+from .postprocessing import select_detections
 from .resize import ImageBatch, ResizeAndPad, scale_boxes
 from .ssd.backbone import SSDVGG16
 from .ssd.default_boxes import default_boxes, ssd_aspects, ssd_scales

@@ -1,7 +1,7 @@
 """Faster R-CNN's anchors: boxes of nine shapes at every cell of a feature map.
 
-Shape legend: A anchors a cell, h x w cells of ``stride`` pixels. Boxes are ``x1, y1, x2, y2`` in pixels and lie between
-them; the reference names the last pixel inside, so its ``x2`` and ``y2`` are 1 less.
+Shape legend: A anchors per cell, h x w cells of ``stride`` pixels. Boxes are ``x1, y1, x2, y2`` in pixels, with
+coordinates between pixels. The reference counts the last pixel inside, so its ``x2`` and ``y2`` are 1 less.
 """
 
 from collections.abc import Sequence
@@ -14,26 +14,26 @@ from torch import Tensor
 def cell_anchors(
     base: int = 16, scales: Sequence[float] = (8, 16, 32), ratios: Sequence[float] = (0.5, 1.0, 2.0)
 ) -> Tensor:
-    """The anchors of the cell whose left upper corner is the image's, ratio by ratio, in each the scales.
+    """Anchors of the first cell, at the upper left corner of the image, by ratio and then by scale.
 
-    A square of ``base`` pixels is given each ratio at about equal area, its sides rounded to whole pixels (half to
-    even), and then scaled about its centre.
+    A square of ``base`` pixels is reshaped to each ratio at about the same area. Its sides are rounded to whole pixels
+    (half to even) and then scaled about its center.
 
     Args:
-        base: Side of the square, in pixels; its centre is that of the anchors.
+        base: Side of the square, in pixels. All anchors have its center.
         scales: Factors of the sides.
-        ratios: Height over width.
+        ratios: Aspect ratios, height over width.
 
     Shape:
         - output: ``[A, 4]``, float32
 
     Raises:
-        ValueError: A number is not above 0, there are none, or a side is rounded to no pixel.
+        ValueError: An argument is empty or not above 0, or a side rounds to 0 pixels.
 
     Reference:
         Ren et al., "Faster R-CNN", NIPS 2015, section 3.1.1: areas of 128^2, 256^2 and 512^2 pixels. The rounding, and
-        with it the table of nine, is that of the authors' code (py-faster-rcnn), in which the areas are a bit off:
-        184 x 96, 128 x 128 and 88 x 176 pixels for the first.
+        with it the table of nine, is that of the authors' code (py-faster-rcnn), in which the areas differ a
+        little: 184 x 96, 128 x 128 and 88 x 176 pixels for the first.
 
     Example:
         >>> cell_anchors(scales=(8,))
@@ -47,15 +47,15 @@ def cell_anchors(
         "anchor_ratios": tuple(ratios),
     }.items():
         if not values or not min(values) > 0:
-            raise ValueError(f"{name}: {list(values)}; give numbers above 0")
+            raise ValueError(f"{name}: must be numbers above 0, got {list(values)}")
     shapes = []
     for ratio in ratios:
         width = np.round(np.sqrt(base * base / ratio))
         height = np.round(width * ratio)
         if min(width, height) < 1:
             raise ValueError(
-                f"anchor_base: {base}; at a ratio of {ratio} this is {width:.0f} x {height:.0f} pixels: take a larger "
-                "one, and smaller anchor_scales"
+                f"anchor_base: must give sides of 1 pixel or more at a ratio of {ratio}, got {base}, which gives "
+                f"{width:.0f} x {height:.0f} pixels; raise it and lower anchor_scales"
             )
         shapes += [(width * scale, height * scale) for scale in scales]
     sides = torch.tensor(np.array(shapes), dtype=torch.float32)  # [A, 2]
@@ -63,10 +63,16 @@ def cell_anchors(
 
 
 def grid_anchors(cell: Tensor, stride: int, rows: int, columns: int) -> Tensor:
-    """The anchors of every cell of a map, row by row, cell by cell.
+    """Anchors of all cells of a map, row by row, cell by cell.
+
+    Args:
+        cell: Anchors of the first cell.
+        stride: Distance of neighboring cells, in pixels.
+        rows: Number of rows of the map.
+        columns: Number of columns of the map.
 
     Shape:
-        - cell: ``[A, 4]``, those of the first cell
+        - cell: ``[A, 4]``
         - output: ``[rows * columns * A, 4]``
     """
     y = torch.arange(rows, dtype=cell.dtype, device=cell.device) * stride
@@ -76,6 +82,6 @@ def grid_anchors(cell: Tensor, stride: int, rows: int, columns: int) -> Tensor:
 
 
 def inside(anchors: Tensor, size: tuple[int, int]) -> Tensor:
-    """Which anchors do not cross the border of an image of that height and width: bool ``[A]``."""
+    """Which anchors ``[A, 4]`` lie inside an image of ``size`` (height, width): bool ``[A]``."""
     height, width = size
     return (anchors[:, :2] >= 0).all(1) & (anchors[:, 2] <= width) & (anchors[:, 3] <= height)

@@ -1,7 +1,7 @@
 """Pure functions on boxes.
 
-Shape legend: N boxes, each ``x1, y1, x2, y2`` with x to the right and y down, in pixels or, normalised, as fractions of
-the image's width and height. A box lies between pixels: its width is ``x2 - x1``.
+Shape legend: N and M boxes, each ``x1, y1, x2, y2`` with x to the right and y down, in pixels or, normalized, as
+fractions of the image's width and height. Coordinates lie between pixels: the width of a box is ``x2 - x1``.
 """
 
 from collections.abc import Callable
@@ -12,35 +12,35 @@ from torchvision import ops
 
 
 def paired_iou(boxes: Tensor, others: Tensor) -> Tensor:
-    """Intersection over union of each box with the one in the same place; no loop, no matrix.
+    """Intersection over union of each box with the one at the same index, without a matrix of all pairs.
 
-    A box whose corners are the wrong way round covers nothing, and so has an IoU of 0 with every other; so have two
-    boxes without area.
+    A box with its corners in the wrong order covers nothing and has an IoU of 0 with every other, as have two boxes
+    without area.
 
     Shape:
         - boxes: ``[..., 4]``
-        - others: ``[..., 4]``, of a shape that broadcasts with that of ``boxes``
+        - others: ``[..., 4]``, broadcastable with ``boxes``
         - output: ``[...]``, from 0 to 1
 
     Example:
         >>> paired_iou(torch.tensor([[0.0, 0.0, 2.0, 2.0]]), torch.tensor([[1.0, 0.0, 3.0, 2.0]]))
         tensor([0.3333])
     """
-    shared = _area(torch.maximum(boxes[..., :2], others[..., :2]), torch.minimum(boxes[..., 2:], others[..., 2:]))
-    union = _area(boxes[..., :2], boxes[..., 2:]) + _area(others[..., :2], others[..., 2:]) - shared
-    return torch.where(union > 0, shared / union.where(union > 0, torch.ones_like(union)), torch.zeros_like(union))
+    intersection = _area(torch.maximum(boxes[..., :2], others[..., :2]), torch.minimum(boxes[..., 2:], others[..., 2:]))
+    union = _area(boxes[..., :2], boxes[..., 2:]) + _area(others[..., :2], others[..., 2:]) - intersection
+    return torch.where(
+        union > 0, intersection / union.where(union > 0, torch.ones_like(union)), torch.zeros_like(union)
+    )
 
 
 def box_iou_matrix(boxes: Tensor, others: Tensor) -> Tensor:
-    """Intersection over union of each box with each other; 0, and not NaN, for two boxes without area.
+    """Intersection over union of all pairs of boxes; 0, not NaN, for two boxes without area.
 
     Shape:
-        - boxes: ``[N, 4]``
-        - others: ``[M, 4]``
-        - output: ``[N, M]``, from 0 to 1
+        - boxes, others: ``[N, 4]``, ``[M, 4]``; output: ``[N, M]``, from 0 to 1
 
     Raises:
-        ValueError: boxes that are not ``[N, 4]``.
+        ValueError: Boxes are not ``[N, 4]``.
 
     Example:
         >>> box_iou_matrix(torch.tensor([[0.0, 0.0, 2.0, 2.0]]), torch.tensor([[1.0, 0.0, 3.0, 2.0]]))
@@ -50,103 +50,85 @@ def box_iou_matrix(boxes: Tensor, others: Tensor) -> Tensor:
 
 
 def generalized_iou_matrix(boxes: Tensor, others: Tensor) -> Tensor:
-    """GIoU of each box with each other: the IoU, less the share of the smallest box around both that is in neither.
+    """GIoU of all pairs: the IoU minus the fraction of the smallest enclosing box that neither box covers.
 
-    Shape:
-        - boxes: ``[N, 4]``
-        - others: ``[M, 4]``
-        - output: ``[N, M]``, from -1 to 1
-
-    Raises:
-        ValueError: boxes that are not ``[N, 4]``.
-
-    Reference:
-        Rezatofighi et al., "Generalized intersection over union", CVPR 2019, algorithm 1.
+    Shapes and errors are those of `box_iou_matrix`: ``[N, M]``, here from -1 to 1. See Rezatofighi et al., "Generalized
+    intersection over union", CVPR 2019, algorithm 1.
     """
     return _matrix(ops.generalized_box_iou, boxes, others)
 
 
 def distance_iou_matrix(boxes: Tensor, others: Tensor) -> Tensor:
-    """DIoU of each box with each other: the IoU, less the centres' distance over the diagonal around both, squared.
+    """DIoU of all pairs: the IoU minus the squared distance of centers over the enclosing box's squared diagonal.
 
-    Shape:
-        - boxes: ``[N, 4]``
-        - others: ``[M, 4]``
-        - output: ``[N, M]``, from -1 to 1
-
-    Raises:
-        ValueError: boxes that are not ``[N, 4]``.
-
-    Reference:
-        Zheng et al., "Distance-IoU loss", AAAI 2020, equation 7.
+    Shapes and errors are those of `box_iou_matrix`: ``[N, M]``, here from -1 to 1. See Zheng et al., "Distance-IoU
+    loss", AAAI 2020, equation 7.
     """
     return _matrix(ops.distance_box_iou, boxes, others)
 
 
 def complete_iou_matrix(boxes: Tensor, others: Tensor) -> Tensor:
-    """CIoU of each box with each other: DIoU, less a term for the sides' ratio.
+    """CIoU of all pairs: the DIoU minus a term for the aspect ratios.
 
-    Shape:
-        - boxes: ``[N, 4]``
-        - others: ``[M, 4]``
-        - output: ``[N, M]``, at most 1
-
-    Raises:
-        ValueError: boxes that are not ``[N, 4]``.
-
-    Reference:
-        Zheng et al., "Distance-IoU loss", AAAI 2020, equations 8 to 11.
+    Shapes and errors are those of `box_iou_matrix`: ``[N, M]``, here at most 1. See Zheng et al., "Distance-IoU loss",
+    AAAI 2020, equations 8 to 11.
     """
     return _matrix(ops.complete_box_iou, boxes, others)
 
 
 def _matrix(measure: Callable[[Tensor, Tensor], Tensor], boxes: Tensor, others: Tensor) -> Tensor:
+    """A measure of ``[N, 4]`` and ``[M, 4]`` as ``[N, M]``, without NaN."""
     check_boxes(boxes, "boxes")
     check_boxes(others, "others")
     matrix = measure(boxes, others)
-    return matrix.masked_fill(matrix.isnan(), 0)  # no area, no union: 0 / 0
+    return matrix.masked_fill(matrix.isnan(), 0)  # 0 / 0, of two boxes without area
 
 
 def check_boxes(boxes: Tensor, name: str) -> None:
-    """Refuse what is not ``[N, 4]``.
+    """Require boxes ``[N, 4]``.
 
     Raises:
-        ValueError: says the shape.
+        ValueError: They have another shape.
     """
     if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise ValueError(f"{name} must be [N, 4], x1 y1 x2 y2, got {list(boxes.shape)}")
+        raise ValueError(f"{name}: must be [N, 4], x1, y1, x2, y2, got {list(boxes.shape)}")
 
 
 def at_least_float32(values: Tensor) -> Tensor:
-    """The values, in float32 if they were narrower: bfloat16 tells pixels apart up to 256, float16 up to 2,048."""
+    """Values ``[...]`` in float32 or wider. bfloat16 represents integers exactly up to 256, float16 up to 2,048."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
+def common_float(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Two tensors ``[...]`` in their common dtype, float32 or wider."""
+    dtype = torch.promote_types(torch.promote_types(first.dtype, second.dtype), torch.float32)
+    return first.to(dtype), second.to(dtype)
+
+
 def _area(low: Tensor, high: Tensor) -> Tensor:
+    """Areas ``[...]`` between corners ``[..., 2]``."""
     return (high - low).clamp(min=0).prod(dim=-1)
 
 
 def ordered_corners(boxes: Tensor) -> Tensor:
-    """The same rectangles with ``x1 <= x2`` and ``y1 <= y2``, whichever two opposite corners were given.
+    """Reorder coordinates so that ``x1 <= x2`` and ``y1 <= y2``.
 
     Shape:
-        - boxes: ``[..., 4]``
-        - output: ``[..., 4]``
+        - boxes: ``[..., 4]``, any two opposite corners; output: ``[..., 4]``
     """
     first, second = boxes[..., :2], boxes[..., 2:]
     return torch.cat([torch.minimum(first, second), torch.maximum(first, second)], dim=-1)
 
 
 def clip_boxes(boxes: Tensor, width: float = 1.0, height: float = 1.0) -> Tensor:
-    """What of each box lies in the image: of size 1 x 1 for normalised boxes.
+    """Clip boxes to the image. The default size of 1 x 1 is for normalized boxes.
 
     Shape:
-        - boxes: ``[..., 4]``
-        - output: ``[..., 4]``
+        - boxes, output: ``[..., 4]``
     """
     return torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width, height, width, height]))
 
 
 def normalize_boxes(boxes: Tensor, width: int, height: int) -> Tensor:
-    """Boxes in pixels as fractions of their image's sides, ``[..., 4]``."""
+    """Convert boxes ``[..., 4]`` from pixels to fractions of the image's sides, ``[..., 4]``."""
     return boxes / boxes.new_tensor([width, height, width, height])

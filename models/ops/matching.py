@@ -1,11 +1,10 @@
-"""Which anchor (or proposal) answers for which object, and which of them are trained on.
+"""Matching of anchors (or proposals) to objects, and sampling of those that are trained on.
 
-Shape legend: N objects, A anchors; boxes are ``x1, y1, x2, y2`` in one unit. A match is an int64: the object's number,
-or `BACKGROUND`, or `IGNORED`. Nothing here has a gradient.
+Shape legend: N objects, A anchors; boxes are ``x1, y1, x2, y2`` in one unit. A match is an int64: the index of an
+object, or `BACKGROUND`, or `IGNORED`. Nothing here has a gradient.
 
-The IoU of all pairs is worked through a block of anchors at a time, so that memory does not grow with N times A and the
-CPU's cache holds what is computed with. Only maxima are kept; which object is an anchor's is looked up for the few that
-get one.
+The IoU of all pairs is computed one block of anchors at a time. Memory therefore does not grow with N times A, and the
+operands stay in the CPU's cache. Only maxima are kept; the object itself is looked up only for matched anchors.
 """
 
 import heapq
@@ -14,23 +13,25 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .boxes import check_boxes
+from .boxes import check_boxes, common_float
+from .checks import check_fraction, check_min
 
 BACKGROUND = -1
-"""Match of an anchor that is trained to be background."""
+"""Match of an anchor that is trained as background."""
 IGNORED = -2
 """Match of an anchor that is not trained on."""
 
-_PAIRS = {"cpu": 2**15 - 1}
-"""Pairs in a block, by the kind of device. On the CPU what its cache holds, and one less than torch shares out among
-threads: for work this small they would wait for one another. Elsewhere few launches count more."""
-_PAIRS_ELSEWHERE = 2**22
-_FEWEST = 64
-"""Anchors of a block at least; of so many objects that such a block would be too large, some at a time."""
-_TOUCHING = 1e-6
-"""An IoU up to this is none (SSD's code)."""
+_PAIRS_PER_BLOCK = {"cpu": 2**15 - 1}
+"""Pairs in a block, by device type. On the CPU they fit its cache, and are one fewer than torch splits among threads,
+which would wait for one another at so little work."""
+_PAIRS_PER_BLOCK_ELSEWHERE = 2**22
+"""Pairs in a block on other devices, where fewer kernel launches matter more."""
+_MIN_ANCHORS_PER_BLOCK = 64
+"""If a block of this many anchors and all objects is too large, the objects are split too."""
+_MIN_OVERLAP = 1e-6
+"""An IoU up to this counts as no overlap, as in SSD's code."""
 _CANDIDATES = 64
-"""Next best anchors of an object that are looked up at once where objects compete."""
+"""Next best anchors looked up at once for an object that competes with others."""
 
 
 def match_anchors(
@@ -39,21 +40,21 @@ def match_anchors(
     foreground_iou: float = 0.5,
     background_iou: float = 0.5,
     allow_low_quality: bool = False,
-    least_background_iou: float = 0.0,
+    min_background_iou: float = 0.0,
 ) -> Tensor:
-    """Give each anchor the object that it overlaps most, if it overlaps it enough.
+    """Match each anchor to the object that it overlaps most, if the overlap is large enough.
 
-    An anchor whose best IoU is at least ``foreground_iou`` has that object; one below ``background_iou`` is background;
-    one between is ignored.
+    An anchor with a highest IoU of at least ``foreground_iou`` is matched to that object. One below ``background_iou``
+    is background. One in between is ignored.
 
     Args:
-        boxes: the objects'.
-        anchors: the anchors, or proposals.
-        foreground_iou: Faster R-CNN's RPN: 0.7; its head, and Fast R-CNN's: 0.5.
-        background_iou: the RPN: 0.3; the head: 0.5.
-        allow_low_quality: of each object the anchors that overlap it most, all of them where several do so equally, are
-            foreground too, however little that is; each for the object that it itself overlaps most (the RPN).
-        least_background_iou: background that overlaps every object less is ignored (Fast R-CNN: 0.1).
+        boxes: Ground-truth boxes.
+        anchors: Anchors or proposals.
+        foreground_iou: IoU from which on an anchor is foreground. RPN of Faster R-CNN: 0.7; head, Fast R-CNN: 0.5.
+        background_iou: IoU below which an anchor is background. RPN: 0.3; head: 0.5.
+        allow_low_quality: Whether the anchors with the highest IoU with an object (all on ties) are foreground too,
+            however low that IoU is. Each is matched to the object that it overlaps most itself (RPN).
+        min_background_iou: Background anchors with a lower IoU with every object are ignored (Fast R-CNN: 0.1).
 
     Shape:
         - boxes: ``[N, 4]``
@@ -61,11 +62,11 @@ def match_anchors(
         - output: int64 ``[A]``
 
     Raises:
-        ValueError: boxes that are not ``[N, 4]``, or thresholds out of order.
+        ValueError: Boxes are not ``[N, 4]``, or thresholds are out of order.
 
     Note:
-        An object that no anchor touches gets none. In torchvision's ``Matcher`` every anchor would then be among its
-        best ones, at an IoU of 0, and all would become foreground.
+        An object that no anchor overlaps is not matched. In torchvision's ``Matcher``, every anchor would share its
+        highest IoU of 0, and all would become foreground.
 
     Reference:
         Ren et al., "Faster R-CNN", NeurIPS 2015, section 3.1.2; Girshick, "Fast R-CNN", ICCV 2015, section 2.3.
@@ -75,9 +76,8 @@ def match_anchors(
         >>> match_anchors(torch.tensor([[0.0, 0.0, 4.0, 4.0]]), anchors, foreground_iou=0.7, background_iou=0.3)
         tensor([ 0, -2, -1])
     """
-    _check_thresholds(foreground_iou, background_iou, least_background_iou)
-    pairs = _BoxPairs(boxes, anchors)
-    return _match(pairs, foreground_iou, background_iou, allow_low_quality, least_background_iou)
+    _check_thresholds(foreground_iou, background_iou, min_background_iou)
+    return _match(_ComputedIoU(boxes, anchors), foreground_iou, background_iou, allow_low_quality, min_background_iou)
 
 
 def match_iou(
@@ -85,62 +85,62 @@ def match_iou(
     foreground_iou: float = 0.5,
     background_iou: float = 0.5,
     allow_low_quality: bool = False,
-    least_background_iou: float = 0.0,
+    min_background_iou: float = 0.0,
 ) -> Tensor:
-    """`match_anchors` where the IoU of each object with each anchor is at hand, or another measure in its place.
+    """`match_anchors` for a given matrix of IoUs, or of another measure of overlap.
 
     Shape:
         - iou: ``[N, A]``
         - output: int64 ``[A]``
 
     Raises:
-        ValueError: ``iou`` is no matrix, or thresholds out of order.
+        ValueError: ``iou`` is not a matrix, or thresholds are out of order.
     """
-    _check_thresholds(foreground_iou, background_iou, least_background_iou)
+    _check_thresholds(foreground_iou, background_iou, min_background_iou)
     if iou.ndim != 2:
-        raise ValueError(f"iou must be [N, A], of each object with each anchor, got {list(iou.shape)}")
-    pairs = _MatrixPairs(iou)
-    return _match(pairs, foreground_iou, background_iou, allow_low_quality, least_background_iou)
+        raise ValueError(f"iou: must be [N, A], objects by anchors, got {list(iou.shape)}")
+    return _match(_GivenIoU(iou), foreground_iou, background_iou, allow_low_quality, min_background_iou)
 
 
 @torch.no_grad()
-def _match(pairs: "_Pairs", foreground: float, background: float, low_quality: bool, least: float) -> Tensor:
-    best = _best_overlaps(pairs)
-    matches = torch.where(best.anchor_iou < background, BACKGROUND, IGNORED)
-    if least > 0:
-        matches.masked_fill_(best.anchor_iou < least, IGNORED)
-    has_object = best.anchor_iou >= foreground
+def _match(iou: "_IoU", foreground: float, background: float, low_quality: bool, min_background: float) -> Tensor:
+    """The match of each anchor, int64 ``[A]``; see `match_anchors`."""
+    best = _best_overlaps(iou)
+    matches = torch.where(best.of_anchors < background, BACKGROUND, IGNORED)
+    if min_background > 0:
+        matches.masked_fill_(best.of_anchors < min_background, IGNORED)
+    is_foreground = best.of_anchors >= foreground
     if low_quality:
-        has_object[_best_pairs(pairs, best)[1]] = True
-    chosen = has_object.nonzero()[:, 0]
-    matches[chosen] = _objects_of(pairs, chosen)
+        is_foreground[_best_pairs(iou, best)[1]] = True
+    matched = is_foreground.nonzero()[:, 0]
+    matches[matched] = _best_objects(iou, matched)
     return matches
 
 
 @torch.no_grad()
 def bipartite_then_threshold(boxes: Tensor, anchors: Tensor, threshold: float = 0.5) -> Tensor:
-    """SSD's matching: each object gets an anchor of its own, then each other anchor the object that it overlaps enough.
+    """SSD's matching: one anchor for each object first, then all other anchors by a threshold.
 
-    The first step takes, again and again, the pair of highest IoU among the objects and anchors that have no partner,
-    as SSD's code does: two objects whose best anchor is the same get two anchors. The second gives each anchor left the
-    object that it overlaps most, where that is at least ``threshold``.
+    The first step repeatedly takes the pair with the highest IoU among unmatched objects and anchors, as SSD's code
+    does: two objects with the same best anchor get two anchors. The second step matches each remaining anchor to the
+    object that it overlaps most, if the IoU is at least ``threshold``.
 
     Args:
-        boxes: the objects'.
-        anchors: the default boxes.
-        threshold: of the second step.
+        boxes: Ground-truth boxes.
+        anchors: Default boxes.
+        threshold: IoU threshold of the second step.
 
     Shape:
         - boxes: ``[N, 4]``
         - anchors: ``[A, 4]``
-        - output: int64 ``[A]``: an object, or `BACKGROUND`
+        - output: int64 ``[A]``, the index of an object, or `BACKGROUND`
 
     Raises:
-        ValueError: boxes that are not ``[N, 4]``, or a threshold that is not above 0.
+        ValueError: Boxes are not ``[N, 4]``, or the threshold is not in (0, 1].
 
     Note:
-        An object that touches no anchor (IoU up to 1e-6), or for which none is left, gets none of its own.
-        torchvision's ``SSDMatcher`` differs: where two objects have the same best anchor, the later one takes it.
+        An object that overlaps no anchor (IoU up to 1e-6), or for which none is left, is skipped in the first step.
+        torchvision's ``SSDMatcher`` differs: if two objects have the same best anchor, the later object takes it.
 
     Reference:
         Liu et al., "SSD", ECCV 2016, section 2.2; ``MatchBBox`` in the authors' code.
@@ -151,224 +151,240 @@ def bipartite_then_threshold(boxes: Tensor, anchors: Tensor, threshold: float = 
         tensor([0, 1, 0])
     """
     if not 0 < threshold <= 1:
-        raise ValueError(f"threshold: {threshold}; give an IoU above 0 and at most 1")
-    pairs = _BoxPairs(boxes, anchors)
-    best = _best_overlaps(pairs)
-    matches = torch.full_like(best.anchor_iou, BACKGROUND, dtype=torch.int64)
-    chosen = (best.anchor_iou >= threshold).nonzero()[:, 0]
-    matches[chosen] = _objects_of(pairs, chosen)
-    own = best.object_iou.new_full((len(boxes),), len(anchors), dtype=torch.int64).scatter_reduce_(
-        0, *_best_pairs(pairs, best), "amin"
+        raise ValueError(f"threshold: must be in (0, 1], got {threshold}")
+    iou = _ComputedIoU(boxes, anchors)
+    best = _best_overlaps(iou)
+    matches = torch.full_like(best.of_anchors, BACKGROUND, dtype=torch.int64)
+    matched = (best.of_anchors >= threshold).nonzero()[:, 0]
+    matches[matched] = _best_objects(iou, matched)
+    # the first of each object's best anchors, [N]
+    best_anchors = best.of_objects.new_full((len(boxes),), len(anchors), dtype=torch.int64).scatter_reduce_(
+        0, *_best_pairs(iou, best), "amin"
     )
-    numbers = torch.arange(len(boxes), device=matches.device)
-    # one seat more than anchors, for the objects that touch none
-    seats = torch.where(best.object_iou > _TOUCHING, own, len(anchors))
-    owner = numbers.new_full((len(anchors) + 1,), BACKGROUND).index_put_((seats,), numbers)
-    if bool(((owner[seats] != numbers) & (seats < len(anchors))).any()):  # two objects want one anchor
-        shared = _share_out(best.object_iou.tolist(), own.tolist(), boxes, anchors)
-        seats, numbers = (torch.tensor(list(each), device=matches.device) for each in (shared, shared.values()))
-        owner.fill_(BACKGROUND).index_put_((seats,), numbers)
-    owner = owner[:-1]
-    return torch.where(owner >= 0, owner, matches)
+    objects = torch.arange(len(boxes), device=matches.device)
+    # one slot more than anchors, for the objects that overlap none
+    slots = torch.where(best.of_objects > _MIN_OVERLAP, best_anchors, len(anchors))
+    owners = objects.new_full((len(anchors) + 1,), BACKGROUND).index_put_((slots,), objects)
+    if bool(((owners[slots] != objects) & (slots < len(anchors))).any()):  # two objects share their best anchor
+        assigned = _assign_greedily(best.of_objects.tolist(), best_anchors.tolist(), boxes, anchors)
+        slots, objects = (torch.tensor(list(each), device=matches.device) for each in (assigned, assigned.values()))
+        owners.fill_(BACKGROUND).index_put_((slots,), objects)
+    owners = owners[:-1]
+    return torch.where(owners >= 0, owners, matches)
 
 
-def _share_out(values: list[float], places: list[int], boxes: Tensor, anchors: Tensor) -> dict[int, int]:
-    """Anchor -> object where objects compete: the pair of highest IoU first; of equal ones the first anchor."""
-    pairs = _BoxPairs(boxes.cpu(), anchors.cpu())
+def _assign_greedily(values: list[float], places: list[int], boxes: Tensor, anchors: Tensor) -> dict[int, int]:
+    """Assign objects that compete for anchors: anchor -> object, the pair with the highest IoU first.
+
+    On ties the first anchor goes first.
+
+    Args:
+        values: Highest IoU of each object.
+        places: Index of each object's best anchor.
+        boxes: Ground-truth boxes ``[N, 4]``.
+        anchors: Default boxes ``[A, 4]``.
+    """
+    columns = _ComputedIoU(boxes.cpu(), anchors.cpu())
     free = torch.ones(len(anchors), dtype=torch.bool)
-    queue = [(-value, place, number) for number, (value, place) in enumerate(zip(values, places, strict=True))]
+    queue = [(-value, place, index) for index, (value, place) in enumerate(zip(values, places, strict=True))]
     heapq.heapify(queue)
-    taken: dict[int, int] = {}
-    further: dict[int, list[tuple[float, int, int]]] = {}  # of an object, its next best first at the end
+    assigned: dict[int, int] = {}
+    candidates: dict[int, list[tuple[float, int, int]]] = {}  # further anchors of an object, the best last
     while queue:
-        negative, place, number = heapq.heappop(queue)
-        if -negative <= _TOUCHING:
+        negative, place, index = heapq.heappop(queue)
+        if -negative <= _MIN_OVERLAP:
             break
-        if place not in taken:
-            taken[place], free[place] = number, False
+        if place not in assigned:
+            assigned[place], free[place] = index, False
             continue
-        rest = further.setdefault(number, [])
-        while rest and rest[-1][1] in taken:
+        rest = candidates.setdefault(index, [])
+        while rest and rest[-1][1] in assigned:
             rest.pop()
-        if not rest and len(taken) < len(anchors):
-            rest.extend(_next_best(pairs, free, number))
+        if not rest and len(assigned) < len(anchors):
+            overlaps = _iou(columns.boxes[:, index, None], columns.anchors).mul_(free)  # [A]
+            top = zip(*(each.tolist() for each in overlaps.topk(min(_CANDIDATES, len(overlaps)))), strict=True)
+            rest.extend(sorted(((-overlap, anchor, index) for overlap, anchor in top), reverse=True))
         if rest:
             heapq.heappush(queue, rest.pop())
-    return taken
+    return assigned
 
 
-def _next_best(pairs: "_BoxPairs", free: Tensor, number: int) -> list[tuple[float, int, int]]:
-    iou = _iou(pairs.boxes[:, number, None], pairs.anchors).mul_(free)
-    values, places = iou.topk(min(_CANDIDATES, len(iou)))
-    return sorted(((-v, p, number) for v, p in zip(values.tolist(), places.tolist(), strict=True)), reverse=True)
+class _ComputedIoU:
+    """IoUs of objects ``[N, 4]`` with anchors ``[A, 4]``, computed on demand.
 
-
-class _BoxPairs:
-    """The IoU of objects with anchors, computed where it is asked for."""
+    ``template`` is an empty ``[N, A]`` of the dtype and device of the IoUs.
+    """
 
     def __init__(self, boxes: Tensor, anchors: Tensor) -> None:
+        """Arrange boxes ``[N, 4]`` and anchors ``[A, 4]`` by coordinate."""
         check_boxes(boxes, "boxes")
         check_boxes(anchors, "anchors")
-        dtype = torch.promote_types(torch.promote_types(boxes.dtype, anchors.dtype), torch.float32)
-        self.boxes, self.anchors = (_columns(each.detach().to(dtype)) for each in (boxes, anchors))
-        self.like = self.boxes.new_empty(()).expand(len(boxes), len(anchors))
+        self.boxes, self.anchors = (_columns(each.detach()) for each in common_float(boxes, anchors))
+        self.template = self.boxes.new_empty(()).expand(len(boxes), len(anchors))
 
-    def of_all(self, anchors: slice | Tensor, objects: slice) -> Tensor:
-        """Of each of n objects with each of k anchors, ``[n, k]``."""
+    def block(self, objects: slice, anchors: slice | Tensor) -> Tensor:
+        """IoUs of n objects with k anchors, ``[n, k]``."""
         return _iou(self.boxes[:, objects][:, :, None], self.anchors[:, anchors][:, None])
 
-    def of_each(self, anchors: Tensor, objects: slice) -> Tensor:
-        """The same the other way round, ``[k, n]``: what an anchor's best object is quickly found in."""
+    def transposed_block(self, objects: slice, anchors: Tensor) -> Tensor:
+        """The same as ``[k, n]``, in which maxima over objects are faster."""
         return _iou(self.boxes[:, objects][:, None], self.anchors[:, anchors][:, :, None])
 
-    def of(self, objects: Tensor, anchors: Tensor) -> Tensor:
-        """Of ``[P]`` objects with S anchors each, ``[P, S]``."""
+    def rows(self, objects: Tensor, anchors: Tensor) -> Tensor:
+        """IoUs of objects ``[P]`` with anchors of each, ``[P, S]``: ``[P, S]``."""
         return _iou(self.boxes[:, objects][:, :, None], self.anchors[:, anchors])
 
 
-class _MatrixPairs:
-    """As `_BoxPairs`, looked up."""
+class _GivenIoU:
+    """The interface of `_ComputedIoU` on a matrix ``[N, A]``."""
 
     def __init__(self, iou: Tensor) -> None:
-        self.like = iou.detach()
+        """Keep the matrix ``[N, A]``."""
+        self.template = iou.detach()
 
-    def of_all(self, anchors: slice | Tensor, objects: slice) -> Tensor:
-        return self.like[objects, anchors]
+    def block(self, objects: slice, anchors: slice | Tensor) -> Tensor:
+        """``[n, k]``; see `_ComputedIoU.block`."""
+        return self.template[objects, anchors]
 
-    def of_each(self, anchors: Tensor, objects: slice) -> Tensor:
-        return self.like[objects, anchors].T
+    def transposed_block(self, objects: slice, anchors: Tensor) -> Tensor:
+        """``[k, n]``; see `_ComputedIoU.transposed_block`."""
+        return self.template[objects, anchors].T
 
-    def of(self, objects: Tensor, anchors: Tensor) -> Tensor:
-        return self.like[objects[:, None], anchors]
+    def rows(self, objects: Tensor, anchors: Tensor) -> Tensor:
+        """``[P, S]``; see `_ComputedIoU.rows`."""
+        return self.template[objects[:, None], anchors]
 
 
-_Pairs = _BoxPairs | _MatrixPairs
+_IoU = _ComputedIoU | _GivenIoU
 
 
 def _columns(boxes: Tensor) -> Tensor:
-    """``[5, N]``: each coordinate lies together, and then the areas."""
+    """Boxes ``[N, 4]`` as ``[5, N]``: the four coordinates, then the areas."""
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    return torch.cat([boxes.T, areas[None].clamp(min=torch.finfo(boxes.dtype).tiny)])  # not 0: 0 / 0 is no IoU
+    return torch.cat([boxes.T, areas[None].clamp(min=torch.finfo(boxes.dtype).tiny)])  # above 0, as 0 / 0 is NaN
 
 
 def _iou(boxes: Tensor, anchors: Tensor) -> Tensor:
-    """Of ``[5, …]`` with ``[5, …]``; no more than three results alive. Rounded as torchvision's, so equal to it."""
+    """IoU of ``[5, …]`` with ``[5, …]``, with three intermediate tensors at most; rounded exactly as torchvision's."""
     x1, y1, x2, y2, area = boxes
     left, top, right, bottom, anchor_area = anchors
-    shared = torch.minimum(x2, right).sub_(torch.maximum(x1, left)).clamp_(min=0)
-    high = torch.minimum(y2, bottom).sub_(torch.maximum(y1, top)).clamp_(min=0)
-    shared.mul_(high)
-    return shared.div_(torch.add(area, anchor_area, out=high).sub_(shared))
+    intersection = torch.minimum(x2, right).sub_(torch.maximum(x1, left)).clamp_(min=0)
+    height = torch.minimum(y2, bottom).sub_(torch.maximum(y1, top)).clamp_(min=0)
+    intersection.mul_(height)
+    return intersection.div_(torch.add(area, anchor_area, out=height).sub_(intersection))
 
 
-class _Best(NamedTuple):
-    """The highest IoU of each anchor ``[A]``, of each object ``[N]``, and of each object in each block."""
+class _BestOverlaps(NamedTuple):
+    """Highest IoUs, in blocks of ``block_size`` anchors."""
 
-    anchor_iou: Tensor
-    object_iou: Tensor
-    by_block: Tensor
-    block: int
-
-
-def _block_size(pairs: _Pairs, partners: int) -> int:
-    """How many at once, if each has so many partners."""
-    return max(_FEWEST, _PAIRS.get(pairs.like.device.type, _PAIRS_ELSEWHERE) // max(partners, 1))
+    of_anchors: Tensor  # [A]
+    of_objects: Tensor  # [N]
+    by_block: Tensor  # [blocks, N], of each object within each block of anchors
+    block_size: int
 
 
-def _shares(pairs: _Pairs) -> list[slice]:
-    """The objects, as many at a time as make a block with the fewest anchors."""
-    count, most = len(pairs.like), _block_size(pairs, _FEWEST)
-    return [slice(start, start + most) for start in range(0, count, most)]
+def _block_size(iou: _IoU, partners: int) -> int:
+    """Number of anchors (or objects) per block if each is compared with this many partners."""
+    pairs = _PAIRS_PER_BLOCK.get(iou.template.device.type, _PAIRS_PER_BLOCK_ELSEWHERE)
+    return max(_MIN_ANCHORS_PER_BLOCK, pairs // max(partners, 1))
 
 
-def _best_overlaps(pairs: _Pairs) -> _Best:
-    objects, anchors = pairs.like.shape
-    block = _block_size(pairs, objects)
-    starts = range(0, anchors if objects else 0, block)
-    anchor_iou, by_block = pairs.like.new_zeros(anchors), pairs.like.new_zeros(len(starts), objects)
-    for share in _shares(pairs):
+def _object_chunks(iou: _IoU) -> list[slice]:
+    """The objects in chunks that fit a block together with the minimum number of anchors."""
+    count, size = len(iou.template), _block_size(iou, _MIN_ANCHORS_PER_BLOCK)
+    return [slice(start, start + size) for start in range(0, count, size)]
+
+
+def _best_overlaps(iou: _IoU) -> _BestOverlaps:
+    objects, anchors = iou.template.shape
+    size = _block_size(iou, objects)
+    starts = range(0, anchors if objects else 0, size)
+    of_anchors, by_block = iou.template.new_zeros(anchors), iou.template.new_zeros(len(starts), objects)
+    for chunk in _object_chunks(iou):
         for number, start in enumerate(starts):
-            iou, best = pairs.of_all(slice(start, start + block), share), anchor_iou[start : start + block]
-            torch.amax(iou, dim=1, out=by_block[number, share])
-            if share.start == 0:
-                torch.amax(iou, dim=0, out=best)
+            block, best = iou.block(chunk, slice(start, start + size)), of_anchors[start : start + size]
+            torch.amax(block, dim=1, out=by_block[number, chunk])
+            if chunk.start == 0:
+                torch.amax(block, dim=0, out=best)
             else:
-                torch.maximum(best, iou.amax(dim=0), out=best)
-    object_iou = by_block.amax(dim=0) if len(starts) else pairs.like.new_zeros(objects)
-    return _Best(anchor_iou, object_iou, by_block, block)
+                torch.maximum(best, block.amax(dim=0), out=best)
+    of_objects = by_block.amax(dim=0) if len(starts) else iou.template.new_zeros(objects)
+    return _BestOverlaps(of_anchors, of_objects, by_block, size)
 
 
-def _best_pairs(pairs: _Pairs, best: _Best) -> tuple[Tensor, Tensor]:
-    """Objects and anchors between which the IoU is the object's highest, and above 0: ``[Q]`` and ``[Q]``."""
-    blocks, objects = ((best.by_block == best.object_iou) & (best.object_iou > 0)).nonzero(as_tuple=True)
-    within = torch.arange(best.block, device=objects.device)
-    found = []
-    for some, where in zip(*(each.split(_block_size(pairs, best.block)) for each in (objects, blocks)), strict=True):
-        anchors = (where[:, None] * best.block + within).clamp(max=len(best.anchor_iou) - 1)  # the last block is short
-        row, column = (pairs.of(some, anchors) == best.object_iou[some][:, None]).nonzero(as_tuple=True)
-        found.append((some[row], anchors[row, column]))
-    return torch.cat([each for each, _ in found]), torch.cat([each for _, each in found])
+def _best_pairs(iou: _IoU, best: _BestOverlaps) -> tuple[Tensor, Tensor]:
+    """Objects ``[Q]`` and anchors ``[Q]`` of the pairs that have the object's highest IoU, above 0."""
+    blocks, objects = ((best.by_block == best.of_objects) & (best.of_objects > 0)).nonzero(as_tuple=True)
+    offsets, split = torch.arange(best.block_size, device=objects.device), _block_size(iou, best.block_size)
+    pairs = []
+    for some, block in zip(objects.split(split), blocks.split(split), strict=True):
+        # the last block may be short
+        anchors = (block[:, None] * best.block_size + offsets).clamp(max=len(best.of_anchors) - 1)
+        row, column = (iou.rows(some, anchors) == best.of_objects[some][:, None]).nonzero(as_tuple=True)
+        pairs.append((some[row], anchors[row, column]))
+    return torch.cat([object for object, _ in pairs]), torch.cat([anchor for _, anchor in pairs])
 
 
-def _objects_of(pairs: _Pairs, anchors: Tensor) -> Tensor:
-    """The object with which each of ``[k]`` anchors has the highest IoU; of equal ones the first."""
+def _best_objects(iou: _IoU, anchors: Tensor) -> Tensor:
+    """The object with the highest IoU for each of the anchors ``[k]``, the first on ties: int64 ``[k]``."""
     if not len(anchors):
         return anchors
-    parts = anchors.split(_block_size(pairs, len(pairs.like)))
-    found = []
-    for part in parts:
-        best, objects = pairs.like.new_full((len(part),), -1), torch.zeros_like(part)
-        for share in _shares(pairs):
-            iou = pairs.of_each(part, share)
-            places = iou.argmax(dim=1)  # along rows: down the columns torch (2.14) takes ten times as long
-            highest = iou.gather(1, places[:, None])[:, 0]
-            objects = torch.where(highest > best, places + share.start, objects)
+    result = []
+    for part in anchors.split(_block_size(iou, len(iou.template))):
+        best, objects = iou.template.new_full((len(part),), -1), torch.zeros_like(part)
+        for chunk in _object_chunks(iou):
+            block = iou.transposed_block(chunk, part)
+            index = block.argmax(dim=1)  # along rows: along columns torch (2.14) takes ten times as long
+            highest = block.gather(1, index[:, None])[:, 0]
+            objects = torch.where(highest > best, index + chunk.start, objects)
             best = torch.maximum(best, highest)
-        found.append(objects)
-    return torch.cat(found)
+        result.append(objects)
+    return torch.cat(result)
 
 
-def _check_thresholds(foreground: float, background: float, least: float) -> None:
-    if not 0 <= least <= background <= foreground <= 1 or foreground == 0:
+def _check_thresholds(foreground: float, background: float, min_background: float) -> None:
+    if not 0 <= min_background <= background <= foreground <= 1 or foreground == 0:
         raise ValueError(
-            f"foreground_iou={foreground}, background_iou={background}, least_background_iou={least}: they must fall, "
-            "from at most 1 to at least 0, and foreground_iou be above 0"
+            "foreground_iou: must be above 0 and 1 >= foreground_iou >= background_iou >= min_background_iou >= 0, got "
+            f"{foreground}, {background} and {min_background}"
         )
 
 
 def sample_balanced(
     matches: Tensor, count: int, positive_fraction: float, generator: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Draw the anchors of one image that are trained on: at most a share of foreground, the rest background.
+    """Draw the anchors of one image that are trained on: a limited fraction of foreground, the rest background.
 
-    Where foreground is short, background takes its place; where background is short, fewer are drawn.
+    If there is too little foreground, background fills up. If there is too little background, fewer are drawn.
 
     Args:
-        matches: of `match_anchors`.
-        count: how many at most. Faster R-CNN's RPN: 256; Fast R-CNN: 64 of each of 2 images.
-        positive_fraction: the most of them that are foreground. The RPN: 0.5; Fast R-CNN: 0.25.
-        generator: to draw from; none: torch's own.
+        matches: Result of `match_anchors`.
+        count: Maximum number of anchors. RPN of Faster R-CNN: 256; Fast R-CNN: 64 in each of 2 images.
+        positive_fraction: Maximum fraction of foreground. RPN: 0.5; Fast R-CNN: 0.25.
+        generator: Random number generator. None: torch's default.
 
     Shape:
         - matches: int64 ``[A]``
-        - output: numbers of the anchors, int64 ``[P]`` of foreground and ``[Q]`` of background, rising, P + Q <= count
+        - output: indices of anchors in increasing order, int64 ``[P]`` of foreground and ``[Q]`` of background,
+          P + Q <= count
 
     Raises:
-        ValueError: a negative ``count``, a fraction outside 0 … 1, or ``matches`` that are not ``[A]``.
+        ValueError: ``count`` is negative, ``positive_fraction`` outside [0, 1], or ``matches`` not ``[A]``.
 
     Reference:
         Girshick, "Fast R-CNN", ICCV 2015, section 2.3; Ren et al., "Faster R-CNN", NeurIPS 2015, section 3.1.3.
     """
-    if count < 0 or not 0 <= positive_fraction <= 1:
-        raise ValueError(f"count={count}, positive_fraction={positive_fraction}: give 0 or more, and 0 … 1")
+    check_min(0, count=count)
+    check_fraction(positive_fraction=positive_fraction)
     if matches.ndim != 1:
-        raise ValueError(f"matches must be [A], got {list(matches.shape)}")
+        raise ValueError(f"matches: must be [A], got {list(matches.shape)}")
     positives, negatives = (matches >= 0).nonzero()[:, 0], (matches == BACKGROUND).nonzero()[:, 0]
-    positives = _draw(positives, int(count * positive_fraction + 1e-6), generator)  # 0.29 * 100 is 28.999999999999996
-    return positives, _draw(negatives, count - len(positives), generator)
+    positives = _sample(positives, int(count * positive_fraction + 1e-6), generator)  # 0.29 * 100 is 28.999999999999996
+    return positives, _sample(negatives, count - len(positives), generator)
 
 
-def _draw(numbers: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
-    device = numbers.device if generator is None else generator.device
-    drawn = torch.randperm(len(numbers), generator=generator, device=device)[:count]
-    return numbers[drawn.to(numbers.device).sort().values]
+def _sample(indices: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
+    """Up to ``count`` of the indices ``[n]``, drawn without replacement and in their order."""
+    device = indices.device if generator is None else generator.device
+    drawn = torch.randperm(len(indices), generator=generator, device=device)[:count]
+    return indices[drawn.to(indices.device).sort().values]

@@ -1,4 +1,4 @@
-"""From pixels to what a network was trained on: scaled and normalised, on the device.
+"""Normalization of pixels on the device, with the statistics that a network was trained with.
 
 Shapes: ``B`` images, ``C`` channels (3 for RGB), ``H`` by ``W`` pixels.
 """
@@ -12,30 +12,30 @@ from torch import Tensor
 from ..compat import ConversionAwareModule
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
-"""Mean of ImageNet's training pixels, RGB, of values in [0, 1]."""
+"""Mean of ImageNet's training pixels, RGB in [0, 1]."""
 
 IMAGENET_STD = (0.229, 0.224, 0.225)
-"""Standard deviation of ImageNet's training pixels, RGB, of values in [0, 1]."""
+"""Standard deviation of ImageNet's training pixels, RGB in [0, 1]."""
 
 
 class Normalize(ConversionAwareModule):
-    """Turns pixels into ``(pixels in [0, 1] - mean) / std``.
+    """Compute ``(pixels in [0, 1] - mean) / std``.
 
-    A batch travels to the device as ``uint8``, a quarter of the bytes, and scaling and normalisation are there a single
-    multiply-add, computed in float32 at least. The result has the dtype of the module (float32, unless the model was
-    converted, for example by ``.to(torch.bfloat16)``); under autocast it stays float32, and the first convolution
-    chooses its own. The memory format of the input is kept, so ``channels_last`` images stay so.
+    Batches are moved to the device as ``uint8``, a quarter of the bytes of float32. There, scaling and normalization
+    are a single multiply-add in float32 or wider. The result has the dtype of the module: float32, unless the model was
+    converted, for example by ``.to(torch.bfloat16)``. Under autocast it stays float32 and the first convolution casts
+    it. The memory format of the input is preserved, such as ``channels_last``.
 
-    The constants belong to a network's weights and follow from its constructor: they are no part of the state dict, and
+    The constants belong to a network's weights and are set by its constructor. They are not part of the state dict, and
     they keep full precision when the model is cast.
 
     Args:
-        mean: Mean of each channel, of values in [0, 1].
-        std: Standard deviation of each channel, of values in [0, 1], above 0.
+        mean: Mean of each channel, of pixels in [0, 1].
+        std: Standard deviation of each channel, of pixels in [0, 1], above 0.
 
     Shape:
-        - images: ``[B, C, H, W]``, ``uint8`` in [0, 255] or floating point in [0, 1].
-        - output: ``[B, C, H, W]``, floating point.
+        - images: ``[B, C, H, W]``, ``uint8`` in [0, 255] or floating point in [0, 1]
+        - output: ``[B, C, H, W]``, floating point
 
     Raises:
         ValueError: ``mean`` and ``std`` differ in length, or a ``std`` is not above 0.
@@ -55,16 +55,16 @@ class Normalize(ConversionAwareModule):
     def __init__(self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
         super().__init__()
         if len(mean) != len(std) or not mean:
-            raise ValueError(f"mean and std need one number a channel each, got mean={mean!r} and std={std!r}")
+            raise ValueError(f"mean: must have one number per channel, as std, got {mean!r} and std={std!r}")
         if min(std) <= 0:
-            raise ValueError(f"every std must be above 0, got std={std!r}")
+            raise ValueError(f"std: must be above 0, got {std!r}")
         self._constants = tuple(float(m) for m in mean), tuple(float(s) for s in std)
         self.register_buffer("mean", torch.tensor(self._constants[0]), persistent=False)
         self.register_buffer("std", torch.tensor(self._constants[1]), persistent=False)
         self._compute_affine()
 
     def _compute_affine(self) -> None:
-        """Writes the constants exactly, in float32 at least, where the module now is."""
+        """Set the constants exactly, in float32 or wider, on the module's current device."""
         device, dtype = self.mean.device, torch.promote_types(self.mean.dtype, torch.float32)
         mean, std = (torch.tensor(constant, dtype=torch.float64, device="cpu") for constant in self._constants)
         if device.type != "meta":
@@ -78,7 +78,7 @@ class Normalize(ConversionAwareModule):
         self._compute_affine()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalises a batch.
+        """Normalize a batch ``[B, C, H, W]``.
 
         Raises:
             TypeError: ``images`` is neither ``uint8`` nor floating point.
@@ -89,19 +89,19 @@ class Normalize(ConversionAwareModule):
         return torch.addcmul(self._shift, images, scale).to(self.mean.dtype)
 
     def extra_repr(self) -> str:
-        """The constants, as ``repr`` shows them."""
+        """The constants, for ``repr``."""
         return "mean=({}), std=({})".format(*(", ".join(f"{v:.6g}" for v in c) for c in self._constants))
 
 
 def _check_images(images: Any, channels: int) -> None:
     if not isinstance(images, Tensor):
-        raise TypeError(f"images must be a torch.Tensor [B, {channels}, H, W], got {type(images).__name__}")
+        raise TypeError(f"images: must be a tensor [B, {channels}, H, W], got {type(images).__name__}")
     if images.dtype != torch.uint8 and not images.dtype.is_floating_point:
-        raise TypeError(f"images must be uint8 in [0, 255] or floating point in [0, 1], got {images.dtype}")
-    shape = tuple(images.shape)
-    if images.ndim != 4:
-        hint = "; add the batch dimension with images[None]" if images.ndim == 3 else ""
-        raise ValueError(f"images must be [B, {channels}, H, W], got {images.ndim} dimensions: {shape}{hint}")
-    if shape[1] != channels:
-        hint = "; images.permute(0, 3, 1, 2) puts channels first" if shape[3] == channels else ""
-        raise ValueError(f"images must be [B, {channels}, H, W], got {shape[1]} channels: {shape}{hint}")
+        raise TypeError(f"images: must be uint8 in [0, 255] or floating point in [0, 1], got {images.dtype}")
+    if images.ndim != 4 or images.shape[1] != channels:
+        hint = ""
+        if images.ndim == 3:
+            hint = "; add the batch dimension with images[None]"
+        elif images.ndim == 4 and images.shape[3] == channels:
+            hint = "; move channels to the front with images.permute(0, 3, 1, 2)"
+        raise ValueError(f"images: must be [B, {channels}, H, W], got {list(images.shape)}{hint}")

@@ -17,9 +17,9 @@ from ...ops.box_coding import decode_boxes
 from ...ops.boxes import at_least_float32, clip_boxes
 from ...ops.checks import check_min
 from ...ops.matching import bipartite_then_threshold
-from ...ops.nms import select_detections
 from ...weights import LoadReport, State, load_state_dict_file, match_weights, pretrained_is_skipped
 from ..detector import Detections, Detector, check_detection_settings
+from ..postprocessing import select_detections
 from ..resize import ImageBatch, ResizeAndPad
 from .backbone import init_uniform
 from .default_boxes import Clip, default_boxes, ssd_aspects, ssd_scales, whole_pixels

@@ -19,8 +19,8 @@ from ...ops.boxes import clip_boxes
 from ...ops.checks import check_min
 from ...ops.init import init_he
 from ...ops.matching import match_anchors, sample_balanced
-from ...ops.nms import select_detections
 from ..detector import Detections, check_detection_settings
+from ..postprocessing import select_detections
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ class RoIHead(nn.Module):
             truth, labels = target["boxes"].to(boxes), target["labels"]
             regions = torch.cat([boxes, truth]) if s.append_truth else boxes
             least, most = s.background_iou
-            matches = match_anchors(truth, regions, s.foreground_iou, most, least_background_iou=least)
+            matches = match_anchors(truth, regions, s.foreground_iou, most, min_background_iou=least)
             positive, negative = sample_balanced(matches, s.samples, s.positive_fraction)
             none = torch.full_like(negative, self.num_classes)
             sampled.append(

@@ -11,8 +11,8 @@ from ...backbones.base import trace_shapes
 from ...backbones.darknet import LEAK, YOLOv1Backbone, convolution, init_leaky
 from ...ops.boxes import clip_boxes
 from ...ops.checks import check_dropout, check_min
-from ...ops.nms import select_detections
 from ..detector import Detections, Detector, check_detection_settings
+from ..postprocessing import select_detections
 from ..resize import ImageBatch, ResizeAndPad
 from .loss import YOLOTerms, decode_grid, encode_grid, split_grid, yolo_terms
 

@@ -117,11 +117,11 @@ def test_nothing():
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match=r"boxes must be \[\.\.\., 4\], got \[2, 5\]"):
+    with pytest.raises(ValueError, match=r"boxes.*got \[2, 5\]"):
         encode_boxes(torch.zeros(2, 5), torch.zeros(2, 4))
-    with pytest.raises(ValueError, match=r"anchors must be \[\.\.\., 4\], got \[3\]"):
+    with pytest.raises(ValueError, match=r"anchors.*got \[3\]"):
         decode_boxes(torch.zeros(2, 4), torch.zeros(3))
-    with pytest.raises(ValueError, match=r"weights: \[10.0, 10.0, 5.0\]; give four numbers above 0"):
+    with pytest.raises(ValueError, match=r"weights.*four.*got \[10.0, 10.0, 5.0\]"):
         encode_boxes(BOX, ANCHOR, HEAD[:3])
-    with pytest.raises(ValueError, match=r"weights: .*0.0\]; give four"):
+    with pytest.raises(ValueError, match=r"weights.*above 0.*got .*0.0\]"):
         decode_boxes(BOX, ANCHOR, (1.0, 1.0, 1.0, 0.0))

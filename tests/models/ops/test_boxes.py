@@ -103,9 +103,9 @@ def test_matrices_of_nothing_and_of_points(matrix):
     assert matrix(torch.zeros(3, 4), torch.zeros(0, 4)).shape == (3, 0)
     points = torch.tensor([[1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 2.0, 2.0]])
     assert matrix(points, points).isfinite().all() and matrix(points, points)[0, 0] == 0
-    with pytest.raises(ValueError, match=r"others must be \[N, 4\], x1 y1 x2 y2, got \[4\]"):
+    with pytest.raises(ValueError, match=r"others.*got \[4\]"):
         matrix(torch.zeros(3, 4), torch.zeros(4))
-    with pytest.raises(ValueError, match=r"boxes must be \[N, 4\], x1 y1 x2 y2, got \[3, 5\]"):
+    with pytest.raises(ValueError, match=r"boxes.*got \[3, 5\]"):
         matrix(torch.zeros(3, 5), torch.zeros(3, 4))
 
 
@@ -206,9 +206,9 @@ def test_following_the_gradient_leads_to_the_true_box(kind):
 
 
 def test_bad_losses():
-    with pytest.raises(ValueError, match="there is no box loss 'gious'; did you mean 'giou'"):
+    with pytest.raises(ValueError, match="kind.*got 'gious'; did you mean 'giou'"):
         BoxLoss("gious")
-    with pytest.raises(ValueError, match="beta must be above 0, got 0"):
+    with pytest.raises(ValueError, match="beta.*got 0"):
         BoxLoss("smooth_l1", beta=0)
-    with pytest.raises(ValueError, match=r"must both be \[N, 4\], got \[2, 4\] and \[1, 4\]"):
+    with pytest.raises(ValueError, match=r"predicted.*got \[2, 4\] and \[1, 4\]"):
         box_loss(torch.zeros(2, 4), torch.zeros(1, 4))

@@ -1,4 +1,4 @@
-"""Suppression of doubles, hard and soft, and what becomes a detection: against plain loops and torchvision."""
+"""Non-maximum suppression, hard and soft, against plain loops and torchvision."""
 
 import math
 
@@ -8,56 +8,32 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import batched_nms, box_iou
 
-from striate.models.detection import class_agnostic_nms, classwise_nms, select_detections, soft_nms
+from striate.models.detection import class_agnostic_nms, classwise_nms, soft_nms
 from striate.models.ops import nms
 
-
-def some_boxes(count, seed, span=60):
-    """Of whole pixels, so that moving and mirroring are exact."""
-    generator = torch.Generator().manual_seed(seed)
-    corners = torch.randint(0, span, (count, 2), generator=generator)
-    return torch.cat([corners, corners + torch.randint(1, 40, (count, 2), generator=generator)], dim=1).float()
+from ...helpers.nms_reference import BOXES, SCORES, loop_nms, pixel_boxes
 
 
-def some_scores(count, seed, levels=1000):
+def random_scores(count, seed, levels=1000):
     return torch.randint(0, levels, (count,), generator=torch.Generator().manual_seed(seed)) / levels
 
 
-def some_labels(count, seed, classes):
+def random_labels(count, seed, classes):
     return torch.randint(0, classes, (count,), generator=torch.Generator().manual_seed(seed))
-
-
-def loop_nms(boxes, scores, labels, iou):
-    """From the surest to the least: kept unless a kept one of the label overlaps it by more."""
-    overlap = box_iou(boxes.double(), boxes.double())
-    kept = []
-    for this in sorted(range(len(scores)), key=lambda number: (-scores[number].item(), number)):
-        if all(labels[this] != labels[other] or overlap[this, other] <= iou + 1e-9 for other in kept):
-            kept.append(this)
-    return kept
-
-
-BOXES = torch.tensor([
-    [0.0, 0.0, 10.0, 10.0],
-    [0.0, 0.0, 10.0, 5.0],  # IoU with the first 0.5
-    [0.0, 0.0, 10.0, 8.0],  # with the first 0.8, with the second 0.625
-    [30.0, 0.0, 40.0, 10.0],
-])  # fmt: skip
-SCORES = torch.tensor([0.6, 0.9, 0.7, 0.5])
 
 
 def test_by_hand(monkeypatch):
     same, different = torch.zeros(4, dtype=torch.int64), torch.tensor([0, 1, 0, 1])
     assert classwise_nms(BOXES, SCORES, same, 0.5).tolist() == [1, 0, 3]  # an IoU of 0.5 is not above 0.5
     assert classwise_nms(BOXES, SCORES, same, 0.49).tolist() == [1, 3]
-    assert classwise_nms(BOXES, SCORES, same, 0.7).tolist() == [1, 2, 3]  # the first goes because of the third
+    assert classwise_nms(BOXES, SCORES, same, 0.7).tolist() == [1, 2, 3]  # the third suppresses the first
     assert classwise_nms(BOXES, SCORES, different, 0.5).tolist() == [1, 2, 3]
     assert classwise_nms(BOXES, SCORES, different, 0.8).tolist() == [1, 2, 0, 3]
     assert class_agnostic_nms(BOXES, SCORES, 0.5).tolist() == [1, 0, 3]
     # 8 / 10 is not above 0.8, though as float32 it is
     assert class_agnostic_nms(BOXES[[0, 2]], SCORES[[0, 2]], 0.8).tolist() == [1, 0]
-    for few in (2000, 1):
-        monkeypatch.setattr(nms, "_FEW", few)
+    for limit in (2000, 1):
+        monkeypatch.setattr(nms, "_MAX_BOXES_AT_ONCE", limit)
         assert classwise_nms(BOXES[[0, 2]], SCORES[[0, 2]], same[:2], 0.8).tolist() == [1, 0]
 
 
@@ -69,14 +45,18 @@ def test_by_hand(monkeypatch):
     st.sampled_from([0.0, 0.3, 0.5, 0.7, 0.8, 1.0]),
     st.sampled_from([10, 2000]),
 )
-def test_against_plain_loops_with_ties(seed, count, classes, iou, few):
+def test_against_plain_loops_with_ties(seed, count, classes, iou, limit):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nms, "_FEW", few)  # one pass over each label, or one over all
+        patch.setattr(nms, "_MAX_BOXES_AT_ONCE", limit)  # one pass per label, or one over all
         against_plain_loops(seed, count, classes, iou)
 
 
 def against_plain_loops(seed, count, classes, iou):
-    boxes, scores, labels = some_boxes(count, seed), some_scores(count, seed, 10), some_labels(count, seed, classes)
+    boxes, scores, labels = (
+        pixel_boxes(count, seed),
+        random_scores(count, seed, 10),
+        random_labels(count, seed, classes),
+    )
     expected = loop_nms(boxes, scores, labels, iou)
     assert classwise_nms(boxes, scores, labels, iou).tolist() == expected
     assert class_agnostic_nms(boxes, scores, iou).tolist() == loop_nms(boxes, scores, torch.zeros(count), iou)
@@ -84,7 +64,7 @@ def against_plain_loops(seed, count, classes, iou):
 
 @pytest.mark.parametrize(("count", "classes"), [(100, 20), (900, 5), (6000, 20), (3000, 1)])
 def test_torchvisions_batched_nms(count, classes):
-    boxes, labels = some_boxes(count, 0, span=count // 5), some_labels(count, 1, classes)
+    boxes, labels = pixel_boxes(count, 0, span=count // 5), random_labels(count, 1, classes)
     scores = torch.randperm(count, generator=torch.Generator().manual_seed(2)) / count
     kept = classwise_nms(boxes, scores, labels, 0.5)
     assert torch.equal(kept, batched_nms(boxes, scores, labels, 0.5))
@@ -93,17 +73,17 @@ def test_torchvisions_batched_nms(count, classes):
 
 @settings(deadline=None)
 @given(st.integers(0, 10_000))
-def test_moving_mirroring_and_reordering_keep_the_same(seed):
-    boxes, labels = some_boxes(30, seed), some_labels(30, seed, 3)
+def test_invariant_under_shifts_mirroring_and_reordering(seed):
+    boxes, labels = pixel_boxes(30, seed), random_labels(30, seed, 3)
     scores = torch.randperm(30, generator=torch.Generator().manual_seed(seed)) / 30
     kept = classwise_nms(boxes, scores, labels, 0.4)
     mirrored = torch.stack([-boxes[:, 2], boxes[:, 1], -boxes[:, 0], boxes[:, 3]], dim=1)
-    assert torch.equal(classwise_nms(mirrored, scores, labels, 0.4), kept)  # coordinates below 0
+    assert torch.equal(classwise_nms(mirrored, scores, labels, 0.4), kept)  # negative coordinates
     assert torch.equal(classwise_nms(boxes - 300, scores, labels, 0.4), kept)
     assert torch.equal(classwise_nms(boxes, scores, labels * 1000 - 7, 0.4), kept)
     order = torch.randperm(30, generator=torch.Generator().manual_seed(seed + 1))
     assert torch.equal(order[classwise_nms(boxes[order], scores[order], labels[order], 0.4)], kept)
-    # once more changes nothing
+    # idempotent
     assert classwise_nms(boxes[kept], scores[kept], labels[kept], 0.4).tolist() == list(range(len(kept)))
 
 
@@ -115,38 +95,28 @@ def test_labels_do_not_cost_precision():
         assert classwise_nms(boxes, scores, labels, iou).tolist() == loop_nms(boxes, scores, labels, iou)
 
 
-def test_boxes_with_coordinates_below_zero_keep_to_their_label():
+def test_boxes_with_negative_coordinates_stay_within_their_label():
     boxes = torch.tensor([[-9.0, 0.0, 1.0, 10.0], [-20.0, -11.0, -10.0, -1.0]])
     scores, labels = torch.tensor([0.9, 0.8]), torch.tensor([0, 1])
-    # torchvision moves label 1 by the largest coordinate + 1, here 11: onto the box of label 0
+    # torchvision shifts label 1 by the largest coordinate + 1, here 11: onto the box of label 0
     assert batched_nms(boxes, scores, labels, 0.5).tolist() == [0]
     assert classwise_nms(boxes, scores, labels, 0.5).tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_precisions(dtype):
-    boxes, scores, labels = some_boxes(60, 3), some_scores(60, 4, 100).to(dtype), some_labels(60, 5, 4)
+    boxes, scores, labels = pixel_boxes(60, 3), random_scores(60, 4, 100).to(dtype), random_labels(60, 5, 4)
     kept = classwise_nms(boxes.to(dtype), scores, labels, 0.5)
     assert torch.equal(kept, classwise_nms(boxes, scores.float(), labels, 0.5))
     assert torch.equal(class_agnostic_nms(boxes.to(dtype), scores, 0.5), class_agnostic_nms(boxes, scores, 0.5))
-    found = select_detections(boxes.to(dtype), scores[:, None], 0.1, 0.5, 10)
-    assert found["boxes"].dtype == found["scores"].dtype == torch.float32
 
 
-def test_nothing():
+def test_no_boxes():
     none, no_labels = torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)
     for kept in (classwise_nms(none, none[:, 0], no_labels, 0.5), class_agnostic_nms(none, none[:, 0], 0.5)):
         assert kept.shape == (0,) and kept.dtype == torch.int64
     numbers, scores = soft_nms(none, none[:, 0], no_labels)
     assert numbers.shape == scores.shape == (0,) and numbers.dtype == torch.int64
-    for boxes, scores in (
-        (none, torch.zeros(0, 3)),
-        (torch.zeros(0, 3, 4), torch.zeros(0, 3)),
-        (BOXES, torch.zeros(4, 3)),
-    ):
-        found = select_detections(boxes, scores, 0.05, 0.5, 100)
-        assert found["boxes"].shape == (0, 4) and found["scores"].shape == (0,) and found["labels"].shape == (0,)
-        assert found["labels"].dtype == torch.int64
 
 
 def loop_soft_nms(boxes, scores, labels, weight, score_threshold):
@@ -169,13 +139,13 @@ def loop_soft_nms(boxes, scores, labels, weight, score_threshold):
 @settings(deadline=None)
 @given(seed=st.integers(0, 10_000), count=st.integers(1, 25), classes=st.sampled_from([1, 3]))
 def test_soft_nms_against_plain_loops(decay, seed, count, classes):
-    boxes, labels = some_boxes(count, seed), some_labels(count, seed, classes)
+    boxes, labels = pixel_boxes(count, seed), random_labels(count, seed, classes)
     scores = (1 + torch.randperm(count, generator=torch.Generator().manual_seed(seed))) / count
     weights = {"linear": lambda o: 1 - o if o >= 0.2003 else 1, "gaussian": lambda o: math.exp(-o * o / 0.4)}
     expected = loop_soft_nms(boxes, scores, labels, weights[decay], 0.0503)
     numbers, final = soft_nms(boxes, scores, labels, decay, iou=0.2003, sigma=0.4, score_threshold=0.0503)
     torch.testing.assert_close(final, torch.tensor([score for _, score in expected]), rtol=1e-4, atol=1e-5)
-    if (final.diff() < -1e-4).all():  # scores that decay to the same may come in either order
+    if (final.diff() < -1e-4).all():  # the order of equal scores is not defined
         assert numbers.tolist() == [number for number, _ in expected]
 
 
@@ -184,13 +154,13 @@ def test_soft_nms_by_hand():
     numbers, scores = soft_nms(BOXES, SCORES, decay="linear", iou=0.5)
     assert numbers.tolist() == [1, 3, 0, 2]
     torch.testing.assert_close(scores, torch.tensor([0.9, 0.5, 0.3, 0.2625 * 0.2]))
-    # below `iou` nothing is lowered: 0.625 and 0.5 are, at 0.6 only the one
+    # IoUs below `iou` lower nothing: at 0.5 both 0.625 and 0.5 do, at 0.6 only the first
     numbers, scores = soft_nms(BOXES, SCORES, decay="linear", iou=0.6)
     torch.testing.assert_close(scores, torch.tensor([0.9, 0.6, 0.5, 0.2625 * 0.2]))
     numbers, scores = soft_nms(BOXES, SCORES, decay="gaussian", sigma=0.5)
     first, third = 0.6 * math.exp(-0.25 / 0.5), 0.7 * math.exp(-0.390625 / 0.5) * math.exp(-0.64 / 0.5)
     torch.testing.assert_close(scores, torch.tensor([0.9, 0.5, first, third]))
-    # of different labels they leave one another alone
+    # different labels do not affect each other
     numbers, scores = soft_nms(BOXES, SCORES, torch.arange(4))
     assert numbers.tolist() == [1, 2, 0, 3] and scores.tolist() == SCORES[numbers].tolist()
     numbers, scores = soft_nms(BOXES, SCORES, max_detections=2)
@@ -199,86 +169,21 @@ def test_soft_nms_by_hand():
     assert numbers.tolist() == [1]
 
 
-def test_soft_nms_leaves_its_input_alone():
+def test_soft_nms_does_not_change_its_input():
     scores = SCORES.clone().requires_grad_()
     _, final = soft_nms(BOXES, scores)
     assert scores.tolist() == SCORES.tolist() and not final.requires_grad
 
 
-def test_detections_by_hand():
-    scores = torch.tensor([[0.6, 0.1], [0.9, 0.7], [0.7, 0.0], [0.05, 0.5]])
-    found = select_detections(BOXES, scores, 0.1, 0.5, 100)
-    assert found["labels"].tolist() == [0, 1, 0, 1]  # 0.1 itself is not above
-    torch.testing.assert_close(found["scores"], torch.tensor([0.9, 0.7, 0.6, 0.5]))
-    assert found["boxes"].tolist() == BOXES[[1, 1, 0, 3]].tolist()
-    found = select_detections(BOXES, scores, 0.1, 0.5, 2)
-    torch.testing.assert_close(found["scores"], torch.tensor([0.9, 0.7]))
-    found = select_detections(BOXES, scores, 0.1, 0.5, 100, class_agnostic=True)
-    assert found["labels"].tolist() == [0, 0, 1]
-    torch.testing.assert_close(found["scores"], torch.tensor([0.9, 0.6, 0.5]))
-
-
-def test_candidates():
-    scores = torch.tensor([[0.6, 0.1], [0.9, 0.7], [0.7, 0.0], [0.05, 0.5]])
-    # the two surest of each class go into NMS; of class 0 the third does not come up in place of one that is dropped
-    found = select_detections(BOXES, scores, 0.0, 0.5, 100, candidates=2)
-    torch.testing.assert_close(found["scores"], torch.tensor([0.9, 0.7, 0.5]))
-    assert found["labels"].tolist() == [0, 1, 1]
-    found = select_detections(BOXES, scores, 0.0, 0.5, 100, candidates=3, class_agnostic=True)
-    torch.testing.assert_close(found["scores"], torch.tensor([0.9]))  # of 0.9, 0.7, 0.7
-    assert len(select_detections(BOXES, scores, 0.0, 1.0, 100, candidates=400)["scores"]) == 7
-
-
-def test_boxes_of_each_class():
-    boxes = torch.stack([BOXES, BOXES + 100], dim=1)  # [4, 2, 4]
-    scores = torch.tensor([[0.6, 0.1], [0.9, 0.7], [0.7, 0.0], [0.05, 0.5]])
-    found, alike = (select_detections(each, scores, 0.1, 0.5, 100) for each in (boxes, BOXES))
-    assert torch.equal(found["boxes"], alike["boxes"] + 100 * alike["labels"][:, None])
-    assert torch.equal(found["scores"], alike["scores"]) and torch.equal(found["labels"], alike["labels"])
-
-
-@settings(deadline=None)
-@given(st.integers(0, 10_000), st.sampled_from([None, 5]), st.booleans())
-def test_detections_against_plain_loops(seed, candidates, agnostic):
-    generator = torch.Generator().manual_seed(seed)
-    boxes, scores = some_boxes(36, seed).reshape(12, 3, 4), torch.randperm(36, generator=generator).reshape(12, 3) / 36
-    pairs = [(place, label) for place in range(12) for label in range(3) if scores[place, label] > 0.2]
-    pairs.sort(key=lambda pair: -scores[pair].item())
-    if candidates is not None:
-        groups = [pairs] if agnostic else [[pair for pair in pairs if pair[1] == label] for label in range(3)]
-        pairs = [pair for group in groups for pair in group[:candidates]]
-    flat = torch.stack([boxes[pair] for pair in pairs])
-    values = torch.stack([scores[pair] for pair in pairs])
-    labels = torch.tensor([label for _, label in pairs])
-    kept = loop_nms(flat, values, torch.zeros_like(labels) if agnostic else labels, 0.3)[:7]
-    found = select_detections(boxes, scores, 0.2, 0.3, 7, candidates, agnostic)
-    assert found["labels"].tolist() == labels[kept].tolist()
-    assert torch.equal(found["boxes"], flat[kept]) and torch.equal(found["scores"], values[kept])
-
-
-def test_what_is_no_number_is_no_detection():
-    scores = torch.tensor([[math.nan], [0.9], [0.2], [0.5]])
-    assert select_detections(BOXES, scores, 0.3, 0.5, 10)["scores"].tolist() == pytest.approx([0.9, 0.5])
-    assert len(select_detections(BOXES, scores, 0.0, 1.0, 10, candidates=2)["scores"]) == 2
-
-
-def test_detections_leave_no_graph():
-    boxes, scores = BOXES.clone().requires_grad_(), SCORES[:, None].clone().requires_grad_()
-    found = select_detections(boxes, scores, 0.1, 0.5, 10)
-    assert not found["boxes"].requires_grad and not found["scores"].requires_grad
-
-
 def test_bad_input():
     labels = torch.zeros(4, dtype=torch.int64)
-    with pytest.raises(ValueError, match=r"boxes must be \[N, 4\], x1 y1 x2 y2, got \[4, 1, 4\]"):
+    with pytest.raises(ValueError, match=r"boxes.*got \[4, 1, 4\]"):
         classwise_nms(BOXES[:, None], SCORES, labels, 0.5)
-    with pytest.raises(ValueError, match=r"scores must be \[4\], one a box, got \[3\]"):
+    with pytest.raises(ValueError, match=r"scores.*\[4\].*got \[3\]"):
         class_agnostic_nms(BOXES, SCORES[:3], 0.5)
-    with pytest.raises(ValueError, match=r"labels must be \[4\], one a box, got \[2\]"):
+    with pytest.raises(ValueError, match=r"labels.*\[4\].*got \[2\]"):
         soft_nms(BOXES, SCORES, labels[:2])
-    with pytest.raises(ValueError, match="iou: 50; give a number from 0 to 1"):
+    with pytest.raises(ValueError, match="iou.*got 50"):
         classwise_nms(BOXES, SCORES, labels, 50)
-    with pytest.raises(ValueError, match="decay='guassian', sigma=0.5: give 'linear' or 'gaussian'"):
+    with pytest.raises(ValueError, match="decay.*got 'guassian'.*did you mean 'gaussian'"):
         soft_nms(BOXES, SCORES, decay="guassian")
-    with pytest.raises(ValueError, match=r"boxes \[4, 4\] and scores \[3, 2\] are not \[A, 4\] or \[A, K, 4\], and"):
-        select_detections(BOXES, torch.zeros(3, 2), 0.1, 0.5, 10)

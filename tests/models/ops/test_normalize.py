@@ -1,4 +1,4 @@
-"""What a network sees of the pixels: hand-computed values, the format they come in, and what is refused."""
+"""Normalization of pixels: values by hand, dtypes and memory formats, and errors."""
 
 import re
 
@@ -97,17 +97,17 @@ def test_other_dtypes_are_refused(dtype: torch.dtype) -> None:
 
 
 def test_arrays_are_refused() -> None:
-    with pytest.raises(TypeError, match=r"must be a torch\.Tensor .* got ndarray"):
+    with pytest.raises(TypeError, match="images.*got ndarray"):
         Normalize()(np.zeros((1, 3, 4, 4), np.uint8))
 
 
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ((3, 4, 5), r"got 3 dimensions: \(3, 4, 5\); add the batch dimension with images\[None\]"),
-        ((4, 5), r"got 2 dimensions: \(4, 5\)$"),
-        ((2, 1, 4, 5), r"must be \[B, 3, H, W\], got 1 channels: \(2, 1, 4, 5\)$"),
-        ((2, 4, 5, 3), r"got 4 channels: \(2, 4, 5, 3\); images.permute\(0, 3, 1, 2\) puts channels first"),
+        ((3, 4, 5), r"got \[3, 4, 5\]; .*images\[None\]"),
+        ((4, 5), r"got \[4, 5\]$"),
+        ((2, 1, 4, 5), r"\[B, 3, H, W\], got \[2, 1, 4, 5\]$"),
+        ((2, 4, 5, 3), r"got \[2, 4, 5, 3\]; .*permute\(0, 3, 1, 2\)"),
     ],
 )
 def test_other_shapes_are_refused(shape: tuple[int, ...], message: str) -> None:
@@ -116,7 +116,7 @@ def test_other_shapes_are_refused(shape: tuple[int, ...], message: str) -> None:
 
 
 def test_bad_constants_are_refused() -> None:
-    with pytest.raises(ValueError, match="one number a channel each"):
+    with pytest.raises(ValueError, match="mean.*got \\(0.5,\\)"):
         Normalize((0.5,), (0.5, 0.5))
-    with pytest.raises(ValueError, match="every std must be above 0"):
+    with pytest.raises(ValueError, match="std.*above 0.*0.0"):
         Normalize((0.5,), (0.0,))

@@ -28,9 +28,8 @@ def paired_iou(boxes: Tensor, others: Tensor) -> Tensor:
     """
     intersection = _area(torch.maximum(boxes[..., :2], others[..., :2]), torch.minimum(boxes[..., 2:], others[..., 2:]))
     union = _area(boxes[..., :2], boxes[..., 2:]) + _area(others[..., :2], others[..., 2:]) - intersection
-    return torch.where(
-        union > 0, intersection / union.where(union > 0, torch.ones_like(union)), torch.zeros_like(union)
-    )
+    iou = intersection / union.where(union > 0, torch.ones_like(union))
+    return torch.where(union > 0, iou, torch.zeros_like(union))
 
 
 def box_iou_matrix(boxes: Tensor, others: Tensor) -> Tensor:

@@ -127,7 +127,8 @@ def soft_nms(
         - output: indices of the boxes, int64 ``[M]``, and their lowered scores, float32 ``[M]``, descending
 
     Raises:
-        ValueError: Shapes are others than these, ``iou`` is outside [0, 1], ``sigma`` not above 0, or ``decay`` unknown.
+        ValueError: Shapes are others than these, ``iou`` is outside [0, 1], ``sigma`` not above 0, or ``decay`` is
+            unknown.
 
     Reference:
         Bodla et al., "Soft-NMS", ICCV 2017, section 3, figure 2.
@@ -147,9 +148,9 @@ def soft_nms(
         final.append(score)
         overlap = paired_iou(boxes, boxes[best])
         factor = (-overlap.square() / sigma).exp() if decay == "gaussian" else 1 - overlap * (overlap >= iou)
-        remaining = remaining * (
-            factor if labels is None else factor.where(labels == labels[best], torch.ones_like(factor))
-        )
+        if labels is not None:
+            factor = factor.where(labels == labels[best], torch.ones_like(factor))
+        remaining = remaining * factor
         remaining[best] = -math.inf
     if not taken:
         return torch.zeros(0, dtype=torch.int64, device=boxes.device), remaining[:0]

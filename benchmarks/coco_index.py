@@ -71,7 +71,7 @@ def _star(rng: np.random.Generator, count: int) -> list[tuple[float, float]]:
 
 def open_ours(path: Path, with_masks: bool) -> Any:
     """Open the file with striate's index."""
-    from striate.datamodules.coco.json import read_coco
+    from striate.datamodules.coco.annotation_file import read_coco
 
     return read_coco(path, path.parent, with_masks=with_masks)
 

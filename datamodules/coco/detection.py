@@ -1,21 +1,21 @@
-"""COCO, and whatever else is annotated in its format."""
+"""COCO, and other datasets in its format, for detection and segmentation."""
 
 from pathlib import Path
 from typing import Literal, get_args
 
-from ..annotations.annotation_errors import Fault, record_error
-from ..annotations.argument_checks import did_you_mean
+from ..annotations.annotation_errors import Fault, MissingFileError, record_error
+from ..annotations.argument_checks import check_choice
 from ..annotations.dataset_layout import layout_error
 from ..annotations.objects import ObjectSource, SemanticSource
-from ..base import LoaderOptions, Unpack, VisionDataModule
-from .columns import ENTRY_CODES
-from .json import CocoFile, read_coco
+from ..base import ObjectDataModule, ObjectOptions, Unpack
+from .annotation_file import CocoFile, read_coco
+from .json_columns import ENTRY_CODES
 
 CocoTask = Literal["detection", "instance_segmentation", "semantic_segmentation"]
 
 
-class CocoDetection(VisionDataModule):
-    """Objects in COCO's format, with boxes, with masks, or painted into one mask an image.
+class CocoDetection(ObjectDataModule):
+    """Objects in COCO's format: with boxes, with masks, or merged into one semantic mask per image.
 
     Expected layout::
 
@@ -24,30 +24,30 @@ class CocoDetection(VisionDataModule):
         ROOT/annotations/instances_val2017.json      (val_annotations)
         ROOT/val2017/000000000139.jpg …              (val_images)
 
-    The classes ``0 … K-1`` are the file's categories in the order of their ids; `category_ids` leads back to these.
+    The classes ``0 … K-1`` are the categories of the file in the order of their ids; `category_ids` maps them back.
     COCO's boxes (x, y, width, height) become x1, y1, x2, y2, clipped to the image. Crowds are kept, with ``iscrowd``
-    set. Polygons and run lengths are decoded only for the samples asked for, to pycocotools' own pixels.
+    set. Polygons and run lengths are decoded on demand, to the same pixels as in pycocotools.
 
-    Objects that cannot be used are left out with one warning that counts them, or stop the run when `strict`: a NaN or
-    infinite coordinate, a box of no area or outside its image; where masks are asked for, polygons of fewer than
-    three points, run lengths of another size. An annotation of an image or a category that is not listed stops it
-    always. An image of another size than listed counts as unreadable.
+    Objects that cannot be used are left out with one warning that counts them, or stop the run if `strict`: a NaN or
+    infinite coordinate, a box without area or outside its image; for tasks with masks, polygons of fewer than three
+    points, and run lengths of another size. An annotation of an unlisted image or category always stops the run. An
+    image of another size than listed counts as unreadable.
 
     Args:
-        root: the folder of all files.
+        root: Folder of all files.
         task: ``detection``; ``instance_segmentation``: with masks; ``semantic_segmentation``: the masks of an image
-            painted into one, class 0 being the background, the smaller over the larger, crowds below all.
-        train_annotations, val_annotations, test_annotations: files, below `root` or absolute; without one for test,
-            its images are those of val.
-        train_images, val_images, test_images: the folders of the images that these list.
-        skip_empty: train without images that have no object other than crowds; evaluation always has all.
-        min_visibility: part of a box's area that a step of augmentation must leave, or its object is removed.
-        group_by_aspect: make training batches of images of like shape, so that less is padded.
-        **kwargs: Loader options of `VisionDataModule`: ``batch_size``, ``seed``, ``train_transform``, ….
+            merged into one, with class 0 as background, small objects on top of large ones, and crowds below all.
+        train_annotations, val_annotations, test_annotations: Annotation files, below `root` or absolute; without one
+            for test, the test split is val.
+        train_images, val_images, test_images: Folders of the images that these files list.
+        skip_empty: Whether to train without images that have no object other than crowds; evaluation always includes
+            all images.
+        **kwargs: ``min_visibility`` and ``group_by_aspect`` of `ObjectDataModule`, and the loader options of
+            `VisionDataModule`: ``batch_size``, ``seed``, ``train_transform``, ….
 
     Raises:
-        FileNotFoundError: when files or images are not there; the message shows that tree and what was found.
-        ValueError: for a file that is not COCO's format; the message says where.
+        FileNotFoundError: Files or images are missing; the message shows the expected layout.
+        ValueError: A file is not in COCO's format; the message says where.
 
     Batches are `DetectionBatch`, `InstanceSegmentationBatch` or `SemanticSegmentationBatch`.
     """
@@ -63,94 +63,81 @@ class CocoDetection(VisionDataModule):
         test_annotations: str | None = None,
         test_images: str | None = None,
         skip_empty: bool = False,
-        min_visibility: float = 0.0,
-        group_by_aspect: bool = False,
-        **kwargs: Unpack[LoaderOptions],
+        **kwargs: Unpack[ObjectOptions],
     ) -> None:
         super().__init__(**kwargs)
-        if task not in get_args(CocoTask):
-            raise ValueError(
-                f"data.init_args.task: {task!r} is not one of {', '.join(get_args(CocoTask))}"
-                f"{did_you_mean(str(task), get_args(CocoTask))}"
-            )
-        self.root, self.task, self.skip_empty, self.min_visibility = (
-            Path(root).expanduser(),
-            task,
-            skip_empty,
-            min_visibility,
-        )
-        self.group_by_aspect = group_by_aspect
+        check_choice("task", task, get_args(CocoTask))
+        self.root, self.task, self.skip_empty = Path(root).expanduser(), task, skip_empty
         self.files = {
             "train": (train_annotations, train_images),
             "val": (val_annotations, val_images),
             "test": (test_annotations or val_annotations, test_images or (val_images if not test_annotations else "")),
         }
         self.reported_as: type = type(self)  # class that messages name and whose docstring shows the layout
-        self._read: dict[tuple[str, str], CocoFile] = {}
+        self.contents: dict[tuple[str, str], CocoFile] = {}
 
     @property
     def class_names(self) -> list[str]:
-        """Names of the categories; before them, for semantic segmentation, the background."""
-        names = self._any().class_names
+        """Names of the categories, preceded by the background for semantic segmentation."""
+        names = self._any_content().class_names
         return ["background", *names] if self.task == "semantic_segmentation" else list(names)
 
     @property
     def category_ids(self) -> list[int]:
-        """The file's own number of each class, for submissions; without the background."""
-        return list(self._any().category_ids)
+        """COCO's category id of each class, for submissions; without the background."""
+        return list(self._any_content().category_ids)
 
     @property
     def variable_size_images(self) -> bool:
-        """Whether the task is a detector's."""
+        """Whether a batch is a list of images; False for semantic segmentation."""
         return self.task != "semantic_segmentation"
 
     def setup(self, stage: str) -> None:
-        """As in `VisionDataModule`.
+        """Open the splits that a stage needs; see `VisionDataModule`.
 
         Raises:
-            ValueError: there is not one object to train on.
+            ValueError: The training set has no object.
         """
         super().setup(stage)
-        if stage == "fit" and not (content := self._load("train")).objects.counts().any():
+        if stage == "fit" and not (content := self._content("train")).objects.counts().any():
             file = self.root / self.files["train"][0]
             raise ValueError(f"{file}, annotations: none of its {len(content.images.names)} images has an object")
 
     def make_source(self, split: str) -> ObjectSource | SemanticSource:
-        """The images of a split."""
-        content = self._load(split)
+        """Return the images of a split with their objects, or with one semantic mask each."""
+        content = self._content(split)
         if self.task == "semantic_segmentation":
             return SemanticSource(content.images, content.objects)
-        skip = self.skip_empty and split == "train"
-        return ObjectSource(content.images, content.objects, self.task == "instance_segmentation", skip)
+        skip_empty = self.skip_empty and split == "train"
+        return ObjectSource(content.images, content.objects, self.task == "instance_segmentation", skip_empty)
 
-    def _any(self) -> CocoFile:
-        """A file that has been read, or else the smaller one, to know the categories."""
-        return next(iter(self._read.values())) if self._read else self._load("val")
+    def _any_content(self) -> CocoFile:
+        """Return a file that has been read, otherwise read val, the smaller one, for the categories."""
+        return next(iter(self.contents.values())) if self.contents else self._content("val")
 
-    def _load(self, split: str) -> CocoFile:
+    def _content(self, split: str) -> CocoFile:
         names = self.files[split]
-        if names not in self._read:
+        if names not in self.contents:
             file, folder = (self.root / name for name in names)
             if not file.is_file():
-                raise self._layout_error(f"data.init_args.{split}_annotations: no file {str(file)!r}")
+                raise self._layout_error(f"{split}_annotations: no file {str(file)!r}")
             if not folder.is_dir():
-                raise self._layout_error(f"data.init_args.{split}_images: no folder {str(folder)!r}")
-            masks = self.task != "detection"
-            content = read_coco(file, folder, self.task != "semantic_segmentation", masks, self.strict)
+                raise self._layout_error(f"{split}_images: no folder {str(folder)!r}")
+            with_masks = self.task != "detection"
+            content = read_coco(file, folder, self.task != "semantic_segmentation", with_masks, self.strict)
             content.images.check(file)
             self._check_categories(file, content)
-            self._read[names] = content
-        return self._read[names]
+            self.contents[names] = content
+        return self.contents[names]
 
     def _check_categories(self, file: Path, content: CocoFile) -> None:
-        for names, other in self._read.items():
-            if (other.category_ids, other.class_names) != (content.category_ids, content.class_names):
-                pairs = [dict(zip(c.category_ids, c.class_names, strict=True)).items() for c in (content, other)]
-                different = ", ".join(
-                    f"{number} {name!r}" for number, name in sorted(set(pairs[0]) ^ set(pairs[1]))[:4]
-                )
-                what = f"its categories are not those of {str(self.root / names[0])!r}; they differ in {different}"
-                record_error(Fault(ENTRY_CODES["categories"], file, ["categories"], "entry", what))
+        """Check that a file has the same categories as those read before."""
+        categories = set(zip(content.category_ids, content.class_names, strict=True))
+        for names, other in self.contents.items():
+            if different := categories ^ set(zip(other.category_ids, other.class_names, strict=True)):
+                listed = ", ".join(f"{number} {name!r}" for number, name in sorted(different)[:4])
+                found = f"its categories must equal those of {str(self.root / names[0])!r}, got other {listed}"
+                record_error(Fault(ENTRY_CODES["categories"], file, ["categories"], "entry", found))
 
-    def _layout_error(self, problem: str) -> FileNotFoundError:
+    def _layout_error(self, problem: str) -> MissingFileError:
         return layout_error(problem, self.reported_as, self.root)

@@ -19,24 +19,25 @@ class CocoLocalization(VisionDataModule):
         ROOT/annotations/instances_val2017.json      (val_annotations)
         ROOT/val2017/000000000139.jpg …              (val_images)
 
-    Crowds do not count. Nor do boxes that cannot be used, which are left out with one warning, or stop the run when
-    `strict`; all is read as `CocoDetection` reads it.
+    Crowds do not count. Boxes that cannot be used do not count either; they are left out with one warning, or stop the
+    run if `strict`. Everything is read as by `CocoDetection`.
 
     Args:
-        root: the folder of all files.
+        root: Folder of all files.
         objects: ``one``: images with exactly one object of the classes of interest, whatever else they show.
-            ``largest``: images with any, and of each the one whose box is largest, the first of equals.
-        classes: names of the categories of interest, in the order of their labels; None: all, by their ids.
-        train_annotations, val_annotations, test_annotations: files, below `root` or absolute; without one for test,
-            its images are those of val.
-        train_images, val_images, test_images: the folders of the images that these list.
-        min_visibility: part of the box's area that a step of augmentation must leave; it is drawn again otherwise.
+            ``largest``: images with any such object, and of each image the object with the largest box, the first on
+            ties.
+        classes: Names of the categories of interest, in the order of their labels; None: all, by their ids.
+        train_annotations, val_annotations, test_annotations: Annotation files, below `root` or absolute; without one
+            for test, the test split is val.
+        train_images, val_images, test_images: Folders of the images that these files list.
+        min_visibility: Minimum fraction of the box that each transform must keep; the augmentation is sampled again
+            otherwise.
         **kwargs: Loader options of `VisionDataModule`: ``batch_size``, ``seed``, ``train_transform``, ….
 
     Raises:
-        FileNotFoundError: when files or images are not there; the message shows that tree and what was found.
-        ValueError: for a file that is not COCO's format, a class that it does not have, or a split of which no image
-            is left.
+        FileNotFoundError: Files or images are missing; the message shows the expected layout.
+        ValueError: A file is not in COCO's format, does not have a class, or a split has no image left.
 
     Batches are `LocalizationBatch`.
     """
@@ -65,23 +66,26 @@ class CocoLocalization(VisionDataModule):
 
     @property
     def class_names(self) -> list[str]:
-        """The classes of interest."""
+        """Names of the classes of interest."""
         return self._reader.class_names if self._classes is None else list(self._classes)
 
     @property
     def category_ids(self) -> list[int]:
-        """The file's own number of each class of interest."""
+        """COCO's category id of each class of interest."""
         ids = self._reader.category_ids
-        return [ids[place] for place in self._wanted()]
+        return [ids[index] for index in self._indices()]
 
     def make_source(self, split: str) -> BoxSource:
-        """The images of a split that have their one object."""
-        found = self._reader.make_source(split)
-        assert isinstance(found, ObjectSource)  # its task is detection
-        wanted = self._wanted()
-        where = f"data.init_args.{split}_annotations: {self._reader.files[split][0]}"
-        return require_images(one_object_per_image(found, wanted, self.objects), where, self.objects, self.class_names)
+        """Return the images of a split with their one object."""
+        source = self._reader.make_source(split)
+        assert isinstance(source, ObjectSource)  # its task is detection
+        indices = self._indices()
+        where = f"{split}_annotations: {self._reader.files[split][0]}"
+        return require_images(
+            one_object_per_image(source, indices, self.objects), where, self.objects, self.class_names
+        )
 
-    def _wanted(self) -> list[int]:
-        known = self._reader.class_names
-        return list(range(len(known))) if self._classes is None else class_indices(self._classes, known)
+    def _indices(self) -> list[int]:
+        """Return the index of each class of interest among all categories."""
+        names = self._reader.class_names
+        return list(range(len(names))) if self._classes is None else class_indices(self._classes, names)

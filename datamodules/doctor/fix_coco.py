@@ -11,7 +11,7 @@ from ..annotations.fault_kinds import KINDS
 from ..annotations.object_masks import ObjectMasksBuilder
 from ..annotations.objects import confined
 from ..annotations.validity import box_faults, differs_from_mask, repair_boxes, repeated_objects
-from ..coco.columns import called, entry_fault, read_json, with_whole_numbers
+from ..coco.json_columns import entry_name, entry_problem, read_json, with_integers
 from ..loading.targets import boxes_of_masks
 from .findings import shown
 from .fixes import ACTIONS, Excluded, Log, excluded, link, list_excluded, plain
@@ -63,9 +63,9 @@ class _CocoFile:
         try:
             content = read_json(self.file)
             lists = ("images", "annotations", "categories")
-            content |= {key: [with_whole_numbers(key, item) for item in content[key]] for key in lists}
+            content |= {key: [with_integers(key, item) for item in content[key]] for key in lists}
             images, annotations, categories = (content[key] for key in lists)
-            known = {item["id"] for item in categories if entry_fault("categories", item) is None}
+            known = {item["id"] for item in categories if entry_problem("categories", item) is None}
             kept = self._kept_images(images, left_out)
         except (ValueError, OSError, KeyError, TypeError) as error:
             self.log.left.append(
@@ -76,8 +76,8 @@ class _CocoFile:
         listed_ids = {image["id"] for image in images if isinstance(image, dict) and isinstance(image.get("id"), int)}
         listed = []
         for place, item in enumerate(annotations):
-            if wrong := entry_fault("annotations", item):
-                where = called("annotations", item, place)
+            if wrong := entry_problem("annotations", item):
+                where = entry_name("annotations", item, place)
                 self.log.add(self.file, where, "unusable-annotation", "dropped", wrong)
             elif item["image_id"] not in listed_ids:
                 self._note(item, place, "unknown-image", "dropped")
@@ -93,7 +93,7 @@ class _CocoFile:
     def _kept_images(self, images: list[Any], left_out: dict[str, Excluded]) -> list[Any]:
         kept, ids, names = [], set(), set()
         for place, item in enumerate(images):
-            where, why = called("images", item, place), entry_fault("images", item)
+            where, why = entry_name("images", item, place), entry_problem("images", item)
             if why is None:
                 name, number, size = item["file_name"], item["id"], (item["width"], item["height"])
                 if number in ids:

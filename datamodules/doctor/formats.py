@@ -183,7 +183,7 @@ def splits_of_tables(data: Any) -> list[str]:
 def coco_orphans(data: Any, listed: set[str]) -> Iterator[tuple[str, str, str]]:
     """Images in the folders that no annotation file lists; those without objects are listed."""
     known = set(listed)
-    for content in data._read.values():
+    for content in data.contents.values():
         known |= {os.path.abspath(content.images.path(place)) for place in range(len(content.images.names))}  # noqa: PTH100
     for path in orphans_beside(known, IMAGE_SUFFIXES, set()):
         yield "orphan-image", path, "not in the annotation files"

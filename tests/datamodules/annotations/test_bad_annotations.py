@@ -212,7 +212,7 @@ def test_coco_numbers_that_are_none(tmp_path, number):
 
 def test_coco_that_is_not_text(tmp_path):
     write_coco(tmp_path).write_bytes(b'{"images": "\xff"}')
-    with pytest.raises(ValueError, match="instances_train2017.json: not JSON, which is text in UTF-8"):
+    with pytest.raises(ValueError, match="instances_train2017.json: .*UTF-8"):
         CocoDetection(str(tmp_path)).make_source("train")
     write_coco(tmp_path).write_text("")
     with pytest.raises(ValueError, match="line 1, column 1: malformed JSON"):

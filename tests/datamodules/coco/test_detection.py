@@ -15,7 +15,7 @@ from pycocotools.coco import COCO
 
 from striate.datamodules import CocoDetection
 from striate.datamodules.annotations.object_masks import ObjectMasksBuilder
-from striate.datamodules.coco.columns import careful_columns, coco_columns, fast_columns
+from striate.datamodules.coco.json_columns import coco_columns, fast_columns, tolerant_columns
 from striate.datamodules.images.read import ImageError
 from striate.datamodules.loading.dataset import TransformedDataset
 from striate.tests.helpers.coco_voc import coco_content, runs_of, write_coco
@@ -86,7 +86,7 @@ def test_polygons_have_pycocotools_pixels(polygons, height, width):
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(1, 20), st.integers(1, 20), st.integers(0, 10**6), st.floats(0, 1))
-def test_run_lengths_come_back(height, width, seed, share):
+def test_run_lengths_are_lossless(height, width, seed, share):
     mask = (np.random.default_rng(seed).random((height, width)) < share).astype(np.uint8)
     packed = oracle.encode(np.asfortranarray(mask))
     builder = ObjectMasksBuilder()
@@ -96,7 +96,7 @@ def test_run_lengths_come_back(height, width, seed, share):
         np.testing.assert_array_equal(decoded, mask)
 
 
-def test_polygons_keep_their_very_numbers():
+def test_polygons_keep_their_exact_numbers():
     for numbers in ([0.29, 1.57, 33.33, 4, 5.01, 60.07], [1 / 3, 1, 8, 1e-9, 5, 9]):
         builder = ObjectMasksBuilder()
         builder.add([numbers], 70, 70)
@@ -110,35 +110,35 @@ def test_polygons_keep_their_very_numbers():
         max_size=4,
     )
 )
-def test_masks_as_text_are_those_of_the_parsed_json(polygons):
+def test_masks_from_text_equal_masks_from_parsed_json(polygons):
     built = []
     for compact in (True, False):
         builder = ObjectMasksBuilder()
         text = json.dumps(polygons, separators=(",", ":") if compact else None, indent=None if compact else 1)
-        answers = builder.add(text.encode(), 50, 60), builder.add(json.loads(text), 50, 60)
-        assert answers[0] == answers[1]
+        problems = builder.add(text.encode(), 50, 60), builder.add(json.loads(text), 50, 60)
+        assert problems[0] == problems[1]
         built = builder.build()
-        if answers[0] is None:
+        if problems[0] is None:
             assert built.polygons(0) == built.polygons(1) == [p for p in polygons if len(p) >= 6]
 
 
-def test_a_file_of_unusual_types_is_read_the_careful_way_to_the_same_columns(tmp_path):
+def test_both_paths_read_the_same_columns(tmp_path):
     content = coco_content()
     file = write_coco(tmp_path, content)
-    fast, careful = fast_columns(file, with_masks=True), careful_columns(file)
+    fast, tolerant = fast_columns(file, with_masks=True), tolerant_columns(file)
     assert fast is not None
     for name in ("image_ids", "image_names", "category_ids", "category_names"):
-        assert getattr(fast, name) == getattr(careful, name)
-    for name in ("image_sizes", "ids", "of_image", "of_category", "boxes", "area", "iscrowd"):
-        np.testing.assert_array_equal(getattr(fast, name), getattr(careful, name))
-    assert [json.loads(text) for text in fast.segmentations] == list(careful.segmentations)
+        assert getattr(fast, name) == getattr(tolerant, name)
+    for name in ("image_sizes", "ids", "object_image_ids", "object_category_ids", "boxes", "area", "iscrowd"):
+        np.testing.assert_array_equal(getattr(fast, name), getattr(tolerant, name))
+    assert [json.loads(text) for text in fast.segmentations] == list(tolerant.segmentations)
     content["annotations"][0]["id"] = "one"  # msgspec expects numbers
     file = write_coco(tmp_path, content)
     assert fast_columns(file, with_masks=False) is None
     assert coco_columns(file, with_masks=False).ids[0] == "one"
 
 
-def test_semantic_masks_show_the_smaller_object_and_crowds_below(tmp_path):
+def test_semantic_masks_have_small_objects_on_top_and_crowds_below(tmp_path):
     write_coco(tmp_path)
     data = module(tmp_path, "semantic_segmentation", val_transform=[A.Resize(20, 20)])
     data.setup("validate")
@@ -153,7 +153,7 @@ def test_semantic_masks_show_the_smaller_object_and_crowds_below(tmp_path):
     assert next(iter(data.val_dataloader()))["mask"].shape == (2, 20, 20)
 
 
-def test_of_two_objects_the_smaller_is_seen_whichever_is_listed_first(tmp_path):
+def test_the_smaller_of_two_objects_is_on_top_in_either_order(tmp_path):
     def square(number, category, left, size):
         polygon = [left, 2, left + size, 2, left + size, 2 + size, left, 2 + size]
         return {
@@ -169,16 +169,14 @@ def test_of_two_objects_the_smaller_is_seen_whichever_is_listed_first(tmp_path):
     assert np.bincount(mask.ravel()).tolist() == [2400 - 2 * 81, 2 * 16, 2 * 65]
 
 
-def test_masks_that_nobody_gave_are_refused_at_once(tmp_path):
+def test_annotations_without_masks(tmp_path):
     content = coco_content()
     for annotation, nothing in zip(content["annotations"], ([], None, [[]], {}, None), strict=True):
         annotation["segmentation"] = nothing
     del content["annotations"][4]["segmentation"]
     file = write_coco(tmp_path, content)
     for task in ("instance_segmentation", "semantic_segmentation"):
-        with pytest.raises(
-            ValueError, match=r"train2017.json: none of its 5 annotations has a segmentation.* detection"
-        ):
+        with pytest.raises(ValueError, match="train2017.json: .*segmentation.*5 annotations.*task: detection"):
             module(tmp_path, task).make_source("train")
     assert len(module(tmp_path).make_source("train")) == 3
     content["annotations"][0]["segmentation"] = coco_content()["annotations"][0]["segmentation"]
@@ -187,20 +185,20 @@ def test_masks_that_nobody_gave_are_refused_at_once(tmp_path):
         module(tmp_path, "instance_segmentation").make_source("train")
 
 
-@pytest.mark.parametrize("columns", [lambda file: coco_columns(file, False), careful_columns])
-def test_whole_numbers_may_be_written_with_a_point(tmp_path, columns):
+@pytest.mark.parametrize("columns", [lambda file: coco_columns(file, False), tolerant_columns])
+def test_integers_may_be_written_as_floats(tmp_path, columns):
     content = coco_content()
     content["images"][0]["width"] = 60.0
     content["annotations"][0]["image_id"] = 10.0
-    found = columns(write_coco(tmp_path, content))
-    assert found.image_sizes[0].tolist() == [60, 40] and found.of_image[0] == 10
+    result = columns(write_coco(tmp_path, content))
+    assert result.image_sizes[0].tolist() == [60, 40] and result.object_image_ids[0] == 10
     content["images"][0]["width"] = 60.5
-    with pytest.raises(ValueError, match="width is 60.5, and must be a whole number"):
+    with pytest.raises(ValueError, match="width must be a whole number, got 60.5"):
         columns(write_coco(tmp_path, content))
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.5, float("nan")])
-def test_a_visibility_is_a_part(tmp_path, value):
+def test_min_visibility_is_a_fraction(tmp_path, value):
     with pytest.raises(ValueError, match=rf"^min_visibility: .*got {value}"):
         module(tmp_path, min_visibility=value)
     with pytest.raises(ValueError, match="min_visibility"):
@@ -208,7 +206,7 @@ def test_a_visibility_is_a_part(tmp_path, value):
     assert module(tmp_path, min_visibility=1.0).min_visibility == 1
 
 
-def test_training_may_leave_out_images_without_objects(tmp_path):
+def test_skip_empty_applies_to_training(tmp_path):
     content = coco_content()
     for annotation in content["annotations"]:
         annotation["iscrowd"] = int(annotation["image_id"] == 10)
@@ -294,12 +292,12 @@ def test_several_kinds_are_counted_in_one_warning(tmp_path):
             content["annotations"][number]["bbox"] = [1, 1, 0, 0]
         content["annotations"][3]["bbox"] = [500, 500, 3, 3]
 
-    with pytest.warns(UserWarning, match=r"^3 annotations .* 2 x .*box-zero-area.* 1 x .*box-outside") as seen:
+    with pytest.warns(UserWarning, match=r"^3 annotations .* 2 x .*box-zero-area.* 1 x .*box-outside") as warned:
         broken(tmp_path, change)
-    assert len(seen) == 1
+    assert len(warned) == 1
 
 
-def test_a_box_partly_outside_is_clipped_without_a_word(tmp_path):
+def test_a_box_partly_outside_is_clipped_without_a_warning(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         source = broken(tmp_path, setting(0, bbox=[-2.5, 30, 100, 100]))
@@ -315,33 +313,24 @@ def removing(part, number=0):
     [
         (removing("images"), r"annotation 1 \(and 2 more\): image is not listed, got image_id 10"),
         (removing("categories", 2), "annotation 5: label is not a class, got category_id 90; list it"),
-        (lambda c: c.pop("images"), r"no list 'images' in it, but \['info', 'annotations', 'categories'\]"),
-        (lambda c: c["images"].clear(), "its list of images is empty"),
-        (lambda c: c["images"].append(c["images"][0]), r"image '0+10.png' \(images\[3\]\): the id 10 is there more"),
-        (
-            lambda c: c["images"][1].pop("width"),
-            r"'0+7.png' \(images\[1\]\): width is not there, and must be a whole number",
-        ),
-        (lambda c: c["images"][1].update(file_name="../x.png"), "'../x.png' .*its file_name leads out of its folder"),
-        (
-            lambda c: c["images"][1].update(file_name="/etc/x.png"),
-            "'/etc/x.png' .*its file_name leads out of its folder",
-        ),
-        (
-            setting(2, bbox=[1, 2, 3]),
-            r"annotation 3 \(annotations\[2\]\): bbox is \[1, 2, 3\], and must be four numbers",
-        ),
-        (setting(2, bbox=[1, 2, 3, "x"]), r"annotation 3 .*: bbox is \[1, 2, 3, 'x'\], and must be four numbers"),
-        (setting(2, category_id="dog"), r"annotation 3 .*: category_id is 'dog', and must be a whole number"),
-        (lambda c: c["images"][1].update(width=0), "'0+7.png' .*: its width and height are 0 and 50, and must be"),
+        (lambda c: c.pop("images"), r"list 'images', got \['info', 'annotations', 'categories'\]"),
+        (lambda c: c["images"].clear(), r"images.*got \[\]"),
+        (lambda c: c["images"].append(c["images"][0]), r"image '0+10.png' \(images\[3\]\): .*got 10 more"),
+        (lambda c: c["images"][1].pop("width"), r"'0+7.png' \(images\[1\]\): width must be .*, got no such field"),
+        (lambda c: c["images"][1].update(file_name="../x.png"), "'../x.png' .*file_name leads out"),
+        (lambda c: c["images"][1].update(file_name="/etc/x.png"), "'/etc/x.png' .*file_name leads out"),
+        (setting(2, bbox=[1, 2, 3]), r"annotation 3 \(annotations\[2\]\): bbox .*four numbers.*got \[1, 2, 3\]"),
+        (setting(2, bbox=[1, 2, 3, "x"]), r"annotation 3 .*: bbox .*got \[1, 2, 3, 'x'\]"),
+        (setting(2, category_id="dog"), "annotation 3 .*: category_id .*got 'dog'"),
+        (lambda c: c["images"][1].update(width=0), "'0+7.png' .*: width and height .*got 0 and 50"),
     ],
 )
-def test_a_file_that_contradicts_itself_is_refused(tmp_path, change, message):
+def test_inconsistent_files(tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
         broken(tmp_path, change)
 
 
-def test_malformed_json_is_named_with_its_line(tmp_path):
+def test_malformed_json(tmp_path):
     file = write_coco(tmp_path)
     text = json.dumps(coco_content(), indent=1)
     file.write_text(text[: len(text) // 2])
@@ -350,14 +339,12 @@ def test_malformed_json_is_named_with_its_line(tmp_path):
         module(tmp_path).make_source("train")
 
 
-def test_files_that_are_not_there(tmp_path):
-    with pytest.raises(
-        FileNotFoundError, match=r"no file .*instances_train2017.json(?s:.*)ROOT/val2017/000000000139.jpg"
-    ):
+def test_missing_files(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"(?s)instances_train2017.json.*ROOT/val2017/000000000139.jpg"):
         module(tmp_path).make_source("train")
     write_coco(tmp_path)
     (tmp_path / "val2017" / "000000000007.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"1 of 3 images are not in .*val2017':\n    000000000007.png"):
+    with pytest.raises(FileNotFoundError, match=r"1 of 3 images.*val2017.*\n    000000000007.png"):
         module(tmp_path).make_source("val")
 
 
@@ -372,7 +359,7 @@ def test_categories_that_differ_between_splits(tmp_path):
     content = coco_content()
     content["categories"] = content["categories"] + [{"id": 91, "name": "comb"}]
     file.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="they differ in 91 'comb'"):
+    with pytest.raises(ValueError, match="categories.*91 'comb'"):
         module(tmp_path).setup("fit")
 
 

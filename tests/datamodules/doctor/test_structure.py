@@ -45,21 +45,21 @@ def box_of_no_area(content, number=2):
     "change, code, where, detail",
     [
         (lambda c: c["annotations"][0].pop("bbox"), "unusable-annotation", "annotation 1 (annotations[0])",
-         "bbox is not there, and must be a list"),
+         "bbox must be a list, got no such field"),
         (lambda c: c["annotations"][0].update(bbox=[1, 2, "3", 4]), "unusable-annotation",
-         "annotation 1 (annotations[0])", "bbox is [1, 2, '3', 4], and must be four numbers"),
+         "annotation 1 (annotations[0])", "got [1, 2, '3', 4]"),
         (lambda c: c["annotations"][0].update(category_id="cat"), "unusable-annotation",
-         "annotation 1 (annotations[0])", "category_id is 'cat', and must be a whole number"),
+         "annotation 1 (annotations[0])", "category_id must be a whole number, got 'cat'"),
         (lambda c: c["annotations"].insert(0, "no object"), "unusable-annotation", "annotations[0]",
-         "'no object', and must be an object"),
+         "got 'no object'"),
         (lambda c: c["images"][0].pop("height"), "bad-target", "image 'train0.png' (images[0])",
-         "height is not there"),
+         "height must be a whole number"),
         (lambda c: c["images"][0].update(file_name="../train0.png"), "bad-target",
          "image '../train0.png' (images[0])", "leads out of its folder"),
         (lambda c: c["images"][0].update(width=0), "bad-target", "image 'train0.png' (images[0])",
-         "its width and height are 0 and 40"),
+         "got 0 and 40"),
         (lambda c: c["images"].append(dict(c["images"][3], file_name="train0.png")), "bad-target",
-         "image 'train0.png' (images[4])", "is there more than once"),
+         "image 'train0.png' (images[4])", "more than once"),
     ],
 )  # fmt: skip
 def test_coco(tmp_path, change, code, where, detail):
@@ -85,9 +85,9 @@ def test_coco(tmp_path, change, code, where, detail):
 @pytest.mark.parametrize(
     "change, detail",
     [
-        (lambda c: c["categories"][0].pop("name"), "name is not there"),
-        (lambda c: c["categories"].append({"id": 1, "name": "bird"}), "the id 1 is there more than once"),
-        (lambda c: c["categories"][0].update(name="lion"), "its categories are not those of"),
+        (lambda c: c["categories"][0].pop("name"), "name must be text"),
+        (lambda c: c["categories"].append({"id": 1, "name": "bird"}), "got 1 more than once"),
+        (lambda c: c["categories"][0].update(name="lion"), "its categories must equal"),
     ],
 )
 def test_coco_s_categories(tmp_path, change, detail):

@@ -72,9 +72,9 @@ def test_an_anchor_may_touch_the_border_and_not_cross_it():
 
 
 def test_anchors_of_no_pixel_are_refused():
-    with pytest.raises(ValueError, match="anchor_base: 1; at a ratio of 9.0 this is 0 x 0 pixels: take a larger"):
+    with pytest.raises(ValueError, match="anchor_base.*got 1, which gives 0 x 0"):
         cell_anchors(1, ratios=(9.0,))
-    with pytest.raises(ValueError, match=r"anchor_scales: \[\]; give numbers above 0"):
+    with pytest.raises(ValueError, match=r"anchor_scales.*above 0, got \[\]"):
         cell_anchors(scales=())
 
 

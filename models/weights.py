@@ -1,8 +1,8 @@
-"""Weights from files: read without running code, matched to a module by name and shape, refused when they do not fit.
+"""Loading weights from checkpoints: safe reading, matching by name and shape, and reports of what was loaded.
 
-A checkpoint seldom names its tensors as the module at hand does: it was saved from a wrapper (``module.``,
-``_orig_mod.``), from a LightningModule (``model.``), from a whole of which one wants a part (``model.backbone.``), or
-by another library. Here the prefix is found by comparing names and shapes, and other names are given as aliases.
+Tensor names in a checkpoint often differ from those in the module: it was saved from a wrapper (``module.``,
+``_orig_mod.``), from a LightningModule (``model.``), from a model of which a part is needed (``model.backbone.``), or
+by another library. The prefix is found by comparing names and shapes; other names are passed as aliases.
 """
 
 import pickle
@@ -22,20 +22,20 @@ from torch import Tensor, nn
 _SKIP: ContextVar[bool] = ContextVar("striate_skip_pretrained", default=False)
 
 _CONTAINERS = ("state_dict", "model", "model_state_dict", "module", "net")
-"""Keys under which training programs put a state dict in a checkpoint, the likeliest first."""
+"""Keys under which training programs save a state dict in a checkpoint, in order of preference."""
 
-_SHOWN = 10
-"""Keys of each kind that an error message lists."""
+_MAX_LISTED = 10
+"""Maximum number of names of each kind in a message."""
 
 State = Mapping[str, Tensor]
 
 
 @contextmanager
 def skip_pretrained() -> Iterator[None]:
-    """Within it every builder of this package leaves out the loading of ``weights``, and nothing else.
+    """Build models without loading ``weights``, inside this context.
 
-    For models whose weights a checkpoint is about to overwrite: neither a download nor a file is needed then. The
-    architecture, and the mean and standard deviation that belong to the weights, stay the same.
+    Use it for models whose weights are loaded from a checkpoint afterwards: neither a download nor a file is needed.
+    The architecture, and the mean and standard deviation that belong to the weights, do not change.
 
     Example:
         >>> with skip_pretrained():
@@ -50,21 +50,21 @@ def skip_pretrained() -> Iterator[None]:
 
 
 def pretrained_is_skipped() -> bool:
-    """Whether the caller runs inside `skip_pretrained`."""
+    """Return whether the caller is inside `skip_pretrained`."""
     return _SKIP.get()
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What of a state dict went into a module, or would have.
+    """The result of matching a state dict with a module.
 
     Attributes:
-        prefix: What was taken off the names in the file.
-        loaded: Names in the module that were set.
-        missing: Names in the module that the file does not give.
-        unexpected: Names in the file, less the prefix, that the module does not have.
+        prefix: Prefix removed from the names in the file.
+        loaded: Names in the module that match.
+        missing: Names in the module that are not in the file.
+        unexpected: Names in the file, without the prefix, that are not in the module.
         mismatched: Name in the module -> its shape in the file, its shape in the module.
-        origin: The file, or what the caller calls its source.
+        origin: The file, or the caller's name for the source.
     """
 
     prefix: str
@@ -76,41 +76,41 @@ class LoadReport:
 
     @property
     def complete(self) -> bool:
-        """Whether file and module agree in every name and shape."""
+        """Whether all names and shapes of file and module agree."""
         return not (self.missing or self.unexpected or self.mismatched)
 
     def summary(self) -> str:
-        """How many tensors came from where, and the differences."""
-        under = f", there under {self.prefix!r}" if self.prefix else ""
-        return "\n".join(filter(None, [f"from {self.origin}: {len(self.loaded)} tensors{under}", self.describe()]))
+        """Return the source, the number of loaded tensors, and the differences, as lines of text."""
+        prefix = f", prefix {self.prefix!r}" if self.prefix else ""
+        return "\n".join(filter(None, [f"from {self.origin}: {len(self.loaded)} tensors{prefix}", self.describe()]))
 
     def describe(self) -> str:
-        """The differences, the first ten of each kind, as lines of text."""
+        """Return the differences as lines of text, at most ten of each kind."""
         shapes = [f"{k}: {list(f)} in the file, {list(m)} in the model" for k, (f, m) in self.mismatched.items()]
         lines = []
         for title, keys in (
             ("missing (in the model, not in the file)", self.missing),
             ("unexpected (in the file, not in the model)", self.unexpected),
-            ("of another shape", shapes),
+            ("with another shape", shapes),
         ):
             if keys:
-                more = f", and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
-                lines.append(f"  {len(keys)} {title}: {', '.join(keys[:_SHOWN])}{more}")
+                more = f", and {len(keys) - _MAX_LISTED} more" if len(keys) > _MAX_LISTED else ""
+                lines.append(f"  {len(keys)} {title}: {', '.join(keys[:_MAX_LISTED])}{more}")
         return "\n".join(lines)
 
 
 def load_state_dict_file(path: str | Path) -> dict[str, Tensor]:
-    """Reads the tensors of a checkpoint, on the CPU, without running code from it.
+    """Read the tensors of a checkpoint to the CPU, without running code from the file.
 
-    Understood are a state dict as such, and one kept under ``state_dict`` (as Lightning does), ``model``,
+    The file contains a state dict, either directly or under the key ``state_dict`` (as in Lightning), ``model``,
     ``model_state_dict``, ``module`` or ``net``.
 
     Args:
-        path: The file, as written by `torch.save`.
+        path: A file written by `torch.save`.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file is no checkpoint, holds no tensors, or could only be read by running code from it.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is not a checkpoint, has no tensors, or cannot be read without running code from it.
     """
     path = Path(path)
     if not path.exists():
@@ -124,33 +124,32 @@ def load_state_dict_file(path: str | Path) -> dict[str, Tensor]:
             state = {k: v for k, v in candidate.items() if isinstance(k, str) and isinstance(v, Tensor)}
             if state:
                 return state
-    held = f"the keys {sorted(map(str, content))[:_SHOWN]}" if isinstance(content, Mapping) else type(content).__name__
+    keys = isinstance(content, Mapping) and sorted(map(str, content))[:_MAX_LISTED]
     raise ValueError(
-        f"{path} holds no state dict: expected names -> tensors, by themselves or under one of "
-        f"{', '.join(_CONTAINERS)}; found {held}"
+        f"{path} has no state dict: expected a mapping from names to tensors, directly or under one of the keys "
+        f"{', '.join(_CONTAINERS)}, got {f'the keys {keys}' if keys else type(content).__name__}"
     )
 
 
 def _read(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a TorchScript archive warns before it is refused
+            warnings.simplefilter("ignore")  # torch warns about TorchScript archives before it rejects them
             return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, OSError, UnicodeDecodeError) as error:
         if re.search(r"global|unsupported class", str(error), re.IGNORECASE):
             raise ValueError(
-                f"{path} was refused: it holds more than tensors and plain values, and reading the rest would run code "
-                f"from the file. Where you trust its source, save its state_dict() alone and give that file. "
-                f"({_first_line(error)})"
+                f"{path} was rejected: it has more than tensors and plain values, and loading it would run code from "
+                f"the file ({_first_line(error)}); if you trust its source, save its state_dict() alone to a new file"
             ) from error
         raise ValueError(
-            f"{path} is not a checkpoint that torch.load can read: expected a file written by torch.save "
-            f"({type(error).__name__}: {_first_line(error)})"
+            f"{path} is not a checkpoint: torch.load failed ({type(error).__name__}: {_first_line(error)}); give a "
+            "file written by torch.save"
         ) from error
 
 
 def _first_line(error: Exception) -> str:
-    # PyTorch puts advice (among it to read the file unsafely) before its own cause.
+    # PyTorch's message starts with advice, including to load the file unsafely, before the cause.
     text = str(error)
     cause = re.search(r"WeightsUnpickler error: (.*)", text)
     return (cause.group(1) if cause else text.strip().split("\n", 1)[0])[:200]
@@ -165,60 +164,60 @@ def match_weights(
     ignore: Sequence[str] = (),
     origin: str = "the state dict",
 ) -> tuple[dict[str, Tensor], LoadReport]:
-    """Finds which tensors of a state dict belong where in a module; changes neither.
+    """Match the tensors of a state dict with those of a module, without modifying either.
 
     Args:
-        module: Where the tensors would go.
-        state: Names -> tensors.
-        prefixes: The prefixes that may be taken off. ``None``: whichever makes most names and shapes agree.
-        aliases: Other names for the module's own, other -> own. They count only where together they fit better.
-        ignore: Regular expressions; a name in the file (less the prefix) that one of them matches from its start, and
-            that the module does not have, is no surprise.
-        origin: What the report calls the source.
+        module: The module to load the tensors into.
+        state: Tensors by name.
+        prefixes: Prefixes that may be removed. ``None``: the one for which most names and shapes agree.
+        aliases: Alternative name -> name in the module. Used only if more tensors match with them.
+        ignore: Regular expressions for names in the file, without the prefix, that are not reported as unexpected. They
+            match from the start of a name.
+        origin: Name of the source in the report.
 
     Returns:
-        The tensors under the module's own names, and the report.
+        The matching tensors by their name in the module, and the report.
     """
     state = {re.sub(r"(?<![^.])_orig_mod\.", "", key): value for key, value in state.items()}
-    own = {key: tuple(value.shape) for key, value in module.state_dict().items()}
-    other = {alias: own[key] for alias, key in (aliases or {}).items() if key in own}
-    prefix, score = _best_prefix(state, own, prefixes)
+    shapes = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+    alias_shapes = {alias: shapes[key] for alias, key in (aliases or {}).items() if key in shapes}
+    prefix, score = _best_prefix(state, shapes, prefixes)
     rename: Mapping[str, str] = {}
-    if other:
-        other_prefix, other_score = _best_prefix(state, other, prefixes)
-        if other_score > score:
-            prefix, rename = other_prefix, aliases or {}
+    if alias_shapes:
+        alias_prefix, alias_score = _best_prefix(state, alias_shapes, prefixes)
+        if alias_score > score:
+            prefix, rename = alias_prefix, aliases or {}
 
     fitting: dict[str, Tensor] = {}
     mismatched: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
     unexpected = []
-    for full, value in state.items():
-        if not full.startswith(prefix):
+    for full_key, value in state.items():
+        if not full_key.startswith(prefix):
             continue
-        key = full[len(prefix) :]
+        key = full_key[len(prefix) :]
         name = rename.get(key, key)
-        if name not in own:
+        if name not in shapes:
             if not any(re.match(pattern, key) for pattern in ignore):
                 unexpected.append(key)
-        elif tuple(value.shape) == own[name]:
+        elif tuple(value.shape) == shapes[name]:
             fitting[name] = value
         else:
-            mismatched[name] = (tuple(value.shape), own[name])
-    # Files from before PyTorch 0.4.1 count no batches; nothing but a momentum of None ever reads that count.
-    missing = [k for k in own if k not in fitting and k not in mismatched and not k.endswith("num_batches_tracked")]
+            mismatched[name] = (tuple(value.shape), shapes[name])
+    # Files from before PyTorch 0.4.1 have no num_batches_tracked, which is used with a momentum of None only.
+    missing = [k for k in shapes if k not in fitting and k not in mismatched and not k.endswith("num_batches_tracked")]
     return fitting, LoadReport(prefix, tuple(fitting), tuple(missing), tuple(unexpected), mismatched, origin)
 
 
 def _best_prefix(
-    state: State, wanted: Mapping[str, tuple[int, ...]], allowed: Sequence[str] | None
+    state: State, shapes: Mapping[str, tuple[int, ...]], allowed: Sequence[str] | None
 ) -> tuple[str, tuple[int, int]]:
-    """The prefix under which most of ``wanted`` is found, by shape and by name; the shortest of equals."""
+    """Find the prefix for which most shapes and names agree, the shortest on ties; also return both counts."""
     by_name: Counter[str] = Counter()
     by_shape: Counter[str] = Counter()
     for key, value in state.items():
         starts = [0] + [match.end() for match in re.finditer(r"\.", key)]
         for start in starts:
-            shape = wanted.get(key[start:])
+            shape = shapes.get(key[start:])
             if shape is not None and (allowed is None or key[:start] in allowed):
                 by_name[key[:start]] += 1
                 by_shape[key[:start]] += shape == tuple(value.shape)
@@ -238,27 +237,26 @@ def load_weights(
     strict: bool = True,
     origin: str = "the state dict",
 ) -> LoadReport:
-    """Loads a module's weights from a checkpoint file or a state dict, whatever prefix its names carry.
+    """Load a module's weights from a checkpoint file or a state dict, with any prefix of the names.
 
-    Prefixes such as ``model.``, ``module.``, ``model.backbone.`` and the ``_orig_mod.`` of compiled modules are found
-    and taken off; what lies beside the chosen prefix (metrics, the other parts of a task) is left alone.
+    Prefixes such as ``model.``, ``module.``, ``model.backbone.`` and the ``_orig_mod.`` of compiled modules are
+    detected and removed. Tensors without the prefix (metrics, other parts of a task) are ignored.
 
     Args:
-        module: Where the tensors go. Nothing is changed when an error is raised.
-        source: A path (see `load_state_dict_file`), or names -> tensors.
-        prefixes: The prefixes that may be taken off. ``None``: whichever makes most names and shapes agree.
-        aliases: Other names for the module's own, other -> own. They count only where together they fit better.
-        ignore: Regular expressions for names in the file that may be left over.
-        strict: Whether every name and shape must agree. Otherwise what fits is loaded, and the report says what
-            did not.
-        origin: What messages call a ``source`` that is not a path.
+        module: The module to load the tensors into. It is not modified if an error is raised.
+        source: A path (see `load_state_dict_file`), or tensors by name.
+        prefixes: Prefixes that may be removed. ``None``: the one for which most names and shapes agree.
+        aliases: Alternative name -> name in the module. Used only if more tensors match with them.
+        ignore: Regular expressions for names in the file that are not an error.
+        strict: Whether all names and shapes must agree. Otherwise the tensors that match are loaded.
+        origin: Name in messages of a ``source`` that is not a path.
 
     Returns:
-        What was loaded and what was not.
+        A report on the tensors that were loaded and those that were not.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file is no checkpoint; or names or shapes differ and ``strict``; or nothing at all fits.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is not a checkpoint, names or shapes differ and ``strict`` is set, or no tensor matches.
 
     Example:
         >>> layer = nn.Linear(2, 1)
@@ -269,39 +267,41 @@ def load_weights(
         origin, source = str(source), load_state_dict_file(source)
     fitting, report = match_weights(module, source, prefixes=prefixes, aliases=aliases, ignore=ignore, origin=origin)
     if not report.complete and (strict or not fitting):
-        fits = f"{len(fitting)} of {len(fitting) + len(report.missing) + len(report.mismatched)} tensors fit"
+        counts = f"{len(fitting)} of {len(fitting) + len(report.missing) + len(report.mismatched)} tensors match"
         if report.unexpected and fitting:
-            fits += f", and the file has {len(report.unexpected)} that are unknown here"
-        at = f" under the prefix {report.prefix!r}" if report.prefix else ""
-        # in the first line, which is all that a launcher shows of it
+            counts += f", {len(report.unexpected)} unexpected"
+        prefix = f", prefix {report.prefix!r}" if report.prefix else ""
+        # in the first line, because the launcher shows no more than that
         hint = ""
         if report.missing and not fitting:
-            hint = f"; wanted are names such as {report.missing[0]!r}, and it has such as {next(iter(source), '')!r}"
-        raise ValueError(f"{origin} does not fit {type(module).__name__} ({fits}{at}){hint}:\n{report.describe()}")
+            hint = f"; expected names such as {report.missing[0]!r}, got names such as {next(iter(source), '')!r}"
+        raise ValueError(
+            f"{origin} does not match {type(module).__name__} ({counts}{prefix}){hint}:\n{report.describe()}"
+        )
     module.load_state_dict(fitting, strict=False)
     return report
 
 
-def frozen_at_random(model: nn.Module) -> list[str]:
-    """The parts of a model that are not to train although nothing was loaded into them or the whole, in words.
+def frozen_without_weights(model: nn.Module) -> list[str]:
+    """Describe the parts of a model that are frozen although no weights were loaded into the model.
 
-    A part says so by ``frozen_stages`` or ``freeze_norm``, and by a ``load_report`` what it was given.
+    Frozen parts have a nonzero ``frozen_stages`` or ``freeze_norm``.
     """
-    if loaded_weights(model):
+    if summarize_loaded_weights(model):
         return []
-    found = []
+    parts = []
     for name, module in model.named_modules():
         settings = {key: getattr(module, key, None) for key in ("frozen_stages", "freeze_norm")}
         frozen = [f"{key}: {str(value).lower()}" for key, value in settings.items() if isinstance(value, int) and value]
         if frozen:
-            found.append(f"{name or type(module).__name__} ({', '.join(frozen)})")
-    return found
+            parts.append(f"{name or type(module).__name__} ({', '.join(frozen)})")
+    return parts
 
 
-def loaded_weights(model: nn.Module) -> list[str]:
-    """What the parts of a model were given from files, in words: its ``load_report()``, or what its modules keep."""
-    own = getattr(model, "load_report", None)
-    if callable(own):
-        return [text] if (text := own()) else []
+def summarize_loaded_weights(model: nn.Module) -> list[str]:
+    """Describe the weights loaded into a model: by its method ``load_report``, or by the reports of its modules."""
+    load_report = getattr(model, "load_report", None)
+    if callable(load_report):
+        return [text] if (text := load_report()) else []
     reports = [getattr(module, "load_report", None) for module in model.modules()]
     return [report.summary() for report in reports if isinstance(report, LoadReport)]

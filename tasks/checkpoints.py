@@ -6,7 +6,7 @@ from typing import Any
 from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
-from ..models.weights import frozen_at_random, loaded_weights
+from ..models.weights import frozen_without_weights, summarize_loaded_weights
 
 
 def compare_weights(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor], model: str) -> None:
@@ -54,9 +54,9 @@ def tell_weights(model: nn.Module, resumed: bool) -> None:
         model: as built.
         resumed: whether a checkpoint is to fill it all.
     """
-    for text in loaded_weights(model):
+    for text in summarize_loaded_weights(model):
         rank_zero_info(f"Weights {text}")
-    if not resumed and (parts := frozen_at_random(model)):
+    if not resumed and (parts := frozen_without_weights(model)):
         rank_zero_warn(
             f"frozen as it was drawn at random: {'; '.join(parts)}. The model has loaded no weights; unless you have "
             "done so yourself, give it some, or set frozen_stages: 0 and freeze_norm: false"

@@ -352,6 +352,6 @@ def _load(name: str, network: nn.Module, weights: str) -> LoadReport:
     unfit = [key for key in report.mismatched if not any(part in key for part in _SCORES) or "rpn" in key]
     unexpected = [key for key in report.unexpected if not key.endswith("num_batches_tracked")]
     if unfit or report.missing or unexpected or not fitting:
-        raise ValueError(f"{weights} does not fit torchvision's {name!r}:\n{report.describe()}")
+        raise ValueError(f"{weights} does not match torchvision's {name!r}:\n{report.describe()}")
     network.load_state_dict(fitting, strict=False)
     return replace(report, origin=f"weights {weights}")

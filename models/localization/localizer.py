@@ -22,16 +22,16 @@ BoxKind = Literal["agnostic", "per_class"]
 Features = Literal["fc", "pooled", "spatial"]
 
 _FIRST_BOX = (0.25, 0.25, 0.75, 0.75)
-"""What an untrained head predicts, about: the middle of the image, half as wide and high."""
+"""Approximate prediction of an untrained head: the center of the image, half as wide and high."""
 
 
 class LocalizerOutput(NamedTuple):
-    """What a localizer gives.
+    """The output of a localizer.
 
     Attributes:
         logits: ``[B, K]``.
-        boxes: ``[B, 4]``, or ``[B, K, 4]``, one for each class: x1, y1, x2, y2 as fractions of the image's sides, x1 <=
-            x2 and y1 <= y2. What is regressed may stick out of the image; `striate.models.clip_boxes` cuts that off.
+        boxes: ``[B, 4]``, or ``[B, K, 4]`` with one box per class: x1, y1, x2, y2 as fractions of the image's sides,
+            x1 <= x2 and y1 <= y2. Boxes may extend beyond the image; clip them with `striate.models.clip_boxes`.
     """
 
     logits: Tensor
@@ -39,17 +39,17 @@ class LocalizerOutput(NamedTuple):
 
 
 class VectorBoxHead(nn.Module):
-    """One linear layer from a feature vector to boxes: the box as four numbers to be regressed.
+    """A linear layer that regresses boxes from a feature vector.
 
-    The four numbers are coordinates of two opposite corners, put in order, so that every output is a box. Features are
-    divided by the root of their number first: a step of gradient descent then moves a box equally far from 256 features
-    and from 4,096, where it would overshoot at the rate that suits the class scores (measured: from AlexNet's 256 units
-    the boxes got worse than a constant one). The layer is computed in float32 under autocast too: bfloat16 has no more
-    than 128 places between 0.5 and 1.
+    A box is regressed as the coordinates of two opposite corners, which are then ordered, so that every output is a
+    box. Features are divided by the square root of their number: a gradient step then moves a box equally far for 256
+    and for 4,096 features. Otherwise the learning rate that suits the class scores overshoots (measured with AlexNet's
+    256 units: boxes became worse than a constant one). The layer runs in float32 under autocast too, because bfloat16
+    has only 128 values between 0.5 and 1.
 
     Args:
-        in_features: D.
-        boxes: How many boxes an image: 1, or one for each class.
+        in_features: Number D of features.
+        boxes: Number of boxes per image: 1, or one per class.
 
     Shape:
         - input: ``[B, D]``
@@ -64,33 +64,33 @@ class VectorBoxHead(nn.Module):
             self.box.bias.copy_(torch.tensor(_FIRST_BOX).repeat(boxes))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Boxes of feature vectors."""
+        """Return the boxes ``[B, boxes, 4]`` of feature vectors ``[B, D]``."""
         with _full_precision(features):
             scaled = features.to(self.box.weight.dtype) * self.box.in_features**-0.5
             return ordered_corners(self.box(scaled).unflatten(1, (-1, 4)))
 
 
 class MapBoxHead(nn.Module):
-    """Boxes from a feature map, whose cells know where they are.
+    """A convolutional head that regresses boxes from a feature map.
 
-    After a 3 x 3 convolution and a ReLU each cell says how far the box's four sides lie from its own centre, and how
-    much it is to be trusted; the box is the mean of what the cells say, weighted by the softmax of that trust over the
-    map. A cell's centre is known and not learned: an object that moves by a cell takes its box along, and the image may
-    have any size. Precision as in `VectorBoxHead`.
+    After a 3 x 3 convolution and a ReLU, each cell predicts the distances of the box's four sides from its center, and
+    a confidence. The box is the mean over the cells, weighted by the softmax of the confidence over the map. The
+    positions of the cells are not learned: a box moves with its object, and the image may have any size. Computed in
+    float32, as in `VectorBoxHead`.
 
     Args:
-        channels: C.
-        boxes: How many boxes an image: 1, or one for each class. All of them share the cells' weights.
-        width: Channels of the convolution.
+        channels: Channels C of the map.
+        boxes: Number of boxes per image: 1, or one per class. They share the confidence of the cells.
+        width: Channels of the 3 x 3 convolution.
 
     Shape:
         - input: ``[B, C, h, w]``
         - output: ``[B, boxes, 4]``
 
     Reference:
-        Not a paper's head, but two known ideas: distances to the four sides (Tian et al., "FCOS", ICCV 2019, equation
-        1; here as fractions of the image, and of either sign) and a coordinate as the expectation over a map (Sun et
-        al., "Integral human pose regression", ECCV 2018).
+        Not published as such; it combines distances to the four sides (Tian et al., "FCOS", ICCV 2019, equation 1;
+        here as fractions of the image, and of either sign) and a coordinate as the expectation over a map (Sun et al.,
+        "Integral human pose regression", ECCV 2018).
     """
 
     def __init__(self, channels: int, boxes: int = 1, width: int = 128) -> None:
@@ -104,18 +104,18 @@ class MapBoxHead(nn.Module):
             self.cell.get_parameter("bias").copy_(torch.cat([torch.zeros(1), half.repeat(boxes)]))
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Boxes of feature maps."""
+        """Return the boxes ``[B, boxes, 4]`` of feature maps ``[B, C, h, w]``."""
         hidden = self.hidden(maps).relu()
         with _full_precision(maps):
-            said = self.cell(hidden.to(self.cell.weight.dtype)).flatten(2)  # [B, 1 + 4 * boxes, h * w]
-            trust = said[:, 0].softmax(dim=1)  # [B, h * w]
+            outputs = self.cell(hidden.to(self.cell.weight.dtype)).flatten(2)  # [B, 1 + 4 * boxes, h * w]
+            weights = outputs[:, 0].softmax(dim=1)  # [B, h * w]
             rows, columns = maps.shape[-2:]
-            sides = said[:, 1:].unflatten(1, (-1, 4)) + _centres(rows, columns, said)  # [B, boxes, 4, h * w]
-            return ordered_corners((sides * trust[:, None, None]).sum(dim=-1))
+            sides = outputs[:, 1:].unflatten(1, (-1, 4)) + _centers(rows, columns, outputs)  # [B, boxes, 4, h * w]
+            return ordered_corners((sides * weights[:, None, None]).sum(dim=-1))
 
 
-def _centres(rows: int, columns: int, like: Tensor) -> Tensor:
-    """The centre of each cell, twice: ``x, y, x, y`` as fractions of the map's sides, ``[4, h * w]``."""
+def _centers(rows: int, columns: int, like: Tensor) -> Tensor:
+    """Return the center of each cell twice, ``x, y, x, y`` as fractions of the map's sides, ``[4, h * w]``."""
     y = (torch.arange(rows, dtype=like.dtype, device=like.device) + 0.5) / rows
     x = (torch.arange(columns, dtype=like.dtype, device=like.device) + 0.5) / columns
     y, x = torch.meshgrid(y, x, indexing="ij")
@@ -123,55 +123,55 @@ def _centres(rows: int, columns: int, like: Tensor) -> Tensor:
 
 
 def _full_precision(like: Tensor) -> torch.autocast:
-    """Suspends autocast, if there is any."""
-    kind = like.device.type if torch.amp.is_autocast_available(like.device.type) else "cpu"
-    return torch.autocast(kind, enabled=False)
+    """Return a context that disables autocast on the device of a tensor ``[B, ...]``."""
+    device_type = like.device.type if torch.amp.is_autocast_available(like.device.type) else "cpu"
+    return torch.autocast(device_type, enabled=False)
 
 
 class Localizer(nn.Module):
-    """Tells what an image's object is and where it is, with one trunk for both.
+    """Predicts the class and the box of the object in an image, with one trunk for both.
 
-    "Treat localization as a regression problem": beside the class scores a second head gives four numbers, and both are
-    trained together (`striate.tasks.Localization`). What the box head looks at is the choice of ``features``:
+    "Treat localization as a regression problem": besides the class scores, a second head regresses a box, and both are
+    trained together (`striate.tasks.Localization`). ``features`` selects the input of the box head:
 
-    - ``fc``: the vector of fc7, 4,096 numbers for AlexNet and VGG, as DeepPose and R-CNN have it. Over
-      torchvision's alexnet and vgg these are the network's own layers with their weights; over any other backbone, for
-      images of ``image_size``, two new layers of ``hidden`` units.
-    - ``pooled``: the vector that the class scores are computed from: for most networks the last map, averaged. Fit for
-      any backbone; but averaging keeps little of where things are.
-    - ``spatial``: the last map itself, before anything is averaged or flattened (`MapBoxHead`); the class scores come
-      as they do in `Classifier`. OverFeat and VGG attach their heads there.
+    - ``fc``: the activations of fc7, 4,096 for AlexNet and VGG, as in DeepPose and R-CNN. With torchvision's alexnet
+      and vgg, fc6 and fc7 are the network's layers with their weights. With any other backbone they are two new layers
+      of ``hidden`` units, for images of ``image_size``.
+    - ``pooled``: the input of the class scores' layer: for most networks the average of the last map. It works with any
+      backbone, but averaging discards most of the position.
+    - ``spatial``: the last map, before pooling or flattening (`MapBoxHead`), as in OverFeat and VGG. Class scores are
+      computed as in `Classifier`.
 
-    Over a `TorchvisionBackbone` the class head is torchvision's own. As in `Classifier` it is called ``head`` and the
-    trunk ``backbone``, so a classifier's checkpoint given to the backbone as ``weights`` fills both: the whole
-    trunk, or it is refused; of the head what fits. `load_report` says what that was.
+    With a `TorchvisionBackbone` the class head is torchvision's. As in `Classifier`, the class head is named ``head``
+    and the trunk ``backbone``, so a classifier's checkpoint as ``weights`` of the backbone loads both. The trunk must
+    match completely, the head may match partly; `load_report` describes the result.
 
     Args:
-        backbone: A backbone, or the name of one (see `build_backbone`).
-        num_classes: Classes K to tell apart.
-        box: ``agnostic``: one box an image. ``per_class``: one for each class, of which that of the true class is
-            trained, and that of the predicted class is what is predicted.
-        features: What the box head sees, see above.
-        weights: For a backbone given by name: the name of published weights, or the path of a checkpoint.
-        dropout: Probability that a feature of the class head is zeroed in training. ``None``: as the head has it; 0.5
-            for new fully connected layers.
-        image_size: Side of the square images, in pixels, that new fully connected layers are built for.
+        backbone: A backbone, or its name (see `build_backbone`).
+        num_classes: Number K of classes.
+        box: ``agnostic``: one box per image. ``per_class``: one box per class; the box of the target class is trained,
+            and the box of the predicted class is the prediction.
+        features: Input of the box head, see above.
+        weights: Name of published weights or path of a checkpoint, for a backbone given by name.
+        dropout: Dropout probability of the class head. ``None``: the head's default; 0.5 for new fully connected
+            layers.
+        image_size: Side of the square images for which new fully connected layers are built, in pixels.
         hidden: Units of each of these layers.
         box_width: Channels of the convolution in the box head of ``spatial`` features.
 
     Attributes:
-        backbone: The trunk; a task may give it a learning rate of its own.
+        backbone: The trunk; a task may train it at a separate learning rate.
         head: The class head.
         box_head: The box head.
-        num_classes: K.
+        num_classes: Number K of classes.
 
     Shape:
         - images: ``[B, 3, H, W]``, ``uint8`` in [0, 255] or floating point in [0, 1]
         - output: `LocalizerOutput`: logits ``[B, K]``, boxes ``[B, 4]`` or, for ``per_class``, ``[B, K, 4]``
 
     Raises:
-        ValueError: An argument is none of its choices, or another one leaves it without effect; ``features="fc"`` for a
-            backbone that has no such layers, without ``image_size``; or weights that do not fit.
+        ValueError: An argument is not one of its choices or would have no effect, ``features="fc"`` without
+            ``image_size`` for a backbone without fc6 and fc7, or weights that do not match.
 
     Example:
         >>> images = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
@@ -209,7 +209,7 @@ class Localizer(nn.Module):
             self.box_head = VectorBoxHead(_last(self.head).in_features, boxes)
 
     def forward(self, images: Tensor) -> LocalizerOutput:
-        """Class scores and boxes of a batch."""
+        """Return the logits and boxes of images ``[B, 3, H, W]``."""
         maps = self.backbone(images)[-1]
         if isinstance(self.head, FullyConnectedHead):
             _check_size(maps, self.head)
@@ -218,62 +218,65 @@ class Localizer(nn.Module):
         return LocalizerOutput(_last(self.head)(vector), boxes if self.box == "per_class" else boxes[:, 0])
 
     def load_report(self) -> str | None:
-        """What trunk and class head were given from a checkpoint, in lines of text; None: nothing was loaded."""
+        """Describe what was loaded into the trunk and the class head, as lines of text, or return None."""
         trunk: LoadReport | None = self.backbone.load_report
         if trunk is None:
             return None
-        lines = [f"from {trunk.origin}:", f"  trunk: all {len(trunk.loaded)} tensors" + _under(trunk.prefix)]
+        lines = [f"from {trunk.origin}:", f"  trunk: all {len(trunk.loaded)} tensors" + _prefix_note(trunk.prefix)]
         head: LoadReport | None = getattr(self.head, "load_report", None)
         if head is None or not head.loaded:
-            lines.append("  class head: new, nothing in the file fits it")
+            lines.append("  class head: new, nothing in the file matches it")
         else:
-            lines.append(f"  class head: {', '.join(head.loaded)}" + _under(head.prefix))
-            shapes = [f"{k} ({list(theirs)} there, {list(ours)} here)" for k, (theirs, ours) in head.mismatched.items()]
+            lines.append(f"  class head: {', '.join(head.loaded)}" + _prefix_note(head.prefix))
+            shapes = [
+                f"{k} ({list(theirs)} in the file, {list(ours)} in the model)"
+                for k, (theirs, ours) in head.mismatched.items()
+            ]
             if new := [*head.missing, *shapes]:
                 lines.append(f"  class head, new: {', '.join(new)}")
         return "\n".join([*lines, "  box head: new"])
 
 
-def _under(prefix: str) -> str:
-    return f", there under {prefix!r}" if prefix else ""
+def _prefix_note(prefix: str) -> str:
+    return f", prefix {prefix!r}" if prefix else ""
 
 
 def _class_head(
     backbone: Backbone, num_classes: int, features: str, dropout: float | None, image_size: int | None, hidden: int
 ) -> Any:
-    """The class head whose last layer but one gives the vector of the features asked for."""
-    whole = backbone.out_indices[-1] == backbone.num_stages - 1
-    own = backbone.make_head(num_classes, dropout) if whole else None
-    has_fc = hasattr(own, "fc6")
+    """Build the class head, the input of whose last layer is also the input of the box head."""
+    has_last_stage = backbone.out_indices[-1] == backbone.num_stages - 1
+    head = backbone.make_head(num_classes, dropout) if has_last_stage else None
+    has_fc = hasattr(head, "fc6")
     if image_size is not None:
         if has_fc or features == "pooled":
-            why = "the backbone brings fc6 and fc7, for any size" if has_fc else "nothing is flattened with them"
-            raise ValueError(f"image_size={image_size} would have no effect with features={features!r}: {why}")
+            reason = "the backbone has fc6 and fc7 for any size" if has_fc else "it adds no fully connected layers"
+            raise ValueError(f"image_size: has no effect with features={features!r} ({reason}), got {image_size}")
         shape = trace_shapes(backbone.stages, image_size)[-1]
         side = shape[1] if backbone.nhwc else shape[2]
-        made = FullyConnectedHead(backbone.channels[-1], side, num_classes, hidden, 0.5 if dropout is None else dropout)
-        init_he(made)
-        return made
+        new = FullyConnectedHead(backbone.channels[-1], side, num_classes, hidden, 0.5 if dropout is None else dropout)
+        init_he(new)
+        return new
     if features == "fc" and not has_fc:
         raise ValueError(
-            f"features='fc': {type(backbone).__name__} has no fully connected layers fc6 and fc7 (torchvision's "
-            "alexnet and vgg have); give image_size, the side of your images in pixels, for new ones, or take "
+            f"features: 'fc' needs fc6 and fc7, which torchvision's alexnet and vgg have, got "
+            f"{type(backbone).__name__}; set image_size, the side of your images in pixels, for new layers, or use "
             "features='pooled'"
         )
-    if own is None or (features == "pooled" and has_fc) or not isinstance(_last(own), nn.Linear):
+    if head is None or (features == "pooled" and has_fc) or not isinstance(_last(head), nn.Linear):
         return Backbone.make_head(backbone, num_classes, dropout)  # average pooling and a linear layer
-    return own
+    return head
 
 
 def _last(head: Any) -> Any:
-    """The layer that gives the logits."""
+    """Return the layer that computes the logits."""
     if isinstance(head, nn.Sequential):
         return head[-1]
     return head.fc8 if isinstance(head, FullyConnectedHead) else head.classifier
 
 
 def _load_head(head: Any, backbone: Backbone) -> None:
-    """Takes over what of a class head lies beside the trunk in its checkpoint; torchvision's head did so by itself."""
+    """Load the class head from the trunk's checkpoint; torchvision's heads are loaded by `make_head`."""
     trunk = backbone.load_report
     if trunk is None or not Path(trunk.origin).is_file() or hasattr(head, "load_report"):
         return
@@ -283,8 +286,9 @@ def _load_head(head: Any, backbone: Backbone) -> None:
 
 
 def _check_size(maps: Tensor, head: FullyConnectedHead) -> None:
+    # maps: [B, C, h, w]
     if maps.shape[-2:] != (head.in_size, head.in_size):
         raise ValueError(
-            f"the images give a last feature map of {maps.shape[-2]} x {maps.shape[-1]} cells, but fc6 was built for "
-            f"{head.in_size} x {head.in_size}: resize the images to the model's image_size, or change image_size"
+            f"image_size: fc6 was built for a last feature map of {head.in_size} x {head.in_size} cells, got "
+            f"{maps.shape[-2]} x {maps.shape[-1]}; resize the images to image_size, or change image_size"
         )

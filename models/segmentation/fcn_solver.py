@@ -1,4 +1,4 @@
-"""The optimizer of the Caffe nets of FCN's time: biases learn at twice the rate and are not decayed."""
+"""The optimizer of FCN's and other Caffe nets: biases have twice the learning rate and no weight decay."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -8,18 +8,19 @@ from torch import nn
 
 
 class CaffeSGD(torch.optim.SGD):
-    """SGD with a rate and a weight decay of their own for biases, as FCN's, R-CNN's and SSD's Caffe nets have them.
+    """SGD with a separate learning rate and weight decay for biases, as in the Caffe nets of FCN, R-CNN and SSD.
 
-    One-dimensional parameters count as biases (among them a batch normalisation's, which those nets do not have). With
-    a constant rate torch's momentum is Caffe's. Loss and rate belong together: see `striate.models.FCN`.
+    One-dimensional parameters count as biases (including those of batch normalization, which these nets do not have).
+    With a constant learning rate, PyTorch's momentum equals Caffe's. The learning rate depends on the reduction of the
+    loss: see `striate.models.FCN`.
 
     Args:
-        params: Parameters, or groups of them; in a group a rate or a decay of its own goes before the ones given here.
+        params: Parameters, or parameter groups, whose own learning rate or weight decay takes precedence.
         lr: Learning rate of weights.
-        momentum: Factor on the last step.
-        weight_decay: Times the weights added to their gradient.
+        momentum: Factor on the previous step.
+        weight_decay: Weight decay of weights.
         bias_lr_factor: Learning rate of biases relative to ``lr``.
-        bias_weight_decay: The same for biases.
+        bias_weight_decay: Weight decay of biases.
 
     Example:
         >>> groups = CaffeSGD(torch.nn.Linear(2, 3).parameters(), lr=0.1, weight_decay=5e-4).param_groups
@@ -38,8 +39,8 @@ class CaffeSGD(torch.optim.SGD):
     ) -> None:
         groups: list[dict[str, Any]] = []
         entries: list[Any] = list(params)
-        given: list[dict[str, Any]] = entries if entries and isinstance(entries[0], dict) else [{"params": entries}]
-        for group in given:
+        inputs: list[dict[str, Any]] = entries if entries and isinstance(entries[0], dict) else [{"params": entries}]
+        for group in inputs:
             parameters = group["params"]
             parameters = [parameters] if isinstance(parameters, nn.Parameter) else list(parameters)
             weights = [p for p in parameters if p.ndim > 1]
@@ -48,7 +49,7 @@ class CaffeSGD(torch.optim.SGD):
             if weights:
                 groups.append({"weight_decay": weight_decay, **group, "lr": rate, "params": weights})
             if biases:
-                own = {"lr": rate * bias_lr_factor, "weight_decay": bias_weight_decay, "params": biases}
+                settings = {"lr": rate * bias_lr_factor, "weight_decay": bias_weight_decay, "params": biases}
                 name = {"name": f"{group['name']} (biases)"} if weights and "name" in group else {}
-                groups.append({**group, **own, **name})
+                groups.append({**group, **settings, **name})
         super().__init__(groups, lr=lr, momentum=momentum, weight_decay=weight_decay)

@@ -1,7 +1,7 @@
-"""Where the cells of feature maps lie in the image, and bilinear transposed convolutions between such grids.
+"""Positions of feature map cells in the image, and bilinear transposed convolutions between such grids.
 
-Coordinates are pixels of the image along one axis, the centre of its first pixel at 0. Maps, kernels and strides are
-square, so that one axis says it all.
+Coordinates are pixels of the image along one axis; the center of the first pixel is 0. Maps, kernels and strides are
+square, so both axes are alike.
 """
 
 from collections.abc import Iterable
@@ -11,25 +11,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..ops.checks import check_min
+
 
 class Grid(NamedTuple):
-    """Cell i of a map is centred on ``start + i * stride``, in pixels of the image."""
+    """Positions of a map's cells: cell i is centered on ``start + i * stride``, in pixels of the image."""
 
     stride: int
     start: float
 
 
 def half_pixel_grid(stride: int) -> Grid:
-    """The grid of a map that divides the image into squares, as resizing assumes it (``align_corners=False``)."""
+    """Return the grid of a map that divides the image into squares, as in resizing with ``align_corners=False``."""
     return Grid(stride, (stride - 1) / 2)
 
 
 def stage_grids(stages: Iterable[nn.Module]) -> list[Grid]:
-    """The grid of each stage's output, from the kernels, strides and paddings of its convolutions and poolings.
+    """Compute the grid of each stage's output from the kernels, strides and paddings of its layers.
 
     Args:
-        stages: Layers that run in sequence, from the image on; convolutions and max-poolings with square windows, and
-            layers that act on each cell by itself.
+        stages: Sequences of layers, starting at the image: convolutions and max poolings with square windows, and
+            layers that act on single cells.
     """
     stride, start = 1, 0.0
     grids = []
@@ -47,10 +49,10 @@ def stage_grids(stages: Iterable[nn.Module]) -> list[Grid]:
 
 
 def bilinear_kernel(size: int) -> Tensor:
-    """Weights ``[size, size]`` with which a transposed convolution interpolates bilinearly.
+    """Return the weights ``[size, size]`` of a transposed convolution for bilinear interpolation.
 
-    A triangle in each direction, of height 1: the kernel of stride f has a side of 2f, or 2f - 1 where the new cells
-    are to include the old ones.
+    The kernel is a triangle of height 1 in each direction. For stride f its side is 2f, or 2f - 1 if output cells
+    coincide with input cells.
 
     Raises:
         ValueError: ``size`` is below 1.
@@ -59,28 +61,27 @@ def bilinear_kernel(size: int) -> Tensor:
         >>> bilinear_kernel(4)[1]
         tensor([0.1875, 0.5625, 0.5625, 0.1875])
     """
-    if size < 1:
-        raise ValueError(f"size={size}: a kernel has 1 cell at least")
+    check_min(1, size=size)
     factor = (size + 1) // 2
     triangle = 1 - (torch.arange(size) - (size - 1) / 2).abs() / factor
     return triangle[:, None] * triangle
 
 
 class BilinearUpsample(nn.Module):
-    """A transposed convolution with one filter a channel, which starts as bilinear interpolation and may stay so.
+    """A transposed convolution with one filter per channel, initialized as bilinear interpolation.
 
-    Nothing is cropped: whoever calls it compares `grid` with the grid that he wants. With ``grow`` the map is first
-    extended by copies of its border cells, and the result is what resizing with ``align_corners=False`` gives, up to
-    the image's border; without, values fade to zero within a cell of the border, as in the FCN paper's nets, where that
-    cell lies in the padding.
+    The output is not cropped; compare `grid` with the target grid to crop it. With ``grow`` the map is first extended
+    by copies of its border cells, and the output equals resizing with ``align_corners=False`` up to the image's border.
+    Without it, values decrease to zero within a cell of the border, as in the FCN paper's nets, where that cell is in
+    the padding.
 
     Args:
         channels: Channels C.
-        coarse: Grid of what comes in.
-        factor: How many times finer the output is.
-        target: A coordinate at which the output is to have the centre of a cell; it decides between the kernels of
-            ``2 * factor - 1`` and ``2 * factor`` cells.
-        learned: Whether the filters are parameters.
+        coarse: Grid of the input.
+        factor: Upsampling factor.
+        target: A coordinate at which the output must have the center of a cell. It determines the size of the kernel,
+            ``2 * factor - 1`` or ``2 * factor`` cells.
+        learned: Whether the filters are trained.
         grow: Whether the map is extended by a cell on each side.
 
     Attributes:
@@ -100,7 +101,7 @@ class BilinearUpsample(nn.Module):
         super().__init__()
         self.channels, self.factor, self.grow = channels, factor, grow
         stride = coarse.stride // factor
-        # an odd kernel puts a fine cell on each coarse one, an even kernel puts them half a fine cell beside
+        # with an odd kernel, fine cells coincide with coarse ones; with an even kernel they are half a cell apart
         on_cell = ((coarse.start - target) / stride) % 1 == 0
         self.size = 2 * factor - 1 if on_cell else 2 * factor
         start = coarse.start - coarse.stride * grow
@@ -112,33 +113,34 @@ class BilinearUpsample(nn.Module):
             self.register_buffer("weight", kernel, persistent=False)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Upsamples."""
+        """Upsample maps ``[B, C, h, w]``; see the class for the output's shape."""
         if self.grow:
             maps = F.pad(maps, (1, 1, 1, 1), mode="replicate")
         return F.conv_transpose2d(maps, self.weight, stride=self.factor, groups=self.channels)
 
     def extra_repr(self) -> str:
-        """For ``print(model)``."""
+        """Return the settings, for ``print(model)``."""
         kind = "learned" if isinstance(self.weight, nn.Parameter) else "fixed"
         return f"{self.channels}, kernel_size={self.size}, stride={self.factor}, {kind}"
 
 
 def crop(maps: Tensor, first: int, height: int, width: int) -> Tensor:
-    """Cells ``first`` to ``first + height`` and ``first + width``; beyond the map, its border cells once more.
+    """Crop a window that starts at row and column ``first``; cells beyond the map repeat its border.
 
     Args:
-        maps: ``[B, C, h, w]``.
-        first: Row and column at which the window starts; may be negative.
-        height: Rows wanted.
-        width: Columns wanted.
+        maps: Feature maps.
+        first: First row and column of the window; may be negative.
+        height: Height of the window, in cells.
+        width: Width of the window, in cells.
 
     Shape:
+        - maps: ``[B, C, h, w]``
         - output: ``[B, C, height, width]``
     """
     before = max(-first, 0)
     begin = max(first, 0)
     maps = maps[..., begin : begin + height, begin : begin + width]
-    below, right = (max(want - have, 0) for want, have in zip((height, width), maps.shape[-2:], strict=True))
+    below, right = (max(target - size, 0) for target, size in zip((height, width), maps.shape[-2:], strict=True))
     if before or below or right:
         maps = F.pad(maps, (before, max(right - before, 0), before, max(below - before, 0)), mode="replicate")
         maps = maps[..., :height, :width]
@@ -146,11 +148,11 @@ def crop(maps: Tensor, first: int, height: int, width: int) -> Tensor:
 
 
 def align(first: Tensor, first_grid: Grid, second: Tensor, second_grid: Grid) -> tuple[Tensor, Tensor]:
-    """The part of two maps of one stride where they overlap; it starts where the later of the two does.
+    """Crop two maps of the same stride to their overlap.
 
     Shape:
         - first, second: ``[B, C, h, w]``, ``[B, C, h', w']``
-        - output: two maps of one shape
+        - output: two maps of the same shape
     """
     shift = offset(first_grid, second_grid)
     first, second = first[..., max(shift, 0) :, max(shift, 0) :], second[..., max(-shift, 0) :, max(-shift, 0) :]
@@ -159,5 +161,5 @@ def align(first: Tensor, first_grid: Grid, second: Tensor, second_grid: Grid) ->
 
 
 def offset(first: Grid, second: Grid) -> int:
-    """Number of the cell of ``first`` on which the first cell of ``second`` lies, both being of one stride."""
+    """Return the index of the cell in ``first`` at the first cell of ``second``, for grids of the same stride."""
     return round((second.start - first.start) / second.stride)

@@ -1,6 +1,6 @@
-"""Running a segmentation model over large images by windows, and over an image's scales and mirror images.
+"""Inference of segmentation models: sliding windows, test-time augmentation by scales and flips, and label maps.
 
-Shape legend: B images, K classes, H x W pixels. A model here is anything that gives logits ``[B, K, H, W]`` for images
+Shape legend: B images, K classes, H x W pixels. A model is any callable that returns logits ``[B, K, H, W]`` for images
 ``[B, 3, H, W]`` of any size, uint8 or floating point in [0, 1].
 """
 
@@ -15,12 +15,12 @@ Logits = Callable[[Tensor], Tensor]
 
 
 def window_starts(length: int, window: int, overlap: float) -> list[int]:
-    """Where windows begin along a side: as few as cover it with at least that overlap, evenly spread.
+    """Compute the starts of the fewest windows that cover a side with at least the given overlap, evenly spaced.
 
     Args:
-        length: of the side, pixels.
-        window: of a window, pixels.
-        overlap: part of a window that the next one covers again at least, in [0, 1).
+        length: Length of the side, in pixels.
+        window: Length of a window, in pixels.
+        overlap: Minimum fraction of a window that overlaps with the next one, in [0, 1).
 
     >>> window_starts(10, 4, 0.5), window_starts(9, 4, 0.0), window_starts(3, 4, 0.5)
     ([0, 2, 4, 6], [0, 3, 5], [0])
@@ -33,14 +33,16 @@ def window_starts(length: int, window: int, overlap: float) -> list[int]:
 
 
 def sliding_logits(model: Logits, images: Tensor, window: tuple[int, int], overlap: float) -> Tensor:
-    """Logits of large images from windows that overlap; where they do, the mean of theirs.
+    """Compute the logits of large images as the mean over overlapping windows.
 
-    A side that is shorter than the window is taken whole. The windows run one after another, so memory is that of
-    one, and of the result.
+    A side shorter than the window is not split. The windows run one after another, in the memory of one window and of
+    the result.
 
     Args:
-        window: height and width, pixels.
-        overlap: part of a window that the next one covers again at least.
+        model: The model.
+        images: Pixels.
+        window: Height and width of the window, in pixels.
+        overlap: Minimum fraction of a window that overlaps with the next one, in [0, 1).
 
     Shape:
         - images: ``[B, 3, H, W]``.
@@ -66,7 +68,7 @@ def sliding_logits(model: Logits, images: Tensor, window: tuple[int, int], overl
 
 
 def _cover(length: int, window: int, starts: Sequence[int]) -> Tensor:
-    """How many windows lie over each pixel of a side: ``[length]``."""
+    """Count the windows over each pixel of a side, ``[length]``."""
     cover = torch.zeros(length)
     for start in starts:
         cover[start : start + window] += 1
@@ -74,14 +76,16 @@ def _cover(length: int, window: int, starts: Sequence[int]) -> Tensor:
 
 
 def augmented_logits(model: Logits, images: Tensor, scales: Sequence[float], flip: bool) -> Tensor:
-    """Logarithm of the mean softmax over an image's scales, and over each one's mirror image.
+    """Compute the logarithm of the mean softmax over scaled and horizontally flipped images.
 
-    That is logits whose softmax is the mean, so that everything that takes logits works unchanged. Images are scaled
-    with linear interpolation, smaller ones without aliasing; the probabilities are scaled back.
+    These are logits whose softmax is the mean, so they can be used like other logits. Images are resized with linear
+    interpolation, with antialiasing if they get smaller; probabilities are resized back.
 
     Args:
-        scales: factors of the side.
-        flip: also take the mirror image of each.
+        model: The model.
+        images: Pixels.
+        scales: Factors on the sides of the image.
+        flip: Whether to include the horizontal flip of each scale.
 
     Shape:
         - images: ``[B, 3, H, W]``.
@@ -91,34 +95,35 @@ def augmented_logits(model: Logits, images: Tensor, scales: Sequence[float], fli
         return model(images)
     total, size = None, images.shape[-2:]
     for scale in scales:
-        view = images if scale == 1 else _scaled(images, scale)
-        for mirrored in (False, True) if flip else (False,):
-            logits = model(view.flip(-1) if mirrored else view)
-            probabilities = (logits.flip(-1) if mirrored else logits).float().softmax(1)
+        view = images if scale == 1 else _rescale(images, scale)
+        for flipped in (False, True) if flip else (False,):
+            logits = model(view.flip(-1) if flipped else view)
+            probabilities = (logits.flip(-1) if flipped else logits).float().softmax(1)
             if probabilities.shape[-2:] != size:
                 probabilities = F.interpolate(probabilities, size, mode="bilinear", align_corners=False)
             total = probabilities if total is None else total + probabilities
     if total is None:
-        raise ValueError("scales: none given; give one factor or more, such as [1.0]")
+        raise ValueError("scales: must have at least one factor, got []; use [1.0] for no scaling")
     mean = total / (len(scales) * (2 if flip else 1))
     return mean.clamp(min=torch.finfo(mean.dtype).tiny).log()
 
 
-def _scaled(images: Tensor, scale: float) -> Tensor:
+def _rescale(images: Tensor, scale: float) -> Tensor:
+    # [B, 3, H, W] to [B, 3, scale * H, scale * W]
     pixels = images.float() / 255 if images.dtype == torch.uint8 else images
     size = [max(1, round(side * scale)) for side in images.shape[-2:]]
     return F.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=scale < 1)
 
 
-def argmax_labels(logits: Tensor, size: tuple[int, int] | None = None, at_once: int = 16) -> Tensor:
-    """The class of the highest logit at each pixel, or at each pixel of the image in another size.
+def argmax_labels(logits: Tensor, size: tuple[int, int] | None = None, chunk: int = 16) -> Tensor:
+    """Return the class with the highest logit at each pixel, optionally of the resized image.
 
-    Logits are scaled with linear interpolation, a few classes at a time, so that a photograph of many pixels needs no
-    memory for all classes' at once.
+    Logits are resized with linear interpolation, a few classes at a time, to limit the memory for large images.
 
     Args:
-        size: height and width of the result; None: the logits' own.
-        at_once: classes scaled together.
+        logits: Logits of any floating type.
+        size: Height and width of the result, in pixels. ``None``: those of the logits.
+        chunk: Number of classes resized at a time.
 
     Shape:
         - logits: ``[B, K, H, W]``, K at most 255.
@@ -128,11 +133,11 @@ def argmax_labels(logits: Tensor, size: tuple[int, int] | None = None, at_once: 
         return logits.argmax(1).to(torch.uint8)
     best: Tensor | None = None
     label = torch.empty(0)
-    for first in range(0, logits.shape[1], at_once):
-        part = logits[:, first : first + at_once].float()
+    for first in range(0, logits.shape[1], chunk):
+        part = logits[:, first : first + chunk].float()
         top, number = F.interpolate(part, size, mode="bilinear", align_corners=False).max(1)
         number = (number + first).to(torch.uint8)
-        # ties go to the first class, as argmax has it
+        # the first class on ties, as in argmax
         label = number if best is None else torch.where(top > best, number, label)
         best = top if best is None else torch.maximum(best, top)
     return label

@@ -1,9 +1,9 @@
-"""Losses of semantic segmentation: pure functions of logits and masks, and a thin module of each for YAML.
+"""Losses for semantic segmentation (FCN, U-Net, DeepLab, …): pure functions, and a thin module of each for YAML.
 
-Shape legend: B images, K classes, H x W pixels; ``logits [B, K, H, W]`` of any floating type (computed in float32 at
-least), ``mask [B, H, W]`` of any integer type, 0 … K-1 or ``ignore``. Ignored pixels have no part in any of them:
-neither in a sum nor in what it is divided by. Where no pixel counts, or there is no image, each is exactly 0, and a
-backward pass through it gives zeros.
+Shape legend: B images, K classes, H x W pixels. ``logits [B, K, H, W]`` are of any floating type (losses are computed
+in at least float32), ``mask [B, H, W]`` of any integer type, with values 0 … K-1 or ``ignore``. Ignored pixels do not
+contribute to any loss, neither to its sum nor to its divisor. If all pixels are ignored or the batch is empty, each
+loss is exactly 0 with zero gradients.
 """
 
 import math
@@ -14,8 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..ops.boxes import at_least_float32
+from ..ops.checks import check_choice, check_dropout, check_min
+
 IGNORE_INDEX = 255
-"""The value of a mask's pixels that do not count."""
+"""Value of ignored pixels in a mask."""
 
 
 def pixel_cross_entropy(
@@ -26,12 +29,15 @@ def pixel_cross_entropy(
     reduction: Literal["mean", "sum"] = "mean",
     ignore: int = IGNORE_INDEX,
 ) -> Tensor:
-    """Cross-entropy of the softmax at each counted pixel: its mean, or its sum.
+    """Compute the mean or the sum of the softmax cross-entropy over all valid pixels.
 
     Args:
-        class_weights: a pixel of class k counts ``class_weights[k]`` times, in the sum and in what the mean divides by.
-        label_smoothing: share of the target spread evenly over all classes.
-        reduction: ``sum`` is what FCN's solvers were set for ("unnormalized loss"): the mean times the counted pixels.
+        logits: Logits.
+        mask: Target classes.
+        class_weights: Weight of a pixel of each class, in the sum and in the divisor of the mean.
+        label_smoothing: Fraction of the target spread evenly over all classes.
+        reduction: ``mean``, or ``sum`` for the "unnormalized loss" of FCN's solvers, the mean times the valid pixels.
+        ignore: Value of ignored pixels in the mask.
 
     Shape:
         - logits: ``[B, K, H, W]``; mask: ``[B, H, W]``; class_weights: ``[K]``.
@@ -39,123 +45,136 @@ def pixel_cross_entropy(
 
     Example:
         >>> mask = torch.tensor([[[1, 255]]])
-        >>> round(float(pixel_cross_entropy(torch.zeros(1, 2, 1, 2), mask)), 4)  # log 2, at one pixel
+        >>> round(float(pixel_cross_entropy(torch.zeros(1, 2, 1, 2), mask)), 4)  # log 2 for one valid pixel
         0.6931
     """
     target = mask.long()
     total = F.cross_entropy(
-        _precise(logits), target, class_weights, ignore_index=ignore, reduction="sum", label_smoothing=label_smoothing
+        at_least_float32(logits),
+        target,
+        class_weights,
+        ignore_index=ignore,
+        reduction="sum",
+        label_smoothing=label_smoothing,
     )
     if reduction == "sum":
         return total
-    counted = target != ignore
+    valid = target != ignore
     if class_weights is None:
-        return total / counted.sum().clamp(min=1)
-    divisor = class_weights[target.where(counted, 0)].where(counted, 0).sum()
+        return total / valid.sum().clamp(min=1)
+    divisor = class_weights[target.where(valid, 0)].where(valid, 0).sum()
     return total / divisor.where(divisor > 0, 1)
 
 
 def soft_dice_loss(logits: Tensor, mask: Tensor, smooth: float = 0.0, ignore: int = IGNORE_INDEX) -> Tensor:
-    """One minus the Dice coefficient of probabilities and truth, mean over the classes that the batch's masks have.
+    """Compute one minus the Dice coefficient of probabilities and targets, averaged over the classes in the masks.
 
-    For class k, with the sums over all counted pixels of the batch: ``1 - (2 sum(p t) + smooth) / (sum(p) + sum(t) +
+    For class k, with sums over all valid pixels of the batch: ``1 - (2 sum(p t) + smooth) / (sum(p) + sum(t) +
     smooth)``.
 
     Args:
-        smooth: added above and below, pixels.
+        logits: Logits.
+        mask: Target classes.
+        smooth: Constant added to numerator and denominator, in pixels.
+        ignore: Value of ignored pixels in the mask.
 
     Shape:
         - logits: ``[B, K, H, W]``; mask: ``[B, H, W]``.
         - output: a scalar from 0 to 1.
 
     Reference:
-        Milletari, Navab, Ahmadi, "V-Net", 3DV 2016, section 3. There the sums below are of squares; here, as in most
-        later work, they are plain, so that for a hard prediction the coefficient is Dice's own. The classes' mean is
-        not the paper's, which has one class; those absent from the masks are left out: they would only ever count 1.
+        Milletari, Navab, Ahmadi, "V-Net", 3DV 2016, section 3. The paper has squares in the sums of the denominator;
+        here, as in most later work, they are not squared, so that for a hard prediction this is Dice's coefficient. The
+        paper has a single class. The mean excludes classes that are absent from the masks, whose loss is always 1.
     """
-    counted = mask != ignore
-    probabilities = _precise(logits).softmax(1) * counted[:, None]
-    target = mask.long().where(counted, 0)[:, None]
-    truth = torch.zeros_like(probabilities).scatter_(1, target, counted[:, None].to(probabilities.dtype))
-    shared, said, true = ((x).sum((0, 2, 3)) for x in (probabilities * truth, probabilities, truth))
-    tiny = torch.finfo(said.dtype).tiny
-    losses = 1 - (2 * shared + smooth) / (said + true + smooth).clamp(min=tiny)
-    present = true > 0
+    valid = mask != ignore
+    probabilities = at_least_float32(logits).softmax(1) * valid[:, None]
+    labels = mask.long().where(valid, 0)[:, None]
+    targets = torch.zeros_like(probabilities).scatter_(1, labels, valid[:, None].to(probabilities.dtype))
+    intersection, predicted, target = (x.sum((0, 2, 3)) for x in (probabilities * targets, probabilities, targets))
+    tiny = torch.finfo(predicted.dtype).tiny
+    losses = 1 - (2 * intersection + smooth) / (predicted + target + smooth).clamp(min=tiny)
+    present = target > 0
     return losses.where(present, 0).sum() / present.sum().clamp(min=1)
 
 
 def softmax_focal_loss(
     logits: Tensor, mask: Tensor, gamma: float = 2.0, class_weights: Tensor | None = None, ignore: int = IGNORE_INDEX
 ) -> Tensor:
-    """Cross-entropy at each pixel times ``(1 - p)^gamma``, p being the true class's probability; mean over pixels.
+    """Compute the mean over pixels of the cross-entropy times ``(1 - p)^gamma``, p the target class's probability.
 
     Args:
-        gamma: 0 gives cross-entropy; the larger, the less easy pixels count.
-        class_weights: factor of a pixel of each class (the paper's alpha). What the mean divides by stays the number
-            of pixels.
+        logits: Logits.
+        mask: Target classes.
+        gamma: Focusing parameter; 0 gives cross-entropy, larger values reduce the weight of easy pixels.
+        class_weights: Factor for pixels of each class (the paper's alpha). The divisor is the number of pixels.
+        ignore: Value of ignored pixels in the mask.
 
     Shape:
         - logits: ``[B, K, H, W]``; mask: ``[B, H, W]``; class_weights: ``[K]``.
         - output: a scalar.
 
     Reference:
-        Lin et al., "Focal loss for dense object detection", ICCV 2017, section 3.2. The paper's classes are each a
-        sigmoid; here one softmax, which with two classes is the same for the difference of their logits.
+        Lin et al., "Focal loss for dense object detection", ICCV 2017, section 3.2. The paper has a sigmoid
+        for each class, here there is one softmax. For two classes both agree on the difference of the logits.
     """
     target, losses = _pixel_losses(logits, mask, ignore)
-    counted = target != ignore
-    # 1 - p without cancellation; the bound keeps the slope of a power below 1 finite
-    missing = (-torch.expm1(-losses)).clamp(min=1e-12)
-    losses = missing**gamma * losses
+    valid = target != ignore
+    # 1 - p without cancellation; the bound keeps the gradient finite for gamma below 1
+    complement = (-torch.expm1(-losses)).clamp(min=1e-12)
+    losses = complement**gamma * losses
     if class_weights is not None:
-        losses = losses * class_weights[target.where(counted, 0)]
-    return losses.sum() / counted.sum().clamp(min=1)
+        losses = losses * class_weights[target.where(valid, 0)]
+    return losses.sum() / valid.sum().clamp(min=1)
 
 
 def lovasz_softmax(logits: Tensor, mask: Tensor, per_image: bool = False, ignore: int = IGNORE_INDEX) -> Tensor:
-    """The Lovász extension of the Jaccard loss ``1 - IoU``, mean over the classes that the masks have.
+    """Compute the Lovász extension of the Jaccard loss ``1 - IoU``, averaged over the classes in the masks.
 
-    Where every probability is 0 or 1 it is exactly the mean of ``1 - IoU`` over those classes; between, it is the
-    piecewise linear surface through these values that is convex in the errors.
+    If all probabilities are 0 or 1, it equals the mean of ``1 - IoU`` over these classes. In between, it is the
+    piecewise linear interpolation of these values that is convex in the errors.
 
     Args:
-        per_image: the mean over images of each image's own loss, instead of one over all the batch's pixels.
+        logits: Logits.
+        mask: Target classes.
+        per_image: Whether to average the losses of single images, instead of computing one over all pixels.
+        ignore: Value of ignored pixels in the mask.
 
     Shape:
         - logits: ``[B, K, H, W]``; mask: ``[B, H, W]``.
         - output: a scalar from 0 to 1.
 
     Raises:
-        ValueError: for a value of the mask that is neither a class nor `ignore`.
+        ValueError: The mask has a value that is neither a class nor ``ignore``.
 
     Reference:
         Berman, Triki, Blaschko, "The Lovász-Softmax loss", CVPR 2018, equations 8 to 11, algorithm 1.
     """
     if per_image:
         losses = [lovasz_softmax(logits[i : i + 1], mask[i : i + 1], False, ignore) for i in range(len(mask))]
-        return torch.stack(losses).mean() if losses else _precise(logits).sum()
-    counted = (mask != ignore).reshape(-1)
+        return torch.stack(losses).mean() if losses else at_least_float32(logits).sum()
+    valid = (mask != ignore).reshape(-1)
     target = mask.long().reshape(-1)
-    probabilities = _precise(logits).softmax(1).movedim(1, 0).flatten(1)  # [K, P]
-    present = [k for k in target.unique().tolist() if k != ignore]  # what sorting is worth doing for
-    if wrong := [k for k in present if not 0 <= k < len(probabilities)]:
-        raise ValueError(f"the mask has the values {wrong[:8]}, and the logits are of {len(probabilities)} classes")
-    losses = [_lovasz_class(probabilities[k], target == k, counted) for k in present]
+    probabilities = at_least_float32(logits).softmax(1).movedim(1, 0).flatten(1)  # [K, P]
+    present = [k for k in target.unique().tolist() if k != ignore]  # absent classes need no sorting
+    if invalid := [k for k in present if not 0 <= k < len(probabilities)]:
+        raise ValueError(f"mask: must be 0 to {len(probabilities) - 1} or {ignore} = ignore, got {invalid[:8]}")
+    losses = [_lovasz_class(probabilities[k], target == k, valid) for k in present]
     return torch.stack(losses).mean() if losses else probabilities.sum() * 0
 
 
-def _lovasz_class(probability: Tensor, true: Tensor, counted: Tensor) -> Tensor:
-    """The extension for one class, of ``[P]`` each."""
-    errors = (true.to(probability.dtype) - probability).abs()
-    order = errors.detach().masked_fill(~counted, -1).argsort(descending=True)  # ignored pixels come last
-    errors, true, counted = errors[order], true[order], counted[order]
-    # the Jaccard loss when the pixels up to each one, the worst first, are wrong and the others right
-    lost = true.cumsum(0)
-    added = (counted & ~true).cumsum(0)
-    size = lost[-1]
-    jaccard = 1 - (size - lost).to(errors.dtype) / (size + added).to(errors.dtype)
+def _lovasz_class(probability: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """Compute the loss of one class; all arguments are ``[P]``, the output is a scalar."""
+    errors = (target.to(probability.dtype) - probability).abs()
+    order = errors.detach().masked_fill(~valid, -1).argsort(descending=True)  # ignored pixels come last
+    errors, target, valid = errors[order], target[order], valid[order]
+    # entry i: the Jaccard loss if the pixels up to i, in order of decreasing error, are wrong and the others right
+    false_negatives = target.cumsum(0)
+    false_positives = (valid & ~target).cumsum(0)
+    size = false_negatives[-1]
+    jaccard = 1 - (size - false_negatives).to(errors.dtype) / (size + false_positives).to(errors.dtype)
     steps = torch.diff(jaccard, prepend=jaccard.new_zeros(1))
-    return (errors * counted) @ steps
+    return (errors * valid) @ steps
 
 
 def ohem_cross_entropy(
@@ -166,12 +185,15 @@ def ohem_cross_entropy(
     class_weights: Tensor | None = None,
     ignore: int = IGNORE_INDEX,
 ) -> Tensor:
-    """Mean cross-entropy of the hard pixels: those whose true class has at most a probability of `threshold`.
+    """Compute the mean cross-entropy of hard pixels, whose target class has a probability of at most ``threshold``.
 
     Args:
-        threshold: probability, above 0 and at most 1.
-        min_kept: pixels of the batch that are kept at least, the hardest first, if as many count.
-        class_weights: of the pixels kept, as in `pixel_cross_entropy`; which pixels are hard does not depend on them.
+        logits: Logits.
+        mask: Target classes.
+        threshold: Maximum probability of the target class, in (0, 1].
+        min_kept: Minimum number of pixels of the batch, the hardest first, if there are as many valid ones.
+        class_weights: Weight of a pixel of each class, as in `pixel_cross_entropy`. It does not affect the selection.
+        ignore: Value of ignored pixels in the mask.
 
     Shape:
         - logits: ``[B, K, H, W]``; mask: ``[B, H, W]``; class_weights: ``[K]``.
@@ -183,33 +205,28 @@ def ohem_cross_entropy(
         instance-level semantic image segmentation", 2016, section 3.3 (K hardest, or below a probability).
     """
     target, losses = _pixel_losses(logits, mask, ignore)
-    counted = target != ignore
+    valid = target != ignore
     if not losses.numel():
         return losses.sum()
-    hardness = losses.detach().masked_fill(~counted, -1).reshape(-1)
-    # -1, which keeps all, where fewer pixels count
-    least = hardness.topk(min(max(min_kept, 1), hardness.numel()), sorted=True).values[-1]
-    kept = counted & (hardness.view_as(losses) >= least.clamp(max=-math.log(threshold)))
+    hardness = losses.detach().masked_fill(~valid, -1).reshape(-1)
+    # -1, which selects all valid pixels, if there are fewer than min_kept
+    minimum = hardness.topk(min(max(min_kept, 1), hardness.numel()), sorted=True).values[-1]
+    hard = valid & (hardness.view_as(losses) >= minimum.clamp(max=-math.log(threshold)))
     if class_weights is None:
-        return losses.where(kept, 0).sum() / kept.sum().clamp(min=1)
-    weights = class_weights[target.where(counted, 0)].where(kept, 0)
+        return losses.where(hard, 0).sum() / hard.sum().clamp(min=1)
+    weights = class_weights[target.where(valid, 0)].where(hard, 0)
     divisor = weights.sum()
     return (losses * weights).sum() / divisor.where(divisor > 0, 1)
 
 
 def _pixel_losses(logits: Tensor, mask: Tensor, ignore: int) -> tuple[Tensor, Tensor]:
-    """The target as int64, and the cross-entropy of each pixel, 0 where ignored: ``[B, H, W]`` both."""
+    """Return the target as int64, and the cross-entropy of each pixel, 0 if ignored; both are ``[B, H, W]``."""
     target = mask.long()
-    return target, F.cross_entropy(_precise(logits), target, ignore_index=ignore, reduction="none")
+    return target, F.cross_entropy(at_least_float32(logits), target, ignore_index=ignore, reduction="none")
 
 
-def _precise(logits: Tensor) -> Tensor:
-    """In float32 at least: sums over a million pixels are wrong in half precision."""
-    return logits if logits.dtype == torch.float64 else logits.float()
-
-
-class _Weighted(nn.Module):
-    """A loss with class weights, which move with it and are in no checkpoint."""
+class _WeightedLoss(nn.Module):
+    """A loss with class weights, which move with the module and are not saved in checkpoints."""
 
     class_weights: Tensor | None
 
@@ -217,26 +234,27 @@ class _Weighted(nn.Module):
         super().__init__()
         weights = None if class_weights is None else torch.tensor(list(class_weights), dtype=torch.float32)
         if weights is not None and not (weights >= 0).all():
-            raise ValueError(f"class_weights: {weights.tolist()} are not all 0 or more")
+            raise ValueError(f"class_weights: must be nonnegative, got {weights.tolist()}")
         self.register_buffer("class_weights", weights, persistent=False)
 
     def _weights(self, logits: Tensor) -> Tensor | None:
+        """Return the class weights ``[K]`` in the dtype of the loss of ``logits [B, K, H, W]``."""
         weights = self.class_weights
         if weights is not None and len(weights) != logits.shape[1]:
-            raise ValueError(f"class_weights: {len(weights)} numbers for {logits.shape[1]} classes")
-        return weights if weights is None else weights.to(_precise(logits).dtype)
+            raise ValueError(f"class_weights: must have one weight per class, {logits.shape[1]}, got {len(weights)}")
+        return weights if weights is None else weights.to(at_least_float32(logits).dtype)
 
 
-class PixelCrossEntropy(_Weighted):
+class PixelCrossEntropy(_WeightedLoss):
     """`pixel_cross_entropy` as a module.
 
     Args:
-        class_weights: K numbers.
-        label_smoothing: in [0, 1).
-        reduction: ``mean`` over the counted pixels, or their ``sum``.
+        class_weights: Weight of a pixel of each class. ``None``: 1.
+        label_smoothing: Fraction of the target spread evenly over all classes, in [0, 1).
+        reduction: ``mean`` or ``sum`` over the valid pixels.
 
     Raises:
-        ValueError: when an argument is out of its range.
+        ValueError: An argument is out of range.
     """
 
     def __init__(
@@ -246,14 +264,12 @@ class PixelCrossEntropy(_Weighted):
         reduction: Literal["mean", "sum"] = "mean",
     ) -> None:
         super().__init__(class_weights)
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing: {label_smoothing} is not in [0, 1)")
-        if reduction not in ("mean", "sum"):
-            raise ValueError(f"reduction: {reduction!r} is not mean or sum")
+        check_dropout(label_smoothing=label_smoothing)  # [0, 1)
+        check_choice(("mean", "sum"), reduction=reduction)
         self.label_smoothing, self.reduction = label_smoothing, reduction
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """The loss of logits ``[B, K, H, W]`` and masks ``[B, H, W]``."""
+        """Return the scalar loss of logits ``[B, K, H, W]`` and masks ``[B, H, W]``."""
         return pixel_cross_entropy(logits, mask, self._weights(logits), self.label_smoothing, self.reduction)
 
 
@@ -261,36 +277,34 @@ class DiceLoss(nn.Module):
     """`soft_dice_loss` as a module.
 
     Args:
-        smooth: added above and below, pixels, 0 or more.
+        smooth: Constant added to numerator and denominator, in pixels, at least 0.
     """
 
     def __init__(self, smooth: float = 0.0) -> None:
         super().__init__()
-        if smooth < 0:
-            raise ValueError(f"smooth: {smooth} is not 0 or more pixels")
+        check_min(0, smooth=smooth)
         self.smooth = smooth
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """The loss of logits ``[B, K, H, W]`` and masks ``[B, H, W]``."""
+        """Return the scalar loss of logits ``[B, K, H, W]`` and masks ``[B, H, W]``."""
         return soft_dice_loss(logits, mask, self.smooth)
 
 
-class SoftmaxFocalLoss(_Weighted):
+class SoftmaxFocalLoss(_WeightedLoss):
     """`softmax_focal_loss` as a module.
 
     Args:
-        gamma: 0 or more.
-        class_weights: K numbers.
+        gamma: Focusing parameter, at least 0.
+        class_weights: Factor for pixels of each class. ``None``: 1.
     """
 
     def __init__(self, gamma: float = 2.0, class_weights: Sequence[float] | None = None) -> None:
         super().__init__(class_weights)
-        if gamma < 0:
-            raise ValueError(f"gamma: {gamma} is not 0 or more")
+        check_min(0, gamma=gamma)
         self.gamma = gamma
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """The loss of logits ``[B, K, H, W]`` and masks ``[B, H, W]``."""
+        """Return the scalar loss of logits ``[B, K, H, W]`` and masks ``[B, H, W]``."""
         return softmax_focal_loss(logits, mask, self.gamma, self._weights(logits))
 
 
@@ -298,7 +312,7 @@ class LovaszSoftmax(nn.Module):
     """`lovasz_softmax` as a module.
 
     Args:
-        per_image: the mean of each image's own loss, instead of the whole batch's.
+        per_image: Whether to average the losses of single images, instead of computing one over all pixels.
     """
 
     def __init__(self, per_image: bool = False) -> None:
@@ -306,17 +320,17 @@ class LovaszSoftmax(nn.Module):
         self.per_image = per_image
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """The loss of logits ``[B, K, H, W]`` and masks ``[B, H, W]``."""
+        """Return the scalar loss of logits ``[B, K, H, W]`` and masks ``[B, H, W]``."""
         return lovasz_softmax(logits, mask, self.per_image)
 
 
-class OhemCrossEntropy(_Weighted):
+class OhemCrossEntropy(_WeightedLoss):
     """`ohem_cross_entropy` as a module.
 
     Args:
-        threshold: pixels whose true class has at most this probability are kept, above 0 and at most 1.
-        min_kept: pixels of a batch that are kept at least.
-        class_weights: K numbers.
+        threshold: Maximum probability of the target class, in (0, 1].
+        min_kept: Minimum number of pixels of the batch.
+        class_weights: Weight of a pixel of each class. ``None``: 1.
     """
 
     def __init__(
@@ -324,25 +338,24 @@ class OhemCrossEntropy(_Weighted):
     ) -> None:
         super().__init__(class_weights)
         if not 0 < threshold <= 1:
-            raise ValueError(f"threshold: {threshold} is not a probability above 0")
-        if min_kept < 1:
-            raise ValueError(f"min_kept: {min_kept} is not a number of pixels; give 1 or more")
+            raise ValueError(f"threshold: must be in (0, 1], got {threshold}")
+        check_min(1, min_kept=min_kept)
         self.threshold, self.min_kept = threshold, min_kept
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """The loss of logits ``[B, K, H, W]`` and masks ``[B, H, W]``."""
+        """Return the scalar loss of logits ``[B, K, H, W]`` and masks ``[B, H, W]``."""
         return ohem_cross_entropy(logits, mask, self.threshold, self.min_kept, self._weights(logits))
 
 
 class WeightedLosses(nn.Module):
-    """A weighted sum of losses; the task logs each term under its name, ``train/loss_NAME``.
+    """A weighted sum of losses; the task logs each term as ``train/loss_NAME``.
 
     Args:
-        losses: modules of logits and masks, by name.
-        weights: factor of each, by the same names; None, or a name left out: 1.
+        losses: Loss modules by name.
+        weights: Weight of each loss by name. ``None``, or without an entry: 1.
 
     Raises:
-        ValueError: for no losses, or a weight of a name that there is not.
+        ValueError: ``losses`` is empty, or ``weights`` has an unknown name.
 
     Example:
         >>> loss = WeightedLosses({"ce": PixelCrossEntropy(), "dice": DiceLoss()}, {"dice": 0.5})
@@ -353,16 +366,16 @@ class WeightedLosses(nn.Module):
     def __init__(self, losses: dict[str, nn.Module], weights: dict[str, float] | None = None) -> None:
         super().__init__()
         if not losses:
-            raise ValueError("losses: none given")
+            raise ValueError("losses: must have at least one loss, got {}")
         if unknown := sorted((weights or {}).keys() - losses.keys()):
-            raise ValueError(f"weights: there is no loss {', '.join(map(repr, unknown))}, but {', '.join(losses)}")
+            raise ValueError(f"weights: must have names of losses, {', '.join(losses)}, got {', '.join(unknown)}")
         self.losses = nn.ModuleDict(losses)
         self.weights: Mapping[str, float] = {name: float((weights or {}).get(name, 1)) for name in losses}
 
     def terms(self, logits: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        """Each loss times its weight, by name."""
+        """Return each loss times its weight, a scalar, by name, for logits ``[B, K, H, W]`` and masks ``[B, H, W]``."""
         return {name: self.weights[name] * loss(logits, mask) for name, loss in self.losses.items()}
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """The sum of the terms."""
+        """Return the sum of the terms, a scalar, for logits ``[B, K, H, W]`` and masks ``[B, H, W]``."""
         return torch.stack(list(self.terms(logits, mask).values())).sum()

@@ -1,7 +1,7 @@
-"""U-Net with any backbone as its contracting half.
+"""U-Net with any backbone as its contracting path.
 
-Shape legend: B images, C channels, h x w a feature map, H x W the image, K classes; the stride of a map is the number
-of pixels of the image to a cell of it.
+Shape legend: B images, C channels, h x w a feature map, H x W the image, K classes. The stride of a map is the number
+of image pixels per cell.
 """
 
 from collections.abc import Sequence
@@ -14,21 +14,22 @@ from torch.nn import functional as F
 
 from ..backbones import Backbone, as_backbone
 from ..ops.checks import check_min
-from .layers import conv_norm_relu, init_score_layer, init_weights
+from ..ops.init import init_glorot, init_he
+from .layers import conv_norm_relu
 
 Upsampling = Literal["nearest", "bilinear"]
 WIDTH_PER_STRIDE: Final = 16
-"""Channels of a decoder's map for each pixel of its stride: 16 at the image's size, 256 at a stride of 16."""
+"""Channels of a decoder map per pixel of its stride: 16 at the image's resolution, 256 at a stride of 16."""
 
 
 class UNetBlock(nn.Module):
-    """Brings a map to a finer one's size, puts the finer one beside it, and convolves both twice.
+    """Resizes a map to a finer one, concatenates both, and applies two convolutions.
 
     Args:
         in_channels: Channels of the coarser map.
-        skip_channels: Channels of the finer map; 0 where there is none.
-        out_channels: Channels that come out.
-        upsampling: How the coarser map is brought to size.
+        skip_channels: Channels of the finer map; 0 without one.
+        out_channels: Channels of the output.
+        upsampling: Interpolation of the coarser map.
 
     Shape:
         - maps: ``[B, in_channels, h, w]``; skip: ``[B, skip_channels, *size]``
@@ -42,57 +43,58 @@ class UNetBlock(nn.Module):
         self.conv2 = conv_norm_relu(out_channels, out_channels)
 
     def forward(self, maps: Tensor, size: tuple[int, int], skip: Tensor | None = None) -> Tensor:
-        """Gives the map of the finer size."""
+        """Return the map ``[B, out_channels, *size]``."""
         if maps.shape[-2:] != size:
-            centred = {"align_corners": False} if self.upsampling == "bilinear" else {}
-            maps = F.interpolate(maps, size=size, mode=self.upsampling, **centred)
+            options = {"align_corners": False} if self.upsampling == "bilinear" else {}
+            maps = F.interpolate(maps, size=size, mode=self.upsampling, **options)
         if skip is not None:
             maps = torch.cat([maps, skip], dim=1)
         return self.conv2(self.conv1(maps))
 
 
 class UNet(nn.Module):
-    """U-Net: from a backbone's coarsest map back to the image's size, with each finer map put beside on the way.
+    """U-Net: upsamples a backbone's coarsest map to the image's size, with a skip connection from each finer map.
 
-    From coarse to fine there is one block for each finer map of the backbone, then one for each halving that is left
-    until the image's size. With ResNet-34 this is the network that segmentation-models-pytorch has as
-    ``Unet("resnet34")``: with the same weights the same outputs. Images may have any size, since a map is brought to
-    the size of the one that it meets; where the sides are multiples of the backbone's stride, that is doubling.
+    From coarse to fine, there is one block for each finer map of the backbone, then one for each remaining doubling to
+    the image's size. With ResNet-34 this is ``Unet("resnet34")`` of segmentation-models-pytorch; the same weights give
+    the same outputs. Images may have any size, since each map is resized to the next finer one. If the sides are
+    multiples of the backbone's stride, this doubles the map.
 
     Args:
-        backbone: A backbone, or the name of one (see `build_backbone`). All of its maps are used.
-        num_classes: Number K of classes, the background among them.
-        weights: For a backbone given by name: the name of published weights, or the path of a checkpoint.
-        widths: Channels of the decoder's maps, coarse to fine, one number for each block. ``None``: 16 for each pixel
-            of the map's stride; 256, 128, 64, 32, 16 above a backbone of strides 2 to 32.
-        upsampling: How maps are brought to the finer size: ``nearest`` or ``bilinear``.
+        backbone: A backbone, or its name (see `build_backbone`). All of its maps are used.
+        num_classes: Number K of classes, including the background.
+        weights: Name of published weights or path of a checkpoint, for a backbone given by name.
+        widths: Channels of the decoder's maps from coarse to fine, one per block. ``None``: 16 per pixel of the map's
+            stride, which is 256, 128, 64, 32, 16 for a backbone of strides 2 to 32.
+        upsampling: Interpolation of maps to the finer size: ``nearest`` or ``bilinear``.
 
     Attributes:
-        backbone: The contracting half; a task may give it a learning rate of its own.
-        blocks: The expanding half, coarse to fine.
-        head: The last convolution, 3x3 with bias, to logits.
+        backbone: The contracting path; a task may train it at a separate learning rate.
+        blocks: The expanding path, coarse to fine.
+        head: The last convolution, 3x3 with bias, which computes the logits.
 
     Shape:
         - images: ``[B, 3, H, W]``, ``uint8`` in [0, 255] or floating point in [0, 1]; H and W of any size that the
-          backbone takes.
+          backbone accepts.
         - output: logits ``[B, K, H, W]``.
 
     Raises:
-        ValueError: ``num_classes`` is below 1, ``widths`` does not have a number above 0 for each block, or
-            ``upsampling`` is unknown; in ``forward``: the images are too small for the backbone.
+        ValueError: ``num_classes`` is below 1, ``widths`` does not have a positive number for each block, or
+            ``upsampling`` is unknown; in ``forward``, the images are too small for the backbone.
 
     Reference:
         Ronneberger, Fischer, Brox, "U-Net: convolutional networks for biomedical image segmentation", MICCAI 2015,
-        section 2 and Fig. 1. Where this leaves the paper:
+        section 2 and Fig. 1. Deviations from the paper:
 
-        - The contracting half is any backbone, with its strides and norms, in place of ten 3x3 convolutions and four
-          poolings; so that it can begin from ImageNet's weights. Nothing is left at the image's own size to be put
-          beside the last map, as a rule; the paper has its first two convolutions there.
-        - Convolutions are padded, so that output and input have one size; the paper's are not, and its maps are cut.
-        - Batch normalisation, which came in the same year.
-        - Upsampling repeats cells, and the convolution after it sees both maps; the paper's up-convolution (2x2, stride
-          2) halves the channels first.
-        - No dropout at the end of the contracting half, and no weight map in the loss: that is the task's.
+        - The contracting path is any backbone, with its strides and norms, instead of ten 3x3 convolutions and four
+          poolings, so that it can start from ImageNet's weights. Most backbones have no map at the image's resolution
+          for the last skip connection; the paper has that of its first two convolutions.
+        - Convolutions are padded, so that output and input have the same size; the paper's are not, and it crops maps.
+        - Batch normalization is added; it was published in the same year.
+        - Upsampling repeats cells, and the next convolution is applied to both maps; the paper's up-convolution (2x2,
+          stride 2) halves the channels first.
+        - There is no dropout at the end of the contracting path, and no weight map in the loss, which belongs to the
+          task.
 
     Example:
         >>> images = torch.zeros(1, 3, 50, 75, dtype=torch.uint8)
@@ -112,14 +114,14 @@ class UNet(nn.Module):
         check_min(1, num_classes=num_classes)
         self.num_classes = num_classes
         if upsampling not in get_args(Upsampling):
-            raise ValueError(f"upsampling={upsampling!r}: choose 'nearest' or 'bilinear'")
+            raise ValueError(f"upsampling: must be 'nearest' or 'bilinear', got {upsampling!r}")
         self.backbone = as_backbone(backbone, weights)
         self.strides = _block_strides(self.backbone.strides)
         widths = [WIDTH_PER_STRIDE * stride for stride in self.strides] if widths is None else list(widths)
         if len(widths) != len(self.strides) or min(widths, default=1) < 1:
             raise ValueError(
-                f"widths={widths}: the decoder above maps of strides {self.backbone.strides} has {len(self.strides)} "
-                f"blocks, of strides {', '.join(map(str, self.strides))}, and needs a number above 0 for each"
+                f"widths: must have {len(self.strides)} positive numbers, for decoder maps of strides "
+                f"{', '.join(map(str, self.strides))}, got {widths}"
             )
         ins = [self.backbone.channels[-1], *widths]
         skips = [*self.backbone.channels[-2::-1], *[0] * len(widths)]
@@ -127,11 +129,11 @@ class UNet(nn.Module):
             UNetBlock(a, skip, b, upsampling) for (a, b), skip in zip(pairwise(ins), skips, strict=False)
         )
         self.head = nn.Conv2d(ins[-1], num_classes, 3, padding=1)
-        init_weights(self.blocks)
-        init_score_layer(self.head)
+        init_he(self.blocks)
+        init_glorot(self.head)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Gives the logits of a batch."""
+        """Return the logits ``[B, K, H, W]`` of images ``[B, 3, H, W]``."""
         height, width = images.shape[-2:]
         maps, *skips = reversed(self.backbone(images))
         for index, (block, stride) in enumerate(zip(self.blocks, self.strides, strict=True)):
@@ -142,10 +144,10 @@ class UNet(nn.Module):
 
 
 def _block_strides(strides: Sequence[int]) -> list[int]:
-    """Strides of the blocks' outputs: the finer maps', then halves of the finest until 1."""
-    found = list(strides[-2::-1])
+    """Return the strides of the blocks' outputs: those of the finer maps, then halves of the finest down to 1."""
+    block_strides = list(strides[-2::-1])
     finest = strides[0]
     while finest > 1:
         finest //= 2
-        found.append(finest)
-    return found
+        block_strides.append(finest)
+    return block_strides

@@ -51,8 +51,8 @@ def test_from_a_classifier_to_predictions_in_the_files_pixels(workdir, caplog):
     launch("fit", "--config", "boxes.yaml",
            "--model.init_args.model.init_args.backbone.weights", "classifier.ckpt")  # fmt: skip
     said = caplog.text
-    assert "Weights from classifier.ckpt:" in said and "trunk: all 24 tensors, there under 'model.backbone.'" in said
-    assert "class head: 3.weight, 3.bias, there under 'model.head.'" in said and "box head: new" in said
+    assert "Weights from classifier.ckpt:" in said and "trunk: all 24 tensors, prefix 'model.backbone.'" in said
+    assert "class head: 3.weight, 3.bias, prefix 'model.head.'" in said and "box head: new" in said
     run = workdir / "runs" / "boxes" / "fit-1"
     with Image.open(run / "pictures" / "val_epoch_000.png") as drawn:
         assert drawn.width > drawn.height  # truth and prediction, side by side
@@ -90,7 +90,7 @@ def test_a_checkpoint_without_the_trunk_is_refused(workdir, capsys):
         launch("fit", "--config", "boxes.yaml", key, "other.ckpt")
     answer = capsys.readouterr().err
     assert "Traceback" not in answer and "striate: " in answer
-    assert "other.ckpt does not fit PlainCNN (0 of 20 tensors fit); wanted are names such as 'stages.0.0" in answer
+    assert "other.ckpt does not match PlainCNN (0 of 20 tensors match); expected names such as 'stages.0.0" in answer
     assert "it has such as 'model.backbone.stages.0.conv1.weight'" in answer
     answer = launch_error(capsys, 1, "fit", "--config", "boxes.yaml", key, "nowhere.ckpt")
     assert "no weights file at nowhere.ckpt" in answer

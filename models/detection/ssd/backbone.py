@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from ...backbones.base import Backbone
-from ...backbones.layers import named_layers, scale_channels
+from ...backbones.layers import named_layers
+from ...backbones.vgg16 import vgg16_blocks, vgg16_names
 from ...ops.init import init_he
 from ...ops.normalize import IMAGENET_MEAN, IMAGENET_STD
 from ...pretrained import find_weights
-from ...segmentation.fcn_backbones import _VGG16, vgg16_names
 from ...weights import State, match_weights, pretrained_is_skipped
 
 CAFFE_MEAN = (0.48235, 0.45882, 0.40784)
@@ -114,28 +114,18 @@ class SSDVGG16(Backbone):
 
 
 def _stages(width: float, hidden: int) -> tuple[list[nn.Sequential], list[int]]:
-    """The five blocks, each with the pooling before it, and their numbers of channels."""
-    stages, channels, in_channels = [], [], 3
-    for block, widths in enumerate(_VGG16, start=1):
-        layers: dict[str, nn.Module] = {}
-        if block > 1:
-            layers[f"pool{block - 1}"] = nn.MaxPool2d(2, 2, ceil_mode=block == 4)
-        for number, full in enumerate(widths, start=1):
-            out_channels = scale_channels(full, width)
-            layers[f"conv{block}_{number}"] = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-            layers[f"relu{block}_{number}"] = nn.ReLU(inplace=True)
-            in_channels = out_channels
-        if block == 5:
-            layers |= {
-                "pool5": nn.MaxPool2d(3, 1, padding=1),
-                "fc6": nn.Conv2d(in_channels, hidden, 3, padding=6, dilation=6),
-                "relu6": nn.ReLU(inplace=True),
-                "fc7": nn.Conv2d(hidden, hidden, 1),
-                "relu7": nn.ReLU(inplace=True),
-            }
-        stages.append(named_layers(**layers))
-        channels.append(hidden if block == 5 else in_channels)
-    return stages, channels
+    """Build the stages, each of which starts with the pooling before its block, and list their channels."""
+    blocks, channels = vgg16_blocks(width)
+    for number, block in enumerate(blocks[1:], start=1):
+        blocks[number] = {f"pool{number}": nn.MaxPool2d(2, 2, ceil_mode=number == 3), **block}
+    blocks[-1] |= {
+        "pool5": nn.MaxPool2d(3, 1, padding=1),
+        "fc6": nn.Conv2d(channels[-1], hidden, 3, padding=6, dilation=6),
+        "relu6": nn.ReLU(inplace=True),
+        "fc7": nn.Conv2d(hidden, hidden, 1),
+        "relu7": nn.ReLU(inplace=True),
+    }
+    return [named_layers(**layers) for layers in blocks], [*channels[:-1], hidden]
 
 
 def subsample(weight: Tensor, shape: Sequence[int]) -> Tensor:

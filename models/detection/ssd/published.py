@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple, Self, get_args
 
+from ...backbones.vgg16 import vgg16_names
 from ...ops.checks import check_choice
 from ...pretrained import find_weights
-from ...segmentation.fcn_backbones import vgg16_names
 from ...weights import State, pretrained_is_skipped
 from .backbone import CAFFE_MEAN, CAFFE_STD, SSDVGG16
 from .default_boxes import Clip, ssd_scales

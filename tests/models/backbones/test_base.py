@@ -203,5 +203,5 @@ def test_weights_of_the_plain_network_from_a_file(tmp_path) -> None:
         assert torch.equal(got, want)
     (first,) = PlainCNN(widths=(4, 8), weights=path, out_indices=(0,)).eval()(x)
     assert torch.equal(first, expected[0])
-    with pytest.raises(ValueError, match=r"does not fit PlainCNN[\s\S]*\[4, 3, 3, 3\] in the file, \[5, 3, 3, 3\]"):
+    with pytest.raises(ValueError, match=r"does not match PlainCNN[\s\S]*\[4, 3, 3, 3\] in the file, \[5, 3, 3, 3\]"):
         PlainCNN(widths=(5, 8), weights=path)

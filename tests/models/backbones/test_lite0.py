@@ -360,5 +360,5 @@ def test_unknown_weights_are_rejected_with_suggestions(weights: str, message: st
 
 def test_file_of_another_network_is_rejected(tmp_path: Path) -> None:
     torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "r18.pth")
-    with pytest.raises(ValueError, match=r"r18\.pth does not fit EfficientNetLite0"):
+    with pytest.raises(ValueError, match=r"r18\.pth does not match EfficientNetLite0"):
         EfficientNetLite0(str(tmp_path / "r18.pth"))

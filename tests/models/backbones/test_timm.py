@@ -113,7 +113,7 @@ def test_files_with_the_names_of_timm_and_of_striate(
 
 def test_file_of_another_network_is_rejected(tmp_path: Path) -> None:
     torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "w.pth")
-    with pytest.raises(ValueError, match=r"w\.pth does not fit TimmBackbone[\s\S]*of another shape"):
+    with pytest.raises(ValueError, match=r"w\.pth does not match TimmBackbone[\s\S]*another shape"):
         TimmBackbone("resnet10t", str(tmp_path / "w.pth"))
 
 

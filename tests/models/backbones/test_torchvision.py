@@ -323,7 +323,7 @@ def test_file_of_another_network_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(ValueError) as caught:
         TorchvisionBackbone("resnet34", str(tmp_path / "r18.pth"))
     message = str(caught.value)
-    assert "r18.pth does not fit TorchvisionBackbone" in message
+    assert "r18.pth does not match TorchvisionBackbone" in message
     assert "missing (in the model, not in the file): stages.1.layer1.2.conv1.weight" in message
     torch.save(random_model("resnet34").state_dict(), tmp_path / "r34.pth")
     with pytest.raises(ValueError, match=r"unexpected \(in the file, not in the model\): layer1\.2\.conv1\.weight"):

@@ -10,7 +10,7 @@ from torchvision.models._api import WeightsEnum
 from striate.datamodules import DigitScenes
 from striate.models import FCOS, FasterRCNN, PlainCNN, RetinaNet, TorchvisionBackbone, skip_pretrained
 from striate.models.detection.pyramid import BlockwiseMatcher, BoxesAndAnchors, torchvision_mode
-from striate.models.weights import frozen_at_random, loaded_weights
+from striate.models.weights import frozen_without_weights, summarize_loaded_weights
 from striate.tasks.metrics import COCODetection
 
 from ...helpers.detector_inputs import (
@@ -137,15 +137,15 @@ def test_for_other_classes_scores_start_anew_and_all_else_is_taken(published):
 def test_what_was_loaded_is_told(tmp_path):
     path = tmp_path / "detector.pth"
     torch.save(slim("retinanet", classes=5).state_dict(), path)
-    told = loaded_weights(slim("retinanet", classes=4, detector_weights=str(path)))
+    told = summarize_loaded_weights(slim("retinanet", classes=4, detector_weights=str(path)))
     assert len(told) == 1 and told[0].startswith(f"from detector_weights {path}: ")
-    assert "2 of another shape: " in told[0]  # what scores classes
+    assert "2 with another shape: " in told[0]  # what scores classes
     frozen = FasterRCNN(3, PlainCNN((8, 16, 16), frozen_stages=1, freeze_norm=True), finest_stride=4)
-    assert frozen_at_random(frozen) == ["network.backbone.body (frozen_stages: 1, freeze_norm: true)"]
+    assert frozen_without_weights(frozen) == ["network.backbone.body (frozen_stages: 1, freeze_norm: true)"]
     torch.save(frozen.state_dict(), path)
     backbone = PlainCNN((8, 16, 16), frozen_stages=1)
-    assert frozen_at_random(FasterRCNN(3, backbone, finest_stride=4, detector_weights=str(path))) == []
-    assert frozen_at_random(slim("fcos")) == []
+    assert frozen_without_weights(FasterRCNN(3, backbone, finest_stride=4, detector_weights=str(path))) == []
+    assert frozen_without_weights(slim("fcos")) == []
 
 
 def test_weights_for_another_trunk_are_refused_before_anything_is_read():

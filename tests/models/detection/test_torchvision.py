@@ -235,7 +235,7 @@ def test_a_checkpoint_of_ours_is_taken_whatever_its_prefix(tmp_path):
     torch.save({"state_dict": {f"model.{key}": value for key, value in trained.state_dict().items()}}, path)
     again = TorchvisionDetector(name, 3, weights=str(path))
     assert all(torch.equal(value, again.state_dict()[key]) for key, value in trained.state_dict().items())
-    with pytest.raises(ValueError, match="does not fit torchvision's 'fasterrcnn_mobilenet_v3_large_fpn'"):
+    with pytest.raises(ValueError, match="does not match torchvision's 'fasterrcnn_mobilenet_v3_large_fpn'"):
         TorchvisionDetector("fasterrcnn_mobilenet_v3_large_fpn", 3, weights=str(path))
 
 

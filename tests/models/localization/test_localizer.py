@@ -1,4 +1,4 @@
-"""The localizer: its outputs recomputed by hand, where its weights come from, and what it refuses."""
+"""Localizer: outputs by hand, loading of weights, and errors."""
 
 import pytest
 import torch
@@ -28,8 +28,8 @@ def small_alexnet(**options):
     return AlexNetBackbone(**SMALL_ALEXNET, mean=[0.5] * 3, std=[0.25] * 3, **options)
 
 
-def test_the_box_of_a_vector_is_a_linear_layer_whose_corners_are_put_in_order():
-    head = VectorBoxHead(4, boxes=2)  # features are divided by the root of 4
+def test_vector_box_head_is_a_linear_layer_with_ordered_corners():
+    head = VectorBoxHead(4, boxes=2)  # features are divided by the square root of 4
     with torch.no_grad():
         head.box.weight.zero_()
         head.box.weight[0, 0], head.box.weight[6, 1] = 1.0, -2.0  # x1 of the first box, x2 of the second
@@ -41,30 +41,30 @@ def test_the_box_of_a_vector_is_a_linear_layer_whose_corners_are_put_in_order():
     torch.testing.assert_close(boxes, torch.tensor(expected))
 
 
-def test_the_box_of_a_map_is_recomputed_cell_by_cell():
+def test_map_box_head_cell_by_cell():
     head = MapBoxHead(3, boxes=2, width=5)
     maps = torch.randn(2, 3, 2, 4)
     with torch.no_grad():
         head.cell.weight.normal_()
-    said = F.conv2d(F.relu(F.conv2d(maps, head.hidden.weight, head.hidden.bias, padding=1)), head.cell.weight,
+    outputs = F.conv2d(F.relu(F.conv2d(maps, head.hidden.weight, head.hidden.bias, padding=1)), head.cell.weight,
                     head.cell.bias)  # fmt: skip
     for image in range(2):
-        total = sum(said[image, 0, row, column].exp() for row in range(2) for column in range(4))
+        total = sum(outputs[image, 0, row, column].exp() for row in range(2) for column in range(4))
         for box in range(2):
             mean = torch.zeros(4)
             for row in range(2):
                 for column in range(4):
-                    centre = torch.tensor([(column + 0.5) / 4, (row + 0.5) / 2] * 2)
-                    sides = centre + said[image, 1 + 4 * box : 5 + 4 * box, row, column]
-                    mean += said[image, 0, row, column].exp() / total * sides
+                    center = torch.tensor([(column + 0.5) / 4, (row + 0.5) / 2] * 2)
+                    sides = center + outputs[image, 1 + 4 * box : 5 + 4 * box, row, column]
+                    mean += outputs[image, 0, row, column].exp() / total * sides
             x1, y1, x2, y2 = mean.tolist()
             expected = torch.tensor([min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)])
             torch.testing.assert_close(head(maps)[image, box], expected)
 
 
-def test_a_box_moves_with_its_object_by_the_width_of_a_cell():
+def test_a_box_moves_with_its_object():
     head = MapBoxHead(4, width=6)
-    with torch.no_grad():  # cells with nothing in them are not trusted
+    with torch.no_grad():  # empty cells have a low confidence
         head.cell.weight[0] = 30.0
         head.cell.bias[0] = -30.0
     maps = torch.zeros(1, 4, 9, 9)
@@ -77,16 +77,16 @@ def test_a_box_moves_with_its_object_by_the_width_of_a_cell():
 @pytest.mark.parametrize("box, shape", [("agnostic", (2, 4)), ("per_class", (2, 7, 4))])
 @pytest.mark.parametrize("features", ["pooled", "spatial"])
 @pytest.mark.parametrize("name", ["plain", "resnet18", "squeezenet1_1", "mobilenet_v3_small", "swin_t"])
-def test_shapes_over_any_backbone(name, features, box, shape):
+def test_shapes_with_any_backbone(name, features, box, shape):
     model = Localizer(name, 7, box, features, box_width=8).eval()
     with torch.no_grad():
         logits, boxes = model(random_images(64))
     assert logits.shape == (2, 7) and boxes.shape == shape and boxes.dtype == torch.float32
     assert (boxes[..., :2] <= boxes[..., 2:]).all()
-    assert (boxes - torch.tensor([0.25, 0.25, 0.75, 0.75])).abs().max() < 0.5  # the middle, to begin with
+    assert (boxes - torch.tensor([0.25, 0.25, 0.75, 0.75])).abs().max() < 0.5  # the initial box is in the center
 
 
-def test_with_fc_features_both_heads_see_fc7():
+def test_fc_features_are_the_input_of_both_heads():
     model = Localizer(small_alexnet(init="he"), 5, features="fc", image_size=48, hidden=16).eval()
     images = random_images(48)
     maps = model.backbone(images)[-1].flatten(1)
@@ -94,17 +94,17 @@ def test_with_fc_features_both_heads_see_fc7():
     logits, boxes = model(images)
     torch.testing.assert_close(logits, model.head.fc8(fc7))
     torch.testing.assert_close(boxes, ordered_corners(F.linear(fc7 / 4, *model.box_head.box.parameters())))
-    with pytest.raises(ValueError, match="last feature map of 5 x 5 cells, but fc6 was built for 2 x 2"):
+    with pytest.raises(ValueError, match="image_size.*2 x 2 cells, got 5 x 5"):
         model(random_images(96))
 
 
-def test_over_vgg_they_are_torchvisions_own_layers():
+def test_fc_features_of_vgg_are_torchvisions_layers():
     with torch.device("meta"):
         model = Localizer("vgg16", 200, "per_class", "fc")
         logits, boxes = model.to("meta")(torch.empty(2, 3, 224, 224, device="meta"))
     assert logits.shape == (2, 200) and boxes.shape == (2, 200, 4)
     assert model.head.fc6.weight.shape == (4096, 25088) and model.box_head.box.weight.shape == (800, 4096)
-    # 200 class scores and four coordinates for each of 200 classes are as many outputs as VGG-16's 1,000 classes
+    # 200 class scores and 4 coordinates for each of 200 classes are 1,000 outputs, as in VGG-16
     assert sum(parameter.numel() for parameter in model.parameters()) == 138_357_544
 
 
@@ -118,47 +118,47 @@ def test_autocast_leaves_the_boxes_in_float32():
     torch.testing.assert_close(boxes, expected.boxes, rtol=0, atol=0.02)
 
 
-def as_run(model, path):
-    """A checkpoint as a run leaves it."""
+def save_checkpoint(model, path):
+    """Save a model like a training run, and return the path."""
     state = {f"model.{key}": value for key, value in model.state_dict().items()}
     torch.save({"state_dict": state | {"metric.count": torch.zeros(3)}, "epoch": 1}, path)
     return str(path)
 
 
-def randomised(model):
+def draw_parameters(model):
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter)
     return model
 
 
-def same(ours, theirs):
+def equal_states(ours, theirs):
     return all(torch.equal(value, theirs[key]) for key, value in ours.items())
 
 
-def test_trunk_and_head_come_out_of_a_torchvision_classifiers_checkpoint(tmp_path):
-    trained = randomised(Classifier(TorchvisionBackbone("squeezenet1_1"), 3))
-    path = as_run(trained, tmp_path / "best.ckpt")
+def test_trunk_and_head_are_loaded_from_a_torchvision_classifier(tmp_path):
+    trained = draw_parameters(Classifier(TorchvisionBackbone("squeezenet1_1"), 3))
+    path = save_checkpoint(trained, tmp_path / "best.ckpt")
     model = Localizer("squeezenet1_1", 3, features="spatial", weights=path)
-    assert same(model.backbone.state_dict(), trained.backbone.state_dict())
+    assert equal_states(model.backbone.state_dict(), trained.backbone.state_dict())
     lines = model.load_report().splitlines()
-    assert lines[0] == f"from {path}:" and lines[1] == "  trunk: all 50 tensors, there under 'model.backbone.'"
-    assert lines[2:] == ["  class head: new, nothing in the file fits it", "  box head: new"]
+    assert lines[0] == f"from {path}:" and lines[1] == "  trunk: all 50 tensors, prefix 'model.backbone.'"
+    assert lines[2:] == ["  class head: new, nothing in the file matches it", "  box head: new"]
 
 
-def test_the_fully_connected_layers_come_along(tmp_path):
+def test_fully_connected_layers_are_loaded(tmp_path):
     settings = {**SMALL_ALEXNET, "image_size": 48, "hidden": 16, "mean": [0.5] * 3, "std": [0.25] * 3}
-    trained = randomised(AlexNet(num_classes=4, **settings))
-    path = as_run(trained, tmp_path / "best.ckpt")
+    trained = draw_parameters(AlexNet(num_classes=4, **settings))
+    path = save_checkpoint(trained, tmp_path / "best.ckpt")
     model = Localizer(small_alexnet(weights=path), 4, features="fc", image_size=48, hidden=16).eval()
-    assert same(model.head.state_dict(), trained.head.state_dict())
+    assert equal_states(model.head.state_dict(), trained.head.state_dict())
     images = random_images(48)
     torch.testing.assert_close(model(images).logits, trained.eval()(images))
 
     other = Localizer(small_alexnet(weights=path), 6, features="fc", image_size=48, hidden=16)
     assert torch.equal(other.head.fc7.weight, trained.head.fc7.weight)
     report = other.load_report()
-    assert "class head: fc6.weight, fc6.bias, fc7.weight, fc7.bias, there under 'model.head.'" in report
-    assert "class head, new: fc8.weight ([4, 16] there, [6, 16] here), fc8.bias ([4] there, [6] here)" in report
+    assert "class head: fc6.weight, fc6.bias, fc7.weight, fc7.bias, prefix 'model.head.'" in report
+    assert "class head, new: fc8.weight ([4, 16] in the file, [6, 16] in the model), fc8.bias ([4] in" in report
     assert Localizer("plain", 2).load_report() is None
 
 
@@ -173,16 +173,16 @@ def test_the_fully_connected_layers_come_along(tmp_path):
         lambda weights: TorchvisionBackbone("resnet18", weights=weights, out_indices=(0, 1, 2, 3)),
     ],
 )
-def test_any_trunk_of_ours_can_be_loaded_or_is_refused(make, tmp_path):
-    whole = TorchvisionBackbone("resnet18") if isinstance(make(None), TorchvisionBackbone) else make(None)
-    path = as_run(randomised(Classifier(whole, 3)), tmp_path / "best.ckpt")
+def test_trunks_are_loaded_or_rejected(make, tmp_path):
+    source = TorchvisionBackbone("resnet18") if isinstance(make(None), TorchvisionBackbone) else make(None)
+    path = save_checkpoint(draw_parameters(Classifier(source, 3)), tmp_path / "best.ckpt")
     backbone = make(path)
     assert isinstance(backbone, Backbone) and len(backbone.load_report.loaded) == len(backbone.state_dict()) > 5
-    assert same(backbone.state_dict(), whole.state_dict())
-    with skip_pretrained():  # a checkpoint of the whole model is about to come
+    assert equal_states(backbone.state_dict(), source.state_dict())
+    with skip_pretrained():
         assert make(str(tmp_path / "nowhere.ckpt")).load_report is None
-    other = as_run(Classifier("mobilenet_v3_small", 3), tmp_path / "other.ckpt")
-    with pytest.raises(ValueError, match=rf"other.ckpt does not fit {type(backbone).__name__} \(.* tensors fit"):
+    other = save_checkpoint(Classifier("mobilenet_v3_small", 3), tmp_path / "other.ckpt")
+    with pytest.raises(ValueError, match=rf"other.ckpt does not match {type(backbone).__name__} \(.* tensors match"):
         make(other)
 
 
@@ -191,13 +191,13 @@ def test_any_trunk_of_ours_can_be_loaded_or_is_refused(make, tmp_path):
     [
         ({"box": "perclass"}, "box.*got 'perclass'.*did you mean 'per_class'"),
         ({"features": "fc7"}, "features.*got 'fc7'.*did you mean 'fc'"),
-        ({"features": "fc"}, "PlainCNN has no fully connected layers fc6 and fc7 .*; give image_size"),
-        ({"image_size": 64}, "image_size=64 would have no effect with features='pooled'"),
+        ({"features": "fc"}, "features.*got PlainCNN; set image_size"),
+        ({"image_size": 64}, "image_size.*no effect with features='pooled'.*got 64"),
         ({"num_classes": 0}, "num_classes: must be >= 1, got 0"),
         ({"dropout": 1.0}, "dropout.*got 1.0"),
         ({"backbone": PlainCNN(), "weights": "x.pt"}, "weights: has no effect.*got 'x.pt'"),
     ],
 )
-def test_bad_arguments(arguments, message):
+def test_invalid_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         Localizer(**({"backbone": "plain", "num_classes": 3} | arguments))

@@ -1,4 +1,4 @@
-"""FCN against the paper's numbers, an independent computation, and the classifiers that its layers come from."""
+"""FCN against the paper's numbers, an independent implementation, and the classifiers of its trunks."""
 
 from typing import Any
 
@@ -32,15 +32,15 @@ def narrow(**arguments: Any) -> VGG16FullyConvolutional:
 
 
 @torch.no_grad()
-def randomise(model: nn.Module) -> Any:
-    """Random scores, and biases that are seen."""
+def randomize(model: nn.Module) -> Any:
+    """Draw random score layers, and biases that affect the output."""
     for name, parameter in model.named_parameters():
         if "scores" in name or name.endswith("bias"):
             parameter.normal_(0, 0.3)
     return model.eval()
 
 
-# -- numbers ---------------------------------------------------------------------------------------
+# -- parameter counts and map sizes ----------------------------------------------------------------
 
 
 def test_parameters_counted_by_hand():
@@ -83,52 +83,52 @@ SIZES = {
 }
 
 
-def sizes_in(model: nn.Module, image: Tensor) -> dict[str, tuple[int, ...]]:
-    found: dict[str, tuple[int, ...]] = {}
+def trace_sizes(model: nn.Module, image: Tensor) -> dict[str, tuple[int, ...]]:
+    sizes: dict[str, tuple[int, ...]] = {}
     for name, module in model.named_modules():
         module.register_forward_hook(
-            lambda _m, _i, out, name=name: found.update({name: tuple(out.shape[1:])} if isinstance(out, Tensor) else {})
+            lambda _m, _i, out, name=name: sizes.update({name: tuple(out.shape[1:])} if isinstance(out, Tensor) else {})
         )
     model(image)
-    return found
+    return sizes
 
 
 def test_every_map_of_fcn8s_at_full_width():
     with torch.device("meta"):
         model = FCN8s()
-        found = sizes_in(model, torch.empty(1, 3, 375, 500))
-    assert {name: found[name] for name in SIZES} == SIZES
+        sizes = trace_sizes(model, torch.empty(1, 3, 375, 500))
+    assert {name: sizes[name] for name in SIZES} == SIZES
 
 
 @pytest.mark.parametrize(("make", "last", "size"), [(FCN32s, "32", (416, 544)), (FCN16s, "16", (432, 560))])
 def test_last_maps_of_the_coarser_nets(make, last, size):
     with torch.device("meta"):
-        assert sizes_in(make(), torch.empty(1, 3, 375, 500))[f"ups.{last}"] == (21, *size)
+        assert trace_sizes(make(), torch.empty(1, 3, 375, 500))[f"ups.{last}"] == (21, *size)
 
 
 def test_maps_of_fcn_alexnet():
     with torch.device("meta"):
-        found = sizes_in(FCNAlexNet(), torch.empty(1, 3, 375, 500))
+        sizes = trace_sizes(FCNAlexNet(), torch.empty(1, 3, 375, 500))
     # conv1: (375 + 200 - 11) / 4 + 1; poolings of 3 with stride 2 round up; fc6: - 5; upsampling: 11 * 32 + 63
     names = ("0.conv1", "0.pool1", "1.pool2", "2.pool5", "2.fc6")
-    assert [found[f"backbone.stages.{name}"][1:] for name in names] == [
+    assert [sizes[f"backbone.stages.{name}"][1:] for name in names] == [
         (142, 173),
         (71, 86),
         (35, 43),
         (17, 21),
         (12, 16),
     ]
-    assert found["ups.32"] == (21, 415, 543)
+    assert sizes["ups.32"] == (21, 415, 543)
 
 
-# -- the whole net, computed otherwise -------------------------------------------------------------
+# -- an independent implementation -----------------------------------------------------------------
 
 
 def triangle(size: int, classes: int) -> Tensor:
-    """A transposed convolution's weights [K, K, k, k], which are zero between different classes."""
+    """Return a transposed convolution's weights [K, K, k, k], which are zero between different classes."""
     factor = (size + 1) // 2
-    centre = factor - 1 if size % 2 else factor - 0.5
-    line = torch.tensor([1 - abs(i - centre) / factor for i in range(size)])
+    center = factor - 1 if size % 2 else factor - 0.5
+    line = torch.tensor([1 - abs(i - center) / factor for i in range(size)])
     weight = torch.zeros(classes, classes, size, size)
     for k in range(classes):
         weight[k, k] = line[:, None] * line
@@ -137,7 +137,7 @@ def triangle(size: int, classes: int) -> Tensor:
 
 def trunk_by_hand(w: dict[str, Tensor], image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     mean, std = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-    x = F.pad((image / 255 - mean) / std, (99,) * 4)  # and one more by the convolution
+    x = F.pad((image / 255 - mean) / std, (99,) * 4)  # the convolution adds one more
     pools = []
     for block, widths in enumerate(BLOCKS):
         for n in range(len(widths)):
@@ -169,29 +169,29 @@ def fcn_by_hand(w: dict[str, Tensor], image: Tensor, finest: int, scales: tuple[
 
 @pytest.mark.parametrize(("make", "finest"), [(FCN32s, 32), (FCN16s, 16), (FCN8s, 8)])
 @pytest.mark.parametrize("size", [(41, 75), (3, 64)])
-def test_the_whole_net_is_the_papers(make, finest, size):
-    model = randomise(make(num_classes=4, backbone=narrow()))
+def test_fcn_matches_the_independent_implementation(make, finest, size):
+    model = randomize(make(num_classes=4, backbone=narrow()))
     image = torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8)
     with torch.no_grad():
-        wanted = fcn_by_hand(model.state_dict(), image, finest)
+        expected = fcn_by_hand(model.state_dict(), image, finest)
         out = model(image)
     assert out.shape == (2, 4, *size) and out.std() > 0.01
-    torch.testing.assert_close(out, wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_at_once_scales_the_pooled_features_and_not_the_biases():
-    model = randomise(FCN8s(num_classes=4, backbone=narrow(), skip_scales=(0.01, 0.0001)))
+def test_skip_scales_apply_to_features_and_not_to_biases():
+    model = randomize(FCN8s(num_classes=4, backbone=narrow(), skip_scales=(0.01, 0.0001)))
     image = torch.randint(0, 256, (1, 3, 37, 50), dtype=torch.uint8)
     with torch.no_grad():
-        wanted = fcn_by_hand(model.state_dict(), image, 8, scales=(0.01, 0.0001))
+        expected = fcn_by_hand(model.state_dict(), image, 8, scales=(0.01, 0.0001))
         unscaled = fcn_by_hand(model.state_dict(), image, 8)
         out = model(image)
-    torch.testing.assert_close(out, wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
     assert (out - unscaled).abs().max() > 0.05
 
 
-def test_fcn_alexnet_is_the_papers():
-    model = randomise(
+def test_fcn_alexnet_matches_the_independent_implementation():
+    model = randomize(
         FCNAlexNet(num_classes=3, backbone=AlexNetFullyConvolutional("torchvision", width=1 / 4, hidden=24))
     )
     image = torch.randint(0, 256, (1, 3, 50, 61), dtype=torch.uint8)
@@ -213,8 +213,8 @@ def test_fcn_alexnet_is_the_papers():
 
 @pytest.mark.parametrize("make", STAGED)
 def test_shifting_the_image_by_32_pixels_shifts_the_scores_by_a_cell(make):
-    model = randomise(make(num_classes=3, backbone=narrow()))
-    # fc7 sees 404 pixels around 12.5 + 32 i: from cell 6 on none of the padding
+    model = randomize(make(num_classes=3, backbone=narrow()))
+    # the receptive field of fc7 is 404 pixels around 12.5 + 32 i, without padding from cell 6 on
     canvas = torch.randint(0, 256, (1, 3, 480 + 32, 480 + 32), dtype=torch.uint8)
     with torch.no_grad():
         here = model.score_maps(canvas[..., :480, :480])[0]
@@ -230,16 +230,16 @@ def test_dropout_drops_single_activations_of_fc6_and_fc7():
     backbone.eval()
     assert [m.p for m in backbone.modules() if isinstance(m, nn.Dropout)] == [0.5, 0.5]
     zeros = (fc7 == 0).float().mean(dim=(2, 3))
-    assert ((zeros > 0) & (zeros < 1)).float().mean() > 0.5  # whole channels would be 0 or 1, as Dropout2d makes them
+    assert ((zeros > 0) & (zeros < 1)).float().mean() > 0.5  # with Dropout2d they would be 0 or 1
 
 
-def test_a_new_fcn_says_nothing_until_it_is_trained():
+def test_a_new_fcn_predicts_zeros_and_trains_all_scores():
     model: Any = FCN8s(num_classes=3, backbone=narrow(dropout=0.0))
     image = torch.randint(0, 256, (1, 3, 40, 40), dtype=torch.uint8)
     out = model(image)
     assert not out.any()
     F.cross_entropy(out, torch.randint(0, 3, (1, 40, 40))).backward()
-    # the scores learn first, all three of them at once
+    # the gradient reaches all three score layers
     for stride in ("32", "16", "8"):
         assert model.scores[stride].weight.grad.abs().max() > 0
     assert not [name for name, p in model.named_parameters() if p.grad is None]
@@ -248,8 +248,8 @@ def test_a_new_fcn_says_nothing_until_it_is_trained():
 # -- weights ---------------------------------------------------------------------------------------
 
 
-def test_convolutional_vgg16_says_what_the_classifier_says():
-    """At full width, by way of both kinds of file; padded as in VGG, a 224-pixel image has one place."""
+def test_convolutional_vgg16_matches_the_classifier():
+    """At full width; with VGG's padding, a 224-pixel image has one cell."""
     with quick_initialization():
         ours: Any = Classifier("vgg16", num_classes=7).eval()
         ours.load_state_dict(_vgg_state(7), assign=True)
@@ -259,13 +259,13 @@ def test_convolutional_vgg16_says_what_the_classifier_says():
         model.scores["32"].weight.copy_(ours.head.classifier.weight[..., None, None])
         model.scores["32"].bias.copy_(ours.head.classifier.bias)
         image = torch.randint(0, 256, (1, 3, 224, 224), dtype=torch.uint8)
-        wanted, (scores,) = ours(image), model.score_maps(image)
-    assert scores.shape == (1, 7, 1, 1) and wanted.std() > 0.001
-    torch.testing.assert_close(scores[..., 0, 0], wanted, rtol=1e-4, atol=1e-5)
+        expected, (scores,) = ours(image), model.score_maps(image)
+    assert scores.shape == (1, 7, 1, 1) and expected.std() > 0.001
+    torch.testing.assert_close(scores[..., 0, 0], expected, rtol=1e-4, atol=1e-5)
 
 
 def _vgg_state(classes: int) -> dict[str, Tensor]:
-    """Random weights under the names of ``Classifier("vgg16")``."""
+    """Return random weights with the names of ``Classifier("vgg16")``."""
     with torch.device("meta"):
         shapes = {name: value.shape for name, value in Classifier("vgg16", classes).state_dict().items()}
     return {
@@ -275,7 +275,7 @@ def _vgg_state(classes: int) -> dict[str, Tensor]:
 
 
 def narrow_vgg_file(prefix: str = "") -> dict[str, Tensor]:
-    """A state dict under torchvision's names, of an eighth of VGG-16's width."""
+    """Return a state dict with torchvision's names, at an eighth of VGG-16's width."""
     state, ins, index = {}, 3, 0
     for block in BLOCKS:
         for width in (full // 8 for full in block):
@@ -290,7 +290,7 @@ def narrow_vgg_file(prefix: str = "") -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("prefix", ["", "module.", "model._orig_mod."])
-def test_torchvisions_names_are_understood(prefix, tmp_path):
+def test_files_with_torchvisions_names(prefix, tmp_path):
     state = narrow_vgg_file(prefix)
     torch.save(state, tmp_path / "vgg16.pth")
     backbone = narrow(weights=str(tmp_path / "vgg16.pth"))
@@ -298,12 +298,12 @@ def test_torchvisions_names_are_understood(prefix, tmp_path):
     last = backbone.state_dict()["stages.4.conv5_3.weight"]
     assert torch.equal(last, state[f"{prefix}features.28.weight"])
     fc6 = backbone.state_dict()["stages.4.fc6.weight"]
-    # output, channel, row, column: the order in which a map is flattened
+    # maps are flattened in the order channel, row, column
     assert fc6[3, 5, 2, 6] == state[f"{prefix}classifier.0.weight"][3, 5 * 49 + 2 * 7 + 6]
 
 
 @pytest.mark.parametrize("layout", ["paper", "torchvision"])
-def test_convolutional_alexnet_says_what_the_classifier_says(layout):
+def test_convolutional_alexnet_matches_the_classifier(layout):
     if layout == "paper":
         ours: Any = AlexNet(num_classes=7, width=1 / 4, hidden=24, init="he").eval()
         backbone = AlexNetFullyConvolutional("paper", width=1 / 4, hidden=24, padding=2)
@@ -319,17 +319,17 @@ def test_convolutional_alexnet_says_what_the_classifier_says(layout):
     with torch.no_grad():
         model.scores["32"].weight.copy_(last.weight[..., None, None])
         model.scores["32"].bias.copy_(last.bias)
-        wanted = ours(image if layout == "paper" else model.backbone.normalize(image))
+        expected = ours(image if layout == "paper" else model.backbone.normalize(image))
         (scores,) = model.score_maps(image)
     assert scores.shape == (2, 7, 1, 1)
-    torch.testing.assert_close(scores[..., 0, 0], wanted, rtol=1e-4, atol=1e-3 * float(wanted.abs().max()))
+    torch.testing.assert_close(scores[..., 0, 0], expected, rtol=1e-4, atol=1e-3 * float(expected.abs().max()))
 
 
-def test_stages_go_on_from_one_another(tmp_path):
-    """FCN-16s on FCN-32s' checkpoint says what FCN-32s says; so does FCN-8s on FCN-16s'."""
+def test_each_fcn_initializes_from_the_coarser_one(tmp_path):
+    """FCN-16s with FCN-32s' checkpoint has the scores of FCN-32s; FCN-8s with FCN-16s' those of FCN-16s."""
     image = torch.randint(0, 256, (1, 3, 60, 90), dtype=torch.uint8)
     path = tmp_path / "fcn32s.ckpt"
-    first = randomise(FCN32s(num_classes=4, backbone=narrow()))
+    first = randomize(FCN32s(num_classes=4, backbone=narrow()))
     torch.save({"state_dict": {f"model.{k}": v for k, v in first.state_dict().items()}}, path)
     second = FCN16s(num_classes=4, backbone=narrow(), weights=str(path)).eval()
     assert (
@@ -337,22 +337,22 @@ def test_stages_go_on_from_one_another(tmp_path):
     )
     assert second.load_report.missing == ("scores.16.weight", "scores.16.bias") and len(second.load_report.loaded) == 32
     summary = second.load_report.summary()
-    assert summary.startswith(f"from {path}: 32 tensors, there under 'model.'\n") and "scores.16.weight" in summary
+    assert summary.startswith(f"from {path}: 32 tensors, prefix 'model.'\n") and "scores.16.weight" in summary
     with torch.no_grad():
-        # x2 and then x16 is not x32 at once, but both interpolate the same scores
+        # upsampling by 2 and then 16 differs from 32, but both interpolate the same scores
         a, b = first(image), second(image)
         assert torch.equal(first.score_maps(image)[0], second.score_maps(image)[0])
     assert (a - b).abs().mean() < 0.2 * a.std() and a.std() > 0.01
-    randomise(second)
+    randomize(second)
     third = FCN8s(num_classes=4, backbone=narrow())
     report = third.load(second.state_dict())
     assert report.missing == ("scores.8.weight", "scores.8.bias")
-    for mine, theirs in zip(third.eval().score_maps(image), second.score_maps(image), strict=False):
-        assert torch.equal(mine, theirs)
+    for ours, theirs in zip(third.eval().score_maps(image), second.score_maps(image), strict=False):
+        assert torch.equal(ours, theirs)
     assert not third.score_maps(image)[2].any()
 
 
-def test_learned_upsampling_goes_along_where_it_has_the_same_shape():
+def test_learned_upsampling_with_the_same_shape_is_loaded():
     first: Any = FCN16s(num_classes=4, backbone=narrow(), upsampling="learned")
     assert [name for name, _ in first.named_parameters() if name.startswith("ups")] == ["ups.32.weight"]
     with torch.no_grad():
@@ -363,8 +363,8 @@ def test_learned_upsampling_goes_along_where_it_has_the_same_shape():
     assert report.missing == ("scores.8.weight", "scores.8.bias", "ups.16.weight")
 
 
-def test_other_classes_keep_the_trunk_and_say_so():
-    source = randomise(FCN32s(num_classes=4, backbone=narrow()))
+def test_other_classes_load_the_trunk_and_report_the_scores():
+    source = randomize(FCN32s(num_classes=4, backbone=narrow()))
     model: Any = FCN32s(num_classes=6, backbone=narrow())
     report = model.load(source.state_dict())
     assert set(report.mismatched) == {"scores.32.weight", "scores.32.bias"}
@@ -374,47 +374,41 @@ def test_other_classes_keep_the_trunk_and_say_so():
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_a_backbone_takes_its_trunk_out_of_an_fcn():
+def test_a_backbone_loads_the_trunk_of_an_fcn():
     source = narrow()
-    whole = FCN8s(num_classes=3, backbone=source)
+    fcn = FCN8s(num_classes=3, backbone=source)
     backbone = narrow()
-    report = backbone.load({f"model.{k}": v for k, v in whole.state_dict().items()})
+    report = backbone.load({f"model.{k}": v for k, v in fcn.state_dict().items()})
     assert report.prefix == "model.backbone." and report.complete
     assert torch.equal(backbone.state_dict()["stages.4.fc6.weight"], source.state_dict()["stages.4.fc6.weight"])
 
 
-def test_a_checkpoint_without_the_trunk_is_refused(tmp_path):
+def test_a_checkpoint_without_the_trunk_is_rejected(tmp_path):
     path = tmp_path / "resnet.ckpt"
     torch.save({f"model.{k}": v for k, v in Classifier("plain", 3).state_dict().items()}, path)
-    with pytest.raises(
-        ValueError, match=r"resnet\.ckpt does not hold the trunk that was asked for: 0 of the 30 tensors"
-    ):
+    with pytest.raises(ValueError, match=r"resnet\.ckpt does not match VGG16FullyConv.*0 of 30 tensors"):
         narrow(weights=str(path))
-    with pytest.raises(
-        ValueError, match=r"resnet\.ckpt is no checkpoint of an FCN on VGG16FullyConvolutional: 30 of its"
-    ):
+    with pytest.raises(ValueError, match=r"resnet\.ckpt does not match an FCN with VGG16FullyConv.*30 tensors"):
         FCN16s(num_classes=3, backbone=narrow(), weights=str(path))
     headless = {k: v for k, v in narrow_vgg_file().items() if not k.startswith("classifier.0")}
-    with pytest.raises(ValueError, match=r"28 of the 30 tensors of VGG16Fully.*\n.*missing.*stages\.4\.fc6\.weight"):
+    with pytest.raises(ValueError, match=r"28 of 30 tensors[\s\S]*missing.*stages\.4\.fc6\.weight"):
         narrow().load(headless, origin="headless.pth")
-    with pytest.raises(ValueError, match="it has no score layers. Start from a classifier with backbone.weights"):
+    with pytest.raises(ValueError, match=r"no score layers.*backbone\.weights"):
         FCN32s(num_classes=3, backbone=narrow()).load({f"backbone.{k}": v for k, v in narrow().state_dict().items()})
     with pytest.raises(FileNotFoundError, match=r"gone\.ckpt"):
         FCN8s(num_classes=3, backbone=narrow(), weights=str(tmp_path / "gone.ckpt"))
 
 
-def test_weights_of_another_shape_or_without_numbers_are_refused():
+def test_weights_with_another_shape_or_nan_are_rejected():
     state = narrow_vgg_file()
     other = state | {"classifier.0.weight": torch.zeros(24, 64 * 36)}
-    with pytest.raises(
-        ValueError, match=r"stages\.4\.fc6\.weight: \[24, 2304\] in the file, \[24, 64, 7, 7\] in the model"
-    ):
+    with pytest.raises(ValueError, match=r"fc6\.weight: \[24, 2304\] in the file, \[24, 64, 7, 7\] in the model"):
         narrow().load(other)
-    with pytest.raises(ValueError, match=r"not finite in stages\.4\.fc6\.weight.*IMAGENET1K_V1"):
+    with pytest.raises(ValueError, match=r"NaN or infinite.*stages\.4\.fc6\.weight.*IMAGENET1K_V1"):
         narrow().load(state | {"classifier.0.weight": state["classifier.0.weight"] * float("nan")})
 
 
-def test_nothing_is_loaded_where_a_checkpoint_will_follow():
+def test_skip_pretrained_loads_nothing():
     with skip_pretrained(), torch.device("meta"):
         FCN16s(backbone=VGG16FullyConvolutional(weights="IMAGENET1K_V1"), weights="not/there.ckpt")
 
@@ -426,32 +420,32 @@ def test_nothing_is_loaded_where_a_checkpoint_will_follow():
 def test_any_backbone_at_any_size(size):
     for backbone, skips in (("resnet18", (16, 8)), ("alexnet", (8, 4)), ("plain", ())):
         side = [max(s, 65) for s in size] if backbone == "alexnet" else size
-        model = randomise(FCN(backbone, num_classes=3, skips=skips, hidden=16, dropout=0.1))
+        model = randomize(FCN(backbone, num_classes=3, skips=skips, hidden=16, dropout=0.1))
         assert model(torch.randint(0, 256, (2, 3, *side), dtype=torch.uint8)).shape == (2, 3, *side)
 
 
-def test_over_any_backbone_scores_are_resized():
-    """For maps that divide the image evenly, the result is a sum of resized score maps."""
-    model = randomise(FCN(PlainCNN((8, 8, 8)), num_classes=3, skips=(2,)))
+def test_scores_of_other_backbones_are_resized():
+    """If the maps divide the image evenly, the result is a sum of resized score maps."""
+    model = randomize(FCN(PlainCNN((8, 8, 8)), num_classes=3, skips=(2,)))
     image = torch.randint(0, 256, (1, 3, 32, 48), dtype=torch.uint8)
     with torch.no_grad():
         coarse, fine = model.score_maps(image)
-        wanted = F.interpolate(coarse, scale_factor=4, mode="bilinear") + fine
-        torch.testing.assert_close(model(image), F.interpolate(wanted, scale_factor=2, mode="bilinear"))
+        expected = F.interpolate(coarse, scale_factor=4, mode="bilinear") + fine
+        torch.testing.assert_close(model(image), F.interpolate(expected, scale_factor=2, mode="bilinear"))
 
 
-def test_bad_arguments_are_named():
-    with pytest.raises(ValueError, match=r"skips=\(16, 3\): 3 is not the stride of a finer map.*those before it have"):
+def test_invalid_arguments():
+    with pytest.raises(ValueError, match=r"skips: 3 is not.*got \(16, 3\)"):
         FCN("resnet18", 3, skips=(16, 3))
-    with pytest.raises(ValueError, match=r"skips=\(8, 16\): 16 is not"):
+    with pytest.raises(ValueError, match=r"skips: 16 is not.*got \(8, 16\)"):
         FCN("resnet18", 3, skips=(8, 16))
-    with pytest.raises(ValueError, match=r"skip_scales=\(0\.01,\): give one for each of skips=\(4, 2\)"):
+    with pytest.raises(ValueError, match=r"skip_scales.*skips=\(4, 2\), got \(0\.01,\)"):
         FCN("plain", 3, skips=(4, 2), skip_scales=(0.01,))
-    with pytest.raises(ValueError, match="upsampling='nearest'"):
+    with pytest.raises(ValueError, match="upsampling.*got 'nearest'"):
         FCN("plain", 3, upsampling="nearest")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="num_classes: must be >= 1, got 0"):
         FCN("plain", 0)
-    with pytest.raises(ValueError, match="layout='caffe'"):
+    with pytest.raises(ValueError, match="layout.*got 'caffe'"):
         AlexNetFullyConvolutional("caffe")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="set layout: torchvision"):
         AlexNetFullyConvolutional(weights="IMAGENET1K_V1")

@@ -1,4 +1,4 @@
-"""Caffe's solver settings against its update written out, and a summed loss against a mean."""
+"""CaffeSGD against Caffe's update rule by hand, and a summed loss against a mean."""
 
 import pytest
 import torch
@@ -8,8 +8,8 @@ from torch.nn import functional as F
 from striate.models import CaffeSGD
 
 
-def test_updates_are_caffes():
-    """V <- m V + lr (g + decay w), w <- w - V, with each parameter's own lr and decay."""
+def test_updates_match_caffe():
+    """V <- m V + lr (g + decay w), w <- w - V, with the lr and decay of each parameter."""
     layer = nn.Conv2d(2, 3, 1)
     optimizer = CaffeSGD(layer.parameters(), lr=0.1, momentum=0.9, weight_decay=0.5)
     values = {name: p.detach().clone() for name, p in layer.named_parameters()}
@@ -26,36 +26,36 @@ def test_updates_are_caffes():
         torch.testing.assert_close(parameter.detach(), values[name])
 
 
-def test_groups_keep_what_they_say_of_themselves():
+def test_settings_of_groups_take_precedence():
     layer, other = nn.Linear(2, 2), nn.Linear(2, 2)
     groups = [
         {"params": list(layer.parameters()), "lr": 0.5, "name": "head"},
         {"params": [other.bias], "weight_decay": 0.0, "name": "backbone (no decay)", "lr_factor": 0.1},
     ]
-    made = CaffeSGD(groups, lr=0.01, weight_decay=0.1).param_groups
-    assert [(g["name"], g["lr"], g["weight_decay"], g.get("lr_factor")) for g in made] == [
+    split = CaffeSGD(groups, lr=0.01, weight_decay=0.1).param_groups
+    assert [(g["name"], g["lr"], g["weight_decay"], g.get("lr_factor")) for g in split] == [
         ("head", 0.5, 0.1, None),
         ("head (biases)", 1.0, 0.0, None),
         ("backbone (no decay)", 0.02, 0.0, 0.1),
     ]
 
 
-def test_a_mean_with_n_times_the_rate_is_the_sum():
-    """And an n-th of the weight decay (`FCN`, "Training")."""
+def test_mean_with_scaled_learning_rate_equals_the_sum():
+    """N times the learning rate and 1 / N of the weight decay, as described in `FCN`."""
     torch.manual_seed(0)
     images, target = torch.randn(1, 3, 6, 8), torch.randint(0, 4, (1, 6, 8))
     target[0, 0] = 255
-    labelled = int((target != 255).sum())
+    labeled = int((target != 255).sum())
     nets = [nn.Conv2d(3, 4, 1) for _ in range(2)]
     nets[1].load_state_dict(nets[0].state_dict())
-    settings = {"sum": (1e-3, 5e-2), "mean": (1e-3 * labelled, 5e-2 / labelled)}
+    settings = {"sum": (1e-3, 5e-2), "mean": (1e-3 * labeled, 5e-2 / labeled)}
     for net, (reduction, (lr, decay)) in zip(nets, settings.items(), strict=True):
         optimizer = CaffeSGD(net.parameters(), lr=lr, momentum=0.99, weight_decay=decay)
         for _ in range(4):
             optimizer.zero_grad()
             F.cross_entropy(net(images), target, ignore_index=255, reduction=reduction).backward()
             optimizer.step()
-    assert labelled == 40
+    assert labeled == 40
     torch.testing.assert_close(nets[0].weight, nets[1].weight)
     torch.testing.assert_close(nets[0].bias, nets[1].bias)
     with pytest.raises(AssertionError):

@@ -22,26 +22,26 @@ def test_kernels_by_hand():
     assert bilinear_kernel(3)[1].tolist() == [0.5, 1.0, 0.5]
     even = torch.tensor([0.25, 0.75, 0.75, 0.25])
     assert torch.equal(bilinear_kernel(4), torch.outer(even, even))
-    with pytest.raises(ValueError, match="size=0"):
+    with pytest.raises(ValueError, match="size.*got 0"):
         bilinear_kernel(0)
 
 
 @pytest.mark.parametrize("factor", [2, 3, 4, 8, 16, 32])
-def test_upsampling_is_interpolation(factor):
-    """Away from the border, and with `grow` throughout."""
+def test_upsampling_equals_interpolation(factor):
+    """With `grow` everywhere, otherwise except at the border."""
     maps = torch.randn(2, 3, 5, 4)
-    wanted = F.interpolate(maps, scale_factor=factor, mode="bilinear", align_corners=False)
+    expected = F.interpolate(maps, scale_factor=factor, mode="bilinear", align_corners=False)
     coarse, fine = half_pixel_grid(factor * 2), half_pixel_grid(2)
     for grow in (False, True):
         up = BilinearUpsample(3, coarse, factor, fine.start, grow=grow)
         out = crop(up(maps), offset(up.grid, fine), 5 * factor, 4 * factor)
         inner = slice(None) if grow else slice(factor, -factor)
-        torch.testing.assert_close(out[..., inner, inner], wanted[..., inner, inner])
-        edge = 1.0 if grow else 0.5 + 0.5 / factor  # the corner's pixel is so far inside its cell; beyond it are zeros
+        torch.testing.assert_close(out[..., inner, inner], expected[..., inner, inner])
+        edge = 1.0 if grow else 0.5 + 0.5 / factor  # the position of the corner pixel in its cell; beyond are zeros
         torch.testing.assert_close(out[..., 0, 0], maps[..., 0, 0] * edge**2)
 
 
-def test_an_odd_kernel_keeps_the_cells_that_it_has():
+def test_odd_kernel_keeps_the_input_cells():
     maps = torch.randn(1, 2, 4, 4)
     up = BilinearUpsample(2, Grid(32, 13.0), 32, 0.0)
     assert up.size == 63 and up.grid == Grid(1, -18.0)
@@ -51,7 +51,7 @@ def test_an_odd_kernel_keeps_the_cells_that_it_has():
     )
 
 
-def test_each_class_has_a_filter_of_its_own():
+def test_each_class_has_a_separate_filter():
     up = BilinearUpsample(3, Grid(4, 1.5), 2, 0.5, learned=True)
     assert [tuple(p.shape) for p in up.parameters()] == [(3, 1, 4, 4)]
     maps = torch.randn(1, 3, 4, 4)
@@ -66,17 +66,16 @@ def test_fixed_filters_are_neither_trained_nor_saved():
     assert not list(up.parameters()) and not up.state_dict()
 
 
-def centre_by_gradient(layers, cells):
-    """Mean place, along each axis, of the pixels that the middle cell of a net of sums and maxima depends on."""
+def center_by_gradient(layers, cell):
+    """Return the mean position, along each axis, of the pixels that a cell on the diagonal depends on."""
     image = torch.zeros(1, 1, 400, 400, requires_grad=True)
     out = layers(image)
-    out[0, 0, cells, cells].backward()
+    out[0, 0, cell, cell].backward()
     assert image.grad is not None
-    touched = image.grad[0, 0].nonzero().double()
-    return touched.mean(dim=0).tolist()
+    return image.grad[0, 0].nonzero().double().mean(dim=0).tolist()
 
 
-def test_grids_are_where_the_receptive_fields_are():
+def test_grids_match_receptive_fields():
     def average(kernel, stride, padding):
         layer = nn.Conv2d(1, 1, kernel, stride, padding, bias=False)
         nn.init.ones_(layer.weight)
@@ -85,7 +84,7 @@ def test_grids_are_where_the_receptive_fields_are():
     layers = nn.Sequential(average(11, 4, 20), average(3, 2, 1), average(2, 2, 0), average(5, 1, 0))
     for last in range(1, 5):
         (grid,) = stage_grids([layers[:last]])
-        assert centre_by_gradient(layers[:last], 5) == [grid.start + 5 * grid.stride] * 2
+        assert center_by_gradient(layers[:last], 5) == [grid.start + 5 * grid.stride] * 2
     pooled = nn.Sequential(layers[0], nn.MaxPool2d(3, 2, ceil_mode=True))
     assert stage_grids([layers[0], pooled[1]]) == [Grid(4, -15.0), Grid(8, -11.0)]
 
@@ -101,7 +100,7 @@ def test_crop_repeats_the_border_beyond_it():
     ]
 
 
-def test_aligning_cuts_whichever_starts_earlier():
+def test_align_crops_the_map_that_starts_earlier():
     a, b = torch.arange(5.0).expand(1, 1, 5, 5), torch.arange(4.0).expand(1, 1, 4, 4)
     for left, right in ((-4.0, 12.0), (12.0, -4.0)):
         first, second = align(a, Grid(8, left), b, Grid(8, right))

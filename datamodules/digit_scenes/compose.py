@@ -1,44 +1,42 @@
-"""Composes scenes of real handwritten digits on real photographs, with exact targets for five vision tasks.
+"""Compose scenes of real handwritten digits on real photographs, with exact targets for five vision tasks.
 
-A scene is a crop of a photograph on which digits are painted one after another. Label, box, instance mask and semantic
-mask of each are read off the very pixels painted, so they agree with each other by construction. Numpy and OpenCV only:
-no Torch, no Lightning, no download. `scene_sources` tells where digits and photographs come from and how splits divide
-them.
+A scene is a crop of a photograph on which digits are painted one after another. The label, box, instance mask and
+semantic mask of each digit are computed from the painted pixels, so they are consistent by construction. This module
+needs numpy and OpenCV only. See `sources` for the origin of digits and photographs, and for their splits.
 """
 
 import math
 import operator
 from dataclasses import dataclass
+from typing import SupportsIndex
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..annotations.argument_checks import check_choice
 from .sources import (
     CELL_PX,
     CELLS,
     CLASS_NAMES,
     LEVELS,
     SPLITS,
-    check_split,
     largest_crop,
     load_glyphs,
     load_strips,
 )
-
-__all__ = ["CLASS_NAMES", "SEMANTIC_CLASS_NAMES", "SPLITS", "Layer", "Scene", "SceneComposer"]
 
 SEMANTIC_CLASS_NAMES: tuple[str, ...] = ("background", *CLASS_NAMES)
 
 _MIN_SIZE, _MIN_DIGIT_PX, _MAX_CONTRAST, _MAX_ROTATION, _MAX_DIGITS = 32, 8.0, 127.0, 45.0, 255
 _MIN_CROP = 0.5  # side of the smallest background crop, relative to the largest
 _BRIGHTNESS = 0.15  # a background is multiplied by 1 +- this much
-_EDGE = 0.45  # steepness of a stroke's edge: alpha rises from 0 to 1 over one to two pixels at any size, but is never
-_MIN_EDGE = 0.85  # so flat that paper without ink, 0.6 levels below the edge, would be painted
-_EXTENT = 8.5  # cells that a glyph's strokes may span, soft edge included
-_ATTEMPTS = 20  # placements tried for a digit before it is left out
-_COLORS = 4  # colours tried for a digit
-_APART = 80.0  # distance in RGB, from what surrounds the digit, at which the first of them is taken
+_EDGE = 0.45  # slope of a stroke's edge: alpha rises from 0 to 1 over one to two pixels at any size, but never
+_MIN_EDGE = 0.85  # so slowly that paper without ink, 0.6 levels below the edge, would be painted
+_EXTENT = 8.5  # maximum span of a glyph's strokes in cells, soft edge included
+_ATTEMPTS = 20  # placements tried for a digit before it is omitted
+_COLORS = 4  # colors tried for a digit
+_MIN_COLOR_DISTANCE = 80.0  # distance in RGB from the digit's surroundings at which a color is accepted
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
 UInt8Array = NDArray[np.uint8]
@@ -50,7 +48,7 @@ Int64Array = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A picture and its exact targets, for N >= 1 digits in the order in which they were painted.
+    """An image and its exact targets, for N >= 1 digits in the order of painting.
 
     Args:
         image: ``uint8 [H, W, 3]``, RGB.
@@ -75,7 +73,7 @@ class Layer:
         label: The digit, 0 to 9.
         left: Column of the patch's left edge in the scene, in pixels.
         top: Row of the patch's top edge in the scene, in pixels.
-        alpha: ``float32 [h, w]`` in [0, 1], opacity; the digit's whole mask is ``alpha >= 0.5``.
+        alpha: ``float32 [h, w]`` in [0, 1], opacity; the digit's full mask is ``alpha >= 0.5``.
         color: ``uint8 [3]``, RGB.
     """
 
@@ -99,30 +97,30 @@ class Layer:
 
 @dataclass(frozen=True)
 class SceneComposer:
-    """Composes the scene of a given index: ``composer(index) -> Scene``.
+    """Compose the scene of a given index: ``composer(index) -> Scene``.
 
-    A scene depends on nothing but the parameters and the index: not on the process, nor on which scenes were asked for
-    before. There is no last scene; a data set decides how many it takes. An instance holds only its parameters and is
-    cheap to pickle; digits and photographs are loaded once a process, at the first scene.
+    A scene depends on the parameters and the index only, not on the process or on earlier calls. The number of scenes
+    is unlimited; a data set decides how many it uses. An instance holds only its parameters and is cheap to pickle;
+    digits and photographs are loaded once per process, at the first scene.
 
     Args:
-        split: ``"train"``, ``"val"`` or ``"test"``; they share neither digits nor photograph regions.
+        split: ``"train"``, ``"val"`` or ``"test"``; they share neither digits nor regions of photographs.
         size: Side of the square scene in pixels, at least 32.
-        min_digits: Fewest digits in a scene, at least 1. Where they cannot be placed without more occlusion than
-            allowed, a scene has fewer, but never none.
-        max_digits: Most digits in a scene, at most 255. The number is drawn uniformly.
-        min_scale: Smallest height of a digit relative to ``size``, before its rotation; at least 8 pixels.
-        max_scale: Largest height of a digit relative to ``size``, at most 1. A digit that its rotation would push over
-            the edge is made to fit; one that finds no room becomes smaller with each attempt to place it.
-        contrast: Least difference in luminance (BT.601, 0 to 255) between a digit and the mean of what it covers; at
+        min_digits: Minimum number of digits in a scene, at least 1. If they cannot be placed within `max_occlusion`, a
+            scene has fewer, but never none.
+        max_digits: Maximum number of digits in a scene, at most 255. The number is drawn uniformly.
+        min_scale: Minimum height of a digit relative to `size`, before its rotation; at least 8 pixels.
+        max_scale: Maximum height of a digit relative to `size`, at most 1. A digit that would extend beyond the edge
+            after its rotation is shrunk to fit; one without room becomes smaller with each attempt to place it.
+        contrast: Minimum difference in luminance (BT.601, 0 to 255) between a digit and the mean of what it covers; at
             most 127, which any background allows.
-        max_occlusion: Largest fraction of a digit's own area that later digits may cover, in [0, 1).
-        rotation: Largest rotation to either side, in degrees, at most 45.
-        seed: Non-negative; another seed gives other scenes from the same split.
+        max_occlusion: Maximum fraction of a digit's area that later digits may cover, in [0, 1).
+        rotation: Maximum rotation in both directions, in degrees, at most 45.
+        seed: Nonnegative; another seed gives other scenes from the same split.
 
     Raises:
-        ValueError: If a parameter is out of its range; the message names it, its value, and the range.
-        TypeError: If a whole number is needed and the value is none.
+        ValueError: A parameter is out of its range; the message names it, the range and the value.
+        TypeError: A parameter must be a whole number and is not.
 
     >>> scene = SceneComposer("train", size=64)(0)
     >>> scene.image.shape, scene.masks.shape, scene.boxes.shape
@@ -141,45 +139,47 @@ class SceneComposer:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_split(self.split)
+        check_choice("split", self.split, SPLITS)
         for name in ("size", "min_digits", "max_digits", "seed"):
-            _check_whole(name, getattr(self, name))
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, SupportsIndex):
+                raise TypeError(f"{name}: must be a whole number, got {value!r}")
         if self.size < _MIN_SIZE:
-            raise ValueError(f"size={self.size}: a scene needs a side of at least {_MIN_SIZE} pixels")
+            raise ValueError(f"size: must be >= {_MIN_SIZE} pixels, got {self.size}")
         if self.min_digits < 1:
-            raise ValueError(f"min_digits={self.min_digits}: a scene has at least 1 digit")
+            raise ValueError(f"min_digits: must be >= 1, got {self.min_digits}")
         if not self.min_digits <= self.max_digits <= _MAX_DIGITS:
             raise ValueError(
-                f"max_digits={self.max_digits}: must be at least min_digits={self.min_digits} and at most {_MAX_DIGITS}"
+                f"max_digits: must be from min_digits, {self.min_digits}, to {_MAX_DIGITS}, got {self.max_digits}"
             )
         if not 0 < self.min_scale <= 1:
-            raise ValueError(f"min_scale={self.min_scale}: must be in (0, 1], a fraction of size")
+            raise ValueError(f"min_scale: must be a fraction of size in (0, 1], got {self.min_scale}")
         if not self.min_scale <= self.max_scale <= 1:
             raise ValueError(
-                f"max_scale={self.max_scale}: must be in [min_scale={self.min_scale}, 1], a fraction of size"
+                f"max_scale: must be a fraction of size from min_scale, {self.min_scale}, to 1, got {self.max_scale}"
             )
         if self.min_scale * self.size < _MIN_DIGIT_PX:
             raise ValueError(
-                f"min_scale={self.min_scale}: digits of {self.min_scale * self.size:.3g} pixels are too small to read; "
-                f"with size={self.size} take at least {_MIN_DIGIT_PX / self.size:.3g} ({_MIN_DIGIT_PX:g} pixels)"
+                f"min_scale: digits must be readable, >= {_MIN_DIGIT_PX:g} pixels, got {self.min_scale} for "
+                f"{self.min_scale * self.size:.3g} pixels; use >= {_MIN_DIGIT_PX / self.size:.3g} with size {self.size}"
             )
         if not 0 <= self.contrast <= _MAX_CONTRAST:
-            raise ValueError(f"contrast={self.contrast}: must be in [0, {_MAX_CONTRAST:g}], a difference in luminance")
+            raise ValueError(f"contrast: must be a luminance in [0, {_MAX_CONTRAST:g}], got {self.contrast}")
         if not 0 <= self.max_occlusion < 1:
-            raise ValueError(f"max_occlusion={self.max_occlusion}: must be in [0, 1), a fraction of a digit's area")
+            raise ValueError(f"max_occlusion: must be a fraction of a digit in [0, 1), got {self.max_occlusion}")
         if not 0 <= self.rotation <= _MAX_ROTATION:
-            raise ValueError(f"rotation={self.rotation}: must be in [0, {_MAX_ROTATION:g}] degrees")
+            raise ValueError(f"rotation: must be in [0, {_MAX_ROTATION:g}] degrees, got {self.rotation}")
         if self.seed < 0:
-            raise ValueError(f"seed={self.seed}: must be 0 or more")
+            raise ValueError(f"seed: must be >= 0, got {self.seed}")
 
     def __call__(self, index: int) -> Scene:
-        """Composes a scene.
+        """Compose a scene.
 
         Args:
-            index: Number of the scene, 0 or more.
+            index: Index of the scene, 0 or more.
 
         Raises:
-            ValueError: If ``index`` is negative.
+            ValueError: `index` is negative.
         """
         _, layers, image, owner = self._compose(index)
         count = len(layers)
@@ -196,38 +196,38 @@ class SceneComposer:
         return Scene(image, labels, boxes, masks, class_of_owner[owner])
 
     def layers(self, index: int) -> tuple[UInt8Array, list[Layer]]:
-        """What scene ``index`` is made of: its background without digits, and the digits in the order of painting.
+        """Return the components of a scene: its background without digits, and the digits in the order of painting.
 
-        Serves whoever needs more than the visible: whole (amodal) masks, soft edges, the order of depth.
+        They provide more than the visible pixels: full (amodal) masks, soft edges, the depth order.
 
         Args:
-            index: Number of the scene, 0 or more.
+            index: Index of the scene, 0 or more.
 
         Returns:
-            Background ``uint8 [H, W, 3]`` and one layer a digit.
+            Background ``uint8 [H, W, 3]``, and one layer per digit.
         """
         background, layers, _, _ = self._compose(index)
         return background, layers
 
     def _compose(self, index: int) -> tuple[UInt8Array, list[Layer], UInt8Array, UInt8Array]:
-        """Background, layers, the finished image, and which layer (from 1; 0 = none) owns each pixel."""
+        """Return background ``[H, W, 3]``, layers, image ``[H, W, 3]``, and the number of each pixel's layer ``[H, W]``."""
         rng = _generator(self.seed, self.split, index)
         background = _background(self.split, self.size, rng.random(6))
-        # Everything random is drawn up front and in a fixed order, so that a placement refused shifts no later draw.
+        # all random numbers are drawn up front and in a fixed order, so a rejected placement shifts no later draw
         count = self.min_digits + int(rng.random() * (self.max_digits - self.min_digits + 1))
         looks = rng.random((count, 2))
         paints = rng.random((count, _COLORS, 5))
         places = rng.random((count, _ATTEMPTS, 3))
         image = background.copy()
         owner = np.zeros((self.size, self.size), np.uint8)
-        # Areas in pixels; [0] is the background's and stays 0.
+        # areas in pixels; [0] is the background's and stays 0
         whole, visible = np.zeros(count + 1), np.zeros(count + 1)
         layers: list[Layer] = []
         for look, attempts, draws in zip(looks, places, paints, strict=True):
-            place = self._place(look, attempts, owner, whole, visible)
-            if place is None:
+            placed = self._place(look, attempts, owner, whole, visible)
+            if placed is None:
                 continue
-            label, left, top, alpha = place
+            label, left, top, alpha = placed
             mask = alpha >= 0.5
             window = slice(top, top + alpha.shape[0]), slice(left, left + alpha.shape[1])
             color = _color(
@@ -250,21 +250,25 @@ class SceneComposer:
         whole: Float64Array,
         visible: Float64Array,
     ) -> tuple[int, int, int, Float32Array] | None:
-        """Finds a place for one digit; ``None`` if every attempt covers too much of an earlier digit.
+        """Place one digit; None if every attempt covers too much of an earlier digit.
 
-        Reduces ``visible`` by what the digit covers. Returns its label, the left and top of its patch, and its alpha.
+        Reduces `visible` by what the digit covers.
+
+        Returns:
+            Its label, the left and top of its patch, and its alpha.
 
         Shape:
             ``look [2]`` and ``attempts [A, 3]`` in [0, 1); ``owner [H, W]``; ``whole, visible [M + 1]``;
             alpha ``[h, w]``.
         """
         glyphs, labels = load_glyphs(self.split)
-        which = int(look[0] * len(labels))
+        glyph = int(look[0] * len(labels))
         angle = math.radians(self.rotation * (2 * look[1] - 1))
-        for number, (u_scale, u_x, u_y) in enumerate(attempts.tolist()):
-            largest = self.max_scale - (self.max_scale - self.min_scale) * number / (len(attempts) - 1)
-            height = self.size * (self.min_scale + (largest - self.min_scale) * u_scale)
-            alpha = _render(glyphs[which], height, angle, self.size)
+        for attempt, (u_scale, u_x, u_y) in enumerate(attempts.tolist()):
+            # later attempts draw from smaller heights
+            max_scale = self.max_scale - (self.max_scale - self.min_scale) * attempt / (len(attempts) - 1)
+            height = self.size * (self.min_scale + (max_scale - self.min_scale) * u_scale)
+            alpha = _render(glyphs[glyph], height, angle, self.size)
             h, w = alpha.shape
             left, top = int(u_x * (self.size - w + 1)), int(u_y * (self.size - h + 1))
             mask = alpha >= 0.5
@@ -273,20 +277,20 @@ class SceneComposer:
             covered[0] = 0
             if np.all(visible - covered >= (1 - self.max_occlusion) * whole):
                 visible -= covered
-                return int(labels[which]), left, top, alpha
+                return int(labels[glyph]), left, top, alpha
         return None
 
 
 def _generator(seed: int, split: str, index: int) -> np.random.Generator:
     index = operator.index(index)
     if index < 0:
-        raise ValueError(f"index={index}: must be 0 or more")
+        raise ValueError(f"index: must be >= 0, got {index}")
     sequence = np.random.SeedSequence(seed, spawn_key=(SPLITS.index(split), index))
     return np.random.Generator(np.random.PCG64(sequence))
 
 
 def _background(split: str, size: int, draws: Float64Array) -> UInt8Array:
-    """A random crop of a photograph's strip, resized, perhaps mirrored, a little lighter or darker.
+    """Return a random crop of a photograph's strip, resized, flipped at random, slightly lighter or darker.
 
     Shape:
         ``draws [6]`` in [0, 1); returns ``[size, size, 3]``.
@@ -305,28 +309,29 @@ def _background(split: str, size: int, draws: Float64Array) -> UInt8Array:
 
 
 def _render(glyph: UInt8Array, height: float, angle: float, limit: int) -> Float32Array:
-    """Opacity of a digit at a given height, rotated, cut to where it is not 0.
+    """Render the opacity of a digit at a given height and rotation, cropped to its nonzero part.
 
-    A glyph is a smooth field of ink: sampled at any size without aliasing, it becomes a stroke by a ramp about one
-    pixel wide around the level where strokes end, so that edges are equally sharp at 8 and at 400 pixels.
+    A glyph is a smooth field of ink. It is sampled at any size without aliasing, and a ramp about one pixel wide around
+    the level where strokes end turns it into strokes, so edges are equally sharp at 8 and at 400 pixels.
 
     Args:
         glyph: Field of ink, ``[80, 80]``.
         height: Height of the digit's 8 cells in pixels.
         angle: Rotation in radians.
-        limit: Largest height and width of the result in pixels.
+        limit: Maximum height and width of the result in pixels.
 
     Returns:
         ``float32 [h, w]`` in [0, 1], ``h, w <= limit``.
     """
     cos, sin = math.cos(angle), math.sin(angle)
     spread = _EXTENT * (cos + abs(sin))  # cells across the rotated glyph
-    cell = min(height / CELLS, limit / spread)  # pixels a cell
+    cell = min(height / CELLS, limit / spread)  # pixels per cell
     side = min(limit, math.ceil(cell * spread) + 1)
     ratio = cell / CELL_PX
     a, b = ratio * cos, ratio * sin
-    source, target = (glyph.shape[0] - 1) / 2, (side - 1) / 2
-    matrix = np.array([[a, b, target - (a + b) * source], [-b, a, target - (a - b) * source]])
+    # rotate and scale about the centers of glyph and patch
+    glyph_center, center = (glyph.shape[0] - 1) / 2, (side - 1) / 2
+    matrix = np.array([[a, b, center - (a + b) * glyph_center], [-b, a, center - (a - b) * glyph_center]])
     interpolation = cv2.INTER_LINEAR if ratio <= 1 else cv2.INTER_CUBIC
     ink = cv2.warpAffine(glyph.astype(np.float32), matrix, (side, side), flags=interpolation)
     gain = max(_EDGE * cell, _MIN_EDGE) * LEVELS / 255
@@ -336,25 +341,25 @@ def _render(glyph: UInt8Array, height: float, angle: float, limit: int) -> Float
 
 
 def _surroundings(patch: UInt8Array, owner: UInt8Array, layers: list[Layer]) -> Float32Array:
-    """Colours that a digit painted on a patch should be told from: the patch's four quarters and the digits in it.
+    """Return the colors that a digit must stand out from: the mean colors of the patch's quarters, and its digits.
 
     Shape:
         ``patch [h, w, 3]``, ``owner [h, w]``; returns ``[M, 3]``, RGB.
     """
     quarters = cv2.resize(patch, (2, 2), interpolation=cv2.INTER_AREA).reshape(4, 3)
-    numbers = np.flatnonzero(np.bincount(owner.ravel()))
-    digits = [layers[number - 1].color for number in numbers if number > 0]
+    owners = np.flatnonzero(np.bincount(owner.ravel()))
+    digits = [layers[index - 1].color for index in owners if index > 0]
     return np.array([*quarters, *digits], np.float32)
 
 
 def _color(luminance: float, contrast: float, surroundings: Float32Array, draws: Float64Array) -> UInt8Array:
-    """The first colour drawn that stands apart from what surrounds the digit, or else the one that does so best.
+    """Return the first drawn color that stands out from the digit's surroundings, or the best one.
 
     Args:
         luminance: Mean luminance of what the digit covers.
-        contrast: Least difference from it, for every colour drawn.
-        surroundings: Colours, ``[M, 3]``.
-        draws: ``[K, 5]`` in [0, 1), a row for each colour tried.
+        contrast: Minimum difference from it, for every drawn color.
+        surroundings: Colors of the surroundings, ``[M, 3]``.
+        draws: ``[K, 5]`` in [0, 1), one row for each color to try.
 
     Returns:
         ``uint8 [3]``, RGB.
@@ -364,20 +369,20 @@ def _color(luminance: float, contrast: float, surroundings: Float32Array, draws:
     for row in draws:
         colors.append(_draw_color(luminance, contrast, row))
         distances.append(float(np.linalg.norm(surroundings - colors[-1], axis=1).min()))
-        if distances[-1] >= _APART:
+        if distances[-1] >= _MIN_COLOR_DISTANCE:
             break
     return colors[int(np.argmax(distances))]
 
 
 def _draw_color(luminance: float, contrast: float, draws: Float64Array) -> UInt8Array:
-    """A random colour whose luminance differs from the given one by at least ``contrast``.
+    """Return a random color whose luminance differs from the given one by at least `contrast`.
 
-    The luminance is drawn uniformly from what is allowed, then a random tint that leaves it unchanged is mixed in.
+    The luminance is drawn uniformly from the allowed range; then a random tint that preserves it is mixed in.
 
     Shape:
         ``draws [5]`` in [0, 1); returns ``uint8 [3]``.
     """
-    contrast += 0.5  # what rounding to whole values may cost
+    contrast += 0.5  # a margin for rounding to whole values
     below, above = max(0.0, luminance - contrast), max(0.0, 255 - luminance - contrast)
     drawn = float(draws[0]) * (below + above)
     value = drawn if drawn < below or above == 0 else 255 - (below + above - drawn)
@@ -389,11 +394,6 @@ def _draw_color(luminance: float, contrast: float, draws: Float64Array) -> UInt8
 
 
 def _paint(patch: UInt8Array, alpha: Float32Array, color: UInt8Array) -> None:
-    """Mixes a colour into a part of an image, in place. Shape: ``[h, w, 3]``, ``[h, w]``, ``[3]``."""
+    """Blend a color ``[3]`` into a patch ``[h, w, 3]`` with opacity `alpha` ``[h, w]``, in place."""
     below = patch.astype(np.float32)
     patch[:] = np.rint(below + alpha[..., None] * (color - below))
-
-
-def _check_whole(name: str, value: object) -> None:
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name}={value!r}: must be a whole number, not {type(value).__name__}")

@@ -1,40 +1,44 @@
-"""DigitScenes: the data set that is always there. Real digits on real photographs, composed on the fly."""
+"""DigitScenes: a data set without a download. Real digits on real photographs, composed on the fly."""
 
 from typing import Any, Literal, get_args
 
 import numpy as np
 
-from ..annotations.argument_checks import did_you_mean
+from ..annotations.argument_checks import check_choice
 from ..base import LoaderOptionsExceptBatchSize, Unpack, VisionDataModule
-from .compose import CLASS_NAMES, SEMANTIC_CLASS_NAMES, SPLITS, SceneComposer
+from .compose import SEMANTIC_CLASS_NAMES, SceneComposer
+from .sources import CLASS_NAMES, SPLITS
 
 SceneTask = Literal["classification", "localization", "semantic_segmentation", "detection", "instance_segmentation"]
 
 _ONE_DIGIT = ("classification", "localization")
-_LISTS = ("detection", "instance_segmentation")
-_SMALLEST = 8.0  # pixels that a readable digit is high
+_VARIABLE_SIZE = ("detection", "instance_segmentation")
+_MIN_HEIGHT = 8.0  # of a readable digit, in pixels
 
 
 class DigitScenes(VisionDataModule):
     """Handwritten digits on photographs, for each of the five tasks (DESIGN, "Data that is always there").
 
     The digits are UCI's (scikit-learn's ``load_digits``, 1,797), the photographs scikit-learn's
-    ``load_sample_images``; each scene is composed of them, deterministically in (seed, index), and the three splits
-    share neither a digit nor a region of a photograph. Nothing is downloaded.
+    ``load_sample_images``. Scenes are composed of them, deterministically in (seed, index), and the three splits share
+    neither a digit nor a region of a photograph. Nothing is downloaded.
 
-    With the same parameters two tasks see the same scenes: their targets are views of one truth, and agree.
+    With equal parameters, all tasks use the same scenes, and their targets are consistent.
 
     Args:
-        task: which targets the batches hold.
-        image_size: side of the square scenes, pixels.
-        train_size, val_size, test_size: number of scenes.
-        min_digits, max_digits: fewest and most digits of a scene; None: 1 for classification and localization, where
-            there is no other choice, and 1 to 4 for the other tasks.
-        scale: smallest and largest height of a digit, as a fraction of the scene's side; None: (0.4, 0.8) for one
-            digit a scene, (0.2, 0.5) for the other tasks, of at least 8 pixels.
-        contrast: least difference in luminance (0 to 127) between a digit and what it covers.
-        occlusion: largest fraction of a digit that later digits may cover.
-        empty_fraction: part of the scenes, drawn by seed and number, that show a photograph and no digit; not for
+        task: Task that determines the targets of a batch.
+        image_size: Side of the square scenes, in pixels.
+        train_size: Number of training scenes.
+        val_size: Number of validation scenes.
+        test_size: Number of test scenes.
+        min_digits: Minimum number of digits in a scene; None: 1.
+        max_digits: Maximum number of digits in a scene; None: 1 for classification and localization, which allow no
+            other number, and 4 for the other tasks.
+        scale: Minimum and maximum height of a digit, as a fraction of the scene's side; None: (0.4, 0.8) for one digit
+            per scene, (0.2, 0.5) for the other tasks, at least 8 pixels.
+        contrast: Minimum difference in luminance (0 to 127) between a digit and what it covers.
+        occlusion: Maximum fraction of a digit that later digits may cover.
+        empty_fraction: Fraction of the scenes, drawn by seed and index, that show a photograph without digits; not for
             classification and localization.
         batch_size: Training samples per step and device.
         **kwargs: Loader options of `VisionDataModule`: ``eval_batch_size``, ``seed``, ``train_transform``, ….
@@ -43,7 +47,7 @@ class DigitScenes(VisionDataModule):
     10 the digits), `DetectionBatch`, `InstanceSegmentationBatch` (masks of the visible parts, which are disjoint).
 
     Raises:
-        ValueError: for a parameter out of its range; the message names it and the range.
+        ValueError: A parameter is out of its range.
     """
 
     def __init__(
@@ -63,44 +67,37 @@ class DigitScenes(VisionDataModule):
         **kwargs: Unpack[LoaderOptionsExceptBatchSize],
     ) -> None:
         super().__init__(batch_size=batch_size, **kwargs)
-        if task not in get_args(SceneTask):
-            raise ValueError(
-                f"data.init_args.task: {task!r} is not one of {', '.join(get_args(SceneTask))}"
-                f"{did_you_mean(str(task), get_args(SceneTask))}"
-            )
+        check_choice("task", task, get_args(SceneTask))
         self.task, self.image_size = task, image_size
         one = task in _ONE_DIGIT
         self.digits = (min_digits or 1, max_digits or max(min_digits or 1, 1 if one else 4))
         if one and self.digits != (1, 1):
             raise ValueError(
-                f"data.init_args.max_digits: {task} is for scenes of one digit, not {self.digits[0]} to "
-                f"{self.digits[1]}; leave min_digits and max_digits out, or set task: detection"
+                f"max_digits: must be 1 for {task}, got {self.digits[0]} to {self.digits[1]}; omit min_digits and "
+                "max_digits, or set task: detection"
             )
         if not 0 <= empty_fraction < 1 or (one and empty_fraction):
-            raise ValueError(
-                f"data.init_args.empty_fraction: {empty_fraction} is not a part of the scenes, from 0 to below 1"
-                + (f", and for {task} each scene has its digit: 0" if one else "")
-            )
+            raise ValueError(f"empty_fraction: must be {f'0 for {task}' if one else 'in [0, 1)'}, got {empty_fraction}")
         if scale is None:
-            scale = (0.4, 0.8) if one else (min(max(0.2, _SMALLEST / image_size), 0.5), 0.5)
+            scale = (0.4, 0.8) if one else (min(max(0.2, _MIN_HEIGHT / image_size), 0.5), 0.5)
         self.scale, self.contrast, self.occlusion, self.empty_fraction = scale, contrast, occlusion, empty_fraction
         self.sizes = {"train": train_size, "val": val_size, "test": test_size}
         for split, size in self.sizes.items():
             if size < 1:
-                raise ValueError(f"data.init_args.{split}_size: {size} is not a number of scenes; give 1 or more")
+                raise ValueError(f"{split}_size: must be >= 1, got {size}")
 
     @property
     def class_names(self) -> list[str]:
-        """The ten digits; before them, for semantic segmentation, the background."""
+        """The ten digits, preceded by the background for semantic segmentation."""
         return list(SEMANTIC_CLASS_NAMES if self.task == "semantic_segmentation" else CLASS_NAMES)
 
     @property
     def variable_size_images(self) -> bool:
-        """Whether the task is a detector's."""
-        return self.task in _LISTS
+        """Whether the task is detection or instance segmentation."""
+        return self.task in _VARIABLE_SIZE
 
     def make_source(self, split: str) -> "SceneSource":
-        """The scenes of a split."""
+        """Return the scenes of a split."""
         composer = SceneComposer(
             split,
             size=self.image_size,
@@ -112,18 +109,18 @@ class DigitScenes(VisionDataModule):
             max_occlusion=self.occlusion,
             seed=self.seed,
         )
-        composer(0)  # reads digits and photographs here, once, for all workers to share
+        composer(0)  # load digits and photographs now, once, for all workers
         return SceneSource(composer, self.sizes[split], self.task, self.empty_fraction)
 
 
 class SceneSource:
-    """The first `size` scenes of a composer, seen as one task sees them.
+    """The first `size` scenes of a composer, with the targets of one task.
 
     Args:
-        composer: makes the scenes.
-        size: how many of them.
-        task: one of the five.
-        empty_fraction: part of them without digits.
+        composer: Composes the scenes.
+        size: Number of scenes.
+        task: One of the five tasks.
+        empty_fraction: Fraction of scenes without digits.
     """
 
     def __init__(
@@ -153,7 +150,7 @@ class SceneSource:
         return sample | ({"masks": scene.masks.view(np.uint8)} if self.task == "instance_segmentation" else {})
 
     def _is_empty(self, index: int) -> bool:
-        # a sequence of its own: which scenes are empty changes nothing in those that are not
+        # a separate random sequence, so that the choice of empty scenes does not change the others
         key = (SPLITS.index(self.composer.split), index, 1)
         draw = np.random.Generator(np.random.PCG64(np.random.SeedSequence(self.composer.seed, spawn_key=key)))
         return bool(draw.random() < self.empty_fraction)

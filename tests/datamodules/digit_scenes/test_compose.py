@@ -1,4 +1,4 @@
-"""Scenes: targets agree with each other and with the picture, splits share nothing, and an index means one scene."""
+"""Scenes: targets agree with each other and with the image, splits are disjoint, and an index determines its scene."""
 
 import ast
 import hashlib
@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from striate.datamodules.digit_scenes import compose as scenes
 from striate.datamodules.digit_scenes import sources as sources
-from striate.datamodules.digit_scenes.compose import CLASS_NAMES, SEMANTIC_CLASS_NAMES, Scene, SceneComposer
+from striate.datamodules.digit_scenes.compose import SEMANTIC_CLASS_NAMES, Scene, SceneComposer
+from striate.datamodules.digit_scenes.sources import CLASS_NAMES
 
 BT601 = np.array([0.299, 0.587, 0.114])
 
@@ -33,12 +34,12 @@ def crowded(split: str = "train", seed: int = 0) -> SceneComposer:
 def composers(draw: st.DrawFn) -> SceneComposer:
     size = draw(st.sampled_from([32, 47, 64, 128, 200]))
     low = draw(st.floats(max(0.1, 8 / size), 1.0))
-    fewest = draw(st.integers(1, 5))
+    min_digits = draw(st.integers(1, 5))
     return SceneComposer(
         split=draw(st.sampled_from(["train", "val", "test"])),
         size=size,
-        min_digits=fewest,
-        max_digits=fewest + draw(st.integers(0, 4)),
+        min_digits=min_digits,
+        max_digits=min_digits + draw(st.integers(0, 4)),
         min_scale=low,
         max_scale=draw(st.floats(low, 1.0)),
         contrast=draw(st.floats(0, 127)),
@@ -76,8 +77,8 @@ def test_targets_agree_with_each_other(composer: SceneComposer, index: int):
 
 @given(composer=composers(), index=st.integers(0, 1000))
 @settings(max_examples=100, deadline=None)
-def test_picture_and_targets_are_recomputed_from_the_layers(composer: SceneComposer, index: int):
-    """An independent renderer: layer after layer over whole pictures in double precision."""
+def test_image_and_targets_against_an_independent_renderer(composer: SceneComposer, index: int):
+    """The renderer paints one layer after another over the whole image, in double precision."""
     scene = composer(index)
     background, layers = composer.layers(index)
     size, count = composer.size, len(layers)
@@ -89,7 +90,7 @@ def test_picture_and_targets_are_recomputed_from_the_layers(composer: SceneCompo
         assert layer.alpha.min() >= 0
         assert layer.alpha.max() <= 1
         whole[number] = alpha >= 0.5
-        # Contrast with the mean of what is under the digit, and colours within a level of rounding.
+        # contrast with the mean of what is under the digit; colors are rounded to whole levels
         under = canvas[whole[number]].mean(axis=0) @ BT601
         assert abs(layer.color @ BT601 - under) >= composer.contrast - 1e-3
         canvas = np.rint((1 - alpha[..., None]) * canvas + alpha[..., None] * layer.color)
@@ -103,22 +104,21 @@ def test_picture_and_targets_are_recomputed_from_the_layers(composer: SceneCompo
     np.testing.assert_array_equal(scene.labels, [layer.label for layer in layers])
 
 
-def test_contrast_decides_the_color():
-    """The most contrast that any background allows leaves only near black and near white."""
+def test_maximum_contrast_gives_near_black_or_near_white():
     composer = SceneComposer(contrast=127, size=32, min_scale=0.5)
     luminances = []
     for index in range(60):
         background, (layer,) = composer.layers(index)
         under = background[layer.window][layer.mask].mean(axis=0) @ BT601
         luminances.append((under, layer.color @ BT601))
-    for under, own in luminances:
-        assert own >= under + 127 - 1e-3 if under < 127 else own <= under - 127 + 1e-3
+    for under, luminance in luminances:
+        assert luminance >= under + 127 - 1e-3 if under < 127 else luminance <= under - 127 + 1e-3
     assert {under < 127 for under, _ in luminances} == {True, False}
 
 
 @pytest.mark.parametrize(("size", "scale"), [(32, 0.25), (64, 0.35), (64, 0.8), (512, 0.8)])
 def test_edges_are_about_a_pixel_wide_at_any_size(size: int, scale: float):
-    """Pixels neither bare nor covered, over the length of the outline; and no veil of paint around the strokes."""
+    """Partly covered pixels per length of the outline; and no faint paint around the strokes."""
     composer, widths = SceneComposer(size=size, min_scale=scale, max_scale=scale), []
     for index in range(20):
         _, (layer,) = composer.layers(index)
@@ -133,7 +133,7 @@ def test_edges_are_about_a_pixel_wide_at_any_size(size: int, scale: float):
 
 @pytest.mark.parametrize("rotation", [0.0, 45.0])
 def test_scale_is_the_height_of_the_digit(rotation: float):
-    """Upright digits fill nearly the height asked for; rotated ones stay inside the scene all the same."""
+    """Upright digits nearly have the requested height; rotated ones still stay inside the scene."""
     heights = []
     for index in range(40):
         scene = SceneComposer(size=100, min_scale=0.6, max_scale=0.6, rotation=rotation)(index)
@@ -145,30 +145,30 @@ def test_scale_is_the_height_of_the_digit(rotation: float):
     assert all(largest(i).boxes.min() >= 0 and largest(i).boxes.max() <= 100 for i in range(20))
 
 
-def test_a_rotation_of_zero_is_upright_and_others_turn_both_ways():
-    """The digits' own slant averages out: second moments lean left as often as right, and only when rotated widely."""
-    base, turned = (SceneComposer(size=96, min_scale=0.8, max_scale=0.8, rotation=r) for r in (0.0, 30.0))
+def test_rotations_in_both_directions():
+    """Compare the orientation, from second moments, of the same digit with and without rotation."""
+    upright, rotated = (SceneComposer(size=96, min_scale=0.8, max_scale=0.8, rotation=r) for r in (0.0, 30.0))
     angles = []
     for index in range(60):
-        leans = []
-        for composer in (base, turned):
+        orientations = []
+        for composer in (upright, rotated):
             moments = cv2.moments(composer(index).masks[0].astype(np.uint8), binaryImage=True)
-            leans.append(0.5 * np.arctan2(2 * moments["mu11"], moments["mu20"] - moments["mu02"]) % np.pi)
-        angles.append((leans[1] - leans[0] + np.pi / 2) % np.pi - np.pi / 2)  # the same digit, so only the turn is left
+            orientations.append(0.5 * np.arctan2(2 * moments["mu11"], moments["mu20"] - moments["mu02"]) % np.pi)
+        angles.append((orientations[1] - orientations[0] + np.pi / 2) % np.pi - np.pi / 2)
     degrees = np.rad2deg(angles)
     assert np.percentile(degrees, 90) > 15
     assert np.percentile(degrees, 10) < -15
     assert np.percentile(np.abs(degrees), 95) < 33
 
 
-def test_numbers_of_digits_are_drawn_from_the_whole_range():
+def test_number_of_digits_covers_the_whole_range():
     composer = SceneComposer(size=128, min_digits=1, max_digits=4, min_scale=0.1, max_scale=0.25)
     counts = np.bincount([len(composer(index).labels) for index in range(400)], minlength=6)
     assert counts[0] == counts[5] == 0
     assert counts[1:5].min() > 60  # 100 expected each
 
 
-def test_digits_without_room_are_left_out_but_never_all():
+def test_digits_without_room_are_omitted_but_never_all():
     composer = SceneComposer(size=64, min_digits=9, max_digits=9, min_scale=0.9, max_scale=1.0, max_occlusion=0.0)
     counts = [len(composer(index).labels) for index in range(10)]
     assert min(counts) >= 1
@@ -177,12 +177,12 @@ def test_digits_without_room_are_left_out_but_never_all():
     assert [len(roomy(index).labels) for index in range(100)] == [4] * 100
 
 
-def test_labels_are_the_digits_shown():
-    """A nearest-neighbour reader of the masks, taught with scikit-learn's raw 8 x 8 digits, reads the labels."""
+def test_labels_match_the_visible_digits():
+    """A nearest-neighbor classifier on scikit-learn's raw 8 x 8 digits recognizes the masks."""
     images, targets = sources.load_digits()
     known = sources.split_digits("train")
     composer = SceneComposer("train", size=96, min_scale=0.8, max_scale=0.8, rotation=0.0)
-    right = 0
+    correct = 0
     for index in range(100):
         _, (layer,) = composer.layers(index)
         height, width = layer.alpha.shape
@@ -190,11 +190,11 @@ def test_labels_are_the_digits_shown():
         left = (square.shape[1] - width) // 2
         square[:height, left : left + width] = layer.alpha
         read = cv2.resize(square, (8, 8), interpolation=cv2.INTER_AREA)
-        # Let the reader try shifts of a cell: the patch is cut to the strokes, the source is not.
+        # shifts of a cell, since the patch is cropped to the strokes and the source is not
         shifted = [np.roll(read, dx, axis=1) for dx in (-1, 0, 1)]
         errors = np.min([((images[known] - s) ** 2).sum(axis=(1, 2)) for s in shifted], axis=0)
-        right += int(targets[known][np.argmin(errors)] == layer.label)
-    assert right >= 90
+        correct += int(targets[known][np.argmin(errors)] == layer.label)
+    assert correct >= 90
 
 
 def test_every_class_appears_about_equally_often():
@@ -209,7 +209,7 @@ def test_names():
     assert SEMANTIC_CLASS_NAMES == ("background", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
 
 
-def test_the_same_index_is_the_same_scene_in_any_order_and_after_pickling():
+def test_an_index_gives_the_same_scene_in_any_order_and_after_pickling():
     composer = crowded()
     forward = [digest(composer(index)) for index in range(8)]
     copy = pickle.loads(pickle.dumps(composer))
@@ -223,9 +223,9 @@ def test_another_process_composes_the_same_scenes():
         "from striate.tests.datamodules.digit_scenes.test_compose import crowded, digest\n"
         "print(*(digest(crowded(split)(index)) for split in ('train', 'val', 'test') for index in (5, 2)))"
     )
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     expected = [digest(crowded(split)(index)) for split in ("train", "val", "test") for index in (5, 2)]
-    assert answer.stdout.split() == expected
+    assert result.stdout.split() == expected
 
 
 def test_seeds_splits_and_indices_differ():
@@ -236,7 +236,7 @@ def test_seeds_splits_and_indices_differ():
 
 
 def test_splits_and_seeds_draw_independently():
-    """Not only other digits in the same places: the places are unrelated too."""
+    """Positions are uncorrelated, not only the digits."""
     composers = (
         SceneComposer("train", size=64),
         SceneComposer("val", size=64),
@@ -248,7 +248,7 @@ def test_splits_and_seeds_draw_independently():
         assert np.abs(correlations - np.eye(3)).max() < 0.25  # standard deviation 0.07
 
 
-def test_a_scene_is_its_owners_to_change():
+def test_changes_to_a_scene_do_not_affect_the_composer():
     composer = crowded()
     before = digest(composer(0))
     scene = composer(0)
@@ -257,11 +257,11 @@ def test_a_scene_is_its_owners_to_change():
     assert digest(composer(0)) == before
 
 
-def test_splits_share_no_digit_and_leave_none_out():
+def test_splits_are_disjoint_and_contain_all_digits():
     images, targets = sources.load_digits()
     parts = {split: sources.split_digits(split) for split in sources.SPLITS}
     assert np.array_equal(np.sort(np.concatenate(list(parts.values()))), np.arange(1797))
-    assert len(np.unique(images.reshape(1797, -1), axis=0)) == 1797  # nor does one occur twice under two indices
+    assert len(np.unique(images.reshape(1797, -1), axis=0)) == 1797  # no digit occurs under two indices
     for split, share in (("train", 0.70), ("val", 0.15), ("test", 0.15)):
         for label in range(10):
             assert abs((targets[parts[split]] == label).sum() - share * (targets == label).sum()) <= 1
@@ -275,7 +275,7 @@ def test_splits_share_no_column_of_a_photograph():
 
 @pytest.fixture
 def fresh_sources():
-    """Lets a test replace what is loaded, and forgets it afterwards."""
+    """Clear the caches before and after a test that replaces the sources."""
     cached = (sources.load_glyphs, sources.load_strips, sources.largest_crop)
     for function in cached:
         function.cache_clear()
@@ -285,8 +285,8 @@ def fresh_sources():
 
 
 @pytest.mark.parametrize("split", sources.SPLITS)
-def test_scenes_use_nothing_but_their_own_split(split: str, monkeypatch: pytest.MonkeyPatch, fresh_sources: None):
-    """Whatever the other splits' digits and columns hold, this split's scenes are the same."""
+def test_scenes_use_their_own_split_only(split: str, monkeypatch: pytest.MonkeyPatch, fresh_sources: None):
+    """Changes to the digits and columns of other splits do not change this split's scenes."""
     composer = crowded(split)
     expected = [digest(composer(index)) for index in range(30)]
     images, targets = sources.load_digits()
@@ -296,9 +296,9 @@ def test_scenes_use_nothing_but_their_own_split(split: str, monkeypatch: pytest.
     photographs = []
     for photograph in sources.load_photographs():
         first, last = sources.split_columns(split, photograph.shape[1])
-        spoilt = np.full_like(photograph, 255)
-        spoilt[:, first:last] = photograph[:, first:last]
-        photographs.append(spoilt)
+        masked = np.full_like(photograph, 255)
+        masked[:, first:last] = photograph[:, first:last]
+        photographs.append(masked)
     for function in (sources.load_glyphs, sources.load_strips, sources.largest_crop):
         function.cache_clear()
     monkeypatch.setattr(sources, "load_digits", lambda: (poisoned, targets))
@@ -306,25 +306,23 @@ def test_scenes_use_nothing_but_their_own_split(split: str, monkeypatch: pytest.
     assert [digest(composer(index)) for index in range(30)] == expected
 
 
-def test_backgrounds_are_pieces_of_the_photographs():
-    """Mirrored or not, a background's mean colour is one that its strip can have, and both mirrorings occur."""
+def test_backgrounds_are_crops_of_the_photographs():
     composer = SceneComposer("val", size=64)
     backgrounds = np.array([composer.layers(index)[0] for index in range(200)], np.float64)
-    lit = backgrounds.mean(axis=(1, 2, 3))
-    assert lit.std() > 20  # a dark flower bed and a bright sky
+    assert backgrounds.mean(axis=(1, 2, 3)).std() > 20  # a dark flower bed and a bright sky
     strips = sources.load_strips("val")
     low = min(float(s.min()) for s in strips)
     assert backgrounds.min() >= 0.85 * low - 1
-    # The light of china.jpg comes from above: crops of it keep their top on top, so rows differ and columns do not.
+    # china.jpg is brighter at the top: rows differ since crops are never upside down, columns do not since they flip
     assert (backgrounds[:, :32].mean() - backgrounds[:, 32:].mean()) > 3
     assert abs(backgrounds[:, :, :32].mean() - backgrounds[:, :, 32:].mean()) < 5
 
 
-def test_composing_needs_neither_torch_nor_an_import_of_sklearn_at_load():
+def test_composing_imports_no_torch_and_sklearn_only_when_used():
     for module in (scenes, sources):
         tree = ast.parse(inspect.getsource(module))
-        everywhere = {name for node in ast.walk(tree) for name in imported(node)}
-        assert everywhere <= {"cv2", "dataclasses", "difflib", "functools", "math", "numpy", "operator", "sklearn", ""}
+        packages = {name for node in ast.walk(tree) for name in imported(node)}
+        assert packages <= {"cv2", "dataclasses", "functools", "math", "numpy", "operator", "sklearn", "typing", ""}
         assert "sklearn" not in {name for node in tree.body for name in imported(node)}
 
 
@@ -340,21 +338,21 @@ def imported(node: ast.AST) -> list[str]:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"split": "trian"}, r"split='trian': must be one of train, val, test; did you mean 'train'\?"),
-        ({"size": 31}, r"size=31: .* at least 32 pixels"),
-        ({"min_digits": 0}, r"min_digits=0: .* at least 1"),
-        ({"min_digits": 3, "max_digits": 2}, r"max_digits=2: must be at least min_digits=3"),
-        ({"max_digits": 256}, r"max_digits=256: .* at most 255"),
-        ({"min_scale": 0.0}, r"min_scale=0.0: must be in \(0, 1\]"),
-        ({"min_scale": float("nan")}, r"min_scale=nan: must be in \(0, 1\]"),
-        ({"max_scale": 1.01}, r"max_scale=1.01: must be in \[min_scale=0.\d+, 1\]"),
-        ({"min_scale": 0.5, "max_scale": 0.4}, r"max_scale=0.4: must be in \[min_scale=0.5, 1\]"),
-        ({"min_scale": 0.1}, r"min_scale=0.1: digits of 6.4 pixels .* size=64 take at least 0.125"),
-        ({"contrast": -1.0}, r"contrast=-1.0: must be in \[0, 127\]"),
-        ({"contrast": 128.0}, r"contrast=128.0: must be in \[0, 127\]"),
-        ({"max_occlusion": 1.0}, r"max_occlusion=1.0: must be in \[0, 1\)"),
-        ({"rotation": 46.0}, r"rotation=46.0: must be in \[0, 45\] degrees"),
-        ({"seed": -1}, r"seed=-1: must be 0 or more"),
+        ({"split": "trian"}, r"split: .*got 'trian'.*'train'"),
+        ({"size": 31}, r"size: .* >= 32 .*got 31"),
+        ({"min_digits": 0}, r"min_digits: .*got 0"),
+        ({"min_digits": 3, "max_digits": 2}, r"max_digits: .*min_digits, 3, .*got 2"),
+        ({"max_digits": 256}, r"max_digits: .*255, got 256"),
+        ({"min_scale": 0.0}, r"min_scale: .*\(0, 1\], got 0.0"),
+        ({"min_scale": float("nan")}, r"min_scale: .*got nan"),
+        ({"max_scale": 1.01}, r"max_scale: .*got 1.01"),
+        ({"min_scale": 0.5, "max_scale": 0.4}, r"max_scale: .*min_scale, 0.5, .*got 0.4"),
+        ({"min_scale": 0.1}, r"min_scale: .*got 0.1 for 6.4 pixels.* >= 0.125"),
+        ({"contrast": -1.0}, r"contrast: .*got -1.0"),
+        ({"contrast": 128.0}, r"contrast: .*127\], got 128.0"),
+        ({"max_occlusion": 1.0}, r"max_occlusion: .*got 1.0"),
+        ({"rotation": 46.0}, r"rotation: .*45\] degrees, got 46.0"),
+        ({"seed": -1}, r"seed: .*got -1"),
     ],
 )
 def test_bad_parameters_are_named(arguments: dict, message: str):
@@ -363,11 +361,11 @@ def test_bad_parameters_are_named(arguments: dict, message: str):
 
 
 def test_bad_types_and_indices_are_named():
-    with pytest.raises(TypeError, match=r"size=64.0: must be a whole number, not float"):
+    with pytest.raises(TypeError, match="size: .*got 64.0"):
         SceneComposer(size=64.0)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"min_digits=True: must be a whole number, not bool"):
+    with pytest.raises(TypeError, match="min_digits: .*got True"):
         SceneComposer(min_digits=True)
-    with pytest.raises(ValueError, match=r"index=-1: must be 0 or more"):
+    with pytest.raises(ValueError, match="index: .*got -1"):
         SceneComposer()(-1)
-    with pytest.raises(ValueError, match=r"split='tests'.*did you mean 'test'\?"):
+    with pytest.raises(ValueError, match="split: .*got 'tests'.*'test'"):
         sources.split_digits("tests")

@@ -38,7 +38,7 @@ def write_annotations(path: Path, images: int = IMAGES, objects: int = OBJECTS) 
     """Write an annotation file in COCO's format, with two decimals per coordinate, as in COCO."""
     rng = np.random.default_rng(0)
     widths, heights = rng.integers(400, 641, images).tolist(), rng.integers(300, 641, images).tolist()
-    shapes = [_star(rng, int(count)) for count in rng.integers(*POINTS, SHAPES)]
+    shapes = [draw_star(rng, int(count)) for count in rng.integers(*POINTS, SHAPES)]
     of_image = rng.integers(0, images, objects).tolist()
     centers, scales = rng.uniform(0.1, 0.9, (objects, 2)).tolist(), rng.uniform(4, 19, objects).tolist()
     classes = rng.integers(1, CATEGORIES + 1, objects).tolist()
@@ -63,7 +63,8 @@ def write_annotations(path: Path, images: int = IMAGES, objects: int = OBJECTS) 
         file.write("]}")
 
 
-def _star(rng: np.random.Generator, count: int) -> list[tuple[float, float]]:
+def draw_star(rng: np.random.Generator, count: int) -> list[tuple[float, float]]:
+    """Draw a star-shaped polygon of `count` points within the unit circle."""
     angles = np.sort(rng.uniform(0, 2 * np.pi, count))
     radii = rng.uniform(0.6, 1, count)
     return list(zip((radii * np.cos(angles)).tolist(), (radii * np.sin(angles)).tolist(), strict=True))
@@ -115,6 +116,7 @@ class PeerSource:
 
 
 def _gray() -> np.ndarray:
+    """Return a small gray image ``[16, 16, 3]``."""
     return np.full((16, 16, 3), 127, np.uint8)
 
 

@@ -67,12 +67,14 @@ def _image(rng: np.random.Generator) -> tuple[dict[str, Tensor], dict[str, Tenso
 
 
 def _boxes(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Draw boxes ``[count, 4]``."""
     sides = np.exp(rng.uniform(2, 6, (count, 2)))
     corner = rng.uniform(0, 1, (count, 2)) * (SIDE - sides)
     return np.concatenate((corner, corner + sides), axis=1)
 
 
 def _float(values: np.ndarray) -> Tensor:
+    """Convert an array to a float32 tensor of the same shape ``[...]``, such as ``[N, 4]``."""
     return torch.from_numpy(values.astype(np.float32))
 
 

@@ -133,13 +133,13 @@ def memory(case: str, repetitions: int) -> Row:
 
 
 def run(repetitions: int = 5) -> list[Row]:
-    """Measure all cases."""
+    """Measure all cases, and return their rows."""
     rows = []
     for case, what in CASES.items():
         sides = make_case(case)
         check(case, sides)
         calls = 20 if case == "few" else 1
-        measures = {side: partial(_milliseconds, call, calls) for side, call in sides.items()}
+        measures = {side: partial(milliseconds, call, calls) for side, call in sides.items()}
         times = interleave(measures, repetitions)
         shown = {side: f"{statistics.median(values):.3g} ms" for side, values in times.items()}
         ratio = median_ratio(times["ours"], times["peer"])
@@ -155,7 +155,8 @@ def run(repetitions: int = 5) -> list[Row]:
     return [*rows, memory("rpn", 3)]
 
 
-def _milliseconds(call: Call, calls: int) -> float:
+def milliseconds(call: Call, calls: int) -> float:
+    """Return the CPU time of one of `calls` calls in a row, in milliseconds."""
     return time_call(lambda: [call() for _ in range(calls)]).cpu * 1000 / calls
 
 

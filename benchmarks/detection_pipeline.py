@@ -119,7 +119,7 @@ def make_sides(root: Path) -> dict[str, Callable[[], Clock]]:
 
 
 def run() -> list[Row]:
-    """Measure all cases."""
+    """Measure all cases, and return their rows."""
     rows = []
     for name, width, height, files, repetitions, goal in CASES:
         with tempfile.TemporaryDirectory() as folder, one_thread():

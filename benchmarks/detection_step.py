@@ -81,7 +81,7 @@ class Training:
         self.first: float | None = None
 
     def __call__(self) -> None:
-        """Make one training step."""
+        """Make one training step on the batch."""
         torch.manual_seed(0)
         self.optimizer.zero_grad()
         with torch.autocast(self.device, torch.bfloat16, enabled=self.half):

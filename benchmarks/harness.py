@@ -145,7 +145,7 @@ def run_fresh(module: str, *arguments: str) -> dict[str, float]:
 
 
 def show(rows: Sequence[Row]) -> None:
-    """Print the table of results."""
+    """Print the table of results, with colors for goals."""
     from rich.console import Console
     from rich.table import Table
 

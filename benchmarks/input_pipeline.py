@@ -37,12 +37,14 @@ class PillowFiles(Dataset[tuple[Any, int]]):
     """The peer's data set, read as in torchvision's ImageFolder: opened with Pillow, converted to RGB."""
 
     def __init__(self, paths: list[Path], transform: Callable[[Image.Image], torch.Tensor]) -> None:
+        """Store the files and the transform, which returns images ``[3, H, W]``."""
         self.paths, self.transform = paths, transform
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        """Return an image ``[3, H, W]`` and the label 0."""
         with self.paths[index].open("rb") as file:
             image = Image.open(file).convert("RGB")
         return self.transform(image), 0

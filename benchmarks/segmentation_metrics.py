@@ -37,6 +37,7 @@ def make_batches(count: int = MASKS) -> Batches:
 
 
 def _pair(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Draw a predicted mask and its target, each ``[HEIGHT, WIDTH]``."""
     predicted, target = np.zeros((2, HEIGHT, WIDTH), np.uint8)
     for _ in range(int(rng.integers(1, 6))):
         label = int(rng.integers(1, CLASSES))

@@ -11,16 +11,14 @@ import copy
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from striate.benchmarks.harness import Clock, Goal, Row
-from striate.benchmarks.training_case import LR, MEAN, MOMENTUM, STD, Case
+from striate.benchmarks.training_case import LR, MEAN, MOMENTUM, STD, BareLoop, Case
 from striate.benchmarks.training_step import compare, measure_sides
 from striate.models import TorchvisionBackbone, UNet
 from striate.models.segmentation.losses import IGNORE_INDEX
@@ -31,29 +29,6 @@ CLASSES = 21
 WEIGHT_DECAY = 1e-4
 TOLERANCE = 0.02  # of the last losses: batch norms amplify rounding from step to step
 AT_MOST = Goal(1.0, at_least=False)
-
-
-class PlainLoop:
-    """A hand-written training loop.
-
-    Attributes:
-        loss: Loss of the last step.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model.train()
-        self.optimizer = torch.optim.SGD(model.parameters(), LR, MOMENTUM, weight_decay=WEIGHT_DECAY)
-        self.loss: Tensor | None = None
-
-    def run(self, batches: Iterable[dict[str, Any]], after_step: Callable[[], None]) -> None:
-        """Make one step per batch."""
-        for batch in batches:
-            self.optimizer.zero_grad()
-            loss = F.cross_entropy(self.model(batch["float"]), batch["long"], ignore_index=IGNORE_INDEX)
-            loss.backward()
-            self.optimizer.step()
-            self.loss = loss.detach()
-            after_step()
 
 
 def make_batches(case: Case, count: int) -> list[dict[str, Any]]:
@@ -104,7 +79,10 @@ def measure(case: Case, turns: int = 7, steps: int = 3) -> dict[str, list[Clock]
         optimizer=partial(torch.optim.SGD, lr=LR, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY),
         decay_norm_and_bias=True,
     )
-    sides = {"peer": PlainLoop(copy.deepcopy(network)), "control": PlainLoop(network)}
+    sides = {
+        side: BareLoop(model, WEIGHT_DECAY, inputs="float", target="long")
+        for side, model in (("peer", copy.deepcopy(network)), ("control", network))
+    }
     return measure_sides(case, task, sides, make_batches(case, steps), turns, steps, TOLERANCE)
 
 

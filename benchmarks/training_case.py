@@ -13,6 +13,7 @@ import torchvision
 from torch import Tensor, nn
 
 CLASSES = 10
+IGNORE_INDEX = 255  # in segmentation masks; the classes of the other cases are fewer
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # no weight decay, so that a bare `SGD(model.parameters(), …)` equals the task's parameter groups
 LR, MOMENTUM = 0.001, 0.9
@@ -72,20 +73,29 @@ class NormalizedResNet(nn.Module):
 class BareLoop:
     """A hand-written training loop without logging, schedule or checks.
 
+    Args:
+        model: The network, set to training mode.
+        weight_decay: Weight decay of SGD.
+        inputs: Key of the images in a batch.
+        target: Key of the labels in a batch.
+
     Attributes:
         loss: Loss of the last step.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(
+        self, model: nn.Module, weight_decay: float = 0.0, inputs: str = "image", target: str = "label"
+    ) -> None:
         self.model = model.train()
-        self.optimizer = torch.optim.SGD(model.parameters(), lr=LR, momentum=MOMENTUM)
+        self.inputs, self.target = inputs, target
+        self.optimizer = torch.optim.SGD(model.parameters(), LR, MOMENTUM, weight_decay=weight_decay)
         self.loss: Tensor | None = None
 
     def run(self, batches: Iterable[dict[str, Any]], after_step: Callable[[], None] = lambda: None) -> None:
-        """Make one step per batch."""
+        """Make one training step per batch."""
         for batch in batches:
             self.optimizer.zero_grad()
-            loss = F.cross_entropy(self.model(batch["image"]), batch["label"])
+            loss = F.cross_entropy(self.model(batch[self.inputs]), batch[self.target], ignore_index=IGNORE_INDEX)
             loss.backward()
             self.optimizer.step()
             self.loss = loss.detach()

@@ -77,7 +77,7 @@ def _row(what: str, megabytes: list[float], goal: Goal | None) -> Row:
 
 
 def run() -> list[Row]:
-    """Measure all cases."""
+    """Measure all cases, and return their rows."""
     return [row for case in CASES for row in rows_for(*case)]
 
 

@@ -26,7 +26,7 @@ from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 
 from striate.benchmarks.harness import Clock, Goal, Row
-from striate.benchmarks.training_case import LR, MEAN, MOMENTUM, STD, Case, make_batches
+from striate.benchmarks.training_case import LR, MEAN, MOMENTUM, STD, BareLoop, Case, make_batches
 from striate.benchmarks.training_step import Side, compare, measure_sides
 from striate.models import Classifier
 from striate.tasks import Classification
@@ -39,21 +39,15 @@ TOLERANCE = 0.05  # of the last losses: fifty batch norms over eight images ampl
 AT_MOST = Goal(1.0, at_least=False)
 
 
-class ReferenceLoop:
-    """The step of torchvision's script: cross-entropy, SGD for all parameters, running loss and accuracies.
-
-    Attributes:
-        loss: Loss of the last step.
-    """
+class ReferenceLoop(BareLoop):
+    """The step of torchvision's script: cross-entropy, SGD for all parameters, running loss and accuracies."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.model = model.train()
-        self.optimizer = torch.optim.SGD(model.parameters(), LR, MOMENTUM, weight_decay=WEIGHT_DECAY)
-        self.loss: Tensor | None = None
+        super().__init__(model, WEIGHT_DECAY)
         self.totals = {"loss": 0.0, "acc1": 0.0, "acc5": 0.0}
 
-    def run(self, batches: Iterable[dict[str, Any]], after_step: Callable[[], None]) -> None:
-        """Make one step per batch."""
+    def run(self, batches: Iterable[dict[str, Any]], after_step: Callable[[], None] = lambda: None) -> None:
+        """Make one training step per batch."""
         for batch in batches:
             logits = self.model(batch["float"])
             loss = F.cross_entropy(logits, batch["label"])
@@ -84,8 +78,8 @@ class TimmLoop:
         self.loss: Tensor | None = None
         self.total = 0.0
 
-    def run(self, batches: Iterable[dict[str, Any]], after_step: Callable[[], None]) -> None:
-        """Make one step per batch."""
+    def run(self, batches: Iterable[dict[str, Any]], after_step: Callable[[], None] = lambda: None) -> None:
+        """Make one training step per batch."""
         for batch in batches:
             loss = F.cross_entropy(self.model(batch["float"]), batch["label"])
             loss.backward()

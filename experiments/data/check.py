@@ -45,9 +45,6 @@ def check(arguments: Sequence[str]) -> int:
     Returns:
         0: clean; 1: problems found; 130: interrupted. A wrong call exits with 2.
     """
-    if {"-h", "--help"} & set(arguments):
-        print(USAGE)  # noqa: T201
-        return 0
     from .section import Option, parse_data_command
 
     options = {

@@ -33,6 +33,9 @@ def run(arguments: Sequence[str]) -> None:
         fail(f"data {command}: no such command{hint}")
     try:
         module = importlib.import_module(f".{command}", __package__)
+        if {"-h", "--help"} & set(arguments):
+            print(module.USAGE)  # noqa: T201
+            return
         code = getattr(module, command)(list(arguments[1:]))
     except KeyboardInterrupt:  # while torch is loaded, before the command itself handles interruptions
         fail("interrupted", code=130)

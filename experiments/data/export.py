@@ -28,9 +28,6 @@ def export(arguments: Sequence[str]) -> None:
     Args:
         arguments: The command line behind ``striate data export``.
     """
-    if {"-h", "--help"} & set(arguments):
-        print(USAGE)  # noqa: T201
-        return
     from typing import Literal
 
     from ...datamodules.export import FORMATS, export_data

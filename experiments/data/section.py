@@ -80,7 +80,7 @@ class DataCommand(NamedTuple):
     command_line: CommandLine
 
     def build(self) -> pl.LightningDataModule:
-        """Instantiate the data module."""
+        """Instantiate the data module of the command line."""
         return self.parser.instantiate_classes(self.config).data
 
     def build_vision(self) -> datamodules.VisionDataModule:

@@ -24,9 +24,6 @@ def show(arguments: Sequence[str]) -> None:
     Args:
         arguments: The command line behind ``striate data show``.
     """
-    if {"-h", "--help"} & set(arguments):
-        print(USAGE)  # noqa: T201
-        return
     from pathlib import Path
     from typing import Literal
 

@@ -84,7 +84,7 @@ class CommandLine:
         return [(key.rstrip("+"), value) for key, value in pairs if key != "config"]
 
     def display(self, path: Path) -> str:
-        """A path as shown to the user."""
+        """A path as messages show it: relative to the working folder if it lies there."""
         return str(path.relative_to(self.folder) if path.is_relative_to(self.folder) else path)
 
     def at_line(self, key: str, path: Path, node: yaml.Node) -> str:

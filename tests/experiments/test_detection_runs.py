@@ -14,36 +14,20 @@ from pycocotools.coco import COCO
 from striate.datamodules import DigitScenes
 from striate.tasks import Detection
 from striate.tests.helpers.fixtures import write_image
-from striate.tests.helpers.launcher import TRAINER, launch, launch_error, read_csv
+from striate.tests.helpers.launcher import launch, launch_error, read_csv, run_config, workdir_with
 from striate.tests.helpers.tiny_detector import TinyDetector
 
-MODEL = {
-    "class_path": "striate.tasks.Detection",
-    "init_args": {
-        "model": {
-            "class_path": "striate.tests.helpers.tiny_detector.TinyDetector",
-            "init_args": {"num_classes": 10, "dropout": 0.1},
-        },
-        "optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.02}},
-        "voc": 2007,
-    },
-}
-DIGITS = {
-    "model": MODEL,
-    "data": {
-        "class_path": "striate.datamodules.DigitScenes",
-        "init_args": {"task": "detection", "image_size": 32, "train_size": 24, "val_size": 9, "test_size": 5,
-                      "batch_size": 8, "num_workers": 0},
-    },
-    "trainer": TRAINER | {"gradient_clip_val": 10.0},
-    "wandb": {"mode": "off"},
-}  # fmt: skip
+DIGITS = run_config(
+    "Detection",
+    {"class_path": "striate.tests.helpers.tiny_detector.TinyDetector",
+     "init_args": {"num_classes": 10, "dropout": 0.1}},
+    {"class": "DigitScenes", "task": "detection", "image_size": 32, "train_size": 24, "val_size": 9, "test_size": 5,
+     "batch_size": 8},
+    lr=0.02, trainer={"max_epochs": 2, "gradient_clip_val": 10.0}, voc=2007,
+)  # fmt: skip
 
 
-@pytest.fixture
-def workdir(workdir):
-    (workdir / "digits.yaml").write_text(yaml.safe_dump(DIGITS))
-    return workdir
+workdir = workdir_with(digits=DIGITS)
 
 
 def test_fit_resume_test_and_predict_on_digits(workdir, capsys):

@@ -13,33 +13,25 @@ import yaml
 from PIL import Image
 
 from striate.tests.helpers.fixtures import make_folder, noisy_image, write_image
-from striate.tests.helpers.launcher import CLASSIFICATION, TRAINER, launch, launch_error, read_csv
+from striate.tests.helpers.launcher import CLASSIFICATION, launch, launch_error, read_csv, run_config, workdir_with
 
-MODEL = {
-    "class_path": "striate.tasks.SemanticSegmentation",
-    "init_args": {
-        "model": {"class_path": "striate.tests.helpers.tiny_segmenter.TinySegmenter", "init_args": {"num_classes": 11}},
-        "optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.02}},
-    },
-}
-DIGITS = {
-    "model": MODEL,
-    "data": {
-        "class_path": "striate.datamodules.DigitScenes",
-        "init_args": {"task": "semantic_segmentation", "image_size": 32, "train_size": 24, "val_size": 9,
-                      "batch_size": 8, "num_workers": 0,
-                      "val_transform": [{"class_path": "albumentations.Resize",
-                                         "init_args": {"height": 32, "width": 32}}]},
-    },
-    "trainer": TRAINER,
-    "wandb": {"mode": "off"},
-}  # fmt: skip
+RESIZE = {"class_path": "albumentations.Resize", "init_args": {"height": 32, "width": 32}}
+DIGITS = run_config(
+    "SemanticSegmentation",
+    {"class_path": "striate.tests.helpers.tiny_segmenter.TinySegmenter", "init_args": {"num_classes": 11}},
+    {"class": "DigitScenes", "task": "semantic_segmentation", "image_size": 32, "train_size": 24, "val_size": 9,
+     "batch_size": 8, "val_transform": [RESIZE]},
+    lr=0.02, trainer={"max_epochs": 2},
+)  # fmt: skip
+MASKS = run_config(
+    "SemanticSegmentation",
+    {"class_path": "striate.tests.helpers.tiny_segmenter.Thresholds"},  # knows the answer
+    {"class": "MaskFolder", "root": "data", "class_names": ["dark", "light"], "batch_size": 1, "eval_batch_size": 3},
+    lr=0.0, trainer={"max_epochs": 1},
+)  # fmt: skip
 
 
-@pytest.fixture
-def workdir(workdir):
-    (workdir / "digits.yaml").write_text(yaml.safe_dump(DIGITS))
-    return workdir
+workdir = workdir_with(digits=DIGITS, folder=MASKS)
 
 
 def shades(root, sizes, folder="train"):
@@ -52,24 +44,6 @@ def shades(root, sizes, folder="train"):
         write_image(root / folder / "images" / f"{number}.png", image)
         cv2.imwrite(str(write_image(root / folder / "masks" / f"{number}.png", mask)), mask)
     return root
-
-
-def folder_config(**more):
-    """`MaskFolder` with the model that knows the answer."""
-    model = {"class_path": "striate.tests.helpers.tiny_segmenter.Thresholds"}
-    return {
-        "model": {
-            "class_path": "striate.tasks.SemanticSegmentation",
-            "init_args": {"model": model, "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.0}}},
-        },
-        "data": {
-            "class_path": "striate.datamodules.MaskFolder",
-            "init_args": {"root": "data", "class_names": ["dark", "light"], "batch_size": 1, "eval_batch_size": 3,
-                          "num_workers": 0, **more},
-        },
-        "trainer": {**TRAINER, "max_epochs": 1},
-        "wandb": {"mode": "off"},
-    }  # fmt: skip
 
 
 def test_fit_resume_and_predict_on_digits(workdir):
@@ -122,7 +96,6 @@ def test_images_that_differ_in_size_are_trained_evaluated_and_predicted_whole(wo
     sizes = [(20, 31), (44, 18), (44, 18), (9, 60), (33, 33)]
     for split in ("train", "val", "test"):
         shades(workdir / "data", sizes, split)
-    (workdir / "folder.yaml").write_text(yaml.safe_dump(folder_config()))
     launch("fit", "--config", "folder.yaml")
     run = workdir / "runs" / "folder" / "fit-1"
     (row,) = [row for row in read_csv(run / "metrics.csv") if row["val/miou"]]
@@ -144,7 +117,6 @@ def test_images_that_differ_in_size_are_trained_evaluated_and_predicted_whole(wo
 def test_what_does_not_fit_is_answered_in_one_line(workdir, capsys):
     shades(workdir / "data", [(20, 30), (30, 20)], "train")
     shades(workdir / "data", [(20, 30)], "val")
-    (workdir / "folder.yaml").write_text(yaml.safe_dump(folder_config()))
     fit = ("fit", "--config", "folder.yaml")
     said = launch_error(capsys, 1, *fit, "--data.batch_size", 2)
     assert "train_transform: the images of a batch must have one size, got 30x20, 20x30" in said

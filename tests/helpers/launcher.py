@@ -1,4 +1,4 @@
-"""Run ``striate`` in the process of the test, and the configuration of a small classifier to run it with."""
+"""Run ``striate`` in the process of the test, and configurations of short runs."""
 
 import csv
 import sys
@@ -6,28 +6,57 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from striate.experiments.launcher.main import main
 
-TRAINER = {"max_epochs": 2, "accelerator": "cpu", "log_every_n_steps": 1, "enable_progress_bar": False}
-CLASSIFICATION = {
-    "model": {
-        "class_path": "striate.tasks.Classification",
-        "init_args": {
-            "model": {
-                "class_path": "striate.tests.helpers.fixtures.TinyNet",
-                "init_args": {"num_classes": 2, "width": 8},
-            },
-            "optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.05}},
+
+def run_config(
+    task: str, model: dict[str, Any], data: dict[str, Any], lr: float, trainer: dict[str, Any], **task_args: Any
+) -> dict[str, Any]:
+    """The configuration of a short run on the CPU: a task of striate with Adam, and a data module of striate.
+
+    Args:
+        task: Name of the task.
+        model: Class path and arguments of the model.
+        data: Name of the data module, as ``class``, and its arguments.
+        lr: Learning rate.
+        trainer: Arguments of the trainer.
+        task_args: Further arguments of the task.
+    """
+    optimizer = {"class_path": "torch.optim.Adam", "init_args": {"lr": lr}}
+    arguments = {name: value for name, value in data.items() if name != "class"}
+    quiet = {"accelerator": "cpu", "log_every_n_steps": 1, "enable_progress_bar": False}
+    return {
+        "model": {
+            "class_path": f"striate.tasks.{task}",
+            "init_args": {"model": model, "optimizer": optimizer, **task_args},
         },
-    },
-    "data": {
-        "class_path": "striate.datamodules.ImageFolder",
-        "init_args": {"root": "data", "val_fraction": 0.25, "batch_size": 4, "num_workers": 0},
-    },
-    "trainer": TRAINER | {"max_epochs": 3},
-    "wandb": {"mode": "off"},
-}
+        "data": {"class_path": f"striate.datamodules.{data['class']}", "init_args": {**arguments, "num_workers": 0}},
+        "trainer": {**quiet, **trainer},
+        "wandb": {"mode": "off"},
+    }
+
+
+CLASSIFICATION = run_config(
+    "Classification",
+    {"class_path": "striate.tests.helpers.fixtures.TinyNet", "init_args": {"num_classes": 2, "width": 8}},
+    {"class": "ImageFolder", "root": "data", "val_fraction": 0.25, "batch_size": 4},
+    lr=0.05,
+    trainer={"max_epochs": 3},
+)
+
+
+def workdir_with(**configs: dict[str, Any]) -> Any:
+    """A fixture ``workdir`` that has a YAML file for each configuration, by name."""
+
+    @pytest.fixture(name="workdir")
+    def fixture(workdir: Path) -> Path:
+        for name, config in configs.items():
+            (workdir / f"{name}.yaml").write_text(yaml.safe_dump(config))
+        return workdir
+
+    return fixture
 
 
 def launch(*arguments: Any) -> None:

@@ -4,7 +4,6 @@ import albumentations as A
 import numpy as np
 import pytest
 import torch
-import yaml
 from PIL import Image
 
 from striate.callbacks.drawing.overlays import annotated, overlap_note
@@ -12,36 +11,21 @@ from striate.datamodules import DigitScenes, ShortSideResize
 from striate.datamodules.base import ImageFiles
 from striate.models import Classifier, PlainCNN
 from striate.tests.helpers.fixtures import write_image
-from striate.tests.helpers.launcher import TRAINER, launch, launch_error, read_csv
+from striate.tests.helpers.launcher import launch, launch_error, read_csv, run_config, workdir_with
 
 BACKBONE = {"class_path": "striate.models.PlainCNN", "init_args": {"widths": [8, 16]}}
 MODEL = {"num_classes": 10, "features": "spatial", "box": "per_class", "box_width": 16, "backbone": BACKBONE}
-CONFIG = {
-    "model": {
-        "class_path": "striate.tasks.Localization",
-        "init_args": {
-            "model": {"class_path": "striate.models.Localizer", "init_args": MODEL},
-            "box_loss": {"class_path": "striate.models.BoxLoss", "init_args": {"kind": "giou"}},
-            "optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.01}},
-        },
-    },
-    "data": {
-        "class_path": "striate.datamodules.DigitScenes",
-        "init_args": {
-            "task": "localization", "image_size": 32, "scale": [0.6, 0.9], "train_size": 48, "val_size": 12,
-            "batch_size": 12, "num_workers": 0,
-            "val_transform": [{"class_path": "albumentations.Resize", "init_args": {"height": 32, "width": 32}}],
-        },
-    },
-    "trainer": TRAINER | {"max_epochs": 1},
-    "wandb": {"mode": "off"},
-}  # fmt: skip
+RESIZE = {"class_path": "albumentations.Resize", "init_args": {"height": 32, "width": 32}}
+CONFIG = run_config(
+    "Localization",
+    {"class_path": "striate.models.Localizer", "init_args": MODEL},
+    {"class": "DigitScenes", "task": "localization", "image_size": 32, "scale": [0.6, 0.9], "train_size": 48,
+     "val_size": 12, "batch_size": 12, "val_transform": [RESIZE]},
+    lr=0.01, trainer={"max_epochs": 1}, box_loss={"class_path": "striate.models.BoxLoss", "init_args": {"kind": "giou"}},
+)  # fmt: skip
 
 
-@pytest.fixture
-def workdir(workdir):
-    (workdir / "boxes.yaml").write_text(yaml.safe_dump(CONFIG))
-    return workdir
+workdir = workdir_with(boxes=CONFIG)
 
 
 def test_from_a_classifier_to_predictions_in_the_files_pixels(workdir, caplog):

@@ -14,7 +14,7 @@ from striate.datamodules import CocoDetection, DigitScenes, ImageFolder
 from striate.experiments.data.section import parse_data_command
 from striate.experiments.data.show import page
 from striate.tests.helpers.fixtures import make_folder
-from striate.tests.helpers.launcher import launch, launch_error
+from striate.tests.helpers.launcher import launch, launch_error, workdir_with
 
 CONFIG = {
     "model": {"class_path": "no.such.Model", "init_args": {"wrong": 1}},  # only the data section is read
@@ -29,10 +29,7 @@ CONFIG = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def workdir(workdir):
-    (workdir / "small.yaml").write_text(yaml.safe_dump(CONFIG))
-    return workdir
+workdir = workdir_with(small=CONFIG)
 
 
 def test_show_draws_the_first_batches_of_training(workdir, monkeypatch, capsys):

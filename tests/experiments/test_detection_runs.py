@@ -1,8 +1,6 @@
 """Detection from YAML to COCO's files: fit, resume, validate, test, predict, in this process and in two."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -14,8 +12,9 @@ from pycocotools.coco import COCO
 from striate.datamodules import DigitScenes
 from striate.tasks import Detection
 from striate.tests.helpers.fixtures import write_image
-from striate.tests.helpers.launcher import launch, launch_error, read_csv, run_config, workdir_with
+from striate.tests.helpers.launcher import fit_and_resume, launch, launch_error, read_csv, run_config, workdir_with
 from striate.tests.helpers.tiny_detector import TinyDetector
+from striate.tests.helpers.training import run_script
 
 DIGITS = run_config(
     "Detection",
@@ -31,28 +30,20 @@ workdir = workdir_with(digits=DIGITS)
 
 
 def test_fit_resume_test_and_predict_on_digits(workdir, capsys):
-    launch("fit", "--config", "digits.yaml", "--trainer.max_epochs", 1)
-    launch("fit", "--config", "digits.yaml", "--ckpt_path", "last")
-    launch("fit", "--config", "digits.yaml", "--run.name", "whole")
-    run = workdir / "runs" / "digits" / "fit-1"
-    resumed, whole = (
-        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-        for folder in (run, workdir / "runs" / "whole" / "fit-1")
-    )
-    assert all(torch.equal(resumed[key], whole[key]) for key in whole)
+    run = fit_and_resume("digits", workdir)
     rows = read_csv(run / "metrics.csv")
-    figures = {"val/map", "val/map50", "val/map75", "val/map_small", "val/mar100", "val/voc_map", "train/loss_box"}
-    assert figures | {"train/loss", "train/loss_class"} <= rows[0].keys() and "val/loss" not in rows[0]
+    metrics = {"val/map", "val/map50", "val/map75", "val/map_small", "val/mar100", "val/voc_map", "train/loss_box"}
+    assert metrics | {"train/loss", "train/loss_class"} <= rows[0].keys() and "val/loss" not in rows[0]
     assert len([row for row in rows if row["val/map"]]) == 2
     classes = read_csv(run / "val_classes.csv")
     assert list(classes[0]) == ["class", "ap", "ap50", "ap75", "ar100", "objects", "detections", "voc_ap"]
-    truth = DigitScenes("detection", image_size=32, num_workers=0).make_source("val")
-    assert sum(int(row["objects"]) for row in classes) == sum(len(truth[n]["labels"]) for n in range(9))
+    ground_truth = DigitScenes("detection", image_size=32, num_workers=0).make_source("val")
+    assert sum(int(row["objects"]) for row in classes) == sum(len(ground_truth[n]["labels"]) for n in range(9))
     with Image.open(run / "pictures" / "val_epoch_001.png") as drawn:
-        assert drawn.width > drawn.height > 200  # truth and prediction, side by side
+        assert drawn.width > drawn.height > 200  # ground truth and prediction, side by side
     assert (run / "checkpoints" / "best.ckpt").is_file() and not (run / "val_confusion.csv").exists()
 
-    # the keys as a W&B sweep hands them over; and the report of errors
+    # keys as a W&B sweep passes them, and the report of errors
     report = json.dumps([{"class_path": "striate.callbacks.DetectionReport"}])
     for command, stage in (("validate", "val"), ("test", "test")):
         launch(command, "--config", "digits.yaml", "--ckpt_path", "best", "--trainer.callbacks", report,
@@ -63,8 +54,8 @@ def test_fit_resume_test_and_predict_on_digits(workdir, capsys):
         assert (out / "pictures" / f"{stage}_curves.png").is_file() and (out / f"{stage}_errors.csv").is_file()
 
 
-def photographs(workdir):
-    """Images of several sizes, one that cannot be read, and a small one."""
+def write_images(workdir):
+    """Write images of several sizes, one of them unreadable; return the sizes by path."""
     noise = np.random.default_rng(0).integers(0, 256, (40, 70, 3), dtype=np.uint8)
     for name, image in (("000012.png", noise), ("000345.png", noise[:20]), ("000007.png", noise[:7, :5])):
         write_image(workdir / "new" / name, image)
@@ -72,24 +63,25 @@ def photographs(workdir):
     return {"new/000012.png": (40, 70), "new/000345.png": (20, 70), "new/000007.png": (7, 5)}
 
 
-# three objects an image: the lower right quarter, a less sure one that lies over it, and another
+# three objects per image: the lower right quarter, one of lower score that overlaps it, and another
 KNOWN = [[0.5, 0.5, 1, 1, 0, 0.9], [0.5, 0.6, 1, 1, 0, 0.5], [0, 0, 0.5, 1, 2, 0.4]]
 
 
-def known(workdir, **more):
+def write_known(workdir, **data_args):
+    """Write ``known.yaml`` with a model that always predicts `KNOWN`."""
     model = {
         "class_path": "striate.tests.helpers.tiny_detector.Known",
         "init_args": {"objects": KNOWN, "num_classes": 10},
     }
     config = json.loads(json.dumps(DIGITS))
     config["model"]["init_args"] |= {"model": model, "optimizer": {"class_path": "torch.optim.SGD"}}
-    config["data"]["init_args"] |= more
+    config["data"]["init_args"] |= data_args
     (workdir / "known.yaml").write_text(yaml.safe_dump(config))
 
 
-def test_predictions_are_in_the_files_pixels_whatever_the_transform(workdir):
-    known(workdir)
-    sizes = photographs(workdir)
+def test_predictions_are_in_the_pixels_of_the_file_for_any_transform(workdir):
+    write_known(workdir)
+    sizes = write_images(workdir)
     for number, steps in enumerate((
         "null",
         '[{"class_path": "albumentations.Resize", "init_args": {"height": 30, "width": 44}}]',
@@ -104,18 +96,20 @@ def test_predictions_are_in_the_files_pixels_whatever_the_transform(workdir):
             assert corners == pytest.approx([width / 2, height / 2, width, height], abs=0.01)
             assert [row["score"] for row in (first, second, third)] == ["0.900000", "0.500000", "0.400000"]
             assert float(third["x2"]) == pytest.approx(width / 2, abs=0.01)
-        truth = COCO(str(out / "images.json"))
-        assert {one["id"]: (one["file_name"], (one["height"], one["width"])) for one in truth.imgs.values()} == {
+        ground_truth = COCO(str(out / "images.json"))
+        assert {one["id"]: (one["file_name"], (one["height"], one["width"])) for one in ground_truth.imgs.values()} == {
             int(path[4:10]): (path, size) for path, size in sizes.items()
         }
-        found = truth.loadRes(str(out / "detections.json")).loadAnns([1])[0]
-        assert found["image_id"] == 7 and found["category_id"] == 1 and found["bbox"] == [2.5, 3.5, 2.5, 3.5]
+        detection = ground_truth.loadRes(str(out / "detections.json")).loadAnns([1])[0]
+        assert (
+            detection["image_id"] == 7 and detection["category_id"] == 1 and detection["bbox"] == [2.5, 3.5, 2.5, 3.5]
+        )
         assert len(list((out / "pictures").glob("*.png"))) == 3 and not list(out.glob("*.jsonl"))
 
 
 def test_score_and_overlap_are_options_of_predict(workdir):
-    known(workdir)
-    photographs(workdir)
+    write_known(workdir)
+    write_images(workdir)
     launch("predict", "--config", "known.yaml", "--data.images", "new",
            "--model.score_threshold", 0.45, "--model.nms_iou", 0.7)  # fmt: skip
     rows = read_csv(workdir / "runs" / "known" / "predict-1" / "predictions.csv")
@@ -127,64 +121,52 @@ def test_score_and_overlap_are_options_of_predict(workdir):
     assert len(json.loads((out / "images.json").read_text())["images"]) == 3
 
 
-def test_a_transform_that_turns_the_image_is_refused(workdir, capsys):
-    known(workdir)
-    photographs(workdir)
+def test_a_transform_that_transposes_the_image_is_refused(workdir, capsys):
+    write_known(workdir)
+    write_images(workdir)
     steps = '[{"class_path": "albumentations.Transpose", "init_args": {"p": 1}}]'
-    said = launch_error(capsys, 1, "predict", "--config", "known.yaml", "--data.images", "new",
+    message = launch_error(capsys, 1, "predict", "--config", "known.yaml", "--data.images", "new",
                    "--data.val_transform", steps)  # fmt: skip
-    assert "val_transform leaves no way back to the image's own pixels" in said
+    assert "val_transform leaves no way back to the image's own pixels" in message
 
 
-def test_a_loss_that_is_no_number_is_answered_in_one_line(workdir, capsys):
+def test_a_loss_that_is_nan_stops_the_run_with_one_line(workdir, capsys):
     config = json.loads(json.dumps(DIGITS))
     config["model"]["init_args"]["model"] = {
         "class_path": "striate.tests.helpers.tiny_detector.Breaking", "init_args": {"after": 4}
     }  # fmt: skip
     (workdir / "breaking.yaml").write_text(yaml.safe_dump(config))
-    said = launch_error(capsys, 1, "fit", "--config", "breaking.yaml")
-    assert said.startswith("the loss is not a finite number at step 4 (epoch 1): loss_class ")
-    assert ", loss_box nan, their sum nan; the batch: image_id " in said
+    message = launch_error(capsys, 1, "fit", "--config", "breaking.yaml")
+    assert message.startswith("the loss is not a finite number at step 4 (epoch 1): loss_class ")
+    assert ", loss_box nan, their sum nan; the batch: image_id " in message
     saved = torch.load(workdir / "runs/breaking/fit-1/checkpoints/last.ckpt", weights_only=True)
     assert saved["global_step"] == 3  # the first epoch's
 
 
 DDP_SCRIPT = """
-import json, sys, warnings
-warnings.filterwarnings("ignore")
-import pytorch_lightning as pl, torch
 from striate.callbacks import ConfusionMatrix, DetectionReport, PredictionWriter
 from striate.datamodules import DigitScenes
 from striate.tasks import Detection
-from striate.tasks import Detection
 from striate.tests.helpers.tiny_detector import TinyDetector
-torch.set_num_threads(1)
-torch.manual_seed(3)
 data = DigitScenes(
     "detection", image_size=32, train_size=8, val_size=7, empty_fraction=0.3, batch_size=2, num_workers=0, images="new"
 )
 task = Detection(TinyDetector(10), voc=2007)
 task.model.load_state_dict(torch.load("trained.pt", weights_only=True))
-trainer = pl.Trainer(
-    accelerator="cpu", strategy="ddp" if sys.argv[1] != "1" else "auto", devices=int(sys.argv[1]), logger=False,
-    enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, max_epochs=1,
-    callbacks=[ConfusionMatrix(), DetectionReport(score=0.1), PredictionWriter(pictures=False)],
-    default_root_dir=f"out-{sys.argv[1]}",
-)
-(figures,) = trainer.validate(task, data, verbose=False)
+callbacks = [ConfusionMatrix(), DetectionReport(score=0.1), PredictionWriter(pictures=False)]
+trainer = ddp_trainer(callbacks=callbacks, default_root_dir=f"out-{processes}")
+(metrics,) = trainer.validate(task, data, verbose=False)
 trainer.predict(task, data, return_predictions=False)
-if len(sys.argv) > 2:
+if processes > 1:
     trainer.limit_val_batches = 0
     trainer.fit(task, data)
-    own = sum(p.sum() for p in task.parameters()).detach()
-    assert torch.allclose(trainer.strategy.reduce(own.clone(), reduce_op="mean"), own), "ranks differ after training"
-if trainer.is_global_zero:
-    print("RESULT", json.dumps(figures))
+    assert_ranks_agree(trainer, task)
+report(trainer, metrics)
 """
 
 
-def trained(scenes, steps=60):
-    """The weights of a detector that has seen these scenes, so that there is something to count."""
+def trained_weights(scenes, steps=60):
+    """The weights of a detector trained on these scenes, so that there are detections to count."""
     data = DigitScenes(
         "detection", image_size=32, val_size=scenes, empty_fraction=0.3, batch_size=scenes, num_workers=0
     )
@@ -201,19 +183,11 @@ def trained(scenes, steps=60):
 
 
 def test_two_processes_count_and_predict_what_one_does(workdir):
-    torch.save(trained(7), workdir / "trained.pt")
+    torch.save(trained_weights(7), workdir / "trained.pt")
     source = DigitScenes("detection", image_size=32, empty_fraction=0.3, num_workers=0).make_source("val")
     for number in range(5):
         write_image(workdir / "new" / f"scene_{number}.png", source[number]["image"])
-    (workdir / "ddp.py").write_text(DDP_SCRIPT)
-    said = []
-    for arguments in (["1"], ["2", "fit"]):
-        done = subprocess.run(
-            [sys.executable, "ddp.py", *arguments], capture_output=True, text=True, timeout=300, cwd=workdir
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        said.append(json.loads(next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))[7:]))
-    one, two = said
+    one, two = (run_script(DDP_SCRIPT, workdir, processes) for processes in (1, 2))
     assert two == pytest.approx(one, abs=1e-9, nan_ok=True) and one["val/map50"] > 0.2
     for name in ("val_classes.csv", "val_errors.csv", "val_curves.csv", "val_objects_confusion.csv", "predictions.csv"):
         first, second = (read_csv(workdir / f"out-{count}" / name) for count in (1, 2))

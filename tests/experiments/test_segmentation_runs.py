@@ -1,19 +1,25 @@
 """Semantic segmentation from YAML to masks: fit, resume, validate, test, predict, in this process and in two."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-import torch
 import yaml
 from PIL import Image
 
 from striate.tests.helpers.fixtures import make_folder, noisy_image, write_image
-from striate.tests.helpers.launcher import CLASSIFICATION, launch, launch_error, read_csv, run_config, workdir_with
+from striate.tests.helpers.launcher import (
+    CLASSIFICATION,
+    fit_and_resume,
+    launch,
+    launch_error,
+    read_csv,
+    run_config,
+    workdir_with,
+)
+from striate.tests.helpers.training import run_script
 
 RESIZE = {"class_path": "albumentations.Resize", "init_args": {"height": 32, "width": 32}}
 DIGITS = run_config(
@@ -34,8 +40,8 @@ MASKS = run_config(
 workdir = workdir_with(digits=DIGITS, folder=MASKS)
 
 
-def shades(root, sizes, folder="train"):
-    """Images whose left part is dark and right part light, of these sizes (height, width), and their masks."""
+def write_shades(root, sizes, folder="train"):
+    """Write images ``(height, width)`` with a dark left part and a light right part, and their masks."""
     for number, (height, width) in enumerate(sizes):
         mask = np.zeros((height, width), np.uint8)
         mask[:, width // 3 :] = 1
@@ -47,18 +53,10 @@ def shades(root, sizes, folder="train"):
 
 
 def test_fit_resume_and_predict_on_digits(workdir):
-    launch("fit", "--config", "digits.yaml", "--trainer.max_epochs", 1)
-    launch("fit", "--config", "digits.yaml", "--ckpt_path", "last")
-    launch("fit", "--config", "digits.yaml", "--run.name", "whole")
-    run = workdir / "runs" / "digits" / "fit-1"
-    resumed, whole = (
-        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-        for folder in (run, workdir / "runs" / "whole" / "fit-1")
-    )
-    assert all(torch.equal(resumed[key], whole[key]) for key in whole)
+    run = fit_and_resume("digits", workdir)
     rows = read_csv(run / "metrics.csv")
-    figures = {"val/miou", "val/acc", "val/acc_class", "val/fwiou", "val/boundary_miou", "val/loss", "train/loss"}
-    assert figures <= rows[0].keys() and len([row for row in rows if row["val/miou"]]) == 2
+    metrics = {"val/miou", "val/acc", "val/acc_class", "val/fwiou", "val/boundary_miou", "val/loss", "train/loss"}
+    assert metrics <= rows[0].keys() and len([row for row in rows if row["val/miou"]]) == 2
     classes = read_csv(run / "val_classes.csv")
     assert list(classes[0]) == ["class", "pixels", "accuracy", "iou", "boundary_iou"]
     assert [row["class"] for row in classes] == ["background", *map(str, range(10))]
@@ -71,7 +69,7 @@ def test_fit_resume_and_predict_on_digits(workdir):
         with Image.open(run / "pictures" / f"{name}.png") as drawn:
             assert min(drawn.size) > 200
 
-    # photographs of any size; two of one name, and one that cannot be read
+    # images of any size, two of them with the same name, and one that cannot be read
     noise = np.random.default_rng(0).integers(0, 256, (40, 70, 3), dtype=np.uint8)
     for name, image in (("a/x.png", noise), ("b/x.png", noise[:20]), ("b/wide.png", noise[:30, :64])):
         write_image(workdir / "new" / name, image)
@@ -85,17 +83,17 @@ def test_fit_resume_and_predict_on_digits(workdir):
         with Image.open(out / row["mask"]) as mask, Image.open(workdir / row["path"]) as image:
             assert mask.mode == "P" and mask.size == image.size == (int(row["width"]), int(row["height"]))
             values = np.asarray(mask)
-            assert mask.getpalette()[3:9] == [128, 0, 0, 0, 128, 0]  # VOC's first colours
+            assert mask.getpalette()[3:9] == [128, 0, 0, 0, 128, 0]  # the first colors of VOC
         areas = [int(row[name]) for name in ("background", *map(str, range(10)))]
         assert areas == np.bincount(values.ravel(), minlength=11).tolist()
     assert len(list((out / "masks").iterdir())) == len(list((out / "pictures").iterdir())) == 3
     assert {row["mask"] for row in rows if row["path"].endswith("wide.png")} == {"masks/wide.png"}
 
 
-def test_images_that_differ_in_size_are_trained_evaluated_and_predicted_whole(workdir):
+def test_images_of_different_sizes_are_trained_evaluated_and_predicted_whole(workdir):
     sizes = [(20, 31), (44, 18), (44, 18), (9, 60), (33, 33)]
     for split in ("train", "val", "test"):
-        shades(workdir / "data", sizes, split)
+        write_shades(workdir / "data", sizes, split)
     launch("fit", "--config", "folder.yaml")
     run = workdir / "runs" / "folder" / "fit-1"
     (row,) = [row for row in read_csv(run / "metrics.csv") if row["val/miou"]]
@@ -114,76 +112,59 @@ def test_images_that_differ_in_size_are_trained_evaluated_and_predicted_whole(wo
             np.testing.assert_array_equal(np.asarray(mask), expected)
 
 
-def test_what_does_not_fit_is_answered_in_one_line(workdir, capsys):
-    shades(workdir / "data", [(20, 30), (30, 20)], "train")
-    shades(workdir / "data", [(20, 30)], "val")
+def test_data_that_does_not_fit_produces_a_one_line_error(workdir, capsys):
+    write_shades(workdir / "data", [(20, 30), (30, 20)], "train")
+    write_shades(workdir / "data", [(20, 30)], "val")
     fit = ("fit", "--config", "folder.yaml")
-    said = launch_error(capsys, 1, *fit, "--data.batch_size", 2)
-    assert "train_transform: the images of a batch must have one size, got 30x20, 20x30" in said
-    said = launch_error(capsys, 1, *fit, "--model.model.num_classes", 3)
-    assert "tells 3 classes apart, but the data module MaskFolder has 2 (dark, light): set num_classes: 2" in said
+    message = launch_error(capsys, 1, *fit, "--data.batch_size", 2)
+    assert "train_transform: the images of a batch must have one size, got 30x20, 20x30" in message
+    message = launch_error(capsys, 1, *fit, "--model.model.num_classes", 3)
+    assert "--model.model.num_classes 3: " in message and "MaskFolder" in message and "dark, light" in message
     crop = json.dumps([{"class_path": "albumentations.CenterCrop", "init_args": {"height": 8, "width": 8}}])
-    said = launch_error(capsys, 1, "predict", "--config", "folder.yaml", "--data.images", "data/val/images",
+    message = launch_error(capsys, 1, "predict", "--config", "folder.yaml", "--data.images", "data/val/images",
                    "--data.val_transform", crop)  # fmt: skip
-    assert "val_transform has a step that may cut, pad or move the image" in said
+    assert "val_transform has a step that may cut, pad or move the image" in message
     mask = np.full((20, 30), 0, np.uint8)
     mask[3, 4:9], mask[5, 5] = 2, 77
     cv2.imwrite("data/val/masks/0.png", mask)
-    said = launch_error(capsys, 1, *fit)
-    assert "got 2 (5 pixels), 77 (1 pixel)" in said
+    message = launch_error(capsys, 1, *fit)
+    assert "2 (5 pixels), 77 (1 pixel)" in message
     cv2.imwrite("data/val/masks/0.png", mask[:, :-1])
-    said = launch_error(capsys, 1, *fit, "--data.strict", "true")
-    assert "data/val/images/0.png: the image is 30x20, but its mask" in said and "is 29x20" in said
+    message = launch_error(capsys, 1, *fit, "--data.strict", "true")
+    assert "data/val/images/0.png: the image is 30x20, but its mask" in message and "is 29x20" in message
 
 
-def test_classification_does_not_take_images_that_differ_in_size(workdir, capsys):
+def test_classification_refuses_images_of_different_sizes(workdir, capsys):
     make_folder(workdir / "data", 4)
     (workdir / "small.yaml").write_text(yaml.safe_dump(CLASSIFICATION))
     for size in (20, 30):
         write_image(workdir / "new" / f"{size}.png", noisy_image(0, size, size))
-    said = launch_error(capsys, 1, "predict", "--config", "small.yaml", "--data.images", "new")
-    assert "the images to predict differ in size, which Classification does not take: end data.init_args.val" in said
+    message = launch_error(capsys, 1, "predict", "--config", "small.yaml", "--data.images", "new")
+    assert "the images to predict differ in size, which Classification does not take: end data.init_args.val" in message
 
 
 DDP_SCRIPT = """
-import json, sys, warnings
-warnings.filterwarnings("ignore")
-import pytorch_lightning as pl, torch
 from striate.callbacks import ConfusionMatrix, PredictionWriter
 from striate.datamodules import MaskFolder
 from striate.tasks import SemanticSegmentation
 from striate.tests.helpers.tiny_segmenter import TinySegmenter
-torch.set_num_threads(1)
-torch.manual_seed(3)
 data = MaskFolder("data", ["dark", "light"], num_workers=0, batch_size=1, eval_batch_size=2, images="data/val/images")
 task = SemanticSegmentation(TinySegmenter(2), optimizer=lambda groups: torch.optim.SGD(groups, lr=0.1))
-trainer = pl.Trainer(
-    accelerator="cpu", strategy="ddp" if sys.argv[1] != "1" else "auto", devices=int(sys.argv[1]), logger=False,
-    enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, max_epochs=1,
-    callbacks=[ConfusionMatrix(), PredictionWriter(pictures=False)], default_root_dir=f"out-{sys.argv[1]}",
-)
-(figures,) = trainer.validate(task, data, verbose=False)
+callbacks = [ConfusionMatrix(), PredictionWriter(pictures=False)]
+trainer = ddp_trainer(callbacks=callbacks, default_root_dir=f"out-{processes}")
+(metrics,) = trainer.validate(task, data, verbose=False)
 table = {name: values.tolist() for name, values in task.class_table("val").items()}
 trainer.predict(task, data, return_predictions=False)
-if trainer.is_global_zero:
-    print("RESULT", json.dumps({**figures, **table}))
+report(trainer, {**metrics, **table})
 """
 
 
-def test_two_processes_count_each_pixel_once(workdir, monkeypatch, capsys):
-    shades(workdir / "data", [(20, 30)] * 4, "train")
+def test_two_processes_count_each_pixel_once(workdir):
+    write_shades(workdir / "data", [(20, 30)] * 4, "train")
     # five images: odd, so that a padding sampler would count one twice; the last is ignored throughout
-    shades(workdir / "data", [(20, 31), (44, 18), (44, 18), (9, 60), (33, 33)], "val")
+    write_shades(workdir / "data", [(20, 31), (44, 18), (44, 18), (9, 60), (33, 33)], "val")
     cv2.imwrite(str(workdir / "data/val/masks/4.png"), np.full((33, 33), 255, np.uint8))
-    (workdir / "ddp.py").write_text(DDP_SCRIPT)
-    monkeypatch.setattr(sys, "argv", ["ddp.py", "1"])
-    exec(compile(DDP_SCRIPT, "ddp.py", "exec"), {})
-    done = subprocess.run([sys.executable, "ddp.py", "2"], capture_output=True, text=True, timeout=300, cwd=workdir)
-    assert done.returncode == 0, done.stderr[-3000:]
-    one, two = (
-        json.loads(next(line for line in said.splitlines() if line.startswith("RESULT"))[7:])
-        for said in (capsys.readouterr().out, done.stdout)
-    )
+    one, two = (run_script(DDP_SCRIPT, workdir, processes) for processes in (1, 2))
     assert sum(one["pixels"]) == sum(two["pixels"]) == 19 * 31 + 2 * 43 * 18 + 8 * 60
     for name, value in one.items():
         assert two[name] == pytest.approx(value, abs=1e-6), name

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from striate.experiments.launcher.main import main
@@ -81,6 +82,27 @@ def launch_error(capsys: pytest.CaptureFixture[str], code: int, *arguments: Any)
     assert exit_.value.code == code, message
     assert message.startswith("striate: ") and "Traceback" not in output
     return message.removeprefix("striate: ")
+
+
+def fit_and_resume(config: str, root: Path) -> Path:
+    """Train two epochs, once interrupted after the first and once not; the weights must be equal.
+
+    Args:
+        config: Name of the configuration in the working folder.
+        root: The working folder.
+
+    Returns:
+        The folder of the resumed run.
+    """
+    launch("fit", "--config", f"{config}.yaml", "--trainer.max_epochs", 1)
+    launch("fit", "--config", f"{config}.yaml", "--ckpt_path", "last")
+    launch("fit", "--config", f"{config}.yaml", "--run.name", "whole")
+    folders = [root / "runs" / name / "fit-1" for name in (config, "whole")]
+    resumed, whole = (
+        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for folder in folders
+    )
+    assert resumed.keys() == whole.keys() and all(torch.equal(resumed[key], whole[key]) for key in whole)
+    return folders[0]
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

@@ -1,5 +1,8 @@
-"""A quiet trainer, a callback that stops a run midway, and a data module of ready batches."""
+"""Quiet trainers, scripts in processes of their own, a callback that stops a run, and a data module of batches."""
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,48 @@ QUIET = {
 def make_trainer(**settings: Any) -> pl.Trainer:
     """A trainer on the CPU that prints and writes nothing, unless the settings say otherwise."""
     return pl.Trainer(**(QUIET | settings))
+
+
+PREAMBLE = """
+import json, sys, warnings
+warnings.filterwarnings("ignore")
+import torch
+from striate.tests.helpers.training import make_trainer
+torch.set_num_threads(1)
+torch.manual_seed(3)
+processes = int(sys.argv[1])
+
+def ddp_trainer(**settings):
+    return make_trainer(
+        strategy="ddp" if processes > 1 else "auto", devices=processes, **{"max_epochs": 1, **settings}
+    )
+
+def assert_ranks_agree(trainer, task):
+    local = sum(parameter.sum() for parameter in task.parameters()).detach()
+    assert torch.allclose(trainer.strategy.reduce(local.clone(), reduce_op="mean"), local), "ranks differ"
+
+def report(trainer, result):
+    if trainer.is_global_zero:
+        print("RESULT", json.dumps(result), flush=True)
+"""
+
+
+def run_script(code: str, folder: Path, processes: int, *arguments: Any, exit_code: int = 0) -> Any:
+    """Run a script with DDP, and return what it passes to ``report``.
+
+    Args:
+        code: The script. It may use the names of `PREAMBLE`, among them ``ddp_trainer(**settings)``,
+            ``assert_ranks_agree(trainer, task)`` and ``report(trainer, result)``.
+        folder: Working folder of the script.
+        processes: Number of processes; 1: without DDP.
+        arguments: Further arguments: ``sys.argv[2:]``.
+        exit_code: Exit code to expect.
+    """
+    (folder / "script.py").write_text(PREAMBLE + code)
+    command = [sys.executable, "script.py", *map(str, (processes, *arguments))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=folder)
+    assert done.returncode == exit_code, done.stderr[-3000:]
+    return json.loads(next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))[7:])
 
 
 class SaveAndStop(pl.Callback):

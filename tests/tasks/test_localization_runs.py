@@ -21,7 +21,8 @@ CONFIG = run_config(
     {"class_path": "striate.models.Localizer", "init_args": MODEL},
     {"class": "DigitScenes", "task": "localization", "image_size": 32, "scale": [0.6, 0.9], "train_size": 48,
      "val_size": 12, "batch_size": 12, "val_transform": [RESIZE]},
-    lr=0.01, trainer={"max_epochs": 1}, box_loss={"class_path": "striate.models.BoxLoss", "init_args": {"kind": "giou"}},
+    lr=0.01, trainer={"max_epochs": 1},
+    box_loss={"class_path": "striate.models.BoxLoss", "init_args": {"kind": "giou"}},
 )  # fmt: skip
 
 

@@ -1,9 +1,5 @@
 """A loss that is no number: training stops there, says where, and leaves the checkpoints as they were."""
 
-import json
-import subprocess
-import sys
-
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -13,6 +9,7 @@ from torch.utils.data import DataLoader
 from striate.tasks import Classification
 from striate.tasks.nonfinite import LossWatch, NonFiniteError, check_weights, image_names
 from striate.tests.helpers.fixtures import TinyNet, batch
+from striate.tests.helpers.training import run_script
 
 
 class Poisoned(TinyNet):
@@ -124,35 +121,25 @@ def test_on_a_gpu_the_verdict_comes_one_step_later_and_before_saving():
 
 
 DDP_SCRIPT = """
-import json, os, sys, warnings
-warnings.filterwarnings("ignore")
-import pytorch_lightning as pl, torch
+import os
 from striate.tasks import Classification
 from striate.tasks.nonfinite import NonFiniteError
 from striate.tests.tasks.test_nonfinite import Poisoned, batches
-torch.set_num_threads(1)
 rank = int(os.environ.get("LOCAL_RANK", 0))
-# the second rank alone sees a NaN
+# only the second rank computes a NaN
 task = Classification(Poisoned(2 if rank else 99), optimizer=lambda groups: torch.optim.SGD(groups, lr=0.1))
-trainer = pl.Trainer(
-    accelerator="cpu", strategy="ddp", devices=2, logger=False, max_epochs=1, use_distributed_sampler=False,
-    enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-)
+trainer = ddp_trainer(use_distributed_sampler=False)
 try:
     trainer.fit(task, batches(6, first=100 * rank))
 except NonFiniteError as error:
-    if trainer.is_global_zero:
-        print("RESULT", json.dumps(str(error)), flush=True)
+    report(trainer, str(error))
     sys.exit(3)
 """
 
 
-def test_two_processes_stop_together_and_say_whose_batch_it_was(tmp_path):
-    (tmp_path / "ddp.py").write_text(DDP_SCRIPT)
-    done = subprocess.run([sys.executable, "ddp.py"], capture_output=True, text=True, timeout=120, cwd=tmp_path)
-    assert done.returncode == 3, done.stderr[-3000:]
-    said = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))[7:])
+def test_two_processes_stop_together_and_name_the_rank_of_the_batch(tmp_path):
+    message = run_script(DDP_SCRIPT, tmp_path, 2, exit_code=3)
     assert (
         "at step 2 (epoch 0): rank 1: loss_class nan; the batch: sample 104, sample 105. Checkpoints that were saved"
-        in said
+        in message
     )

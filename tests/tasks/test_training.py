@@ -1,9 +1,5 @@
 """Training through the Trainer: it learns, resumes to the bit, accumulates, and counts right under DDP."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -12,7 +8,7 @@ from striate.callbacks import RandomState
 from striate.datamodules import ImageFolder
 from striate.tasks import Classification, Cosine
 from striate.tests.helpers.fixtures import TinyNet, batch, make_folder, noisy_image, write_image
-from striate.tests.helpers.training import SaveAndStop, make_trainer
+from striate.tests.helpers.training import SaveAndStop, make_trainer, run_script
 
 
 def make_task(dropout=0.0, rate=0.05, scheduler=None):
@@ -151,42 +147,19 @@ def test_a_wrong_number_of_classes_names_both(folder):
 
 
 DDP_SCRIPT = """
-import json, sys, warnings
-warnings.filterwarnings("ignore")
-import pytorch_lightning as pl, torch
 from striate.datamodules import ImageFolder
 from striate.tasks import Classification
 from striate.tests.helpers.fixtures import TinyNet
-from striate.tests.helpers.training import SaveAndStop, make_trainer
-torch.set_num_threads(1)
-torch.manual_seed(3)
-data = ImageFolder(sys.argv[1], num_workers=0, batch_size=2)
+data = ImageFolder("data", num_workers=0, batch_size=2)
 task = Classification(TinyNet())
-trainer = pl.Trainer(
-    accelerator="cpu", strategy="ddp" if sys.argv[2] != "1" else "auto", devices=int(sys.argv[2]), logger=False,
-    enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, barebones=False, max_epochs=1,
-)
-(figures,) = trainer.validate(task, data, verbose=False)
+trainer = ddp_trainer()
+(metrics,) = trainer.validate(task, data, verbose=False)
 counted = int(task.confusion_matrix("val").sum())
-if len(sys.argv) > 3:
+if processes > 1:
     trainer.fit(task, data)
-    same = trainer.strategy.reduce(sum(p.sum() for p in task.parameters()).detach(), reduce_op="mean")
-    assert torch.allclose(same, sum(p.sum() for p in task.parameters()).detach()), "ranks differ after training"
-if trainer.is_global_zero:
-    print("RESULT", json.dumps({**figures, "counted": counted}))
+    assert_ranks_agree(trainer, task)
+report(trainer, {**metrics, "counted": counted})
 """
-
-
-def validate_with(processes: int, folder: Path, tmp_path: Path, *more: str) -> dict[str, float]:
-    import json
-
-    script = tmp_path / "ddp.py"
-    script.write_text(DDP_SCRIPT)
-    done = subprocess.run(
-        [sys.executable, str(script), str(folder), str(processes), *more], capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))[7:])
 
 
 def test_two_processes_count_each_validation_sample_once(tmp_path):
@@ -194,7 +167,6 @@ def test_two_processes_count_each_validation_sample_once(tmp_path):
     folder = make_folder(tmp_path / "data" / "val", 4).parent
     for number in range(3):  # 11 samples: odd, so that a padding sampler would count one twice
         write_image(folder / "val" / "bright" / f"more{number}.png", noisy_image(0, 40 + number))
-    one = validate_with(1, folder, tmp_path)
-    two = validate_with(2, folder, tmp_path, "fit")
+    one, two = (run_script(DDP_SCRIPT, tmp_path, processes) for processes in (1, 2))
     assert one["counted"] == two["counted"] == 11
     assert one == pytest.approx(two, abs=1e-6)

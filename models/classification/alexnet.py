@@ -1,7 +1,7 @@
 """AlexNet, the network of 2012: grouped convolutions, response normalization, overlapping pooling."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -25,13 +25,7 @@ class AlexNetBackbone(ClassicBackbone):
         groups: Groups of conv2, conv4 and conv5. The paper's 2 are its two GPUs, each with half of the maps.
         response_norm: Whether conv1 and conv2 are followed by response normalization. Without it, training is cheaper;
             the paper reports this ablation.
-        mean: Mean of each channel, for pixels in [0, 1].
-        std: Standard deviation of each channel, for pixels in [0, 1].
-        frozen_stages: Number of leading stages that are not trained.
-        out_indices: Indices of the returned maps, increasing from 0. ``None``: all four.
-        weights: Path of a checkpoint to load the trunk from. ``None``: initialize according to ``init``.
-        init: ``"he"``: weights from N(0, 2 / fan-in), biases 0. ``None``: PyTorch's default. (`AlexNet` sets the
-            paper's initialization.)
+        **options: ``mean``, ``std``, ``frozen_stages``, ``out_indices``, ``weights`` and ``init`` of `ClassicBackbone`.
 
     Shape:
         - images: uint8 or float in [0, 1], ``[B, 3, H, W]``
@@ -50,12 +44,7 @@ class AlexNetBackbone(ClassicBackbone):
         first_padding: int = 2,
         groups: int = 2,
         response_norm: bool = True,
-        mean: Sequence[float] = MEAN_PIXEL,
-        std: Sequence[float] = PIXEL_UNIT,
-        frozen_stages: int = 0,
-        out_indices: Sequence[int] | None = None,
-        weights: str | None = None,
-        init: Literal["he"] | None = None,
+        **options: Any,
     ) -> None:
         check_min(1, first_kernel=first_kernel, first_stride=first_stride, groups=groups)
         check_min(0, first_padding=first_padding)
@@ -89,7 +78,7 @@ class AlexNetBackbone(ClassicBackbone):
             named_layers(pool5=nn.MaxPool2d(3, 2)),
         ]
         strides = tuple(first_stride * factor for factor in (1, 2, 4, 8))
-        super().__init__(stages, (c1, c2, c5, c5), strides, mean, std, frozen_stages, out_indices, weights, init)
+        super().__init__(stages, (c1, c2, c5, c5), strides, **options)
 
 
 class AlexNet(ClassicNet):
@@ -171,7 +160,15 @@ class AlexNet(ClassicNet):
     ) -> None:
         padding = (0 if image_size == 227 else 2) if first_padding is None else first_padding
         backbone = AlexNetBackbone(
-            width, first_kernel, first_stride, padding, groups, response_norm, mean, std, frozen_stages
+            width,
+            first_kernel,
+            first_stride,
+            padding,
+            groups,
+            response_norm,
+            mean=mean,
+            std=std,
+            frozen_stages=frozen_stages,
         )
         super().__init__(backbone, image_size, num_classes, hidden, dropout, init)
 

@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor, nn
@@ -98,7 +98,8 @@ class ActivationPair(nn.Module):
     """Two independent `FourLayerCNN` on the same images, one with ReLU and one with tanh units.
 
     Args:
-        num_classes, image_size, widths, mean, std: As for `FourLayerCNN`; both networks get the same.
+        num_classes: Number K of classes.
+        **options: ``image_size``, ``widths``, ``mean`` and ``std`` of both networks, see `FourLayerCNN`.
 
     Attributes:
         runners: The networks, by activation: ``relu`` and ``tanh``.
@@ -108,20 +109,11 @@ class ActivationPair(nn.Module):
         - output: dictionary from activation to logits ``[B, K]``
     """
 
-    def __init__(
-        self,
-        num_classes: int = 10,
-        image_size: int = 32,
-        widths: Sequence[int] = (32, 32, 64),
-        mean: Sequence[float] = (0.5, 0.5, 0.5),
-        std: Sequence[float] = (0.25, 0.25, 0.25),
-    ) -> None:
+    def __init__(self, num_classes: int = 10, **options: Any) -> None:
         super().__init__()
         self.num_classes = num_classes
         activations: tuple[Activation, ...] = ("relu", "tanh")
-        self.runners = nn.ModuleDict(
-            {name: FourLayerCNN(num_classes, name, image_size, widths, mean, std) for name in activations}
-        )
+        self.runners = nn.ModuleDict({name: FourLayerCNN(num_classes, name, **options) for name in activations})
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Return the logits ``[B, K]`` of each network, by activation, for images ``[B, 3, H, W]``."""

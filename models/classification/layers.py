@@ -90,9 +90,16 @@ class ClassicBackbone(Backbone):
     """Base of the classic trunks: adds initialization and loading of weights to `Backbone`.
 
     Args:
-        stages, channels, strides, mean, std, frozen_stages, out_indices: As for `Backbone`.
-        weights: Path of a checkpoint to load the trunk from, after initialization. ``None``: nothing is loaded.
-        init: ``"he"``: weights from N(0, 2 / fan-in), biases 0. ``None``: PyTorch's default.
+        stages: Modules that each take the output of the previous one; the first takes normalized images.
+        channels: Channels of each stage's output.
+        strides: Stride of each stage's output, in pixels per cell.
+        mean: Mean of each channel, for pixels in [0, 1].
+        std: Standard deviation of each channel, for pixels in [0, 1].
+        frozen_stages: Number of leading stages that are not trained.
+        out_indices: Indices of the returned maps, increasing from 0. ``None``: all.
+        weights: Path of a checkpoint to load the trunk from. ``None``: initialize according to ``init``.
+        init: ``"he"``: weights from N(0, 2 / fan-in), biases 0. ``None``: PyTorch's default. (The whole network sets
+            the paper's initialization.)
     """
 
     def __init__(
@@ -100,12 +107,12 @@ class ClassicBackbone(Backbone):
         stages: Iterable[nn.Module],
         channels: Sequence[int],
         strides: Sequence[int],
-        mean: Sequence[float],
-        std: Sequence[float],
-        frozen_stages: int,
-        out_indices: Sequence[int] | None,
-        weights: str | None,
-        init: Literal["he"] | None,
+        mean: Sequence[float] = MEAN_PIXEL,
+        std: Sequence[float] = PIXEL_UNIT,
+        frozen_stages: int = 0,
+        out_indices: Sequence[int] | None = None,
+        weights: str | None = None,
+        init: Literal["he"] | None = None,
     ) -> None:
         if init is not None:
             check_choice(("he",), init=init)

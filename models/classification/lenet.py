@@ -156,11 +156,11 @@ class TableConv2d(nn.Module):
         self.bias = nn.Parameter(torch.empty(len(table)))
 
     def fan_in(self) -> Tensor:
-        """Return the number of inputs to a unit of each output map, float32 ``[out_channels]``."""
+        """Return the number of inputs to a unit of each output map, float32 ``[O]`` for O output maps."""
         return torch.bincount(self.outputs, minlength=self.out_channels).float() * self.kernel_size**2
 
     def dense_weight(self) -> Tensor:
-        """Return the kernel, 0 for missing connections, ``[out_channels, in_channels, k, k]`` with ``k`` its side."""
+        """Return the kernel ``[O, I, k, k]`` for O output and I input maps, with zeros for missing connections."""
         dense = self.weight.new_zeros(self.out_channels, self.in_channels, self.kernel_size, self.kernel_size)
         return dense.index_put((self.outputs, self.inputs), self.weight)
 
@@ -175,6 +175,7 @@ class RBFOutput(nn.Module):
     centres: Tensor  # the name in checkpoints
 
     def __init__(self, centers: Tensor) -> None:
+        """Set the centers ``[K, D]``."""
         super().__init__()
         self.register_buffer("centres", centers)
 

@@ -1,7 +1,7 @@
 """ZFNet, the network of 2013: AlexNet with a finer first layer and a limit on the size of its filters."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ def renormalize(weight: Tensor, radius: float = 0.1) -> Tensor:
         radius: Largest root mean square of a filter.
 
     Shape:
-        - weight: ``[out_channels, ...]``, one filter per entry of the first axis
+        - weight: ``[O, ...]``, one filter per entry of the first axis
         - output: as ``weight``
 
     Raises:
@@ -47,13 +47,7 @@ class ZFNetBackbone(ClassicBackbone):
         first_stride: Stride of conv1, in pixels.
         second_stride: Stride of conv2, in cells of pool1.
         response_norm: Whether pool1 and pool2 are followed by response normalization.
-        mean: Mean of each channel, for pixels in [0, 1].
-        std: Standard deviation of each channel, for pixels in [0, 1].
-        frozen_stages: Number of leading stages that are not trained.
-        out_indices: Indices of the returned maps, increasing from 0. ``None``: all four.
-        weights: Path of a checkpoint to load the trunk from. ``None``: initialize according to ``init``.
-        init: ``"he"``: weights from N(0, 2 / fan-in), biases 0. ``None``: PyTorch's default. (`ZFNet` sets the paper's
-            initialization.)
+        **options: ``mean``, ``std``, ``frozen_stages``, ``out_indices``, ``weights`` and ``init`` of `ClassicBackbone`.
 
     Shape:
         - images: uint8 or float in [0, 1], ``[B, 3, H, W]``
@@ -70,12 +64,7 @@ class ZFNetBackbone(ClassicBackbone):
         first_stride: int = 2,
         second_stride: int = 2,
         response_norm: bool = True,
-        mean: Sequence[float] = MEAN_PIXEL,
-        std: Sequence[float] = PIXEL_UNIT,
-        frozen_stages: int = 0,
-        out_indices: Sequence[int] | None = None,
-        weights: str | None = None,
-        init: Literal["he"] | None = None,
+        **options: Any,
     ) -> None:
         check_min(1, first_kernel=first_kernel, first_stride=first_stride, second_stride=second_stride)
         c1, c2, c3, c4, c5 = (scale_channels(c, width) for c in (96, 256, 384, 384, 256))
@@ -101,7 +90,7 @@ class ZFNetBackbone(ClassicBackbone):
         ]
         conv2_stride = first_stride * 2 * second_stride
         strides = (first_stride, conv2_stride, conv2_stride * 2, conv2_stride * 4)
-        super().__init__(stages, (c1, c2, c5, c5), strides, mean, std, frozen_stages, out_indices, weights, init)
+        super().__init__(stages, (c1, c2, c5, c5), strides, **options)
 
 
 class ZFNet(ClassicNet):
@@ -173,7 +162,14 @@ class ZFNet(ClassicNet):
         frozen_stages: int = 0,
     ) -> None:
         backbone = ZFNetBackbone(
-            width, first_kernel, first_stride, second_stride, response_norm, mean, std, frozen_stages
+            width,
+            first_kernel,
+            first_stride,
+            second_stride,
+            response_norm,
+            mean=mean,
+            std=std,
+            frozen_stages=frozen_stages,
         )
         super().__init__(backbone, image_size, num_classes, hidden, dropout, init)
 

@@ -68,7 +68,7 @@ def sliding_logits(model: Logits, images: Tensor, window: tuple[int, int], overl
 
 
 def _cover(length: int, window: int, starts: Sequence[int]) -> Tensor:
-    """Count the windows over each pixel of a side, ``[length]``."""
+    """Count the windows over each pixel of a side of L pixels, ``[L]``."""
     cover = torch.zeros(length)
     for start in starts:
         cover[start : start + window] += 1

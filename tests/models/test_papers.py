@@ -61,21 +61,11 @@ def test_each_row_of_googlenets_table_1() -> None:
                     lambda _m, _i, out, layer=layer: sizes.append((layer, out.shape[1], out.shape[2]))
                 )
         backbone(torch.empty(1, 3, 224, 224, dtype=torch.uint8))
-    assert sizes == [
-        ("conv1", 64, 112),
-        ("maxpool1", 64, 56),
-        ("conv2", 64, 56),  # the column "#3x3 reduce"
-        ("conv3", 192, 56),
-        ("maxpool2", 192, 28),
-        ("inception3a", 256, 28),
-        ("inception3b", 480, 28),
-        ("maxpool3", 480, 14),
-        ("inception4a", 512, 14),
-        ("inception4b", 512, 14),
-        ("inception4c", 512, 14),
-        ("inception4d", 528, 14),
-        ("inception4e", 832, 14),
-        ("maxpool4", 832, 7),
-        ("inception5a", 832, 7),
-        ("inception5b", 1024, 7),
-    ]
+    # "conv2" is the column "#3x3 reduce"
+    rows = """
+        conv1 64 112, maxpool1 64 56, conv2 64 56, conv3 192 56, maxpool2 192 28, inception3a 256 28,
+        inception3b 480 28, maxpool3 480 14, inception4a 512 14, inception4b 512 14, inception4c 512 14,
+        inception4d 528 14, inception4e 832 14, maxpool4 832 7, inception5a 832 7, inception5b 1024 7
+    """
+    expected = [row.split() for row in rows.split(",")]
+    assert sizes == [(layer, int(channels), int(side)) for layer, channels, side in expected]

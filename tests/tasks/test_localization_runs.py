@@ -76,7 +76,7 @@ def test_a_checkpoint_without_the_trunk_is_refused(workdir, capsys):
     answer = capsys.readouterr().err
     assert "Traceback" not in answer and "striate: " in answer
     assert "other.ckpt does not match PlainCNN (0 of 20 tensors match); expected names such as 'stages.0.0" in answer
-    assert "it has such as 'model.backbone.stages.0.conv1.weight'" in answer
+    assert "got names such as 'model.backbone.stages.0.conv1.weight'" in answer
     answer = launch_error(capsys, 1, "fit", "--config", "boxes.yaml", key, "nowhere.ckpt")
     assert "no weights file at nowhere.ckpt" in answer
 

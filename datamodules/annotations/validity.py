@@ -9,7 +9,7 @@ BOX_CODES = ("", "box-not-finite", "box-inverted", "box-zero-area", "box-outside
 
 
 def box_faults(boxes: np.ndarray, sizes: np.ndarray, pixel: np.ndarray | float = 1.0) -> np.ndarray:
-    """The fault of each box as it is written.
+    """Return the fault of each box as it is written.
 
     A box is valid if it is finite, has its corners in order, and keeps an area in float32 after clipping to its image.
     One that extends beyond the image by less than a pixel has no fault.

@@ -65,7 +65,7 @@ def check(arguments: Sequence[str]) -> int:
 
 
 def _examine(data: "VisionDataModule", name: str, chosen: "Namespace") -> int:
-    """Check a data module, print and write what was found; the exit code."""
+    """Check a data module, print and write the findings, and return the exit code."""
     from rich.console import Console
 
     from ...datamodules.doctor import check as examine

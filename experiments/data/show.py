@@ -58,7 +58,7 @@ def show(arguments: Sequence[str]) -> None:
 
 
 def page(data: Any, split: str, count: int, epoch: int = 0, side: int | None = None, name: str = "") -> tuple[Any, int]:
-    """Draw samples on one figure.
+    """Draw samples in one figure.
 
     Args:
         data: A LightningDataModule with the batches of `datamodules.batches`. It is set up here, with batches of at

@@ -8,7 +8,9 @@ BOX_CODES = ("", "box-not-finite", "box-inverted", "box-zero-area", "box-outside
 """Faults of a box, by the order in which they are looked for."""
 
 
-def box_faults(boxes: np.ndarray, sizes: np.ndarray, pixel: np.ndarray | float = 1.0) -> np.ndarray:
+def box_faults(
+    boxes: np.ndarray, sizes: np.ndarray, pixel: np.ndarray | float = 1.0, min_side: float = 0.0
+) -> np.ndarray:
     """Return the fault of each box as it is written.
 
     A box is valid if it is finite, has its corners in order, and keeps an area in float32 after clipping to its image.
@@ -18,6 +20,7 @@ def box_faults(boxes: np.ndarray, sizes: np.ndarray, pixel: np.ndarray | float =
         boxes: x1, y1, x2, y2.
         sizes: Width and height of each box's image.
         pixel: Width and height of a pixel, in the unit of the boxes.
+        min_side: Smallest side that a box must keep, in that unit.
 
     Returns:
         One of `BOX_CODES` per box; empty: no fault.
@@ -31,25 +34,27 @@ def box_faults(boxes: np.ndarray, sizes: np.ndarray, pixel: np.ndarray | float =
     sizes = np.asarray(sizes)
     first, last = boxes[:, :2], boxes[:, 2:]
     with np.errstate(invalid="ignore"):
-        clipped = np.clip(boxes, 0, np.concatenate([sizes, sizes], axis=1)).astype(np.float32)
+        clipped = np.clip(boxes, 0, np.concatenate([sizes, sizes], axis=1))
+        thin = (clipped[:, 2:] - clipped[:, :2] < min_side).any(axis=1)
+        clipped = clipped.astype(np.float32)
         checks = [
             ~np.isfinite(boxes).all(axis=1),
             (last < first).any(axis=1),
             (last == first).any(axis=1),
-            # the second catches a sliver that float32 has no room for: [99.9999999, 100]
-            ((first >= sizes) | (last <= 0) | (clipped[:, 2:] <= clipped[:, :2])).any(axis=1),
+            # the third catches a sliver that float32 has no room for: [99.9999999, 100]
+            thin | ((first >= sizes) | (last <= 0) | (clipped[:, 2:] <= clipped[:, :2])).any(axis=1),
             ((first <= -pixel) | (last >= sizes + pixel)).any(axis=1),
         ]
     return np.select(checks, BOX_CODES[1:], "")
 
 
 def repair_boxes(
-    boxes: np.ndarray, sizes: np.ndarray, pixel: np.ndarray | float = 1.0
+    boxes: np.ndarray, sizes: np.ndarray, pixel: np.ndarray | float = 1.0, min_side: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Boxes corrected where that is safe: corners in order, clipped where they extend beyond the image.
 
     Args:
-        boxes, sizes, pixel: See `box_faults`.
+        boxes, sizes, pixel, min_side: See `box_faults`.
 
     Returns:
         The boxes; the fault that each had, or an empty text; and which can be kept.
@@ -60,11 +65,11 @@ def repair_boxes(
         - Output: ``[N, 4]`` float64, ``[N]`` text, ``[N]`` bool.
     """
     boxes = np.array(boxes, np.float64).reshape(-1, 4)
-    codes = box_faults(boxes, sizes, pixel)
+    codes = box_faults(boxes, sizes, pixel, min_side)
     inverted = codes == "box-inverted"
     corners = boxes[inverted].reshape(-1, 2, 2)
     boxes[inverted] = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
-    after = box_faults(boxes, sizes, pixel)
+    after = box_faults(boxes, sizes, pixel, min_side)
     beyond = after == "box-beyond"
     boxes[beyond] = np.clip(boxes[beyond], 0, np.concatenate([sizes, sizes], axis=1)[beyond])
     return boxes, codes, (after == "") | beyond

@@ -1,12 +1,13 @@
-"""The doctor: what is wrong with a data set, said before a GPU finds out (``striate data check``)."""
+"""The doctor: finds the faults of a data set before training does, and repairs them (``striate data check``)."""
 
 from ..annotations.fault_kinds import KINDS, Kind
-from .collecting import Report, check
+from .check import check
 from .findings import Finding, Findings
 from .fixing import Fix, write_fix
 from .formats import FORMATS, Format
-from .html import write_html
-from .text import print_report
+from .html_report import write_html
+from .report import Report
+from .terminal_report import print_report
 
 __all__ = [
     "FORMATS",

@@ -1,146 +1,125 @@
-"""Figures as inline SVG: bars and histograms, drawn with the page's own colours, so that they suit light and dark."""
+"""Charts of the page: SVG by matplotlib, in the colors of the page's style sheet, so that they suit light and dark."""
 
+import io
+import re
 from collections.abc import Sequence
 from html import escape
 
+import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
-SERIES = ("var(--first)", "var(--second)", "var(--third)")  # colours of train, val, test
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 460, 200, 48, 34, 10
+# placeholders, which stand for the page's variables in the finished SVG
+_TEXT, _GRID, _ERROR = "#010101", "#020202", "#030303"
+_SERIES = ("#040404", "#050505", "#060606")  # train, val, test
+_VARIABLES = {_TEXT: "dim", _GRID: "line", _ERROR: "error"} | dict(
+    zip(_SERIES, ("first", "second", "third"), strict=True)
+)
+_STYLE = {"svg.fonttype": "none", "svg.hashsalt": "striate", "font.size": 8}
+MAX_CLASSES = 60
+
+Series = Sequence[tuple[str, np.ndarray]]
 
 
-def histogram(
-    values: Sequence[tuple[str, np.ndarray]],
-    title: str,
-    unit: str,
-    bins: int = 30,
-    log: bool = False,
-    whole: bool = False,
-) -> str:
-    """How often values occur, in percent of each series.
+def histogram(series: Series, title: str, unit: str, bins: int = 30, log: bool = False, whole: bool = False) -> str:
+    """Chart how often values occur, in percent of each series.
 
     Args:
-        values: the series, each with its name.
-        title, unit: for the heading and the axis.
-        bins: how many bars, at most.
-        log: spread the bars evenly over the logarithm.
-        whole: values are counts, each its own bar where they are few.
+        series: Name and values ``[N]`` of each series.
+        title, unit: Heading, and label of the axis.
+        bins: Maximum number of bins.
+        log: Space the bins evenly on a logarithmic axis.
+        whole: The values are counts, with one bin each if they are few.
+
+    Returns:
+        HTML; empty without values.
     """
-    series = [(name, np.asarray(own, np.float64)) for name, own in values if len(own)]
+    series = [(name, np.asarray(values, np.float64)) for name, values in series if len(values)]
     if not series:
         return ""
-    every = np.concatenate([own for _, own in series])
-    if every.min() == every.max():
-        return f"<h4>{escape(title)}</h4><p>{short(float(every[0]))} throughout ({escape(unit)})</p>"
-    edges = _edges(every, bins, log, whole)
-    heights = [np.histogram(np.clip(own, edges[0], edges[-1]), edges)[0] / len(own) for _, own in series]
-    top = max(float(own.max()) for own in heights) or 1.0
-    plot = _Plot(top, edges, log)
-    bars = []
-    for number, shares in enumerate(heights):
-        bars.append(plot.steps(shares, SERIES[number % len(SERIES)], fill=number == 0))
-    return plot.frame(title, "".join(bars) + plot.ticks(whole), unit) + legend([name for name, _ in series])
+    pooled = np.concatenate([values for _, values in series])
+    if pooled.min() == pooled.max():
+        return f"<h4>{escape(title)}</h4><p>{short_number(float(pooled[0]))} throughout ({escape(unit)})</p>"
+    edges = bin_edges(pooled, bins, log, whole)
+    figure, axes = _figure(2.1)
+    for (name, values), color in zip(series, _SERIES * len(series), strict=False):
+        fractions = np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0] / len(values)
+        if color == _SERIES[0]:
+            axes.stairs(fractions, edges, fill=True, color=color, alpha=0.25)
+        axes.stairs(fractions, edges, color=color, label=name, linewidth=1.2)
+    axes.set_xlabel(unit, color=_TEXT, parse_math=False)
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    if log and edges[0] > 0:
+        axes.set_xscale("log")
+        wide = edges[-1] >= 8 * edges[0]
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if wide else MaxNLocator(6))
+        axes.xaxis.set_minor_locator(NullLocator())
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=whole))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
+    axes.set_xlim(edges[0], edges[-1])
+    return _render(figure, axes, title, len(series))
 
 
-def _edges(values: np.ndarray, bins: int, log: bool, whole: bool) -> np.ndarray:
+def bin_edges(values: np.ndarray, bins: int, log: bool = False, whole: bool = False) -> np.ndarray:
+    """Return the edges ``[B + 1]`` of at most `bins` bins for values ``[N]``; outliers fall into the last bin."""
     low, high = float(values.min()), float(values.max())
-    # the last percent would leave all others a sliver
-    far = float(np.quantile(values, 0.995))
-    if far < high / 2 and far > low:
-        high = far
-    if whole and high - low < bins:
-        return np.arange(np.floor(low), np.ceil(high) + 2) - 0.5
+    # otherwise the last percent would compress all others
+    typical = float(np.quantile(values, 0.995))
+    if low < typical < high / 2:
+        high = typical
     if whole:
-        step = int(np.ceil((high - low + 1) / bins))
-        return np.arange(np.floor(low), high + step + 1, step) - 0.5
-    if log and low > 0:
-        return np.geomspace(low, high, bins + 1)
-    return np.linspace(low, high, bins + 1)
+        step = int(np.ceil((high - low + 1) / bins)) if high - low >= bins else 1
+        return np.arange(np.floor(low), np.ceil(high) + step + 1, step) - 0.5
+    return np.geomspace(low, high, bins + 1) if log and low > 0 else np.linspace(low, high, bins + 1)
 
 
-class _Plot:
-    """A frame with a horizontal axis of `edges` and a vertical one from 0 to `top` (a share)."""
+def class_bars(names: Sequence[str], series: Series, unit: str) -> str:
+    """Chart how often each class occurs, most frequent first, in percent of each series.
 
-    def __init__(self, top: float, edges: np.ndarray, log: bool) -> None:
-        self.top, self.edges, self.log = top, edges, log and edges[0] > 0
+    Of more than `MAX_CLASSES` classes the first and the last are shown.
 
-    def x(self, value: float) -> float:
-        place = np.log if self.log else float
-        low, high, own = (float(place(one)) for one in (self.edges[0], self.edges[-1], max(value, 1e-9)))
-        return _LEFT + (own - low) / (high - low) * (_WIDTH - _LEFT - 10)
-
-    def y(self, share: float) -> float:
-        return _TOP + (1 - share / self.top) * (_HEIGHT - _TOP - _BOTTOM)
-
-    def steps(self, shares: np.ndarray, colour: str, fill: bool) -> str:
-        points = [(self.x(self.edges[0]), self.y(0))]
-        for left, right, share in zip(self.edges[:-1], self.edges[1:], shares, strict=True):
-            points += [(self.x(left), self.y(share)), (self.x(right), self.y(share))]
-        points.append((self.x(self.edges[-1]), self.y(0)))
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-        paint = f'fill="{colour}" fill-opacity="0.25"' if fill else 'fill="none"'
-        return f'<polygon points="{path}" {paint} stroke="{colour}" stroke-width="1.5" stroke-linejoin="round"/>'
-
-    def ticks(self, whole: bool) -> str:
-        low, high = float(self.edges[0]), float(self.edges[-1])
-        places = nice_log(low, high) if self.log else nice(low, high)
-        if whole:
-            places = [place for place in places if float(place).is_integer()]
-        if len(places) < 2 and high - low <= 2:
-            places = [(low + high) / 2]
-        parts = [
-            f'<text x="{self.x(place):.1f}" y="{_HEIGHT - _BOTTOM + 15}" text-anchor="middle">{short(place)}</text>'
-            f'<line x1="{self.x(place):.1f}" x2="{self.x(place):.1f}" y1="{self.y(0):.1f}" y2="{self.y(0) + 4:.1f}"/>'
-            for place in places
-        ]
-        for share in nice(0, self.top, 4):
-            y = self.y(share)
-            parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - 10}" y1="{y:.1f}" y2="{y:.1f}"/>')
-            parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{share * 100:.3g} %</text>')
-        return "".join(parts)
-
-    def frame(self, title: str, inside: str, unit: str) -> str:
-        axis = f'<line class="axis" x1="{_LEFT}" x2="{_WIDTH - 10}" y1="{self.y(0):.1f}" y2="{self.y(0):.1f}"/>'
-        label = f'<text x="{(_LEFT + _WIDTH) / 2}" y="{_HEIGHT - 3}" text-anchor="middle">{escape(unit)}</text>'
-        return (
-            f'<h4>{escape(title)}</h4><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">'
-            f"{inside}{axis}{label}</svg>"
-        )
-
-
-def nice(low: float, high: float, count: int = 6) -> list[float]:
-    """Round numbers from `low` to `high`, about `count` of them.
-
-    >>> nice(0, 100, 5)
-    [0.0, 20.0, 40.0, 60.0, 80.0, 100.0]
+    Args:
+        names: Names of the K classes.
+        series: Name of each split, and its counts ``[K]``.
+        unit: What is counted.
     """
-    if high <= low:
-        return [low]
-    raw = (high - low) / count
-    unit = 10.0 ** np.floor(np.log10(raw))
-    step = next(factor * unit for factor in (1, 2, 5, 10) if factor * unit >= raw * 0.999)
-    first = np.ceil(low / step - 1e-9)
-    # + 0.0, so that zero is not shown as -0
-    return [float(round(number * step, 10)) + 0.0 for number in np.arange(first, np.floor(high / step + 1e-9) + 1)]
+    if not names or not series:
+        return ""
+    order = np.argsort(-series[0][1], kind="stable")
+    if (hidden := len(order) - MAX_CLASSES) > 0:
+        order = np.concatenate([order[: MAX_CLASSES * 2 // 3], order[-(MAX_CLASSES - MAX_CLASSES * 2 // 3) :]])
+    rows = np.arange(len(order), dtype=np.float64)
+    labels = [names[label] for label in order]
+    if hidden > 0:
+        rows[MAX_CLASSES * 2 // 3 :] += 1
+        axes_rows, labels = np.insert(rows, MAX_CLASSES * 2 // 3, MAX_CLASSES * 2 // 3), list(labels)
+        labels.insert(MAX_CLASSES * 2 // 3, f"… {hidden} more …")
+    else:
+        axes_rows = rows
+    figure, axes = _figure(0.5 + 0.17 * len(axes_rows))
+    height = 0.8 / len(series)
+    for number, ((name, counts), color) in enumerate(zip(series, _SERIES * len(series), strict=False)):
+        fractions = counts[order] / max(counts.sum(), 1)
+        axes.barh(rows - 0.4 + height * (number + 0.5), fractions, height * 0.85, color=color, label=name)
+    axes.set_yticks(axes_rows, labels, parse_math=False)
+    axes.set_ylim(axes_rows[-1] + 0.6, -0.6)
+    for row, label in zip(rows, order, strict=True):
+        amounts = " / ".join(short_number(int(counts[label])) for _, counts in series)
+        color = _TEXT if series[0][1][label] else _ERROR
+        axes.text(1.01, row, amounts, color=color, va="center", transform=axes.get_yaxis_transform())
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    return _render(figure, axes, f"Classes ({unit})", len(series))
 
 
-def nice_log(low: float, high: float) -> list[float]:
-    """1, 2, 5, 10, 20 … from `low` to `high`; fewer where that are many, round numbers between where they are few.
+def short_number(value: float) -> str:
+    """Format a number in a few characters.
 
-    >>> nice_log(3, 60)
-    [5.0, 10.0, 20.0, 50.0]
-    """
-    if high < 8 * low:
-        return nice(low, high)
-    decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-    factors = (1, 2, 5) if len(decades) < 5 else (1,)
-    return [float(f * 10.0**power) for power in decades for f in factors if low <= f * 10.0**power <= high]
-
-
-def short(value: float) -> str:
-    """A number in a few characters.
-
-    >>> short(1500.0), short(0.25), short(2000000)
+    >>> short_number(1500.0), short_number(0.25), short_number(2000000)
     ('1.5k', '0.25', '2M')
     """
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -149,44 +128,27 @@ def short(value: float) -> str:
     return f"{value:.3g}"
 
 
-def legend(names: Sequence[str]) -> str:
-    """Names of the series with their colours; nothing for one alone."""
-    if len(names) < 2:
-        return ""
-    items = "".join(
-        f'<span><i style="background:{SERIES[number % len(SERIES)]}"></i>{escape(name)}</span>'
-        for number, name in enumerate(names)
-    )
-    return f'<div class="legend">{items}</div>'
+def _figure(height: float) -> tuple[Figure, Axes]:
+    figure = Figure((5, height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.tick_params(colors=_TEXT, length=2)
+    axes.spines[:].set_visible(False)
+    axes.grid(color=_GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+    return figure, axes
 
 
-def class_bars(names: Sequence[str], counts: Sequence[tuple[str, np.ndarray]], unit: str, most: int = 60) -> str:
-    """How often each class occurs, a row a class, the most frequent first; bars in percent of their split.
-
-    Of more than `most` classes the first and the last are shown.
-    """
-    if not names or not counts:
-        return ""
-    order = np.argsort(-counts[0][1], kind="stable")
-    gap = 0
-    if len(order) > most:
-        gap = len(order) - most
-        order = np.concatenate([order[: most * 2 // 3], order[-(most - most * 2 // 3) :]])
-    shares = [own / max(own.sum(), 1) for _, own in counts]
-    top = max(float(own.max()) for own in shares) or 1.0
-    rows = []
-    for place, label in enumerate(order):
-        if gap and place == most * 2 // 3:
-            rows.append(f'<tr><td colspan="3" class="gap">… {gap} more …</td></tr>')
-        bars = "".join(
-            f'<div style="width:{own[label] / top * 100:.2f}%;background:{SERIES[number % len(SERIES)]}"'
-            f' title="{escape(name)}: {int(numbers[label]):,} {unit}"></div>'
-            for number, (own, (name, numbers)) in enumerate(zip(shares, counts, strict=True))
-        )
-        amounts = " / ".join(short(int(numbers[label])) for _, numbers in counts)
-        empty = ' class="none"' if not counts[0][1][label] else ""
-        rows.append(f'<tr{empty}><td>{escape(names[label])}</td><td class="bars">{bars}</td><td>{amounts}</td></tr>')
-    return (
-        f'<h4>Classes ({unit})</h4><div class="scroll"><table class="classes">{"".join(rows)}</table></div>'
-        + legend([name for name, _ in counts])
-    )
+def _render(figure: Figure, axes: Axes, title: str, series: int) -> str:
+    """The heading and the SVG of a chart."""
+    if series > 1:
+        axes.legend(frameon=False, labelcolor=_TEXT)
+    buffer = io.StringIO()
+    with mpl.rc_context(_STYLE):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    svg = buffer.getvalue()
+    svg = re.sub(r"<metadata>.*?</metadata>\s*|<!--.*?-->\s*", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    svg = re.sub(r'<svg (?:width|height)="[^"]*" ', "<svg ", re.sub(r' (?:width|height)="[\d.]+pt"', "", svg, count=2))
+    for color, variable in _VARIABLES.items():
+        svg = svg.replace(color, f"var(--{variable})")
+    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{escape(title)}" ', 1)
+    return f"<h4>{escape(title)}</h4>{svg}"

@@ -1,40 +1,41 @@
-"""Images that are the same, or look the same, among many: without comparing each with each."""
+"""Finds images that are the same, or look the same, without comparing each pair."""
 
 from collections.abc import Iterator
 
 import numpy as np
 
-from .samples import GRAY
+from .samples import GRAY_SIDE
 
 MAX_BITS = 6
-"""Bits of 64 in which two images that look the same may differ; see `near_pairs`.
+"""Gradient bits of 64 in which two images that look the same may differ; see `near_pairs`.
 
-Measured on 120 crops of photographs: JPEG at quality 30, half the size, noise, gamma each change at most 2 in nine
-of ten; cutting 2 % off changes 6."""
+Measured on 120 crops of photographs: JPEG at quality 30, half the size, noise and gamma each change at most 2 bits in
+nine of ten; cropping 2 % changes 6."""
 MAX_BITS_LARGE = 3
-"""The same among more than `LARGE` images, where otherwise too many would have to be compared."""
+"""The same for more than `LARGE` images, where otherwise too many pairs would have to be compared."""
 LARGE = 200_000
 MIN_CORRELATION = 0.985
-"""Correlation of their gray values at 16x16, at least."""
-MAX_COLOUR = 10.0
-"""Mean difference of their colours at 4x4, of 255 levels, at most."""
+"""Minimum correlation of their gray values at 16x16."""
+MAX_COLOR_DIFFERENCE = 10.0
+"""Maximum mean difference of their colors at 4x4, of 255 levels."""
 MIN_CONTRAST = 3.0
-"""Standard deviation of gray levels below which an image is too plain to be compared by its looks."""
+"""Standard deviation of gray levels below which an image is too uniform to be compared by appearance."""
 
 _BITS = 64
+_GRAY = GRAY_SIDE * GRAY_SIDE
 _BLOCK = 1 << 16
 _MAX_GROUP = 4000
 
 
 def exact_groups(digests: np.ndarray, readable: np.ndarray) -> list[np.ndarray]:
-    """Images with the same pixels.
+    """Group images with the same pixels.
 
     Args:
-        digests: 16 bytes an image.
-        readable: which images there are.
+        digests: Hash of each image, 16 bytes.
+        readable: Images that were read.
 
     Returns:
-        The numbers of the images of each group of two or more, ascending, in the order of the first.
+        The indices of each group of two or more images, ascending; groups in the order of their first image.
 
     Shape:
         - digests: ``[N, 2]`` uint64.
@@ -47,66 +48,62 @@ def exact_groups(digests: np.ndarray, readable: np.ndarray) -> list[np.ndarray]:
     return sorted((group for group in groups if len(group) > 1), key=lambda group: int(group[0]))
 
 
-def near_pairs(gradients: np.ndarray, looks: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    """Pairs of images that look the same.
+def near_pairs(gradients: np.ndarray, appearances: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+    """Find pairs of images that look the same.
 
-    Two images whose 64 gradient bits differ in at most `MAX_BITS` = 6 have at least one of seven groups of bits in
-    common: so only images with the same bits in a group are compared. The bits that tell most (set in half of the
-    images) are dealt out evenly among the groups. A pair must then correlate at 16x16 pixels, whatever its brightness
-    and contrast, and have the same colours.
+    Two images whose 64 gradient bits differ in at most `MAX_BITS` = 6 agree in at least one of seven groups of bits, so
+    only images that agree in a group are compared. The most informative bits (set in half of the images) are
+    distributed evenly over the groups. A pair must then correlate at 16x16 pixels, independent of brightness and
+    contrast, and have the same colors.
 
     Args:
-        gradients: 64 bits an image.
-        looks: see `samples.appearance`.
-        candidates: the numbers of the images to compare, of the same pixels one alone.
+        gradients: 64 bits per image.
+        appearances: See `samples.appearance_of`.
+        candidates: Indices of the images to compare, one per group of equal images.
 
     Returns:
-        Pairs of numbers, the smaller first, ascending.
+        Pairs of indices, the smaller first, ascending.
 
     Shape:
         - gradients: ``[N]`` uint64.
-        - looks: ``[N, LOOK]`` uint8.
+        - appearances: ``[N, APPEARANCE_BYTES]`` uint8.
         - candidates: ``[M]`` int64.
         - Output: ``[P, 2]`` int64.
     """
-    contrast = _contrast(looks, candidates)
+    blocks = [appearances[candidates[start : start + _BLOCK], :_GRAY] for start in range(0, len(candidates), _BLOCK)]
+    contrast = np.concatenate([np.zeros(0), *(block.std(axis=1) for block in blocks)])
     candidates = candidates[contrast >= MIN_CONTRAST]
     if len(candidates) < 2:
         return np.empty((0, 2), np.int64)
     found = []
-    own = gradients[candidates]
-    most = MAX_BITS if len(candidates) <= LARGE else MAX_BITS_LARGE
-    for keys in _keys(own, most + 1):
-        for first, second in _sharing(keys):
-            near = bits_set(own[first] ^ own[second]) <= most
+    bits = gradients[candidates]
+    max_bits = MAX_BITS if len(candidates) <= LARGE else MAX_BITS_LARGE
+    for keys in _group_keys(bits, max_bits + 1):
+        for first, second in _equal_pairs(keys):
+            near = bit_counts(bits[first] ^ bits[second]) <= max_bits
             pairs = np.sort(np.column_stack([candidates[first[near]], candidates[second[near]]]), axis=1)
             if len(pairs):
                 found.append(pairs)
     if not found:
         return np.empty((0, 2), np.int64)
     pairs = np.unique(np.concatenate(found), axis=0)
-    return pairs[alike(looks, pairs)]
+    return pairs[look_alike(appearances, pairs)]
 
 
-def _contrast(looks: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    parts = [numbers[start : start + _BLOCK] for start in range(0, len(numbers), _BLOCK)]
-    return np.concatenate([looks[part, : GRAY * GRAY].std(axis=1) for part in parts]) if parts else np.zeros(0)
-
-
-def _keys(gradients: np.ndarray, groups: int) -> Iterator[np.ndarray]:
-    """The bits of each group, as one number an image."""
-    places = np.arange(_BITS, dtype=np.uint64)
-    share = np.array([np.mean((gradients >> place) & np.uint64(1)) for place in places])
-    told = np.argsort(np.abs(share - 0.5), kind="stable")
+def _group_keys(gradients: np.ndarray, groups: int) -> Iterator[np.ndarray]:
+    """Yield the bits of each group of gradients ``[N]``, as one number per image ``[N]``."""
+    positions = np.arange(_BITS, dtype=np.uint64)
+    frequency = np.array([np.mean((gradients >> position) & np.uint64(1)) for position in positions])
+    informative = np.argsort(np.abs(frequency - 0.5), kind="stable")
     for group in range(groups):
         key = np.zeros(len(gradients), np.uint64)
-        for bit, place in enumerate(told[group::groups]):
-            key |= ((gradients >> places[place]) & np.uint64(1)) << np.uint64(bit)
+        for bit, position in enumerate(informative[group::groups]):
+            key |= ((gradients >> positions[position]) & np.uint64(1)) << np.uint64(bit)
         yield key
 
 
-def _sharing(keys: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of places with the same key, in blocks: neighbours at distance 1 in the order of the keys, then 2, …"""
+def _equal_pairs(keys: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield pairs of indices ``[P]`` with equal keys ``[N]``, in blocks: at distance 1 in sorted order, then 2, …"""
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
     left = np.arange(len(order) - 1)
@@ -116,12 +113,12 @@ def _sharing(keys: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         if not len(left):
             return
         for start in range(0, len(left), _BLOCK):
-            part = left[start : start + _BLOCK]
-            yield order[part], order[part + distance]
+            block = left[start : start + _BLOCK]
+            yield order[block], order[block + distance]
 
 
-def bits_set(numbers: np.ndarray) -> np.ndarray:
-    """How many bits of each number are set; numpy 2 has ``bitwise_count``, numpy 1 has not.
+def bit_counts(numbers: np.ndarray) -> np.ndarray:
+    """Count the bits set in each number, with numpy 1 too, which lacks ``bitwise_count``.
 
     Shape:
         - numbers: ``[N]`` uint64.
@@ -136,21 +133,21 @@ def bits_set(numbers: np.ndarray) -> np.ndarray:
     return (((numbers + (numbers >> four)) & bytes_) * np.uint64(0x0101010101010101)) >> top
 
 
-def alike(looks: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """Whether the images of each pair look the same at 16x16 in gray and 4x4 in colour.
+def look_alike(appearances: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Whether the images of each pair look the same at 16x16 in gray and 4x4 in color.
 
     Shape:
-        - looks: ``[N, LOOK]`` uint8.
+        - appearances: ``[N, APPEARANCE_BYTES]`` uint8.
         - pairs: ``[P, 2]``.
         - Output: ``[P]`` bool.
     """
     verdicts = [np.zeros(0, np.bool_)]
     for start in range(0, len(pairs), _BLOCK // 4):
-        block = looks[pairs[start : start + _BLOCK // 4]].astype(np.float32)  # [B, 2, LOOK]
-        gray = block[..., : GRAY * GRAY]
+        block = appearances[pairs[start : start + _BLOCK // 4]].astype(np.float32)  # [B, 2, APPEARANCE_BYTES]
+        gray = block[..., :_GRAY]
         gray = gray - gray.mean(axis=2, keepdims=True)
         norms = np.sqrt((gray**2).sum(axis=2))
         correlation = (gray[:, 0] * gray[:, 1]).sum(axis=1) / np.maximum(norms.prod(axis=1), 1e-6)
-        colour = np.abs(block[:, 0, GRAY * GRAY :] - block[:, 1, GRAY * GRAY :]).mean(axis=1)
-        verdicts.append((correlation >= MIN_CORRELATION) & (colour <= MAX_COLOUR))
+        color_difference = np.abs(block[:, 0, _GRAY:] - block[:, 1, _GRAY:]).mean(axis=1)
+        verdicts.append((correlation >= MIN_CORRELATION) & (color_difference <= MAX_COLOR_DIFFERENCE))
     return np.concatenate(verdicts)

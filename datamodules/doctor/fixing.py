@@ -1,6 +1,5 @@
-"""Writing a corrected copy of a data set, with a log of each change."""
+"""Writes a corrected copy of a data set, with a log of each change."""
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,10 +8,31 @@ import yaml
 
 from ..annotations.fault_kinds import KINDS
 from ..base import VisionDataModule
-from .collecting import Report
-from .fix_any import fix_any
-from .fixes import Change, Fixer, Log
-from .formats import format_of
+from .formats import format_name
+from .repair import Change, Exclusions, Fixer, RepairLog, find_exclusions, write_csv
+from .repair_coco import fix_coco
+from .repair_folders import fix_class_folders, fix_image_trees, fix_mask_folders, fix_voc_masks
+from .repair_tables import fix_samples, fix_table
+from .repair_voc import fix_voc
+from .repair_yolo import fix_yolo
+from .report import Report
+
+FIXERS: dict[str, Fixer] = {
+    "coco": fix_coco,
+    "voc": fix_voc,
+    "yolo": fix_yolo,
+    "masks": fix_mask_folders,
+    "folder": fix_class_folders,
+    "manifest": fix_table,
+    "detection_manifest": fix_table,
+    "localization_manifest": fix_table,
+    "voc_segmentation": fix_voc_masks,
+    "voc_instances": fix_voc_masks,
+    "instance_masks": fix_image_trees,
+    "cityscapes": fix_image_trees,
+    "ade20k": fix_image_trees,
+}
+"""Writer of a corrected copy for each format (`FORMATS`); all others are written by `fix_samples`."""
 
 
 @dataclass
@@ -20,81 +40,79 @@ class Fix:
     """A corrected copy.
 
     Attributes:
-        folder: where it is.
-        log: what was changed, and what was not.
-        init_args: arguments of the data module with which it reads the copy; None: it cannot.
-        class_path: the data module that reads it.
+        folder: Its folder.
+        log: What was changed, and what was not.
+        init_args: Arguments with which the data module reads the copy; None: there is no copy to read.
+        class_path: The data module that reads it.
     """
 
     folder: Path
-    log: Log
+    log: RepairLog
     init_args: dict[str, Any] | None
     class_path: str
 
 
 def write_fix(report: Report, folder: str | Path) -> Fix:
-    """Write a corrected copy of the annotations of a data set that was checked, and a log of each change.
+    """Write a corrected copy of the annotations of a checked data set, and a log of each change.
 
     Args:
-        report: of the whole set.
-        folder: new or empty, and not within the data set.
+        report: Report on the whole data set.
+        folder: New or empty folder outside the data set.
 
     Raises:
-        FileExistsError: for a folder with something in it.
-        ValueError: for a folder within the data set, or a check that was interrupted.
+        FileExistsError: For a folder that is not empty.
+        ValueError: For a folder within the data set, or an interrupted check.
     """
     if report.interrupted:
-        raise ValueError("the check was interrupted: a corrected copy is written from a complete one")
+        raise ValueError("report: the check was interrupted; write a corrected copy from a complete one")
     folder = Path(folder)
     check_folder(report.data, folder)
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    log, known = Log(), format_of(report.data)
-    fixer: Fixer = known.fix if known is not None and known.fix is not None else fix_any
-    init_args = fixer(report, folder, log)
-    class_path = f"{type(report.data).__module__}.{type(report.data).__qualname__}"
+    log = RepairLog()
+    exclusions = find_exclusions(report, log)
+    init_args = FIXERS.get(format_name(report.data) or "", fix_samples)(report, exclusions, folder, log)
+    cls = type(report.data)
+    class_path = f"{cls.__module__}.{cls.__qualname__}"
     if class_path.startswith("striate.datamodules."):
-        class_path = f"striate.datamodules.{type(report.data).__name__}"
+        class_path = f"striate.datamodules.{cls.__name__}"
     if init_args is not None:
         class_path = init_args.pop("class_path", class_path)
     for code in report.findings.codes():
-        count = report.findings.counts[code]
-        if not KINDS[code].fixed and KINDS[code].severity != "note":
-            log.left.append(f"{KINDS[code].title} ({count:,}): {KINDS[code].advice}")
+        kind = KINDS[code]
+        if not kind.fixed and kind.severity != "note":
+            log.remaining.append(f"{kind.title} ({report.findings.counts[code]:,}): {kind.advice}")
     fix = Fix(folder, log, init_args, class_path)
-    _write_log(fix)
+    _write_log(fix, exclusions)
     return fix
 
 
 def check_folder(data: VisionDataModule, folder: Path) -> None:
-    """Raise where a corrected copy must not go; see `write_fix`."""
+    """Raise an error for a folder that a corrected copy must not be written to; see `write_fix`."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"--fix {folder}: there is something already; name a new folder")
+        raise FileExistsError(f"folder: must be new or empty, got {str(folder)!r}")
     root = getattr(data, "root", None)
     if isinstance(root, str | Path) and Path(root).is_dir():
         inside = Path(root).resolve()
         if folder.resolve().is_relative_to(inside):
-            raise ValueError(
-                f"--fix {folder}: lies in the data set ({inside}); name a folder outside, to leave that as it is"
-            )
+            raise ValueError(f"folder: must be outside the data set ({inside}), got {str(folder)!r}")
 
 
-def _write_log(fix: Fix) -> None:
-    with (fix.folder / "fixes.csv").open("w", encoding="utf-8", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(Change._fields)
-        rows.writerows(fix.log.changes)
-    lines = ["# What was corrected", ""]
+def _write_log(fix: Fix, exclusions: Exclusions) -> None:
+    write_csv(fix.folder / "fixes.csv", Change._fields, fix.log.changes)
+    rows = [(split, path, *reason) for split, reasons in exclusions.items() for path, reason in reasons.items()]
+    write_csv(fix.folder / "excluded.csv", ("split", "path", "kind", "reason"), rows)
+    lines = ["# Corrections", ""]
     for (kind, action), count in fix.log.counts().most_common():
         lines.append(f"- {KINDS[kind].title}: {count:,} {action}")
     if not fix.log.changes:
-        lines.append("Nothing had to be." if fix.init_args is not None else "Nothing: there is no corrected copy.")
-    lines += ["", "`fixes.csv` has each change with its file and place. The originals are as they were."]
-    if fix.log.left:
-        lines += ["", "# What is left to you", "", *(f"- {text}" for text in fix.log.left)]
+        lines.append("None were needed." if fix.init_args is not None else "None: there is no corrected copy.")
+    lines += ["", "`fixes.csv` lists each change with its file and location. The originals are unchanged."]
+    if fix.log.remaining:
+        lines += ["", "# Left to you", "", *(f"- {text}" for text in fix.log.remaining)]
     (fix.folder / "FIXES.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     if fix.init_args is not None:
         section = {"data": {"class_path": fix.class_path, "init_args": fix.init_args}}
-        text = "# Reads the corrected copy: give it behind your own, --config YOURS --config THIS\n"
+        text = "# Reads the corrected copy. Pass it after your own configuration: --config YOURS --config THIS\n"
         text += yaml.safe_dump(section, sort_keys=False, allow_unicode=True)
         (fix.folder / "fixed.yaml").write_text(text, encoding="utf-8")

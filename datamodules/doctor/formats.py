@@ -1,6 +1,6 @@
-"""The formats that the doctor knows by name: what it guesses of a path, where it looks for orphans, what it can mend.
+"""The formats that the doctor knows by name: how to guess their arguments, and where to look for unlisted files.
 
-Any other `VisionDataModule` is checked too, by its samples. To add a format: a row in `FORMATS`.
+Any other `VisionDataModule` is checked too, by its samples. To add a format, add a row to `FORMATS`.
 """
 
 import json
@@ -11,91 +11,88 @@ from pathlib import Path
 from typing import Any
 
 from ..annotations.mask_files import read_mask
+from ..batches import IGNORE_INDEX
 from ..images.read import IMAGE_SUFFIXES, list_images
-from .faults import orphans_beside
-from .fix_coco import fix_coco
-from .fix_tables import fix_table
-from .fix_trees import fix_class_folders, fix_image_trees, fix_mask_folders
-from .fix_voc import fix_voc
-from .fix_voc_masks import fix_voc_masks
-from .fix_yolo import fix_yolo, label_files, yolo_notes
-from .fixes import Fixer
+from ..yolo.labels import label_path
+from .report import SPLITS
 
-# (code, path, what is wrong with it) of each file that nothing lists
-Orphans = Callable[[Any, set[str]], Iterable[tuple[str, str, str]]]
+# (code, path, detail) of each unlisted file
+Unlisted = Iterable[tuple[str, str, str]]
 Guess = Callable[[Path, Collection[str]], dict[str, Any]]
-SPLITS = ("train", "val", "test")
+
+
+def unlisted_images(data: Any, listed: set[str]) -> Unlisted:
+    """Images beside the listed ones, which other configurations may read."""
+    return (("unused-image", path, "") for path in _files_beside(listed, IMAGE_SUFFIXES))
 
 
 @dataclass(frozen=True)
 class Format:
-    """A format by name.
+    """One row of `FORMATS`.
 
     Attributes:
-        reader: its data module in ``striate.datamodules``.
-        argument: that argument of it which a path on the command line fills.
-        guess: further arguments, guessed from the path, and ``splits`` where not all are to be read; it is told
-            which arguments were given, and guesses none that contradicts them.
-        splits: those that there are, of a data module of this format.
-        orphans: finds files that nothing lists; None: images beside those listed are only noted, not complained of.
-        notes: remarks on a split whose images are known.
-        fix: writes a corrected copy; None: lists and a manifest are all that is written.
+        reader: Name of its data module in ``striate.datamodules``.
+        argument: The argument of the data module that a path on the command line fills.
+        guess: Guesses further arguments from the path, and ``splits`` if not all are to be read. It receives the names
+            of the given arguments, and guesses none that contradicts them.
+        splits: Returns the existing splits of a data module.
+        unlisted: Finds files that nothing lists.
+        notes: Returns remarks on a split with known images.
     """
 
     reader: str
     argument: str = "root"
     guess: Guess = lambda path, given: {}
     splits: Callable[[Any], Collection[str]] = lambda data: SPLITS
-    orphans: Orphans | None = None
+    unlisted: Callable[[Any, set[str]], Unlisted] = unlisted_images
     notes: Callable[[Any, str, list[str]], Iterable[str]] = lambda data, split, images: ()
-    fix: Fixer | None = None
 
 
-def _none(data: Any, listed: set[str]) -> Iterator[tuple[str, str, str]]:
-    """For readers that take part of a set on purpose, or all there is."""
-    yield from ()
+def _nothing(data: Any, listed: set[str]) -> Unlisted:
+    """For readers that select a part of a data set on purpose, or read all of it."""
+    return ()
 
 
 # -- guesses -----------------------------------------------------------------------------------------
 
 
 def guess_coco(path: Path, given: Collection[str]) -> dict[str, Any]:
-    """Annotation files and image folders by name (`guess_coco_files`); with masks, where most objects have one.
+    """Guess files and folders (see `guess_coco_files`), and the task: with masks if most objects have one.
 
-    Most: of a set of boxes with a few masks, all others would be complained of, and dropped by a correction.
+    In a data set of boxes with a few masks, all other objects would be reported, and dropped by a repair.
     """
-    found = guess_coco_files(path, given)
-    if "task" not in given and "train_annotations" in found:
-        found["task"] = "instance_segmentation" if _has_masks(path, found["train_annotations"]) else "detection"
-    return found
+    arguments = guess_coco_files(path, given)
+    if "task" not in given and "train_annotations" in arguments:
+        masks = _has_masks(path, arguments["train_annotations"])
+        arguments["task"] = "instance_segmentation" if masks else "detection"
+    return arguments
 
 
 def guess_coco_files(path: Path, given: Collection[str]) -> dict[str, Any]:
-    """Annotation files and image folders below a folder, by their names; or those of a single file."""
+    """Guess annotation files and image folders below a folder by their names, or those of a single file."""
+    val_is_given = bool({"val_annotations", "val_images"} & set(given))
     if path.is_file():
-        own = {"annotations": str(path.resolve()), "images": str(_images_of(path))}
-        both = {f"{split}_{key}": value for split in ("train", "val") for key, value in own.items()}
-        return {"root": str(path.parent), **both} | ({} if _names_val(given) else {"splits": ["train"]})
-    found: dict[str, Any] = {}
-    files = sorted(path.glob("annotations/*.json")) + sorted(path.glob("*/*.coco.json")) + sorted(path.glob("*.json"))
+        pair = {"annotations": str(path.resolve()), "images": str(_images_of(path))}
+        both = {f"{split}_{key}": value for split in ("train", "val") for key, value in pair.items()}
+        return {"root": str(path.parent), **both} | ({} if val_is_given else {"splits": ["train"]})
+    arguments: dict[str, Any] = {}
+    others = ("captions", "person_keypoints", "panoptic", "image_info")
     files = [
-        file for file in files if not file.name.startswith(("captions", "person_keypoints", "panoptic", "image_info"))
+        *sorted(path.glob("annotations/*.json")),
+        *sorted(path.glob("*/*.coco.json")),
+        *sorted(path.glob("*.json")),
     ]
-    for split, words in (("train", ("train",)), ("val", ("val",)), ("test", ("test",))):
-        file = next(
-            (file for file in files if any(word in str(file.relative_to(path)).lower() for word in words)), None
-        )
+    names = {file: str(file.relative_to(path)) for file in files if not file.name.startswith(others)}
+    for split in SPLITS:
+        file = next((file for file, name in names.items() if split in name.lower()), None)
         if file is not None:
-            found[f"{split}_annotations"] = str(file.relative_to(path))
-            found[f"{split}_images"] = os.path.relpath(_images_of(file), path)
-    if "val_annotations" not in found and "train_annotations" in found and not _names_val(given):
-        # one file alone: it is both
-        found |= {f"val_{key}": found[f"train_{key}"] for key in ("annotations", "images")} | {"splits": ["train"]}
-    return found
-
-
-def _names_val(given: Collection[str]) -> bool:
-    return bool({"val_annotations", "val_images"} & set(given))
+            arguments[f"{split}_annotations"] = names[file]
+            arguments[f"{split}_images"] = os.path.relpath(_images_of(file), path)
+    if "val_annotations" not in arguments and "train_annotations" in arguments and not val_is_given:
+        # a single file is both
+        arguments |= {f"val_{key}": arguments[f"train_{key}"] for key in ("annotations", "images")}
+        arguments["splits"] = ["train"]
+    return arguments
 
 
 def _has_masks(root: Path, name: str) -> bool:
@@ -104,33 +101,33 @@ def _has_masks(root: Path, name: str) -> bool:
         items = json.loads((root if root.is_dir() else root.parent).joinpath(name).read_bytes())["annotations"]
         return 2 * sum(bool(item.get("segmentation")) for item in items) > len(items)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False  # what is wrong with it, its reader says
+        return False  # the reader reports what is wrong with it
 
 
 def _images_of(file: Path) -> Path:
-    """The folder in which the first image of an annotation file lies."""
+    """The folder that contains the first image of an annotation file."""
     try:
         content = json.loads(file.read_bytes())
         name = str(content["images"][0]["file_name"])
     except (ValueError, KeyError, IndexError, TypeError):
         name = ""
     stem = file.stem.rpartition("_")[2]  # instances_train2017 -> train2017
-    split = next((word for word in ("train", "val", "test") if word in stem), stem)
-    above = file.parent.parent
-    folders = [above / stem, above / "images" / stem, above / split, above / "images" / split, above / split / "images"]
-    folders += [file.parent, file.parent / "images", above / "images", above]
-    return next((folder for folder in folders if name and (folder / name).is_file()), above / stem).resolve()
+    split = next((word for word in SPLITS if word in stem), stem)
+    base = file.parent.parent
+    folders = [base / stem, base / "images" / stem, base / split, base / "images" / split, base / split / "images"]
+    folders += [file.parent, file.parent / "images", base / "images", base]
+    return next((folder for folder in folders if name and (folder / name).is_file()), base / stem).resolve()
 
 
 def guess_voc(path: Path, given: Collection[str]) -> dict[str, Any]:
-    """The years that are there."""
+    """Guess the year, if there is only one."""
     devkit = path / "VOCdevkit" if (path / "VOCdevkit").is_dir() else path
     years = [year for year in ("2007", "2012") if (devkit / f"VOC{year}" / "ImageSets" / "Main").is_dir()]
     return {"year": years[0]} if len(years) == 1 else {}
 
 
 def guess_masks(path: Path, given: Collection[str]) -> dict[str, Any]:
-    """As many classes as the values of the first fifty masks call for; 255 is ignored."""
+    """Guess as many classes as the first fifty masks of each split have values; 255 is ignored."""
     folders = [path / split / "masks" for split in SPLITS]
     masks = [mask for folder in folders if folder.is_dir() for mask in list_images(folder)[:50]]
     highest = 0
@@ -139,141 +136,165 @@ def guess_masks(path: Path, given: Collection[str]) -> dict[str, Any]:
             values = read_mask(mask)
         except ValueError:
             continue
-        inside = values[values != 255]
-        highest = max(highest, int(inside.max()) if inside.size else 0)
-    names = {"class_names": [f"class {number}" for number in range(min(highest + 1, 254))]}
-    return names | guess_folder(path, given)
+        highest = max(highest, int(values[values != IGNORE_INDEX].max(initial=0)))
+    class_names = [f"class {number}" for number in range(min(highest + 1, IGNORE_INDEX - 1))]
+    return {"class_names": class_names} | guess_folder(path, given)
 
 
 def guess_folder(path: Path, given: Collection[str]) -> dict[str, Any]:
-    """The splits that there are: without ``val`` nothing is held out, since all is to be looked at."""
-    there = ["train", *(split for split in ("val", "test") if (path / split).is_dir())]
-    return {"splits": there} if "val" not in there and "val_fraction" not in given else {}
+    """Guess the splits: without ``val`` nothing is held out, since all images are to be checked."""
+    existing = ["train", *(split for split in ("val", "test") if (path / split).is_dir())]
+    return {"splits": existing} if "val" not in existing and "val_fraction" not in given else {}
 
 
 def guess_tables(path: Path, given: Collection[str]) -> dict[str, Any]:
-    """The tables of val and test beside that of train; without one for val nothing is held out, as `guess_folder`."""
-    found: dict[str, Any] = {}
+    """Guess the tables of val and test beside that of train; without one for val nothing is held out."""
+    arguments: dict[str, Any] = {}
     for split in ("val", "test"):
         beside = path.with_name(path.name.replace("train", split))
         if beside != path and beside.is_file() and split not in given:
-            found[split] = str(beside)
+            arguments[split] = str(beside)
     if "val_fraction" in given:
-        found.pop("val", None)
-    elif "val" not in {*found, *given}:
-        found["splits"] = ["train", *({"test"} & {*found, *given})]
-    return found
+        arguments.pop("val", None)
+    elif "val" not in {*arguments, *given}:
+        arguments["splits"] = ["train", *({"test"} & {*arguments, *given})]
+    return arguments
 
 
 def splits_of_folders(data: Any) -> list[str]:
-    """Train, and those that have a folder; val too, where it is held out."""
-    held = data.val_fraction is not None
-    return [one for one in SPLITS if one == "train" or (one == "val" and held) or (data.root / one).is_dir()]
+    """Return train and the splits that have a folder or are held out."""
+    held_out = {"val"} if data.val_fraction is not None else set()
+    return [split for split in SPLITS if split in {"train", *held_out} or (data.root / split).is_dir()]
 
 
 def splits_of_tables(data: Any) -> list[str]:
-    """Those that have a table; val too, where it is held out."""
-    held = data.val_fraction is not None
-    return [one for one in SPLITS if data.tables[one] is not None or (one == "val" and held)]
+    """Return the splits that have a table or are held out."""
+    held_out = {"val"} if data.val_fraction is not None else set()
+    return [split for split in SPLITS if split in held_out or data.tables[split] is not None]
 
 
-# -- files that nothing lists ------------------------------------------------------------------------
+# -- unlisted files ------------------------------------------------------------------------------------
 
 
-def coco_orphans(data: Any, listed: set[str]) -> Iterator[tuple[str, str, str]]:
-    """Images in the folders that no annotation file lists; those without objects are listed."""
+def _files_beside(files: Iterable[str], suffixes: tuple[str, ...]) -> list[str]:
+    """The other files with these suffixes in the folders of `files`, sorted."""
+    listed: dict[str, set[str]] = {}
+    for file in files:
+        folder, _, name = file.rpartition("/")
+        listed.setdefault(folder, set()).add(name)
+    unlisted = []
+    for folder, names in listed.items():
+        base = Path(folder or "/")
+        for entry in base.iterdir() if base.is_dir() else ():
+            hidden = entry.name[0] == "."
+            if not hidden and entry.name not in names and entry.name.lower().endswith(suffixes) and entry.is_file():
+                unlisted.append(f"{folder}/{entry.name}")
+    return sorted(unlisted)
+
+
+def unlisted_by_coco(data: Any, listed: set[str]) -> Unlisted:
+    """Images that no annotation file lists; images without objects are listed."""
     known = set(listed)
     for content in data.contents.values():
-        known |= {os.path.abspath(content.images.path(place)) for place in range(len(content.images.names))}  # noqa: PTH100
-    for path in orphans_beside(known, IMAGE_SUFFIXES, set()):
-        yield "orphan-image", path, "not in the annotation files"
+        images = content.images
+        known |= {os.path.abspath(images.path(number)) for number in range(len(images.names))}  # noqa: PTH100
+    return (("orphan-image", path, "not in the annotation files") for path in _files_beside(known, IMAGE_SUFFIXES))
 
 
-def voc_orphans(data: Any, listed: set[str]) -> Iterator[tuple[str, str, str]]:
-    """Images without XML, XML without image; images with XML that no image set names are but unused."""
+def unlisted_by_voc(data: Any, listed: set[str]) -> Iterator[tuple[str, str, str]]:
+    """Images without XML, XML without image; images with XML that no image set names are only unused."""
     for folder in sorted({str(Path(path).parent) for path in listed}):
         annotations = Path(folder).parent / "Annotations"
-        names = {path.stem: path for path in Path(folder).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES}
-        described = {path.stem: path for path in annotations.glob("*.xml")} if annotations.is_dir() else {}
-        for stem in sorted(names.keys() - described.keys()):
-            if str(names[stem]) not in listed:
-                yield "orphan-image", str(names[stem]), f"no {annotations.name}/{stem}.xml"
-        for stem in sorted(described.keys() - names.keys()):
+        images = {path.stem: str(path) for path in Path(folder).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES}
+        files = {path.stem: str(path) for path in annotations.glob("*.xml")} if annotations.is_dir() else {}
+        for stem, path in sorted(images.items()):
+            if path not in listed and stem not in files:
+                yield "orphan-image", path, f"no {annotations.name}/{stem}.xml"
+            elif path not in listed:
+                yield "unused-image", path, "in none of the image sets"
+        for stem in sorted(files.keys() - images.keys()):
             if f"{folder}/{stem}.jpg" not in listed:
-                yield "orphan-annotation", str(described[stem]), f"no image {stem} in {Path(folder).name}"
-        for stem in sorted(described.keys() & names.keys()):
-            if str(names[stem]) not in listed:
-                yield "unused-image", str(names[stem]), "in none of the image sets"
+                yield "orphan-annotation", files[stem], f"no image {stem} in {Path(folder).name}"
 
 
-def mask_orphans(data: Any, listed: set[str]) -> Iterator[tuple[str, str, str]]:
+def unlisted_by_masks(data: Any, listed: set[str]) -> Iterator[tuple[str, str, str]]:
     """Masks without image."""
-    images, masks = data.folders
     for split in SPLITS:
-        base, beside = data.root / split / masks, data.root / split / images
-        if not base.is_dir() or not beside.is_dir():
+        images, masks = (data.root / split / folder for folder in data.folders)
+        if not masks.is_dir() or not images.is_dir():
             continue
-        known = {path.relative_to(beside).with_suffix("").as_posix() for path in list_images(beside)}
-        for mask in list_images(base):
-            if mask.relative_to(base).with_suffix("").as_posix() not in known:
-                yield "orphan-annotation", str(mask), f"no image of that name in {split}/{images}"
+        known = {path.relative_to(images).with_suffix("").as_posix() for path in list_images(images)}
+        for mask in list_images(masks):
+            if mask.relative_to(masks).with_suffix("").as_posix() not in known:
+                yield "orphan-annotation", str(mask), f"no image of that name in {split}/{data.folders[0]}"
 
 
-def table_orphans(data: Any, listed: set[str]) -> Iterator[tuple[str, str, str]]:
-    """Images beside those listed that no table names."""
-    for path in orphans_beside(listed, IMAGE_SUFFIXES, set()):
-        yield "orphan-image", path, "in none of the tables"
+def unlisted_by_tables(data: Any, listed: set[str]) -> Unlisted:
+    """Images beside the listed ones that no table names."""
+    return (("orphan-image", path, "in none of the tables") for path in _files_beside(listed, IMAGE_SUFFIXES))
 
 
-def yolo_orphans(data: Any, listed: set[str]) -> Iterator[tuple[str, str, str]]:
-    """Label files without image, and images beside those listed that no split names."""
-    known = label_files(data, listed)
-    for path in orphans_beside(known, (".txt",), set()):
+def unlisted_by_yolo(data: Any, listed: set[str]) -> Iterator[tuple[str, str, str]]:
+    """Label files without image, and images beside the listed ones that no split names."""
+    for path in _files_beside(_label_files(data, listed), (".txt",)):
         if Path(path).name not in ("classes.txt", "train.txt", "val.txt", "test.txt"):
             yield "orphan-annotation", path, "no image of that name"
-    for path in orphans_beside(listed, IMAGE_SUFFIXES, set()):
+    for path in _files_beside(listed, IMAGE_SUFFIXES):
         yield "orphan-image", path, "in none of the splits"
 
 
+def yolo_notes(data: Any, split: str, images: list[str]) -> Iterator[str]:
+    """Report how many images have no label file, which may be intended."""
+    bare = [path for path, file in zip(images, _label_files(data, images), strict=True) if not Path(file).is_file()]
+    if bare:
+        yield (
+            f"{split}: {len(bare):,} of {len(images):,} images have no label file, and count as images without "
+            f"objects; the first: {os.path.relpath(bare[0], data.content.root)}"
+        )
+
+
+def _label_files(data: Any, images: Iterable[str]) -> list[str]:
+    """The label file of each image, whether it exists or not."""
+    root = os.path.abspath(data.content.root)  # noqa: PTH100 - a link stays one
+    return [label_path(root, os.path.relpath(path, root)) for path in images]
+
+
+_TABLES = {"argument": "train", "guess": guess_tables, "splits": splits_of_tables, "unlisted": unlisted_by_tables}
 FORMATS: dict[str, Format] = {
-    "coco": Format("CocoDetection", guess=guess_coco, orphans=coco_orphans, fix=fix_coco),
-    "voc": Format("VOCDetection", guess=guess_voc, orphans=voc_orphans, fix=fix_voc),
-    "yolo": Format("YoloDetection", orphans=yolo_orphans, notes=yolo_notes, fix=fix_yolo),
-    "masks": Format(
-        "MaskFolder", guess=guess_masks, splits=splits_of_folders, orphans=mask_orphans, fix=fix_mask_folders
-    ),
-    "folder": Format("ImageFolder", guess=guess_folder, splits=splits_of_folders, orphans=_none, fix=fix_class_folders),
-    "manifest": Format("Manifest", "train", guess_tables, splits_of_tables, table_orphans, fix=fix_table),
-    "detection_manifest": Format(
-        "DetectionManifest", "train", guess_tables, splits_of_tables, table_orphans, fix=fix_table
-    ),
-    "localization_manifest": Format(
-        "LocalizationManifest", "train", guess_tables, splits_of_tables, table_orphans, fix=fix_table
-    ),
-    "coco_localization": Format("CocoLocalization", guess=guess_coco_files, orphans=_none),
-    "voc_localization": Format("VOCLocalization", guess=guess_voc, orphans=_none),
-    "voc_segmentation": Format("VOCSegmentation", orphans=_none, fix=fix_voc_masks),
-    "voc_instances": Format("VOCInstances", orphans=_none, fix=fix_voc_masks),
-    "instance_masks": Format("InstanceMasks", fix=fix_image_trees),
-    "cityscapes": Format("Cityscapes", orphans=_none, fix=fix_image_trees),
-    "ade20k": Format("ADE20K", fix=fix_image_trees),
+    "coco": Format("CocoDetection", guess=guess_coco, unlisted=unlisted_by_coco),
+    "voc": Format("VOCDetection", guess=guess_voc, unlisted=unlisted_by_voc),
+    "yolo": Format("YoloDetection", unlisted=unlisted_by_yolo, notes=yolo_notes),
+    "masks": Format("MaskFolder", guess=guess_masks, splits=splits_of_folders, unlisted=unlisted_by_masks),
+    "folder": Format("ImageFolder", guess=guess_folder, splits=splits_of_folders, unlisted=_nothing),
+    "manifest": Format("Manifest", **_TABLES),
+    "detection_manifest": Format("DetectionManifest", **_TABLES),
+    "localization_manifest": Format("LocalizationManifest", **_TABLES),
+    "coco_localization": Format("CocoLocalization", guess=guess_coco_files, unlisted=_nothing),
+    "voc_localization": Format("VOCLocalization", guess=guess_voc, unlisted=_nothing),
+    "voc_segmentation": Format("VOCSegmentation", unlisted=_nothing),
+    "voc_instances": Format("VOCInstances", unlisted=_nothing),
+    "instance_masks": Format("InstanceMasks"),
+    "cityscapes": Format("Cityscapes", unlisted=_nothing),
+    "ade20k": Format("ADE20K"),
     "cub": Format("CUB200"),
-    "pets": Format("OxfordPets", orphans=_none),
-    "imagenet": Format("ImageNet", orphans=_none),
-    "imagenet_localization": Format("ImageNetLocalization", orphans=_none),
-    "caltech101": Format("Caltech101", orphans=_none),
-    "caltech256": Format("Caltech256", orphans=_none),
-    "cifar10": Format("CIFAR10", orphans=_none),
-    "cifar100": Format("CIFAR100", orphans=_none),
-    "mnist": Format("MNIST", orphans=_none),
-    "fashion_mnist": Format("FashionMNIST", orphans=_none),
+    "pets": Format("OxfordPets", unlisted=_nothing),
+    "imagenet": Format("ImageNet", unlisted=_nothing),
+    "imagenet_localization": Format("ImageNetLocalization", unlisted=_nothing),
+    "caltech101": Format("Caltech101", unlisted=_nothing),
+    "caltech256": Format("Caltech256", unlisted=_nothing),
+    "cifar10": Format("CIFAR10", unlisted=_nothing),
+    "cifar100": Format("CIFAR100", unlisted=_nothing),
+    "mnist": Format("MNIST", unlisted=_nothing),
+    "fashion_mnist": Format("FashionMNIST", unlisted=_nothing),
 }
 
 
+def format_name(data: Any) -> str | None:
+    """Return the name of a data module's format, by its class or the closest class it derives from; None: unknown."""
+    names = {known.reader: name for name, known in FORMATS.items()}
+    return next((names[cls.__name__] for cls in type(data).__mro__ if cls.__name__ in names), None)
+
+
 def format_of(data: Any) -> Format | None:
-    """The format of a data module, by its class or the nearest one that it is derived from; None: not known."""
-    for cls in type(data).__mro__:
-        for known in FORMATS.values():
-            if known.reader == cls.__name__:
-                return known
-    return None
+    """Return the format of a data module; None: unknown."""
+    return FORMATS.get(format_name(data) or "")

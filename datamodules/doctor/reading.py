@@ -1,4 +1,4 @@
-"""All samples of all splits, read once, in parallel processes, of which one may die without taking the others along."""
+"""Reads all samples of all splits once, in parallel processes; a process that dies costs one sample."""
 
 import contextlib
 import multiprocessing
@@ -19,9 +19,9 @@ import cv2
 from ..loading.loader import prepare_worker
 from ..loading.sources import Source
 from .findings import Finding
-from .samples import Looked, look_at
+from .samples import SampleSummary, inspect_sample
 
-# what libjpeg and libpng say of a file that they nevertheless decode; "extraneous bytes" lie behind the picture
+# reported by libjpeg and libpng for files that they decode nevertheless; "extraneous bytes" follow the image
 _DAMAGE = re.compile(
     r"premature end|bad huffman|corrupt jpeg|invalid|not enough data|crc error|libpng error", re.IGNORECASE
 )
@@ -29,7 +29,7 @@ _HARMLESS = re.compile(r"extraneous bytes", re.IGNORECASE)
 
 
 class Work(NamedTuple):
-    """A split to read: its samples, their files where known, and the classes."""
+    """A split to read: its samples, their files if known, and the classes."""
 
     source: Source
     paths: Sequence[str] | None
@@ -37,17 +37,17 @@ class Work(NamedTuple):
 
 
 class Task(NamedTuple):
-    """Samples ``start`` up to ``stop`` of the split of that number."""
+    """Samples ``start`` up to ``stop`` of the split with an index in the list of splits."""
 
     split: int
     start: int
     stop: int
 
 
-class Complaints:
-    """What decoders write to the error stream: kept off the terminal, and asked for after each sample.
+class DecoderWarnings:
+    """Captures what image decoders write to the error stream.
 
-    OpenCV's decoders say there, and nowhere else, that the data of an image is damaged.
+    OpenCV's decoders report damaged image data there and nowhere else.
     """
 
     def __init__(self) -> None:
@@ -56,71 +56,71 @@ class Complaints:
         os.dup2(self._file.fileno(), 2)
 
     def __call__(self) -> str:
-        """What was said of damage since the last time, in one line."""
-        number = self._file.fileno()
-        size = os.lseek(number, 0, os.SEEK_CUR)
+        """Return the damage reported since the last call, in one line."""
+        descriptor = self._file.fileno()
+        size = os.lseek(descriptor, 0, os.SEEK_CUR)
         if not size:
             return ""
-        text = os.pread(number, min(size, 10_000), 0).decode(errors="replace")
-        os.ftruncate(number, 0)
-        os.lseek(number, 0, os.SEEK_SET)
+        text = os.pread(descriptor, min(size, 10_000), 0).decode(errors="replace")
+        os.ftruncate(descriptor, 0)
+        os.lseek(descriptor, 0, os.SEEK_SET)
         lines = [line.strip() for line in text.splitlines() if _DAMAGE.search(line) and not _HARMLESS.search(line)]
         return "; ".join(dict.fromkeys(lines))
 
     def close(self) -> None:
-        """Give the stream back."""
+        """Restore the error stream."""
         os.dup2(self._before, 2)
         os.close(self._before)
         self._file.close()
 
 
 @contextlib.contextmanager
-def quiet_decoders() -> Iterator[Complaints]:
-    """Keep what decoders say off the terminal."""
+def quiet_decoders() -> Iterator[DecoderWarnings]:
+    """Keep the output of image decoders off the terminal."""
     sys.stderr.flush()
-    complaints = Complaints()
+    decoder_warnings = DecoderWarnings()
     try:
-        yield complaints
+        yield decoder_warnings
     finally:
-        complaints.close()
+        decoder_warnings.close()
 
 
-_works: list[Work] = []  # of this process; inherited, or handed over at its start
-_complaints: Callable[[], str] = str  # says nothing
+# state of this process, inherited or set at its start
+_works: list[Work] = []
+_decoder_warnings: Callable[[], str] = str  # no warnings
 
 
 def _prepare(works: list[Work]) -> None:
-    """Make a worker process: one thread, deaf to Ctrl-C, which its parent answers."""
-    global _works, _complaints
+    """Set up a worker process: one thread, and no reaction to Ctrl-C, which the parent handles."""
+    global _works, _decoder_warnings
     _works = works
     prepare_worker(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _complaints = Complaints()
+    _decoder_warnings = DecoderWarnings()
 
 
-def _run(task: Task) -> list[Looked]:
+def _run(task: Task) -> list[SampleSummary]:
     work = _works[task.split]
-    return [_look(work, index) for index in range(task.start, task.stop)]
+    return [_inspect(work, index) for index in range(task.start, task.stop)]
 
 
-def _look(work: Work, index: int) -> Looked:
+def _inspect(work: Work, index: int) -> SampleSummary:
     path = work.paths[index] if work.paths else None
     try:
-        return look_at(work.source, index, path, work.class_names, _complaints)
-    except Exception as error:  # a sample so strange that it cannot even be examined
-        what = f"{type(error).__name__}: {error}"
-        return Looked(path, findings=[Finding("bad-target", path or f"sample {index}", what, image=path, index=index)])
+        return inspect_sample(work.source, index, path, work.class_names, _decoder_warnings)
+    except Exception as error:  # a sample that cannot even be inspected
+        return _failed(work, index, "bad-target", f"{type(error).__name__}: {error}")
 
 
-def read_all(works: list[Work], processes: int) -> Iterator[tuple[Task, list[Looked]]]:
-    """Look at every sample of every split.
+def read_all(works: list[Work], processes: int) -> Iterator[tuple[Task, list[SampleSummary]]]:
+    """Inspect every sample of every split.
 
     Args:
-        works: the splits.
-        processes: how many to read with; 0: this one alone.
+        works: The splits.
+        processes: Number of worker processes; 0: this process alone.
 
     Yields:
-        A few samples at a time, in whatever order they are ready. The iterator may be closed at any time.
+        A few samples at a time, as they become ready. The iterator may be closed at any time.
     """
     tasks = deque(_tasks(works, max(processes, 1)))
     if not processes:
@@ -129,7 +129,7 @@ def read_all(works: list[Work], processes: int) -> Iterator[tuple[Task, list[Loo
     while tasks:
         suspects: list[Task] = []
         yield from _read_in_pool(works, processes, tasks, suspects)
-        # a process died at one of these, and the pool with it: each of them is read alone, to find out which
+        # a process died at one of these, and the pool with it: read each of them alone, to find out at which
         for task in suspects:
             yield from _read_alone(works, task)
 
@@ -141,46 +141,43 @@ def _tasks(works: list[Work], processes: int) -> Iterator[Task]:
         yield from (Task(number, start, min(start + chunk, size)) for start in range(0, size, chunk))
 
 
-def _read_here(works: list[Work], tasks: deque[Task]) -> Iterator[tuple[Task, list[Looked]]]:
-    global _works, _complaints
+def _read_here(works: list[Work], tasks: deque[Task]) -> Iterator[tuple[Task, list[SampleSummary]]]:
+    global _works, _decoder_warnings
     threads = cv2.getNumThreads()
     for task in tasks:
-        with quiet_decoders() as complaints:
-            _works, _complaints = works, complaints
+        with quiet_decoders() as decoder_warnings:
+            _works, _decoder_warnings = works, decoder_warnings
             try:
-                done = _run(task)
+                summaries = _run(task)
             finally:
-                _works, _complaints = [], str
-        yield task, done
+                _works, _decoder_warnings = [], str
+        yield task, summaries
     cv2.setNumThreads(threads)
-
-
-def _context() -> multiprocessing.context.BaseContext:
-    # forked workers share the annotations; elsewhere each gets a copy
-    return multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
 
 
 @contextlib.contextmanager
 def _pool(works: list[Work], processes: int) -> Iterator[ProcessPoolExecutor]:
-    pool = ProcessPoolExecutor(processes, _context(), _prepare, (works,))
+    # forked workers share the annotations; elsewhere each gets a copy
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    pool = ProcessPoolExecutor(processes, context, _prepare, (works,))
     try:
         yield pool
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _submit(pool: ProcessPoolExecutor, task: Task) -> Future[list[Looked]]:
+def _submit(pool: ProcessPoolExecutor, task: Task) -> Future[list[SampleSummary]]:
     with warnings.catch_warnings():
-        # Python 3.12 and later warn of forking beside threads; no lock of ours is held by another one
+        # Python 3.12 and later warn of forking beside threads; no other thread holds a lock that is needed here
         warnings.filterwarnings("ignore", ".*use of fork.*", DeprecationWarning)
         return pool.submit(_run, task)
 
 
 def _read_in_pool(
     works: list[Work], processes: int, tasks: deque[Task], suspects: list[Task]
-) -> Iterator[tuple[Task, list[Looked]]]:
-    """Work through `tasks` until none is left, or a process dies; then `suspects` are those that were being read."""
-    running: dict[Future[list[Looked]], Task] = {}
+) -> Iterator[tuple[Task, list[SampleSummary]]]:
+    """Read `tasks` until none is left or a process dies; then `suspects` receives those that were being read."""
+    running: dict[Future[list[SampleSummary]], Task] = {}
     with _pool(works, processes) as pool:
         while tasks or running:
             try:
@@ -188,38 +185,38 @@ def _read_in_pool(
                     running[_submit(pool, tasks[0])] = tasks[0]
                     tasks.popleft()
             except BrokenProcessPool:
-                pass  # the futures say so too
-            ready = wait(running, return_when=FIRST_COMPLETED).done
+                pass  # the futures raise it too
             broken = False
-            for future in ready:
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
                 try:
-                    done = future.result()
+                    summaries = future.result()
                 except BrokenProcessPool:
                     broken = True
                     continue
-                yield running.pop(future), done
+                yield running.pop(future), summaries
             if broken or (tasks and not running):
                 suspects += running.values() or [tasks.popleft()]
                 return
 
 
-def _read_alone(works: list[Work], task: Task) -> Iterator[tuple[Task, list[Looked]]]:
-    """Read a task in a process of its own; where that dies, its halves, until one sample is left to blame."""
+def _read_alone(works: list[Work], task: Task) -> Iterator[tuple[Task, list[SampleSummary]]]:
+    """Read a task in a separate process; if that dies, read its halves, until one sample is left."""
     try:
         with _pool(works, 1) as pool:
-            done = _submit(pool, task).result()
+            summaries = _submit(pool, task).result()
     except BrokenProcessPool:
         if task.stop - task.start == 1:
-            yield task, [_crashed(works[task.split], task.start)]
+            detail = "the process that read it died: a crash of the decoder, or no memory left"
+            yield task, [_failed(works[task.split], task.start, "crash", detail)]
             return
         middle = (task.start + task.stop) // 2
         yield from _read_alone(works, task._replace(stop=middle))
         yield from _read_alone(works, task._replace(start=middle))
         return
-    yield task, done
+    yield task, summaries
 
 
-def _crashed(work: Work, index: int) -> Looked:
+def _failed(work: Work, index: int, code: str, detail: str) -> SampleSummary:
     path = work.paths[index] if work.paths else None
-    what = "the process that read it died: a crash of the decoder, or no memory left"
-    return Looked(path, findings=[Finding("crash", path or f"sample {index}", what, image=path, index=index)])
+    finding = Finding(code, path or f"sample {index}", detail, image=path, index=index)
+    return SampleSummary(path, findings=[finding])

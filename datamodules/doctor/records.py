@@ -1,89 +1,92 @@
-"""What is kept of each split: a few arrays, not an object a sample."""
+"""The samples of a split as a few arrays, not as one object per sample."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
-from .samples import LOOK, Looked
+from .samples import APPEARANCE_BYTES, SampleSummary
 
 
-@dataclass
+@dataclass(frozen=True)
+class ObjectTable:
+    """The N objects of a split, image by image.
+
+    Attributes:
+        image: ``[N]`` int64, index of the image of each.
+        boxes: ``[N, 4]`` float32; NaN for classification.
+        labels: ``[N]`` int32.
+        not_crowd: ``[N]`` bool.
+    """
+
+    image: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+    not_crowd: np.ndarray
+
+    @property
+    def with_box(self) -> np.ndarray:
+        """``[N]`` bool, objects other than crowds that have a box."""
+        return self.not_crowd & np.isfinite(self.boxes).all(axis=1)
+
+
 class SplitRecord:
     """The samples of a split.
 
-    Attributes:
+    Args:
         name: ``train``, ``val`` or ``test``.
-        num_classes: for the counts of pixels.
-        paths: file of each sample's image; None: not in files.
-        seen: ``[N]`` bool: read so far.
-        faulty: ``[N]`` bool: something is wrong with the sample as a whole, so that a corrected copy leaves it out.
-        sizes: ``[N, 2]`` int32, width and height; 0 where unreadable.
+        size: Number of samples N.
+        num_classes: Number of classes K.
+        paths: File of each sample's image; None: not in files.
+
+    Attributes:
+        inspected: ``[N]`` bool.
+        excluded: ``[N]`` bool, samples that a corrected copy leaves out as a whole.
+        sizes: ``[N, 2]`` int32, width and height; 0 if unreadable.
         digests: ``[N, 2]`` uint64.
         gradients: ``[N]`` uint64.
-        looks: ``[N, LOOK]`` uint8.
-        pixels: ``[K]`` int64, pixels of each class in semantic masks; None: there are none.
-        with_class: ``[K]`` int64, how many masks have each class.
-        foreground: ``[N]`` bool, masks with something other than class 0.
+        appearances: ``[N, APPEARANCE_BYTES]`` uint8.
+        class_pixels: ``[K]`` int64, pixels of each class in semantic masks; None: no masks.
+        masks_with_class: ``[K]`` int64, number of masks that contain each class.
+        has_foreground: ``[N]`` bool, masks with a class other than 0.
     """
 
-    name: str
-    num_classes: int
-    paths: list[str | None]
-    seen: np.ndarray
-    faulty: np.ndarray
-    sizes: np.ndarray
-    digests: np.ndarray
-    gradients: np.ndarray
-    looks: np.ndarray
-    pixels: np.ndarray | None = None
-    with_class: np.ndarray | None = None
-    foreground: np.ndarray | None = None
-    _parts: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=list)
-
-    @classmethod
-    def empty(cls, name: str, size: int, num_classes: int, paths: Sequence[str] | None) -> "SplitRecord":
-        """A split of which nothing is read yet."""
-        return cls(
-            name,
-            num_classes,
-            list(paths) if paths is not None else [None] * size,
-            np.zeros(size, np.bool_),
-            np.zeros(size, np.bool_),
-            np.zeros((size, 2), np.int32),
-            np.zeros((size, 2), np.uint64),
-            np.zeros(size, np.uint64),
-            np.zeros((size, LOOK), np.uint8),
-        )
+    def __init__(self, name: str, size: int, num_classes: int, paths: Sequence[str] | None) -> None:
+        self.name, self.num_classes = name, num_classes
+        self.paths: list[str | None] = list(paths) if paths is not None else [None] * size
+        self.inspected, self.excluded = np.zeros(size, np.bool_), np.zeros(size, np.bool_)
+        self.sizes = np.zeros((size, 2), np.int32)
+        self.digests, self.gradients = np.zeros((size, 2), np.uint64), np.zeros(size, np.uint64)
+        self.appearances = np.zeros((size, APPEARANCE_BYTES), np.uint8)
+        self.class_pixels: np.ndarray | None = None
+        self.masks_with_class = np.zeros(num_classes, np.int64)
+        self.has_foreground = np.zeros(size, np.bool_)
+        self._parts: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
 
     def __len__(self) -> int:
-        return len(self.seen)
+        return len(self.inspected)
 
-    def take(self, start: int, looked: Sequence[Looked]) -> None:
-        """Keep what was seen of the samples from `start` on."""
-        stop = start + len(looked)
-        self.seen[start:stop] = True
-        self.sizes[start:stop] = [one.size for one in looked]
-        self.digests[start:stop] = np.frombuffer(b"".join(one.digest for one in looked), np.uint64).reshape(-1, 2)
-        self.gradients[start:stop] = np.array([one.gradient for one in looked], np.uint64)
-        self.looks[start:stop] = [one.look for one in looked]
-        for number, one in enumerate(looked, start=start):
+    def add(self, start: int, summaries: Sequence[SampleSummary]) -> None:
+        """Keep the summaries of the samples from `start` on."""
+        stop = start + len(summaries)
+        self.inspected[start:stop] = True
+        self.sizes[start:stop] = [one.size for one in summaries]
+        self.digests[start:stop] = np.frombuffer(b"".join(one.digest for one in summaries), np.uint64).reshape(-1, 2)
+        self.gradients[start:stop] = np.array([one.gradient for one in summaries], np.uint64)
+        self.appearances[start:stop] = [one.appearance for one in summaries]
+        for index, one in enumerate(summaries, start=start):
+            self.excluded[index] = any(finding.excludes_sample for finding in one.findings)
             if one.path is not None:
-                self.paths[number] = one.path
-            if one.pixels is not None:
-                self._take_pixels(number, one.pixels)
-        own = np.repeat(np.arange(start, stop), [len(one.labels) for one in looked])
-        columns = ([one.boxes for one in looked], [one.labels for one in looked], [one.real for one in looked])
-        boxes, labels, real = (np.concatenate(column) for column in columns)
-        self._parts.append((own, boxes, labels, real))
-
-    def _take_pixels(self, number: int, pixels: np.ndarray) -> None:
-        if self.pixels is None or self.with_class is None or self.foreground is None:
-            self.pixels, self.with_class = (np.zeros(self.num_classes, np.int64) for _ in range(2))
-            self.foreground = np.zeros(len(self), np.bool_)
-        self.pixels += pixels[: self.num_classes]
-        self.with_class += pixels[: self.num_classes] > 0
-        self.foreground[number] = bool(pixels[1:].any())
+                self.paths[index] = one.path
+            if one.class_pixels is not None:
+                pixels = one.class_pixels[: self.num_classes]
+                self.class_pixels = pixels.astype(np.int64) + (0 if self.class_pixels is None else self.class_pixels)
+                self.masks_with_class += pixels > 0
+                self.has_foreground[index] = bool(one.class_pixels[1:].any())
+        images = np.repeat(np.arange(start, stop), [len(one.labels) for one in summaries])
+        columns = zip(*((one.boxes, one.labels, one.not_crowd) for one in summaries), strict=True)
+        boxes, labels, not_crowd = (np.concatenate(column) for column in columns)
+        self._parts.append((images, boxes, labels, not_crowd))
 
     def is_twin(self, other: "SplitRecord") -> bool:
         """Whether it has another split's images in the same order: the same files, or in memory the same pixels."""
@@ -94,41 +97,22 @@ class SplitRecord:
         """``[N]`` bool: images that were read."""
         return self.sizes[:, 0] > 0
 
-    def objects(self) -> "ObjectTable":
-        """All objects found, image by image."""
+    def objects(self) -> ObjectTable:
+        """Return all objects, image by image."""
         if not self._parts:
             empty = np.zeros(0, np.int64)
             return ObjectTable(empty, np.zeros((0, 4), np.float32), empty.astype(np.int32), empty.astype(np.bool_))
-        own, boxes, labels, real = (np.concatenate(column) for column in zip(*self._parts, strict=True))
-        order = np.argsort(own, kind="stable")
-        self._parts = [(own[order], boxes[order], labels[order], real[order])]
+        images, *columns = (np.concatenate(column) for column in zip(*self._parts, strict=True))
+        order = np.argsort(images, kind="stable")
+        boxes, labels, not_crowd = (column[order] for column in columns)
+        self._parts = [(images[order], boxes, labels, not_crowd)]
         return ObjectTable(*self._parts[0])
 
     def labels(self) -> np.ndarray | None:
-        """Class of each image ``[N]``, where each has exactly one object (-1: none); else None."""
+        """Return the class of each image ``[N]`` (-1: none) if no image has more than one object; else None."""
         table = self.objects()
         labels = np.full(len(self), -1, np.int32)
         if len(np.unique(table.image)) < len(table.image):
             return None
         labels[table.image] = table.labels
         return labels
-
-
-@dataclass(frozen=True)
-class ObjectTable:
-    """Objects of a split: the number of their image, their boxes (NaN: classification), classes, and if no crowd."""
-
-    image: np.ndarray
-    boxes: np.ndarray
-    labels: np.ndarray
-    real: np.ndarray
-
-    @property
-    def with_box(self) -> np.ndarray:
-        """Which are objects other than crowds that have a box: ``[N]`` bool."""
-        return self.real & np.isfinite(self.boxes).all(axis=1)
-
-    @property
-    def boxed(self) -> np.ndarray:
-        """Their boxes, ``[M, 4]``."""
-        return self.boxes[self.with_box]

@@ -123,7 +123,7 @@ def yolo_lines(labels: list[int], boxes: list[list[float]], shape: tuple[int, ..
     lines = []
     for label, (x1, y1, x2, y2) in zip(labels, boxes, strict=True):
         parts = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height)
-        lines.append(_line(label, parts))
+        lines.append(yolo_line(label, parts))
     return lines
 
 
@@ -142,8 +142,9 @@ def yolo_polygons(labels: list[int], masks: np.ndarray, shape: tuple[int, ...]) 
     ['3 0.5 0 1 0 1 1 0.5 1']
     """
     size = np.array([shape[1], shape[0]])
-    return [_line(label, (outline(mask) / size).ravel()) for label, mask in zip(labels, masks, strict=True)]
+    return [yolo_line(label, (outline(mask) / size).ravel()) for label, mask in zip(labels, masks, strict=True)]
 
 
-def _line(label: int, parts: Iterable[float]) -> str:
+def yolo_line(label: int, parts: Iterable[float]) -> str:
+    """Format a class and the numbers that follow it, with twelve decimals."""
     return " ".join([str(label), *(f"{part:.12f}".rstrip("0").rstrip(".") for part in parts)])

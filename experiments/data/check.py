@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from jsonargparse import Namespace
 
     from ...datamodules.base import VisionDataModule
-    from ...datamodules.doctor.collecting import Progress
+    from ...datamodules.doctor.check import Progress
     from .section import NamedData
 
 USAGE = """\
@@ -71,15 +71,18 @@ def _examine(data: "VisionDataModule", name: str, chosen: "Namespace") -> int:
     from ...datamodules.doctor import check as examine
     from ...datamodules.doctor import print_report, write_fix, write_html
     from ...datamodules.doctor.fixing import check_folder
-    from ...datamodules.doctor.formats import format_of
-    from ...datamodules.doctor.words import counted
+    from ...datamodules.doctor.formats import format_name
+    from ...datamodules.doctor.formatting import pluralize
     from ..launcher.error_reports import INTERRUPTED
 
     fix_folder = None if chosen.fix is None else Path(chosen.fix).expanduser()
     if fix_folder is not None:
-        check_folder(data, fix_folder)
+        try:
+            check_folder(data, fix_folder)
+        except (ValueError, FileExistsError) as error:
+            fail(str(error).replace("folder:", "--fix:", 1))
     root = getattr(data, "root", None)
-    if format_of(data) and root is not None and not Path(root).exists() and not getattr(data, "download", False):
+    if format_name(data) and root is not None and not Path(root).exists() and not getattr(data, "download", False):
         raise FileNotFoundError(f"data.init_args.root: no file or folder {str(root)!r}")
     console = Console()
     splits, ignored = _listed(chosen.splits), _listed(chosen.ignore)
@@ -93,10 +96,10 @@ def _examine(data: "VisionDataModule", name: str, chosen: "Namespace") -> int:
         return INTERRUPTED
     if fix_folder is not None:
         fix = write_fix(report, fix_folder)
-        said = [f"{fix.folder}: {counted(len(fix.log.changes), 'change')}, listed in fixes.csv"]
+        said = [f"{fix.folder}: {pluralize(len(fix.log.changes), 'change')}, listed in fixes.csv"]
         if fix.init_args is None and not fix.log.changes:
             said = [f"{fix.folder}: no corrected copy"]
-        said += [f"  left to you: {text}" for text in fix.log.left]
+        said += [f"  left to you: {text}" for text in fix.log.remaining]
         if fix.init_args is not None:
             said.append(f"To read the copy: add --config {fix.folder / 'fixed.yaml'}")
         for text in said:
@@ -134,7 +137,7 @@ def _listed(text: str) -> list[str]:
 def _check_choices(chosen: "Namespace") -> None:
     """Exit with 2 for a kind, a split or a number that there is not."""
     from ...datamodules.doctor import KINDS
-    from ...datamodules.doctor.collecting import SPLITS
+    from ...datamodules.doctor.report import SPLITS
 
     for option, text, known in (("--ignore", chosen.ignore, list(KINDS)), ("--splits", chosen.splits, list(SPLITS))):
         for value in _listed(text):

@@ -14,8 +14,9 @@ import pytest
 from striate.experiments.data.check import check
 from striate.experiments.data.commands import run as front_door
 from striate.experiments.launcher.main import main
-from striate.tests.datamodules.doctor import patients
+from striate.tests.helpers import small_datasets
 from striate.tests.helpers.fixtures import write_image
+from striate.tests.helpers.small_datasets import truncate, unique_image
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +38,7 @@ def refused(capsys, *arguments):
 
 
 def test_a_clean_set_exits_with_0(tmp_path, capsys):
-    patients.write_coco(tmp_path / "set")
+    small_datasets.write_coco(tmp_path / "set")
     assert run("--format", "coco", "set") == 0
     out = capsys.readouterr().out
     assert "Clean: 6 images read, no errors, no warnings." in out
@@ -45,8 +46,8 @@ def test_a_clean_set_exits_with_0(tmp_path, capsys):
 
 
 def test_problems_exit_with_1_and_name_the_place(tmp_path, capsys):
-    patients.write_folder(tmp_path / "set")
-    patients.cut(tmp_path / "set/train/cat/1.png")
+    small_datasets.write_folder(tmp_path / "set")
+    truncate(tmp_path / "set/train/cat/1.png")
     assert run("--format", "folder", "set", "--output", tmp_path / "page.html", "--fix", "fixed") == 1
     out = capsys.readouterr().out
     assert "images that cannot be read: 1  unreadable-image" in out and "train: train/cat/1.png: " in out
@@ -56,8 +57,8 @@ def test_problems_exit_with_1_and_name_the_place(tmp_path, capsys):
 
 
 def test_a_configuration_with_others_behind_it(tmp_path, capsys):
-    patients.write_folder(tmp_path / "set")
-    patients.cut(tmp_path / "set/train/cat/1.png")
+    small_datasets.write_folder(tmp_path / "set")
+    truncate(tmp_path / "set/train/cat/1.png")
     config = tmp_path / "mine.yaml"
     config.write_text(
         "seed_everything: 1\nmodel: {class_path: anything}\ntrainer: {max_epochs: 1}\n"
@@ -105,7 +106,7 @@ def test_wrong_calls_exit_with_2(capsys, arguments, message):
 
 def test_data_is_named_as_for_show(tmp_path, capsys):
     """One way to name data for all commands: short and full class paths, and keys with or without ``data.``."""
-    patients.write_folder(tmp_path / "set")
+    small_datasets.write_folder(tmp_path / "set")
     (tmp_path / "short.yaml").write_text("data: {class_path: ImageFolder, init_args: {root: elsewhere}}\n")
     (tmp_path / "mine.py").write_text("from striate.datamodules import ImageFolder\nclass Mine(ImageFolder): pass\n")
     for name in (["--config", "short.yaml"], ["image_folder"], ["striate.datamodules.ImageFolder"], ["mine.Mine"]):
@@ -117,9 +118,9 @@ def test_data_is_named_as_for_show(tmp_path, capsys):
 
 
 def test_a_folder_for_the_copy_that_is_not_empty_exits_with_2_before_reading(tmp_path, capsys):
-    patients.write_folder(tmp_path / "set")
-    assert "there is something already" in refused(capsys, "--format", "folder", "set", "--fix", "set")
-    assert "lies in the data set" in refused(capsys, "--format", "folder", "set", "--fix", "set/fixed")
+    small_datasets.write_folder(tmp_path / "set")
+    assert "--fix: must be new or empty" in refused(capsys, "--format", "folder", "set", "--fix", "set")
+    assert "--fix: must be outside" in refused(capsys, "--format", "folder", "set", "--fix", "set/fixed")
 
 
 def test_a_configuration_without_data(tmp_path, capsys):
@@ -132,7 +133,7 @@ def test_a_configuration_without_data(tmp_path, capsys):
 
 
 def test_a_wrong_root_is_named_as_it_was_given(tmp_path, capsys):
-    patients.write_coco(tmp_path / "set")
+    small_datasets.write_coco(tmp_path / "set")
     (tmp_path / "a.yaml").write_text("data: {class_path: CocoDetection, init_args: {root: set}}\n")
     assert "--data.root nowhere: no file or folder 'nowhere'" in refused(
         capsys, "--config", "a.yaml", "--root", "nowhere"
@@ -145,9 +146,9 @@ def test_a_wrong_root_is_named_as_it_was_given(tmp_path, capsys):
 
 
 def test_the_front_door(tmp_path, capsys):
-    patients.write_folder(tmp_path / "set")
+    small_datasets.write_folder(tmp_path / "set")
     main(["data", "check", "--format", "folder", "set", "--workers", "0"])
-    patients.cut(tmp_path / "set/train/cat/1.png")
+    truncate(tmp_path / "set/train/cat/1.png")
     with pytest.raises(SystemExit) as exit_:
         main(["data", "check", "--format", "folder", "set", "--workers", "0"])
     assert exit_.value.code == 1
@@ -158,7 +159,7 @@ def test_the_front_door(tmp_path, capsys):
 
 @pytest.mark.parametrize("layout", ["publisher", "roboflow", "one file"])
 def test_coco_s_files_are_guessed(tmp_path, layout):
-    file = patients.write_coco(tmp_path / "set")
+    file = small_datasets.write_coco(tmp_path / "set")
     path = "set"
     if layout == "roboflow":
         for split in ("train", "val"):
@@ -177,7 +178,7 @@ def test_coco_s_masks_are_looked_at_where_most_objects_have_one(tmp_path, masks,
         for item in content["annotations"][1 : 1 if masks else 5]:  # of 8 objects 8 or 4 have a mask
             item["segmentation"] = []
 
-    patients.edit(patients.write_coco(tmp_path / "set"), change)
+    small_datasets.edit(small_datasets.write_coco(tmp_path / "set"), change)
     assert run("--format", "coco", "set", "--fix", "fixed") == 1
     assert code in (tmp_path / "fixed/FIXES.md").read_text()
     items = json.loads((tmp_path / "fixed/annotations/instances_train2017.json").read_text())["annotations"]
@@ -185,13 +186,13 @@ def test_coco_s_masks_are_looked_at_where_most_objects_have_one(tmp_path, masks,
 
 
 def test_guesses_yield_to_what_is_given(tmp_path, capsys):
-    patients.write_manifest(tmp_path / "set")
+    small_datasets.write_manifest(tmp_path / "set")
     (tmp_path / "set/lm.csv").write_text((tmp_path / "set/train.csv").read_text())
     assert run("--format", "manifest", "set/lm.csv", "--val", "set/val.csv") == 0
     assert "Clean: 6 images read" in capsys.readouterr().out
     assert run("--format", "manifest", "set/train.csv", "--data.init_args.val_fraction", "0.5") == 1
     assert re.search(r"train +2 +2 .*\n +val +2 +2 ", out := capsys.readouterr().out) and "orphan-image" in out
-    assert run("--format", "coco", str(patients.write_coco(tmp_path / "coco")), "--task", "detection") == 0
+    assert run("--format", "coco", str(small_datasets.write_coco(tmp_path / "coco")), "--task", "detection") == 0
     files = ("--val_annotations", tmp_path / "coco/annotations/instances_val2017.json")
     images = ("--val_images", tmp_path / "coco/val2017")
     file = tmp_path / "coco/annotations/instances_train2017.json"
@@ -204,13 +205,13 @@ def test_guesses_yield_to_what_is_given(tmp_path, capsys):
 def test_all_is_read_where_nothing_is_held_out(tmp_path, capsys, kind):
     """A class of one image could not be split."""
     if kind == "folder":
-        patients.write_folder(tmp_path / "set")
+        small_datasets.write_folder(tmp_path / "set")
         shutil.rmtree(tmp_path / "set/val")
         for number in (1, 2):
             (tmp_path / f"set/train/dog/{number}.png").unlink()
         assert run("--format", "folder", "set") == 0
     else:
-        file = patients.write_manifest(tmp_path / "set")
+        file = small_datasets.write_manifest(tmp_path / "set")
         (tmp_path / "set/val.csv").unlink()
         file.write_text("path,label\nimages/train0.png,cat\nimages/train1.png,dog\n")
         assert run("--format", "manifest", "set/train.csv", "--ignore", "leaked-image") == 1
@@ -221,20 +222,20 @@ def test_all_is_read_where_nothing_is_held_out(tmp_path, capsys, kind):
 
 
 def test_the_other_formats_by_path(tmp_path, capsys):
-    patients.write_voc(tmp_path / "voc")
-    patients.write_masks(tmp_path / "masks")
-    patients.write_manifest(tmp_path / "table")
+    small_datasets.write_voc(tmp_path / "voc")
+    small_datasets.write_masks(tmp_path / "masks")
+    small_datasets.write_manifest(tmp_path / "table")
     assert run("--format", "voc", "voc") == 0
     assert run("--format", "masks", "masks") == 0
     assert "3 of 3" in capsys.readouterr().out  # classes 0, 1, 2; 255 is ignored
     assert run("--format", "manifest", "table/train.csv") == 0
-    write_image(tmp_path / "masks/train/masks/stray.png", patients.picture(1)[..., 0])
+    write_image(tmp_path / "masks/train/masks/stray.png", unique_image(1)[..., 0])
     assert run("--format", "masks", "masks") == 1
 
 
 def test_ctrl_c_prints_what_was_found(tmp_path):
-    patients.write_folder(tmp_path / "set")
-    patients.cut(tmp_path / "set/train/cat/0.png")
+    small_datasets.write_folder(tmp_path / "set")
+    truncate(tmp_path / "set/train/cat/0.png")
     (tmp_path / "slow.py").write_text(
         "import time\nfrom striate.datamodules import ImageFolder\n"
         "class Slow(ImageFolder):\n"
@@ -275,7 +276,7 @@ def test_ctrl_c_while_the_command_is_still_loading(monkeypatch, capsys):
 
 def test_a_narrow_terminal_cuts_no_figure_short(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
-    patients.write_coco(tmp_path / "set")
+    small_datasets.write_coco(tmp_path / "set")
     assert run("--format", "coco", "set") == 0
     lines = capsys.readouterr().out.splitlines()
     place = next(number for number, line in enumerate(lines) if line.split()[:1] == ["split"])

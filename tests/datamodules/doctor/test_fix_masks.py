@@ -6,12 +6,12 @@ import pytest
 from striate.datamodules import ADE20K, Cityscapes, InstanceMasks, VOCInstances, VOCSegmentation
 from striate.datamodules.doctor import check, write_fix, write_html
 from striate.experiments.data.check import check as command
-from striate.tests.datamodules.doctor import patients
-from striate.tests.helpers import voc_sbd_masks
+from striate.tests.helpers import small_datasets, voc_sbd_masks
 from striate.tests.helpers.fixtures import write_image
+from striate.tests.helpers.small_datasets import actions, repaired, truncate, unique_image
 
 LEFT_OUT = [("unreadable-image", "left out")]
-SIZE = (patients.HEIGHT, patients.WIDTH)
+SIZE = (small_datasets.HEIGHT, small_datasets.WIDTH)
 
 
 def stems_of(copy, split):
@@ -31,11 +31,11 @@ def test_voc_segmentation_gets_lists(tmp_path):
     root = tmp_path / "data"
     year = voc_sbd_masks.write_voc_masks(root) / "VOC2012"
     unlike(root)
-    patients.cut(year / "JPEGImages/2008_000015.jpg")
-    patients.cut(year / "JPEGImages/2009_000013.jpg")
+    truncate(year / "JPEGImages/2008_000015.jpg")
+    truncate(year / "JPEGImages/2009_000013.jpg")
     options = {"root": str(root), "num_workers": 0}
-    report, changes, copy, fix = patients.mended(VOCSegmentation, tmp_path, **options)
-    assert report.clean and patients.kinds(changes) == LEFT_OUT * 2
+    report, changes, copy, fix = repaired(VOCSegmentation, tmp_path, **options)
+    assert report.clean and actions(changes) == LEFT_OUT * 2
     assert stems_of(copy, "train") == ["2007_000032"] and stems_of(copy, "val") == ["2008_000073", "2010_000003"]
     assert stems_of(copy, "test") == stems_of(copy, "val")
     assert (fix.folder / "VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt").read_text() == "2007_000032\n"
@@ -48,11 +48,11 @@ def test_of_composed_sets_what_is_left_out_of_one_part_does_not_come_back_by_ano
     voc_sbd_masks.write_sbd(tmp_path / "sbd")
     for folder in (root, tmp_path / "sbd"):
         unlike(folder)
-    patients.cut(year / "JPEGImages/2008_000073.jpg")
-    patients.cut(tmp_path / "sbd/img/2009_000001.jpg")
+    truncate(year / "JPEGImages/2008_000073.jpg")
+    truncate(tmp_path / "sbd/img/2009_000001.jpg")
     options = {"root": str(root), "train": "train_aug", "sbd": str(tmp_path / "sbd"), "num_workers": 0}
-    report, changes, copy, fix = patients.mended(VOCSegmentation, tmp_path, **options)
-    assert report.clean and patients.kinds(changes) == LEFT_OUT * 2
+    report, changes, copy, fix = repaired(VOCSegmentation, tmp_path, **options)
+    assert report.clean and actions(changes) == LEFT_OUT * 2
     assert fix.init_args["train"] == ["2012_train", "sbd_train"] and fix.init_args["sbd"] is None
     assert stems_of(copy, "train") == ["2007_000032", "2008_000015", "2008_000002"]
     assert stems_of(copy, "val") == ["2009_000013", "2010_000003"]
@@ -69,12 +69,12 @@ def test_voc_instances_get_lists(tmp_path):
         for stem in stems:
             plane = np.zeros(SIZE, np.uint8)
             plane[5:20, 5:30] = 1
-            write_image(devkit / "VOC2012/JPEGImages" / f"{stem}.jpg", patients.picture(int(stem)))
+            write_image(devkit / "VOC2012/JPEGImages" / f"{stem}.jpg", unique_image(int(stem)))
             voc_sbd_masks.write_palette(devkit / "VOC2012/SegmentationObject" / f"{stem}.png", plane)
             voc_sbd_masks.write_palette(devkit / "VOC2012/SegmentationClass" / f"{stem}.png", 8 * plane)
-    patients.cut(devkit / "VOC2012/JPEGImages/000001.jpg")
-    report, changes, copy, _ = patients.mended(VOCInstances, tmp_path, root=str(root), num_workers=0)
-    assert report.clean and patients.kinds(changes) == LEFT_OUT
+    truncate(devkit / "VOC2012/JPEGImages/000001.jpg")
+    report, changes, copy, _ = repaired(VOCInstances, tmp_path, root=str(root), num_workers=0)
+    assert report.clean and actions(changes) == LEFT_OUT
     assert stems_of(copy, "train") == ["000002"] and copy.make_source("train")[0]["labels"].tolist() == [7]
 
 
@@ -82,7 +82,7 @@ def instance_masks(root):
     for number in range(6):
         split, plane = ("train", "val")[number % 2], np.zeros(SIZE, np.uint8)
         plane[5:20, 5:30] = 1
-        write_image(root / split / "images" / "deep" / f"{number}.png", patients.picture(number))
+        write_image(root / split / "images" / "deep" / f"{number}.png", unique_image(number))
         write_image(root / split / "masks" / "deep" / f"{number}.png", plane)
     return root / "train/images/deep/2.png"
 
@@ -91,7 +91,7 @@ def cityscapes(root):
     for number in range(6):
         split = ("train", "val")[number % 2]
         scene = f"aachen_{number:06d}_000019"
-        write_image(root / "leftImg8bit" / split / "aachen" / f"{scene}_leftImg8bit.png", patients.picture(number))
+        write_image(root / "leftImg8bit" / split / "aachen" / f"{scene}_leftImg8bit.png", unique_image(number))
         mask = root / "gtFine" / split / "aachen" / f"{scene}_gtFine_labelIds.png"
         write_image(mask, np.full(SIZE, 7, np.uint8))
     return root / "leftImg8bit/train/aachen/aachen_000002_000019_leftImg8bit.png"
@@ -100,7 +100,7 @@ def cityscapes(root):
 def ade20k(root):
     for number in range(6):
         split = ("training", "validation")[number % 2]
-        write_image(root / "images" / split / f"ADE_{number}.jpg", patients.picture(number))
+        write_image(root / "images" / split / f"ADE_{number}.jpg", unique_image(number))
         write_image(root / "annotations" / split / f"ADE_{number}.png", np.full(SIZE, 3, np.uint8))
     lines = ["Idx\tName", *(f"{number}\tthing {number}" for number in range(1, 151))]
     (root / "objectInfo150.txt").write_text("\n".join(lines))
@@ -110,9 +110,9 @@ def ade20k(root):
 @pytest.mark.parametrize("make, write", [(InstanceMasks, instance_masks), (Cityscapes, cityscapes), (ADE20K, ade20k)])
 def test_trees_are_linked_without_what_cannot_be_read(tmp_path, make, write):
     bad = write(tmp_path / "data")
-    patients.cut(bad)
-    report, changes, copy, _ = patients.mended(make, tmp_path, root=str(tmp_path / "data"), num_workers=0)
-    assert report.clean and patients.kinds(changes) == LEFT_OUT
+    truncate(bad)
+    report, changes, copy, _ = repaired(make, tmp_path, root=str(tmp_path / "data"), num_workers=0)
+    assert report.clean and actions(changes) == LEFT_OUT
     assert changes[0]["file"] == str(bad.relative_to(tmp_path / "data"))
     assert len(copy.make_source("train")) == 2 and len(copy.make_source("val")) == 3
     assert bad.stem not in "".join(stems_of(copy, "train"))
@@ -120,7 +120,7 @@ def test_trees_are_linked_without_what_cannot_be_read(tmp_path, make, write):
 
 def test_where_nothing_can_be_corrected_that_is_said(tmp_path, capsys, monkeypatch):
     root = tmp_path / "data"
-    patients.cut(instance_masks(root))
+    truncate(instance_masks(root))
     for split in ("train", "val"):
         (root / split / "classes.csv").write_text("id,label\n1,cell\n")
     monkeypatch.chdir(tmp_path)

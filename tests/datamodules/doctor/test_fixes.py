@@ -18,10 +18,13 @@ from striate.datamodules import (
     YoloDetection,
 )
 from striate.datamodules.annotations.validity import repair_boxes
-from striate.datamodules.doctor import check, write_fix
-from striate.datamodules.doctor.fix_yolo import clip_polygon, mend_line
-from striate.tests.datamodules.doctor import patients
+from striate.datamodules.doctor import FORMATS, check, write_fix
+from striate.datamodules.doctor.fixing import FIXERS
+from striate.datamodules.doctor.formats import format_of
+from striate.datamodules.doctor.repair_yolo import clip_polygon
+from striate.tests.helpers import small_datasets
 from striate.tests.helpers.fixtures import noise, write_image
+from striate.tests.helpers.small_datasets import actions, repaired, repaired_line, truncate, unique_image
 
 
 def test_coco(tmp_path):
@@ -32,21 +35,21 @@ def test_coco(tmp_path):
         items[2]["bbox"] = [-3, 6, 20, 24]
         items[3]["category_id"] = 9
         items.append(dict(items[4], id=50))
-        items.append(patients.coco_item(51, 99, patients.BOXES[0]))
+        items.append(small_datasets.coco_item(51, 99, small_datasets.BOXES[0]))
 
     root = tmp_path / "data"
-    patients.edit(patients.write_coco(root), change)
-    patients.cut(root / "train2017" / "train3.png")
-    report, changes, copy, _ = patients.mended(CocoDetection, tmp_path, root=str(root), num_workers=0)
+    small_datasets.edit(small_datasets.write_coco(root), change)
+    truncate(root / "train2017" / "train3.png")
+    report, changes, copy, _ = repaired(CocoDetection, tmp_path, root=str(root), num_workers=0)
     assert report.clean and not report.findings.counts
-    assert patients.kinds(changes) == [
+    assert actions(changes) == [
         ("box-beyond", "clipped"),
         ("box-inverted", "corners reordered"),
         ("box-zero-area", "dropped"),
         ("duplicate-object", "dropped"),
         ("label-outside", "dropped"),
         ("unknown-image", "dropped"),
-        ("unreadable-image", "left out, with its objects"),
+        ("unreadable-image", "left out"),
     ]
     source = copy.make_source("train")
     assert len(source) == 3
@@ -66,11 +69,11 @@ def test_coco_masks_repair_boxes(tmp_path):
         items[3]["bbox"] = [0, 0, 10, 10]
 
     root = tmp_path / "data"
-    patients.edit(patients.write_coco(root), change)
+    small_datasets.edit(small_datasets.write_coco(root), change)
     options = {"root": str(root), "task": "instance_segmentation", "num_workers": 0}
-    report, changes, copy, _ = patients.mended(CocoDetection, tmp_path, **options)
+    report, changes, copy, _ = repaired(CocoDetection, tmp_path, **options)
     assert report.clean
-    assert patients.kinds(changes) == [
+    assert actions(changes) == [
         ("bad-mask", "dropped"),
         ("box-zero-area", "box taken from the mask"),
         ("empty-mask", "dropped"),
@@ -82,42 +85,45 @@ def test_coco_masks_repair_boxes(tmp_path):
 
 def test_copies_are_left_out_of_training(tmp_path):
     root = tmp_path / "data"
-    patients.write_coco(root)
+    small_datasets.write_coco(root)
     shutil.copy(root / "val2017/val1.png", root / "train2017/train0.png")
     shutil.copy(root / "train2017/train1.png", root / "train2017/train2.png")
-    report, changes, copy, _ = patients.mended(CocoDetection, tmp_path, root=str(root), num_workers=0)
+    report, changes, copy, _ = repaired(CocoDetection, tmp_path, root=str(root), num_workers=0)
     assert report.clean and len(copy.make_source("train")) == 2 and len(copy.make_source("val")) == 2
-    found = [(change["kind"], change["where"]) for change in changes]
-    assert found == [("leaked-image", "image train0.png"), ("duplicate-image", "image train2.png")]
+    found = [(change["kind"], change["location"]) for change in changes]
+    assert found == [
+        ("leaked-image", "image 'train0.png' (images[0])"),
+        ("duplicate-image", "image 'train2.png' (images[2])"),
+    ]
 
 
 def test_a_file_that_cannot_be_parsed_is_said_to_be_left(tmp_path):
-    patients.cut(patients.write_coco(tmp_path / "data"))
+    truncate(small_datasets.write_coco(tmp_path / "data"))
     report = check(CocoDetection(str(tmp_path / "data"), num_workers=0), processes=0)
     fix = write_fix(report, tmp_path / "fixed")
-    assert "train_annotations" not in fix.init_args and any("malformed JSON" in text for text in fix.log.left)
-    assert "# What is left to you" in (tmp_path / "fixed/FIXES.md").read_text()
+    assert "train_annotations" not in fix.init_args and any("malformed JSON" in text for text in fix.log.remaining)
+    assert "# Left to you" in (tmp_path / "fixed/FIXES.md").read_text()
 
 
 def test_voc(tmp_path):
     root = tmp_path / "data"
-    year = patients.write_voc(root)
+    year = small_datasets.write_voc(root)
     objects = [("cat", (20, 30, 10, 5), 0), ("cat", (50, 5, 62.5, 30), 1), ("cta", (1, 1, 9, 9), 0)]
-    patients.write_xml(year, "000002", [*objects, ("dog", (80, 1, 90, 9), 0), ("dog", (1, 1, 9, 9), 0)])
-    patients.cut(year / "Annotations" / "000001.xml")
+    small_datasets.write_xml(year, "000002", [*objects, ("dog", (80, 1, 90, 9), 0), ("dog", (1, 1, 9, 9), 0)])
+    truncate(year / "Annotations" / "000001.xml")
     (year / "Annotations" / "000004.xml").unlink()
-    patients.cut(year / "JPEGImages" / "000003.jpg")
+    truncate(year / "JPEGImages" / "000003.jpg")
     options = {"root": str(root), "year": "2007", "num_workers": 0}
-    report, changes, copy, fix = patients.mended(VOCDetection, tmp_path, **options)
+    report, changes, copy, fix = repaired(VOCDetection, tmp_path, **options)
     assert report.clean and not report.findings.counts
-    assert patients.kinds(changes) == [
-        ("annotation-file", "left out, with its objects"),
+    assert actions(changes) == [
+        ("annotation-file", "left out"),
         ("box-beyond", "clipped"),
         ("box-inverted", "corners reordered"),
         ("box-outside", "dropped"),
         ("label-outside", "dropped"),
-        ("missing-annotation", "left out, with its objects"),
-        ("unreadable-image", "left out, with its objects"),
+        ("missing-annotation", "left out"),
+        ("unreadable-image", "left out"),
     ]
     file = fix.folder / "VOCdevkit/VOC2007/Annotations/000002.xml"
     items = ElementTree.parse(file).getroot().findall("object")
@@ -131,12 +137,12 @@ def test_voc(tmp_path):
 
 
 def test_masks(tmp_path):
-    root = patients.write_masks(tmp_path / "data")
+    root = small_datasets.write_masks(tmp_path / "data")
     write_image(root / "train/masks/1.png", np.full((40, 60), 7, np.uint8))
     (root / "val/masks/1.png").unlink()
     options = {"root": str(root), "class_names": ["ground", "cat", "dog"], "num_workers": 0}
-    report, changes, copy, fix = patients.mended(MaskFolder, tmp_path, **options)
-    assert report.clean and patients.kinds(changes) == [
+    report, changes, copy, fix = repaired(MaskFolder, tmp_path, **options)
+    assert report.clean and actions(changes) == [
         ("label-outside", "left out"),
         ("missing-annotation", "left out"),
     ]
@@ -151,36 +157,36 @@ def test_masks(tmp_path):
 
 
 def test_class_folders(tmp_path):
-    root = patients.write_folder(tmp_path / "data")
-    patients.cut(root / "train/cat/1.png")
+    root = small_datasets.write_folder(tmp_path / "data")
+    truncate(root / "train/cat/1.png")
     (root / "train/empty").mkdir()
     shutil.copy(root / "train/dog/0.png", root / "val/dog/9.png")
-    report, changes, copy, fix = patients.mended(ImageFolder, tmp_path, root=str(root), num_workers=0)
+    report, changes, copy, fix = repaired(ImageFolder, tmp_path, root=str(root), num_workers=0)
     assert report.clean and copy.class_names == ["cat", "dog"]
-    assert patients.kinds(changes) == [("leaked-image", "left out"), ("unreadable-image", "left out")]
+    assert actions(changes) == [("leaked-image", "left out"), ("unreadable-image", "left out")]
     table = (fix.folder / "manifest_train.csv").read_text().splitlines()
     assert table[1:] == ["train/cat/0.png,cat", "train/cat/2.png,cat", "train/dog/1.png,dog", "train/dog/2.png,dog"]
 
 
 def test_the_same_image_with_two_labels_is_left_to_a_person(tmp_path):
-    root = patients.write_folder(tmp_path / "data")
+    root = small_datasets.write_folder(tmp_path / "data")
     shutil.copy(root / "train/dog/0.png", root / "val/cat/9.png")
-    report, changes, _, fix = patients.mended(ImageFolder, tmp_path, root=str(root), num_workers=0)
+    report, changes, _, fix = repaired(ImageFolder, tmp_path, root=str(root), num_workers=0)
     assert not changes and dict(report.findings.counts) == {"leaked-image": 1}
-    assert any("with different labels (cat, dog)" in text for text in fix.log.left)
+    assert any("with different labels (cat, dog)" in text for text in fix.log.remaining)
 
 
 @pytest.mark.parametrize("rooted", [True, False])
 def test_manifests(tmp_path, rooted):
     root = tmp_path / "data"
-    with patients.write_manifest(root).open("a") as file:
+    with small_datasets.write_manifest(root).open("a") as file:
         file.write("images/gone.png,cat\nimages/train1.png\nimages/train0.png,cat\n")
     (root / "val.csv").write_text("path,label\nimages/val0.png,cat\nimages/val1.png,bird\n")
     options = {"train": str(root / "train.csv"), "val": str(root / "val.csv"), "num_workers": 0}
     options |= {"root": str(root), "class_names": ["cat", "dog"]} if rooted else {"class_names": ["cat", "dog"]}
-    report, changes, copy, _ = patients.mended(Manifest, tmp_path, **options)
+    report, changes, copy, _ = repaired(Manifest, tmp_path, **options)
     assert report.clean and not report.findings.counts
-    found = {(change["where"], change["kind"]) for change in changes}
+    found = {(change["location"], change["kind"]) for change in changes}
     assert found == {
         ("line 6", "missing-image"),
         ("line 7", "missing-annotation"),
@@ -191,13 +197,13 @@ def test_manifests(tmp_path, rooted):
 
 
 def test_a_folder_with_something_in_it_is_refused(tmp_path):
-    root = patients.write_folder(tmp_path / "data")
+    root = small_datasets.write_folder(tmp_path / "data")
     report = check(ImageFolder(str(root), num_workers=0), processes=0)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "a.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="there is something already"):
+    with pytest.raises(FileExistsError, match="folder: must be new or empty"):
         write_fix(report, tmp_path / "full")
-    with pytest.raises(ValueError, match="lies in the data set"):
+    with pytest.raises(ValueError, match="folder: must be outside"):
         write_fix(report, root / "fixed")
     assert (tmp_path / "full" / "a.txt").read_text() == "mine" and not (root / "fixed").exists()
 
@@ -236,56 +242,56 @@ def test_boxes_put_right():
     ],
 )
 def test_lines_of_yolo(line, code, text):
-    assert mend_line(line, 3) == (code, text)
+    assert repaired_line(line, 3) == (code, text)
 
 
 def test_yolo(tmp_path):
-    root = patients.write_yolo(tmp_path / "data")
+    root = small_datasets.write_yolo(tmp_path / "data")
     (root / "labels/train/1.txt").write_text(
         "0 0.5 0.5 0 0.5\n0 0.5 0.5 0.5 0.5\n0 0.5 0.5 0.5 0.5\n1 1.9 0.5 0.2 0.2\n"
     )
-    patients.cut(root / "images/train/2.png")
+    truncate(root / "images/train/2.png")
     options = {"root": str(root), "num_workers": 0}
-    report, changes, copy, _ = patients.mended(YoloDetection, tmp_path, **options)
+    report, changes, copy, _ = repaired(YoloDetection, tmp_path, **options)
     assert report.clean and not report.findings.counts, list(report.findings)
-    assert patients.kinds(changes) == [
+    assert actions(changes) == [
         ("box-outside", "dropped"),
         ("box-zero-area", "dropped"),
         ("duplicate-object", "dropped"),
-        ("unreadable-image", "left out, with its objects"),
+        ("unreadable-image", "left out"),
     ]
     source = copy.make_source("train")
     assert len(source) == 2 and source[1]["boxes"].tolist() == [[15, 10, 45, 30]]
 
 
 def test_a_byte_order_mark_costs_no_object_of_a_yolo_label(tmp_path):
-    root = patients.write_yolo(tmp_path / "data")
+    root = small_datasets.write_yolo(tmp_path / "data")
     text = "0 0.25 0.5 0.25 0.5\n1 0.75 0.5 0.25 0.5\n"
     (root / "labels/train/0.txt").write_bytes(b"\xef\xbb\xbf" + text.encode())
     (root / "labels/train/1.txt").write_text("0 0.5 0.5 0 0.5\n")
-    report, changes, copy, fix = patients.mended(YoloDetection, tmp_path, root=str(root), num_workers=0)
-    assert report.clean and patients.kinds(changes) == [("box-zero-area", "dropped")]
+    report, changes, copy, fix = repaired(YoloDetection, tmp_path, root=str(root), num_workers=0)
+    assert report.clean and actions(changes) == [("box-zero-area", "dropped")]
     assert (fix.folder / "labels/train/0.txt").read_text() == text
     assert copy.make_source("train")[0]["labels"].tolist() == [0, 1]
 
 
 def test_yolo_boxes_beyond_their_image_are_said_and_clipped(tmp_path):
     """Images are 60 by 40: 0.02 of the width is 1.2 pixels, 0.02 of the height 0.8."""
-    root = patients.write_yolo(tmp_path / "data")
+    root = small_datasets.write_yolo(tmp_path / "data")
     (root / "labels/train/0.txt").write_text("0 0.9 0.5 0.24 0.5\n1 0.5 0.9 0.5 0.24\n")
     (root / "labels/train/1.txt").write_text("0 -0.2 0.25 0.5 0.25 0.5 0.75 -0.2 0.75\n")
     (root / "labels/val/0.txt").unlink()
     data = {"root": str(root), "num_workers": 0}
     found = check(YoloDetection(**data), processes=0)
-    places = sorted(finding.where.removeprefix(f"{root}/") for finding in found.findings)
+    places = sorted(finding.location.removeprefix(f"{root}/") for finding in found.findings)
     assert places == ["labels/train/0.txt, line 1", "labels/train/1.txt, line 1"]
     assert dict(found.findings.counts) == {"box-beyond": 2}
     assert (
         "val: 1 of 2 images have no label file, and count as images without objects; the first: images/val/0.png"
         in found.notes
     )
-    report, changes, _, fix = patients.mended(YoloDetection, tmp_path, **data)
-    assert report.clean and patients.kinds(changes) == [("box-beyond", "clipped")] * 2
+    report, changes, _, fix = repaired(YoloDetection, tmp_path, **data)
+    assert report.clean and actions(changes) == [("box-beyond", "clipped")] * 2
     written = (fix.folder / "labels/train/0.txt").read_text().splitlines()
     assert [float(word) for word in written[0].split()] == pytest.approx([0, 0.89, 0.5, 0.22, 0.5])
     assert written[1] == "1 0.5 0.9 0.5 0.24"  # by less than a pixel
@@ -311,7 +317,7 @@ def test_detection_manifests(tmp_path):
     root = tmp_path / "data"
     for split, first in (("train", 0), ("val", 50)):
         for number in range(3):
-            write_image(root / "images" / f"{split}{number}.png", patients.picture(first + number))
+            write_image(root / "images" / f"{split}{number}.png", unique_image(first + number))
         rows = [f"images/{split}{number}.png,{label},5,6,25,30" for number in range(3) for label in ("cat", "dog")]
         (root / f"{split}.csv").write_text("\n".join(["path,label,x1,y1,x2,y2", *rows]) + "\n")
     table = (root / "train.csv").read_text().splitlines()
@@ -319,9 +325,9 @@ def test_detection_manifests(tmp_path):
     table[4:6] = ["images/train1.png,cat,80,6,90,30", "images/train2.png,dog,1,1,9,9"]
     (root / "train.csv").write_text("\n".join(table) + "\n")
     options = {"train": str(root / "train.csv"), "val": str(root / "val.csv"), "root": str(root), "num_workers": 0}
-    report, changes, copy, _ = patients.mended(DetectionManifest, tmp_path, **options)
+    report, changes, copy, _ = repaired(DetectionManifest, tmp_path, **options)
     assert report.clean and not report.findings.counts, list(report.findings)
-    assert patients.kinds(changes) == [
+    assert actions(changes) == [
         ("box-beyond", "clipped"),
         ("box-inverted", "corners reordered"),
         ("box-outside", "dropped"),
@@ -332,24 +338,17 @@ def test_detection_manifests(tmp_path):
     assert len(source) == 3 and counts == {2, 0}  # the image whose only box was dropped stays, without objects
 
 
-def test_a_set_of_an_unknown_kind_gives_tables(tmp_path):
+def test_a_format_without_a_writer_gives_tables(tmp_path, monkeypatch):
     class Own(ImageFolder):
-        """A folder with another name, which the doctor does not know how to write."""
-
-    from striate.datamodules.doctor import FORMATS, Format
-    from striate.datamodules.doctor.formats import format_of
+        """A folder with another name."""
 
     assert format_of(Own("x")) is FORMATS["folder"]  # by the class it is derived from
-    root = patients.write_folder(tmp_path / "data")
-    patients.cut(root / "train/cat/1.png")
+    root = small_datasets.write_folder(tmp_path / "data")
+    truncate(root / "train/cat/1.png")
     write_image(root / "train/cat/big.png", noise(50, 50, 5))
     report = check(Own(str(root), num_workers=0), processes=0)
-    saved = dict(FORMATS)
-    try:
-        FORMATS["folder"] = Format("ImageFolder")
-        fix = write_fix(report, tmp_path / "fixed")
-    finally:
-        FORMATS.update(saved)
+    monkeypatch.delitem(FIXERS, "folder")
+    fix = write_fix(report, tmp_path / "fixed")
     assert fix.class_path == "striate.datamodules.Manifest"
     copy = Manifest(**fix.init_args, num_workers=0)
     assert check(copy, processes=0).findings.total("error") == 0

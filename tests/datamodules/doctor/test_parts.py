@@ -10,26 +10,25 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from striate.datamodules import RepeatFactor
+from striate.datamodules import CocoDetection, RepeatFactor
 from striate.datamodules.annotations.fault_kinds import KINDS
 from striate.datamodules.annotations.validity import box_faults, differs_from_mask
-from striate.datamodules.doctor import duplicates, pictures, suggestions
-from striate.datamodules.doctor.collecting import check
-from striate.datamodules.doctor.findings import KEPT, Finding, Findings
-from striate.datamodules.doctor.html import write_html
-from striate.datamodules.doctor.samples import LOOK, appearance, pixel_digest
-from striate.tests.datamodules.doctor import patients
-from striate.tests.datamodules.doctor.test_findings import Given, boxed, coco
+from striate.datamodules.doctor import check, duplicates, pictures, suggestions
+from striate.datamodules.doctor.findings import MAX_FINDINGS, Finding, Findings
+from striate.datamodules.doctor.html_report import write_html
+from striate.datamodules.doctor.samples import APPEARANCE_BYTES, appearance_of, pixel_digest
+from striate.tests.helpers import small_datasets
 from striate.tests.helpers.fixtures import noise
+from striate.tests.helpers.small_datasets import InMemory, boxed
 
 # -- comparison --------------------------------------------------------------------------------------
 
 
 def test_gradient_bits_by_hand():
     ramp = np.repeat(np.linspace(0, 255, 90).astype(np.uint8)[None, :, None], 80, axis=0).repeat(3, axis=2)
-    assert appearance(ramp)[0] == 2**64 - 1 and appearance(ramp[:, ::-1].copy())[0] == 0
+    assert appearance_of(ramp)[0] == 2**64 - 1 and appearance_of(ramp[:, ::-1].copy())[0] == 0
     half = np.concatenate([ramp[:40], ramp[40:, ::-1]])
-    assert appearance(half)[0] == (2**64 - 1) ^ (2**32 - 1)  # the upper four rows
+    assert appearance_of(half)[0] == (2**64 - 1) ^ (2**32 - 1)  # the upper four rows
 
 
 def test_digests_tell_shapes_apart():
@@ -43,10 +42,10 @@ def test_digests_tell_shapes_apart():
 def test_bits_are_counted_without_numpy_2_too(numbers):
     array = np.array(numbers, np.uint64)
     expected = [number.bit_count() for number in numbers]
-    assert duplicates.bits_set(array).tolist() == expected
+    assert duplicates.bit_counts(array).tolist() == expected
     with pytest.MonkeyPatch.context() as patch:
         patch.delattr(np, "bitwise_count", raising=False)
-        assert duplicates.bits_set(array).tolist() == expected
+        assert duplicates.bit_counts(array).tolist() == expected
 
 
 def test_near_pairs_are_those_of_brute_force():
@@ -56,7 +55,7 @@ def test_near_pairs_are_those_of_brute_force():
     for number in range(150, 300):  # 0 to 12 bits turned
         for bit in generator.choice(64, number % 13, replace=False):
             gradients[number] ^= np.uint64(1) << np.uint64(bit)
-    looks = np.tile(generator.integers(0, 256, LOOK).astype(np.uint8), (300, 1))
+    looks = np.tile(generator.integers(0, 256, APPEARANCE_BYTES).astype(np.uint8), (300, 1))
     near = duplicates.near_pairs(gradients, looks, np.arange(300))
     distance = np.array([[int(a ^ b).bit_count() for b in gradients.tolist()] for a in gradients.tolist()])
     expected = np.argwhere(np.triu(distance <= duplicates.MAX_BITS, 1))
@@ -64,7 +63,7 @@ def test_near_pairs_are_those_of_brute_force():
 
 
 def test_plain_images_have_no_looks_to_compare():
-    plain = [appearance(np.full((50, 50, 3), level, np.uint8)) for level in (10, 10, 200)]
+    plain = [appearance_of(np.full((50, 50, 3), level, np.uint8)) for level in (10, 10, 200)]
     gradients, looks = np.array([one[0] for one in plain], np.uint64), np.array([one[1] for one in plain])
     assert not len(duplicates.near_pairs(gradients, looks, np.arange(3)))
 
@@ -73,8 +72,8 @@ def test_the_same_shape_in_another_colour_is_another_image():
     image = np.zeros((64, 64, 3), np.uint8)
     image[16:40, 20:50] = (200, 40, 40)
     other = image[..., ::-1].copy()
-    looks = np.array([appearance(one)[1] for one in (image, other)])
-    assert not duplicates.alike(looks, np.array([[0, 1]]))[0]
+    looks = np.array([appearance_of(one)[1] for one in (image, other)])
+    assert not duplicates.look_alike(looks, np.array([[0, 1]]))[0]
 
 
 def test_exact_groups():
@@ -109,10 +108,10 @@ def test_boxes_of_masks_may_be_a_little_off():
 
 def test_findings_beyond_the_limit_are_counted():
     findings = Findings()
-    for number in range(KEPT + 5):
+    for number in range(MAX_FINDINGS + 5):
         findings.add(Finding("orphan-image", str(number)))
     findings.add(Finding("crash", "x"))
-    assert findings.counts["orphan-image"] == KEPT + 5 and len(findings.of("orphan-image")) == KEPT
+    assert findings.counts["orphan-image"] == MAX_FINDINGS + 5 and len(findings.of("orphan-image")) == MAX_FINDINGS
     assert findings.codes() == ["crash", "orphan-image"] and findings.total("error") == 1
     assert all(kind.advice for kind in KINDS.values())
 
@@ -122,11 +121,11 @@ def test_findings_beyond_the_limit_are_counted():
 
 def test_anchors_are_the_clusters():
     generator = np.random.default_rng(0)
-    centres = np.array([[10, 20], [40, 40], [120, 60]], float)
-    boxes = np.repeat(centres, 50, axis=0) * np.exp(generator.normal(0, 0.02, (150, 2)))
+    centers = np.array([[10, 20], [40, 40], [120, 60]], float)
+    boxes = np.repeat(centers, 50, axis=0) * np.exp(generator.normal(0, 0.02, (150, 2)))
     anchors = suggestions.anchor_sizes(boxes[:, 0], boxes[:, 1], 3)
-    np.testing.assert_allclose(anchors, centres, rtol=0.02)
-    overlap = suggestions.best_overlap(np.array([10.0, 80]), np.array([10.0, 40]), centres)
+    np.testing.assert_allclose(anchors, centers, rtol=0.02)
+    overlap = suggestions.best_iou(np.array([10.0, 80]), np.array([10.0, 40]), centers)
     # 10x10 in 10x20: half; 80x40: 40x40 of 3200, and 80x40 in 120x60: 3200 of 7200
     np.testing.assert_allclose(overlap, [0.5, 0.5])
     assert len(suggestions.anchor_sizes(np.array([5.0, 5]), np.array([5.0, 5]))) == 1
@@ -142,19 +141,15 @@ def suggested(report):
 
 
 def test_imbalance_suggests_weights():
-    report = check(Given([{"label": 0}] * 1 + [{"label": 1}] * 9), processes=0)
+    report = check(InMemory([{"label": 0}] * 1 + [{"label": 1}] * 9), processes=0)
     found = suggested(report)["Class weights"]
     assert "dog has 9 times as many images as cat" in found.text and found.yaml == "class_weights: [1.8, 0.2]"
-    assert "Class weights" not in suggested(check(Given([{"label": n % 2} for n in range(9)]), processes=0))
+    assert "Class weights" not in suggested(check(InMemory([{"label": n % 2} for n in range(9)]), processes=0))
 
 
 def test_a_class_that_only_val_has():
-    class Split(Given):
-        def make_source(self, split):
-            kept = {"train": self.samples[:3], "val": self.samples[3:]}.get(split)
-            return None if kept is None else type(Given([]).make_source("train"))(kept)
-
-    report = check(Split([{"label": 0}, {"label": 0}, {"label": 0}, {"label": 1}], ("cat", "dog", "emu")), processes=0)
+    data = InMemory([{"label": 0}] * 3, ("cat", "dog", "emu"), val=[{"label": 1}])
+    report = check(data, processes=0)
     text = suggested(report)["Classes without a training sample"].text
     assert "2 of 3 classes never occur in train: dog, emu" in text and "val or test have dog:" in text
 
@@ -163,17 +158,17 @@ def detected(sides, shape=(320, 160), count=4):
     """A training set of images with a square object each."""
     samples = [{**boxed((1, 1, 1 + sides[n % len(sides)], 1 + sides[n % len(sides)])), "image": noise(*shape, n)}
                for n in range(count)]  # fmt: skip
-    return suggested(check(Given(samples), processes=0))
+    return suggested(check(InMemory(samples), processes=0))
 
 
 def test_input_size_follows_the_small_objects():
     # 20 of 160 pixels is an eighth: 16 * 8 = 128 leaves them 16
     found = detected([20])["Input size"]
     assert "larger than 12.5 % of it" in found.text and ", 20 pixels." in found.text
-    assert found.yaml == "short_side: 128" and "leaves them 16, and the long side is then 256" in found.text
+    assert found.yaml == "short_side: 128" and "leaves them 16, with a long side of 256" in found.text
     # 8 of 160: 320 pixels, which the images have not
     found = detected([8])["Input size"]
-    assert "takes a short side of 320, 2 times what the images have" in found.text
+    assert "takes a short side of 320, 2 times that of the images" in found.text
     assert "a finer map (stride 4), or cut" in found.text and found.yaml == "short_side: 160"
     assert "finer map" not in detected([6])["Input size"].text  # nor has one of stride 4 two cells for them
 
@@ -199,43 +194,43 @@ def test_objects_are_measured_in_their_own_images():
         {**boxed((1, 1, 1 + k * 20, 1 + k * 20)), "image": noise(k * 100, k * 80, n)}
         for n, k in enumerate([1, 1, 1, 4, 4])
     ]
-    text = suggested(check(Given(samples), processes=0))["Input size"].text
+    text = suggested(check(InMemory(samples), processes=0))["Input size"].text
     assert "larger than 25 % of it" in text and "leaves them 16, " in text  # of 64
 
 
 def test_other_tasks_are_not_told_of_detectors():
-    class One(Given):
+    class One(InMemory):
         variable_size_images = False
 
     samples = [{**boxed((1, 1, 9, 9)), "image": noise(70, 100, n)} for n in range(20)]
     samples += [{**boxed((1, 1, 9, 9), labels=[1]), "image": noise(70, 100, 50 + n)} for n in range(2)]
     found = suggested(check(One(samples), processes=0))
     assert set(found) == {"Input size", "Class weights"}
-    assert "A start: 64 pixels, the multiple of 32 below 70." in found["Input size"].text
+    assert "Start with 64 pixels, the multiple of 32 below 70." in found["Input size"].text
     assert "10 times as many images as" in found["Class weights"].text and "(20 and 2)" in found["Class weights"].text
     large = [{"label": n, "image": noise(1024, 1100, n)} for n in range(2)]
-    text = suggested(check(Given(large), processes=0))["Input size"].text
-    assert "A start: 512 pixels. Images as they are have 4.0 times as many" in text
+    text = suggested(check(InMemory(large), processes=0))["Input size"].text
+    assert "Start with 512 pixels: full resolution has 4.0 times as many" in text
     odd = [{"label": n, "image": noise(30, 20, n)} for n in range(2)]
-    assert "A start: 20 pixels. " in suggested(check(Given(odd), processes=0))["Input size"].text
+    assert "Start with 20 pixels. " in suggested(check(InMemory(odd), processes=0))["Input size"].text
 
 
 def test_anchors_are_those_whose_figures_are_given():
     assert "Anchor sizes" not in detected([20], count=9)  # too few boxes to say
     found = detected([20, 40], count=20)["Anchor sizes"]
     assert found.text.startswith("2 anchors by k-means over 20 boxes") and found.yaml == "anchors: [[20, 20], [40, 40]]"
-    assert "overlap by 1.00 on average" in found.text
+    assert "an IoU of 1.00 on average" in found.text
     alike = detected([20.1, 20.2, 20.3], count=40)["Anchor sizes"]
     assert alike.text.startswith("1 anchor by") and alike.yaml == "anchors: [[20, 20]]"
 
 
 def test_nothing_is_suggested_of_a_split_that_is_not_for_training():
-    assert check(Given([boxed((1, 1, 9, 9))]), splits=("val",), processes=0).statistics.suggestions == []
+    assert check(InMemory([boxed((1, 1, 9, 9))]), splits=("val",), processes=0).statistics.suggestions == []
 
 
 def test_rare_classes():
     samples = [boxed((1, 1, 9, 9))] * 150 + [boxed((1, 1, 9, 9), labels=[1])]
-    found = suggested(check(Given(samples), processes=0))["Rare classes"]
+    found = suggested(check(InMemory(samples), processes=0))["Rare classes"]
     assert "1 class is in fewer than 1% of the 151 training images: dog (1)" in found.text
     sampling = yaml.safe_load(found.yaml)["sampling"]
     assert sampling["class_path"].endswith(RepeatFactor.__name__) and sampling["init_args"] == {"threshold": 0.01}
@@ -269,10 +264,10 @@ def test_the_page_holds_all_it_shows(tmp_path):
         content["annotations"][0]["bbox"] = [60, 6, 20, 24]
         content["categories"][0]["name"] = "<cat> & co"
 
-    for file in (patients.write_coco(tmp_path), tmp_path / "annotations/instances_val2017.json"):
-        patients.edit(file, lambda content: content["categories"][0].update(name="<cat> & co"))
-    patients.edit(tmp_path / "annotations/instances_train2017.json", change)
-    report = check(coco(tmp_path), processes=0, name="<mine>")
+    for file in (small_datasets.write_coco(tmp_path), tmp_path / "annotations/instances_val2017.json"):
+        small_datasets.edit(file, lambda content: content["categories"][0].update(name="<cat> & co"))
+    small_datasets.edit(tmp_path / "annotations/instances_train2017.json", change)
+    report = check(CocoDetection(str(tmp_path), num_workers=0), processes=0, name="<mine>")
     table = write_html(report, tmp_path / "deep" / "page.html")
     page = (tmp_path / "deep" / "page.html").read_text()
     assert (
@@ -286,7 +281,9 @@ def test_the_page_holds_all_it_shows(tmp_path):
     assert cv2.imdecode(np.frombuffer(base64.b64decode(picture), np.uint8), cv2.IMREAD_COLOR).shape[1] == 220
     lines = table.read_text().splitlines()
     assert len(lines) == 2 and lines[1].startswith("error,box-outside,train,")
-    assert page.count("<svg") == 3  # of objects: how many, how large, of what shape; the images are all of one size
-    for chart in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
-        numbers = [float(x) for x in re.findall(r'(?:points|x1|x2|y1|y2)="([-\d.]+)', chart)]
-        assert all(-1 <= number <= 461 for number in numbers)
+    # classes twice, and objects: how many, how large, of what shape; the images are all of one size
+    charts = re.findall(r'<svg role="img" aria-label="(.*?)".*?</svg>', page, re.DOTALL)
+    objects = ["Objects per image", "Size of objects", "Shape of objects"]
+    assert charts == ["Classes (objects)", "Classes (images with it)", *objects]
+    assert "#0" not in re.sub(r"(id|href)=\S+|url\(\S+", "", page[page.index("<svg") :])  # colors are the page's
+    assert page.count("var(--first)") > len(charts)

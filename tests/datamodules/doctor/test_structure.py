@@ -17,11 +17,11 @@ from striate.datamodules import (
 from striate.datamodules.annotations.annotation_errors import record_faults
 from striate.datamodules.annotations.objects import ImageTable
 from striate.datamodules.doctor import check
-from striate.datamodules.doctor.faults import findings_of
-from striate.datamodules.doctor.fix_yolo import mend_line
+from striate.datamodules.doctor.findings import findings_of
 from striate.datamodules.yolo.labels import read_labels
-from striate.tests.datamodules.doctor import patients
+from striate.tests.helpers import small_datasets
 from striate.tests.helpers.fixtures import write_image
+from striate.tests.helpers.small_datasets import actions, repaired, repaired_line, unique_image
 
 
 def found(report):
@@ -29,11 +29,11 @@ def found(report):
 
 
 def places(report, code):
-    return [finding.where.rpartition("/")[2] for finding in report.findings.of(code)]
+    return [finding.location.rpartition("/")[2] for finding in report.findings.of(code)]
 
 
 def coco_with(root, change):
-    patients.edit(patients.write_coco(root), change)
+    small_datasets.edit(small_datasets.write_coco(root), change)
     return {"root": str(root), "num_workers": 0}
 
 
@@ -72,12 +72,12 @@ def test_coco(tmp_path, change, code, where, detail):
     report = check(CocoDetection(**options), splits=("train", "val"), processes=0, ignored=("orphan-image",))
     assert found(report) == {code: 1, "box-zero-area": 1}
     (finding,) = report.findings.of(code)
-    assert finding.where.endswith(f"instances_train2017.json, {where}") and detail in finding.detail
+    assert finding.location.endswith(f"instances_train2017.json, {where}") and detail in finding.detail
     assert [split.name for split in report.statistics.splits] == ["train", "val"]
     with pytest.raises(ValueError, match="instances_train2017.json, ") as error:  # which training stops at
         CocoDetection(**options).make_source("train")
     assert detail in str(error.value) and where in str(error.value)
-    report, changes, _, _ = patients.mended(CocoDetection, tmp_path, **options)
+    report, changes, _, _ = repaired(CocoDetection, tmp_path, **options)
     assert not {"bad-target", "unusable-annotation", "box-zero-area"} & set(found(report))
     assert {code, "box-zero-area"} == {change["kind"] for change in changes}
 
@@ -114,13 +114,13 @@ def test_a_fault_of_box_and_mask_has_one_name(tmp_path, box, polygon, code, acti
     options = coco_with(tmp_path / "data", lambda c: c["annotations"][0].update(bbox=box, segmentation=polygon))
     options["task"] = "instance_segmentation"
     assert found(check(CocoDetection(**options), processes=0)) == {code: 1}
-    report, changes, _, _ = patients.mended(CocoDetection, tmp_path, **options)
-    assert report.clean and patients.kinds(changes) == [(code, action)]
+    report, changes, _, _ = repaired(CocoDetection, tmp_path, **options)
+    assert report.clean and actions(changes) == [(code, action)]
 
 
 def test_voc(tmp_path):
     root = tmp_path / "data"
-    patients.write_voc(root)
+    small_datasets.write_voc(root)
     folder = root / "VOCdevkit/VOC2007"
     files = sorted((folder / "Annotations").iterdir())
     text = files[0].read_text()
@@ -135,16 +135,16 @@ def test_voc(tmp_path):
     assert places(report, "unusable-annotation") == [f"{files[0].name}, object 1"]
     assert "xmin must be a number of pixels, got 'left'" in report.findings.of("unusable-annotation")[0].detail
     assert places(report, "bad-target")[0].endswith("000009")
-    assert report.findings.of("box-inverted")[0].where == f"{files[0]}, object 2"
-    report, changes, _, _ = patients.mended(VOCDetection, tmp_path, root=str(root), year="2007", num_workers=0)
+    assert report.findings.of("box-inverted")[0].location == f"{files[0]}, object 2"
+    report, changes, _, _ = repaired(VOCDetection, tmp_path, root=str(root), year="2007", num_workers=0)
     assert report.clean, list(report.findings)
     assert sorted({change["kind"] for change in changes}) == ["bad-target", "box-inverted", "unusable-annotation"]
 
 
 def write_table(root, rows):
     for number in range(3):
-        write_image(root / f"{number}.png", patients.picture(number))
-        write_image(root / f"v{number}.png", patients.picture(100 + number))
+        write_image(root / f"{number}.png", unique_image(number))
+        write_image(root / f"v{number}.png", unique_image(100 + number))
     (root / "val.csv").write_text("path,label,x1,y1,x2,y2\nv0.png,cat,5,6,25,30\nv1.png,dog,5,6,25,30\nv2.png,,,,,\n")
     (root / "train.csv").write_text("path,label,x1,y1,x2,y2\n" + "\n".join(rows) + "\n")
     return {"train": str(root / "train.csv"), "val": str(root / "val.csv"), "root": str(root), "num_workers": 0}
@@ -169,7 +169,7 @@ def test_a_table_of_objects(tmp_path, row, code):
     assert places(report, code) == ["train.csv, line 5"] and places(report, "box-zero-area") == ["train.csv, line 3"]
     with pytest.raises(ValueError, match=r"train.csv, line 5"):
         DetectionManifest(**options).make_source("train")
-    report, changes, _, _ = patients.mended(DetectionManifest, tmp_path, **options)
+    report, changes, _, _ = repaired(DetectionManifest, tmp_path, **options)
     assert report.clean, list(report.findings)
     assert sorted(change["kind"] for change in changes) == sorted([code, "box-zero-area"])
 
@@ -193,13 +193,13 @@ def test_a_table_of_one_object_an_image(tmp_path, row, code):
     assert places(report, code) == ["train.csv, line 4"]
     with pytest.raises(ValueError, match=r"train.csv, line 4"):
         LocalizationManifest(**options).make_source("train")
-    report, changes, _, _ = patients.mended(LocalizationManifest, tmp_path, **options)
+    report, changes, _, _ = repaired(LocalizationManifest, tmp_path, **options)
     assert not {code, "box-zero-area"} & set(found(report))
     assert sorted(change["kind"] for change in changes) == sorted([code, "box-zero-area"])
 
 
 def test_a_table_of_labels(tmp_path):
-    table = patients.write_manifest(tmp_path)
+    table = small_datasets.write_manifest(tmp_path)
     with table.open("a") as file:
         file.write("../x.png,cat\nimages/train0.png,bird\n")
     options = {"train": str(table), "val": str(tmp_path / "val.csv"), "root": str(tmp_path), "num_workers": 0}
@@ -228,14 +228,14 @@ def test_a_yolo_line_is_called_by_one_name(tmp_path, line, masks):
     with record_faults() as faults:
         objects, _ = read_labels(table, ["cat", "dog"], masks)
     names = [finding.code for fault in faults for finding in findings_of(fault, "")]
-    code, text = mend_line(line, 2, masks)
+    code, text = repaired_line(line, 2, masks)
     assert names == ([code] if code else [])
     assert (text is None) == (not len(objects.labels)) or code == "box-inverted"
 
 
 def test_yolo_s_list_of_images(tmp_path):
     for name, seed in (("a", 1), ("b", 2), ("c", 3)):
-        write_image(tmp_path / f"images/{name}.png", patients.picture(seed))
+        write_image(tmp_path / f"images/{name}.png", unique_image(seed))
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels/a.txt").write_text("0 0.5 0.5 0 0.1\n")
     (tmp_path / "labels/c.txt").write_text("0 0.5 0.5 0.2 0.1\n")
@@ -254,8 +254,8 @@ def test_the_fast_way_reads_what_the_careful_way_does(tmp_path):
         content["images"][1]["file_name"] = "/etc/train1.png"
         box_of_no_area(content, 0)
 
-    file = patients.write_coco(tmp_path)
-    patients.edit(file, change)
+    file = small_datasets.write_coco(tmp_path)
+    small_datasets.edit(file, change)
     report = check(CocoDetection(str(tmp_path), num_workers=0), processes=0, ignored=("orphan-image",))
     assert found(report) == {"bad-target": 1, "box-zero-area": 1}
     assert len(report.records[0]) == len(json.loads(file.read_text())["images"]) - 1
@@ -264,12 +264,12 @@ def test_the_fast_way_reads_what_the_careful_way_does(tmp_path):
 
 def test_an_image_without_instance_mask(tmp_path):
     for number in range(3):
-        write_image(tmp_path / f"train/images/{number}.png", patients.picture(number))
-        write_image(tmp_path / f"val/images/{number}.png", patients.picture(100 + number))
+        write_image(tmp_path / f"train/images/{number}.png", unique_image(number))
+        write_image(tmp_path / f"val/images/{number}.png", unique_image(100 + number))
         for split in ("train", "val"):
             write_image(tmp_path / f"{split}/masks/{number}.png", np.ones((40, 60), np.uint16))
     (tmp_path / "train/masks/1.png").unlink()
-    write_image(tmp_path / "train/images/2.png", patients.picture(2)[:30])
+    write_image(tmp_path / "train/images/2.png", unique_image(2)[:30])
     report = check(InstanceMasks(str(tmp_path), num_workers=0), processes=0)
     assert found(report) == {"missing-annotation": 1, "size-mismatch": 1}, list(report.findings)
-    assert report.findings.of("missing-annotation")[0].where == str(tmp_path / "train/images/1.png")
+    assert report.findings.of("missing-annotation")[0].location == str(tmp_path / "train/images/1.png")

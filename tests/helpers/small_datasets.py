@@ -1,9 +1,10 @@
-"""Small sound data sets of each format, for the doctor's tests to break."""
+"""Small valid data sets in each format, which the doctor's tests damage."""
 
 import csv
-import hashlib
 import json
-from collections.abc import Callable
+import os
+import signal
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,11 @@ import numpy as np
 import yaml
 
 import striate.datamodules
-from striate.datamodules.doctor import check, write_fix
+from striate.datamodules import VisionDataModule
+from striate.datamodules.doctor import Fix, Report, check, write_fix
+from striate.datamodules.doctor.repair import AnnotationTable, ImageEntry, RepairLog, repair
+from striate.datamodules.doctor.repair_yolo import label_line, read_line
+from striate.datamodules.yolo.labels import SLIVER
 from striate.tests.helpers.coco_voc import voc_xml
 from striate.tests.helpers.fixtures import noise, write_image
 
@@ -19,8 +24,8 @@ WIDTH, HEIGHT = 60, 40
 BOXES = [(5, 6, 25, 30), (30, 10, 55, 38)]  # x1, y1, x2, y2 of the two objects of each image
 
 
-def picture(seed: int) -> np.ndarray:
-    """An image unlike any of another seed."""
+def unique_image(seed: int) -> np.ndarray:
+    """An image ``[40, 60, 3]`` that differs from that of any other seed."""
     return noise(WIDTH, HEIGHT, seed)
 
 
@@ -45,7 +50,7 @@ def write_coco(root: Path) -> Path:
         images, items = [], []
         for number in range(count):
             name = f"{split}{number}.png"
-            write_image(root / f"{split}2017" / name, picture(first + number))
+            write_image(root / f"{split}2017" / name, unique_image(first + number))
             images.append({"id": number + 1, "file_name": name, "width": WIDTH, "height": HEIGHT})
             items += [coco_item(2 * number + k + 1, number + 1, box, k + 1) for k, box in enumerate(BOXES)]
         content = {"images": images, "annotations": items, "info": {"year": 2017}}
@@ -72,7 +77,7 @@ def write_voc(root: Path, label: str = "cat") -> Path:
         ("test", ("000006",)),
     ):
         for name in names:
-            write_image(year / "JPEGImages" / f"{name}.jpg", picture(int(name)))
+            write_image(year / "JPEGImages" / f"{name}.jpg", unique_image(int(name)))
             write_xml(year, name, [(label, (x1 + 1, y1 + 1, x2, y2), 0) for x1, y1, x2, y2 in BOXES])
         (year / "ImageSets" / "Main" / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
     return year
@@ -89,7 +94,7 @@ def write_masks(root: Path) -> Path:
     """Three images with masks to train, two to validate; classes 0, 1, 2."""
     for split, count, first in (("train", 3, 0), ("val", 2, 100)):
         for number in range(count):
-            write_image(root / split / "images" / f"{number}.png", picture(first + number))
+            write_image(root / split / "images" / f"{number}.png", unique_image(first + number))
             mask = np.zeros((HEIGHT, WIDTH), np.uint8)
             mask[6:30, 5:25], mask[10:38, 30:55], mask[:3] = 1, 2, 255
             write_image(root / split / "masks" / f"{number}.png", mask)
@@ -101,7 +106,7 @@ def write_folder(root: Path) -> Path:
     for split, count, first in (("train", 3, 0), ("val", 2, 100)):
         for label, name in enumerate(("cat", "dog")):
             for number in range(count):
-                write_image(root / split / name / f"{number}.png", picture(first + 10 * label + number))
+                write_image(root / split / name / f"{number}.png", unique_image(first + 10 * label + number))
     return root
 
 
@@ -109,7 +114,7 @@ def write_yolo(root: Path) -> Path:
     """Three images to train, two to validate, two objects each."""
     for split, count, first in (("train", 3, 0), ("val", 2, 50)):
         for number in range(count):
-            write_image(root / "images" / split / f"{number}.png", picture(first + number))
+            write_image(root / "images" / split / f"{number}.png", unique_image(first + number))
             label = root / "labels" / split / f"{number}.txt"
             label.parent.mkdir(parents=True, exist_ok=True)
             label.write_text("0 0.25 0.5 0.25 0.5\n1 0.75 0.5 0.25 0.5\n")
@@ -122,35 +127,32 @@ def write_manifest(root: Path) -> Path:
     for split, count, first in (("train", 4, 0), ("val", 2, 100)):
         lines = ["path,label"]
         for number in range(count):
-            write_image(root / "images" / f"{split}{number}.png", picture(first + number))
+            write_image(root / "images" / f"{split}{number}.png", unique_image(first + number))
             lines.append(f"images/{split}{number}.png,{('cat', 'dog')[number % 2]}")
         (root / f"{split}.csv").write_text("\n".join(lines) + "\n")
     return root / "train.csv"
 
 
-def cut(file: Path) -> None:
-    """Leave the first half of a file."""
+def truncate(file: Path) -> None:
+    """Keep the first half of a file."""
     data = file.read_bytes()
     file.write_bytes(data[: len(data) // 2])
 
 
-def snapshot(root):
-    """Every file of a tree, with its content."""
-    files = (path for path in sorted(root.rglob("*")) if path.is_file())
-    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+def repaired(make: type[VisionDataModule], tmp_path: Path, **init_args: Any) -> tuple[Report, list[Any], Any, Fix]:
+    """Repair the data set in ``tmp_path/data``, and check the corrected copy.
 
+    Asserts that the originals are unchanged, and that the repair names each fault as the check does.
 
-def mended(make, tmp_path, **init_args):
-    """The report of a corrected copy, its changes and its data module.
-
-    Whatever the correction does, it calls a fault what the check has called it.
+    Returns:
+        The report on the copy, the changes, the copy's data module, and the fix.
     """
     root, target = tmp_path / "data", tmp_path / "fixed"
-    before = snapshot(root)
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
     report = check(make(**init_args), processes=0)
     assert not report.clean
     fix = write_fix(report, target)
-    assert snapshot(root) == before
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
     section = yaml.safe_load((target / "fixed.yaml").read_text())["data"]
     reader = getattr(striate.datamodules, section["class_path"].rpartition(".")[2])
     copy = reader(**(init_args | section["init_args"]))
@@ -161,5 +163,59 @@ def mended(make, tmp_path, **init_args):
     return check(copy, processes=0), changes, copy, fix
 
 
-def kinds(changes):
+def actions(changes: list[dict[str, str]]) -> list[tuple[str, str]]:
+    """Kind and action of each change, sorted."""
     return sorted((change["kind"], change["action"]) for change in changes)
+
+
+class SampleList:
+    """A source of samples from a list; an exception is raised, and None kills the process."""
+
+    def __init__(self, samples: list[Any]) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        sample = self.samples[index]
+        if sample is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if isinstance(sample, Exception):
+            raise sample
+        return {"image": noise(40, 40, index), **sample}
+
+
+class InMemory(VisionDataModule):
+    """A data module of samples in memory."""
+
+    def __init__(self, train: list[Any], names: Sequence[str] = ("cat", "dog"), **splits: list[Any]) -> None:
+        super().__init__(num_workers=0)
+        self.samples, self.names = {"train": train, **splits}, list(names)
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes."""
+        return self.names
+
+    @property
+    def variable_size_images(self) -> bool:
+        """Whether the samples are of detection."""
+        return any("boxes" in (sample or ()) for sample in self.samples["train"])
+
+    def make_source(self, split: str) -> SampleList | None:
+        """The samples of a split."""
+        return SampleList(self.samples[split]) if split in self.samples else None
+
+
+def boxed(*boxes: tuple[float, ...], labels: list[int] | None = None, **more: Any) -> dict[str, Any]:
+    """A sample of detection."""
+    return {"boxes": np.array(boxes, np.float32), "labels": np.array(labels or [0] * len(boxes)), **more}
+
+
+def repaired_line(line: str, num_classes: int, with_masks: bool = False) -> tuple[str, str | None]:
+    """Repair a line of a YOLO label: its fault, or an empty text, and the line that is left; None: it is dropped."""
+    image = ImageEntry("a.txt", "the image", "a.jpg", (1, 1), (0.01, 0.01))
+    entry, log = read_line(image, 1, line.split(), num_classes, with_masks), RepairLog()
+    kept = repair(AnnotationTable([image], [entry], min_side=SLIVER), {}, log).objects
+    return log.changes[0].kind if log.changes else "", label_line(kept[0]) if kept else None

@@ -1,0 +1,328 @@
+"""The check of a data set, from opening its splits to the findings and statistics of a report."""
+
+import itertools
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ..annotations.annotation_errors import AbsentSplitError, Fault, record_faults
+from ..annotations.argument_checks import did_you_mean
+from ..annotations.fault_kinds import KINDS
+from ..base import VisionDataModule
+from ..loading.sources import Source
+from .duplicates import exact_groups, near_pairs
+from .findings import Finding, Findings, findings_of
+from .formats import format_of, unlisted_images
+from .reading import Work, read_all
+from .records import SplitRecord
+from .report import SPLITS, Report
+from .statistics import statistics_of
+from .suggestions import suggestions
+
+MIN_SIDE = 32
+"""Side in pixels below which images have too little detail to be compared by appearance."""
+Progress = Callable[[str, int, int], None]
+
+
+def check(
+    data: VisionDataModule,
+    splits: Sequence[str] = SPLITS,
+    processes: int | None = None,
+    ignored: Iterable[str] = (),
+    name: str | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Read a whole data set and report its faults.
+
+    Samples are read from their sources, without augmentation. Ctrl-C ends the reading; the report then has what was
+    found so far.
+
+    Args:
+        data: Any data module. It is read again, whatever it has opened before.
+        splits: Splits to check.
+        processes: Number of worker processes; None: one per core; 0: this process alone.
+        ignored: Kinds of findings (`KINDS`) to skip.
+        name: Name of the data set; None: the data module's class.
+        progress: Called with the current step, the number of finished items, and the total.
+
+    Raises:
+        ValueError: For an unknown kind or split.
+    """
+    ignored = frozenset(ignored)
+    for argument, values, known in (("ignored", ignored, KINDS), ("splits", splits, SPLITS)):
+        for value in values:
+            if value not in known:
+                hint = did_you_mean(value, known)
+                raise ValueError(f"{argument}: must be among {', '.join(known)}, got {value!r}{hint}")
+    checkup = _Checkup(data, Findings(ignored), progress or (lambda *_: None))
+    interrupted = False
+    try:
+        checkup.open(splits)
+        checkup.read(available_cores() if processes is None else processes)
+        checkup.compare()
+        checkup.look_for_unlisted_files()
+    except KeyboardInterrupt:
+        interrupted = True
+    statistics = statistics_of(checkup.records, checkup.class_names or [], one_each=not data.variable_size_images)
+    statistics.suggestions = suggestions(statistics)
+    return Report(
+        name or type(data).__name__,
+        data,
+        checkup.findings,
+        statistics,
+        checkup.records,
+        checkup.sources,
+        checkup.notes,
+        checkup.aliases,
+        interrupted,
+    )
+
+
+def available_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def first_line(error: Exception) -> str:
+    """Format an error in one line, with its type unless a reader raised it on purpose."""
+    expected = isinstance(error, ValueError | FileNotFoundError | ImportError) and str(error)
+    text = str(error) if expected else f"{type(error).__name__}: {error}"
+    return " ".join(text.split())
+
+
+class _Checkup:
+    """The steps of a check, and their results."""
+
+    def __init__(self, data: VisionDataModule, findings: Findings, progress: Progress) -> None:
+        self.data, self.findings, self.progress = data, findings, progress
+        self.format = format_of(data)
+        self.class_names: list[str] | None = None
+        self.sources: dict[str, Source] = {}
+        self.records: list[SplitRecord] = []
+        self.notes: list[str] = []
+        self.aliases: dict[str, str] = {}
+        self.faulty_images: set[str] = set()  # images for which a reader has recorded a fault
+        self.incomplete = False  # whether an existing split was not opened
+        self._recorded: set[tuple[str, ...]] = set()
+        self._paths: dict[str, list[str] | None] = {}
+
+    # -- opening -----------------------------------------------------------------------------------
+
+    def open(self, splits: Sequence[str]) -> None:
+        """Open the splits; faults that readers record become findings."""
+        existing = SPLITS if self.format is None else self.format.splits(self.data)
+        self.incomplete = not set(existing) <= set(splits)
+        try:
+            self.data.prepare_data()  # downloads, if the configuration says so
+        except Exception as error:
+            self.notes.append(f"The data could not be prepared: {first_line(error)}")
+        for number, split in enumerate(splits):
+            self.progress("opening", number, len(splits))
+            with record_faults() as faults, warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what readers warn of is recorded anyway
+                source, paths = None, None
+                try:
+                    source = self.data.make_source(split)
+                    if source is None:
+                        self.notes.append(f"There is no {split} split.")
+                    else:
+                        self.class_names = self.class_names or list(self.data.class_names)
+                        paths = source_files(source)
+                except Exception as error:  # whatever a reader raises, the other splits are still checked
+                    self._cannot_open(split, error)
+                    source = None
+            for fault in faults:
+                self._add(fault, split)
+            if source is not None and not self._same_as_before(split, paths, len(source)):
+                self._register(split, source, paths)
+        self.progress("opening", len(splits), len(splits))
+
+    def _register(self, split: str, source: Source, paths: list[str] | None) -> None:
+        self.sources[split], self._paths[split] = source, paths
+        if self.format is not None and paths is not None:
+            self.notes += self.format.notes(self.data, split, paths)
+        self.records.append(SplitRecord(split, len(source), len(self.class_names or ()), paths))
+        if not len(source):
+            self.findings.add(Finding("unopened-split", split, "it has no images", split))
+
+    def _add(self, fault: Fault, split: str) -> None:
+        """Add the findings of a fault, unless it was recorded before: a reader may open a file for two splits."""
+        self.faulty_images.update(os.path.abspath(path) for path in fault.images or ())  # noqa: PTH100
+        key = (str(fault.file), fault.code, fault.found, fault.unit, *map(str, fault.names))
+        if key not in self._recorded:
+            self._recorded.add(key)
+            for finding in findings_of(fault, split):
+                self.findings.add(finding)
+
+    def _cannot_open(self, split: str, error: Exception) -> None:
+        if split == "test" and isinstance(error, AbsentSplitError):  # many data sets have none
+            self.notes.append(f"There is no {split} split.")
+        else:
+            self.incomplete = True
+            self.findings.add(Finding("unopened-split", split, first_line(error), split))
+
+    def _same_as_before(self, split: str, paths: list[str] | None, size: int) -> bool:
+        for other, known in self._paths.items():
+            if paths is not None and known is not None and size and paths == known:
+                self._is_alias(split, other)
+                return True
+        return False
+
+    def _is_alias(self, split: str, other: str) -> None:
+        self.aliases[split] = other
+        if other == "train":
+            detail = f"it has the images of {other}, and is checked once"
+            self.findings.add(Finding("leaked-split", split, detail, split))
+        else:
+            self.notes.append(f"{split} is the same as {other}, and checked once.")
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    def read(self, processes: int) -> None:
+        """Inspect each sample of each split once."""
+        works = [Work(self.sources[record.name], self._paths[record.name], self.class_names) for record in self.records]
+        total, done = sum(len(record) for record in self.records), 0
+        results = read_all(works, processes if total > 1 else 0)
+        found: list[Finding] = []
+        try:
+            self.progress("reading", 0, total)
+            for task, summaries in results:
+                record = self.records[task.split]
+                record.add(task.start, summaries)
+                found += [replace(finding, split=record.name) for one in summaries for finding in one.findings]
+                done += len(summaries)
+                self.progress("reading", done, total)
+        finally:
+            results.close()  # type: ignore[attr-defined]
+            # processes finish in any order; the report does not depend on it
+            order = {record.name: number for number, record in enumerate(self.records)}
+            for finding in sorted(found, key=lambda one: (order[one.split], one.index or 0)):
+                if not (finding.code == "missing-image" and finding.image in self.faulty_images):
+                    self.findings.add(finding)
+
+    # -- duplicates --------------------------------------------------------------------------------
+
+    def compare(self) -> None:
+        """Find images that are the same, or look the same, within and across splits."""
+        if not self.records:
+            return
+        self.progress("comparing", 0, 1)
+        self._drop_repeated_splits()
+        records = self.records
+        readable = np.concatenate([record.readable for record in records])
+        groups = exact_groups(np.concatenate([record.digests for record in records]), readable)
+        pool = ImagePool(records, self.class_names or [])
+        for finding in itertools.chain.from_iterable(map(pool.same, groups)):
+            self.findings.add(finding)
+        distinct = readable.copy()
+        for group in groups:
+            distinct[group[1:]] = False
+        large = np.concatenate([record.sizes for record in records]).min(axis=1) >= MIN_SIDE
+        if small := int((distinct & ~large).sum()):
+            self.notes.append(
+                f"{small} images are smaller than {MIN_SIDE} pixels; they are compared by pixels, not by appearance."
+            )
+        gradients = np.concatenate([record.gradients for record in records])
+        appearances = np.concatenate([record.appearances for record in records])
+        for finding in pool.alike(near_pairs(gradients, appearances, np.flatnonzero(distinct & large))):
+            self.findings.add(finding)
+        self.progress("comparing", 1, 1)
+
+    def _drop_repeated_splits(self) -> None:
+        """Treat a split with another's images in the same order, in files or in memory, as that split."""
+        kept: list[SplitRecord] = []
+        for record in self.records:
+            twins = (one for one in kept if one.is_twin(record))
+            if record.readable.any() and (twin := next(twins, None)) is not None:
+                self._is_alias(record.name, twin.name)
+            else:
+                kept.append(record)
+        self.records = kept
+
+    # -- unlisted files ----------------------------------------------------------------------------
+
+    def look_for_unlisted_files(self) -> None:
+        """Find image and annotation files that no split reads."""
+        if self.incomplete:
+            self.notes.append("Unlisted files were not looked for, since not all splits were opened.")
+            return
+        listed = {path for paths in self._paths.values() for path in paths or ()}
+        if any(paths is None for paths in self._paths.values()):
+            listed |= {path for record in self.records for path in record.paths if path is not None}
+        search = unlisted_images if self.format is None else self.format.unlisted
+        try:
+            for code, path, detail in search(self.data, listed | self.faulty_images):
+                image = path if code != "orphan-annotation" else None
+                self.findings.add(Finding(code, path, detail, image=image))
+        except OSError as error:
+            self.notes.append(f"Unlisted files could not be looked for: {error}")
+
+
+class ImagePool:
+    """The images of all splits, numbered consecutively."""
+
+    def __init__(self, records: Sequence[SplitRecord], class_names: Sequence[str]) -> None:
+        self.records, self.class_names = records, class_names
+        self.starts = np.cumsum([0, *(len(record) for record in records)])
+        self.labels = [record.labels() for record in records]
+
+    def position(self, number: int) -> tuple[int, int]:
+        """Return the index of an image's split, and its index in the split."""
+        split = int(np.searchsorted(self.starts, number, side="right")) - 1
+        return split, number - int(self.starts[split])
+
+    def label(self, split: int, index: int) -> int | None:
+        """Return the class of an image; None in splits with several objects per image."""
+        labels = self.labels[split]
+        return None if labels is None else int(labels[index])
+
+    def same(self, group: np.ndarray) -> Iterator[Finding]:
+        """Yield findings for images ``[N]`` with the same pixels: repeats in a split, and each that an earlier has."""
+        members: dict[int, list[int]] = {}
+        for number in group.tolist():
+            split, index = self.position(number)
+            members.setdefault(split, []).append(index)
+        for split, indices in members.items():
+            for index in indices[1:]:
+                yield self._finding("duplicate-image", "the same pixels as", (split, index), (split, indices[0]))
+        for first, second in itertools.combinations(members, 2):
+            for index in members[second]:
+                yield self._finding("leaked-image", "the same pixels as", (second, index), (first, members[first][0]))
+
+    def alike(self, pairs: np.ndarray) -> Iterator[Finding]:
+        """Yield findings for pairs ``[P, 2]`` that look the same: the second of each, once per split of the first."""
+        reported: set[tuple[int, int]] = set()
+        for first, second in pairs.tolist():
+            one, other = self.position(second), self.position(first)
+            if (second, other[0]) not in reported:
+                reported.add((second, other[0]))
+                yield self._finding("near-duplicate" if one[0] == other[0] else "near-leak", "looks like", one, other)
+
+    def _finding(self, code: str, relation: str, one: tuple[int, int], other: tuple[int, int]) -> Finding:
+        record, other_record = self.records[one[0]], self.records[other[0]]
+        path, other_path = record.paths[one[1]], other_record.paths[other[1]]
+        if path is not None and path == other_path:
+            relation = "the same file as"
+        detail = f"{relation} {other_record.name}: {other_path or f'sample {other[1]}'}"
+        labels = [self.label(*one), self.label(*other)]
+        if None not in labels and labels[0] != labels[1]:
+            names = [
+                self.class_names[label] if 0 <= (label or 0) < len(self.class_names) else f"class {label}"
+                for label in labels
+                if label is not None
+            ]
+            detail += f"; with another label ({names[0]}, there {names[1]})"
+        location = path or f"sample {one[1]}"
+        return Finding(code, location, detail, record.name, path, one[1], other=(other_record.name, other[1]))
+
+
+def source_files(source: Source) -> list[str] | None:
+    """Return the file of each sample's image if the source lists them in ``files()``; else None."""
+    files = getattr(source, "files", None)
+    if not callable(files):
+        return None
+    paths = [os.path.abspath(path) for path in files()]  # noqa: PTH100 - Path.resolve would follow links
+    return paths if len(paths) == len(source) else None

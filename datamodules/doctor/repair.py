@@ -1,0 +1,331 @@
+"""Repair of annotations: one decision, for all formats, on what is kept, clipped, reordered and dropped.
+
+A format reads its files into an `AnnotationTable`, `repair` decides, and the format writes what is left. A corrected
+copy is a separate folder that the same data module reads: corrected annotations, and one link per valid image. The
+originals are only read.
+"""
+
+import csv
+import os
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..annotations.fault_kinds import KINDS
+from ..annotations.object_masks import ObjectMasksBuilder
+from ..annotations.validity import box_faults, differs_from_mask, repair_boxes, repeated_objects
+from ..loading.targets import boxes_of_masks
+from .duplicates import exact_groups
+from .findings import format_box
+from .report import Report
+
+UNKNOWN_SIDE = 2**30
+"""Side of an image that was not read: no box is outside it."""
+_BOX_ACTIONS = {"box-inverted": "corners reordered", "box-beyond": "clipped"}
+
+
+class Change(NamedTuple):
+    """One change: its file, the location in it, the kind of fault (`KINDS`), the action, and the reason."""
+
+    file: str
+    location: str
+    kind: str
+    action: str
+    reason: str
+
+
+@dataclass
+class RepairLog:
+    """The changes of a repair, and what it leaves to a person."""
+
+    changes: list[Change] = field(default_factory=list)
+    remaining: list[str] = field(default_factory=list)
+
+    def add(self, file: Path | str, location: str, kind: str, action: str, reason: str = "") -> None:
+        """Add a change, unless it was added before: two lists may share a file."""
+        change = Change(str(file), location, kind, action, reason or KINDS[kind].title)
+        if change not in self._known:
+            self._known.add(change)
+            self.changes.append(change)
+
+    def counts(self) -> Counter[tuple[str, str]]:
+        """Count the changes by kind and action."""
+        return Counter((change.kind, change.action) for change in self.changes)
+
+    def __post_init__(self) -> None:
+        self._known: set[Change] = set()
+
+
+class Reason(NamedTuple):
+    """Why an image or an object is left out: the kind of fault (`KINDS`), and a detail."""
+
+    kind: str
+    detail: str = ""
+
+
+@dataclass(eq=False)
+class ImageEntry:
+    """An image as a format lists it.
+
+    Attributes:
+        file: File that lists it, for the log.
+        name: Its name in that file.
+        path: The image file; empty: unknown.
+        size: Width and height in the unit of the boxes; 0: unknown.
+        pixel: Width and height of a pixel in that unit.
+        item: The format's own entry.
+        fault: Why it cannot be used; None: it can.
+    """
+
+    file: Path | str
+    name: str
+    path: str
+    size: tuple[float, float] = (0, 0)
+    pixel: tuple[float, float] = (1, 1)
+    item: Any = None
+    fault: Reason | None = None
+
+
+@dataclass(eq=False)
+class ObjectEntry:
+    """An object as a format writes it.
+
+    Attributes:
+        image: Its image; None: not listed.
+        name: Its name in its file.
+        text: Its box as written, for the log.
+        label: Its class, as the format writes it.
+        box: x1, y1, x2, y2; None: the format has no boxes.
+        item: The format's own entry.
+        fault: Why it cannot be used apart from its box and mask; None: it can.
+        segmentation: Polygons or run lengths in COCO's form, where masks are required.
+        file: Its file, for the log; None: that of its image.
+        changed: Whether `repair` changed its box.
+    """
+
+    image: ImageEntry | None
+    name: str
+    text: str = ""
+    label: Hashable = None
+    box: Sequence[float] | np.ndarray | None = None
+    item: Any = None
+    fault: Reason | None = None
+    segmentation: Any = None
+    file: Path | str | None = None
+    changed: bool = False
+
+
+@dataclass
+class AnnotationTable:
+    """The annotations of one file or split.
+
+    Attributes:
+        images, objects: Its entries.
+        with_boxes: Whether boxes are required.
+        with_masks: Whether masks are required.
+        min_side: Smallest side of a valid box.
+    """
+
+    images: list[ImageEntry]
+    objects: list[ObjectEntry] = field(default_factory=list)
+    with_boxes: bool = True
+    with_masks: bool = False
+    min_side: float = 0.0
+
+    def objects_of(self) -> dict[ImageEntry, list[ObjectEntry]]:
+        """Group the objects by image; images without objects have an empty list."""
+        groups: dict[ImageEntry, list[ObjectEntry]] = {image: [] for image in self.images}
+        for entry in self.objects:
+            if entry.image is not None:
+                groups[entry.image].append(entry)
+        return groups
+
+
+def repair(table: AnnotationTable, excluded: Mapping[str, Reason], log: RepairLog) -> AnnotationTable:
+    """Decide which annotations a corrected copy keeps, and correct their boxes.
+
+    - Images with a fault, excluded ones, and repeated entries are left out with their objects.
+    - Objects with a fault of their own, or with an unusable or empty mask, are dropped.
+    - A box that is invalid or differs from its mask is taken from the mask, where masks are required.
+    - Corners are reordered and boxes clipped to their image; boxes that are still invalid are dropped.
+    - Objects that repeat the class and box of an earlier one of their image are dropped.
+
+    Args:
+        table: The annotations as written; boxes of its entries are changed in place.
+        excluded: Images to leave out, by path.
+        log: Receives the changes.
+    """
+    images, seen = [], set()
+    for image in table.images:
+        reason = excluded.get(image.path) or image.fault
+        if reason is None and image.path in seen:
+            reason = Reason("duplicate-image", "listed before")
+        if reason is None:
+            images.append(image)
+        else:
+            log.add(image.file, image.name, reason.kind, "left out", reason.detail)
+        seen.add(image.path)
+    kept, objects = set(images), []
+    for entry in table.objects:
+        if entry.fault is not None and (entry.image is None or entry.image in kept):
+            _drop(entry, entry.fault.kind, log, entry.fault.detail)
+        elif entry.image in kept:
+            objects.append(entry)
+    if table.with_masks:
+        objects = [entry for entry in objects if _repair_mask(entry, table.with_boxes, log)]
+    if table.with_boxes and objects:
+        objects = _repair_boxes(objects, table.min_side, log)
+    return AnnotationTable(images, objects, table.with_boxes, table.with_masks, table.min_side)
+
+
+def _file_of(entry: ObjectEntry) -> Path | str:
+    assert entry.file is not None or entry.image is not None
+    return entry.file if entry.file is not None else entry.image.file  # type: ignore[union-attr]
+
+
+def _drop(entry: ObjectEntry, kind: str, log: RepairLog, reason: str = "") -> None:
+    log.add(_file_of(entry), entry.name, kind, "dropped", reason or entry.text)
+
+
+def _repair_mask(entry: ObjectEntry, with_boxes: bool, log: RepairLog) -> bool:
+    """Whether the mask of an object can be used; its box is taken from the mask if it is invalid or differs."""
+    assert entry.image is not None
+    width, height = (int(side) for side in entry.image.size)
+    box = np.array([entry.box], np.float64)
+    # readers look at the box first: of an object with two faults, the box names the fault
+    kind = str(box_faults(box, np.array([[width, height]]))[0]) if with_boxes else ""
+    kind = "" if kind == "box-beyond" else kind  # clipped later
+    builder = ObjectMasksBuilder()
+    if defect := builder.add(entry.segmentation, height, width):
+        _drop(entry, kind or "bad-mask", log, defect)
+        return False
+    mask = builder.build().decode([0], height, width)
+    if not with_boxes:
+        return True
+    if not mask.any():
+        _drop(entry, kind or "empty-mask", log)
+        return False
+    tight = boxes_of_masks(mask)
+    if kind or differs_from_mask(tight, np.clip(box, 0, [width, height] * 2))[0]:
+        reason = f"{entry.text}, mask {format_box(tight[0])}"
+        log.add(_file_of(entry), entry.name, kind or "mask-box", "box taken from the mask", reason)
+        entry.box, entry.changed = tight[0], True
+    return True
+
+
+def _repair_boxes(entries: list[ObjectEntry], min_side: float, log: RepairLog) -> list[ObjectEntry]:
+    """Objects with corrected boxes, without those that cannot be corrected and without repeated ones."""
+    owners = [entry.image for entry in entries if entry.image is not None]
+    sizes = np.array([image.size for image in owners], np.float64)
+    sizes[(sizes <= 0).any(axis=1)] = UNKNOWN_SIDE
+    boxes = np.array([entry.box for entry in entries], np.float64).reshape(-1, 4)
+    boxes, codes, valid = repair_boxes(boxes, sizes, np.array([image.pixel for image in owners]), min_side)
+    for number in np.flatnonzero(codes != "").tolist():
+        entry, code = entries[number], str(codes[number])
+        if valid[number]:
+            log.add(_file_of(entry), entry.name, code, _BOX_ACTIONS[code], entry.text)
+            entry.box, entry.changed = boxes[number], True
+        else:
+            _drop(entry, code, log)
+    numbers: dict[Hashable, int] = {}
+    labels = np.array([numbers.setdefault(("label", entry.label), len(numbers)) for entry in entries])
+    images = np.array([numbers.setdefault(image, len(numbers)) for image in owners])
+    usable = np.flatnonzero(valid)
+    clipped = np.clip(boxes, 0, np.tile(sizes, 2))[usable]
+    for number in usable[repeated_objects(images[usable], labels[usable], clipped)].tolist():
+        _drop(entries[number], "duplicate-object", log)
+        valid[number] = False
+    return [entry for entry, stays in zip(entries, valid, strict=True) if stays]
+
+
+# -- excluded images -----------------------------------------------------------------------------------
+
+
+Exclusions = dict[str, dict[str, Reason]]
+"""Images to leave out, by split and path."""
+Fixer = Callable[[Report, Exclusions, Path, RepairLog], dict[str, Any] | None]
+"""Writes a corrected copy to a folder; returns the arguments that make the data module read it, or None."""
+
+
+def find_exclusions(report: Report, log: RepairLog) -> Exclusions:
+    """Return the images that a corrected copy leaves out.
+
+    Of images with the same pixels one is kept: in the latest of train, val and test, the first. If their classes
+    differ, all are kept, and the log says so.
+    """
+    exclusions: Exclusions = {record.name: {} for record in report.records}
+    for finding in report.findings:
+        if finding.excludes_sample and finding.image is not None:
+            reason = Reason(finding.code, finding.detail)
+            exclusions.setdefault(finding.split, {}).setdefault(finding.image, reason)
+    for record in report.records:  # more findings than are kept
+        for index in np.flatnonzero(record.excluded):
+            if (path := record.paths[index]) is not None:
+                exclusions[record.name].setdefault(path, Reason("bad-target", "see the report"))
+    if report.records and not {"duplicate-image", "leaked-image"} <= report.findings.ignored:
+        _exclude_duplicates(report, exclusions, log)
+    return exclusions
+
+
+def _exclude_duplicates(report: Report, exclusions: Exclusions, log: RepairLog) -> None:
+    records, names = report.records, report.statistics.class_names
+    usable = np.concatenate([record.readable & ~record.excluded for record in records])
+    starts = np.cumsum([0, *(len(record) for record in records)])
+    labels = [record.labels() for record in records]
+    for group in exact_groups(np.concatenate([record.digests for record in records]), usable):
+        splits = np.searchsorted(starts, group, side="right") - 1
+        members = [(int(split), int(number - starts[split])) for split, number in zip(splits, group, strict=True)]
+        paths = [records[split].paths[index] or f"sample {index}" for split, index in members]
+        classes = {int(known[index]) for split, index in members if (known := labels[split]) is not None}
+        if len(classes) > 1 and report.statistics.kind == "labels":
+            listed = ", ".join(names[label] for label in sorted(classes))
+            log.remaining.append(f"the same image with different labels ({listed}): {', '.join(paths[:4])}")
+            continue
+        kept = max(range(len(members)), key=lambda number: (members[number][0], -number))
+        for number, ((split, _), path) in enumerate(zip(members, paths, strict=True)):
+            same_split = split == members[kept][0]
+            if number != kept and not (path == paths[kept] and same_split):
+                detail = f"the same pixels as {records[members[kept][0]].name}: {paths[kept]}"
+                reason = Reason("duplicate-image" if same_split else "leaked-image", detail)
+                exclusions[records[split].name].setdefault(path, reason)
+
+
+# -- files -------------------------------------------------------------------------------------------
+
+
+def plain_number(value: float) -> int | float:
+    """Round a number to four decimals; whole numbers are returned as int."""
+    return int(value) if float(value).is_integer() else round(float(value), 4)
+
+
+def link(original: Path | str, copy: Path) -> None:
+    """Make `copy` a link to `original`, unless it exists; its folders are created."""
+    if not copy.exists():
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.symlink_to(os.path.abspath(original))  # noqa: PTH100 - a link to a link stays one
+
+
+def link_below(path: str, root: Path | str, folder: Path) -> str:
+    """Link a file to its position below `root`, below `folder`; return that position."""
+    position = os.path.relpath(path, root)
+    link(path, folder / position)
+    return position
+
+
+def write_lines(file: Path, lines: Sequence[str]) -> None:
+    """Write a text file, one line each; its folders are created."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def write_csv(file: Path, headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Write a CSV file; its folders are created."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w", encoding="utf-8", newline="") as opened:
+        writer = csv.writer(opened)
+        writer.writerow(headings)
+        writer.writerows(rows)

@@ -1,0 +1,234 @@
+"""Reads and writes CSV and Parquet tables for the repair: images with labels, with boxes, or both."""
+
+import csv
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..annotations.annotation_errors import OUTSIDE
+from ..annotations.objects import confined
+from ..annotations.validity import class_number
+from .findings import format_box
+from .records import SplitRecord
+from .repair import (
+    AnnotationTable,
+    Exclusions,
+    ImageEntry,
+    ObjectEntry,
+    Reason,
+    RepairLog,
+    link,
+    plain_number,
+    repair,
+    write_csv,
+)
+from .report import Report
+
+_SIDES = ("x1", "y1", "x2", "y2")
+
+
+def fix_table(report: Report, exclusions: Exclusions, folder: Path, log: RepairLog) -> dict[str, Any] | None:
+    """Write ``FOLDER/train.csv`` …, and link the images below ``FOLDER/files`` by the same paths."""
+    data: Any = report.data
+    init_args: dict[str, Any] = {"root": str(folder / "files")} if data.root is not None else {}
+    sizes: dict[str | None, Any] = {}
+    for record in report.records:
+        sizes |= dict(zip(record.paths, record.sizes.tolist(), strict=True))
+    for split, name in data.tables.items():
+        if name is None:
+            continue
+        excluded = dict(exclusions.get(split, {}))
+        if split == "train" and data.tables["val"] is None:  # val is held out of it
+            excluded |= exclusions.get("val", {})
+        try:
+            source = TableFile(Path(name).expanduser(), data)
+        except (ValueError, OSError, KeyError) as error:
+            log.remaining.append(f"{name}: not corrected, cannot be read ({type(error).__name__}: {error})")
+            continue
+        source.write(repair(source.read(sizes), excluded, log), folder, folder / f"{split}.csv")
+        init_args[split] = str(folder / f"{split}.csv")
+    return init_args
+
+
+class TableFile:
+    """A CSV or Parquet file of a manifest.
+
+    Args:
+        file: The table.
+        data: Its data module, which names the columns.
+
+    Raises:
+        ValueError: For a table without these columns.
+    """
+
+    def __init__(self, file: Path, data: Any) -> None:
+        self.file, self.class_names, self.rooted = file, [str(name) for name in data.class_names], data.root is not None
+        self.base = Path(data.root) if self.rooted else file.parent
+        self.many = isinstance(data.columns, tuple)  # one row per object, of which an image may have none
+        if self.many:
+            path, label, sides = data.columns
+        else:
+            path, label = data.columns["path_column"], data.columns["label_column"]
+            sides = getattr(data, "box_columns", ())
+        self.headings, self.rows = _read_rows(file)
+        self.path, self.label = self.headings.index(path), self.headings.index(label)
+        self.sides = [self.headings.index(side) for side in sides]
+
+    def read(self, sizes: dict[str | None, tuple[int, int]]) -> AnnotationTable:
+        """Return the images and the objects.
+
+        Args:
+            sizes: Width and height of each image, by path.
+        """
+        table = AnnotationTable([], with_boxes=bool(self.sides))
+        images: dict[str, ImageEntry] = {}
+        unit = "line" if self.file.suffix.lower() == ".csv" else "row"
+        for number, row in self.rows:
+            cells = [*row, *[""] * (len(self.headings) - len(row))]
+            name, path = f"{unit} {number}", os.path.abspath(self.base / cells[self.path])  # noqa: PTH100
+            fault, nameless = self._fault(row, cells)
+            image = ImageEntry(self.file, name, path, sizes.get(path, (0, 0)), item=(number, cells))
+            if not self.many:
+                image.fault, fault = fault, None
+            elif not nameless:  # an image may be left without objects
+                image = images.setdefault(path, image)
+            if image.name == name and not (self.many and nameless):
+                table.images.append(image)
+            if fault is not None or (self.sides and cells[self.label].strip()):
+                sides = [cells[side] for side in self.sides]
+                box = [_number(side) for side in sides]
+                owner = None if self.many and nameless else image
+                text, label = ", ".join(sides), cells[self.label].strip()
+                entry = ObjectEntry(owner, name, text, label, box, (number, cells), fault, file=self.file)
+                table.objects.append(entry)
+        return table
+
+    def _fault(self, row: list[str], cells: list[str]) -> tuple[Reason | None, bool]:
+        """What is wrong with a row apart from its box, and whether it names no image."""
+        label, filled = cells[self.label].strip(), sum(cells[side].strip() != "" for side in self.sides)
+        if self.many and len(row) != len(self.headings):
+            return Reason("unusable-annotation", f"{len(row)} cells"), True
+        if not cells[self.path].strip():
+            return Reason("missing-annotation", "no path"), True
+        if self.rooted and not confined(cells[self.path]):
+            return Reason("bad-target", OUTSIDE), True
+        if not label and (filled or not self.many):
+            return Reason("missing-annotation", "no label"), False
+        if label and class_number(label, self.class_names) < 0:
+            return Reason("label-outside", f"label {label!r}"), False
+        if self.many and label and filled < len(self.sides):
+            return Reason("unusable-annotation", f"{filled} of the four sides of a box"), False
+        return None, False
+
+    def write(self, table: AnnotationTable, folder: Path, target: Path) -> None:
+        """Write the rows of a table, and link its images below `folder`."""
+        rows: list[tuple[int, list[str]]] = []
+        for image, entries in table.objects_of().items():
+            for entry in entries:
+                number, cells = entry.item
+                if entry.changed and entry.box is not None:
+                    cells = list(cells)
+                    for side, value in zip(self.sides, entry.box, strict=True):
+                        cells[side] = str(plain_number(value))
+                rows.append((number, cells))
+            if not entries and (self.many or not self.sides):
+                number, cells = image.item
+                cleared = (self.label, *self.sides) if self.many else ()
+                rows.append((number, ["" if place in cleared else cell for place, cell in enumerate(cells)]))
+        write_csv(target, self.headings, [self._linked(cells, folder) for _, cells in sorted(rows)])
+
+    def _linked(self, cells: list[str], folder: Path) -> list[str]:
+        """The row, with its image linked beside the new table, or with an absolute path if it lies elsewhere."""
+        name = cells[self.path]
+        original = os.path.abspath(self.base / name)  # noqa: PTH100
+        if confined(name):
+            link(original, (folder / "files" if self.rooted else folder) / name)
+            return cells
+        return [*cells[: self.path], original, *cells[self.path + 1 :]]
+
+
+def _read_rows(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Headings, and each row with its line (CSV) or number (Parquet)."""
+    if file.suffix.lower() == ".parquet":
+        import pyarrow.parquet
+
+        table = pyarrow.parquet.read_table(file)
+        values = zip(*(column.to_pylist() for column in table.columns), strict=True)
+        rows = [["" if cell is None else str(cell) for cell in row] for row in values]
+        return list(table.column_names), list(enumerate(rows, start=1))
+    with file.open(encoding="utf-8-sig", newline="") as opened:
+        reader = csv.reader(opened)
+        headings = next(reader, [])
+        return headings, [(reader.line_num, row) for row in reader if row]
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
+
+
+def fix_samples(report: Report, exclusions: Exclusions, folder: Path, log: RepairLog) -> dict[str, Any] | None:
+    """Write tables for a data set in a format without a writer, if labels or boxes are all that it has."""
+    kind, many = report.statistics.kind, report.data.variable_size_images
+    in_files = report.records and all(path is not None for record in report.records for path in record.paths)
+    if not in_files or kind not in ("labels", "boxes") or _has_masks(report) or report.records[0].name != "train":
+        count = sum(map(len, exclusions.values()))
+        samples = "1 sample to leave out is" if count == 1 else f"{count:,} samples to leave out are"
+        listed = f": {samples} listed in excluded.csv" if count else ""
+        log.remaining.append(f"nothing can be corrected automatically{listed}")
+        return None
+    boxes = kind == "boxes"
+    init_args: dict[str, Any] = {}
+    for record in report.records:
+        table = repair(_sample_table(record, boxes), exclusions[record.name], log)
+        rows = [
+            row for item in table.objects_of().items() for row in _sample_rows(*item, report, many and boxes, folder)
+        ]
+        write_csv(folder / f"{record.name}.csv", ("path", "label", *(_SIDES if boxes else ())), rows)
+        init_args[record.name] = str(folder / f"{record.name}.csv")
+    init_args |= {split: init_args[other] for split, other in report.aliases.items() if other in init_args}
+    log.remaining.append(
+        f"a corrected copy of {type(report.data).__name__} is written as tables, not in its own format"
+    )
+    reader = "Manifest" if not boxes else "DetectionManifest" if many else "LocalizationManifest"
+    return {"class_path": f"striate.datamodules.{reader}", **init_args, "class_names": report.statistics.class_names}
+
+
+def _has_masks(report: Report) -> bool:
+    for record in report.records:
+        for index in np.flatnonzero(record.readable & ~record.excluded)[:1]:
+            return "masks" in report.sources[record.name][int(index)]
+    return False
+
+
+def _sample_table(record: SplitRecord, boxes: bool) -> AnnotationTable:
+    """The inspected samples of a split."""
+    sizes = record.sizes.tolist()
+    images = [ImageEntry(path, "the image", path, sizes[i]) for i, path in enumerate(record.paths) if path is not None]
+    found = record.objects()
+    objects = [
+        ObjectEntry(images[image], f"object of class {label}", format_box(box), int(label), box)
+        for image, box, label, counts in zip(found.image, found.boxes, found.labels, found.not_crowd, strict=True)
+        if counts
+    ]
+    return AnnotationTable(images, objects, boxes)
+
+
+def _sample_rows(
+    image: ImageEntry, entries: list[ObjectEntry], report: Report, empty: bool, folder: Path
+) -> list[list[Any]]:
+    """The rows of an image; without objects one `empty` row or none."""
+    root = os.path.abspath(report.root if isinstance(report.root, str | Path) else os.sep)  # noqa: PTH100
+    path = image.path
+    if not os.path.relpath(path, root).startswith(".."):
+        path = f"files/{os.path.relpath(path, root)}"
+        link(image.path, folder / path)
+    rows = []
+    for entry in entries:
+        sides = [] if entry.box is None or np.isnan(entry.box).any() else [plain_number(side) for side in entry.box]
+        rows.append([path, report.statistics.class_names[entry.label], *sides])
+    return rows or ([[path, "", "", "", "", ""]] if empty else [])

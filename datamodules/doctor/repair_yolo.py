@@ -1,0 +1,129 @@
+"""Reads and writes YOLO's label files for the repair."""
+
+import codecs
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from ..export.files import yolo_line, yolo_lines
+from ..yolo.labels import SLIVER, Defect, corners_of_label, label_defect, label_path, parse_label, pixels_of
+from .records import SplitRecord
+from .repair import (
+    AnnotationTable,
+    Exclusions,
+    ImageEntry,
+    ObjectEntry,
+    Reason,
+    RepairLog,
+    link,
+    repair,
+    write_lines,
+)
+from .report import Report
+
+
+def fix_yolo(report: Report, exclusions: Exclusions, folder: Path, log: RepairLog) -> dict[str, Any] | None:
+    """Write ``FOLDER/data.yaml``, lists of images, and ``labels``, and link ``images``."""
+    data: Any = report.data
+    root, names = os.path.abspath(data.content.root), data.class_names  # noqa: PTH100
+    with_masks = getattr(data, "task", "detection") != "detection"
+    content: dict[str, Any] = {"path": ".", "names": dict(enumerate(names)), "nc": len(names)}
+    for record in report.records:
+        table = repair(read_yolo(record, root, len(names), with_masks), exclusions[record.name], log)
+        write_yolo(table, root, folder, f"{record.name}.txt")
+        content[record.name] = f"{record.name}.txt"
+    content |= {split: content[other] for split, other in report.aliases.items() if split in data.content.splits}
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    (folder / "data.yaml").write_text(text, encoding="utf-8")
+    return {"root": str(folder / "data.yaml")}
+
+
+def read_yolo(record: SplitRecord, root: str, num_classes: int, with_masks: bool) -> AnnotationTable:
+    """Read the label files of a split."""
+    table = AnnotationTable([], min_side=SLIVER)
+    sizes = dict(zip(record.paths, record.sizes.tolist(), strict=True))
+    for path in filter(None, sizes):
+        width, height = pixels_of([sizes[path]])[0].tolist()
+        image = ImageEntry(path, "the image", path, (1, 1), (width, height))
+        image.item = Path(label_path(root, os.path.relpath(path, root)))
+        table.images.append(image)
+        if image.item.is_file():
+            # bytes without a byte order mark, split into lines as the reader does
+            lines = image.item.read_bytes().removeprefix(codecs.BOM_UTF8).splitlines()
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    words = line.decode(errors="replace").split()
+                    table.objects.append(read_line(image, number, words, num_classes, with_masks))
+    return table
+
+
+def read_line(image: ImageEntry, number: int, words: Sequence[str], num_classes: int, with_masks: bool) -> ObjectEntry:
+    """Read a line of a label file, split into words."""
+    text = " ".join(words)
+    entry = ObjectEntry(image, f"line {number}", text[:80], item=text, file=image.item)
+    parsed = parse_label(words, num_classes)
+    defect = parsed if isinstance(parsed, Defect) else label_defect(parsed[1], with_masks)
+    if defect is not None:
+        entry.fault = Reason(defect.code, defect.found or text[:80])
+    if not isinstance(parsed, Defect):
+        entry.label, entry.box = parsed[0], corners_of_label(parsed[1])
+    return entry
+
+
+def write_yolo(table: AnnotationTable, root: str, folder: Path, name: str) -> None:
+    """Write the label files of a split and the list of its images, and link the images."""
+    listed = []
+    for image, entries in table.objects_of().items():
+        # below `images`, so that its labels go below `labels`, wherever they were before
+        position = os.path.relpath(image.path, root)
+        position = position if "images" in Path(position).parts[:-1] else f"images/{position}"
+        listed.append(f"./{position}")
+        link(image.path, folder / position)
+        if image.item.is_file():
+            write_lines(Path(label_path(str(folder), position)), [label_line(entry) for entry in entries])
+    write_lines(folder / name, listed)
+
+
+def label_line(entry: ObjectEntry) -> str:
+    """Return the line of an object: as it was, or with its corrected box or clipped polygon.
+
+    >>> label_line(ObjectEntry(None, "line 1", "", 0, (0.625, 0.25, 1, 0.75), "0 0.875 0.5 0.5 0.5", changed=True))
+    '0 0.8125 0.5 0.375 0.5'
+    """
+    if not entry.changed or entry.box is None:
+        return str(entry.item)
+    label, *numbers = (float(word) for word in entry.item.split())
+    if len(numbers) == 4:
+        return yolo_lines([int(label)], [list(entry.box)], (1, 1))[0]
+    return yolo_line(int(label), clip_polygon(np.reshape(numbers, (-1, 2))).ravel())
+
+
+def clip_polygon(points: np.ndarray) -> np.ndarray:
+    """Return the part of a polygon within the unit square, clipped side by side.
+
+    Where the polygon is concave, parts of the result may be connected by an edge along the border, which covers
+    nothing.
+
+    Shape:
+        - points: ``[N, 2]``.
+        - Output: ``[M, 2]``.
+
+    Reference: Sutherland and Hodgman, "Reentrant Polygon Clipping", Communications of the ACM 17 (1), 1974.
+    """
+    for axis, limit, sign in ((0, 0.0, 1), (0, 1.0, -1), (1, 0.0, 1), (1, 1.0, -1)):
+        inside = sign * (points[:, axis] - limit) >= 0
+        clipped: list[np.ndarray] = []
+        for number, (point, within) in enumerate(zip(points, inside, strict=True)):
+            previous = points[number - 1]
+            if within != inside[number - 1]:
+                crossing = previous + (limit - previous[axis]) / (point[axis] - previous[axis]) * (point - previous)
+                crossing[axis] = limit
+                clipped.append(crossing)
+            if within:
+                clipped.append(point)
+        points = np.array(clipped).reshape(-1, 2)
+    return points

@@ -210,7 +210,7 @@ class SceneComposer:
         return background, layers
 
     def _compose(self, index: int) -> tuple[UInt8Array, list[Layer], UInt8Array, UInt8Array]:
-        """Return background ``[H, W, 3]``, layers, image ``[H, W, 3]``, and the number of each pixel's layer ``[H, W]``."""
+        """Return background and image, ``[H, W, 3]``, the layers, and the number of each pixel's layer, ``[H, W]``."""
         rng = _generator(self.seed, self.split, index)
         background = _background(self.split, self.size, rng.random(6))
         # all random numbers are drawn up front and in a fixed order, so a rejected placement shifts no later draw

@@ -1,4 +1,4 @@
-"""Data sets to disk, in the formats that people and their tools have: COCO, VOC, YOLO, masks, class folders."""
+"""Export of data sets to disk in common formats: COCO, VOC, YOLO, masks, class folders."""
 
 from .run import FORMATS, Exported, Track, export_data
 

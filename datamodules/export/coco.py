@@ -1,4 +1,4 @@
-"""COCO's ``instances_*.json``: boxes and, as exact run lengths, masks."""
+"""COCO's ``instances_*.json``: boxes, and masks as exact run lengths."""
 
 import json
 from typing import Any
@@ -14,8 +14,8 @@ from .writer import Reader, Settings, Writer, with_boxes
 class CocoWriter(Writer):
     """``annotations/instances_SPLIT2017.json`` and ``SPLIT2017/``.
 
-    Class k becomes the category k + 1. Masks are written as compressed run lengths, since polygons would lose pixels.
-    A semantic mask becomes one object a class, for which class 0 must be the background and nothing be ignored.
+    Class k becomes category k + 1. Masks are written as compressed run lengths, since polygons would lose pixels. A
+    semantic mask becomes one object per class; class 0 must be the background, and no pixel may be ignored.
     """
 
     tasks = ("localization", "detection", "instance_segmentation", "semantic_segmentation")
@@ -25,42 +25,42 @@ class CocoWriter(Writer):
         self._semantic = settings.task == "semantic_segmentation"
         if self._semantic and settings.class_names[:1] != ["background"]:
             raise ValueError(
-                f"format coco: pixels of no object are background, and class 0 of this data set is "
-                f"{settings.class_names[0]!r}; write it with --format masks or voc"
+                "format: coco needs 'background' as class 0, since pixels without an object are background, got "
+                f"{settings.class_names[0]!r}; use masks or voc"
             )
-        # one line of JSON each: an object an annotation would take ten times the room
+        # one line of JSON each: a Python object per annotation would take ten times the memory
         self._images: dict[str, list[str]] = {split: [] for split in settings.splits}
         self._objects: dict[str, list[str]] = {split: [] for split in settings.splits}
         self._ids: dict[str, set[int]] = {split: set() for split in settings.splits}
 
-    def add(self, split: str, number: int, sample: Sample) -> None:
-        """Write the image, and keep its annotations."""
-        image_id = int(sample.get("image_id", number))
+    def add(self, split: str, index: int, sample: Sample) -> None:
+        """Write the image, and store its annotations."""
+        image_id = int(sample.get("image_id", index))
         if image_id in self._ids[split]:
-            raise ValueError(f"has the image_id {image_id} of another sample of {split}, and COCO's are unique")
+            raise ValueError(f"image_id: must be unique in {split} for COCO, got {image_id} again")
         self._ids[split].add(image_id)
         name = self.image(sample, self.settings.root / f"{split}2017", self.stem(sample, f"{image_id:012d}"))
         height, width = sample["image"].shape[:2]
         entry = {"id": image_id, "file_name": name, "width": width, "height": height}
         self._images[split].append(json.dumps(entry, ensure_ascii=False))
         objects = _regions(sample) if self._semantic else with_boxes(sample)
-        self.lost["flags `difficult`, which COCO has not"] += int(objects["difficult"].sum())
-        for place, label in enumerate(objects["labels"].tolist()):
-            self._objects[split].append(self._annotation(split, image_id, objects, place, label))
+        self.lost["`difficult` flags (not part of COCO)"] += int(objects["difficult"].sum())
+        for row, label in enumerate(objects["labels"].tolist()):
+            self._objects[split].append(self._annotation(split, image_id, objects, row, label))
 
-    def _annotation(self, split: str, image_id: int, objects: Sample, place: int, label: int) -> str:
-        x1, y1, x2, y2 = objects["boxes"][place].tolist()
+    def _annotation(self, split: str, image_id: int, objects: Sample, row: int, label: int) -> str:
+        x1, y1, x2, y2 = objects["boxes"][row].tolist()
         entry: dict[str, Any] = {
             "id": len(self._objects[split]) + 1,
             "image_id": image_id,
             "category_id": label + 1,
-            # float32 and differences of float32 as they are: x + width is x2 again, to the bit
-            "bbox": [_short(side) for side in (x1, y1, x2 - x1, y2 - y1)],
-            "area": _short(float(objects["area"][place])),
-            "iscrowd": int(objects["iscrowd"][place]),
+            # exact differences of float32: x + width is x2 again, to the bit
+            "bbox": [_without_zero(side) for side in (x1, y1, x2 - x1, y2 - y1)],
+            "area": _without_zero(float(objects["area"][row])),
+            "iscrowd": int(objects["iscrowd"][row]),
         }
         if "masks" in objects:
-            entry["segmentation"] = run_lengths(objects["masks"][place])
+            entry["segmentation"] = run_lengths(objects["masks"][row])
         return json.dumps(entry)
 
     def close(self) -> None:
@@ -80,7 +80,7 @@ class CocoWriter(Writer):
                 file.write("}\n")
 
     def reader(self) -> Reader:
-        """`CocoDetection`, or `CocoLocalization`."""
+        """`CocoDetection`, or `CocoLocalization` for one object per image."""
         localization = self.settings.task == "localization"
         arguments = {} if localization else {"task": self.settings.task}
         for split in self.settings.splits:
@@ -90,7 +90,7 @@ class CocoWriter(Writer):
 
 
 def run_lengths(mask: np.ndarray) -> dict[str, Any]:
-    """A mask ``[H, W]`` of 0 and 1 in COCO's compressed form."""
+    """Encode a mask ``[H, W]`` of 0 and 1 as COCO's compressed run lengths."""
     from hotcoco import mask as rle  # takes a quarter of a second to import
 
     packed = rle.encode(np.asfortranarray(mask))
@@ -98,10 +98,10 @@ def run_lengths(mask: np.ndarray) -> dict[str, Any]:
 
 
 def _regions(sample: Sample) -> Sample:
-    """One object for each class of a semantic mask but the background, whose class is 0: class k is label k - 1."""
+    """Return one object per class of a semantic mask, without the background, class 0: class k has label k - 1."""
     classes = [label for label in np.unique(sample["mask"]).tolist() if label]
     if IGNORE_INDEX in classes:
-        raise ValueError("has pixels to be ignored (255), and COCO has no such; write it with --format masks or voc")
+        raise ValueError("mask: must not have ignored pixels (255) for COCO; use masks or voc")
     masks = np.stack([sample["mask"] == label for label in classes]) if classes else np.zeros((0, 1, 1), np.bool_)
     masks = masks.astype(np.uint8)
     return {
@@ -114,6 +114,6 @@ def _regions(sample: Sample) -> Sample:
     }
 
 
-def _short(number: float) -> int | float:
-    """A whole number without ``.0``."""
+def _without_zero(number: float) -> int | float:
+    """Return a whole number as int, so that JSON has no ``.0``."""
     return int(number) if number.is_integer() else number

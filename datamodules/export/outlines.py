@@ -1,17 +1,17 @@
-"""Masks as one polygon each, along the edges of their pixels, so that no pixel is lost."""
+"""Convert masks to polygons along the edges of their pixels, without loss."""
 
 import numpy as np
 
 
 def outline(mask: np.ndarray) -> np.ndarray:
-    """One closed polygon around a mask.
+    """Return one closed polygon around a mask.
 
-    It follows the edges between pixels, not their centres. Where a mask has several parts, or holes, their outlines
-    are joined by lines that are gone there and back, and so enclose nothing: filled by the even-odd or by the
-    non-zero rule, the polygon gives the mask again, to the pixel (so does COCO's own rasterisation).
+    It successors the edges between pixels, not their centers. If a mask has several parts, or holes, their outlines are
+    joined by lines that are traversed in both directions and so enclose no area: filled by the even-odd or the nonzero
+    rule, the polygon reproduces the mask exactly (and so does COCO's rasterization).
 
     Args:
-        mask: not zero inside; not empty.
+        mask: Mask of an object, nonzero inside; not empty.
 
     Shape:
         - mask: ``[H, W]``.
@@ -31,32 +31,32 @@ def outline(mask: np.ndarray) -> np.ndarray:
 
 
 def _rings(mask: np.ndarray) -> list[list[tuple[int, int]]]:
-    """The corners of each closed line between inside and outside, with the inside on the right hand."""
+    """Return the corners of each closed boundary of a mask ``[H, W]``, with the inside on the right."""
     inside = np.pad(mask != 0, 1)
-    follows: dict[tuple[int, int], list[tuple[int, int]]] = {}
-    # a side of an inner pixel whose neighbour there is outside: from its one end to its other, clockwise
+    successors: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    # for each side of a pixel whose neighbor there is outside: from its start to its end, clockwise
     for shift, axis, start, end in ((1, 0, (0, 0), (1, 0)), (1, 1, (0, 1), (0, 0)), (-1, 0, (1, 1), (0, 1)),
                                     (-1, 1, (1, 0), (1, 1))):  # fmt: skip
         rows, columns = np.nonzero(inside & ~np.roll(inside, shift, axis))
         for x, y in zip((columns - 1).tolist(), (rows - 1).tolist(), strict=True):
-            follows.setdefault((x + start[0], y + start[1]), []).append((x + end[0], y + end[1]))
+            successors.setdefault((x + start[0], y + start[1]), []).append((x + end[0], y + end[1]))
     rings = []
-    while follows:
-        at = next(iter(follows))
-        ring = [at]
-        while at in follows:
-            ends = follows[at]
-            following = ends.pop()
+    while successors:
+        point = next(iter(successors))
+        ring = [point]
+        while point in successors:
+            ends = successors[point]
+            end = ends.pop()
             if not ends:
-                del follows[at]
-            at = following
-            ring.append(at)
+                del successors[point]
+            point = end
+            ring.append(point)
         rings.append(_corners(ring[:-1]))
     return rings
 
 
 def _corners(ring: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """A closed line of single steps without the points where it goes straight on."""
+    """Remove the points of a closed line at which its direction does not change."""
     before, after = [*ring[-1:], *ring[:-1]], [*ring[1:], *ring[:1]]
     return [
         b

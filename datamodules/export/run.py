@@ -1,4 +1,4 @@
-"""Exports a data module: splits, reading in parallel, and a folder that is there whole or not at all."""
+"""Export a data module: splits, parallel reading, and a folder that is written completely or not at all."""
 
 import contextlib
 import shutil
@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from torch.utils.data import DataLoader, Dataset
 
-from ..annotations.argument_checks import did_you_mean
+from ..annotations.argument_checks import check_choice
 from ..base import VisionDataModule
 from ..images.read import ImageError
 from ..loading.loader import prepare_worker
@@ -39,15 +39,15 @@ _MARK = ".striate-export"
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export has written.
+    """Result of an export.
 
     Attributes:
-        folder: where.
-        task: whose targets.
-        counts: samples of each split.
-        lost: what the format has no place for, and how often; unreadable images too.
-        absent: splits that the data module does not have, and why.
-        config: a YAML with the ``data`` section that reads the files; None where striate has no such reader.
+        folder: Folder with the files.
+        task: Task of the samples.
+        counts: Number of samples per split.
+        lost: Counts of what the format cannot store, and of unreadable images.
+        absent: Splits that the data module does not have, with the reason.
+        config: YAML file with the ``data`` section that reads the files; None if striate has no such reader.
     """
 
     folder: Path
@@ -72,90 +72,89 @@ def export_data(
 ) -> Exported:
     """Write a data set to disk: raw samples, without augmentation.
 
-    It is written into ``FOLDER.partial``, which takes its name at the end. An interrupted export leaves nothing; one
-    that was killed leaves the partial folder, which the next export to this place replaces.
+    Files are written to ``FOLDER.partial``, which is renamed at the end. An interrupted export leaves no files. A
+    killed one leaves the partial folder, which the next export to the same folder replaces.
 
     Args:
-        data: the data set; read by ``data.num_workers`` processes.
-        format: one of `FORMATS`.
-        folder: must not be there yet, or be empty.
-        splits: some of train, val and test; None: train, and the others where there are such.
-        quality: of JPEG files, 1 to 100, for ``voc``.
-        track: is given the samples of a split, its name and its size, and gives the samples on: for a progress bar.
+        data: The data set; read by ``data.num_workers`` processes.
+        format: One of `FORMATS`.
+        folder: Folder to create; an existing one must be empty.
+        splits: Some of train, val and test; None: train, and the others if they exist.
+        quality: Quality of JPEG files, 1 to 100, for ``voc``.
+        track: Called with the samples of a split, its name and its size; returns the samples. For a progress bar.
 
     Raises:
-        FileExistsError: when the folder has files in it.
-        ValueError: for another format or split, a format that does not hold the task, targets against the
-            conventions.
-        ImageError: for an unreadable image, if ``data.strict``; otherwise it is left out and counted.
+        FileExistsError: The folder is not empty.
+        ValueError: The format or a split is unknown, the format does not support the task, or targets are invalid.
+        ImageError: An image is unreadable, and ``data.strict`` is set; otherwise it is skipped and counted.
     """
-    if format not in FORMATS:
-        raise ValueError(f"format: {format!r} is not one of {', '.join(FORMATS)}{did_you_mean(format, FORMATS)}")
+    check_choice("format", format, list(FORMATS))
     if not 1 <= quality <= 100:
-        raise ValueError(f"quality: {quality} is not a JPEG quality, 1 to 100")
-    with _whole(Path(folder).expanduser()) as place:
+        raise ValueError(f"quality: must be in [1, 100], got {quality}")
+    folder = Path(folder).expanduser()
+    with _atomic_folder(folder) as partial:
         data.prepare_data()
         sources, absent = _open(data, splits)
-        settings = Settings(place, "", data.class_names, list(sources), quality)
+        settings = Settings(partial, "", data.class_names, list(sources), quality)
         writer: Writer | None = None
         counts, unreadable = dict.fromkeys(sources, 0), 0
         for split, source in sources.items():
-            for number, raw in enumerate(track(_samples(source, data.num_workers), split, len(source))):
+            for index, raw in enumerate(track(_samples(source, data.num_workers), split, len(source))):
                 if isinstance(raw, ImageError):
                     if data.strict:
                         raise raw
                     unreadable += 1
                     continue
-                with _named(f"sample {number} of {split} ({type(data).__name__})"):
-                    sample, task = _checked(raw, number, len(settings.class_names))
-                writer = writer or _writer(format, settings._replace(task=task))
-                with _named(f"sample {number} of {split} ({type(data).__name__})"):
+                name = f"sample {index} of {split} ({type(data).__name__})"
+                with _prefix_errors(name):
+                    sample, task = _checked(raw, index, len(settings.class_names))
+                writer = writer or _make_writer(format, settings._replace(task=task))
+                with _prefix_errors(name):
                     if task != writer.settings.task:
-                        raise ValueError(f"has targets of {task}, and those before it of {writer.settings.task}")
-                    writer.add(split, number, sample)
+                        raise ValueError(f"targets: must be of {writer.settings.task} like those before, got {task}")
+                    writer.add(split, index, sample)
                 counts[split] += 1
         if writer is None:
-            raise ValueError(f"none of the {unreadable} images can be read")
+            raise ValueError(f"data: need at least one readable image, got {unreadable} unreadable")
         writer.close()
-        lost = Counter({"unreadable images left out": unreadable}) + writer.lost
-        config = _read_back(writer, Path(folder).expanduser())
-    config = None if config is None else Path(folder).expanduser() / config.name
-    return Exported(Path(folder).expanduser(), writer.settings.task, counts, dict(lost), absent, config)
+        lost = Counter({"unreadable images omitted": unreadable}) + writer.lost
+        config = _write_config(writer, folder)
+    config = None if config is None else folder / config.name
+    return Exported(folder, writer.settings.task, counts, dict(lost), absent, config)
 
 
 @contextlib.contextmanager
-def _named(sample: str) -> Iterator[None]:
-    """Put a sample's name before what is wrong with it."""
+def _prefix_errors(sample: str) -> Iterator[None]:
+    """Prefix errors with the name of their sample."""
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"{sample} {error}") from None
+        raise ValueError(f"{sample}: {error}") from None
 
 
-def _checked(raw: Sample, number: int, num_classes: int) -> tuple[Sample, str]:
-    """A sample with each field of its targets, and their task."""
-    sample = fill_defaults(raw, number) if "boxes" in raw else raw
+def _checked(raw: Sample, index: int, num_classes: int) -> tuple[Sample, str]:
+    """Return a sample with all fields of its targets, and their task."""
+    sample = fill_defaults(raw, index) if "boxes" in raw else raw
     check_targets(sample, num_classes)
     return sample, task_of(sample)
 
 
-def _writer(format: str, settings: Settings) -> Writer:
-    """The writer of a format, if that holds the task."""
-    kind = FORMATS[format]
-    if settings.task not in kind.tasks:
+def _make_writer(format: str, settings: Settings) -> Writer:
+    """Return the writer of a format, if it supports the task."""
+    writer_class = FORMATS[format]
+    if settings.task not in writer_class.tasks:
         others = [name for name, other in FORMATS.items() if settings.task in other.tasks]
         raise ValueError(
-            f"format: {format} holds {', '.join(kind.tasks)}, and these are samples of {settings.task}; "
-            f"give --format {' or '.join(others)}"
+            f"format: {format} supports {', '.join(writer_class.tasks)}, got samples of {settings.task}; "
+            f"use {' or '.join(others)}"
         )
-    return kind(settings)
+    return writer_class(settings)
 
 
 def _open(data: VisionDataModule, splits: Sequence[str] | None) -> tuple[dict[str, Source], dict[str, str]]:
-    """The sources of the splits, and why others are not there."""
+    """Return the sources of the splits, and the reasons for absent ones."""
     for split in splits or ():
-        if split not in SPLITS:
-            raise ValueError(f"splits: {split!r} is not one of {', '.join(SPLITS)}{did_you_mean(split, SPLITS)}")
+        check_choice("splits", split, SPLITS)
     sources: dict[str, Source] = {}
     absent: dict[str, str] = {}
     for split in splits or SPLITS:
@@ -169,14 +168,14 @@ def _open(data: VisionDataModule, splits: Sequence[str] | None) -> tuple[dict[st
         if source is not None:
             sources[split] = source
         elif splits is not None:
-            raise ValueError(f"splits: {type(data).__name__} has no {split} split")
+            raise ValueError(f"splits: {type(data).__name__} does not have this split, got {split!r}")
         else:
-            absent[split] = f"{type(data).__name__} has none"
+            absent[split] = f"{type(data).__name__} does not have this split"
     return sources, absent
 
 
-class _Read(Dataset):
-    """A source whose unreadable images come as the error they would raise, also from another process."""
+class _ErrorsAsItems(Dataset):
+    """A source that returns the error of an unreadable image, also from a worker process."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -191,29 +190,29 @@ class _Read(Dataset):
             return error
 
 
-def _as_it_is(sample: Any) -> Any:
+def _identity(sample: Any) -> Any:  # a lambda cannot be sent to workers
     return sample
 
 
 def _samples(source: Source, num_workers: int) -> Iterator[Sample | ImageError]:
-    """All samples in their order."""
-    dataset = _Read(source)
+    """Read all samples in order."""
+    dataset = _ErrorsAsItems(source)
     yield from DataLoader(
-        dataset, batch_size=None, num_workers=num_workers, collate_fn=_as_it_is, worker_init_fn=prepare_worker
+        dataset, batch_size=None, num_workers=num_workers, collate_fn=_identity, worker_init_fn=prepare_worker
     )
 
 
 @contextlib.contextmanager
-def _whole(folder: Path) -> Iterator[Path]:
-    """A folder to write into that takes its name when all is done, and is removed when it is not."""
+def _atomic_folder(folder: Path) -> Iterator[Path]:
+    """Yield a partial folder, which is renamed to `folder` on success and removed on failure."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        what = "a folder with files in it" if folder.is_dir() else "a file"
-        raise FileExistsError(f"{str(folder)!r} is {what}, and an export overwrites nothing: name another folder")
+        kind = "a folder with files" if folder.is_dir() else "a file"
+        raise FileExistsError(f"folder: must be new or empty, got {str(folder)!r}, {kind}; choose another folder")
     partial = folder.with_name(folder.name + ".partial")
     if partial.exists():
         if not (partial / _MARK).is_file():
             raise FileExistsError(
-                f"{str(partial)!r} is in the way, and no export has left it: move it, or name another"
+                f"folder: {str(partial)!r} exists and is not from an export; move it, or choose another folder"
             )
         shutil.rmtree(partial)
     partial.mkdir(parents=True)
@@ -229,18 +228,18 @@ def _whole(folder: Path) -> Iterator[Path]:
         raise
 
 
-def _read_back(writer: Writer, folder: Path) -> Path | None:
-    """Write the configuration that reads the export, to the place where it is written now."""
+def _write_config(writer: Writer, folder: Path) -> Path | None:
+    """Write the YAML file that reads the export from `folder` into the partial folder; return its path."""
     reader = writer.reader()
     if reader is None:
         return None
     arguments = {"root": str(folder.resolve()), **reader.arguments}
     content = {"data": {"class_path": f"striate.datamodules.{reader.name}", "init_args": arguments}}
-    shown = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     path = writer.settings.root / READ_BACK
     path.write_text(
         "# Reads this folder: striate data show --config THIS_FILE, or beside an experiment's own YAML:\n"
-        f"# striate fit --config EXPERIMENT.yaml --config THIS_FILE. If the folder moves, change root.\n{shown}",
+        f"# striate fit --config EXPERIMENT.yaml --config THIS_FILE. If the folder moves, change root.\n{text}",
         encoding="utf-8",
     )
     return path

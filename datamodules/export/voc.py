@@ -16,8 +16,9 @@ _YEAR = "2012"
 class VocWriter(Writer):
     """``VOCdevkit/VOC2012/{JPEGImages,Annotations,ImageSets,SegmentationClass,SegmentationObject}``.
 
-    VOC's images are ``.jpg``: others are written as JPEG. Its boxes count pixels from 1 and name the last one inside;
-    fractions of pixels are kept. Its masks have one object a pixel: where objects overlap, the smaller one is seen.
+    VOC's images are ``.jpg``; others are re-encoded as JPEG. Its boxes count pixels from 1 and include the last one;
+    fractions of pixels are preserved. Its masks have one object per pixel; where objects overlap, the smaller one is on
+    top.
     """
 
     tasks = ("localization", "detection", "semantic_segmentation", "instance_segmentation")
@@ -29,13 +30,13 @@ class VocWriter(Writer):
         self._palette = palette()
         if len(settings.class_names) >= IGNORE_INDEX:
             raise ValueError(
-                f"format voc: {len(settings.class_names)} classes; a palette has room for {IGNORE_INDEX - 1}"
+                f"class_names: must be at most {IGNORE_INDEX - 1} for VOC's palette, got {len(settings.class_names)}"
             )
 
-    def add(self, split: str, number: int, sample: Sample) -> None:
+    def add(self, split: str, index: int, sample: Sample) -> None:
         """Write the image, its annotation and its masks."""
-        running = sum(map(len, self._sets.values()))
-        stem = self.stem(sample, f"{_YEAR}_{running:06d}")
+        total = sum(map(len, self._sets.values()))  # over all splits, which share a folder
+        stem = self.stem(sample, f"{_YEAR}_{total:06d}")
         self._sets[split].append(stem)
         name = self.image(sample, self._folder / "JPEGImages", stem, JPEG_ONLY)
         if self.settings.task == "semantic_segmentation":
@@ -43,7 +44,7 @@ class VocWriter(Writer):
             return
         objects = with_boxes(sample)
         segmented = self.settings.task == "instance_segmentation"
-        self.lost["crowds, which VOC has not: written as `difficult` objects"] += int(objects["iscrowd"].sum())
+        self.lost["crowds (not part of VOC; written as `difficult` objects)"] += int(objects["iscrowd"].sum())
         self._annotation(name, sample["image"].shape, objects, segmented)
         if segmented:
             self._masks(stem, sample["image"].shape[:2], objects)
@@ -54,8 +55,8 @@ class VocWriter(Writer):
         _tags(ElementTree.SubElement(root, "source"), database="striate data export")
         _tags(ElementTree.SubElement(root, "size"), width=shape[1], height=shape[0], depth=3)
         _tags(root, segmented=int(segmented))
-        hard = objects["difficult"] | objects["iscrowd"]
-        for box, label, difficult in zip(objects["boxes"].tolist(), objects["labels"], hard, strict=True):
+        difficult_flags = objects["difficult"] | objects["iscrowd"]
+        for box, label, difficult in zip(objects["boxes"].tolist(), objects["labels"], difficult_flags, strict=True):
             item = ElementTree.SubElement(root, "object")
             _tags(
                 item, name=self.settings.class_names[label], pose="Unspecified", truncated=0, difficult=int(difficult)
@@ -70,16 +71,14 @@ class VocWriter(Writer):
     def _masks(self, stem: str, size: tuple[int, int], objects: Sample) -> None:
         masks = objects["masks"] != 0
         if len(masks) >= IGNORE_INDEX:
-            raise ValueError(
-                f"has {len(masks)} objects, and VOC's masks have room for {IGNORE_INDEX - 1}; try --format coco"
-            )
+            raise ValueError(f"masks: must be at most {IGNORE_INDEX - 1} for VOC, got {len(masks)}; use coco")
         numbers, classes = np.zeros(size, np.uint8), np.zeros(size, np.uint8)
-        # the smaller over the larger, and crowds below all
-        for place in np.lexsort((-masks.sum(axis=(1, 2)), ~objects["iscrowd"])):
-            numbers[masks[place]], classes[masks[place]] = place + 1, objects["labels"][place] + 1
-        left = np.bincount(numbers.ravel(), minlength=len(masks) + 1)[1:]
-        covered = int((left < masks.sum(axis=(1, 2))).sum())
-        self.lost["masks partly or wholly below others, of which VOC shows one a pixel"] += covered
+        # smaller objects over larger ones, and crowds below all
+        for index in np.lexsort((-masks.sum(axis=(1, 2)), ~objects["iscrowd"])):
+            numbers[masks[index]], classes[masks[index]] = index + 1, objects["labels"][index] + 1
+        visible = np.bincount(numbers.ravel(), minlength=len(masks) + 1)[1:]
+        covered = int((visible < masks.sum(axis=(1, 2))).sum())
+        self.lost["masks partly or fully covered by others (VOC has one object per pixel)"] += covered
         write_indexed(self._folder / "SegmentationObject" / f"{stem}.png", numbers, self._palette)
         write_indexed(self._folder / "SegmentationClass" / f"{stem}.png", classes, self._palette)
 
@@ -112,14 +111,14 @@ def _tags(parent: ElementTree.Element, **texts: str | int) -> None:
 
 
 def palette() -> bytes:
-    """VOC's 256 colours, R, G, B each: the bits of a number, dealt in turn to red, green, blue from the top.
+    """Return VOC's 256 colors, R, G, B each: the bits of an index go to red, green and blue in turn, high bits first.
 
     >>> palette()[:12].hex(" ", 3)
     '000000 800000 008000 808000'
     """
-    numbers = np.arange(256)
-    colours = np.zeros((256, 3), np.int64)
+    indices = np.arange(256)
+    colors = np.zeros((256, 3), np.int64)
     for bit in range(8):
-        channel, place = bit % 3, 7 - bit // 3
-        colours[:, channel] |= (numbers >> bit & 1) << place
-    return colours.astype(np.uint8).tobytes()
+        channel, target = bit % 3, 7 - bit // 3
+        colors[:, channel] |= (indices >> bit & 1) << target
+    return colors.astype(np.uint8).tobytes()

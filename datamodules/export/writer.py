@@ -1,4 +1,4 @@
-"""What the writers of all formats share: samples with their task, names of files, images, and what a format loses."""
+"""Base of the writers of all formats: file names, images, and counts of what a format cannot store."""
 
 import re
 from abc import ABC, abstractmethod
@@ -18,14 +18,14 @@ JPEG_ONLY = (".jpg", ".jpeg")
 
 
 class Settings(NamedTuple):
-    """What a writer is told about the export.
+    """Settings of an export.
 
     Attributes:
-        root: the folder to write into.
-        task: of all samples, one of the five.
-        class_names: of the classes ``0 … K-1``.
-        splits: those that will come, in their order.
-        quality: of the JPEG files, where the format wants such, 1 to 100.
+        root: Folder to write into.
+        task: Task of all samples, one of the five.
+        class_names: Names of the classes ``0 … K-1``.
+        splits: Splits to write, in order.
+        quality: Quality of JPEG files, 1 to 100, if the format uses them.
     """
 
     root: Path
@@ -36,11 +36,11 @@ class Settings(NamedTuple):
 
 
 class Reader(NamedTuple):
-    """How striate reads an export back.
+    """The data module that reads an export.
 
     Attributes:
-        name: of the data module.
-        arguments: of its constructor, but for ``root``.
+        name: Class name of the data module.
+        arguments: Arguments of its constructor, except ``root``.
     """
 
     name: str
@@ -48,10 +48,10 @@ class Reader(NamedTuple):
 
 
 class Writer(ABC):
-    """Writes samples in one format, one after another.
+    """Base of the writers: write samples in one format, one after another.
 
-    A subclass says in `tasks` what its format holds. What a format has no place for is counted in `lost`, in words
-    that follow a number; nothing is left out in silence.
+    A subclass lists the tasks of its format in `tasks`. Whatever a format cannot store is counted in `lost`, by a noun
+    phrase that follows the count; nothing is omitted silently.
     """
 
     tasks: ClassVar[tuple[str, ...]] = ()
@@ -62,40 +62,40 @@ class Writer(ABC):
         self._stems: set[str] = set()
 
     @abstractmethod
-    def add(self, split: str, number: int, sample: Sample) -> None:
+    def add(self, split: str, index: int, sample: Sample) -> None:
         """Write one sample.
 
         Args:
-            split: where it belongs.
-            number: its place in the split.
-            sample: complete and checked (`targets`).
+            split: Split of the sample.
+            index: Index of the sample in its split.
+            sample: Complete and checked sample (`fill_defaults`, `check_targets`).
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Write what is known only at the end."""
+        """Write files that depend on all samples."""
 
     @abstractmethod
     def reader(self) -> Reader | None:
-        """The data module that reads the files; None where there is none."""
+        """Return the data module that reads the files; None if there is none."""
 
     def stem(self, sample: Sample, fallback: str) -> str:
-        """A file name without suffix, used for no other sample: that of the sample's own file, where it has one."""
+        """Return a unique file name without suffix: that of the sample's file, or `fallback` without one."""
         path = sample.get("path")
-        # neither blanks nor commas nor leading dots: lists of files and hidden files
-        wanted = (re.sub(r"[^\w.-]+", "_", Path(path).stem).lstrip(".") if path else "") or fallback
-        name, times = wanted, 1
+        # no blanks, commas or leading dots, which break lists of files or hide files
+        base = (re.sub(r"[^\w.-]+", "_", Path(path).stem).lstrip(".") if path else "") or fallback
+        name, count = base, 1
         while name.lower() in self._stems:
-            times += 1
-            name = f"{wanted}-{times}"
+            count += 1
+            name = f"{base}-{count}"
         self._stems.add(name.lower())
         return name
 
     def image(self, sample: Sample, folder: Path, stem: str, suffixes: Sequence[str] = COPIED) -> str:
-        """Write a sample's image, and return the name of its file.
+        """Write a sample's image, and return its file name.
 
-        A file that the format can take is copied as it is. Otherwise the pixels are written as PNG or, where the
-        format takes only ``.jpg``, as JPEG without chroma subsampling, which changes them a little.
+        A file that the format accepts is copied. Otherwise the pixels are written as PNG or, if the format accepts only
+        ``.jpg``, as JPEG without chroma subsampling, which changes them slightly.
         """
         folder.mkdir(parents=True, exist_ok=True)
         if (original := _original(sample, suffixes)) is not None:
@@ -106,28 +106,28 @@ class Writer(ABC):
         options = [] if lossless else [cv2.IMWRITE_JPEG_QUALITY, self.settings.quality]
         if not lossless:
             options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
-            self.lost["images written as JPEG, whose pixels differ a little"] += 1
+            self.lost["images re-encoded as JPEG (pixels differ slightly)"] += 1
         name = stem + (".png" if lossless else ".jpg")
-        done, data = cv2.imencode(Path(name).suffix, sample["image"][..., ::-1], options)
-        if not done:
-            raise ValueError(f"{folder / name}: OpenCV cannot write an image of {list(sample['image'].shape)}")
+        encoded, data = cv2.imencode(Path(name).suffix, sample["image"][..., ::-1], options)
+        if not encoded:
+            raise ValueError(f"image: OpenCV cannot write {list(sample['image'].shape)} to {str(folder / name)!r}")
         (folder / name).write_bytes(data.tobytes())
         return name
 
 
 def _original(sample: Sample, suffixes: Sequence[str]) -> Path | None:
-    """The file a sample's image was read from, if the format takes it as it is."""
+    """Return the file of a sample's image, if the format accepts it and it holds the same pixels."""
     path = Path(sample["path"]) if "path" in sample else None
     if path is None or path.suffix.lower() not in suffixes:
         return None
-    with Image.open(path) as opened:  # the header alone
-        # another size: turned as EXIF asks, or decoded smaller; another mode: 16 bits, CMYK, transparent
+    with Image.open(path) as opened:  # reads the header only
+        # another size: rotated by EXIF, or decoded at reduced size; another mode: 16 bits, CMYK, transparent
         same = opened.mode in ("RGB", "L") and opened.size == sample["image"].shape[1::-1]
     return path if same else None
 
 
 def write_indexed(path: Path, values: np.ndarray, palette: bytes | None = None) -> None:
-    """Write numbers as a PNG: gray, or with a palette to look at. Shape: ``[H, W]`` uint8."""
+    """Write values ``[H, W]`` uint8 as a PNG: gray, or with a palette for display."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(values)
     if palette is not None:
@@ -136,10 +136,10 @@ def write_indexed(path: Path, values: np.ndarray, palette: bytes | None = None) 
 
 
 def task_of(sample: Sample) -> str:
-    """The task whose targets a raw sample has.
+    """Return the task whose targets a raw sample has.
 
     Raises:
-        ValueError: for one without targets.
+        ValueError: The sample has no targets.
     """
     if "boxes" in sample:
         return "instance_segmentation" if "masks" in sample else "detection"
@@ -147,11 +147,11 @@ def task_of(sample: Sample) -> str:
         return "semantic_segmentation"
     if "label" in sample:
         return "localization" if "box" in sample else "classification"
-    raise ValueError(f"has no label, boxes or mask, but {', '.join(sorted(sample))}: there is nothing to export")
+    raise ValueError(f"targets: need label, boxes or mask to export, got {', '.join(sorted(sample))}")
 
 
 def with_boxes(sample: Sample) -> Sample:
-    """A sample of localization as one of detection with one object; others as they are."""
+    """Return a localization sample as a detection sample with one object; others unchanged."""
     if "box" not in sample:
         return sample
     box = np.asarray(sample["box"], np.float32).reshape(1, 4)

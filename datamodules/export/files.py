@@ -71,8 +71,9 @@ class MaskWriter(Writer):
 class YoloWriter(Writer):
     """``data.yaml``, ``images/SPLIT/``, ``labels/SPLIT/``: one line per object, relative to the image.
 
-    A line is ``class cx cy w h``. Objects with masks have a polygon instead of a box, ``class x1 y1 x2 y2 …``, which is exact (`outline`). Crowds are
-    omitted, since YOLO would treat them as ordinary objects. An image without objects has an empty file.
+    A line is ``class cx cy w h``. Objects with masks have a polygon instead of a box, ``class x1 y1 x2 y2 …``, which is
+    exact (`outline`). Crowds are omitted, since YOLO would treat them as ordinary objects. An image without objects has
+    an empty file.
     """
 
     tasks = ("localization", "detection", "instance_segmentation")

@@ -146,4 +146,5 @@ def yolo_polygons(labels: list[int], masks: np.ndarray, shape: tuple[int, ...]) 
 
 
 def yolo_line(label: int, coordinates: Iterable[float]) -> str:
+    """Format a class and its coordinates, with up to twelve decimals."""
     return " ".join([str(label), *(f"{value:.12f}".rstrip("0").rstrip(".") for value in coordinates)])

@@ -18,6 +18,7 @@ from torchmetrics import MeanMetric, Metric, MetricCollection
 from ..models.weights import skip_pretrained
 from .batch_requirements import check_batch, check_losses
 from .checkpoints import compare_weights, is_plain, tell_weights
+from .class_paths import load_with_current_classes
 from .nonfinite import LossWatch, check_weights
 from .optimizers import configured, prefer_fused
 from .schedules import Horizon, Schedule
@@ -382,9 +383,10 @@ class Task(pl.LightningModule):
             TypeError: when ``model=…`` is needed and not given.
         """
         kwargs.setdefault("weights_only", True)
+        load = super().load_from_checkpoint
         with skip_pretrained():
             try:
-                return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+                return load_with_current_classes(lambda path: load(path, *args, **kwargs), checkpoint_path)
             except TypeError as error:
                 if "'model'" in str(error):
                     raise TypeError(

@@ -1,4 +1,4 @@
-"""Models in plain PyTorch: backbones, and what is built on them."""
+"""Models in plain PyTorch: backbones, and the classifiers, localizers, segmenters and detectors that use them."""
 
 from .backbones import (
     Backbone,

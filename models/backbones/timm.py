@@ -168,15 +168,15 @@ def _creator(options: dict[str, Any] | None, **fixed: Any) -> Any:
 def _aliases(name: str, net: nn.Module, options: dict[str, Any] | None) -> tuple[dict[str, str], list[str]]:
     """Map timm's tensor names to names in the backbone, and list patterns of tensors that the backbone lacks."""
     with torch.device("meta"):
-        whole = _creator(options)(name, pretrained=False).state_dict()
-    own = net.state_dict()
-    aliases = {key: f"stages.0.{key}" for key in own}
-    for key in whole:
+        full_names = list(_creator(options)(name, pretrained=False).state_dict())
+    names = net.state_dict().keys()
+    aliases = {key: f"stages.0.{key}" for key in names}
+    for key in full_names:
         # timm's extractors merge the first two levels of a name, or have the network as "model".
-        for lifted in (key, key.replace(".", "_", 1), f"model.{key}"):
-            if lifted in own:
-                aliases[key] = f"stages.0.{lifted}"
-    return aliases, [f"{re.escape(key)}$" for key in whole if key not in aliases]
+        for candidate in (key, key.replace(".", "_", 1), f"model.{key}"):
+            if candidate in names:
+                aliases[key] = f"stages.0.{candidate}"
+    return aliases, [f"{re.escape(key)}$" for key in full_names if key not in aliases]
 
 
 def _parameters_by_level(net: nn.Module, side: int) -> list[set[str]]:

@@ -1,1 +1,1 @@
-"""Classifiers, classic and modern, and their input mixing and test-time views."""
+"""Classifiers, Mixup and CutMix, and ten-crop testing."""

@@ -1,1 +1,1 @@
-"""Classification with localization: one class and one box per image."""
+"""Classification with localization: models that predict one class and one box per image."""

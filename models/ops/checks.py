@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
-def check_min(minimum: int, **values: int | None) -> None:
+def check_min(minimum: float, **values: float | None) -> None:
     """Require numbers of at least a minimum.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Networks for semantic segmentation: images to one score for each class and pixel."""
+"""Semantic segmentation: networks from images to class scores of each pixel, their losses, and inference."""
 
 from .deeplab import AtrousPyramid, DeepLabV3Plus
 from .fcn import AT_ONCE, FCN, FCN8s, FCN16s, FCN32s, FCNAlexNet

@@ -174,3 +174,13 @@ def assert_learns(
         losses.append(float(loss.detach()))
     assert losses[1] < losses[0]
     assert losses[-1] < ratio * losses[0]
+
+
+def assert_channels_last_matches(network: nn.Module, images: Tensor, atol: float = 1e-4) -> None:
+    """Check that the output in evaluation mode does not depend on the memory format."""
+    network.eval()
+    with torch.no_grad():
+        expected = network(images)
+        network.to(memory_format=torch.channels_last)
+        actual = network(images.to(memory_format=torch.channels_last))
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=atol)

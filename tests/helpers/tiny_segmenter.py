@@ -1,4 +1,4 @@
-"""A segmentation model of three convolutions, for tests; the launcher can name it."""
+"""Small segmentation models for tests, also for configurations of the launcher."""
 
 import torch
 import torch.nn.functional as F
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class TinySegmenter(nn.Module):
-    """Logits ``[B, K, H, W]`` from pixels: two convolutions at half the size, scaled back."""
+    """Computes logits ``[B, K, H, W]`` from pixels by three convolutions at half the size."""
 
     def __init__(self, num_classes: int = 11, width: int = 8, dropout: float = 0.0) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class TinySegmenter(nn.Module):
 
 
 class WithAuxiliary(TinySegmenter):
-    """The same with two auxiliary heads, which say twice what the head says, and nothing."""
+    """Adds two auxiliary outputs: twice the logits, and zeros."""
 
     def forward_with_auxiliary(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         logits = self(images)
@@ -32,7 +32,7 @@ class WithAuxiliary(TinySegmenter):
 
 
 class Thresholds(nn.Module):
-    """Knows the class of a pixel from its red channel: 0 below 100, else 1; logits of +-3."""
+    """Classifies pixels by their red channel: 0 below 100, otherwise 1, with logits of +-3."""
 
     num_classes = 2
 

@@ -199,8 +199,8 @@ def test_weights_of_the_plain_network_from_a_file(tmp_path) -> None:
     path = str(tmp_path / "w.ckpt")
     x = images()
     expected = trained.eval()(x)
-    for got, want in zip(PlainCNN(widths=(4, 8), weights=path).eval()(x), expected, strict=True):
-        assert torch.equal(got, want)
+    for actual, reference_map in zip(PlainCNN(widths=(4, 8), weights=path).eval()(x), expected, strict=True):
+        assert torch.equal(actual, reference_map)
     (first,) = PlainCNN(widths=(4, 8), weights=path, out_indices=(0,)).eval()(x)
     assert torch.equal(first, expected[0])
     with pytest.raises(ValueError, match=r"does not match PlainCNN[\s\S]*\[4, 3, 3, 3\] in the file, \[5, 3, 3, 3\]"):

@@ -103,8 +103,8 @@ def test_logits_and_maps_match_timm(
     assert expected.std() > 1e-3
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4 * expected.std().item())
     torch.testing.assert_close(maps[-1], features, rtol=1e-4, atol=1e-4)
-    for got, want in zip(maps[:-1], middle[:-1], strict=True):
-        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4 * want.std().item())
+    for actual, reference_map in zip(maps[:-1], middle[:-1], strict=True):
+        torch.testing.assert_close(actual, reference_map, rtol=1e-4, atol=1e-4 * reference_map.std().item())
 
 
 def perturb(model: nn.Module) -> None:
@@ -138,9 +138,9 @@ def test_padding_matches_tensorflow(kernel: int, stride: int, side: int) -> None
         for r in range(windows)
         for c in range(windows)
     ]
-    got = layer((row[:, None] * row)[None, None])
-    assert got.shape == (1, 1, windows, windows)
-    torch.testing.assert_close(got.flatten(), torch.tensor(expected), rtol=1e-4, atol=1e-4)
+    actual = layer((row[:, None] * row)[None, None])
+    assert actual.shape == (1, 1, windows, windows)
+    torch.testing.assert_close(actual.flatten(), torch.tensor(expected), rtol=1e-4, atol=1e-4)
 
 
 def test_padding_of_height_and_width_is_independent() -> None:
@@ -177,8 +177,8 @@ def test_channels_last_gives_the_same_maps() -> None:
     images = random_images()
     with torch.no_grad():
         expected = backbone(images)
-        got = backbone.to(memory_format=torch.channels_last)(images.to(memory_format=torch.channels_last))
-    for a, b in zip(got, expected, strict=True):
+        actual = backbone.to(memory_format=torch.channels_last)(images.to(memory_format=torch.channels_last))
+    for a, b in zip(actual, expected, strict=True):
         assert a.is_contiguous(memory_format=torch.channels_last)
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4 * b.std().item())
 
@@ -305,21 +305,21 @@ def test_out_indices_frozen_stages_and_norms(pretrained: Classifier) -> None:
     images = random_images()
     maps = backbone(images)  # without batch statistics, the maps equal those in evaluation mode
     with torch.no_grad():
-        whole = pretrained.backbone(images)
-    for got, want in zip(maps, (whole[1], whole[3]), strict=True):
-        assert torch.equal(got, want)
+        unfrozen = pretrained.backbone(images)
+    for actual, reference_map in zip(maps, (unfrozen[1], unfrozen[3]), strict=True):
+        assert torch.equal(actual, reference_map)
     maps[1].sum().backward()
     trained = {k for k, p in backbone.named_parameters() if p.grad is not None}
     convolutions = {k for k, m in backbone.named_modules() if isinstance(m, nn.Conv2d) and k[7] in "23"}
     assert trained == {f"{k}.weight" for k in convolutions}
 
 
-@pytest.mark.parametrize("whole", [False, True])
-def test_checkpoints_of_striate(whole: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("with_head", [False, True])
+def test_checkpoints_of_striate(with_head: bool, tmp_path: Path) -> None:
     trained = Classifier("lite0", 4).eval()
     perturb(trained)
     path = str(tmp_path / "w.ckpt")
-    if whole:
+    if with_head:
         torch.save({"state_dict": {f"model.{k}": v for k, v in trained.state_dict().items()}}, path)
     else:
         torch.save(trained.backbone.state_dict(), path)
@@ -327,7 +327,7 @@ def test_checkpoints_of_striate(whole: bool, tmp_path: Path) -> None:
     images = random_images(32)
     with torch.no_grad():
         assert torch.equal(again.backbone(images)[-1], trained.backbone(images)[-1])
-        assert torch.equal(again(images), trained(images)) == whole
+        assert torch.equal(again(images), trained(images)) == with_head
         (coarse,) = EfficientNetLite0(path, out_indices=(2,)).eval()(images)
         assert torch.equal(coarse, trained.backbone(images)[2])
 

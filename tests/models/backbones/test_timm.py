@@ -34,8 +34,8 @@ def test_maps_match_timm(name: str) -> None:
         maps, expected = backbone(images), reference(normalize(images, reference.pretrained_cfg))
     assert [m.shape[1] for m in maps] == list(backbone.channels)
     assert [64 / m.shape[2] for m in maps] == list(backbone.strides)
-    for got, want in zip(maps, expected, strict=True):
-        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4 * want.std().item())
+    for actual, reference_map in zip(maps, expected, strict=True):
+        torch.testing.assert_close(actual, reference_map, rtol=1e-4, atol=1e-4 * reference_map.std().item())
     backbone.train()(images)[-1].sum().backward()
     assert all(p.grad is not None for p in backbone.parameters())
 
@@ -62,8 +62,8 @@ def test_out_indices_select_maps_and_remove_later_layers() -> None:
     assert not any("layer4" in key for key in part.state_dict())
     images = random_images()
     with torch.no_grad():
-        for got, want in zip(part(images), full(images)[1::2], strict=True):
-            assert torch.equal(got, want)
+        for actual, reference_map in zip(part(images), full(images)[1::2], strict=True):
+            assert torch.equal(actual, reference_map)
     with pytest.raises(ValueError, match=r"out_indices.*5 stages.*got \(5,\)"):
         TimmBackbone("resnet10t", out_indices=(5,))
 
@@ -98,10 +98,10 @@ def test_files_with_the_names_of_timm_and_of_striate(
     name: str, out_indices: tuple[int, ...] | None, tmp_path: Path
 ) -> None:
     torch.manual_seed(4)
-    whole = timm.create_model(name, num_classes=7)
-    torch.save({"state_dict": whole.state_dict()}, tmp_path / "theirs.pth")
+    network = timm.create_model(name, num_classes=7)
+    torch.save({"state_dict": network.state_dict()}, tmp_path / "theirs.pth")
     first = TimmBackbone(name, str(tmp_path / "theirs.pth"), out_indices=out_indices).eval()
-    ours, theirs = first.state_dict(), whole.state_dict()
+    ours, theirs = first.state_dict(), network.state_dict()
     for key, value in ours.items():
         inner = key.removeprefix("stages.0.")
         origin = next(k for k in theirs if inner in (k, k.replace(".", "_", 1), f"model.{k}"))

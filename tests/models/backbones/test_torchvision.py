@@ -27,6 +27,7 @@ from ...helpers.networks import (
     OVER_200M,
     TRANSFORMS_INPUT,
     UNPADDED,
+    assert_channels_last_matches,
     bare_model,
     on_meta,
     published,
@@ -161,8 +162,8 @@ def test_out_indices_select_maps_and_remove_later_stages() -> None:
     images = random_images()
     x = reference.maxpool(reference.relu(reference.bn1(reference.conv1(backbone.normalize(images)))))
     expected = [reference.layer1(x), reference.layer2(reference.layer1(x))]
-    for got, want in zip(backbone(images), expected, strict=True):
-        assert torch.equal(got, want)
+    for actual, reference_map in zip(backbone(images), expected, strict=True):
+        assert torch.equal(actual, reference_map)
     with pytest.raises(ValueError, match=r"out_indices.*stage 4.*'resnet18', got \(1, 2\)"):
         backbone.make_head(10)
 
@@ -171,12 +172,7 @@ def test_channels_last_gives_the_same_logits() -> None:
     torch.manual_seed(0)
     images = random_images()
     for name in ("resnet18", "convnext_tiny", "swin_t"):
-        classifier = Classifier(name, num_classes=7).eval()
-        with torch.no_grad():
-            expected = classifier(images)
-            classifier.to(memory_format=torch.channels_last)
-            got = classifier(images.to(memory_format=torch.channels_last))
-        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+        assert_channels_last_matches(Classifier(name, num_classes=7), images, atol=1e-5)
 
 
 def test_frozen_stages_of_a_resnet_are_its_stem_and_first_layer() -> None:

@@ -22,16 +22,10 @@ def paper() -> ZFNet:
 
 
 def test_parameters_by_layer(paper):
-    expected = {
-        "conv1": 7 * 7 * 3 * 96 + 96,
-        "conv2": 5 * 5 * 96 * 256 + 256,
-        "conv3": 3 * 3 * 256 * 384 + 384,
-        "conv4": 3 * 3 * 384 * 384 + 384,
-        "conv5": 3 * 3 * 384 * 256 + 256,
-        "fc6": 6 * 6 * 256 * 4096 + 4096,
-        "fc7": 4096 * 4096 + 4096,
-        "fc8": 4096 * 1000 + 1000,
-    }
+    inputs = {"conv1": 7 * 7 * 3, "conv2": 5 * 5 * 96, "conv3": 3 * 3 * 256, "conv4": 3 * 3 * 384, "conv5": 3 * 3 * 384}
+    inputs |= {"fc6": 6 * 6 * 256, "fc7": 4096, "fc8": 4096}
+    outputs = (96, 256, 384, 384, 256, 4096, 4096, 1000)
+    expected = {name: (count + 1) * units for (name, count), units in zip(inputs.items(), outputs, strict=True)}
     assert {name: count_parameters(find_layer(paper, name)) for name in expected} == expected
     assert count_parameters(paper) == sum(expected.values()) == 62_357_608
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from striate.models import PlainCNN, SmallImageResNet, TorchvisionBackbone, UNet, build_backbone, skip_pretrained
 
-from ...helpers.networks import quick_initialization, random_images, randomize
+from ...helpers.networks import assert_channels_last_matches, quick_initialization, random_images, randomize
 
 
 @torch.no_grad()
@@ -138,12 +138,7 @@ def test_every_parameter_gets_a_gradient_and_channels_last_is_equal() -> None:
     images = random_images(64)
     model(images).square().mean().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
-    model.eval()
-    with torch.no_grad():
-        expected = model(images)
-        model.to(memory_format=torch.channels_last)
-        actual = model(images.to(memory_format=torch.channels_last))
-    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
+    assert_channels_last_matches(model, images)
 
 
 def test_overfits_one_batch() -> None:

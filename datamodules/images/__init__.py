@@ -1,1 +1,1 @@
-"""Reads image files and their sizes."""
+"""Reading of image files and of their sizes."""

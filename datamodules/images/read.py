@@ -1,4 +1,4 @@
-"""Reading image files: any common file to RGB ``uint8``, or a clear refusal."""
+"""Read image files of all common formats as RGB ``uint8``, or raise an `ImageError` that names the problem."""
 
 import glob
 import struct
@@ -7,18 +7,19 @@ from pathlib import Path
 import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif", ".jp2")
 
-NO_FORMAT = "it is of no known format, or its beginning is damaged"
+NO_FORMAT = "unknown format, or damaged header"
 
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
-_HEAD = 2048  # bytes, of which the size of nearly every JPEG without a camera's notes can be read
+_HEAD = 2048  # bytes that contain the size of nearly every JPEG without camera metadata
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # JPEG segments that hold the size
-_UNCLEAR = (0xE1, 0xFF)  # a camera's notes, which may say that another side is up; filling
+_UNCLEAR = (0xE1, 0xFF)  # camera metadata, which may hold an orientation; fill bytes
 _WIDTH, _HEIGHT = 256, 257  # TIFF's tags
-_ORIENTATION, _FIRST_TURNED = 0x0112, 5  # EXIF's tag, and the first of its values that swap width and height
+_ORIENTATION, _FIRST_TRANSPOSED = 0x0112, 5  # EXIF's tag, and the first of its values that swap width and height
 
 _REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
 
@@ -56,26 +57,26 @@ class ImageError(ValueError):
 
 
 def read_image(path: str | Path, short_side: int | None = None) -> np.ndarray:
-    """Read an image file as it is meant to be seen, or smaller where that is enough.
+    """Read an image file as it is displayed, at reduced size if that suffices.
 
-    Grayscale becomes three equal channels, 16 bits are scaled to 8, an alpha channel is dropped, CMYK is
-    converted, and the EXIF orientation is applied. A file that ends too early is refused, although most
-    decoders would return it with its rest in gray.
+    Grayscale becomes three equal channels, 16 bits are scaled to 8, an alpha channel is dropped, CMYK is converted, and
+    the EXIF orientation is applied. A truncated file is refused, although most decoders would return it with the rest
+    in gray.
 
     Args:
-        path: the file.
-        short_side: length in pixels that is enough. A JPEG at least twice as large is decoded at a half, a quarter or
-            an eighth, which takes a part of the time: sides are divided, rounded up, and the short one stays at least
-            this. None: always all pixels.
+        path: The image file.
+        short_side: Length in pixels that suffices. A JPEG at least twice as large is decoded at a half, a quarter or an
+            eighth of its size, which takes a fraction of the time: sides are divided and rounded up, and the short one
+            remains at least this long. None: full resolution.
 
     Returns:
-        RGB, uint8.
+        RGB image, uint8.
 
     Shape:
         - Output: ``[H, W, 3]``.
 
     Raises:
-        ImageError: when the file is missing, empty, truncated or not an image.
+        ImageError: The file is missing, empty, truncated or not an image.
     """
     try:
         data = Path(path).read_bytes()
@@ -83,18 +84,18 @@ def read_image(path: str | Path, short_side: int | None = None) -> np.ndarray:
         raise ImageError(path, error.strerror or str(error)) from error
     if not data:
         raise ImageError(path, "the file is empty")
-    if _ends_properly(data):
-        flags = _decoding(path, data, short_side)
+    if _has_end_marker(data):
+        flags = _decoding_flags(path, data, short_side)
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
         if image is not None:
             return image if flags == cv2.IMREAD_COLOR_RGB else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-    return _read_carefully(path)
+    return _read_with_pillow(path)
 
 
-def _decoding(path: str | Path, data: bytes, short_side: int | None) -> int:
-    """OpenCV's flags for the smallest decoding that is enough; those that make an image smaller give BGR."""
+def _decoding_flags(path: str | Path, data: bytes, short_side: int | None) -> int:
+    """Return OpenCV's flags for the smallest size that suffices; reduced sizes are decoded as BGR."""
     if short_side is not None and data.startswith(_JPEG_START):
-        shorter = min(_size_in(data) or image_size(path))
+        shorter = min(_size_from_header(data) or image_size(path))
         for factor, flags in _REDUCED.items():
             if shorter >= factor * short_side:
                 return flags
@@ -102,22 +103,22 @@ def _decoding(path: str | Path, data: bytes, short_side: int | None) -> int:
 
 
 def reduced_sizes(width: int, height: int) -> list[tuple[int, int]]:
-    """The sizes that `read_image` may give an image of this one, this one first."""
+    """List the sizes at which `read_image` may decode an image of this size, full size first."""
     return [(width, height), *((-(-width // factor), -(-height // factor)) for factor in _REDUCED)]
 
 
-def _ends_properly(data: bytes) -> bool:
-    """Whether this is a JPEG or PNG with its end marker in place, which the fast decoder may be trusted with."""
+def _has_end_marker(data: bytes) -> bool:
+    """Return whether this is a JPEG or PNG with its end marker, which the fast decoder reads reliably."""
     if data.startswith(_JPEG_START):
         return data[-2:] == _JPEG_END
     return data.startswith(_PNG_START) and data[-8:] == _PNG_END
 
 
-def _read_carefully(path: str | Path) -> np.ndarray:
-    """Decode with Pillow, which names what is wrong with a file and knows the rarer formats."""
+def _read_with_pillow(path: str | Path) -> np.ndarray:
+    """Decode to ``[H, W, 3]`` with Pillow, which describes errors and supports the rarer formats."""
     try:
-        # not by its name: from a mapped file, Pillow (13) puts the rows of an uncompressed gray TIFF that lies on its
-        # side in disorder
+        # opened as a file object: from a memory-mapped file, Pillow (13) scrambles the rows of an uncompressed gray
+        # TIFF with a transposing orientation
         with Path(path).open("rb") as file, Image.open(file) as opened:
             opened.load()
             image = ImageOps.exif_transpose(opened)
@@ -125,7 +126,7 @@ def _read_carefully(path: str | Path) -> np.ndarray:
                 gray = np.asarray(image).astype(np.int64)
                 return np.repeat((gray.clip(0, 65535) // 257).astype(np.uint8)[..., None], 3, axis=2)
             if image.mode == "F":
-                raise ImageError(path, "floating-point pixels have no fixed range; save the image with 8 or 16 bits")
+                raise ImageError(path, "floating-point pixels have no defined range; save the image with 8 or 16 bits")
             return np.array(image.convert("RGB"))
     except ImageError:
         raise
@@ -134,52 +135,53 @@ def _read_carefully(path: str | Path) -> np.ndarray:
 
 
 def _unreadable(path: str | Path, error: Exception) -> ImageError:
-    """Pillow's reason; where it knows no format for a file, it would name its own reader, not the file."""
+    """Wrap Pillow's error; for an unknown format, its message names a Python object and not the file."""
     if isinstance(error, UnidentifiedImageError):
         return ImageError(path, f"not a readable image ({NO_FORMAT})")
     return ImageError(path, f"not a readable image ({str(error).strip() or type(error).__name__})")
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """Width and height of the image that `read_image` would give, from the file's first bytes where these suffice.
+    """Return width and height of the image that `read_image` returns, from the file's first bytes if these suffice.
 
     Raises:
-        ImageError: when the file is missing, empty or not an image.
+        ImageError: The file is missing, empty or not an image.
     """
     try:
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - a hundred thousand times
             head = file.read(_HEAD)
     except OSError as error:
         raise ImageError(path, error.strerror or str(error)) from error
-    if (size := _size_in(head)) is not None:
+    if (size := _size_from_header(head)) is not None:
         return size
     try:
         with Image.open(path) as opened:
-            tags = getattr(opened, "tag_v2", None)  # of a TIFF, whose size Pillow may give as turned already
-            width, height = opened.size if tags is None else (tags[_WIDTH], tags[_HEIGHT])
-            turned = opened.getexif().get(_ORIENTATION, 1) >= _FIRST_TURNED
-            return (height, width) if turned else (width, height)
-    except Exception as error:  # as in _read_carefully
+            width, height = opened.size
+            if isinstance(opened, TiffImageFile):  # whose size Pillow may have transposed already
+                width, height = opened.tag_v2[_WIDTH], opened.tag_v2[_HEIGHT]
+            transposed = opened.getexif().get(_ORIENTATION, 1) >= _FIRST_TRANSPOSED
+            return (height, width) if transposed else (width, height)
+    except Exception as error:  # as in _read_with_pillow
         raise _unreadable(path, error) from error
 
 
-def _size_in(head: bytes) -> tuple[int, int] | None:
-    """The size that the start of a JPEG or PNG says; None where it says none, or may turn the image."""
+def _size_from_header(head: bytes) -> tuple[int, int] | None:
+    """Return the size from the header of a JPEG or PNG; None if it is not there, or the orientation may change it."""
     if head.startswith(_PNG_START):
         return None if len(head) < 24 or b"eXIf" in head else struct.unpack(">II", head[16:24])
     if not head.startswith(_JPEG_START):
         return None
-    place = 2
-    while place + 9 <= len(head) and head[place] == 0xFF and head[place + 1] not in _UNCLEAR:
-        if head[place + 1] in _FRAMES:
-            height, width = struct.unpack(">HH", head[place + 5 : place + 9])
+    offset = 2  # of the next JPEG segment
+    while offset + 9 <= len(head) and head[offset] == 0xFF and head[offset + 1] not in _UNCLEAR:
+        if head[offset + 1] in _FRAMES:
+            height, width = struct.unpack(">HH", head[offset + 5 : offset + 9])
             return (width, height) if height else None
-        place += 2 + int.from_bytes(head[place + 2 : place + 4])
+        offset += 2 + int.from_bytes(head[offset + 2 : offset + 4])
     return None
 
 
 def list_images(folder: str | Path) -> list[Path]:
-    """Every image file below a folder, by suffix, sorted; hidden files and folders are passed over."""
+    """List the image files below a folder, by suffix, sorted; hidden files and folders are skipped."""
     folder = Path(folder)
     return sorted(
         path
@@ -190,30 +192,29 @@ def list_images(folder: str | Path) -> list[Path]:
     )
 
 
-def find_images(where: str | Path) -> list[Path]:
-    """The image files that a file, folder or glob pattern names.
+def find_images(images: str | Path) -> list[Path]:
+    """Find the image files that a file, folder or glob pattern names.
 
     Args:
-        where: a file, a folder (searched through all levels) or a glob pattern (``**`` allowed).
+        images: A file, a folder (searched recursively) or a glob pattern (``**`` allowed).
 
     Returns:
         The files, sorted. A single file is returned whatever its suffix.
 
     Raises:
-        FileNotFoundError: when nothing is found.
+        FileNotFoundError: There are none.
     """
-    path = Path(where).expanduser()
+    path = Path(images).expanduser()
     if path.is_file():
         return [path]
     if path.is_dir():
-        found = list_images(path)
-        if not found:
+        if not (files := list_images(path)):
             raise FileNotFoundError(
-                f"no images in the folder {str(path)!r}: looked through all levels for {', '.join(IMAGE_SUFFIXES)}"
+                f"images: no image files in the folder {str(path)!r} or below; supported: {', '.join(IMAGE_SUFFIXES)}"
             )
-        return found
-    pattern = glob.glob(str(path), recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
-    matches = sorted(Path(match) for match in pattern if Path(match).is_file())
-    if not matches:
-        raise FileNotFoundError(f"no image at {str(where)!r}: no such file or folder, and as a glob it matches nothing")
-    return matches
+        return files
+    matches = glob.glob(str(path), recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
+    files = sorted(Path(match) for match in matches if Path(match).is_file())
+    if not files:
+        raise FileNotFoundError(f"images: no such file or folder, and no matches as a glob, got {str(images)!r}")
+    return files

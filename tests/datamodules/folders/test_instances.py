@@ -272,7 +272,7 @@ def test_images_that_cannot_be_read(tmp_path):
     source = module(tmp_path, scale_16bit="full").make_source("train")
     with pytest.raises(ImageError, match="0.tif: 2 images in one file; save each in its own"):
         source[0]
-    with pytest.raises(ImageError, match="1.tif: floating-point pixels have no fixed range"):
+    with pytest.raises(ImageError, match="1.tif: floating-point pixels"):
         source[1]
     save(folder / "0.tif", noise(5, 3))
     with pytest.raises(ImageError, match=r"0.tif: the image is 5x3, but its mask '.*masks/x/0.tif' is 4x3"):

@@ -1,4 +1,4 @@
-"""Reading images: every kind is read right, or refused with its path."""
+"""Reading images: every format is decoded correctly, or refused with its path."""
 
 import cv2
 import numpy as np
@@ -11,7 +11,7 @@ from striate.tests.helpers.fixtures import noisy_image, write_image
 
 @pytest.fixture
 def gradient():
-    """Red grows to the right, green downwards, blue is constant: any swap of channels or axes shows."""
+    """Red grows to the right, green downward, blue is constant: any swap of channels or axes is visible."""
     image = np.zeros((24, 40, 3), np.uint8)
     image[..., 0] = np.arange(40) * 6
     image[..., 1] = np.arange(24)[:, None] * 10
@@ -20,13 +20,13 @@ def gradient():
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "ppm", "webp"])
-def test_colour_files_come_back_in_rgb(tmp_path, gradient, suffix):
+def test_color_files_are_read_as_rgb(tmp_path, gradient, suffix):
     path = tmp_path / f"a.{suffix}"
     Image.fromarray(gradient).save(path, **({"lossless": True} if suffix == "webp" else {}))
     np.testing.assert_array_equal(read_image(path), gradient)
 
 
-def test_jpeg_equals_pillow_within_the_decoders_rounding(tmp_path, gradient):
+def test_jpeg_equals_pillow_within_rounding(tmp_path, gradient):
     path = tmp_path / "a.jpg"
     Image.fromarray(gradient).save(path, quality=95)
     reference = np.asarray(Image.open(path).convert("RGB")).astype(int)
@@ -68,7 +68,7 @@ def test_cmyk_is_converted(tmp_path):
 @pytest.mark.parametrize("orientation, corner", [(1, (0, 0)), (3, (-1, -1)), (6, (0, -1)), (8, (-1, 0))])
 def test_exif_orientation_is_applied(tmp_path, orientation, corner):
     image = np.zeros((32, 48, 3), np.uint8)
-    image[:8, :8] = 255  # a light corner, top left as stored
+    image[:8, :8] = 255  # a white corner, upper left as stored
     path = tmp_path / "a.jpg"
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -78,7 +78,7 @@ def test_exif_orientation_is_applied(tmp_path, orientation, corner):
     assert read[corner].min() > 200
 
 
-def test_truncated_files_are_refused_with_their_path(tmp_path):
+def test_truncated_files_are_refused_by_path(tmp_path):
     for suffix in ("jpg", "png"):
         whole = write_image(tmp_path / f"whole.{suffix}", noisy_image(0, 1, 128)).read_bytes()
         cut = tmp_path / f"cut.{suffix}"
@@ -87,18 +87,18 @@ def test_truncated_files_are_refused_with_their_path(tmp_path):
             read_image(cut)
 
 
-def test_a_jpeg_with_bytes_behind_its_end_is_read(tmp_path):
+def test_a_jpeg_with_trailing_bytes_is_read(tmp_path):
     path = write_image(tmp_path / "a.jpg", noisy_image(0, 1))
     path.write_bytes(path.read_bytes() + b"camera maker's note")
     assert read_image(path).shape == (32, 32, 3)
 
 
-def test_what_is_no_image_is_refused(tmp_path):
+def test_files_that_are_not_images_are_refused(tmp_path):
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "text.png").write_text("no picture")
     with pytest.raises(ImageError, match=r"empty.jpg: the file is empty"):
         read_image(tmp_path / "empty.jpg")
-    with pytest.raises(ImageError, match=r"text.png: not a readable image \(it is of no known format"):
+    with pytest.raises(ImageError, match=r"text.png: not a readable image \(unknown format"):
         read_image(tmp_path / "text.png")
     with pytest.raises(ImageError, match=r"none.png: No such file"):
         read_image(tmp_path / "none.png")
@@ -112,8 +112,8 @@ def test_images_are_found_by_file_folder_and_glob(tmp_path):
     assert find_images(tmp_path) == [a, c]
     assert find_images(c) == [c]
     assert find_images(tmp_path / "**" / "*.png") == [a]
-    with pytest.raises(FileNotFoundError, match="no image at '.*nowhere'"):
+    with pytest.raises(FileNotFoundError, match="images: .*got '.*nowhere'"):
         find_images(tmp_path / "nowhere")
     (tmp_path / "void").mkdir()
-    with pytest.raises(FileNotFoundError, match="no images in the folder '.*void'"):
+    with pytest.raises(FileNotFoundError, match="images: .*folder '.*void'"):
         find_images(tmp_path / "void")

@@ -1,4 +1,4 @@
-"""Large JPEGs decoded no larger than what follows needs: sizes, orientation, targets, and how little is lost."""
+"""Large JPEGs decoded at reduced size: sizes, orientation, targets and quality."""
 
 import albumentations as A
 import cv2
@@ -30,30 +30,32 @@ def photograph():
     "short_side, expected",
     [(None, (427, 640)), (214, (427, 640)), (213, (214, 320)), (107, (214, 320)), (106, (107, 160)), (53, (54, 80))],
 )
-def test_the_smallest_decoding_that_is_enough(tmp_path, photograph, short_side, expected):
+def test_the_smallest_sufficient_size_is_decoded(tmp_path, photograph, short_side, expected):
     Image.fromarray(photograph).save(tmp_path / "a.jpg")
     Image.fromarray(photograph).save(tmp_path / "a.png")
     assert read_image(tmp_path / "a.jpg", short_side).shape == (*expected, 3)
-    assert read_image(tmp_path / "a.png", short_side).shape == photograph.shape  # only JPEGs can
+    assert read_image(tmp_path / "a.png", short_side).shape == photograph.shape  # JPEGs only
 
 
-def test_never_below_an_eighth(tmp_path, photograph):
+def test_the_minimum_is_an_eighth(tmp_path, photograph):
     Image.fromarray(photograph).save(tmp_path / "a.jpg")
     assert read_image(tmp_path / "a.jpg", 1).shape == (54, 80, 3)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_orientation_and_colours_are_those_of_the_whole_image(tmp_path, photograph, orientation):
+def test_orientation_and_colors_match_the_full_image(tmp_path, photograph, orientation):
     exif = Image.Exif()
     exif[274] = orientation
     Image.fromarray(photograph).save(tmp_path / "a.jpg", exif=exif)
     whole, half = read_image(tmp_path / "a.jpg"), read_image(tmp_path / "a.jpg", 200)
     assert half.shape[:2] == tuple(-(-side // 2) for side in whole.shape[:2])
     shrunk = cv2.resize(whole, half.shape[1::-1], interpolation=cv2.INTER_AREA)
-    assert np.abs(half.astype(int) - shrunk).mean() < 6  # red and blue exchanged: 20; a pixel aside: 12; turned: 113
+    assert (
+        np.abs(half.astype(int) - shrunk).mean() < 6
+    )  # red and blue swapped: 20; shifted by a pixel: 12; rotated: 113
 
 
-def test_little_is_lost_before_the_resizing_that_follows(tmp_path, photograph):
+def test_quality_after_the_final_resizing(tmp_path, photograph):
     def distance(image, other):
         return np.sqrt(np.mean((image.astype(float) - other) ** 2))
 
@@ -63,11 +65,11 @@ def test_little_is_lost_before_the_resizing_that_follows(tmp_path, photograph):
         size = round(640 * side / 427), side
         best = np.asarray(Image.fromarray(whole).resize(size, Image.Resampling.LANCZOS))
         reduced = resize_image(read_image(tmp_path / "a.jpg", side), *size)
-        # as good as what torchvision's detectors do, which is to interpolate between the four nearest pixels
+        # as good as torchvision's detectors, which interpolate between the four nearest pixels
         assert distance(reduced, best) < 1.1 * distance(cv2.resize(whole, size), best)
 
 
-def test_what_a_pipeline_needs():
+def test_short_side_that_suffices_for_a_pipeline():
     assert sufficient_short_side(None) is sufficient_short_side([]) is None
     assert sufficient_short_side([A.HorizontalFlip(), ShortSideResize([640, 800]), A.RandomCrop(9, 9)]) == 800
     assert sufficient_short_side([A.SmallestMaxSize(256)]) == 256
@@ -89,7 +91,7 @@ def write_large(tmp_path, photograph):
     return tmp_path
 
 
-def test_boxes_and_areas_follow_the_image(tmp_path, photograph):
+def test_boxes_and_areas_are_scaled_with_the_image(tmp_path, photograph):
     root = str(write_large(tmp_path, photograph))
     samples = []
     for steps in ([ShortSideResize(200)], [A.RandomCrop(427, 641), ShortSideResize(200)]):
@@ -105,7 +107,7 @@ def test_boxes_and_areas_follow_the_image(tmp_path, photograph):
     assert len(whole["boxes"]) == 2
 
 
-def test_with_masks_every_pixel_is_read(tmp_path, photograph):
+def test_images_with_masks_are_read_at_full_size(tmp_path, photograph):
     root = str(write_large(tmp_path, photograph))
     data = CocoDetection(root, task="semantic_segmentation", train_transform=[A.SmallestMaxSize(100)], num_workers=0)
     assert not hasattr(data.make_source("train"), "short_side")
@@ -114,7 +116,7 @@ def test_with_masks_every_pixel_is_read(tmp_path, photograph):
     assert data.datasets["val"].source[0]["image"].shape == (427, 641, 3)
 
 
-def test_an_image_of_half_the_size_is_still_refused(tmp_path, photograph):
+def test_a_file_of_half_the_annotated_size_is_refused(tmp_path, photograph):
     root = write_large(tmp_path, photograph)
     Image.fromarray(photograph[:214, :321]).save(root / "train2017" / "large.jpg")
     data = CocoDetection(str(root), num_workers=0)
@@ -122,7 +124,7 @@ def test_an_image_of_half_the_size_is_still_refused(tmp_path, photograph):
         data.make_source("train")[0]
 
 
-def test_classification_too(tmp_path, photograph):
+def test_classification_at_reduced_size(tmp_path, photograph):
     for name in ("train/a", "train/b", "val/a", "val/b"):
         (tmp_path / name).mkdir(parents=True)
         Image.fromarray(photograph).save(tmp_path / name / "x.jpg")
@@ -132,8 +134,8 @@ def test_classification_too(tmp_path, photograph):
 
 
 @pytest.mark.parametrize("kind", ["coco", "table"])
-def test_localization_too(tmp_path, photograph, kind):
-    """Sizes that the annotations say, and sizes that only the files say."""
+def test_localization_at_reduced_size(tmp_path, photograph, kind):
+    """Sizes from the annotations, and sizes from the files."""
     root = write_large(tmp_path, photograph)
     (root / "a.csv").write_text("path,label,x1,y1,x2,y2\ntrain2017/large.jpg,a,20,20,595,390\n")
     samples = []

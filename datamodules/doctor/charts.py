@@ -17,12 +17,13 @@ _SERIES = ("#040404", "#050505", "#060606")  # train, val, test
 _VARIABLES = {_TEXT: "dim", _GRID: "line", _ERROR: "error"} | dict(
     zip(_SERIES, ("first", "second", "third"), strict=True)
 )
-_STYLE = {"svg.fonttype": "none", "svg.hashsalt": "striate", "font.size": 8}
+_STYLE = {"svg.fonttype": "none", "svg.hashsalt": "striate", "font.size": 8.5}
 MAX_CLASSES = 60
 
 Series = Sequence[tuple[str, np.ndarray]]
 
 
+@mpl.rc_context(_STYLE)
 def histogram(series: Series, title: str, unit: str, bins: int = 30, log: bool = False, whole: bool = False) -> str:
     """Chart how often values occur, in percent of each series.
 
@@ -77,6 +78,7 @@ def bin_edges(values: np.ndarray, bins: int, log: bool = False, whole: bool = Fa
     return np.geomspace(low, high, bins + 1) if log and low > 0 else np.linspace(low, high, bins + 1)
 
 
+@mpl.rc_context(_STYLE)
 def class_bars(names: Sequence[str], series: Series, unit: str) -> str:
     """Chart how often each class occurs, most frequent first, in percent of each series.
 
@@ -90,23 +92,21 @@ def class_bars(names: Sequence[str], series: Series, unit: str) -> str:
     if not names or not series:
         return ""
     order = np.argsort(-series[0][1], kind="stable")
-    if (hidden := len(order) - MAX_CLASSES) > 0:
-        order = np.concatenate([order[: MAX_CLASSES * 2 // 3], order[-(MAX_CLASSES - MAX_CLASSES * 2 // 3) :]])
-    rows = np.arange(len(order), dtype=np.float64)
-    labels = [names[label] for label in order]
+    hidden, head = len(order) - MAX_CLASSES, MAX_CLASSES * 2 // 3
     if hidden > 0:
-        rows[MAX_CLASSES * 2 // 3 :] += 1
-        axes_rows, labels = np.insert(rows, MAX_CLASSES * 2 // 3, MAX_CLASSES * 2 // 3), list(labels)
-        labels.insert(MAX_CLASSES * 2 // 3, f"… {hidden} more …")
-    else:
-        axes_rows = rows
-    figure, axes = _figure(0.5 + 0.17 * len(axes_rows))
+        order = np.concatenate([order[:head], order[head - MAX_CLASSES :]])
+    rows, labels = np.arange(len(order)), [names[label] for label in order]
+    if hidden > 0:  # a row for the hidden classes
+        rows[head:] += 1
+        labels.insert(head, f"… {hidden} more …")
+    figure, axes = _figure(0.5 + 0.17 * len(labels))
     height = 0.8 / len(series)
     for number, ((name, counts), color) in enumerate(zip(series, _SERIES * len(series), strict=False)):
         fractions = counts[order] / max(counts.sum(), 1)
         axes.barh(rows - 0.4 + height * (number + 0.5), fractions, height * 0.85, color=color, label=name)
-    axes.set_yticks(axes_rows, labels, parse_math=False)
-    axes.set_ylim(axes_rows[-1] + 0.6, -0.6)
+    axes.set_yticks(range(len(labels)), labels, parse_math=False)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.grid(visible=False, axis="y")
     for row, label in zip(rows, order, strict=True):
         amounts = " / ".join(short_number(int(counts[label])) for _, counts in series)
         color = _TEXT if series[0][1][label] else _ERROR
@@ -141,10 +141,10 @@ def _figure(height: float) -> tuple[Figure, Axes]:
 def _render(figure: Figure, axes: Axes, title: str, series: int) -> str:
     """The heading and the SVG of a chart."""
     if series > 1:
-        axes.legend(frameon=False, labelcolor=_TEXT)
+        place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": series, "borderaxespad": 0}
+        axes.legend(frameon=False, labelcolor=_TEXT, **place)
     buffer = io.StringIO()
-    with mpl.rc_context(_STYLE):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     svg = buffer.getvalue()
     svg = re.sub(r"<metadata>.*?</metadata>\s*|<!--.*?-->\s*", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r'<svg (?:width|height)="[^"]*" ', "<svg ", re.sub(r' (?:width|height)="[\d.]+pt"', "", svg, count=2))

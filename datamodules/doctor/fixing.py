@@ -6,33 +6,13 @@ from typing import Any
 
 import yaml
 
+from ..annotations.annotation_table import write_csv
 from ..annotations.fault_kinds import KINDS
 from ..base import VisionDataModule
+from .fixers import FIXERS, fix_samples
 from .formats import format_name
-from .repair import Change, Exclusions, Fixer, RepairLog, find_exclusions, write_csv
-from .repair_coco import fix_coco
-from .repair_folders import fix_class_folders, fix_image_trees, fix_mask_folders, fix_voc_masks
-from .repair_tables import fix_samples, fix_table
-from .repair_voc import fix_voc
-from .repair_yolo import fix_yolo
+from .repair import Change, Exclusions, RepairLog, find_exclusions
 from .report import Report
-
-FIXERS: dict[str, Fixer] = {
-    "coco": fix_coco,
-    "voc": fix_voc,
-    "yolo": fix_yolo,
-    "masks": fix_mask_folders,
-    "folder": fix_class_folders,
-    "manifest": fix_table,
-    "detection_manifest": fix_table,
-    "localization_manifest": fix_table,
-    "voc_segmentation": fix_voc_masks,
-    "voc_instances": fix_voc_masks,
-    "instance_masks": fix_image_trees,
-    "cityscapes": fix_image_trees,
-    "ade20k": fix_image_trees,
-}
-"""Writer of a corrected copy for each format (`FORMATS`); all others are written by `fix_samples`."""
 
 
 @dataclass

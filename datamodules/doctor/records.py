@@ -97,6 +97,11 @@ class SplitRecord:
         """``[N]`` bool: images that were read."""
         return self.sizes[:, 0] > 0
 
+    def sizes_by_path(self) -> dict[str, tuple[int, int]]:
+        """Return width and height of the images in files."""
+        sizes = zip(self.paths, self.sizes.tolist(), strict=True)
+        return {path: (width, height) for path, (width, height) in sizes if path is not None}
+
     def objects(self) -> ObjectTable:
         """Return all objects, image by image."""
         if not self._parts:

@@ -113,6 +113,7 @@ def _by_format(given: Mapping[str, str], positionals: list[str]) -> "NamedData |
         return None
     from ... import datamodules
     from ...datamodules.doctor import FORMATS
+    from .guesses import GUESSES, guess_tables
     from .section import NamedData
 
     if {"config", "c", "data"} & given.keys():
@@ -125,7 +126,9 @@ def _by_format(given: Mapping[str, str], positionals: list[str]) -> "NamedData |
     path = Path(positionals.pop(0)).expanduser()
     if not path.exists():
         fail(f"no file or folder {str(path)!r}")
-    arguments = {known.argument: str(path)} | known.guess(path, {key.rpartition(".")[2] for key in given})
+    guess = GUESSES.get(format, lambda path, given: {})
+    argument = "train" if guess is guess_tables else "root"
+    arguments = {argument: str(path)} | guess(path, {key.rpartition(".")[2] for key in given})
     splits = {"splits": ",".join(arguments.pop("splits"))} if "splits" in arguments else {}
     return NamedData(path.resolve().stem, f"striate.datamodules.{known.reader}", arguments, splits)
 

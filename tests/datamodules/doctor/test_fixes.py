@@ -19,9 +19,9 @@ from striate.datamodules import (
 )
 from striate.datamodules.annotations.validity import repair_boxes
 from striate.datamodules.doctor import FORMATS, check, write_fix
-from striate.datamodules.doctor.fixing import FIXERS
+from striate.datamodules.doctor.fixers import FIXERS
 from striate.datamodules.doctor.formats import format_of
-from striate.datamodules.doctor.repair_yolo import clip_polygon
+from striate.datamodules.yolo.table import clip_polygon
 from striate.tests.helpers import small_datasets
 from striate.tests.helpers.fixtures import noise, write_image
 from striate.tests.helpers.small_datasets import actions, repaired, repaired_line, truncate, unique_image

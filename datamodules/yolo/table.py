@@ -1,53 +1,24 @@
-"""Reads and writes YOLO's label files for the repair."""
+"""YOLO's label files as an `AnnotationTable`, read and written."""
 
 import codecs
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import yaml
 
+from ..annotations.annotation_table import AnnotationTable, ImageEntry, ObjectEntry, Reason, link, write_lines
 from ..export.files import yolo_line, yolo_lines
-from ..yolo.labels import SLIVER, Defect, corners_of_label, label_defect, label_path, parse_label, pixels_of
-from .records import SplitRecord
-from .repair import (
-    AnnotationTable,
-    Exclusions,
-    ImageEntry,
-    ObjectEntry,
-    Reason,
-    RepairLog,
-    link,
-    repair,
-    write_lines,
-)
-from .report import Report
+from .labels import SLIVER, Defect, corners_of_label, label_defect, label_path, parse_label, pixels_of
 
 
-def fix_yolo(report: Report, exclusions: Exclusions, folder: Path, log: RepairLog) -> dict[str, Any] | None:
-    """Write ``FOLDER/data.yaml``, lists of images, and ``labels``, and link ``images``."""
-    data: Any = report.data
-    root, names = os.path.abspath(data.content.root), data.class_names  # noqa: PTH100
-    with_masks = getattr(data, "task", "detection") != "detection"
-    content: dict[str, Any] = {"path": ".", "names": dict(enumerate(names)), "nc": len(names)}
-    for record in report.records:
-        table = repair(read_yolo(record, root, len(names), with_masks), exclusions[record.name], log)
-        write_yolo(table, root, folder, f"{record.name}.txt")
-        content[record.name] = f"{record.name}.txt"
-    content |= {split: content[other] for split, other in report.aliases.items() if split in data.content.splits}
-    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-    (folder / "data.yaml").write_text(text, encoding="utf-8")
-    return {"root": str(folder / "data.yaml")}
-
-
-def read_yolo(record: SplitRecord, root: str, num_classes: int, with_masks: bool) -> AnnotationTable:
-    """Read the label files of a split."""
+def read_yolo_table(
+    sizes: Mapping[str, tuple[int, int]], root: str, num_classes: int, with_masks: bool
+) -> AnnotationTable:
+    """Read the label files of images, given their paths and their widths and heights (0: unknown)."""
     table = AnnotationTable([], min_side=SLIVER)
-    sizes = dict(zip(record.paths, record.sizes.tolist(), strict=True))
-    for path in filter(None, sizes):
-        width, height = pixels_of([sizes[path]])[0].tolist()
+    for path, size in sizes.items():
+        width, height = pixels_of([size])[0].tolist()
         image = ImageEntry(path, "the image", path, (1, 1), (width, height))
         image.item = Path(label_path(root, os.path.relpath(path, root)))
         table.images.append(image)
@@ -74,7 +45,7 @@ def read_line(image: ImageEntry, number: int, words: Sequence[str], num_classes:
     return entry
 
 
-def write_yolo(table: AnnotationTable, root: str, folder: Path, name: str) -> None:
+def write_yolo_table(table: AnnotationTable, root: str, folder: Path, name: str) -> None:
     """Write the label files of a split and the list of its images, and link the images."""
     listed = []
     for image, entries in table.objects_of().items():

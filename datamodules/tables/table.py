@@ -1,55 +1,23 @@
-"""Reads and writes CSV and Parquet tables for the repair: images with labels, with boxes, or both."""
+"""CSV and Parquet tables as an `AnnotationTable`, read and written: images with labels, with boxes, or both."""
 
 import csv
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..annotations.annotation_errors import OUTSIDE
-from ..annotations.objects import confined
-from ..annotations.validity import class_number
-from .findings import format_box
-from .records import SplitRecord
-from .repair import (
+from ..annotations.annotation_table import (
     AnnotationTable,
-    Exclusions,
     ImageEntry,
     ObjectEntry,
     Reason,
-    RepairLog,
     link,
     plain_number,
-    repair,
     write_csv,
 )
-from .report import Report
-
-_SIDES = ("x1", "y1", "x2", "y2")
-
-
-def fix_table(report: Report, exclusions: Exclusions, folder: Path, log: RepairLog) -> dict[str, Any] | None:
-    """Write ``FOLDER/train.csv`` …, and link the images below ``FOLDER/files`` by the same paths."""
-    data: Any = report.data
-    init_args: dict[str, Any] = {"root": str(folder / "files")} if data.root is not None else {}
-    sizes: dict[str | None, Any] = {}
-    for record in report.records:
-        sizes |= dict(zip(record.paths, record.sizes.tolist(), strict=True))
-    for split, name in data.tables.items():
-        if name is None:
-            continue
-        excluded = dict(exclusions.get(split, {}))
-        if split == "train" and data.tables["val"] is None:  # val is held out of it
-            excluded |= exclusions.get("val", {})
-        try:
-            source = TableFile(Path(name).expanduser(), data)
-        except (ValueError, OSError, KeyError) as error:
-            log.remaining.append(f"{name}: not corrected, cannot be read ({type(error).__name__}: {error})")
-            continue
-        source.write(repair(source.read(sizes), excluded, log), folder, folder / f"{split}.csv")
-        init_args[split] = str(folder / f"{split}.csv")
-    return init_args
+from ..annotations.objects import confined
+from ..annotations.validity import class_number
 
 
 class TableFile:
@@ -76,7 +44,7 @@ class TableFile:
         self.path, self.label = self.headings.index(path), self.headings.index(label)
         self.sides = [self.headings.index(side) for side in sides]
 
-    def read(self, sizes: dict[str | None, tuple[int, int]]) -> AnnotationTable:
+    def read(self, sizes: Mapping[str, tuple[int, int]]) -> AnnotationTable:
         """Return the images and the objects.
 
         Args:
@@ -169,66 +137,3 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         return float("nan")
-
-
-def fix_samples(report: Report, exclusions: Exclusions, folder: Path, log: RepairLog) -> dict[str, Any] | None:
-    """Write tables for a data set in a format without a writer, if labels or boxes are all that it has."""
-    kind, many = report.statistics.kind, report.data.variable_size_images
-    in_files = report.records and all(path is not None for record in report.records for path in record.paths)
-    if not in_files or kind not in ("labels", "boxes") or _has_masks(report) or report.records[0].name != "train":
-        count = sum(map(len, exclusions.values()))
-        samples = "1 sample to leave out is" if count == 1 else f"{count:,} samples to leave out are"
-        listed = f": {samples} listed in excluded.csv" if count else ""
-        log.remaining.append(f"nothing can be corrected automatically{listed}")
-        return None
-    boxes = kind == "boxes"
-    init_args: dict[str, Any] = {}
-    for record in report.records:
-        table = repair(_sample_table(record, boxes), exclusions[record.name], log)
-        rows = [
-            row for item in table.objects_of().items() for row in _sample_rows(*item, report, many and boxes, folder)
-        ]
-        write_csv(folder / f"{record.name}.csv", ("path", "label", *(_SIDES if boxes else ())), rows)
-        init_args[record.name] = str(folder / f"{record.name}.csv")
-    init_args |= {split: init_args[other] for split, other in report.aliases.items() if other in init_args}
-    log.remaining.append(
-        f"a corrected copy of {type(report.data).__name__} is written as tables, not in its own format"
-    )
-    reader = "Manifest" if not boxes else "DetectionManifest" if many else "LocalizationManifest"
-    return {"class_path": f"striate.datamodules.{reader}", **init_args, "class_names": report.statistics.class_names}
-
-
-def _has_masks(report: Report) -> bool:
-    for record in report.records:
-        for index in np.flatnonzero(record.readable & ~record.excluded)[:1]:
-            return "masks" in report.sources[record.name][int(index)]
-    return False
-
-
-def _sample_table(record: SplitRecord, boxes: bool) -> AnnotationTable:
-    """The inspected samples of a split."""
-    sizes = record.sizes.tolist()
-    images = [ImageEntry(path, "the image", path, sizes[i]) for i, path in enumerate(record.paths) if path is not None]
-    found = record.objects()
-    objects = [
-        ObjectEntry(images[image], f"object of class {label}", format_box(box), int(label), box)
-        for image, box, label, counts in zip(found.image, found.boxes, found.labels, found.not_crowd, strict=True)
-        if counts
-    ]
-    return AnnotationTable(images, objects, boxes)
-
-
-def _sample_rows(
-    image: ImageEntry, entries: list[ObjectEntry], report: Report, empty: bool, folder: Path
-) -> list[list[Any]]:
-    """The rows of an image; without objects one `empty` row or none."""
-    root = os.path.abspath(report.root if isinstance(report.root, str | Path) else os.sep)  # noqa: PTH100
-    path = image.path
-    if not os.path.relpath(path, root).startswith(".."):
-        path = f"files/{os.path.relpath(path, root)}"
-        link(image.path, folder / path)
-    rows = []
-    for entry in entries:
-        sides = [] if entry.box is None or np.isnan(entry.box).any() else [plain_number(side) for side in entry.box]
-        rows.append([path, report.statistics.class_names[entry.label], *sides])
-    return rows or ([[path, "", "", "", "", ""]] if empty else [])

@@ -1,43 +1,16 @@
-"""Reads and writes COCO's JSON for the repair."""
+"""COCO's JSON as an `AnnotationTable`, read and written."""
 
 import json
 import os
 from pathlib import Path
 from typing import Any
 
+from ..annotations.annotation_table import AnnotationTable, ImageEntry, ObjectEntry, Reason, link, plain_number
 from ..annotations.objects import confined
-from ..coco.json_columns import entry_name, entry_problem, read_json, with_integers
-from .repair import AnnotationTable, Exclusions, ImageEntry, ObjectEntry, Reason, RepairLog, link, plain_number, repair
-from .report import Report
+from .json_columns import entry_name, entry_problem, read_json, with_integers
 
 
-def fix_coco(report: Report, exclusions: Exclusions, folder: Path, log: RepairLog) -> dict[str, Any] | None:
-    """Write ``FOLDER/annotations/*.json``, and link the images below ``FOLDER/IMAGES/``."""
-    data: Any = report.data
-    init_args: dict[str, Any] = {"root": str(folder)}
-    done: dict[tuple[str, str], tuple[str, str]] = {}
-    for split, names in data.files.items():
-        annotations, images = names
-        if names not in done:
-            file = data.root / annotations
-            try:
-                content, table = read_coco(file, data.root / images, data.task)
-            except (ValueError, OSError, KeyError, TypeError) as error:
-                log.remaining.append(f"{file}: not corrected, cannot be read ({type(error).__name__}: {error})")
-                continue
-            table = repair(table, exclusions.get(split, {}), log)
-            done[names] = _inside(annotations, f"annotations/{split}.json"), _inside(images, f"{split}_images")
-            write_coco(content, table, folder / done[names][0], folder / done[names][1])
-        if split != "test" or names != data.files["val"]:
-            init_args[f"{split}_annotations"], init_args[f"{split}_images"] = done[names]
-    return init_args
-
-
-def _inside(name: str, default: str) -> str:
-    return os.path.normpath(name) if confined(name) else default
-
-
-def read_coco(file: Path, folder: Path, task: str) -> tuple[dict[str, Any], AnnotationTable]:
+def read_coco_table(file: Path, folder: Path, task: str) -> tuple[dict[str, Any], AnnotationTable]:
     """Read an annotation file: its whole content, and its images and annotations as a table."""
     content = read_json(file)
     for key in ("images", "annotations", "categories"):
@@ -96,7 +69,7 @@ def _read_images(file: Path, folder: Path, items: list[Any]) -> list[ImageEntry]
     return images
 
 
-def write_coco(content: dict[str, Any], table: AnnotationTable, target: Path, folder: Path) -> None:
+def write_coco_table(content: dict[str, Any], table: AnnotationTable, target: Path, folder: Path) -> None:
     """Write an annotation file with the images and annotations of `table`, and link its images below `folder`."""
     annotations = []
     for entry in table.objects:

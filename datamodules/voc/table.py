@@ -1,28 +1,25 @@
-"""Reads and writes Pascal VOC's layout for the repair."""
+"""Pascal VOC's image sets and XML as an `AnnotationTable`, read and written."""
 
 import os
 import shutil
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
 
 from ..annotations.annotation_errors import OUTSIDE
-from ..annotations.objects import confined
-from .repair import (
+from ..annotations.annotation_table import (
     AnnotationTable,
-    Exclusions,
     ImageEntry,
     ObjectEntry,
     Reason,
-    RepairLog,
     link,
     plain_number,
-    repair,
     write_lines,
 )
-from .report import Report
+from ..annotations.objects import confined
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 _ORIGIN = np.array([1.0, 1.0, 0.0, 0.0])  # VOC counts pixels from 1 and includes the last one
@@ -36,28 +33,7 @@ class _VocImage(NamedTuple):
     content: ElementTree.ElementTree | None
 
 
-def fix_voc(report: Report, exclusions: Exclusions, folder: Path, log: RepairLog) -> dict[str, Any] | None:
-    """Write ``FOLDER/VOCdevkit/VOCyear/{Annotations,ImageSets/Main}``, and link ``JPEGImages``."""
-    data: Any = report.data
-    devkit = data.root / "VOCdevkit" if (data.root / "VOCdevkit").is_dir() else data.root
-    splits_of: dict[str, list[str]] = {}  # by image set
-    for split, names in data.sets.items():
-        for name in names:
-            splits_of.setdefault(name, []).append(split)
-    for name, splits in splits_of.items():
-        year, _, image_set = name.partition("_")
-        home = devkit / f"VOC{year}"
-        file = home / "ImageSets" / "Main" / f"{image_set}.txt"
-        if not file.is_file():
-            log.remaining.append(f"{file}: not corrected, does not exist")
-            continue
-        excluded = {path: reason for split in splits for path, reason in exclusions.get(split, {}).items()}
-        table = repair(read_voc(file, home, data.class_names, excluded), excluded, log)
-        write_voc(table, folder / "VOCdevkit" / home.name, file.name)
-    return {"root": str(folder)}
-
-
-def read_voc(file: Path, home: Path, class_names: list[str], excluded: dict[str, Reason]) -> AnnotationTable:
+def read_voc_table(file: Path, home: Path, class_names: list[str], excluded: Collection[str]) -> AnnotationTable:
     """Read an image set, and the annotation files of its images that are not `excluded`.
 
     Args:
@@ -99,7 +75,7 @@ def _read_object(image: ImageEntry, number: int, item: ElementTree.Element, clas
     return entry
 
 
-def write_voc(table: AnnotationTable, home: Path, name: str) -> None:
+def write_voc_table(table: AnnotationTable, home: Path, name: str) -> None:
     """Write an image set and its annotation files; those without a change are copied verbatim."""
     write_lines(home / "ImageSets" / "Main" / name, [image.item.line for image in table.images])
     for image, entries in table.objects_of().items():

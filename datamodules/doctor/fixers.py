@@ -1,0 +1,310 @@
+"""Writers of corrected copies: what each format reads, repairs and writes."""
+
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from ..annotations.annotation_errors import record_faults
+from ..annotations.annotation_table import (
+    AnnotationTable,
+    ImageEntry,
+    ObjectEntry,
+    link,
+    plain_number,
+    write_csv,
+    write_lines,
+)
+from ..annotations.objects import confined
+from ..coco.table import read_coco_table, write_coco_table
+from ..tables.table import TableFile
+from ..voc.table import read_voc_table, write_voc_table
+from ..yolo.table import read_yolo_table, write_yolo_table
+from .findings import format_box
+from .records import SplitRecord
+from .repair import Exclusions, Fixer, RepairLog, repair
+from .report import Report
+
+_SIDES = ("x1", "y1", "x2", "y2")
+_SBD_FOLDERS = ("cls", "inst", "img")
+
+
+def fix_coco(report: Report, exclusions: Exclusions, folder: Path, log: RepairLog) -> dict[str, Any] | None:
+    """Write ``FOLDER/annotations/*.json``, and link the images below ``FOLDER/IMAGES/``."""
+    data: Any = report.data
+    init_args: dict[str, Any] = {"root": str(folder)}
+    done: dict[tuple[str, str], tuple[str, str]] = {}
+    for split, names in data.files.items():
+        annotations, images = names
+        if names not in done:
+            file = data.root / annotations
+            try:
+                content, table = read_coco_table(file, data.root / images, data.task)
+            except (ValueError, OSError, KeyError, TypeError) as error:
+                log.remaining.append(f"{file}: not corrected, cannot be read ({type(error).__name__}: {error})")
+                continue
+            table = repair(table, exclusions.get(split, {}), log)
+            done[names] = _inside(annotations, f"annotations/{split}.json"), _inside(images, f"{split}_images")
+            write_coco_table(content, table, folder / done[names][0], folder / done[names][1])
+        if split != "test" or names != data.files["val"]:
+            init_args[f"{split}_annotations"], init_args[f"{split}_images"] = done[names]
+    return init_args
+
+
+def _inside(name: str, default: str) -> str:
+    return os.path.normpath(name) if confined(name) else default
+
+
+def fix_voc(report: Report, exclusions: Exclusions, folder: Path, log: RepairLog) -> dict[str, Any] | None:
+    """Write ``FOLDER/VOCdevkit/VOCyear/{Annotations,ImageSets/Main}``, and link ``JPEGImages``."""
+    data: Any = report.data
+    devkit = data.root / "VOCdevkit" if (data.root / "VOCdevkit").is_dir() else data.root
+    splits_of: dict[str, list[str]] = {}  # by image set
+    for split, names in data.sets.items():
+        for name in names:
+            splits_of.setdefault(name, []).append(split)
+    for name, splits in splits_of.items():
+        year, _, image_set = name.partition("_")
+        home = devkit / f"VOC{year}"
+        file = home / "ImageSets" / "Main" / f"{image_set}.txt"
+        if not file.is_file():
+            log.remaining.append(f"{file}: not corrected, does not exist")
+            continue
+        excluded = {path: reason for split in splits for path, reason in exclusions.get(split, {}).items()}
+        table = repair(read_voc_table(file, home, data.class_names, excluded), excluded, log)
+        write_voc_table(table, folder / "VOCdevkit" / home.name, file.name)
+    return {"root": str(folder)}
+
+
+def fix_yolo(report: Report, exclusions: Exclusions, folder: Path, log: RepairLog) -> dict[str, Any] | None:
+    """Write ``FOLDER/data.yaml``, lists of images, and ``labels``, and link ``images``."""
+    data: Any = report.data
+    root, names = os.path.abspath(data.content.root), data.class_names  # noqa: PTH100
+    with_masks = getattr(data, "task", "detection") != "detection"
+    content: dict[str, Any] = {"path": ".", "names": dict(enumerate(names)), "nc": len(names)}
+    for record in report.records:
+        table = repair(
+            read_yolo_table(record.sizes_by_path(), root, len(names), with_masks), exclusions[record.name], log
+        )
+        write_yolo_table(table, root, folder, f"{record.name}.txt")
+        content[record.name] = f"{record.name}.txt"
+    content |= {split: content[other] for split, other in report.aliases.items() if split in data.content.splits}
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    (folder / "data.yaml").write_text(text, encoding="utf-8")
+    return {"root": str(folder / "data.yaml")}
+
+
+def fix_table(report: Report, exclusions: Exclusions, folder: Path, log: RepairLog) -> dict[str, Any] | None:
+    """Write ``FOLDER/train.csv`` …, and link the images below ``FOLDER/files`` by the same paths."""
+    data: Any = report.data
+    init_args: dict[str, Any] = {"root": str(folder / "files")} if data.root is not None else {}
+    sizes = {path: size for record in report.records for path, size in record.sizes_by_path().items()}
+    for split, name in data.tables.items():
+        if name is None:
+            continue
+        excluded = dict(exclusions.get(split, {}))
+        if split == "train" and data.tables["val"] is None:  # val is held out of it
+            excluded |= exclusions.get("val", {})
+        try:
+            source = TableFile(Path(name).expanduser(), data)
+        except (ValueError, OSError, KeyError) as error:
+            log.remaining.append(f"{name}: not corrected, cannot be read ({type(error).__name__}: {error})")
+            continue
+        source.write(repair(source.read(sizes), excluded, log), folder, folder / f"{split}.csv")
+        init_args[split] = str(folder / f"{split}.csv")
+    return init_args
+
+
+def _kept(report: Report, record: SplitRecord, exclusions: Exclusions, log: RepairLog) -> list[int]:
+    """The indices of the images of a split that a corrected copy keeps."""
+    root = os.path.abspath(report.data.root)  # type: ignore[attr-defined]  # noqa: PTH100
+    listed = [(index, path) for index, path in enumerate(record.paths) if path is not None]
+    # images that readers could not list are excluded too
+    others = exclusions.get(record.name, {}).keys() - set(record.paths)
+    images = [ImageEntry(os.path.relpath(path, root), "the image", path, item=index) for index, path in listed]
+    images += [ImageEntry(os.path.relpath(path, root), "the image", path) for path in sorted(others)]
+    # the same image listed twice is left to the exclusions, which know its splits
+    table = repair(AnnotationTable(images), exclusions.get(record.name, {}), log)
+    return [image.item for image in table.images]
+
+
+def _fix_pairs(
+    report: Report,
+    exclusions: Exclusions,
+    folder: Path,
+    log: RepairLog,
+    headings: tuple[str, str],
+    second: Callable[[SplitRecord, int], str],
+) -> dict[str, Any]:
+    """Link the kept images, and write ``manifest_SPLIT.csv`` with each image and its label or mask."""
+    root = os.path.abspath(report.data.root)  # type: ignore[attr-defined]  # noqa: PTH100
+    for record in report.records:
+        kept = _kept(report, record, exclusions, log)
+        rows = [(link_below(str(record.paths[index]), root, folder), second(record, index)) for index in kept]
+        write_csv(folder / f"manifest_{record.name}.csv", headings, rows)
+    return {"root": str(folder)}
+
+
+def fix_class_folders(report: Report, exclusions: Exclusions, folder: Path, log: RepairLog) -> dict[str, Any] | None:
+    """Write the tree of class folders, with links, and ``manifest_SPLIT.csv`` (path, label)."""
+    names = report.data.class_names
+
+    def label(record: SplitRecord, index: int) -> str:
+        number = int(report.sources[record.name].labels[index])  # type: ignore[attr-defined]
+        return names[number] if 0 <= number < len(names) else ""
+
+    return _fix_pairs(report, exclusions, folder, log, ("path", "label"), label)
+
+
+def fix_mask_folders(report: Report, exclusions: Exclusions, folder: Path, log: RepairLog) -> dict[str, Any] | None:
+    """Write the tree of images and masks, with links, and ``manifest_SPLIT.csv`` (image, mask)."""
+    root = os.path.abspath(report.data.root)  # type: ignore[attr-defined]  # noqa: PTH100
+
+    def mask(record: SplitRecord, index: int) -> str:
+        masks = report.sources[record.name].masks  # type: ignore[attr-defined]
+        return link_below(os.path.join(root, os.fsdecode(masks[index])), root, folder)  # noqa: PTH118
+
+    return _fix_pairs(report, exclusions, folder, log, ("image", "mask"), mask)
+
+
+def fix_image_trees(report: Report, exclusions: Exclusions, folder: Path, log: RepairLog) -> dict[str, Any] | None:
+    """Write the whole tree, with links, without the images to leave out."""
+    data: Any = report.data
+    if getattr(data, "class_file", None) is not None:  # it may name images that would be missing
+        return fix_samples(report, exclusions, folder, log)
+    root = os.path.abspath(data.root)  # noqa: PTH100
+    for record in report.records:
+        _kept(report, record, exclusions, log)
+    excluded = {path for reasons in exclusions.values() for path in reasons}
+    for base, _, names in os.walk(root, followlinks=True):
+        for name in names:
+            path = os.path.join(base, name)  # noqa: PTH118 - a hundred thousand times
+            if path not in excluded:
+                link_below(path, root, folder)
+    return {"root": str(folder)}
+
+
+def fix_voc_masks(report: Report, exclusions: Exclusions, folder: Path, log: RepairLog) -> dict[str, Any] | None:
+    """Write ``ImageSets/Segmentation/SPLIT.txt`` of each year and SBD's ``SPLIT.txt``; link the folders of files."""
+    data: Any = report.data
+    init_args: dict[str, Any] = {"root": str(folder)} | ({"sbd": None} if data.sets.sbd is not None else {})
+    for record in report.records:
+        _kept(report, record, exclusions, log)
+        with record_faults(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            members = data.sets.members(record.name)
+        stems: dict[tuple[Path, bool], list[str]] = {}
+        for member in members:
+            if os.path.abspath(data.sets.image(member)) not in exclusions[record.name]:  # noqa: PTH100
+                stems.setdefault((member.folder, member.is_sbd), []).append(member.stem)
+        init_args[record.name] = []
+        for (home, is_sbd), names in stems.items():
+            copy = folder / "benchmark_RELEASE/dataset" if is_sbd else folder / "VOCdevkit" / home.name
+            lists = copy if is_sbd else copy / "ImageSets" / "Segmentation"
+            write_lines(lists / f"{record.name}.txt", names)
+            init_args[record.name].append(f"{'sbd' if is_sbd else home.name.removeprefix('VOC')}_{record.name}")
+            mask_folder = getattr(data, "mask_folder", "SegmentationClass")
+            _link_folders(home, copy, _SBD_FOLDERS if is_sbd else ("JPEGImages", "SegmentationObject", mask_folder))
+            if is_sbd:  # its images may be those of VOC 2012
+                _link_folders(data.sets.devkit / "VOC2012", folder / "VOCdevkit/VOC2012", ("JPEGImages",))
+    for split, other in report.aliases.items():
+        init_args[split] = init_args.get(other, [])
+    return init_args if all(init_args.get(split) for split in ("train", "val")) else None
+
+
+def _link_folders(home: Path, copy: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        if (home / name).is_dir():
+            link(home / name, copy / name)
+
+
+def link_below(path: str, root: Path | str, folder: Path) -> str:
+    """Link a file to its position below `root`, below `folder`; return that position."""
+    position = os.path.relpath(path, root)
+    link(path, folder / position)
+    return position
+
+
+def fix_samples(report: Report, exclusions: Exclusions, folder: Path, log: RepairLog) -> dict[str, Any] | None:
+    """Write tables for a data set in a format without a writer, if labels or boxes are all that it has."""
+    kind, many = report.statistics.kind, report.data.variable_size_images
+    in_files = report.records and all(path is not None for record in report.records for path in record.paths)
+    if not in_files or kind not in ("labels", "boxes") or _has_masks(report) or report.records[0].name != "train":
+        count = sum(map(len, exclusions.values()))
+        samples = "1 sample to leave out is" if count == 1 else f"{count:,} samples to leave out are"
+        listed = f": {samples} listed in excluded.csv" if count else ""
+        log.remaining.append(f"nothing can be corrected automatically{listed}")
+        return None
+    boxes = kind == "boxes"
+    init_args: dict[str, Any] = {}
+    for record in report.records:
+        table = repair(_sample_table(record, boxes), exclusions[record.name], log)
+        rows = [
+            row for item in table.objects_of().items() for row in _sample_rows(*item, report, many and boxes, folder)
+        ]
+        write_csv(folder / f"{record.name}.csv", ("path", "label", *(_SIDES if boxes else ())), rows)
+        init_args[record.name] = str(folder / f"{record.name}.csv")
+    init_args |= {split: init_args[other] for split, other in report.aliases.items() if other in init_args}
+    log.remaining.append(
+        f"a corrected copy of {type(report.data).__name__} is written as tables, not in its own format"
+    )
+    reader = "Manifest" if not boxes else "DetectionManifest" if many else "LocalizationManifest"
+    return {"class_path": f"striate.datamodules.{reader}", **init_args, "class_names": report.statistics.class_names}
+
+
+def _has_masks(report: Report) -> bool:
+    for record in report.records:
+        for index in np.flatnonzero(record.readable & ~record.excluded)[:1]:
+            return "masks" in report.sources[record.name][int(index)]
+    return False
+
+
+def _sample_table(record: SplitRecord, boxes: bool) -> AnnotationTable:
+    """The inspected samples of a split."""
+    sizes = record.sizes.tolist()
+    images = [ImageEntry(path, "the image", path, sizes[i]) for i, path in enumerate(record.paths) if path is not None]
+    found = record.objects()
+    objects = [
+        ObjectEntry(images[image], f"object of class {label}", format_box(box), int(label), box)
+        for image, box, label, counts in zip(found.image, found.boxes, found.labels, found.not_crowd, strict=True)
+        if counts
+    ]
+    return AnnotationTable(images, objects, boxes)
+
+
+def _sample_rows(
+    image: ImageEntry, entries: list[ObjectEntry], report: Report, empty: bool, folder: Path
+) -> list[list[Any]]:
+    """The rows of an image; without objects one `empty` row or none."""
+    root = os.path.abspath(report.root if isinstance(report.root, str | Path) else os.sep)  # noqa: PTH100
+    path = image.path
+    if not os.path.relpath(path, root).startswith(".."):
+        path = f"files/{os.path.relpath(path, root)}"
+        link(image.path, folder / path)
+    rows = []
+    for entry in entries:
+        sides = [] if entry.box is None or np.isnan(entry.box).any() else [plain_number(side) for side in entry.box]
+        rows.append([path, report.statistics.class_names[entry.label], *sides])
+    return rows or ([[path, "", "", "", "", ""]] if empty else [])
+
+
+FIXERS: dict[str, Fixer] = {
+    "coco": fix_coco,
+    "voc": fix_voc,
+    "yolo": fix_yolo,
+    "masks": fix_mask_folders,
+    "folder": fix_class_folders,
+    "manifest": fix_table,
+    "detection_manifest": fix_table,
+    "localization_manifest": fix_table,
+    "voc_segmentation": fix_voc_masks,
+    "voc_instances": fix_voc_masks,
+    "instance_masks": fix_image_trees,
+    "cityscapes": fix_image_trees,
+    "ade20k": fix_image_trees,
+}
+"""Writer of a corrected copy for each format (`FORMATS`); all others are written by `fix_samples`."""

@@ -1,0 +1,136 @@
+"""Guesses the arguments of a data module from a path on the command line: ``--format coco PATH``."""
+
+import json
+import os
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+from ...datamodules.annotations.mask_files import read_mask
+from ...datamodules.batches import IGNORE_INDEX
+from ...datamodules.doctor.report import SPLITS
+from ...datamodules.images.read import list_images
+
+Guess = Callable[[Path, Collection[str]], dict[str, Any]]
+"""Guesses arguments from a path, and ``splits`` if not all are to be read.
+
+It receives the names of the given arguments, and guesses none that contradicts them."""
+
+
+def guess_coco(path: Path, given: Collection[str]) -> dict[str, Any]:
+    """Guess files and folders (see `guess_coco_files`), and the task: with masks if most objects have one.
+
+    In a data set of boxes with a few masks, all other objects would be reported, and dropped by a repair.
+    """
+    arguments = guess_coco_files(path, given)
+    if "task" not in given and "train_annotations" in arguments:
+        masks = _has_masks(path, arguments["train_annotations"])
+        arguments["task"] = "instance_segmentation" if masks else "detection"
+    return arguments
+
+
+def guess_coco_files(path: Path, given: Collection[str]) -> dict[str, Any]:
+    """Guess annotation files and image folders below a folder by their names, or those of a single file."""
+    val_is_given = bool({"val_annotations", "val_images"} & set(given))
+    if path.is_file():
+        pair = {"annotations": str(path.resolve()), "images": str(_images_of(path))}
+        both = {f"{split}_{key}": value for split in ("train", "val") for key, value in pair.items()}
+        return {"root": str(path.parent), **both} | ({} if val_is_given else {"splits": ["train"]})
+    arguments: dict[str, Any] = {}
+    others = ("captions", "person_keypoints", "panoptic", "image_info")
+    files = [
+        *sorted(path.glob("annotations/*.json")),
+        *sorted(path.glob("*/*.coco.json")),
+        *sorted(path.glob("*.json")),
+    ]
+    names = {file: str(file.relative_to(path)) for file in files if not file.name.startswith(others)}
+    for split in SPLITS:
+        file = next((file for file, name in names.items() if split in name.lower()), None)
+        if file is not None:
+            arguments[f"{split}_annotations"] = names[file]
+            arguments[f"{split}_images"] = os.path.relpath(_images_of(file), path)
+    if "val_annotations" not in arguments and "train_annotations" in arguments and not val_is_given:
+        # a single file is both
+        arguments |= {f"val_{key}": arguments[f"train_{key}"] for key in ("annotations", "images")}
+        arguments["splits"] = ["train"]
+    return arguments
+
+
+def _has_masks(root: Path, name: str) -> bool:
+    """Whether most objects of an annotation file have a segmentation."""
+    try:
+        items = json.loads((root if root.is_dir() else root.parent).joinpath(name).read_bytes())["annotations"]
+        return 2 * sum(bool(item.get("segmentation")) for item in items) > len(items)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False  # the reader reports what is wrong with it
+
+
+def _images_of(file: Path) -> Path:
+    """The folder that contains the first image of an annotation file."""
+    try:
+        content = json.loads(file.read_bytes())
+        name = str(content["images"][0]["file_name"])
+    except (ValueError, KeyError, IndexError, TypeError):
+        name = ""
+    stem = file.stem.rpartition("_")[2]  # instances_train2017 -> train2017
+    split = next((word for word in SPLITS if word in stem), stem)
+    base = file.parent.parent
+    folders = [base / stem, base / "images" / stem, base / split, base / "images" / split, base / split / "images"]
+    folders += [file.parent, file.parent / "images", base / "images", base]
+    return next((folder for folder in folders if name and (folder / name).is_file()), base / stem).resolve()
+
+
+def guess_voc(path: Path, given: Collection[str]) -> dict[str, Any]:
+    """Guess the year, if there is only one."""
+    devkit = path / "VOCdevkit" if (path / "VOCdevkit").is_dir() else path
+    years = [year for year in ("2007", "2012") if (devkit / f"VOC{year}" / "ImageSets" / "Main").is_dir()]
+    return {"year": years[0]} if len(years) == 1 else {}
+
+
+def guess_masks(path: Path, given: Collection[str]) -> dict[str, Any]:
+    """Guess as many classes as the first fifty masks of each split have values; 255 is ignored."""
+    folders = [path / split / "masks" for split in SPLITS]
+    masks = [mask for folder in folders if folder.is_dir() for mask in list_images(folder)[:50]]
+    highest = 0
+    for mask in masks:
+        try:
+            values = read_mask(mask)
+        except ValueError:
+            continue
+        highest = max(highest, int(values[values != IGNORE_INDEX].max(initial=0)))
+    class_names = [f"class {number}" for number in range(min(highest + 1, IGNORE_INDEX - 1))]
+    return {"class_names": class_names} | guess_folder(path, given)
+
+
+def guess_folder(path: Path, given: Collection[str]) -> dict[str, Any]:
+    """Guess the splits: without ``val`` nothing is held out, since all images are to be checked."""
+    existing = ["train", *(split for split in ("val", "test") if (path / split).is_dir())]
+    return {"splits": existing} if "val" not in existing and "val_fraction" not in given else {}
+
+
+def guess_tables(path: Path, given: Collection[str]) -> dict[str, Any]:
+    """Guess the tables of val and test beside that of train; without one for val nothing is held out."""
+    arguments: dict[str, Any] = {}
+    for split in ("val", "test"):
+        beside = path.with_name(path.name.replace("train", split))
+        if beside != path and beside.is_file() and split not in given:
+            arguments[split] = str(beside)
+    if "val_fraction" in given:
+        arguments.pop("val", None)
+    elif "val" not in {*arguments, *given}:
+        arguments["splits"] = ["train", *({"test"} & {*arguments, *given})]
+    return arguments
+
+
+GUESSES: dict[str, Guess] = {
+    "coco": guess_coco,
+    "coco_localization": guess_coco_files,
+    "voc": guess_voc,
+    "voc_localization": guess_voc,
+    "masks": guess_masks,
+    "folder": guess_folder,
+    "manifest": guess_tables,
+    "detection_manifest": guess_tables,
+    "localization_manifest": guess_tables,
+}
+"""Guess for each format of the doctor that has one."""

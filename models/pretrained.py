@@ -79,7 +79,7 @@ class WeightSource:
             return IMAGENET_MEAN, IMAGENET_STD
         if self.name in ("googlenet", "inception_v3"):
             return (0.5,) * 3, (0.5,) * 3
-        preset = entry.transforms()
+        preset = entry.transforms()  # transforms for evaluation
         return preset.mean, preset.std
 
 
@@ -99,7 +99,7 @@ def find_weights(name: str, weights: str | os.PathLike[str] | None, key: str = "
     text = os.fspath(weights)
     enum = torchvision.models.get_model_weights(name)
     member = text.removeprefix(f"{enum.__name__}.")
-    if member in enum.__members__:
+    if member in enum.__members__:  # also with the name of the enum, as torchvision prints it
         return WeightSource(name, entry=enum[member], key=key)
     if isinstance(weights, os.PathLike) or os.sep in text or Path(text).suffix in (".pt", ".pth", ".ckpt", ".bin"):
         return WeightSource(name, path=Path(text), key=key)

@@ -118,6 +118,7 @@ def load_state_dict_file(path: str | Path) -> dict[str, Tensor]:
     content = _read(path)
     candidates = [content]
     if isinstance(content, Mapping):
+        # containers first, since they may have tensors beside the state dict
         candidates = [content[key] for key in _CONTAINERS if isinstance(content.get(key), Mapping)] + candidates
     for candidate in candidates:
         if isinstance(candidate, Mapping):
@@ -178,6 +179,7 @@ def match_weights(
     Returns:
         The matching tensors by their name in the module, and the report.
     """
+    # names of compiled modules, at any level
     state = {re.sub(r"(?<![^.])_orig_mod\.", "", key): value for key, value in state.items()}
     shapes = {key: tuple(value.shape) for key, value in module.state_dict().items()}
     alias_shapes = {alias: shapes[key] for alias, key in (aliases or {}).items() if key in shapes}
@@ -215,7 +217,7 @@ def _best_prefix(
     by_name: Counter[str] = Counter()
     by_shape: Counter[str] = Counter()
     for key, value in state.items():
-        starts = [0] + [match.end() for match in re.finditer(r"\.", key)]
+        starts = [0] + [match.end() for match in re.finditer(r"\.", key)]  # a prefix ends with a dot
         for start in starts:
             shape = shapes.get(key[start:])
             if shape is not None and (allowed is None or key[:start] in allowed):
@@ -223,6 +225,7 @@ def _best_prefix(
                 by_shape[key[:start]] += shape == tuple(value.shape)
     if not by_name:
         return "", (0, 0)
+    # most shapes, then most names, then the shortest
     best = max(by_name, key=lambda p: (by_shape[p], by_name[p], -len(p)))
     return best, (by_shape[best], by_name[best])
 
@@ -287,7 +290,7 @@ def frozen_without_weights(model: nn.Module) -> list[str]:
 
     Frozen parts have a nonzero ``frozen_stages`` or ``freeze_norm``.
     """
-    if summarize_loaded_weights(model):
+    if summarize_loaded_weights(model):  # a checkpoint of the whole model fills frozen parts too
         return []
     parts = []
     for name, module in model.named_modules():
@@ -303,5 +306,5 @@ def summarize_loaded_weights(model: nn.Module) -> list[str]:
     load_report = getattr(model, "load_report", None)
     if callable(load_report):
         return [text] if (text := load_report()) else []
-    reports = [getattr(module, "load_report", None) for module in model.modules()]
+    reports = [getattr(module, "load_report", None) for module in model.modules()]  # backbones and heads have one each
     return [report.summary() for report in reports if isinstance(report, LoadReport)]

@@ -85,11 +85,11 @@ class Backbone(nn.Module):
         if channels is None or strides is None:
             channels, strides = measure(self.stages, len(mean), nhwc)
         self._select(channels, strides, out_indices)
-        self.stages = self.stages[: self.out_indices[-1] + 1]
+        self.stages = self.stages[: self.out_indices[-1] + 1]  # later stages would only cost time
         self._freeze(frozen_stages, freeze_norm)
 
     def _select(self, channels: Sequence[int], strides: Sequence[int], out_indices: Sequence[int] | None) -> None:
-        self.num_stages = len(channels)
+        self.num_stages = len(channels)  # including stages that are removed
         self.out_indices = check_out_indices(out_indices, self.num_stages)
         self.channels = tuple(channels[i] for i in self.out_indices)
         self.strides = tuple(strides[i] for i in self.out_indices)
@@ -102,7 +102,7 @@ class Backbone(nn.Module):
         self.freeze_norm = freeze_norm
         for parameter in self._frozen_parameters():
             parameter.requires_grad_(False)
-        self.train(self.training)
+        self.train(self.training)  # puts frozen modules in evaluation mode
 
     def _load_trunk(self, weights: str | None) -> None:
         """Load the stages from a striate checkpoint, which may have stages that were removed here."""
@@ -168,7 +168,7 @@ class Backbone(nn.Module):
         for index, stage in enumerate(self.stages):
             x = stage(x)
             if index in self.out_indices:
-                maps.append(x.permute(0, 3, 1, 2) if self.nhwc else x)
+                maps.append(x.permute(0, 3, 1, 2) if self.nhwc else x)  # [B, H, W, C] to [B, C, H, W]
         return maps
 
     def make_head(self, num_classes: int, dropout: float | None = None) -> nn.Module:
@@ -240,6 +240,7 @@ def _on_meta(module: nn.Module, x: Tensor) -> Any:
     tensors = {k: v.detach().to("meta") for k, v in chain(module.named_parameters(), module.named_buffers())}
     modes = [(m, m.training) for m in module.modules()]
     module.eval()
+    # the image must match a model in half or double precision
     dtype = next((t.dtype for t in tensors.values() if t.is_floating_point()), x.dtype)
     try:
         with torch.no_grad(), _ShapesOnly():
@@ -296,7 +297,7 @@ def measure(
     channel_dim, row_dim = (3, 1) if nhwc else (1, 2)
     channels, strides = [], []
     for index, (a, b) in enumerate(zip(small, large, strict=True)):
-        cells = b[row_dim] - a[row_dim] if len(b) == 4 else 0
+        cells = b[row_dim] - a[row_dim] if len(b) == 4 else 0  # cells by which the map grows
         if cells <= 0 or (_PROBES[1] - _PROBES[0]) % cells:
             raise ValueError(
                 f"stages: the output of module {index} ({type(modules[index]).__name__}) is not a feature map, got the "

@@ -50,7 +50,7 @@ def build_backbone(
         (256, 512, 1024, 2048)
     """
     library, _, timm_name = name.partition("/")
-    if library == "timm" and timm_name:
+    if library == "timm" and timm_name:  # timm's names may equal torchvision's, so they have a prefix
         return TimmBackbone(timm_name, weights, frozen_stages, freeze_norm, out_indices)
     if name in _BUILDERS:
         return _BUILDERS[name](

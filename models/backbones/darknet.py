@@ -90,7 +90,7 @@ class YOLOv1Backbone(Backbone):
                 stage[f"pool{index}"] = nn.MaxPool2d(2, 2)
                 stride *= 2
             for kernel, filters in layers:
-                step = 2 if kernel == 7 else 1
+                step = 2 if kernel == 7 else 1  # only conv1 of "yolo" is strided
                 out_channels = scale_channels(filters, width)
                 stage[f"conv{number}"] = convolution(last, out_channels, kernel, step, batch_norm)
                 last, number, stride = out_channels, number + 1, stride * step
@@ -112,7 +112,7 @@ def convolution(
         nn.LeakyReLU(LEAK, inplace=True),
     ]
     if batch_norm:
-        layers.insert(1, nn.BatchNorm2d(out_channels))
+        layers.insert(1, nn.BatchNorm2d(out_channels))  # between convolution and activation
     return nn.Sequential(*layers)
 
 

@@ -36,7 +36,7 @@ def dilate_stages(
         connected CRFs", section 3.1.
     """
     stages = list(stages)
-    for index, stage in enumerate(stages):
+    for index, stage in enumerate(stages):  # check all stages first, so that an error leaves the network unchanged
         if strides[index] > target:
             _check(stage, index)
     for index in range(1, len(stages)):
@@ -53,6 +53,7 @@ def dilate_stages(
 
 
 def _dilate(conv: nn.Conv2d, factor: int) -> None:
+    # the padding grows likewise, to keep the size of the map
     conv.dilation = tuple(dilation * factor for dilation in conv.dilation)
     conv.padding = tuple(int(padding) * factor for padding in conv.padding)
 

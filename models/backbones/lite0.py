@@ -84,12 +84,12 @@ class SameConv2d(nn.Conv2d):
 
     def _padding(self, side: int) -> tuple[int, int]:
         kernel, stride = self.kernel_size[0], self.stride[0]
-        total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
+        total = max((-(-side // stride) - 1) * stride + kernel - side, 0)  # pixels by which the windows exceed the map
         return total // 2, total - total // 2
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(channels, eps=1e-3)
+    return nn.BatchNorm2d(channels, eps=1e-3)  # TensorFlow's epsilon
 
 
 class InvertedResidual(nn.Module):
@@ -120,7 +120,7 @@ class InvertedResidual(nn.Module):
         layers["depthwise"] = SameConv2d(inner, inner, kernel, stride, groups=inner, bias=False)
         layers["depthwise_norm"] = _norm(inner)
         layers["depthwise_relu"] = nn.ReLU6(inplace=True)
-        layers["project"] = nn.Conv2d(inner, out_channels, 1, bias=False)
+        layers["project"] = nn.Conv2d(inner, out_channels, 1, bias=False)  # linear: no activation follows
         layers["project_norm"] = _norm(out_channels)
         self.layers = nn.Sequential(layers)
         self.residual = stride == 1 and in_channels == out_channels
@@ -256,7 +256,7 @@ def _make_stages() -> list[nn.Sequential]:
             layers["stem_relu"] = nn.ReLU6(inplace=True)
         for row in rows:
             for repeat in range(row.blocks):
-                stride = row.stride if repeat == 0 else 1
+                stride = row.stride if repeat == 0 else 1  # only the first block of a row is strided
                 layers[f"block{next(number)}"] = InvertedResidual(
                     channels, row.channels, row.kernel, stride, row.expansion
                 )
@@ -296,5 +296,6 @@ def init_fan_out(module: nn.Module) -> None:
     """
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
+            # cells of the kernel times outputs of a group
             fan_out = layer.weight[0, 0].numel() * layer.out_channels / layer.groups
             nn.init.normal_(layer.weight, 0.0, (2 / fan_out) ** 0.5)

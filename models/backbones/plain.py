@@ -52,7 +52,7 @@ class PlainCNN(Backbone):
             [_stage(a, b, depth) for a, b in zip(ins, widths, strict=False)],
             channels=widths,
             strides=[2 ** (i + 1) for i in range(len(widths))],
-            mean=IMAGENET_MEAN if rgb else (0.5,) * in_channels,
+            mean=IMAGENET_MEAN if rgb else (0.5,) * in_channels,  # 0.5 and 0.5 normalize to [-1, 1]
             std=IMAGENET_STD if rgb else (0.5,) * in_channels,
             frozen_stages=frozen_stages,
             freeze_norm=freeze_norm,
@@ -77,7 +77,7 @@ class PlainCNN(Backbone):
 def _stage(in_channels: int, width: int, depth: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for index in range(depth):
-        stride = 2 if index == 0 else 1
+        stride = 2 if index == 0 else 1  # only the first convolution of a stage is strided
         layers += [
             nn.Conv2d(in_channels if index == 0 else width, width, 3, stride=stride, padding=1, bias=False),
             nn.BatchNorm2d(width),

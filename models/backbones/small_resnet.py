@@ -52,7 +52,7 @@ class SmallImageResNet(Backbone):
         conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
         nn.init.kaiming_normal_(conv1.weight, mode="fan_out", nonlinearity="relu")  # as in torchvision
         first = nn.Sequential(OrderedDict(conv1=conv1, bn1=net.bn1, relu=net.relu, layer1=net.layer1))
-        width = net.fc.in_features // 8
+        width = net.fc.in_features // 8  # channels of layer1; each later layer doubles them
         super().__init__(
             [first, net.layer2, net.layer3, net.layer4],
             channels=[width * factor for factor in (1, 2, 4, 8)],

@@ -87,6 +87,7 @@ class TimmBackbone(Backbone):
 
     def _freeze(self, frozen_stages: int, freeze_norm: bool) -> None:
         if 0 < frozen_stages <= self.out_indices[-1] + 1:
+            # parameters of each map include those of the finer maps
             levels = _parameters_by_level(self.stages[0], self._input_side)
             self._frozen_names = tuple(sorted(set().union(*levels[:frozen_stages])))
         super()._freeze(frozen_stages, freeze_norm)
@@ -94,6 +95,7 @@ class TimmBackbone(Backbone):
     def _frozen_modules(self) -> list[nn.Module]:
         frozen = {id(self.stages[0].get_parameter(name)) for name in self._frozen_names}
         owned = ((module, {id(p) for p in module.parameters()}) for module in self.stages[0].modules())
+        # without a trained parameter
         return [module for module, parameters in owned if parameters and parameters <= frozen]
 
     def _frozen_parameters(self) -> list[nn.Parameter]:
@@ -185,7 +187,7 @@ def _parameters_by_level(net: nn.Module, side: int) -> list[set[str]]:
     tensors: dict[str, Tensor] = {key: value.to("meta") for key, value in net.named_buffers()}
     for key, value in net.named_parameters():
         tensors[key] = value.detach().to("meta").requires_grad_()
-        names[id(tensors[key])] = key
+        names[id(tensors[key])] = key  # autograd leaves are identified by their id
     modes = [(module, module.training) for module in net.modules()]
     net.eval()
     with torch.enable_grad():

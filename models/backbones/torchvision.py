@@ -102,6 +102,7 @@ def _complete_head(head: list[_Layer], nhwc: bool) -> list[_Layer]:
     if nn.AdaptiveAvgPool2d not in kinds:
         head = [_Layer(nn.AdaptiveAvgPool2d(1), added="pool"), *head]
     if nn.Flatten not in kinds:
+        # before the first linear layer, or at the end
         linear = next((i for i, layer in enumerate(head) if isinstance(layer.module, nn.Linear)), len(head))
         head = [*head[:linear], _Layer(nn.Flatten(1), added="flatten"), *head[linear:]]
     return head
@@ -113,7 +114,7 @@ def _group(trunk: list[_Layer], nhwc: bool) -> tuple[list[list[_Layer]], list[in
     channels: list[int] = []
     strides: list[int] = []
     for layer, width, stride in zip(trunk, *measure([layer.module for layer in trunk], nhwc=nhwc), strict=True):
-        if not strides or stride != strides[-1]:
+        if not strides or stride != strides[-1]:  # a new stage starts where the stride changes
             stages.append([])
             channels.append(width)
             strides.append(stride)
@@ -150,6 +151,7 @@ class TorchvisionHead(nn.Module):
 
     def __init__(self, layers: Sequence[_Layer], dropout: float | None = None) -> None:
         super().__init__()
+        # the classifier
         last = max(i for i, layer in enumerate(layers) if isinstance(layer.module, (nn.Linear, nn.Conv2d)))
         body = list(layers[:last])
         if dropout is not None:
@@ -258,8 +260,8 @@ class TorchvisionBackbone(Backbone):
             nhwc=nhwc,
         )
         self.name = name
-        self._source = source
-        used = len(self.stages)
+        self._source = source  # for heads, which load their part of the weights later
+        used = len(self.stages)  # stages after the last returned map have been removed
         self._stage_strides = tuple(strides[:used])
         self._aliases = {
             theirs: ours
@@ -291,7 +293,7 @@ class TorchvisionBackbone(Backbone):
         strides = self._stage_strides
         if output_stride not in strides:
             raise ValueError(f"output_stride: must be a stride of {self.name!r}, one of {strides}, got {output_stride}")
-        current = max(self.strides)
+        current = max(self.strides)  # may be dilated already
         try:
             dilate_stages(
                 self.stages, strides, current, min(current, output_stride), self.name.startswith("mobilenet_v3")

@@ -24,7 +24,7 @@ def vgg16_blocks(width: float = 1.0, first_padding: int = 1) -> tuple[list[dict[
         layers: dict[str, nn.Module] = {}
         for number, full_width in enumerate(widths, start=1):
             out_channels = scale_channels(full_width, width)
-            padding = first_padding if block == number == 1 else 1
+            padding = first_padding if block == number == 1 else 1  # the padding of the image is in conv1_1
             layers[f"conv{block}_{number}"] = nn.Conv2d(in_channels, out_channels, 3, padding=padding)
             layers[f"relu{block}_{number}"] = nn.ReLU(inplace=True)
             in_channels = out_channels
@@ -42,8 +42,8 @@ def vgg16_names() -> tuple[list[str], list[str], list[str]]:
             ours.append(f"stages.{block}.conv{block + 1}_{number + 1}")
             theirs.append(f"features.{index}")
             classifier.append(f"backbone.stages.{block}.{index}")
-            index += 2
-        index += 1
+            index += 2  # a convolution and a ReLU
+        index += 1  # a pooling
     return (
         [*ours, "stages.4.fc6", "stages.4.fc7"],
         [*theirs, "classifier.0", "classifier.3"],

@@ -77,7 +77,7 @@ class AlexNetBackbone(ClassicBackbone):
             ),
             named_layers(pool5=nn.MaxPool2d(3, 2)),
         ]
-        strides = tuple(first_stride * factor for factor in (1, 2, 4, 8))
+        strides = tuple(first_stride * factor for factor in (1, 2, 4, 8))  # each pooling halves the map
         super().__init__(stages, (c1, c2, c5, c5), strides, **options)
 
 
@@ -180,5 +180,6 @@ class AlexNet(ClassicNet):
             return
         init_gaussian(self, 0.01)
         for name, layer in self.named_modules():
+            # positive inputs for ReLUs at first
             if name.rpartition(".")[2] in ("conv2", "conv4", "conv5", "fc6", "fc7"):
                 nn.init.ones_(layer.get_parameter("bias"))

@@ -77,7 +77,7 @@ class FourLayerCNN(nn.Module):
         """Draw all weights and set all biases to 0."""
         for layer in self.modules():
             if isinstance(layer, (nn.Conv2d, nn.Linear)):
-                gain = 2.0 if self.activation == "relu" else 1.0
+                gain = 2.0 if self.activation == "relu" else 1.0  # ReLU halves the variance
                 fan_in = layer.weight[0].numel()
                 nn.init.normal_(layer.weight, 0.0, 0.01 if layer is self.fc4 else (gain / fan_in) ** 0.5)
                 assert layer.bias is not None

@@ -70,6 +70,7 @@ class GoogLeNet(nn.Module):
         self.num_classes = num_classes
         self.backbone = TorchvisionBackbone("googlenet", weights, frozen_stages, mean=mean, std=std)
         self.head = self.backbone.make_head(num_classes, dropout)
+        # by name, since stages are grouped by stride
         trunk = {name: layer for stage in self.backbone.stages for name, layer in stage.named_children()}
         self.auxiliary = nn.ModuleList(
             InceptionAux(_out_channels(trunk[name]), num_classes, dropout=auxiliary_dropout)
@@ -124,5 +125,5 @@ class GoogLeNet(nn.Module):
 
 def _out_channels(block: nn.Module) -> int:
     """Return the output channels of an inception block: the sum over its branches, which end in a normalization."""
-    ends = [list(branch.modules())[-1] for branch in block.children()]
+    ends = [list(branch.modules())[-1] for branch in block.children()]  # each branch ends with a normalization
     return sum(end.num_features for end in ends if isinstance(end, nn.BatchNorm2d))

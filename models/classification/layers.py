@@ -53,12 +53,13 @@ def local_response_norm(maps: Tensor, size: int = 5, alpha: float = 1e-4, beta: 
     square = maps.float().square()
     padded = F.pad(square, (0, 0, 0, 0, reach, reach))
     window = square
+    # sum over adjacent maps, truncated at both ends by the zeros of the padding
     for shift in (s for s in range(size) if s != reach):
         window = window + padded[:, shift : shift + channels]
     base = window * alpha + k
     if beta == 0.75:  # two square roots are much faster than a power
-        root = base.rsqrt()
-        scale = root * root.sqrt()
+        root = base.rsqrt()  # base ** -0.5
+        scale = root * root.sqrt()  # base ** -0.75
     else:
         scale = base.pow(-beta)
     return (maps * scale).to(maps.dtype)
@@ -160,7 +161,7 @@ class FullyConnectedHead(nn.Module):
 
     def features(self, maps: Tensor) -> Tensor:
         """Return the input of fc8, ``[B, hidden]``: activations of fc7 after ReLU (and dropout in training)."""
-        hidden = self.drop6(F.relu(self.fc6(torch.flatten(maps, 1))))
+        hidden = self.drop6(F.relu(self.fc6(torch.flatten(maps, 1))))  # [B, hidden]
         return self.drop7(F.relu(self.fc7(hidden)))
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -205,6 +206,7 @@ class TrunkWithHead(nn.Module):
             ValueError: They do not; the message names the size that does.
         """
         expected = self.head.in_size
+        # before running the trunk, whose own error would not mention fc6
         sizes = [_map_sizes(self.backbone.stages, side) for side in (height, width)]
         actual = [None if side is None else side[-1] for side in sizes]
         if actual != [expected, expected]:
@@ -245,7 +247,7 @@ class ClassicNet(TrunkWithHead):
         self, backbone: Backbone, image_size: int, num_classes: int, hidden: int, dropout: float, init: str
     ) -> None:
         check_choice(("paper", "he"), init=init)
-        in_size = map_sizes(backbone.stages, image_size)[-1]
+        in_size = map_sizes(backbone.stages, image_size)[-1]  # without running the trunk
         head = FullyConnectedHead(backbone.channels[-1], in_size, num_classes, hidden, dropout)
         super().__init__(backbone, head, image_size)
         self.init = init
@@ -284,6 +286,7 @@ def _map_sizes(stages: Iterable[nn.Module], size: int) -> list[int] | None:
         for layer in stage.modules():
             if isinstance(layer, nn.Conv2d):
                 kernel, stride, padding = layer.kernel_size[0], layer.stride[0], layer.padding[0]
+                # output size of a convolution
                 size = (size + 2 * int(padding) - layer.dilation[0] * (kernel - 1) - 1) // stride + 1
             elif isinstance(layer, nn.MaxPool2d):
                 size = _pooled_size(layer, size)

@@ -126,7 +126,7 @@ class Subsampling(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Subsample ``[B, C, H, W]`` to ``[B, C, H // 2, W // 2]``."""
-        total = F.avg_pool2d(maps, 2, divisor_override=1)
+        total = F.avg_pool2d(maps, 2, divisor_override=1)  # the sum of 2 x 2 cells
         return total * self.weight[:, None, None] + self.bias[:, None, None]
 
 
@@ -149,6 +149,7 @@ class TableConv2d(nn.Module):
     def __init__(self, table: tuple[tuple[int, ...], ...], in_channels: int, kernel_size: int) -> None:
         super().__init__()
         self.in_channels, self.out_channels, self.kernel_size = in_channels, len(table), kernel_size
+        # output and input map of each connection, [P, 2]
         pairs = torch.tensor([(o, i) for o, row in enumerate(table) for i in row])
         self.register_buffer("outputs", pairs[:, 0], persistent=False)
         self.register_buffer("inputs", pairs[:, 1], persistent=False)
@@ -252,7 +253,7 @@ class LeNet5(nn.Module):
         """Draw weights and biases uniformly from +-2.4 / fan-in."""
         for layer in self.children():
             if isinstance(layer, TableConv2d):
-                bound = 2.4 / layer.fan_in()
+                bound = 2.4 / layer.fan_in()  # [O], since output maps differ in their inputs
                 layer.bias.copy_((torch.rand_like(layer.bias) * 2 - 1) * bound)
                 layer.weight.copy_((torch.rand_like(layer.weight) * 2 - 1) * bound[layer.outputs][:, None, None])
             elif isinstance(layer, (nn.Conv2d, nn.Linear, Subsampling)):

@@ -69,7 +69,7 @@ def cutmix_box(height: int, width: int, lam: float, center: tuple[int, int]) -> 
     Returns:
         x1, y1, x2, y2 in pixels, x2 and y2 exclusive; may be empty.
     """
-    half = 0.5 * math.sqrt(1.0 - lam)
+    half = 0.5 * math.sqrt(1.0 - lam)  # of each side, so that the area is 1 - lam
     half_width, half_height = int(half * width), int(half * height)
     x, y = center
     return max(x - half_width, 0), max(y - half_height, 0), min(x + half_width, width), min(y + half_height, height)
@@ -100,7 +100,7 @@ def cutmix(images: Tensor, targets: Tensor, box: tuple[int, int, int, int], part
     x1, y1, x2, y2 = box
     mixed = images.clone()
     mixed[..., y1:y2, x1:x2] = images[partners, :, y1:y2, x1:x2]
-    lam = 1.0 - (x2 - x1) * (y2 - y1) / (images.shape[-2] * images.shape[-1])
+    lam = 1.0 - (x2 - x1) * (y2 - y1) / (images.shape[-2] * images.shape[-1])  # the fraction that was not pasted
     return mixed, _blend(targets, partners, lam)
 
 
@@ -164,7 +164,7 @@ class BatchMixer:
             return images, targets
         concentration = torch.tensor(alpha, dtype=torch.float64)
         lam = float(torch.distributions.Beta(concentration, concentration).sample())
-        partners = torch.randperm(len(images)).to(images.device)
+        partners = torch.randperm(len(images)).to(images.device)  # drawn on the CPU
         if not use_cutmix:
             return mixup(images, targets, lam, partners)
         height, width = images.shape[-2:]

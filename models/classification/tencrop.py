@@ -60,11 +60,11 @@ class TenCrop(nn.Module):
         super().__init__()
         check_min(1, size=size)
         if isinstance(model, TrunkWithHead):
-            model.check_size(size, size)
+            model.check_size(size, size)  # fails now and not at the first batch
         self.model = model
         self.size = size
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logarithm of the mean softmax, ``[B, K]``."""
-        views = torch.stack([self.model(crop).log_softmax(-1) for crop in ten_crops(images, self.size)])
+        views = torch.stack([self.model(crop).log_softmax(-1) for crop in ten_crops(images, self.size)])  # [10, B, K]
         return views.logsumexp(0) - math.log(len(views))

@@ -31,7 +31,7 @@ def renormalize(weight: Tensor, radius: float = 0.1) -> Tensor:
     """
     if radius <= 0:
         raise ValueError(f"radius: must be positive, got {radius}; the paper uses 0.1")
-    rms = weight.square().flatten(1).mean(1).sqrt()
+    rms = weight.square().flatten(1).mean(1).sqrt()  # [O]
     scale = (radius / rms).clamp(max=1.0)  # a filter of zeros: radius / 0 is inf, clamped to 1
     return weight * scale.view(-1, *[1] * (weight.ndim - 1))
 
@@ -88,7 +88,7 @@ class ZFNetBackbone(ClassicBackbone):
             ),
             named_layers(pool5=nn.MaxPool2d(3, 2, ceil_mode=True)),
         ]
-        conv2_stride = first_stride * 2 * second_stride
+        conv2_stride = first_stride * 2 * second_stride  # pool1 halves the map
         strides = (first_stride, conv2_stride, conv2_stride * 2, conv2_stride * 4)
         super().__init__(stages, (c1, c2, c5, c5), strides, **options)
 

@@ -118,7 +118,7 @@ def _centers(rows: int, columns: int, like: Tensor) -> Tensor:
     """Return the center of each cell twice, ``x, y, x, y`` as fractions of the map's sides, ``[4, h * w]``."""
     y = (torch.arange(rows, dtype=like.dtype, device=like.device) + 0.5) / rows
     x = (torch.arange(columns, dtype=like.dtype, device=like.device) + 0.5) / columns
-    y, x = torch.meshgrid(y, x, indexing="ij")
+    y, x = torch.meshgrid(y, x, indexing="ij")  # both [h, w]
     return torch.stack([x, y, x, y]).flatten(1)
 
 
@@ -213,7 +213,7 @@ class Localizer(nn.Module):
         maps = self.backbone(images)[-1]
         if isinstance(self.head, FullyConnectedHead):
             _check_size(maps, self.head)
-        vector = self.head[:-1](maps) if isinstance(self.head, nn.Sequential) else self.head.features(maps)
+        vector = self.head[:-1](maps) if isinstance(self.head, nn.Sequential) else self.head.features(maps)  # [B, D]
         boxes = self.box_head(maps if self.features == "spatial" else vector)  # [B, boxes, 4]
         return LocalizerOutput(_last(self.head)(vector), boxes if self.box == "per_class" else boxes[:, 0])
 

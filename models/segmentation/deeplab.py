@@ -171,7 +171,7 @@ class DeepLabV3Plus(nn.Module):
         self.rates = tuple(rates) if rates is not None else tuple(n * 16 // output_stride for n in (6, 12, 18))
         self.backbone = dilated(as_backbone(backbone, weights), output_stride)
         strides, widths = self.backbone.strides, self.backbone.channels
-        self._fine = len(strides) - 1 - strides[::-1].index(FINE_STRIDE)
+        self._fine = len(strides) - 1 - strides[::-1].index(FINE_STRIDE)  # the last map of stride 4
         self.pyramid = AtrousPyramid(widths[-1], self.rates, channels, separable, dropout)
         self.reduce = conv_norm_relu(widths[self._fine], fine_channels, kernel=1)
         self.decoder = nn.Sequential(
@@ -186,8 +186,8 @@ class DeepLabV3Plus(nn.Module):
 
     def _decode(self, maps: list[Tensor], size: torch.Size) -> Tensor:
         """Compute the logits ``[B, K, *size]`` from the backbone's maps ``[B, C, h, w]``."""
-        fine = self.reduce(maps[self._fine])
-        coarse = resize(self.pyramid(maps[-1]), fine.shape[-2:])
+        fine = self.reduce(maps[self._fine])  # [B, fine_channels, h, w] at stride 4
+        coarse = resize(self.pyramid(maps[-1]), fine.shape[-2:])  # [B, channels, h, w] at stride 4
         return resize(self.head(self.decoder(torch.cat([coarse, fine], dim=1))), size)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -202,6 +202,7 @@ class DeepLabV3Plus(nn.Module):
             - output: ``[B, K, H, W]``, and a list of none or one ``[B, K, H, W]``
         """
         maps, size = self.backbone(images), images.shape[-2:]
+        # from the second to last map
         others = [] if self.auxiliary is None else [resize(self.auxiliary(maps[-2]), size)]
         return self._decode(maps, size), others
 

@@ -108,7 +108,7 @@ class FCN(nn.Module):
         self._maps = {s: i for i, s in enumerate(self.backbone.strides)}  # the last of equal strides
         channels = {stride: self.backbone.channels[i] for stride, i in self._maps.items()}
         self.neck = _neck(channels[chain[0]], hidden, dropout)
-        channels[chain[0]] = hidden or channels[chain[0]]
+        channels[chain[0]] = hidden or channels[chain[0]]  # of the map that is scored
         self.scores = nn.ModuleDict({str(s): nn.Conv2d(channels[s], num_classes, 1) for s in chain})
         self._build_upsampling(upsampling == "learned")
         self.reset_parameters()
@@ -125,6 +125,7 @@ class FCN(nn.Module):
         for coarse, fine in zip(self.chain, (*self.chain[1:], 1), strict=True):
             target = self._grids[fine]
             is_learned = learned and fine != 1
+            # one filter per class
             up = BilinearUpsample(self.num_classes, grid, coarse // fine, target.start, is_learned, grow=grow)
             ups[str(coarse)] = up
             grid = target if offset(up.grid, target) > 0 else up.grid  # the grid after `align`
@@ -157,6 +158,7 @@ class FCN(nn.Module):
         for index, skip in enumerate(skips):
             up = self.ups[str(self.chain[index])]
             assert isinstance(up, BilinearUpsample)
+            # [B, K, h, w] both, cropped to their overlap
             first, second = align(up(scores), up.grid, skip, self._grids[self.chain[index + 1]])
             scores = first + second
         up = self.ups[str(self.chain[-1])]
@@ -312,5 +314,5 @@ class FCNAlexNet(FCN):
     def __init__(
         self, num_classes: int = 21, backbone: FullyConvolutional | None = None, weights: str | None = None
     ) -> None:
-        trunk = AlexNetFullyConvolutional() if backbone is None else backbone
+        trunk = AlexNetFullyConvolutional() if backbone is None else backbone  # with random weights
         super().__init__(trunk, num_classes, weights=weights)

@@ -48,7 +48,7 @@ def as_convolution(linear: nn.Linear, in_channels: int) -> nn.Conv2d:
         >>> torch.allclose(as_convolution(layer, 3)(window).flatten(), layer(window.flatten()), atol=1e-6)
         True
     """
-    side = round((linear.in_features / in_channels) ** 0.5)
+    side = round((linear.in_features / in_channels) ** 0.5)  # n of n x n cells
     if in_channels * side**2 != linear.in_features:
         raise ValueError(
             f"in_channels: the {linear.in_features} inputs of the linear layer are not a square map of this many "
@@ -94,7 +94,7 @@ class FullyConvolutional(Backbone):
         frozen_stages: int = 0,
         out_indices: Sequence[int] | None = None,
     ) -> None:
-        grids = stage_grids(stages)
+        grids = stage_grids(stages)  # positions of cells, from which crop offsets follow
         strides = [grid.stride for grid in grids]
         super().__init__(stages, channels, strides, mean, std, frozen_stages, out_indices=out_indices)
         self.grids = tuple(grids[i] for i in self.out_indices)
@@ -129,6 +129,7 @@ class FullyConvolutional(Backbone):
         fitting, report = match_weights(self, state, aliases=self._aliases, origin=origin)
         if report.missing or report.mismatched:
             total = len(fitting) + len(report.missing) + len(report.mismatched)
+            # a list of unexpected tensors explains a wrong file only
             details = report if not fitting else replace(report, unexpected=())
             raise ValueError(
                 f"{origin} does not match {type(self).__name__} ({len(fitting)} of {total} tensors match); give the "
@@ -159,7 +160,7 @@ def reshape_to_convolutions(
     kernels = {name: module_state[ours].shape for name, ours in names.items() if module_state[ours].ndim == 4}
     result = dict(state)
     for key, value in state.items():
-        if value.ndim == 2:
+        if value.ndim == 2:  # a fully connected layer
             starts = [0] + [match.end() for match in re.finditer(r"\.", key)]
             for shape in (kernels[key[s:]] for s in starts if key[s:] in kernels):
                 if shape[0] == value.shape[0] and shape.numel() == value.numel():
@@ -228,7 +229,7 @@ class VGG16FullyConvolutional(FullyConvolutional):
         source = find_weights("vgg16", weights)
         default_mean, default_std = source.statistics() if source else (IMAGENET_MEAN, IMAGENET_STD)
         blocks, channels = vgg16_blocks(width, padding)
-        for number, block in enumerate(blocks, start=1):
+        for number, block in enumerate(blocks, start=1):  # Caffe's poolings round up
             block[f"pool{number}"] = nn.MaxPool2d(2, 2, ceil_mode=True)
         blocks[-1] |= _fully_connected(channels[-1], 7, hidden, dropout)
         ours, *others = vgg16_names()
@@ -328,7 +329,7 @@ def _alexnet_stages(
     """Build the stages up to fc7, and return them with the channels of their outputs."""
     paper = layout == "paper"
     c1, c2, c3, c4, c5 = (scale_channels(c, width) for c in _ALEXNET[layout])
-    groups = 2 if paper else 1
+    groups = 2 if paper else 1  # two GPUs in the paper
     stages = [
         named_layers(
             conv1=nn.Conv2d(3, c1, 11, 4, padding),

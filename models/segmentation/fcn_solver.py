@@ -43,9 +43,9 @@ class CaffeSGD(torch.optim.SGD):
         for group in inputs:
             parameters = group["params"]
             parameters = [parameters] if isinstance(parameters, nn.Parameter) else list(parameters)
-            weights = [p for p in parameters if p.ndim > 1]
+            weights = [p for p in parameters if p.ndim > 1]  # matrices and kernels
             biases = [p for p in parameters if p.ndim <= 1]
-            rate: float = group.get("lr", lr)
+            rate: float = group.get("lr", lr)  # a group may have its own
             if weights:
                 groups.append({"weight_decay": weight_decay, **group, "lr": rate, "params": weights})
             if biases:

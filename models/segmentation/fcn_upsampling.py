@@ -42,7 +42,7 @@ def stage_grids(stages: Iterable[nn.Module]) -> list[Grid]:
                     int(value if isinstance(value, int) else value[0])
                     for value in (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
                 )
-                start += stride * (dilation * (kernel - 1) / 2 - padding)
+                start += stride * (dilation * (kernel - 1) / 2 - padding)  # the first window starts in the padding
                 stride *= step
         grids.append(Grid(stride, start))
     return grids
@@ -63,7 +63,7 @@ def bilinear_kernel(size: int) -> Tensor:
     """
     check_min(1, size=size)
     factor = (size + 1) // 2
-    triangle = 1 - (torch.arange(size) - (size - 1) / 2).abs() / factor
+    triangle = 1 - (torch.arange(size) - (size - 1) / 2).abs() / factor  # [size]
     return triangle[:, None] * triangle
 
 
@@ -104,7 +104,7 @@ class BilinearUpsample(nn.Module):
         # with an odd kernel, fine cells coincide with coarse ones; with an even kernel they are half a cell apart
         on_cell = ((coarse.start - target) / stride) % 1 == 0
         self.size = 2 * factor - 1 if on_cell else 2 * factor
-        start = coarse.start - coarse.stride * grow
+        start = coarse.start - coarse.stride * grow  # of the extended map
         self.grid = Grid(stride, start - stride * (self.size - 1) / 2)
         kernel = bilinear_kernel(self.size).expand(channels, 1, -1, -1).contiguous()
         if learned:
@@ -154,7 +154,7 @@ def align(first: Tensor, first_grid: Grid, second: Tensor, second_grid: Grid) ->
         - first, second: ``[B, C, h, w]``, ``[B, C, h', w']``
         - output: two maps of the same shape
     """
-    shift = offset(first_grid, second_grid)
+    shift = offset(first_grid, second_grid)  # cells by which the second map starts later
     first, second = first[..., max(shift, 0) :, max(shift, 0) :], second[..., max(-shift, 0) :, max(-shift, 0) :]
     height, width = (min(a, b) for a, b in zip(first.shape[-2:], second.shape[-2:], strict=True))
     return first[..., :height, :width], second[..., :height, :width]

@@ -27,8 +27,9 @@ def window_starts(length: int, window: int, overlap: float) -> list[int]:
     """
     if window >= length:
         return [0]
-    step = max(1, math.floor(window * (1 - overlap)))
+    step = max(1, math.floor(window * (1 - overlap)))  # at most this far apart
     steps = math.ceil((length - window) / step)
+    # rounded to the nearest pixel
     return [(2 * k * (length - window) + steps) // (2 * steps) for k in range(steps + 1)]
 
 
@@ -61,6 +62,7 @@ def sliding_logits(model: Logits, images: Tensor, window: tuple[int, int], overl
                 total = logits.new_zeros((*logits.shape[:2], height, width))
             total[..., rows, columns] += logits
     assert total is not None
+    # windows over each row and column; their product is the count at each pixel
     down, across = (
         _cover(a, b, starts).to(total) for a, b, starts in ((height, window[0], tops), (width, window[1], lefts))
     )
@@ -104,7 +106,7 @@ def augmented_logits(model: Logits, images: Tensor, scales: Sequence[float], fli
             total = probabilities if total is None else total + probabilities
     if total is None:
         raise ValueError("scales: must have at least one factor, got []; use [1.0] for no scaling")
-    mean = total / (len(scales) * (2 if flip else 1))
+    mean = total / (len(scales) * (2 if flip else 1))  # [B, K, H, W]
     return mean.clamp(min=torch.finfo(mean.dtype).tiny).log()
 
 
@@ -135,6 +137,7 @@ def argmax_labels(logits: Tensor, size: tuple[int, int] | None = None, chunk: in
     label = torch.empty(0)
     for first in range(0, logits.shape[1], chunk):
         part = logits[:, first : first + chunk].float()
+        # best logit and its class within the chunk, [B, H, W]
         top, number = F.interpolate(part, size, mode="bilinear", align_corners=False).max(1)
         number = (number + first).to(torch.uint8)
         # the first class on ties, as in argmax

@@ -62,7 +62,7 @@ def pixel_cross_entropy(
     valid = target != ignore
     if class_weights is None:
         return total / valid.sum().clamp(min=1)
-    divisor = class_weights[target.where(valid, 0)].where(valid, 0).sum()
+    divisor = class_weights[target.where(valid, 0)].where(valid, 0).sum()  # sum of the weights of valid pixels
     return total / divisor.where(divisor > 0, 1)
 
 
@@ -90,10 +90,11 @@ def soft_dice_loss(logits: Tensor, mask: Tensor, smooth: float = 0.0, ignore: in
     valid = mask != ignore
     probabilities = at_least_float32(logits).softmax(1) * valid[:, None]
     labels = mask.long().where(valid, 0)[:, None]
+    # one-hot, [B, K, H, W]
     targets = torch.zeros_like(probabilities).scatter_(1, labels, valid[:, None].to(probabilities.dtype))
     intersection, predicted, target = (x.sum((0, 2, 3)) for x in (probabilities * targets, probabilities, targets))
     tiny = torch.finfo(predicted.dtype).tiny
-    losses = 1 - (2 * intersection + smooth) / (predicted + target + smooth).clamp(min=tiny)
+    losses = 1 - (2 * intersection + smooth) / (predicted + target + smooth).clamp(min=tiny)  # [K]
     present = target > 0
     return losses.where(present, 0).sum() / present.sum().clamp(min=1)
 

@@ -107,6 +107,6 @@ class LRASPP(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits ``[B, K, H, W]`` of images ``[B, 3, H, W]``."""
         fine, last = self._maps(images)
-        gated = self.project(last) * self.gate(last)
+        gated = self.project(last) * self.gate(last)  # [B, channels, h, w] times [B, channels, 1, 1]
         logits = self.score(resize(gated, fine.shape[-2:])) + self.score_fine(fine)
         return resize(logits, images.shape[-2:])

@@ -108,9 +108,10 @@ class TorchvisionSegmentation(nn.Module):
             load_weights(self.network.backbone, renamed, origin=weights)
 
     def _load(self, state: dict[str, Tensor], origin: str) -> None:
+        # published files have an auxiliary head
         ignored = [] if self.network.state_dict().keys() & {"aux_classifier.4.weight"} else [r"aux_classifier\."]
         fitting, report = match_weights(self.network, state, ignore=ignored)
-        invalid = [key for key in report.mismatched if not key.startswith(_SCORES)]
+        invalid = [key for key in report.mismatched if not key.startswith(_SCORES)]  # other classes are allowed
         invalid += [key for key in report.missing if not key.startswith("aux_classifier.")]
         if invalid or report.unexpected or not fitting:
             raise ValueError(f"{origin} does not match torchvision's {self.name!r}:\n{report.describe()}")

@@ -123,7 +123,8 @@ class UNet(nn.Module):
                 f"widths: must have {len(self.strides)} positive numbers, for decoder maps of strides "
                 f"{', '.join(map(str, self.strides))}, got {widths}"
             )
-        ins = [self.backbone.channels[-1], *widths]
+        ins = [self.backbone.channels[-1], *widths]  # input channels of each block, and the output of the last
+        # blocks finer than the maps of the backbone have no skip
         skips = [*self.backbone.channels[-2::-1], *[0] * len(widths)]
         self.blocks = nn.ModuleList(
             UNetBlock(a, skip, b, upsampling) for (a, b), skip in zip(pairwise(ins), skips, strict=False)
@@ -138,6 +139,7 @@ class UNet(nn.Module):
         maps, *skips = reversed(self.backbone(images))
         for index, (block, stride) in enumerate(zip(self.blocks, self.strides, strict=True)):
             skip = skips[index] if index < len(skips) else None
+            # rounded up, like padded strided layers
             size = (-(-height // stride), -(-width // stride)) if skip is None else skip.shape[-2:]
             maps = block(maps, tuple(size), skip)
         return self.head(maps)

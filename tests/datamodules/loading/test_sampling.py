@@ -1,49 +1,69 @@
-"""Splits that keep the classes' shares, and draws that make them equal."""
+"""Class-balanced and repeat-factor sampling, and batches of similar aspect ratio."""
 
 from collections import Counter
 
-import albumentations as A
 import numpy as np
 import pytest
-import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from striate.datamodules import DigitScenes, ImageFolder
-from striate.datamodules.loading.dataset import SampleKey, TransformedDataset
-from striate.datamodules.loading.loader import make_loader
-from striate.datamodules.loading.samplers import EpochSampler
-from striate.datamodules.loading.sampling import ClassBalancedSampling, ClassPresence
-from striate.datamodules.loading.splits import stratified_split
-from striate.tests.helpers.fixtures import noisy_image, write_image
+from striate.datamodules import RepeatFactor
+from striate.datamodules.loading.sampling import (
+    ClassBalancedSampling,
+    ClassPresence,
+    RepeatFactorSampling,
+    aspect_groups,
+    grouped_batches,
+    previous_occurrences,
+    repeat_factors,
+)
+from striate.tests.helpers.samples import (
+    presence_of,
+)
 
-LABELS = np.array([0] * 90 + [1] * 10)
+# image 0: classes 0 and 1; 1: class 0 twice; 2: none; 3: class 0; 4: class 2 and, as a crowd, 1
+PRESENCE = ClassPresence.of_objects(
+    np.array([0, 2, 4, 4, 5, 7]), np.array([0, 1, 0, 0, 0, 2, 1]), np.array([1, 1, 1, 1, 1, 1, 0], bool)
+)
+
+
+presences = st.lists(st.sets(st.integers(0, 4), max_size=3), min_size=1, max_size=30)
 
 
 def generator(seed=0):
     return np.random.default_rng(seed)
 
 
+LABELS = np.array([0] * 90 + [1] * 10)
+
+
 def balanced_draw(labels, generator):
     return ClassBalancedSampling(ClassPresence.of_labels(labels))(generator)
 
 
-def test_a_split_has_the_rounded_fraction_of_the_whole_and_of_each_class():
-    labels = np.repeat([0, 1, 2], [25, 35, 45])  # a tenth: 2.5, 3.5, 4.5, in all 10.5
-    chosen = stratified_split(labels, 0.1, seed=0)
-    assert chosen.sum() == 10
-    counts = np.bincount(labels[chosen])
-    assert (counts >= [2, 3, 4]).all() and (counts <= [3, 4, 5]).all()
-    labels = np.repeat([0, 1, 2], [18, 27, 5])  # 1.8, 2.7, 0.5, in all 5: the largest remainders are rounded up
-    assert np.bincount(labels[stratified_split(labels, 0.1, seed=0)]).tolist() == [2, 2, 1]
+def test_class_presence_of_objects_and_of_a_selection():
+    assert PRESENCE.samples.tolist() == [0, 0, 1, 3, 4] and PRESENCE.classes.tolist() == [0, 1, 0, 0, 2]
+    assert PRESENCE.size == 5
+    some = PRESENCE.select(np.array([4, 2, 0]))
+    assert sorted(zip(some.samples.tolist(), some.classes.tolist(), strict=True)) == [(0, 2), (2, 0), (2, 1)]
+    assert some.size == 3
 
 
-def test_equal_counts_by_hand():
+@given(st.lists(st.integers(0, 6), max_size=40))
+def test_previous_occurrences(numbers):
+    expected = [numbers[:position].count(number) for position, number in enumerate(numbers)]
+    assert previous_occurrences(np.array(numbers, np.int64)).tolist() == expected
+
+
+# -- class-balanced
+
+
+def test_hand_computed_class_balance():
     drawn, before = balanced_draw(LABELS, generator())
     assert len(drawn) == 100 and np.bincount(LABELS[drawn]).tolist() == [50, 50]
-    times = Counter(drawn.tolist())
-    assert all(times[rare] == 5 for rare in range(90, 100))  # 50 draws of 10 samples: five rounds
-    assert sum(times[common] for common in range(90)) == 50 and max(times[common] for common in range(90)) == 1
+    counts = Counter(drawn.tolist())
+    assert all(counts[rare] == 5 for rare in range(90, 100))  # 50 draws of 10 samples: five rounds
+    assert sum(counts[common] for common in range(90)) == 50 and max(counts[common] for common in range(90)) == 1
     for rare in range(90, 100):
         assert sorted(before[drawn == rare]) == [0, 1, 2, 3, 4]
     assert before[drawn < 90].max() == 0
@@ -55,162 +75,110 @@ def test_balance_for_any_labels(labels, seed):
     drawn, before = balanced_draw(labels, generator(seed))
     counts = [int((labels[drawn] == label).sum()) for label in np.unique(labels)]
     assert len(drawn) == len(labels) and max(counts) - min(counts) <= 1
-    for label in np.unique(labels):  # within a class, nobody comes again before all have come
-        times = [int((drawn == member).sum()) for member in np.flatnonzero(labels == label)]
-        assert max(times) - min(times) <= 1
+    for label in np.unique(labels):  # a class cycles through its samples
+        counts = [int((drawn == member).sum()) for member in np.flatnonzero(labels == label)]
+        assert max(counts) - min(counts) <= 1
     assert len({(int(index), int(repeat)) for index, repeat in zip(drawn, before, strict=True)}) == len(labels)
 
 
-def test_the_draw_is_in_random_order_and_reaches_every_sample():
+def test_draws_are_shuffled_and_reach_every_sample():
     drawn, _ = balanced_draw(LABELS, generator())
     halves = [int((LABELS[half] == 1).sum()) for half in np.split(drawn, 2)]
     assert min(halves) > 15
-    seen = {int(index) for seed in range(20) for index in balanced_draw(LABELS, generator(seed))[0]}
-    assert seen == set(range(100))
+    reached = {int(index) for seed in range(20) for index in balanced_draw(LABELS, generator(seed))[0]}
+    assert reached == set(range(100))
 
 
-def keys(epoch=0, seed=0, ranks=1, rank=0, skip=0, labels=LABELS):
-    sampler = EpochSampler(
-        len(labels),
-        True,
-        True,
-        seed,
-        num_replicas=ranks,
-        rank=rank,
-        sampling=ClassBalancedSampling(ClassPresence.of_labels(labels)),
+def test_images_with_several_classes_are_drawn_for_each():
+    draw = ClassBalancedSampling(presence_of([{0}] * 8 + [{0, 1}, set()]))  # ten images: five draws per class
+    samples, before = draw(generator())
+    assert len(samples) == 10 and 9 not in samples
+    counts = Counter(samples.tolist())
+    assert counts[8] in (5, 6) and sum(counts[n] for n in range(8)) == 10 - counts[8]
+    assert sorted(before[samples == 8].tolist()) == list(range(counts[8]))
+
+
+@given(presences, st.integers(0, 2**32))
+def test_balance_for_any_images(classes, seed):
+    presence = presence_of(classes)
+    if not len(presence.classes):
+        with pytest.raises(ValueError, match="sampling: class_balanced needs objects"):
+            ClassBalancedSampling(presence)
+        return
+    samples, before = ClassBalancedSampling(presence)(generator(seed))
+    assert len(samples) == len(classes) and all(classes[n] for n in samples)
+    keys = set(zip(samples.tolist(), before.tolist(), strict=True))
+    assert len(keys) == len(classes)  # each draw has its own augmentation
+    # each class gets its share, even if images have several classes
+    share = len(classes) // len(set().union(*classes))
+    for label in set().union(*classes):
+        assert sum(label in classes[n] for n in samples) >= share
+
+
+# -- repeat factors
+
+
+def test_hand_computed_repeat_factors():
+    # class 0 in 3 of 5 images, 1 and 2 in 1 of 5: r = max(1, sqrt(0.8 / f)), f = 0.6, 0.2, 0.2
+    factors = repeat_factors(PRESENCE, 0.8)
+    common, rare = (0.8 / 0.6) ** 0.5, 2.0
+    np.testing.assert_allclose(factors, [rare, common, 1, common, rare])
+    np.testing.assert_allclose(repeat_factors(PRESENCE, 0.2), np.ones(5))
+    np.testing.assert_allclose(repeat_factors(PRESENCE, 0.45), [1.5, 1, 1, 1, 1.5])
+    assert repeat_factors(ClassPresence.of_labels(np.array([0, 0, 0, 1])), 1.0).tolist() == pytest.approx(
+        [3**-0.5 * 2] * 3 + [2]
     )
-    sampler.set_epoch(epoch)
-    sampler.skip = skip
-    return list(sampler)
 
 
-def test_the_draw_follows_from_seed_and_epoch():
-    assert keys(3, 7) == keys(3, 7)
-    orders = [[key.index for key in keys(*numbers)] for numbers in ((3, 7), (4, 7), (3, 8))]
-    assert orders[0] != orders[1] and orders[0] != orders[2]
-    assert {key.epoch for key in keys(3)} == {3}
+@settings(max_examples=60)
+@given(presences, st.floats(0.01, 1), st.integers(0, 2**32))
+def test_each_sample_occurs_as_often_as_its_rounded_factor(classes, threshold, seed):
+    draw = RepeatFactorSampling(presence_of(classes), threshold)
+    samples, before = draw(generator(seed))
+    assert len(samples) == draw.length == int(draw.factors.sum() + 1e-6)
+    counts = np.bincount(samples, minlength=len(classes))
+    assert (counts >= np.floor(draw.factors)).all() and (counts <= np.ceil(draw.factors)).all()
+    assert (before == previous_occurrences(samples)).all()
 
 
-@pytest.mark.parametrize("ranks", [2, 3])
-def test_ranks_stride_over_one_draw(ranks):
-    whole = keys(epoch=2)
-    shares = [keys(epoch=2, ranks=ranks, rank=rank) for rank in range(ranks)]
-    assert {len(share) for share in shares} == {-(-100 // ranks)}
-    for rank, share in enumerate(shares):
-        own = whole[rank::ranks]
-        assert share[: len(own)] == own
-    together = {key for share in shares for key in share}
-    assert len(together) == 100 and together == set(whole)  # each draw, and nothing else
+def test_rounding_is_unbiased_and_uncorrelated():
+    draw = RepeatFactorSampling(presence_of([{0}] * 20 + [{1}] * 5 + [{2}]), 0.9)
+    drawn = np.array([np.bincount(draw(generator(seed))[0], minlength=26) for seed in range(3000)])
+    np.testing.assert_allclose(drawn.mean(axis=0), draw.factors, atol=0.06)
+    pairs = np.corrcoef(drawn[:, :20].T)[np.triu_indices(20, 1)]
+    assert np.abs(pairs).max() < 0.2  # neighbors are not rounded together
+    first, again, other = (draw(generator(seed))[0].tolist() for seed in (1, 1, 2))
+    assert first == again != other
 
 
-def test_skipping_continues_the_same_draw():
-    assert keys(1, skip=30) == keys(1)[30:]
+@pytest.mark.parametrize("threshold", [0, 1.5, -0.1])
+def test_thresholds_out_of_range(threshold):
+    with pytest.raises(ValueError, match=f"threshold: .*got {threshold}"):
+        RepeatFactor(threshold)
 
 
-def test_groups_that_are_not_one_a_sample():
-    with pytest.raises(ValueError, match="groups: .*got 3 for 5"):
-        EpochSampler(5, True, True, groups=np.arange(3))
+# -- aspect groups
 
 
-@pytest.fixture
-def folder(tmp_path):
-    for name, size in (("common", 18), ("rare", 2)):
-        for number in range(size):
-            for split in ("train", "val"):
-                write_image(tmp_path / split / name / f"{number:02d}.png", noisy_image(name == "rare", number, 16))
-    return str(tmp_path)
+def test_groups_against_torchvisions_edges():
+    sizes = [(100, 300), (100, 200), (100, 150), (100, 125), (100, 100), (126, 100), (150, 100), (640, 480), (200, 100)]
+    # edges 0.5 0.63 0.79 1 1.26 1.59 2; an edge belongs to the group above
+    assert aspect_groups(np.array(sizes)).tolist() == [0, 1, 2, 3, 4, 5, 5, 5, 7]
+    edges = (2 ** np.linspace(-1, 1, 7)).tolist()
+    for width in range(40, 250, 7):
+        assert aspect_groups(np.array([[width, 100]]))[0] == sum(edge <= width / 100 for edge in edges)
 
 
-def loaded(folder, workers=0, epoch=0, **options):
-    transform = [A.RandomCrop(8, 8), A.HorizontalFlip(), A.RandomBrightnessContrast(p=1)]
-    data = ImageFolder(
-        folder, batch_size=4, num_workers=workers, train_transform=transform, sampling="class_balanced", **options
-    )
-    data.setup("fit")
-    loader = data.train_dataloader()
-    loader.sampler.set_epoch(epoch)
-    return data, loader
-
-
-def test_a_data_module_trains_balanced_and_evaluates_in_order(folder):
-    data, loader = loaded(folder)
-    labels = torch.cat([batch["label"] for batch in loader])
-    assert torch.bincount(labels).tolist() == [10, 10]
-    assert [i for batch in data.val_dataloader() for i in batch["index"].tolist()] == list(range(20))
-    plain = ImageFolder(folder, batch_size=4, num_workers=0)
-    plain.setup("fit")
-    assert torch.bincount(torch.cat([batch["label"] for batch in plain.train_dataloader()])).tolist() == [18, 2]
-
-
-def test_a_sample_is_augmented_anew_each_time_it_comes(folder):
-    _, loader = loaded(folder)
-    pictures = [
-        image.numpy().tobytes()
-        for batch in loader
-        for image, index in zip(batch["image"], batch["index"], strict=True)
-        if index == 18
-    ]
-    assert len(pictures) == 5 and len(set(pictures)) == 5
-
-
-def test_the_first_time_is_as_under_uniform_sampling():
-    transform = A.Compose([A.RandomCrop(8, 8)])
-
-    class One:
-        def __len__(self):
-            return 1
-
-        def __getitem__(self, index):
-            return {"image": noisy_image(0, 0), "label": 0}
-
-    dataset = TransformedDataset(One(), transform, seed=3)
-    first, same, other = (dataset[key]["image"] for key in (SampleKey(2, 0), SampleKey(2, 0, 0), SampleKey(2, 0, 1)))
-    assert np.array_equal(first, same) and not np.array_equal(first, other)
-
-
-def test_workers_and_resumption_change_nothing(folder):
-    def taken(loader, count=None):
-        batches = []
-        for batch in loader:
-            batches.append((batch["index"].tolist(), batch["image"].clone()))
-            if len(batches) == count:
-                break
-        return batches
-
-    whole = taken(loaded(folder, epoch=2)[1])
-    first = loaded(folder, workers=1, epoch=2)[1]
-    begun = taken(first, 2)
-    second = loaded(folder, workers=1)[1]
-    second.load_state_dict(first.state_dict())
-    joined = begun + taken(second)
-    assert len(joined) == len(whole) == 5
-    assert all(i == j and torch.equal(a, b) for (i, a), (j, b) in zip(joined, whole, strict=True))
-
-
-def test_a_source_without_labels_is_explained():
-    data = DigitScenes(num_workers=0, train_size=4, val_size=2)
-    data.sampling = "class_balanced"
-    data.setup("fit")
-    with pytest.raises(ValueError, match=r"sampling: class_balanced needs the classes .*got SceneSource"):
-        data.train_dataloader()
-
-
-def test_an_unknown_sampling_is_explained():
-    with pytest.raises(
-        ValueError,
-        match=r"sampling: .*got 'balanced'.*'class_balanced'",
-    ):
-        ImageFolder("x", sampling="balanced")
-
-
-def test_make_loader_without_balance_is_as_before():
-    class Numbers:
-        def __len__(self):
-            return 6
-
-        def __getitem__(self, index):
-            return {"image": np.full((2, 2, 3), index, np.uint8), "label": 0}
-
-    loader = make_loader(TransformedDataset(Numbers()), 6, 0, training=True, seed=0)
-    (batch,) = loader
-    assert sorted(batch["index"].tolist()) == list(range(6))
+@settings(max_examples=80)
+@given(st.lists(st.integers(0, 3), max_size=40), st.integers(1, 5), st.integers(1, 3), st.integers(0, 999))
+def test_grouped_batches_contain_each_sample_once(groups, size, ranks, seed):
+    groups = np.array(groups[: len(groups) // ranks * ranks], np.int64)
+    dealt = grouped_batches(groups, size, ranks, generator(seed))
+    each = len(groups) // ranks
+    assert [len(share) for share in dealt] == [each] * ranks
+    assert sorted(np.concatenate(dealt).tolist()) == list(range(len(groups)))
+    full = each // size
+    batches = [share[: full * size].reshape(full, size) for share in dealt]
+    mixed = sum(len(set(groups[batch].tolist())) > 1 for share in batches for batch in share)
+    remainder = sum(count % size for count in Counter(groups.tolist()).values())
+    assert mixed <= remainder // size  # only the remainders of the groups

@@ -1,4 +1,4 @@
-"""Batches of like shape, for each reader of objects."""
+"""Batches of similar aspect ratio, for each reader of objects."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from striate.datamodules import DetectionManifest, InstanceMasks, VOCInstances, YoloDetection
 from striate.tests.helpers.fixtures import noise, write_image
 
-SHAPES = [(40, 20), (20, 40)] * 4  # wide and tall by turns
+SHAPES = [(40, 20), (20, 40)] * 4  # wide and tall in turn
 
 
 def shaped_yolo(root):
@@ -56,7 +56,7 @@ def shaped_voc(root):
         (VOCInstances, shaped_voc),
     ],
 )
-def test_each_reader_of_objects_trains_in_groups(tmp_path, reader, write):
+def test_each_reader_of_objects_groups_by_aspect(tmp_path, reader, write):
     options = write(tmp_path) | {"batch_size": 4, "num_workers": 0}
     shapes = {}
     for grouped in (False, True):
@@ -66,4 +66,4 @@ def test_each_reader_of_objects_trains_in_groups(tmp_path, reader, write):
         assert sorted(index for batch in batches for index in batch["index"].tolist()) == list(range(8))
         shapes[grouped] = [{tuple(image.shape[1:]) for image in batch["image"]} for batch in batches]
     assert sorted(map(sorted, shapes[True])) == [[(20, 40)], [(40, 20)]]
-    assert any(len(found) == 2 for found in shapes[False])
+    assert any(len(batch_shapes) == 2 for batch_shapes in shapes[False])

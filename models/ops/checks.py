@@ -70,7 +70,7 @@ def suggest(name: str, names: Iterable[str], n: int = 1) -> str:
     Example:
         >>> suggest("resnet8", ["resnet18", "vgg11"])
         "did you mean 'resnet18'?"
-        >>> suggest("unet", ["resnet18", "vgg11"])
+        >>> suggest("yolo", ["resnet18", "vgg11"])
         "choose from 'resnet18', 'vgg11'"
     """
     names = list(names)

@@ -53,9 +53,9 @@ from .loading.dataset import TransformedDataset
 from .loading.loader import ResumableLoader
 from .loading.samplers import EpochSampler
 from .loading.sampling import RepeatFactor
-from .tables.boxes import DetectionManifest
-from .tables.labels import Manifest
-from .tables.one_box import LocalizationManifest
+from .tables.classification import Manifest
+from .tables.detection import DetectionManifest
+from .tables.localization import LocalizationManifest
 from .voc.detection import VOCDetection
 from .voc.instances import VOCInstances
 from .voc.localization import VOCLocalization

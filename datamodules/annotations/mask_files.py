@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ..batches import IGNORE_INDEX
-from ..images.read import IMAGE_SUFFIXES, NO_FORMAT, ImageError, read_image
+from ..images.read import NO_FORMAT, ImageError, read_image
 from ..loading.targets import counted_values
 from .annotation_errors import DataError, Fault
 
@@ -19,8 +19,8 @@ _BITS_PER_SAMPLE, _SAMPLE_FORMAT = 258, 339  # TIFF tags
 
 
 @contextlib.contextmanager
-def _image_errors(path: str | Path) -> Iterator[None]:
-    """Raise whatever goes wrong with a mask file as an `ImageError`."""
+def image_errors(path: str | Path, kind: str = "mask") -> Iterator[None]:
+    """Raise whatever goes wrong with reading a file of this kind as an `ImageError`."""
     try:
         yield
     except ImageError:
@@ -30,7 +30,7 @@ def _image_errors(path: str | Path) -> Iterator[None]:
     except OSError as error:
         raise ImageError(path, error.strerror or str(error).strip() or type(error).__name__) from error
     except Exception as error:  # Pillow's plugins raise SyntaxError, ValueError, struct.error …
-        raise ImageError(path, f"not a readable mask ({str(error).strip() or type(error).__name__})") from error
+        raise ImageError(path, f"not a readable {kind} ({str(error).strip() or type(error).__name__})") from error
 
 
 def read_mask(path: str | Path) -> np.ndarray:
@@ -48,7 +48,7 @@ def read_mask(path: str | Path) -> np.ndarray:
     Raises:
         ImageError: The file cannot be read, or is a color image without a palette.
     """
-    with _image_errors(path), Image.open(path) as opened:
+    with image_errors(path), Image.open(path) as opened:
         opened.load()
         if opened.mode == "1":
             return np.asarray(opened).astype(np.uint8)
@@ -71,7 +71,7 @@ def read_ids(path: str | Path) -> np.ndarray:
         ImageError: The file cannot be read, has a palette, colors or several pages, or has a value that is not an id.
     """
     # opened as a file object, not by name: see images/read.py
-    with _image_errors(path), Path(path).open("rb") as file, Image.open(file) as opened:
+    with image_errors(path), Path(path).open("rb") as file, Image.open(file) as opened:
         if (pages := getattr(opened, "n_frames", 1)) > 1:
             raise ImageError(path, f"an instance mask must be a single image, got {pages} pages")
         if opened.mode == "P":
@@ -98,36 +98,6 @@ def gray_levels(image: Image.Image) -> np.ndarray:
     tags = getattr(image, "tag_v2", {})
     unsigned = tags.get(_SAMPLE_FORMAT, (1,)) == (1,) and tags.get(_BITS_PER_SAMPLE) == (32,)
     return levels.view(np.uint32) if unsigned and levels.dtype == np.int32 else levels
-
-
-def files_by_name(root: Path, folder: str, ending: str = "") -> dict[str, str]:
-    """List the image files below a folder.
-
-    Args:
-        root: Folder that the returned paths are relative to.
-        folder: Folder below `root`, searched recursively.
-        ending: End of the file names before their suffix; other files are skipped.
-
-    Returns:
-        The path of each file by its name: the path below `folder` without suffix and `ending`. Sorted.
-
-    Raises:
-        ValueError: Two files have the same name.
-    """
-    base = root / folder
-    files: dict[str, str] = {}
-    for path in sorted(base.rglob("*")):
-        inner = path.relative_to(base)
-        if path.suffix.lower() not in IMAGE_SUFFIXES or any(part.startswith(".") for part in inner.parts):
-            continue
-        name = inner.with_suffix("").as_posix()
-        if not name.endswith(ending):
-            continue
-        name = name.removesuffix(ending)
-        if name in files:
-            raise ValueError(f"{base}: {Path(files[name]).name} and {path.name} have the same name; keep one")
-        files[name] = (Path(folder) / inner).as_posix()
-    return files
 
 
 def check_class_count(names: Sequence[str]) -> None:

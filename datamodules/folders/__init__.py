@@ -1,1 +1,1 @@
-"""Readers of folders of images, and of masks beside images."""
+"""Datasets in folders without annotation files: images by class, and masks beside images."""

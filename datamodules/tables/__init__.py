@@ -1,1 +1,1 @@
-"""Readers of CSV and Parquet tables."""
+"""Datasets listed in tables, CSV or Parquet, with paths, labels and boxes, one module per task."""

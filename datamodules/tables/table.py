@@ -34,15 +34,10 @@ class TableFile:
     def __init__(self, file: Path, data: Any) -> None:
         self.file, self.class_names, self.rooted = file, [str(name) for name in data.class_names], data.root is not None
         self.base = Path(data.root) if self.rooted else file.parent
-        self.many = isinstance(data.columns, tuple)  # one row per object, of which an image may have none
-        if self.many:
-            path, label, sides = data.columns
-        else:
-            path, label = data.columns["path_column"], data.columns["label_column"]
-            sides = getattr(data, "box_columns", ())
+        self.many = data.variable_size_images  # one row per object, of which an image may have none
         self.headings, self.rows = _read_rows(file)
-        self.path, self.label = self.headings.index(path), self.headings.index(label)
-        self.sides = [self.headings.index(side) for side in sides]
+        self.path, self.label = self.headings.index(data.path_column), self.headings.index(data.label_column)
+        self.sides = [self.headings.index(side) for side in data.box_columns]
 
     def read(self, sizes: Mapping[str, tuple[int, int]]) -> AnnotationTable:
         """Return the images and the objects.

@@ -69,19 +69,19 @@ def test_validation_held_out(tmp_path):
     tree(tmp_path, splits=("train",), count=10)
     train, val = (module(tmp_path, val_fraction=0.3).make_source(split) for split in ("train", "val"))
     assert len(train) == 7 and len(val) == 3 and not set(train.images) & set(val.images)
-    with pytest.raises(FileNotFoundError, match="and no val_fraction"):
+    with pytest.raises(FileNotFoundError, match="val_fraction"):
         module(tmp_path).make_source("val")
 
 
-def test_what_is_wrong_is_said(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no folder .*images'(?s:.*)ROOT/train/images/a.jpg"):
+def test_missing_files(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"(?s)images'.*ROOT/train/images/a.jpg"):
         module(tmp_path).make_source("train")
     tree(tmp_path)
     (tmp_path / "train" / "masks" / "x" / "1.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"no mask for 1 of 3 images of train/images: x/1"):
+    with pytest.raises(FileNotFoundError, match="1 of 3 images of train/images: x/1"):
         module(tmp_path).make_source("train")
     write_image(tmp_path / "val" / "images" / "x" / "1.png", noise(4, 2))
-    with pytest.raises(ValueError, match="1.jpg and 1.png have the same name; keep one"):
+    with pytest.raises(ValueError, match="1.jpg and 1.png have the same name"):
         module(tmp_path).make_source("val")
 
 
@@ -102,9 +102,9 @@ def test_bad_masks(tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"classes": {0: 3}}, "classes: 0: 3; values are 0 to 65535, classes 0 to 2, or 255 = ignore"),
-        ({"class_names": []}, "class_names: 0 classes"),
-        ({"ignore_value": -1}, "ignore_value: -1 is not 0 to 65535"),
+        ({"classes": {0: 3}}, "classes: .*65535.*got 0: 3"),
+        ({"class_names": []}, "class_names: .*got 0"),
+        ({"ignore_value": -1}, "ignore_value: .*got -1"),
     ],
 )
 def test_bad_options(options, message):

@@ -1,4 +1,4 @@
-"""Manifests: what a table may say, and where it is wrong."""
+"""Tables of images and labels: valid content, and errors with their line."""
 
 import builtins
 import sys
@@ -49,7 +49,7 @@ def test_names_become_sorted_classes(folder):
     [
         (["1", "0", "2"], None, [1, 0, 2], ["0", "1", "2"]),
         (["1", "0", "1"], ["cat", "dog", "elk"], [1, 0, 1], ["cat", "dog", "elk"]),  # a class without images
-        (["elk", "dog", "cat"], ["elk", "cat", "dog"], [0, 2, 1], ["elk", "cat", "dog"]),  # their order, not sorted
+        (["elk", "dog", "cat"], ["elk", "cat", "dog"], [0, 2, 1], ["elk", "cat", "dog"]),  # in their order, not sorted
         (["7", "5", "7"], ["5", "7"], [1, 0, 1], ["5", "7"]),  # names that look like numbers
         (["01", "x", "1"], None, [0, 2, 1], ["01", "1", "x"]),  # one name makes all of them names
     ],
@@ -101,7 +101,7 @@ def test_paths_that_leave_the_root_are_refused(folder, tmp_path):
         file = write(folder / "t.csv", f"path,label\na/0.png,0\n{path},0\n")
         with stops_at("bad-target", r"t.csv, line 3: .*root is '.*data'"):
             Manifest(file, root=str(folder)).make_source("train")
-    with pytest.raises(FileNotFoundError, match=r"data.init_args.root: no folder '.*gone'"):
+    with pytest.raises(FileNotFoundError, match="root: no folder '.*gone'"):
         Manifest(file, root=str(tmp_path / "gone")).make_source("train")
 
 
@@ -113,15 +113,16 @@ def test_missing_images_are_all_counted_and_five_named(folder):
         Manifest(file, val_fraction=0.5).setup("fit")
 
 
-def test_a_missing_column_names_those_that_are_there(folder):
+def test_missing_columns(folder):
     file = write(folder / "t.csv", "path,lable\na/0.png,0\n")
-    message = r"t.csv: no column 'label' \(data.init_args.label_column\); its columns are 'path', 'lable'; did you mean"
-    with pytest.raises(ValueError, match=message + " 'lable'"):
+    with pytest.raises(
+        ValueError, match=r"t.csv: .*'label' \(label_column\), got 'path', 'lable'; did you mean 'lable'"
+    ):
         Manifest(file).make_source("train")
     parquet = write_parquet(folder / "t.parquet", {"image": ["a/0.png"], "label": [0]})
-    with pytest.raises(ValueError, match=r"no column 'path' \(data.init_args.path_column\); .* 'image', 'label'$"):
+    with pytest.raises(ValueError, match=r"'path' \(path_column\), got 'image', 'label'$"):
         Manifest(parquet).make_source("train")
-    with pytest.raises(ValueError, match=r"its columns are none"):
+    with pytest.raises(ValueError, match="got none"):
         Manifest(write(folder / "t.csv", "")).make_source("train")
 
 
@@ -131,15 +132,15 @@ def test_a_missing_column_names_those_that_are_there(folder):
         ("a/0.png,cta\n", ["cat", "dog"], "line 2: label is not a class, got 'cta'; there are 2 classes; did you mean"),
         ("a/0.png,1\na/1.png,2\n", ["x", "y"], ", line 3: label is not a class, got '2'; classes are 0 to 1"),
         ("a/0.png,0\na/1.png,-1\n", ["x", "y"], ", line 3: label is not a class, got '-1'; classes are 0 to 1"),
-        ("a/0.png,1\na/1.png,2\n", None, ", line 2: the label '1', where no image has 0 (they run from 1 to 2)"),
+        ("a/0.png,1\na/1.png,2\n", None, ", line 2: labels must count from 0 without gaps, got '1'; no image has 0 ("),
         ("a/0.png,1\na/1.png,0\na/0.png,4\na/0.png,5\n", None,
-         ", line 4: the label '4', where no image has 2, 3 (they run from 0 to 5); count from 0 on, or name all"),
+         ", line 4: labels must count from 0 without gaps, got '4'; no image has 2, 3 (labels are 0 to 5)"),
         ("a/0.png,0\na/1.png,-1\n", None,
-         ", line 3: the label '-1', where labels are not negative (they run from -1 to 0); count from 0 on"),
-        ("a/0.png,0\na/0.png,0\na/1.png,-1\na/1.png,2\n", None, ", line 4: the label '-1', where no image has 1 (they"),
-        ("a/0.png\n", None, ", line 2: annotation is missing: no path or no label in ['a/0.png']"),
-        ("a/0.png,cat\n ,cat\n", None, ", line 3: annotation is missing: no path or no label in [' ', 'cat']"),
-        ("", None, ": no rows below the heading"),
+         "got '-1'; labels must not be negative (labels are -1 to 0)"),
+        ("a/0.png,0\na/0.png,0\na/1.png,-1\na/1.png,2\n", None, "line 4: labels must count from 0 without gaps, got"),
+        ("a/0.png\n", None, ", line 2: annotation is missing: label must be text"),
+        ("a/0.png,cat\n ,cat\n", None, ", line 3: annotation is missing: path must be a path, got ''"),
+        ("", None, ": must have at least one row"),
     ],
 )  # fmt: skip
 def test_bad_rows_are_named(folder, rows, class_names, message):
@@ -156,17 +157,17 @@ def test_bad_parquet(folder):
         Manifest(str(folder / "t.parquet")).make_source("train")
     for labels in ([1.5, 0.0], [None, 1], [True, False]):
         file = write_parquet(folder / "t.parquet", {"path": ["a/0.png", "a/1.png"], "label": labels})
-        with pytest.raises(ValueError, match=rf"t.parquet, row 1: label is {labels[0]}, not text or a whole number"):
+        with pytest.raises(ValueError, match="t.parquet, row 1: .*label must be text or a whole number"):
             Manifest(file).make_source("train")
     file = write_parquet(folder / "t.parquet", {"path": ["a/0.png", "a/1.png"], "label": [0, 2]})
     with stops_at("label-outside", r"t.parquet, row 2: .*got 2; classes are 0 to 1"):
         Manifest(file, class_names=["x", "y"]).make_source("train")
     file = write_parquet(folder / "t.parquet", {"path": ["a/0.png", ""], "label": [0, 1]})
-    with pytest.raises(ValueError, match=r"t.parquet, row 2: path is '', not text"):
+    with pytest.raises(ValueError, match="t.parquet, row 2: .*path must be a path, got ''"):
         Manifest(file).make_source("train")
 
 
-def test_parquet_without_pyarrow_says_what_to_install(folder, monkeypatch):
+def test_parquet_without_pyarrow(folder, monkeypatch):
     for name in [name for name in sys.modules if name.split(".")[0] == "pyarrow"]:
         monkeypatch.delitem(sys.modules, name)
     real = builtins.__import__
@@ -183,12 +184,12 @@ def test_parquet_without_pyarrow_says_what_to_install(folder, monkeypatch):
 
 
 def test_other_files(folder):
-    with pytest.raises(ValueError, match=r"t.txt: '.txt' is not a kind of table read here; give .csv or .parquet"):
+    with pytest.raises(ValueError, match="t.txt: .*got '.txt'"):
         Manifest(write(folder / "t.txt", CSV)).make_source("train")
-    with pytest.raises(FileNotFoundError, match=r"data.init_args.train: no file '.*gone.csv'"):
+    with pytest.raises(FileNotFoundError, match="train: no file '.*gone.csv'"):
         Manifest(str(folder / "gone.csv")).make_source("train")
     (folder / "t.csv").write_bytes(b"path,label\n\xff\xfe,1\n")
-    with pytest.raises(ValueError, match=r"t.csv, after line \d: not CSV in UTF-8"):
+    with pytest.raises(ValueError, match=r"t.csv, after line \d: .*UTF-8"):
         Manifest(str(folder / "t.csv")).make_source("train")
 
 
@@ -198,19 +199,19 @@ def test_held_out_rows(folder):
     data.setup("fit")
     train, val = (data.datasets[split].source for split in ("train", "val"))
     assert sorted([*train.paths, *val.paths]) == [b"a/0.png", b"a/1.png", b"b/2.png", b"b/3.png", b"b/4.png"]
-    assert np.bincount(train.labels).tolist() == [2, 1]  # of 3 cats and 2 dogs half, rounded to 2 in all
+    assert np.bincount(train.labels).tolist() == [2, 1]  # half of 3 cats and 2 dogs, rounded to 2 in all
     assert np.bincount(val.labels).tolist() == [1, 1]
     np.testing.assert_array_equal(val[0]["image"].shape, (8, 8, 3))
-    with pytest.raises(ValueError, match=r"no validation images: name their table in data.init_args.val, or set val_f"):
+    with pytest.raises(ValueError, match="val: .*got null.*val_fraction"):
         Manifest(file).setup("fit")
-    with pytest.raises(ValueError, match=r"no test images: name their table in data.init_args.test"):
+    with pytest.raises(ValueError, match="test: .*got null"):
         data.setup("test")
 
 
 def test_bad_arguments():
-    with pytest.raises(ValueError, match=r"val names 'v.csv', and val_fraction: 0.1 would hold out others: set one"):
+    with pytest.raises(ValueError, match="val_fraction: .*0.1 and 'v.csv'"):
         Manifest("t.csv", val="v.csv", val_fraction=0.1)
     with pytest.raises(ValueError, match="val_fraction: .*got 0"):
         Manifest("t.csv", val_fraction=0)
-    with pytest.raises(ValueError, match="class_names: 'cat' is there more than once"):
+    with pytest.raises(ValueError, match="class_names: .*got 'cat' more"):
         Manifest("t.csv", class_names=["cat", "dog", "cat"])

@@ -1,4 +1,4 @@
-"""Tables of images, labels and boxes: what they may say, and where they are wrong."""
+"""Tables of images, labels and boxes: valid content, and errors with their line."""
 
 import warnings
 
@@ -48,7 +48,7 @@ def test_boxes_labels_and_images_of_every_shape(folder):
     assert [sample["image"].shape[1::-1] for sample in source] == list(SIZES.values())[:4]
 
 
-def test_parquet_and_headings_of_ones_own(folder):
+def test_parquet_and_custom_headings(folder):
     columns = {"file": ["a.png", "b.png"], "cls": [1, 0], "l": [1.5, 0.0], "t": [2, 3], "r": [9, 33], "b": [8, 50]}
     file = write_parquet(folder / "t.parquet", **columns)
     options = {"path_column": "file", "label_column": "cls", "box_columns": ["l", "t", "r", "b"]}
@@ -102,20 +102,20 @@ def test_several_kinds_are_counted_in_one_warning(folder):
     rows = "a.png,0,1,1,1,9\nb.png,0,0,0,33,50\nc.png,0,5,5,9,9\ne.png,0,3,3,2,9\nf.png,0,nan,3,2,9\n"
     with pytest.warns(
         UserWarning, match=r"^4 annotations .*1 x .*box-not-finite.*1 x .*box-inv.*1 x .*box-zero.*line 2.*box-out"
-    ) as seen:
+    ) as warned:
         assert len(LocalizationManifest(table(folder, rows)).make_source("train")) == 1
-    assert len(seen) == 1
+    assert len(warned) == 1
 
 
-def test_no_row_that_can_be_used(folder):
+def test_no_usable_row(folder):
     file = table(folder, "a.png,0,1,1,1,9\n")
-    with pytest.warns(UserWarning), pytest.raises(ValueError, match="t.csv: none of its 1 rows has a box"):
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="t.csv: .*usable box.*1 rows"):
         LocalizationManifest(file).make_source("train")
-    with pytest.raises(ValueError, match="t.csv: no rows below the heading"):
+    with pytest.raises(ValueError, match="t.csv: .*at least one row"):
         LocalizationManifest(table(folder, "")).make_source("train")
 
 
-def test_an_unreadable_image_stays_until_it_is_asked_for(folder):
+def test_an_unreadable_image_is_reported_with_its_sample(folder):
     (folder / "a.png").write_bytes(b"no image")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -130,18 +130,18 @@ def test_an_unreadable_image_stays_until_it_is_asked_for(folder):
 @pytest.mark.parametrize(
     "rows, message",
     [
-        ("a.png,0,1,1,7,9\nb.png,0,1,1,x,9\n", "line 3: x2 is 'x', and must be a number of pixels"),
-        ("a.png,0,1,,7,9\n", "line 2: y1 is '', and must be a number of pixels"),
-        ("a.png,0,1,2,3\n", "line 2: y2 is '', and must be a number of pixels"),
-        ("a.png,,1,2,3,4\n", "no path or no label in ['a.png', '', '1', '2', '3', '4']"),
+        ("a.png,0,1,1,7,9\nb.png,0,1,1,x,9\n", "line 3: x2 must be a number, got 'x'"),
+        ("a.png,0,1,,7,9\n", "line 2: y1 must be a number, got ''"),
+        ("a.png,0,1,2,3\n", "line 2: y2 must be a number, got ''"),
+        ("a.png,,1,2,3,4\n", ", line 2: annotation is missing: label"),
         (
             "a.png,0,1,1,7,9\nb.png,0,1,1,7,9\na.png,0,1,1,7,9\n",
             ", line 4: image is listed before, got 'a.png' again (line 2)",
         ),
-        ("a.png,1,1,1,7,9\n", ", line 2: the label '1', where no image has 0 (they run from 1 to 1); count from 0"),
+        ("a.png,1,1,1,7,9\n", ", line 2: labels must count from 0 without gaps, got '1'"),
     ],
 )
-def test_bad_rows_are_named(folder, rows, message):
+def test_bad_rows(folder, rows, message):
     with pytest.raises(ValueError) as caught:
         LocalizationManifest(table(folder, rows)).make_source("train")
     assert str(caught.value).startswith(str(folder / "t.csv")) and message in str(caught.value)
@@ -151,18 +151,15 @@ def test_a_parquet_row_without_a_coordinate(folder):
     file = write_parquet(
         folder / "t.parquet", path=["a.png", "b.png"], label=[0, 0], x1=[1.0, None], y1=[1, 1], x2=[4, 4], y2=[4, 4]
     )
-    with pytest.raises(ValueError, match="t.parquet, row 2: x1 is None, and must be a number of pixels"):
+    with pytest.raises(ValueError, match="t.parquet, row 2: x1 must be a number"):
         LocalizationManifest(file).make_source("train")
 
 
-def test_columns_that_are_not_there(folder):
+def test_missing_columns(folder):
     file = table(folder, "a.png,0,1,1,7,9\n", "path,label,x1,y1,xx,y2\n")
-    message = (
-        r"t.csv: no column 'x2' \(data.init_args.box_columns\); its columns are 'path', 'label', 'x1', 'y1', 'xx', 'y2'"
-    )
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=r"t.csv: no column 'x2' \(box_columns\[2\]\), got 'path', .*'xx', 'y2'"):
         LocalizationManifest(file).make_source("train")
-    with pytest.raises(ValueError, match=r"box_columns: \['x', 'y', 'w'\] are not four headings"):
+    with pytest.raises(ValueError, match=r"box_columns: .*four.*got \['x', 'y', 'w'\]"):
         LocalizationManifest(file, box_columns=["x", "y", "w"])
 
 

@@ -1,4 +1,4 @@
-"""Tables of objects: what they may say, as CSV and as Parquet, and where they are wrong."""
+"""Tables of objects, as CSV and as Parquet: valid content, and errors with their line."""
 
 import numpy as np
 import pytest
@@ -76,7 +76,7 @@ def test_flags_and_other_headings(folder):
     assert data.class_names == ["0", "1"]
 
 
-def test_sizes_in_the_table_spare_reading_them(folder):
+def test_sizes_in_the_table_are_used(folder):
     head = (*HEAD, "width", "height")
     rows = [("a/0.png", "dog", 10, 5, 30, 90, 41, 30), ("a/1.jpg", "dog", 10, 5, 30, 90, "", "")]
     source = module(write(folder / "t.csv", rows, head)).make_source("train")
@@ -84,11 +84,11 @@ def test_sizes_in_the_table_spare_reading_them(folder):
     assert source.objects.boxes.tolist() == [[10, 5, 30, 30], [10, 5, 30, 50]]
     with pytest.raises(ImageError, match="0.png: the image is 40x20, but its annotations are for 41x30"):
         source[0]
-    with pytest.raises(ValueError, match="t.csv, line 2: width is 4.5, and must be a number of pixels"):
+    with pytest.raises(ValueError, match="t.csv, line 2: width .*got 4.5"):
         module(write(folder / "t.csv", [(*rows[0][:6], 4.5, 3)], head)).make_source("train")
 
 
-def test_held_out_images_are_whole_and_training_may_leave_out_empty_ones(folder):
+def test_images_are_held_out_whole_and_skip_empty_applies_to_training(folder):
     rows = [(f"a/{k}.png", "dog", 0, 0, 2, 2) for k in range(2, 12) for _ in range(k % 3)] + ROWS
     for k in range(2, 12):
         write_image(folder / "a" / f"{k}.png", noise(4, 4))
@@ -100,9 +100,9 @@ def test_held_out_images_are_whole_and_training_may_leave_out_empty_ones(folder)
     whole = module(table, val=table).make_source("train")
     without = {whole[k]["image_id"] for k in range(len(whole)) if not len(whole[k]["labels"])}
     assert len(without) == 1 and ids["t"] | ids["v"] | without == set(range(len(whole))) and not ids["t"] & without
-    with pytest.raises(ValueError, match="no validation images"):
+    with pytest.raises(ValueError, match="val: .*got null"):
         module(table).make_source("val")
-    with pytest.raises(ValueError, match=r"no test images: name their table in data.init_args.test"):
+    with pytest.raises(ValueError, match="test: .*got null"):
         module(table).make_source("test")
 
 
@@ -125,7 +125,7 @@ def test_boxes_that_cannot_be_used_are_counted_or_refused(folder, box, code):
         module(table, strict=True).make_source("train")
 
 
-def test_boxes_of_an_unreadable_image_are_no_fault_of_theirs(folder):
+def test_boxes_of_an_unreadable_image_are_kept(folder):
     (folder / "a" / "0.png").write_bytes(b"")
     source = module(write(folder / "t.csv", ROWS)).make_source("train")
     with pytest.raises(ImageError, match="0.png: the file is empty"):
@@ -140,12 +140,12 @@ def test_boxes_of_an_unreadable_image_are_no_fault_of_theirs(folder):
         (("a/0.png", "", 1, 2, 3, 4), "missing-annotation", "line 3: .*no label, and 4 of x1"),
         (("a/0.png", "dog", 1, 2, "", 4), "unusable-annotation", "line 3: label is 'dog', and 3 of"),
         (("a/0.png", "dog", 1, 2, "three", 4), None, "line 3: x2 .*'three'"),
-        (("", "dog", 1, 2, 3, 4), "missing-annotation", "line 3: .*path is ''"),
-        (("a/0.png", "dog", 1, 2, 3), "unusable-annotation", r"line 3: 5 cells, but the heading has 6: \['a/0.png'"),
+        (("", "dog", 1, 2, 3, 4), "missing-annotation", "line 3: .*path must be a path, got ''"),
+        (("a/0.png", "dog", 1, 2, 3), "unusable-annotation", r"line 3: .*6 cells.*got 5: \['a/0.png'"),
         (("a/0.png", "dgo", 1, 2, 3, 4), "label-outside", "line 3: .*'dgo'; .*2 classes; did you mean 'dog'"),
     ],
 )
-def test_a_row_that_makes_no_sense_is_named(folder, row, code, message):
+def test_bad_rows(folder, row, code, message):
     expected = stops_at(code, f"t.csv, {message}") if code else pytest.raises(ValueError, match=f"t.csv, {message}")
     with expected:
         module(write(folder / "t.csv", [ROWS[0], row]), class_names=["dog", "cat"]).make_source("train")
@@ -170,33 +170,33 @@ def test_paths_that_leave_the_root_are_refused(folder, path):
         module(table, root=str(folder)).make_source("train")
 
 
-def test_what_is_not_there(folder):
-    with pytest.raises(FileNotFoundError, match="data.init_args.train: no file '.*t.csv'"):
+def test_missing_files(folder):
+    with pytest.raises(FileNotFoundError, match="train: no file '.*t.csv'"):
         module(str(folder / "t.csv")).make_source("train")
     table = write(folder / "t.csv", [ROWS[0], ("a/9.png", "dog", 1, 1, 2, 2), ("a/9.png", "dog", 1, 1, 2, 3)])
     with pytest.raises(FileNotFoundError, match=r"t.csv: 1 of 2 images do not exist(?s:.*)line 3: a/9.png"):
         module(table).make_source("train")
-    with pytest.raises(ValueError, match="t.csv: no rows below the heading"):
+    with pytest.raises(ValueError, match="t.csv: .*at least one row"):
         module(write(folder / "t.csv", [])).make_source("train")
     with pytest.raises(ValueError, match="t.csv: no column 'y2'"):
         module(write(folder / "t.csv", [ROWS[0][:5]], HEAD[:5])).make_source("train")
-    with pytest.raises(ValueError, match="t.csv: no objects in it; name the classes in data.init_args.class_names"):
+    with pytest.raises(ValueError, match="t.csv: no objects.*class_names"):
         module(write(folder / "t.csv", [ROWS[2]])).make_source("train")
     assert len(module(write(folder / "t.csv", [ROWS[2]]), class_names=["a"]).make_source("train")) == 1
     (folder / "t.csv").write_bytes(b"path,label,x1,y1,x2,y2\n\xff\xfe,")
-    with pytest.raises(ValueError, match="not CSV in UTF-8"):
+    with pytest.raises(ValueError, match="CSV in UTF-8"):
         module(table).make_source("train")
-    with pytest.raises(ValueError, match="'.json' is not a kind of table read here; give .csv or .parquet"):
+    with pytest.raises(ValueError, match="t.json: .*got '.json'"):
         module(write(folder / "t.json", ROWS)).make_source("train")
 
 
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"box_columns": ["a", "b"]}, r"box_columns: \['a', 'b'\]; give four headings"),
+        ({"box_columns": ["a", "b"]}, r"box_columns: .*four.*got \['a', 'b'\]"),
         ({"val_fraction": 1.0}, "val_fraction: .*got 1.0"),
         ({"val": "x.csv", "val_fraction": 0.1}, "set one"),
-        ({"class_names": ["a", "a"]}, "'a' is there more than once"),
+        ({"class_names": ["a", "a"]}, "class_names: .*got 'a'"),
     ],
 )
 def test_bad_options(options, message):

@@ -245,7 +245,7 @@ class VisionDataModule(pl.LightningDataModule):
 
     def _loader(self, split: str, batch_size: int) -> ResumableLoader:
         if split not in self.datasets:
-            raise ValueError(f"{type(self).__name__} has no {split} split; call setup() before, or add its data")
+            raise ValueError(f"{type(self).__name__} has no {split} split; call setup() first, or add its data")
         training = split == "train"
         # augmentation of whole batches, such as MixUp, is left to on_before_batch_transfer
         return make_loader(

@@ -1,6 +1,6 @@
-"""Weights of whole detectors: torchvision's published ones, or a checkpoint of theirs or ours, into our own modules.
+"""Loading of whole detectors: torchvision's published weights, or a checkpoint of theirs or ours, into our modules.
 
-Shape legend: K classes, A anchors a cell.
+Shape legend: K classes, A anchors per cell.
 """
 
 import re
@@ -17,42 +17,42 @@ from ..pretrained import find_weights
 from ..weights import match_weights, pretrained_is_skipped
 
 _SCORES = re.compile(r".*(cls_score|bbox_pred|cls_logits)\.(weight|bias)$")
-"""Layers whose size follows from the number of classes."""
+"""Layers whose size depends on the number of classes."""
 
 _EXACT_NORM = ("fasterrcnn_resnet50_fpn", "retinanet_resnet50_fpn")
-"""Networks whose ``COCO_V1`` was trained with batch normalisation without the small number that keeps from 0."""
+"""Networks whose ``COCO_V1`` was trained with an epsilon of 0 in batch normalization."""
 
 _KEY = "detector_weights"
-"""The argument of our detectors that names weights of the whole."""
+"""Argument of our detectors for weights of the whole detector."""
 
 _UPGRADES = (
     (re.compile(r"(inner_blocks|layer_blocks)\.(\d+)\.(weight|bias)$"), r"\1.\2.0.\3"),
     (re.compile(r"(rpn\.head\.conv)\.(weight|bias)$"), r"\1.0.0.\2"),
 )
-"""Names in files from before torchvision 0.13 -> names since."""
+"""Names in files written before torchvision 0.13 -> names since."""
 
 
 def published_weights(builder: str, weights: str) -> torchvision.models.WeightsEnum | None:
-    """torchvision's entry for weights of a detector; None for the path of a file with another name than it publishes.
+    """torchvision's entry for weights of a detector. None for a file under another name than torchvision publishes.
 
     Args:
         builder: torchvision's name of the network.
-        weights: The name of published weights, in short or in full, or a path.
+        weights: The name of published weights, short or full, or the path of a file.
 
     Raises:
-        ValueError: It is neither.
+        ValueError: ``weights`` is neither.
     """
     source = find_weights(builder, weights)
     return None if source is None else source.published
 
 
 def read_weights(builder: str, weights: str | Path, key: str = "weights") -> dict[str, Tensor]:
-    """The tensors of weights, from torchvision's site where they are named, else from the file.
+    """Read a state dict: published weights by name, or a file.
 
     Args:
         builder: torchvision's name of the network.
-        weights: The name of published weights, or a path.
-        key: The argument that they were given by, for messages.
+        weights: The name of published weights, or the path of a file.
+        key: Argument that ``weights`` were given for, for messages.
     """
     source = find_weights(builder, weights, key)
     assert source is not None
@@ -60,36 +60,41 @@ def read_weights(builder: str, weights: str | Path, key: str = "weights") -> dic
 
 
 def norm_is_exact(builder: str, weights: str | None) -> bool:
-    """Whether these weights expect batch normalisation with an epsilon of 0."""
+    """Whether these weights expect batch normalization with an epsilon of 0."""
     if weights is None or builder not in _EXACT_NORM:
         return False
     entry = published_weights(builder, weights)
     return entry is not None and entry.name == "COCO_V1"
 
 
-def prepare_trunk(trunk: Backbone, builder: str, weights: str | None) -> None:
-    """Makes a trunk as published weights of a detector expect it, in place; reads no file.
+def prepare_backbone(backbone: Backbone, builder: str, weights: str | None) -> None:
+    """Adapt a backbone to published weights of a detector, in place, without reading a file.
+
+    Args:
+        backbone: The backbone of the detector.
+        builder: torchvision's name of the network.
+        weights: The name of published weights, or the path of a file. None: nothing is done.
 
     Raises:
-        ValueError: There are no such weights, or they are for another trunk.
+        ValueError: There are no such weights, or they are for another backbone.
     """
     if weights is None:
         return
     entry = published_weights(builder, weights)
-    name = getattr(trunk, "name", type(trunk).__name__)
+    name = getattr(backbone, "name", type(backbone).__name__)
     if entry is not None and name != "resnet50":
         raise ValueError(
-            f"detector_weights={weights!r} are of torchvision's {builder!r}, over 'resnet50', not {name!r}: take that "
-            "backbone, or leave detector_weights out"
+            f"detector_weights: {weights!r} of torchvision's {builder!r} need the backbone 'resnet50', got {name!r}; "
+            "use that backbone, or remove detector_weights"
         )
     if norm_is_exact(builder, weights):
-        for module in trunk.modules():
+        for module in backbone.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eps = 0.0
 
 
 def coco_ids(categories: Sequence[str]) -> list[int]:
-    """Which outputs of a network stand for COCO's 80 classes: their ids, of which ten from 1 to 90 are not in use."""
+    """Indices of a network's outputs for COCO's 80 classes: their ids. Ten of the ids from 1 to 90 are not in use."""
     return [number for number, name in enumerate(categories) if name not in ("__background__", "N/A")]
 
 
@@ -97,8 +102,8 @@ def _coco_categories() -> list[str]:
     return torchvision.models.get_weight("FasterRCNN_ResNet50_FPN_Weights.COCO_V1").meta["categories"]
 
 
-def _outputs_kept(outputs: int, num_classes: int) -> list[int] | None:
-    """Which of a file's classes a detector with fewer takes over, its background not among them; None: none."""
+def _kept_outputs(outputs: int, num_classes: int) -> list[int] | None:
+    """Indices of a file's classes that a detector with ``num_classes`` loads, without background. None: none."""
     categories = _coco_categories()
     if outputs != len(categories):
         return None
@@ -108,62 +113,62 @@ def _outputs_kept(outputs: int, num_classes: int) -> list[int] | None:
     return list(range(1, outputs)) if num_classes == outputs - 1 else None
 
 
-def _pick(value: Tensor, own: torch.Size, num_classes: int, background: int) -> Tensor | None:
-    """The rows of a layer that scores COCO's ids (or gives boxes for each) which our classes have; None: not fitting.
+def _select_rows(value: Tensor, shape: torch.Size, num_classes: int, background: int) -> Tensor | None:
+    """Select the rows of a layer for COCO's ids that belong to our classes. None: the layer does not fit.
 
     Args:
-        value: The file's, ``[A * outputs * per, …]``.
-        own: Shape of ours, ``[A * (background + K) * per, …]``.
-        num_classes: K.
-        background: Outputs before the first class: 1 or 0.
+        value: The layer's tensor in the file, ``[A * outputs * per, …]``.
+        shape: Shape of our layer, ``[A * (background + K) * per, …]``.
+        num_classes: Number of classes K.
+        background: Number of outputs before the first class, 1 or 0.
     """
-    if own == value.shape or own[1:] != value.shape[1:] or own[0] % (num_classes + background):
+    if shape == value.shape or shape[1:] != value.shape[1:] or shape[0] % (num_classes + background):
         return None
     outputs = len(_coco_categories())
-    each, rest = divmod(value.shape[0], outputs)
-    kept = _outputs_kept(outputs, num_classes)
-    if rest or kept is None or each != own[0] // (num_classes + background):
+    per_output, rest = divmod(value.shape[0], outputs)
+    kept = _kept_outputs(outputs, num_classes)
+    if rest or kept is None or per_output != shape[0] // (num_classes + background):
         return None
-    # boxes of a class lie together, four to a class, where there is a background; else the anchors come first
-    split = (1, outputs, each) if background else (each, outputs, 1)
+    # with a background, the four numbers of a class are contiguous; without, anchors are the outer dimension
+    split = (1, outputs, per_output) if background else (per_output, outputs, 1)
     rows = value.unflatten(0, split)[:, [0] * background + kept]
     return rows.flatten(0, 2)
 
 
 def load_detector(detector: nn.Module, builder: str, weights: str | None) -> None:
-    """Loads a whole detector, if there are weights and loading is not switched off.
+    """Load the weights of a whole detector, unless there are none or loading is switched off.
 
-    Layers that score classes, for other classes than the file's, keep their initialisation; all else must fit. What was
-    taken over is kept as ``detector.load_report``.
+    With another number of classes than the file's, the layers that predict classes keep their initialization. All other
+    tensors must fit. What was loaded is stored as ``detector.load_report``.
 
     Args:
-        detector: Has ``network`` (torchvision's modules under torchvision's names), ``backbone`` (under
+        detector: A detector with ``network`` (torchvision's modules under torchvision's names), ``backbone`` (under
             ``network.backbone.body``) and ``num_classes``.
-        builder: torchvision's name of that network.
-        weights: The name of published weights, or a path; None: nothing is done.
+        builder: torchvision's name of the network.
+        weights: The name of published weights, or the path of a file. None: nothing is done.
 
     Raises:
-        FileNotFoundError: The path of a file that does not exist.
+        FileNotFoundError: ``weights`` is the path of a file that does not exist.
         ValueError: Names or shapes differ.
     """
     if weights is None or pretrained_is_skipped():
         return
     state = {upgraded_name(name, builder): value for name, value in read_weights(builder, weights, _KEY).items()}
-    own = detector.state_dict()
-    aliases = _torchvision_names(detector, own)
+    expected = detector.state_dict()
+    aliases = _torchvision_names(detector, expected)
     background = int(builder.startswith("fasterrcnn"))
     num_classes: int = detector.num_classes  # type: ignore[assignment]
     for name in filter(_SCORES.match, list(state)):
         if key := next((ours for theirs, ours in aliases.items() if name.endswith(theirs)), ""):
-            picked = _pick(state[name], own[key].shape, num_classes, background)
-            state[name] = state[name] if picked is None else picked
+            rows = _select_rows(state[name], expected[key].shape, num_classes, background)
+            state[name] = state[name] if rows is None else rows
     fitting, report = match_weights(detector, state, aliases=aliases)
     unfit = [name for name in report.mismatched if not _SCORES.match(name) or "rpn" in name]
-    # classifiers' leftovers (batches counted) are no part of a frozen normalisation's
+    # numbers of batches, which frozen batch normalization does not have
     unexpected = [name for name in report.unexpected if not name.endswith("num_batches_tracked")]
     if unfit or report.missing or unexpected or not fitting:
         raise ValueError(
-            f"detector_weights={weights!r} do not fit this {type(detector).__name__} over "
+            f"{_KEY}: {weights!r} does not match this {type(detector).__name__} with the backbone "
             f"{getattr(detector.backbone, 'name', type(detector.backbone).__name__)!r}:\n{report.describe()}"
         )
     detector.load_state_dict(fitting, strict=False)
@@ -171,23 +176,23 @@ def load_detector(detector: nn.Module, builder: str, weights: str | None) -> Non
 
 
 def upgraded_name(name: str, builder: str) -> str:
-    """The name that torchvision gives today to a tensor of a file, whose names may be from before its version 0.13."""
+    """torchvision's current name of a tensor, whose name may be from before torchvision 0.13."""
     for old, new in _UPGRADES:
         name = old.sub(new, name)
     if builder.startswith("retinanet"):
-        # before, convolutions and their ReLUs were counted alike
+        # convolutions and their ReLUs used to be numbered together
         name = re.sub(
             r"((?:classification|regression)_head\.conv)\.(\d)\.(weight|bias)$",
-            lambda found: f"{found[1]}.{int(found[2]) // 2}.0.{found[3]}",
+            lambda match: f"{match[1]}.{int(match[2]) // 2}.0.{match[3]}",
             name,
         )
     return name
 
 
-def _torchvision_names(detector: nn.Module, own: Mapping[str, Tensor]) -> dict[str, str]:
-    """Names of the tensors in torchvision's own network -> ours."""
-    trunk = "network.backbone.body."
+def _torchvision_names(detector: nn.Module, expected: Mapping[str, Tensor]) -> dict[str, str]:
+    """torchvision's name of each tensor -> our name."""
+    body = "network.backbone.body."
     names: dict[str, str] = getattr(detector.backbone, "torchvision_names", dict)()
-    aliases = {f"backbone.body.{theirs}": f"{trunk}{ours}" for theirs, ours in names.items()}
-    aliases |= {key.removeprefix("network."): key for key in own if not key.startswith(trunk)}
+    aliases = {f"backbone.body.{theirs}": f"{body}{ours}" for theirs, ours in names.items()}
+    aliases |= {key.removeprefix("network."): key for key in expected if not key.startswith(body)}
     return aliases

@@ -1,4 +1,4 @@
-"""torchvision's detectors, as they are, behind this package's interface."""
+"""torchvision's own detectors behind the interface of `Detector`."""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -20,56 +20,55 @@ from ..ops.boxes import at_least_float32
 from ..weights import LoadReport, match_weights, pretrained_is_skipped
 from .checkpoint_mapping import coco_ids, norm_is_exact, published_weights, read_weights, upgraded_name
 from .detector import Detections
-from .pyramid import NetworkDetector, torchvision_mode
 from .resize import ImageBatch, ResizeAndPad
+from .torchvision_network import NetworkDetector, torchvision_mode
 
 _SCORES = ("cls_score", "bbox_pred", "cls_logits", "module_list")
-"""Parts of the names of the layers whose size follows from the number of classes."""
+"""Parts of the names of layers whose size depends on the number of classes."""
 
-_TRUNKS = ("resnet50", "mobilenet_v3_large", "vgg16")
-
+_BACKBONES = ("resnet50", "mobilenet_v3_large", "vgg16")
 
 _KINDS = {"fasterrcnn": FasterRCNN, "retinanet": RetinaNet, "fcos": FCOS, "ssd": SSD}
-"""How torchvision's names begin, and its network."""
+"""Start of torchvision's name of a network -> its class."""
 
 
 class TorchvisionDetector(NetworkDetector):
-    """A detector of torchvision's, with its own resizing, for images and targets as they are everywhere here.
+    """One of torchvision's detectors, with its own resizing, for this package's images and targets.
 
     Args:
-        name: torchvision's: ``fasterrcnn_resnet50_fpn``, ``fasterrcnn_resnet50_fpn_v2``,
+        name: torchvision's name of the network: ``fasterrcnn_resnet50_fpn``, ``fasterrcnn_resnet50_fpn_v2``,
             ``fasterrcnn_mobilenet_v3_large_fpn``, ``fasterrcnn_mobilenet_v3_large_320_fpn``,
             ``retinanet_resnet50_fpn``, ``retinanet_resnet50_fpn_v2``, ``fcos_resnet50_fpn``, ``ssd300_vgg16``,
             ``ssdlite320_mobilenet_v3_large``.
-        num_classes: K, without background. The published weights know COCO's ids from 1 to 90, of which ten are not in
-            use: with 80 classes, those in use in the order of their ids, or 90, a class an id, they detect as they are.
-            For other classes, layers that score them keep their initialisation.
+        num_classes: Number of classes K, without background. The published weights have COCO's ids from 1 to 90, ten of
+            which are not in use. They detect without training with 80 classes (the ids in use, in their order) or 90
+            (one class per id). With another number, the layers that predict classes keep their initialization.
         weights: torchvision's name for published weights (``DEFAULT``, ``COCO_V1``), which torchvision downloads, or
-            the path of a checkpoint, of torchvision's own model or of ours. ``None``: torchvision's initialisation.
-        backbone_weights: Of the trunk alone, a classifier's, where there are no ``weights``: the name of published
-            ones, or the path of a checkpoint (see `TorchvisionBackbone`).
-        trainable_layers: How many of the trunk's layers, counted from the last, are trained where there are weights of
-            either kind; torchvision's ``trainable_backbone_layers``. ``None``: torchvision's choice.
-        options: What else torchvision's builder takes: ``min_size``, ``box_score_thresh``, ``score_thresh``, ….
+            the path of a checkpoint of torchvision's model or of ours. None: torchvision's initialization.
+        backbone_weights: A classifier's weights for the backbone alone, if there are no ``weights``: the name of
+            published weights, or the path of a checkpoint (see `TorchvisionBackbone`).
+        trainable_layers: Number of the backbone's layers, counted from the last, that are trained if weights of either
+            kind are given; torchvision's ``trainable_backbone_layers``. None: torchvision's default.
+        options: Further arguments of torchvision's builder: ``min_size``, ``box_score_thresh``, ``score_thresh``, ….
 
     Attributes:
         network: torchvision's model.
-        backbone: Its trunk, of SSD with the layers added to it; a task may give it a learning rate of its own.
-        labels: The network's own label of each class.
+        backbone: The backbone; SSD's includes the extra layers. A task can give it its own learning rate.
+        labels: The network's label of each class.
 
     Shape:
-        - images: B times ``[3, H_i, W_i]``, ``uint8`` in [0, 255] or floating point in [0, 1]
+        - images: B tensors ``[3, H_i, W_i]``, ``uint8`` in [0, 255] or floating point in [0, 1]
         - output: B `Detections`
 
     Raises:
         ValueError: There is no such network, weights are unknown or do not fit, both kinds of weights are given,
-            ``trainable_layers`` without any, or an option that the network does not have.
-        FileNotFoundError: The path of a file that does not exist.
+            ``trainable_layers`` is given without weights, or the network does not have an option.
+        FileNotFoundError: A path of weights does not exist.
 
     Reference:
-        Boxes, scores and losses are those of torchvision's model; only labels are counted from 0. The label 0 of
-        torchvision's two-stage networks and SSD is the background; RetinaNet and FCOS have none, but the published
-        ones leave their label 0 unused: should one detect it, or an id that is not in use, that detection is dropped.
+        Boxes, scores and losses equal torchvision's; only labels are counted from 0. Label 0 of torchvision's two-stage
+        networks and SSD is the background. RetinaNet and FCOS have no background, but the published ones leave label 0
+        unused. Detections of label 0 or of an id that is not in use are dropped.
 
     Example:
         >>> detector = TorchvisionDetector("ssdlite320_mobilenet_v3_large", num_classes=5).eval()
@@ -101,35 +100,35 @@ class TorchvisionDetector(NetworkDetector):
         self._adopt(network, labels)
         self.name = name
         if backbone_weights is not None:
-            self.load_report = _load_trunk(name, network, backbone_weights)
+            self.load_report = _load_backbone(name, network, backbone_weights)
         if weights is not None and not pretrained_is_skipped():
             self.load_report = _load(name, network, weights)
 
     @classmethod
     def wrap(cls, model: nn.Module, num_classes: int, labels: Sequence[int] | None = None) -> Self:
-        """A detector of a model that is there already.
+        """Wrap a model that is already built.
 
         Args:
-            model: torchvision's Faster R-CNN, RetinaNet, FCOS or SSD, or a subclass; it is kept, not copied.
-            num_classes: K, without background.
-            labels: The model's own label of each class. ``None``: 1 … K where label 0 is the background (Faster R-CNN,
-                SSD), else 0 … K-1.
+            model: torchvision's Faster R-CNN, RetinaNet, FCOS or SSD, or a subclass. It is not copied.
+            num_classes: Number of classes K, without background.
+            labels: The model's label of each class. None: 1 … K if label 0 is the background (Faster R-CNN, SSD), else
+                0 … K-1.
 
         Raises:
-            TypeError: It is another kind of model.
-            ValueError: There are not K labels, or one occurs twice.
+            TypeError: The model is of another kind.
+            ValueError: There are not K different labels, or one is negative.
         """
         if not isinstance(model, (GeneralizedRCNN, RetinaNet, FCOS, SSD)):
             raise TypeError(
-                f"{type(model).__name__} is none of torchvision's detectors (FasterRCNN, RetinaNet, FCOS, SSD); a "
-                "detector of another kind derives from striate.models.Detector"
+                "model: must be one of torchvision's detectors (FasterRCNN, RetinaNet, FCOS, SSD), got "
+                f"{type(model).__name__}; derive a detector of another kind from striate.models.Detector"
             )
         if labels is None:
             first = 0 if isinstance(model, (RetinaNet, FCOS)) else 1
             labels = range(first, first + num_classes)
         if len(labels) != num_classes or len(set(labels)) != num_classes or min(labels, default=0) < 0:
             raise ValueError(
-                f"labels: {list(labels)}; give the model's label of each of the {num_classes} classes, 0 or more, once"
+                f"labels: must be {num_classes} different labels of the model, 0 or more, got {list(labels)}"
             )
         detector = cls.__new__(cls)
         NetworkDetector.__init__(detector, num_classes, ResizeAndPad())
@@ -143,63 +142,65 @@ class TorchvisionDetector(NetworkDetector):
         self.network = network
         _keep_boxes_exact(network)
         self.labels = tuple(labels)
-        to_class = torch.full((max(labels) + 2,), -1)  # the last stands for all labels beyond
+        to_class = torch.full((max(labels) + 2,), -1)  # the last entry is for all higher labels
         to_class[list(labels)] = torch.arange(len(labels))
         self.register_buffer("_to_network", torch.tensor(list(labels)), persistent=False)
         self.register_buffer("_to_class", to_class, persistent=False)
 
     @property
     def backbone(self) -> nn.Module:
-        """The trunk of the network."""
+        """The backbone, without the feature pyramid."""
         return getattr(self.network.backbone, "body", self.network.backbone)
 
     def detect(self, batch: ImageBatch) -> list[Detections]:
-        """See `Detector.detect`."""
+        """Detect the objects of each image; see `Detector.detect`."""
         with torchvision_mode(self.network, training=False):
-            found = self.network(self._images(batch))
-        return [self._with_our_labels(one) for one in found]
-
-    def _with_our_labels(self, found: dict[str, Tensor]) -> Detections:
-        labels = self._to_class[found["labels"].clamp(max=len(self._to_class) - 1)]
-        kept = labels >= 0
-        return {"boxes": found["boxes"][kept], "scores": found["scores"][kept], "labels": labels[kept]}
+            outputs = self.network(self._images(batch))
+        detections: list[Detections] = []
+        for output in outputs:
+            labels = self._to_class[output["labels"].clamp(max=len(self._to_class) - 1)]  # [M]
+            known = labels >= 0
+            detections.append(
+                {"boxes": output["boxes"][known], "scores": output["scores"][known], "labels": labels[known]}
+            )
+        return detections
 
     def compute_losses(self, batch: ImageBatch, targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """See `Detector.compute_losses`."""
-        theirs = [
+        """Compute torchvision's losses; see `Detector.compute_losses`."""
+        network_targets = [
             {"boxes": target["boxes"].float(), "labels": self._to_network[target["labels"]]} for target in targets
         ]
         with torchvision_mode(self.network, training=True):
-            self.network.transform.training = self.training  # draws among several sizes in training alone
-            losses = self.network(self._images(batch), theirs)
+            self.network.transform.training = self.training  # draws among several sizes only in training
+            losses = self.network(self._images(batch), network_targets)
         return {name if name.startswith("loss_") else f"loss_{name}": loss for name, loss in losses.items()}
 
     def _images(self, batch: ImageBatch) -> list[Tensor]:
-        """The images of a batch without their padding, float32 in [0, 1].
+        """The images of a batch without padding, ``[3, H_i, W_i]``, float32 in [0, 1].
 
         Raises:
-            ValueError: an image so long and narrow that torchvision's resizing would leave nothing of it.
+            ValueError: An image is so elongated that torchvision would resize a side to 0 pixels.
         """
         resize = self.network.transform
         longest = getattr(resize, "max_size", None)
-        for place, (height, width) in enumerate(batch.sizes):
+        for index, (height, width) in enumerate(batch.sizes):
             if (
                 longest
                 and not getattr(resize, "fixed_size", None)
                 and min(height, width) * longest < max(height, width)
             ):
                 raise ValueError(
-                    f"image {place} of the batch ({width} x {height} pixels): nothing is left of its shorter side when "
-                    f"torchvision makes the longer one {longest} pixels; cut it into parts, or give options: max_size"
+                    f"images[{index}]: must keep 1 pixel per side when the longer side is resized to {longest} "
+                    f"pixels, got {width} x {height} pixels; cut the image into parts, or raise max_size in options"
                 )
         pixels = batch.pixels.float() if batch.pixels.is_floating_point() else batch.pixels / 255
         return [image[:, :height, :width] for image, (height, width) in zip(pixels, batch.sizes, strict=True)]
 
 
 def _keep_boxes_exact(network: Any) -> None:
-    """Has a network of torchvision's compute anchors, boxes and scores in float32 under autocast too.
+    """Make a network compute anchors, boxes and scores in float32 under autocast too.
 
-    bfloat16 tells pixels apart up to 256 only, and a small object further right would lose its area.
+    bfloat16 represents pixels exactly only up to 256; a small object further to the right would lose its area.
     """
     first, heads = network, [getattr(network, "head", None)]
     if hasattr(network, "roi_heads"):
@@ -207,22 +208,19 @@ def _keep_boxes_exact(network: Any) -> None:
     for head in heads:
         if head is not None:
             head.register_forward_hook(_float_outputs)
-    first.anchor_generator.register_forward_pre_hook(_float_maps)
+    # anchors get the dtype of the maps [B, C, h, w]; apart from that, only their sizes matter
+    first.anchor_generator.register_forward_pre_hook(
+        lambda module, inputs: (inputs[0], [level[:, :1].float() for level in inputs[1]])
+    )
 
 
-def _float_outputs(module: nn.Module, given: Any, outputs: Any) -> Any:
-    """The same outputs, in whatever they are kept, in float32 at least."""
+def _float_outputs(module: nn.Module, inputs: Any, outputs: Any) -> Any:
+    """Forward hook that converts all tensors of nested outputs to float32 or wider."""
     if isinstance(outputs, Tensor):
         return at_least_float32(outputs)
     if isinstance(outputs, Mapping):
-        return {name: _float_outputs(module, given, value) for name, value in outputs.items()}
-    return type(outputs)(_float_outputs(module, given, value) for value in outputs)
-
-
-def _float_maps(module: nn.Module, given: Any) -> Any:
-    """For anchors, which take their type from the maps, and else their sizes alone."""
-    images, maps = given
-    return images, [level[:, :1].float() for level in maps]
+        return {name: _float_outputs(module, inputs, value) for name, value in outputs.items()}
+    return type(outputs)(_float_outputs(module, inputs, value) for value in outputs)
 
 
 def _check(name: str, weights: str | None, backbone_weights: str | None, trainable_layers: int | None) -> None:
@@ -231,29 +229,30 @@ def _check(name: str, weights: str | None, backbone_weights: str | None, trainab
     if name not in names:
         near = get_close_matches(name, names, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names)}"
-        raise ValueError(f"torchvision has no detector {name!r} of boxes alone; {hint}")
+        raise ValueError(f"name: must be a box detector of torchvision's, got {name!r}; {hint}")
     if weights is not None and backbone_weights is not None:
         raise ValueError(
-            f"backbone_weights={backbone_weights!r} would have no effect beside weights={weights!r}, which hold the "
-            "backbone's too; leave one of them out"
+            f"backbone_weights: has no effect together with weights, which include the backbone's, got "
+            f"{backbone_weights!r} and {weights!r}; remove one of them"
         )
     if name.startswith("ssdlite") and (backbone_weights is not None or trainable_layers is not None):
         raise ValueError(
-            f"{name!r} has a trunk of its own, narrower at its end than the classifier's, and all of it is trained: "
-            "leave backbone_weights and trainable_layers out, or take SSD over another backbone"
+            f"backbone_weights: {name!r} has a backbone that is narrower at its end than the classifier's and is "
+            f"trained whole, got {backbone_weights!r} and trainable_layers={trainable_layers}; remove them, or use SSD "
+            "with another backbone"
         )
     if trainable_layers is not None and weights is None and backbone_weights is None:
         raise ValueError(
-            f"trainable_layers={trainable_layers} freezes layers that have learned something, but there are no "
-            "weights: give weights or backbone_weights, or leave it out"
+            f"trainable_layers: freezes layers, which needs weights, got {trainable_layers} without any; add weights "
+            "or backbone_weights, or remove it"
         )
 
 
 def _check_options(name: str, options: Mapping[str, Any]) -> None:
-    """See that torchvision's network knows these arguments; its builders take any, and pass over what they do not know.
+    """Require options that torchvision's network has. Its builders silently ignore all others.
 
     Raises:
-        ValueError: It knows one of them not, or it is one of our own.
+        ValueError: The network does not have an option, or it is an argument of `TorchvisionDetector`.
     """
     kind = next(kind for start, kind in _KINDS.items() if name.startswith(start))
     known = [
@@ -266,11 +265,11 @@ def _check_options(name: str, options: Mapping[str, Any]) -> None:
         if key not in known:
             near = get_close_matches(key, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(dict.fromkeys(known))}"
-            raise ValueError(f"options: torchvision's {kind.__name__} has no argument {key!r}; {hint}")
+            raise ValueError(f"options: must be arguments of torchvision's {kind.__name__}, got {key!r}; {hint}")
 
 
 def _labels(name: str, num_classes: int, published: Any) -> tuple[list[int], int]:
-    """The network's label of each class, and the number of its outputs."""
+    """The network's label of each class, and its number of outputs."""
     if published is not None:
         categories = published.meta["categories"]
         if num_classes == len(coco_ids(categories)):
@@ -282,11 +281,11 @@ def _labels(name: str, num_classes: int, published: Any) -> tuple[list[int], int
 
 
 def _freeze_norms(module: nn.Module, eps: float | None) -> nn.Module:
-    """The module with torchvision's frozen batch normalisation in place of the usual, wherever there is one.
+    """Replace batch normalization by torchvision's frozen one.
 
     Args:
-        module: Is changed, unless it is such a layer itself.
-        eps: Of the new layers. None: as the old have it.
+        module: Changed in place, unless it is such a layer itself.
+        eps: Epsilon of the new layers. None: that of the old ones.
     """
     if isinstance(module, nn.BatchNorm2d):
         return FrozenBatchNorm2d(module.num_features, eps=module.eps if eps is None else eps)
@@ -296,30 +295,30 @@ def _freeze_norms(module: nn.Module, eps: float | None) -> nn.Module:
 
 
 def _freeze_layers(name: str, network: Any, trainable: int | None) -> None:
-    """Keeps the first layers of a trunk from training, as torchvision counts them.
+    """Freeze the first layers of a backbone, in torchvision's count of layers.
 
     Raises:
-        ValueError: There are not as many.
+        ValueError: There are fewer layers than ``trainable``.
     """
     if name.startswith("ssdlite"):
         return
-    layers, starts = _trunk_layers(network.backbone)
+    layers, starts = _backbone_layers(network.backbone)
     default = 4 if name.startswith("ssd300") else 3
     count = default if trainable is None else trainable
     if not 0 <= count <= len(starts):
-        raise ValueError(f"trainable_layers: {count}; the trunk of {name!r} counts {len(starts)}, give 0 to that")
+        raise ValueError(f"trainable_layers: must be 0 to {len(starts)} for {name!r}, got {count}")
     for layer in layers[: len(layers) if count == 0 else starts[len(starts) - count]]:
         layer.requires_grad_(False)
 
 
-def _trunk_layers(backbone: Any) -> tuple[list[nn.Module], list[int]]:
-    """The modules of a trunk in their order, and at which of them each layer begins that torchvision counts."""
+def _backbone_layers(backbone: Any) -> tuple[list[nn.Module], list[int]]:
+    """The modules of a backbone in order, and the indices at which torchvision's layers begin."""
     if hasattr(backbone, "extra"):  # SSD's VGG-16
         layers = [*backbone.features, *list(backbone.extra[0])[:-1]]
         return layers, [0] + [i for i, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
     layers = list(backbone.body.children())
     if hasattr(backbone.body, "layer1"):
-        # conv1, bn1, relu, maxpool, layer1 …; bn1 counts with conv1 only where all are trained
+        # conv1, bn1, relu, maxpool, layer1 …; bn1 belongs to conv1 only if all layers are trained
         return layers, [0, 4, 5, 6, 7]
     strided = [i for i, layer in enumerate(layers[1:], 1) if _halves(layer)]
     return layers, [0, *strided, len(layers) - 1]
@@ -330,20 +329,20 @@ def _halves(block: nn.Module) -> bool:
     return any(isinstance(layer, nn.Conv2d) and layer.stride[0] > 1 for layer in block.modules())
 
 
-def _load_trunk(name: str, network: Any, weights: str) -> LoadReport | None:
-    """Through the backbone of that name, which knows where weights come from; the tensors are in the same order."""
+def _load_backbone(name: str, network: Any, weights: str) -> LoadReport | None:
+    """Load a backbone through `TorchvisionBackbone`, which finds the weights; its tensors have the same order."""
     try:
-        trunk = TorchvisionBackbone(next(trunk for trunk in _TRUNKS if trunk in name), weights)
-    except ConnectionError as error:  # names the backbone's own argument
+        backbone = TorchvisionBackbone(next(part for part in _BACKBONES if part in name), weights)
+    except ConnectionError as error:  # it names the backbone's argument
         raise ConnectionError(str(error).replace("weights: ", "backbone_weights: ")) from error
     if pretrained_is_skipped():
         return None
-    state = trunk.state_dict()
-    values = [state[ours] for key, ours in trunk.torchvision_names().items() if not key.endswith("_tracked")]
+    state = backbone.state_dict()
+    values = [state[ours] for key, ours in backbone.torchvision_names().items() if not key.endswith("_tracked")]
     module = network.backbone if hasattr(network.backbone, "extra") else network.backbone.body
-    own = [key for key in module.state_dict() if not key.endswith(("_tracked", "scale_weight"))][: len(values)]
-    module.load_state_dict(dict(zip(own, values, strict=True)), strict=False)
-    return trunk.load_report
+    names = [key for key in module.state_dict() if not key.endswith(("_tracked", "scale_weight"))][: len(values)]
+    module.load_state_dict(dict(zip(names, values, strict=True)), strict=False)
+    return backbone.load_report
 
 
 def _load(name: str, network: nn.Module, weights: str) -> LoadReport:
@@ -352,6 +351,6 @@ def _load(name: str, network: nn.Module, weights: str) -> LoadReport:
     unfit = [key for key in report.mismatched if not any(part in key for part in _SCORES) or "rpn" in key]
     unexpected = [key for key in report.unexpected if not key.endswith("num_batches_tracked")]
     if unfit or report.missing or unexpected or not fitting:
-        raise ValueError(f"{weights} does not match torchvision's {name!r}:\n{report.describe()}")
+        raise ValueError(f"weights: {weights} does not match torchvision's {name!r}:\n{report.describe()}")
     network.load_state_dict(fitting, strict=False)
     return replace(report, origin=f"weights {weights}")

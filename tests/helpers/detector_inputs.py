@@ -9,13 +9,13 @@ SIZES = ((60, 90), (96, 64), (70, 70))
 
 
 def random_images(*sizes, seed=0):
-    """Noise, uint8."""
+    """Images of noise, uint8 ``[3, H, W]``."""
     generator = torch.Generator().manual_seed(seed)
     return [torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=generator) for size in sizes]
 
 
 def target(boxes=(), labels=None):
-    """A target of boxes and labels, 0 for each where none are given."""
+    """A target with boxes ``[N, 4]`` and labels ``[N]``, by default all 0."""
     boxes = torch.tensor(list(boxes), dtype=torch.float32).reshape(-1, 4)
     return {"boxes": boxes, "labels": torch.tensor(labels or [0] * len(boxes), dtype=torch.int64)}
 
@@ -41,27 +41,27 @@ def detection_batch(sizes: list[tuple[int, int]], targets: list[dict[str, torch.
 
 
 def random_targets(sizes, classes, each=3, seed=0):
-    """A few boxes in each image."""
+    """Targets with ``each`` random boxes ``[each, 4]`` per image."""
     generator = torch.Generator().manual_seed(seed)
-    found = []
+    targets = []
     for height, width in sizes:
         corner = torch.rand(each, 2, generator=generator) * torch.tensor([width, height]) * 0.6
         side = torch.rand(each, 2, generator=generator) * torch.tensor([width, height]) * 0.3 + 3
         labels = torch.randint(0, classes, (each,), generator=generator)
-        found.append({"boxes": torch.cat([corner, corner + side], 1), "labels": labels})
-    return found
+        targets.append({"boxes": torch.cat([corner, corner + side], 1), "labels": labels})
+    return targets
 
 
 @torch.no_grad()
 def shake(network, seed=0):
-    """Gives a network of torchvision's something to say: statistics of its own, and scores that differ widely."""
+    """Give a network of torchvision's random statistics, and weights with which scores differ widely."""
     torch.manual_seed(seed)
     for name, module in network.named_modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.05)
             module.running_var.uniform_(0.8, 1.2)
             module.weight.uniform_(0.5, 0.9)
-        if isinstance(module, nn.Conv2d) and "head.conv" in name:  # else next to nothing would come out of it
+        if isinstance(module, nn.Conv2d) and "head.conv" in name:  # otherwise the outputs would be almost 0
             nn.init.kaiming_normal_(module.weight)
         last = name.rpartition(".")[2]
         if last in ("cls_logits", "cls_score", "bbox_pred", "bbox_reg", "bbox_ctrness") or "module_list." in name:
@@ -74,7 +74,7 @@ def shake(network, seed=0):
 
 
 def sample_all(network):
-    """Lets a two-stage network train on all anchors and proposals, so that nothing is left to chance."""
+    """Make a two-stage network train on all anchors and proposals, so that losses are deterministic."""
     for part in ("rpn", "roi_heads"):
         if hasattr(network, part):
             getattr(network, part).fg_bg_sampler.batch_size_per_image = 10**6

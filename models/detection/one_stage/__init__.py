@@ -1,1 +1,1 @@
-"""RetinaNet and FCOS."""
+"""One-stage detectors on a feature pyramid: RetinaNet and FCOS."""

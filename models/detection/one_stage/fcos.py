@@ -1,56 +1,59 @@
 """FCOS over a feature pyramid on any backbone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 from torchvision.models import detection as tv
 from torchvision.models.detection.fcos import FCOSHead
 
 from ...backbones import Backbone, as_backbone
-from ..checkpoint_mapping import load_detector, prepare_trunk
+from ..checkpoint_mapping import load_detector, prepare_backbone
 from ..detector import check_detection_settings
-from ..pyramid import Pyramid, make_anchors, resizing
+from ..pyramid import Pyramid, make_anchors, pyramid_resize
 from .base import OneStageDetector, check_group_norm
 
 
 class FCOS(OneStageDetector):
-    """FCOS: no anchors; every cell within an object says how far its sides are, and how central it is.
+    """FCOS, without anchor boxes: every cell inside an object predicts the distances to its sides and its centerness.
 
     Losses: ``loss_classification`` (focal), ``loss_bbox_regression`` (GIoU) and ``loss_bbox_ctrness``.
 
     Args:
-        num_classes: K, without background, for which there is no output.
-        backbone: As in `FasterRCNN`.
-        weights: As in `FasterRCNN`.
-        detector_weights: As in `FasterRCNN`, of torchvision's ``fcos_resnet50_fpn``.
-        min_size: As in `FasterRCNN`.
-        max_size: As in `FasterRCNN`.
-        fpn_channels: C, of the pyramid and of the head's convolutions; a multiple of 32, 64 or more, since 32
-            groups of them are normalised.
-        finest_stride: Of the pyramid, pixels.
-        p6_from_trunk: As in `RetinaNet`.
-        head_depth: Convolutions of each branch of the head.
-        radius: How far from an object's centre cells are trained to see it, in strides of their level.
-        score_threshold: The least score of a detection.
-        nms_iou: The IoU above which the less sure of two detections of a class is dropped.
-        max_detections: The most of an image.
+        num_classes: Number of classes K. The background has no output.
+        backbone: The backbone, as in `FasterRCNN`.
+        weights: Weights of the backbone, as in `FasterRCNN`.
+        detector_weights: Weights of the whole detector, as in `FasterRCNN`; torchvision's are of ``fcos_resnet50_fpn``.
+        min_size: Length of the shorter side, in pixels, as in `FasterRCNN`.
+        max_size: Maximum length of the longer side, in pixels, as in `FasterRCNN`.
+        fpn_channels: Number of channels of the pyramid and of the head's convolutions: a multiple of 32, and 64 or
+            more, since the head normalizes 32 groups of them.
+        finest_stride: Stride of the finest pyramid level, in pixels.
+        p6_from_trunk: Whether the first of the two additional levels is computed from the backbone's last map; see
+            `RetinaNet`.
+        head_depth: Number of convolutions in each branch of the head.
+        radius: Maximum distance from an object's center at which cells are trained to predict it, in strides of their
+            level.
+        score_threshold: Detections have a higher score than this.
+        nms_iou: Of two detections of one class with a higher IoU, the one with the lower score is dropped.
+        max_detections: Maximum number of detections per image.
 
     Attributes:
-        network: torchvision's FCOS without its own resizing.
-        backbone: The trunk.
+        network: torchvision's FCOS without its resizing.
+        backbone: The backbone, without the pyramid.
 
     Shape:
-        - images: as `FasterRCNN`
+        - images: B tensors ``[3, H_i, W_i]``, ``uint8`` in [0, 255] or floating point in [0, 1]
         - output: B `Detections`
 
     Raises:
-        ValueError: As in `FasterRCNN`, or ``fpn_channels`` make no 32 groups of 2 or more.
-        FileNotFoundError: As in `FasterRCNN`.
+        ValueError: As in `FasterRCNN`, or ``fpn_channels`` do not make 32 groups of 2 or more.
+        FileNotFoundError: A path of weights does not exist.
 
     Reference:
-        Tian et al., "FCOS: a simple and strong anchor-free object detector", TPAMI 2022. As in torchvision: a cell
-        stands for its upper left corner, not its middle; distances are divided by the level's stride, with no
-        learned scale of each level; the loss of boxes is not weighted by centrality.
+        Tian et al., "FCOS: a simple and strong anchor-free object detector", TPAMI 2022. As in torchvision, a
+        cell is located at its upper left corner, not its center; distances are divided by the level's stride, without
+        a learned scale per level; the loss of boxes is not weighted by centerness.
 
     Example:
         >>> import torch
@@ -78,10 +81,10 @@ class FCOS(OneStageDetector):
     ) -> None:
         check_detection_settings(score_threshold, nms_iou, max_detections)
         check_group_norm(fpn_channels, "FCOS")
-        trunk = as_backbone(backbone, weights)
-        super().__init__(num_classes, resizing(trunk, min_size, max_size))
-        prepare_trunk(trunk, "fcos_resnet50_fpn", detector_weights)
-        pyramid = Pyramid(trunk, fpn_channels, finest_stride, "p6p7", p6_from_trunk)
+        body = as_backbone(backbone, weights)
+        super().__init__(num_classes, pyramid_resize(body, min_size, max_size))
+        prepare_backbone(body, "fcos_resnet50_fpn", detector_weights)
+        pyramid = Pyramid(body, fpn_channels, finest_stride, "p6p7", p6_from_trunk)
         self.network = tv.FCOS(
             pyramid,
             num_classes,
@@ -95,7 +98,12 @@ class FCOS(OneStageDetector):
         del self.network.transform
         load_detector(self, "fcos_resnet50_fpn", detector_weights)
 
-    def _losses(
-        self, targets: list[dict[str, Tensor]], outputs: dict[str, Tensor], anchors: list[Tensor], counts: list[int]
+    def anchor_losses(
+        self,
+        targets: Sequence[Mapping[str, Any]],
+        outputs: Mapping[str, Tensor],
+        anchors: Sequence[Tensor],
+        counts: Sequence[int],
     ) -> dict[str, Tensor]:
+        """The three losses; see `OneStageDetector.anchor_losses` for shapes ``[B, A, …]``."""
         return self.network.compute_loss(targets, outputs, anchors, counts)

@@ -1,7 +1,8 @@
 """RetinaNet over a feature pyramid on any backbone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 from torchvision.models import detection as tv
@@ -9,54 +10,55 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 
 from ...backbones import Backbone, as_backbone
 from ...ops.matching import match_anchors
-from ..checkpoint_mapping import load_detector, prepare_trunk
+from ..checkpoint_mapping import load_detector, prepare_backbone
 from ..detector import check_detection_settings
-from ..pyramid import Pyramid, Sizes, make_anchors, resizing
+from ..pyramid import Pyramid, Sizes, make_anchors, pyramid_resize
 from .base import NORM_GROUPS, OneStageDetector, check_group_norm
 
 
 class RetinaNet(OneStageDetector):
-    """RetinaNet: every anchor of a feature pyramid is scored, under the focal loss; over any backbone.
+    """RetinaNet: class scores for every anchor of a feature pyramid, trained by the focal loss, over any backbone.
 
     Losses: ``loss_classification`` and ``loss_bbox_regression``.
 
     Args:
-        num_classes: K, without background, for which there is no output.
-        backbone: As in `FasterRCNN`.
-        weights: As in `FasterRCNN`.
-        detector_weights: As in `FasterRCNN`, of torchvision's ``retinanet_resnet50_fpn``.
-        min_size: As in `FasterRCNN`.
-        max_size: As in `FasterRCNN`.
-        fpn_channels: C, of the pyramid and of the head's convolutions.
-        finest_stride: Of the pyramid, pixels.
-        p6_from_trunk: Whether the first of the two additional levels comes from the trunk's last map, as in the paper;
-            else from the pyramid's, as torchvision's published weights expect.
-        head_norm: Normalise groups of channels after each convolution of the head, as torchvision's
-            ``retinanet_resnet50_fpn_v2`` does and FCOS: where all begins from random weights, it learns
-            a little sooner (measured on digits: AP50 0.14 after 600 steps, without it 0.11).
-        anchor_sizes: Of each level, the last two of which are the additional ones. None: 4 times the level's stride,
-            that by the cube root of 2, and that by the cube root of 4.
-        ratios: Height over width of the anchors.
-        score_threshold: The least score of a detection.
-        nms_iou: The IoU above which the less sure of two detections of a class is dropped.
-        max_detections: The most of an image.
+        num_classes: Number of classes K. The background has no output.
+        backbone: The backbone, as in `FasterRCNN`.
+        weights: Weights of the backbone, as in `FasterRCNN`.
+        detector_weights: Weights of the whole detector, as in `FasterRCNN`; torchvision's are of
+            ``retinanet_resnet50_fpn``.
+        min_size: Length of the shorter side, in pixels, as in `FasterRCNN`.
+        max_size: Maximum length of the longer side, in pixels, as in `FasterRCNN`.
+        fpn_channels: Number of channels of the pyramid and of the head's convolutions.
+        finest_stride: Stride of the finest pyramid level, in pixels.
+        p6_from_trunk: Whether the first of the two additional levels is computed from the backbone's last map, as in
+            the paper, rather than from the pyramid's, as torchvision's published weights expect.
+        head_norm: Whether group normalization follows each convolution of the head, as in torchvision's
+            ``retinanet_resnet50_fpn_v2`` and in FCOS. From random weights it learns a little faster (on digits: AP50
+            0.14 after 600 steps, without it 0.11).
+        anchor_sizes: For each level, the square roots of the anchors' areas, in pixels. The last two levels are the
+            additional ones. None: 4 times the level's stride, times 1 and the cube roots of 2 and of 4.
+        ratios: Aspect ratios of the anchors, height over width.
+        score_threshold: Detections have a higher score than this.
+        nms_iou: Of two detections of one class with a higher IoU, the one with the lower score is dropped.
+        max_detections: Maximum number of detections per image.
 
     Attributes:
-        network: torchvision's RetinaNet without its own resizing.
-        backbone: The trunk.
+        network: torchvision's RetinaNet without its resizing.
+        backbone: The backbone, without the pyramid.
 
     Shape:
-        - images: as `FasterRCNN`
+        - images: B tensors ``[3, H_i, W_i]``, ``uint8`` in [0, 255] or floating point in [0, 1]
         - output: B `Detections`
 
     Raises:
-        ValueError: As in `FasterRCNN`.
-        FileNotFoundError: As in `FasterRCNN`.
+        ValueError: As in `FasterRCNN`, or ``head_norm`` with ``fpn_channels`` that do not make 32 groups of 2 or more.
+        FileNotFoundError: A path of weights does not exist.
 
     Reference:
-        Lin et al., "Focal loss for dense object detection", ICCV 2017. As in torchvision, each image's loss is divided
-        by its own number of matched anchors before the mean is taken, boxes are trained by L1, and 300 detections are
-        kept where the paper keeps 100.
+        Lin et al., "Focal loss for dense object detection", ICCV 2017. As in torchvision, the loss of each image is
+        divided by its own number of matched anchors before averaging, boxes are trained by L1, and 300 detections are
+        kept, not 100 as in the paper.
 
     Example:
         >>> import torch
@@ -86,10 +88,10 @@ class RetinaNet(OneStageDetector):
         check_detection_settings(score_threshold, nms_iou, max_detections)
         if head_norm:
             check_group_norm(fpn_channels, "RetinaNet with head_norm")
-        trunk = as_backbone(backbone, weights)
-        super().__init__(num_classes, resizing(trunk, min_size, max_size))
-        prepare_trunk(trunk, "retinanet_resnet50_fpn", detector_weights)
-        pyramid = Pyramid(trunk, fpn_channels, finest_stride, "p6p7", p6_from_trunk)
+        body = as_backbone(backbone, weights)
+        super().__init__(num_classes, pyramid_resize(body, min_size, max_size))
+        prepare_backbone(body, "retinanet_resnet50_fpn", detector_weights)
+        pyramid = Pyramid(body, fpn_channels, finest_stride, "p6p7", p6_from_trunk)
         sizes = anchor_sizes or [[int(4 * stride * 2 ** (n / 3)) for n in range(3)] for stride in pyramid.strides]
         anchors = make_anchors(sizes, ratios, pyramid.strides)
         norm = partial(nn.GroupNorm, NORM_GROUPS) if head_norm else None
@@ -106,12 +108,17 @@ class RetinaNet(OneStageDetector):
         del self.network.transform
         load_detector(self, "retinanet_resnet50_fpn", detector_weights)
 
-    def _losses(
-        self, targets: list[dict[str, Tensor]], outputs: dict[str, Tensor], anchors: list[Tensor], counts: list[int]
+    def anchor_losses(
+        self,
+        targets: Sequence[Mapping[str, Any]],
+        outputs: Mapping[str, Tensor],
+        anchors: Sequence[Tensor],
+        counts: Sequence[int],
     ) -> dict[str, Tensor]:
-        # as RetinaNet.compute_loss, which would make a matrix of all objects and anchors first
+        """The focal loss, and the L1 loss of boxes; see `OneStageDetector.anchor_losses` for shapes ``[B, A, …]``."""
+        # as RetinaNet.compute_loss, which would first compute a matrix of all objects and anchors
         matches = [
-            match_anchors(target["boxes"], own, 0.5, 0.4, allow_low_quality=True)
-            for target, own in zip(targets, anchors, strict=True)
+            match_anchors(target["boxes"], image_anchors, 0.5, 0.4, allow_low_quality=True)
+            for target, image_anchors in zip(targets, anchors, strict=True)
         ]
         return self.network.head.compute_loss(targets, outputs, anchors, matches)

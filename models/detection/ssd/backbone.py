@@ -103,7 +103,7 @@ class SSDVGG16(Backbone):
         if missing or report.mismatched:
             relevant = replace(report, missing=tuple(missing), unexpected=() if fitting else report.unexpected)
             raise ValueError(
-                f"weights: {origin} does not match this VGG-16, {len(fitting)} of {len(expected)} tensors fit\n"
+                f"weights: {origin} does not match this VGG-16, {len(fitting)} of {len(expected)} tensors fit:\n"
                 f"{relevant.describe()}"
             )
         for name in _FULLY_CONNECTED:

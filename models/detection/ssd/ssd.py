@@ -246,7 +246,7 @@ class SSD(Detector):
         if unfit:
             raise ValueError(
                 f"weights: {origin} does not match this SSD, got {len(unfit)} tensors missing or with another shape "
-                f"(such as {unfit[0]}); pass a classifier's weights to the backbone\n{report.describe()}"
+                f"(such as {unfit[0]}); pass a classifier's weights to the backbone:\n{report.describe()}"
             )
         self.load_state_dict(fitting, strict=False)
         self.load_report = replace(report, origin=origin)

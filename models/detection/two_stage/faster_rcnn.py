@@ -1,97 +1,90 @@
 """Faster R-CNN over a feature pyramid on any backbone.
 
-The parts are torchvision's, and so are names and defaults: over its ResNet-50, with the weights of its detectors, these
-give the same boxes, scores and losses. What is ours: pixels are normalised by the backbone and resized by the seam,
-boxes are computed in float32 under autocast too, and levels and anchors follow from the backbone's strides.
+Parts, names and defaults are torchvision's. With its ResNet-50 and the weights of its detectors, boxes, scores and
+losses equal torchvision's. Differences: the backbone normalizes pixels, `ResizeAndPad` resizes images, boxes are
+computed in float32 under autocast too, and levels and anchors follow from the backbone's strides.
 
-Shape legend: B images, C channels of a level, A anchors, K classes.
+Shape legend: B images, C channels of a level, A anchors, K classes, N objects, R regions.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 from torchvision.models import detection as tv
-from torchvision.models.detection.faster_rcnn import TwoMLPHead
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.poolers import initLevelMapper
 
 from ...backbones import Backbone, as_backbone
-from ..checkpoint_mapping import load_detector, prepare_trunk
+from ...ops.matching import BACKGROUND, IGNORED, match_anchors
+from ..checkpoint_mapping import load_detector, prepare_backbone
 from ..detector import Detections, check_detection_settings
-from ..pyramid import (
-    BlockwiseMatcher,
-    BoxesAndAnchors,
-    FloatPredictor,
-    FloatRPNHead,
-    NetworkDetector,
-    Pyramid,
-    Sizes,
-    make_anchors,
-    resizing,
-    torchvision_mode,
-)
+from ..pyramid import Pyramid, Sizes, make_anchors, pyramid_resize
 from ..resize import ImageBatch
+from ..torchvision_network import NetworkDetector, torchvision_mode
 
 
 class FasterRCNN(NetworkDetector):
     """Faster R-CNN on a feature pyramid, over any backbone.
 
-    A small network on every level proposes boxes; each is cut out of the level that suits its size (RoIAlign, 7 x 7
-    cells), and two fully connected layers say what it is and correct it. Losses: ``loss_objectness`` and
+    A small network on every level proposes boxes. Each region is pooled from the level that suits its size (RoIAlign,
+    7 x 7 cells), and two fully connected layers classify it and refine its box. Losses: ``loss_objectness`` and
     ``loss_rpn_box_reg`` of the proposals, ``loss_classifier`` and ``loss_box_reg`` of the regions.
 
     Args:
-        num_classes: K, without background.
-        backbone: A backbone, or the name of one (see `build_backbone`). Its maps from ``finest_stride`` on are used, so
-            ``out_indices`` decides how coarse the pyramid gets.
-        weights: For a backbone given by name: the name of published weights, or the path of a checkpoint.
-        detector_weights: Of the whole detector: torchvision's name for published weights (``COCO_V1``, over
-            ``resnet50``), or the path of a checkpoint, of torchvision's or ours. Published weights fill the scores of
-            COCO's 80 classes, in the order of their ids, or 90, a class an id; for other classes, the layers that score
-            them keep their initialisation.
-        min_size: Pixels of the shorter side; several: one is drawn for each image in training; None: as the image is.
-        max_size: Pixels that the longer side may have at most; None: any.
-        fpn_channels: C.
-        finest_stride: Of the pyramid, pixels.
-        anchor_sizes: Of each level, the last of which is the pyramid's coarsest at twice the stride: square roots of
-            the anchors' areas, pixels. None: eight times the level's stride.
-        ratios: Height over width of the anchors.
-        hidden: Units of each of the two fully connected layers.
-        proposals: The best of each level that go into non-maximum suppression, and of each image that come out of it:
-            in training, and when detecting.
-        rpn_samples: Anchors of an image that a training step looks at, at most half of them on objects.
-        roi_samples: Regions of an image that a training step looks at, at most a quarter of them on objects.
-        canonical_scale: Side of an object, pixels, that is cut out of the level of stride 16.
-        score_threshold: The least score of a detection.
-        nms_iou: The IoU above which the less sure of two detections of a class is dropped.
-        max_detections: The most of an image.
+        num_classes: Number of classes K, without background.
+        backbone: A backbone, or the name of one (see `build_backbone`). Its maps of stride ``finest_stride`` and
+            coarser are used, so its ``out_indices`` determine how coarse the pyramid gets.
+        weights: Weights of a backbone given by name: the name of published weights, or the path of a checkpoint.
+        detector_weights: Weights of the whole detector: torchvision's name for published weights (``COCO_V1``, with
+            ``resnet50``), or the path of a checkpoint, torchvision's or ours. From published weights the scores of
+            COCO's 80 classes, in the order of their ids, or of all 90 ids are loaded. With another number of classes,
+            the layers that predict classes keep their initialization.
+        min_size: Length of the shorter side, in pixels. Several: one is drawn per image in training. None: images are
+            not resized.
+        max_size: Maximum length of the longer side, in pixels. None: unlimited.
+        fpn_channels: Number of channels C of the pyramid.
+        finest_stride: Stride of the finest pyramid level, in pixels.
+        anchor_sizes: For each level, the square roots of the anchors' areas, in pixels. The last level is pooled from
+            the pyramid's coarsest, with twice its stride. None: eight times the level's stride.
+        ratios: Aspect ratios of the anchors, height over width.
+        hidden: Number of units of each of the two fully connected layers.
+        proposals: Number of boxes per level that enter non-maximum suppression, and of proposals per image that remain;
+            in training and in evaluation.
+        rpn_samples: Number of anchors per image that are trained on, at most half of them foreground.
+        roi_samples: Number of regions per image that are trained on, at most a quarter of them foreground.
+        canonical_scale: Side of a region that is pooled from the level of stride 16, in pixels.
+        score_threshold: Detections have a higher score than this.
+        nms_iou: Of two detections of one class with a higher IoU, the one with the lower score is dropped.
+        max_detections: Maximum number of detections per image.
 
     Attributes:
-        network: torchvision's Faster R-CNN without its own resizing.
-        backbone: The trunk; a task may give it a learning rate of its own.
+        network: torchvision's Faster R-CNN without its resizing.
+        backbone: The backbone. A task can give it its own learning rate.
 
     Shape:
-        - images: B times ``[3, H_i, W_i]``, ``uint8`` in [0, 255] or floating point in [0, 1]
+        - images: B tensors ``[3, H_i, W_i]``, ``uint8`` in [0, 255] or floating point in [0, 1]
         - output: B `Detections`
 
     Raises:
-        ValueError: The backbone's strides make no pyramid, weights do not fit, or a number is out of its range.
-        FileNotFoundError: The path of a file that does not exist.
+        ValueError: The backbone's strides do not make a pyramid, weights do not fit, or a number is out of range.
+        FileNotFoundError: A path of weights does not exist.
 
     Reference:
         Ren et al., "Faster R-CNN", NeurIPS 2015; Lin et al., "Feature pyramid networks for object detection", CVPR
-        2017, section 4. Where this leaves the papers, as torchvision does: RoIAlign with 2 x 2 samples a cell in place
-        of pooling; smooth L1 with a beta of 1/9 in both stages; anchors that cross the border are trained on; 512
-        regions an image; only regions that overlap an object by less than 0.5 count as background, from 0 on. The
-        paper's own detector, on one map of VGG's, is another class.
+        2017, section 4. Deviations, as in torchvision: RoIAlign with 2 x 2 samples per cell instead of pooling; smooth
+        L1 with a beta of 1/9 in both stages; anchors that cross the border are trained on; 512 regions per image;
+        regions with an IoU below 0.5, from 0 on, are background. The paper's own detector, on one map of VGG, is
+        `SingleMapFasterRCNN`.
 
     Example:
         >>> import torch
         >>> detector = FasterRCNN(3, "resnet18", min_size=None, max_size=None, fpn_channels=32, hidden=64)
-        >>> found = detector.eval()([torch.zeros(3, 50, 70, dtype=torch.uint8)])
-        >>> sorted(found[0])
+        >>> detections = detector.eval()([torch.zeros(3, 50, 70, dtype=torch.uint8)])
+        >>> sorted(detections[0])
         ['boxes', 'labels', 'scores']
     """
 
@@ -117,10 +110,10 @@ class FasterRCNN(NetworkDetector):
         max_detections: int = 100,
     ) -> None:
         check_detection_settings(score_threshold, nms_iou, max_detections)
-        trunk = as_backbone(backbone, weights)
-        super().__init__(num_classes, resizing(trunk, min_size, max_size))
-        prepare_trunk(trunk, "fasterrcnn_resnet50_fpn", detector_weights)
-        pyramid = Pyramid(trunk, fpn_channels, finest_stride)
+        body = as_backbone(backbone, weights)
+        super().__init__(num_classes, pyramid_resize(body, min_size, max_size))
+        prepare_backbone(body, "fasterrcnn_resnet50_fpn", detector_weights)
+        pyramid = Pyramid(body, fpn_channels, finest_stride)
         sizes = anchor_sizes or [[8 * stride] for stride in pyramid.strides]
         anchors = make_anchors(sizes, ratios, pyramid.strides)
         pool = _roi_pool(pyramid.strides[:-1], canonical_scale)
@@ -141,37 +134,89 @@ class FasterRCNN(NetworkDetector):
             box_nms_thresh=nms_iou,
             box_detections_per_img=max_detections,
         )
-        del self.network.transform  # the seam's in its place
+        del self.network.transform  # `ResizeAndPad` replaces it
         self.network.rpn.box_similarity = BoxesAndAnchors
         self.network.rpn.proposal_matcher = BlockwiseMatcher(0.7, 0.3)
         load_detector(self, "fasterrcnn_resnet50_fpn", detector_weights)
 
     @property
     def backbone(self) -> Backbone:
-        """The trunk."""
+        """The backbone, without the pyramid."""
         return self.network.backbone.body
 
     def _run(self, batch: ImageBatch, targets: list[dict[str, Tensor]] | None) -> tuple[Any, dict[str, Tensor]]:
+        """Detections without targets, and losses with targets."""
         with torchvision_mode(self.network, training=targets is not None):
             images = ImageList(batch.pixels, batch.sizes)
             levels = self.network.backbone(batch.pixels)
-            proposals, first = self.network.rpn(images, levels, targets)
-            found, second = self.network.roi_heads(levels, proposals, batch.sizes, targets)
-        return found, {**first, **second}
+            proposals, rpn_losses = self.network.rpn(images, levels, targets)
+            detections, roi_losses = self.network.roi_heads(levels, proposals, batch.sizes, targets)
+        return detections, {**rpn_losses, **roi_losses}
 
     def detect(self, batch: ImageBatch) -> list[Detections]:
-        """See `Detector.detect`."""
-        found, _ = self._run(batch, None)
-        return [Detections(boxes=one["boxes"], scores=one["scores"], labels=one["labels"] - 1) for one in found]
+        """Detect the objects of each image; see `Detector.detect`."""
+        detections, _ = self._run(batch, None)
+        return [Detections(boxes=one["boxes"], scores=one["scores"], labels=one["labels"] - 1) for one in detections]
 
     def compute_losses(self, batch: ImageBatch, targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """See `Detector.compute_losses`."""
+        """Compute the losses of both stages; see `Detector.compute_losses`."""
+        # label 0 is torchvision's background
         shifted = [{"boxes": target["boxes"].float(), "labels": target["labels"] + 1} for target in targets]
         return self._run(batch, shifted)[1]
 
 
+class BoxesAndAnchors(NamedTuple):
+    """Ground-truth boxes and anchors to be matched, in place of the matrix of their IoUs."""
+
+    boxes: Tensor  # [N, 4]
+    anchors: Tensor  # [A, 4]
+
+
+class BlockwiseMatcher:
+    """Matches anchors as torchvision's ``Matcher`` does, with `match_anchors` and the same result values.
+
+    It computes IoUs block by block. The matrix of 5,000 objects and the anchors of an image of 800 pixels would take
+    3 GB, and 30 GB to compute. An object that no anchor overlaps gets none. torchvision gives each object all anchors
+    that share its highest IoU; for an object between the anchors (small objects, anchors far apart) this IoU is 0, so
+    that nearly all anchors would become foreground.
+
+    Args:
+        high_threshold: IoU from which on an anchor is foreground.
+        low_threshold: IoU below which an anchor is background. Anchors between the two are ignored.
+    """
+
+    # torchvision's region proposal network reads these
+    BELOW_LOW_THRESHOLD = BACKGROUND
+    BETWEEN_THRESHOLDS = IGNORED
+
+    def __init__(self, high_threshold: float, low_threshold: float) -> None:
+        self.high_threshold, self.low_threshold = high_threshold, low_threshold
+
+    def __call__(self, pairs: BoxesAndAnchors) -> Tensor:
+        """The index of each anchor's object, -1 for background, -2 for ignored: int64 ``[A]``."""
+        return match_anchors(*pairs, self.high_threshold, self.low_threshold, allow_low_quality=True)
+
+
+class FloatRPNHead(RPNHead):
+    """torchvision's head with outputs in float32, so that boxes are not decoded in bfloat16 under autocast."""
+
+    def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Objectness ``[B, A', h, w]`` and deltas ``[B, 4 A', h, w]`` of each level, with A' anchors per cell."""
+        logits, deltas = super().forward(x)
+        return [level.float() for level in logits], [level.float() for level in deltas]
+
+
+class FloatPredictor(FastRCNNPredictor):
+    """torchvision's class and box layers with outputs in float32."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Class logits ``[R, K + 1]`` and deltas ``[R, 4 (K + 1)]`` of the regions' features ``[R, D]``."""
+        scores, deltas = super().forward(x)
+        return scores.float(), deltas.float()
+
+
 def _roi_pool(strides: Sequence[int], canonical_scale: int) -> MultiScaleRoIAlign:
-    """torchvision's, its levels told: it would guess them from the first batch that it sees, and keep the guess."""
+    """torchvision's RoIAlign with known levels. It would infer them from the first batch and keep the result."""
     pool = MultiScaleRoIAlign([str(level) for level in range(len(strides))], 7, 2, canonical_scale=canonical_scale)
     pool.scales = [1 / stride for stride in strides]
     first, last = strides[0].bit_length() - 1, strides[-1].bit_length() - 1

@@ -1,15 +1,15 @@
-"""Faster R-CNN, RetinaNet and FCOS over a pyramid: torchvision's results with its weights; any backbone; bad input."""
+"""Faster R-CNN, RetinaNet and FCOS on a pyramid: torchvision's results with its weights, any backbone, bad input."""
 
 import pytest
 import torch
 import torchvision
 from torch import nn
-from torchvision.models import get_model
-from torchvision.models._api import WeightsEnum
+from torchvision.models import WeightsEnum, get_model
 
 from striate.datamodules import DigitScenes
 from striate.models import FCOS, FasterRCNN, PlainCNN, RetinaNet, TorchvisionBackbone, skip_pretrained
-from striate.models.detection.pyramid import BlockwiseMatcher, BoxesAndAnchors, torchvision_mode
+from striate.models.detection.torchvision_network import torchvision_mode
+from striate.models.detection.two_stage.faster_rcnn import BlockwiseMatcher, BoxesAndAnchors
 from striate.models.weights import frozen_without_weights, summarize_loaded_weights
 from striate.tasks.metrics import COCODetection
 
@@ -29,17 +29,17 @@ NO_RESIZING = {"min_size": None, "max_size": None}
 
 
 def slim(kind, classes=3, **options):
-    """Each detector, small."""
+    """A small detector of each kind."""
     torch.manual_seed(0)
     finest = 4 if kind == "fasterrcnn" else 8
     more = {"hidden": 32, "proposals": (100, 50), "roi_samples": 32} if kind == "fasterrcnn" else {}
     backbone = PlainCNN((8, 16, 16, 32))
-    given = {"fpn_channels": 64 if kind == "fcos" else 32, "finest_stride": finest, **NO_RESIZING, **more, **options}
-    return MODELS[kind](classes, backbone, **given)
+    settings = {"fpn_channels": 64 if kind == "fcos" else 32, "finest_stride": finest, **NO_RESIZING, **more, **options}
+    return MODELS[kind](classes, backbone, **settings)
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_with_torchvisions_weights_all_is_as_torchvisions(kind, tmp_path):
+def test_with_torchvisions_weights_results_equal_torchvisions(kind, tmp_path):
     theirs = get_model(
         f"{kind}_resnet50_fpn",
         weights=None,
@@ -58,18 +58,18 @@ def test_with_torchvisions_weights_all_is_as_torchvisions(kind, tmp_path):
     floats = [image / 255 for image in images]
     first = int(kind == "fasterrcnn")
     with torch.no_grad():
-        alone = theirs.eval()(floats)
+        expected = theirs.eval()(floats)
         with torchvision_mode(theirs, training=True):  # norms stay as they are
             losses = theirs(floats, [{**one, "labels": one["labels"] + first} for one in targets])
         for mode in (True, False):
             ours.train(mode)
-            assert_same_detections(ours(images), alone, range(first, first + 3))
+            assert_same_detections(ours(images), expected, range(first, first + 3))
             assert_same_losses(ours.losses(images, targets), losses)
 
 
 @pytest.fixture
 def published(monkeypatch):
-    """What torchvision's site would send: a detector's state, in the names of the time before version 0.13."""
+    """Replace downloads by random weights, for RetinaNet under the names from before torchvision 0.13."""
     states = {}
 
     def state(entry, *args, **kwargs):
@@ -81,8 +81,8 @@ def published(monkeypatch):
         if name in states:
             return dict(states[name])
         model = shake(get_model(name, weights=None, weights_backbone=None, num_classes=91))
-        state = dict(model.state_dict())  # not torch's own kind of dictionary, which would say how old it is
-        if name.startswith("retinanet"):  # one of them is really of that time
+        state = dict(model.state_dict())  # a plain dictionary, without torch's version metadata
+        if name.startswith("retinanet"):  # the published RetinaNet has the old names
             for index in range(4):
                 for branch in ("classification", "regression"):
                     for part in ("weight", "bias"):
@@ -97,14 +97,14 @@ def published(monkeypatch):
 
 @pytest.mark.parametrize("kind", MODELS)
 def test_published_weights_detect_cocos_classes(kind, published):
-    """80 classes in the order of COCO's ids, of which 12, 26, 29, … are not in use."""
+    """80 classes in the order of COCO's ids; 12, 26, 29, … are not in use."""
     backbone = TorchvisionBackbone("resnet50", freeze_norm=True)
     ours = MODELS[kind](80, backbone, detector_weights="COCO_V1", min_size=64, max_size=100).eval()
     theirs = get_model(f"{kind}_resnet50_fpn", weights="COCO_V1", min_size=64, max_size=100).eval()
     ours.score_threshold = getattr(theirs, "roi_heads", theirs).score_thresh = 0.015
     unused = [0, 12, 26, 29, 30, 45, 66, 68, 69, 71, 83]
     ids = [number for number in range(91) if number not in unused]
-    with torch.no_grad():  # what is not in use is never seen
+    with torch.no_grad():  # ids that are not in use are never detected
         if kind == "fasterrcnn":
             for model, out in ((ours, 81), (theirs, 91)):
                 predictor = getattr(model, "network", model).roi_heads.box_predictor
@@ -119,7 +119,7 @@ def test_published_weights_detect_cocos_classes(kind, published):
     assert eps == ({1e-5} if kind == "fcos" else {0.0})
 
 
-def test_for_other_classes_scores_start_anew_and_all_else_is_taken(published):
+def test_with_other_classes_all_but_the_class_scores_is_loaded(published):
     backbone = TorchvisionBackbone("resnet50")
     ours = RetinaNet(5, backbone, detector_weights="RetinaNet_ResNet50_FPN_Weights.COCO_V1")
     state = published["retinanet_resnet50_fpn"]
@@ -128,18 +128,18 @@ def test_for_other_classes_scores_start_anew_and_all_else_is_taken(published):
         ours.network.head.classification_head.conv[3][0].bias, state["head.classification_head.conv.6.bias"]
     )
     assert torch.equal(backbone.stages[0].conv1.weight, state["backbone.body.conv1.weight"])
-    assert ours.network.head.classification_head.cls_logits.weight.std() < 0.011  # as RetinaNet begins
+    assert ours.network.head.classification_head.cls_logits.weight.std() < 0.011  # RetinaNet's initialization
     ninety = RetinaNet(90, TorchvisionBackbone("resnet50"), detector_weights="COCO_V1")
     bias = state["head.classification_head.cls_logits.bias"].view(9, 91)[:, 1:].flatten()
     assert torch.equal(ninety.network.head.classification_head.cls_logits.bias, bias)
 
 
-def test_what_was_loaded_is_told(tmp_path):
+def test_load_report(tmp_path):
     path = tmp_path / "detector.pth"
     torch.save(slim("retinanet", classes=5).state_dict(), path)
-    told = summarize_loaded_weights(slim("retinanet", classes=4, detector_weights=str(path)))
-    assert len(told) == 1 and told[0].startswith(f"from detector_weights {path}: ")
-    assert "2 with another shape: " in told[0]  # what scores classes
+    summary = summarize_loaded_weights(slim("retinanet", classes=4, detector_weights=str(path)))
+    assert len(summary) == 1 and summary[0].startswith(f"from detector_weights {path}: ")
+    assert "2 with another shape: " in summary[0]  # the layers that predict classes
     frozen = FasterRCNN(3, PlainCNN((8, 16, 16), frozen_stages=1, freeze_norm=True), finest_stride=4)
     assert frozen_without_weights(frozen) == ["network.backbone.body (frozen_stages: 1, freeze_norm: true)"]
     torch.save(frozen.state_dict(), path)
@@ -148,8 +148,8 @@ def test_what_was_loaded_is_told(tmp_path):
     assert frozen_without_weights(slim("fcos")) == []
 
 
-def test_weights_for_another_trunk_are_refused_before_anything_is_read():
-    with pytest.raises(ValueError, match="over 'resnet50', not 'resnet18'"):
+def test_weights_for_another_backbone_are_refused_before_a_file_is_read():
+    with pytest.raises(ValueError, match="detector_weights.*'resnet50', got 'resnet18'"):
         FasterRCNN(80, "resnet18", detector_weights="COCO_V1")
     with pytest.raises(ValueError, match="did you mean 'COCO_V1'"):
         FCOS(80, "resnet50", detector_weights="COCO_V3")
@@ -160,7 +160,7 @@ def test_weights_for_another_trunk_are_refused_before_anything_is_read():
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_a_checkpoint_of_ours_fits_its_like_alone(kind, tmp_path):
+def test_a_checkpoint_of_ours_loads_only_into_the_same_architecture(kind, tmp_path):
     trained = slim(kind)
     path = tmp_path / "last.ckpt"
     torch.save({"state_dict": {f"model.{key}": value for key, value in trained.state_dict().items()}}, path)
@@ -170,7 +170,7 @@ def test_a_checkpoint_of_ours_fits_its_like_alone(kind, tmp_path):
     fewer = slim(kind, detector_weights=str(path), classes=2)
     differing = {key for key, value in fewer.state_dict().items() if value.shape != state[key].shape}
     assert {key.rpartition(".")[0].rpartition(".")[2] for key in differing} <= {"cls_score", "bbox_pred", "cls_logits"}
-    with pytest.raises(ValueError, match="do not fit this .* over 'PlainCNN'"):
+    with pytest.raises(ValueError, match="detector_weights.*does not match.*'PlainCNN'"):
         slim(kind, detector_weights=str(path), fpn_channels=96)
 
 
@@ -189,7 +189,7 @@ def test_an_image_without_objects_has_no_box_loss_and_finite_gradients(kind):
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_hard_input(kind):
+def test_crowds_and_tiny_images(kind):
     detector = slim(kind)
     torch.manual_seed(0)
     corners = torch.rand(5000, 2) * 100
@@ -204,20 +204,20 @@ def test_hard_input(kind):
     assert all(parameter.grad.isfinite().all() for parameter in detector.parameters())
     detector.eval()
     detector.score_threshold = 0.0
-    for (height, width), found in zip([(128, 128), (3, 5), (1, 1), (40, 200)], detector(images), strict=True):
-        boxes = found["boxes"]
+    for (height, width), detected in zip([(128, 128), (3, 5), (1, 1), (40, 200)], detector(images), strict=True):
+        boxes = detected["boxes"]
         assert boxes.isfinite().all()
         assert (boxes >= 0).all()
         assert (boxes[:, [0, 2]] <= width).all()
         assert (boxes[:, [1, 3]] <= height).all()
-        assert (found["scores"].diff() <= 0).all()
-        assert found["labels"].dtype == torch.int64
-        assert ((found["labels"] >= 0) & (found["labels"] < 3)).all()
+        assert (detected["scores"].diff() <= 0).all()
+        assert detected["labels"].dtype == torch.int64
+        assert ((detected["labels"] >= 0) & (detected["labels"] < 3)).all()
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_detecting_needs_no_padding_to_be_there(kind):
-    """An image alone, and beside a larger one: what is seen in it is nearly the same, but for the padding's border."""
+def test_padding_hardly_changes_detections(kind):
+    """An image alone and next to a larger one has nearly the same detections, except at the border of the padding."""
     detector = slim(kind).eval()
     shake(detector.network)
     small, large = random_images((64, 64), (64, 128))
@@ -228,9 +228,9 @@ def test_detecting_needs_no_padding_to_be_there(kind):
     assert torch.allclose(alone["scores"][:1], beside["scores"][:1], atol=0.3)
 
 
-def test_the_levels_of_regions_are_told_not_guessed_from_the_first_batch():
+def test_levels_of_regions_do_not_depend_on_the_first_batch():
     detector = slim("fasterrcnn").eval()
-    detector(random_images((5, 5)))  # from this one torchvision would conclude that the finest stride is 1
+    detector(random_images((5, 5)))  # from this batch torchvision would infer a finest stride of 1
     pool = detector.network.roi_heads.box_roi_pool
     assert pool.scales == [1 / 4, 1 / 8, 1 / 16]
     # FPN's equation 1, k = 4 + log2(side / 224), on levels 2 to 4
@@ -244,12 +244,12 @@ def test_anchors_follow_the_strides():
     assert two_stage.rpn.anchor_generator.sizes == ((32,), (64,), (128,), (256,))
     assert retina.anchor_generator.sizes == ((32, 40, 50), (64, 80, 101), (128, 161, 203), (256, 322, 406))
     assert fcos.anchor_generator.sizes == ((8,), (16,), (32,), (64,))
-    # torchvision's own of strides 8 to 128
+    # torchvision's, for strides 8 to 128
     default = torchvision.models.detection.retinanet._default_anchorgen().sizes
     assert RetinaNet(2, "resnet18").network.anchor_generator.sizes == default
 
 
-def test_numbers_reach_torchvisions_parts():
+def test_settings_reach_torchvisions_parts():
     slimmest = slim("fasterrcnn", nms_iou=0.33, rpn_samples=17, roi_samples=9, score_threshold=0.2, max_detections=5)
     assert (slimmest.nms_iou, slimmest.score_threshold, slimmest.max_detections) == (0.33, 0.2, 5)
     samplers = [part.fg_bg_sampler for part in (slimmest.network.rpn, slimmest.network.roi_heads)]
@@ -261,27 +261,29 @@ def test_numbers_reach_torchvisions_parts():
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_settings_that_find_nothing_are_refused(kind):
+def test_settings_that_detect_nothing_are_refused(kind):
     for wrong in ({"score_threshold": 5}, {"nms_iou": -0.1}, {"max_detections": 0}):
         (name,) = wrong
         with pytest.raises(ValueError, match=f"^{name}: .*got {wrong[name]}"):
             slim(kind, **wrong)
 
 
-def test_retinas_head_may_be_normalised_and_start_from_the_trunk():
+def test_retinanets_head_norm_and_p6_from_the_backbone():
     torch.manual_seed(0)
     options = {"fpn_channels": 64, "head_norm": True, "p6_from_trunk": True, **NO_RESIZING}
-    detector = RetinaNet(3, PlainCNN((8, 16, 16, 64)), **options)  # as wide as the pyramid: torchvision would not tell
+    detector = RetinaNet(
+        3, PlainCNN((8, 16, 16, 64)), **options
+    )  # as wide as the pyramid: torchvision would infer use_P5
     assert sum(isinstance(module, nn.GroupNorm) for module in detector.network.head.modules()) == 8
-    trunk, pyramid = detector.backbone, detector.network.backbone
+    backbone, pyramid = detector.backbone, detector.network.backbone
     images = torch.rand(1, 3, 64, 64)
     levels = pyramid.eval()(images)
-    assert torch.allclose(levels["p6"], pyramid.fpn.extra_blocks.p6(trunk(images)[-1]))
+    assert torch.allclose(levels["p6"], pyramid.fpn.extra_blocks.p6(backbone(images)[-1]))
     pyramid.fpn.extra_blocks.use_P5 = True
     assert torch.allclose(pyramid(images)["p6"], pyramid.fpn.extra_blocks.p6(levels["1"]))
 
 
-def test_an_object_that_no_anchor_touches_makes_no_anchor_an_object():
+def test_an_object_that_no_anchor_overlaps_makes_no_anchor_foreground():
     matcher = BlockwiseMatcher(0.7, 0.3)
     anchors = torch.tensor([[0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 8.0, 4.0], [30.0, 0.0, 34.0, 4.0]])
     beside, small = [[20.0, 20.0, 24.0, 24.0]], [[4.0, 0.0, 5.0, 2.0]]
@@ -290,12 +292,12 @@ def test_an_object_that_no_anchor_touches_makes_no_anchor_an_object():
 
 
 @pytest.mark.parametrize("kind", ["fasterrcnn", "retinanet"])
-def test_no_matrix_of_all_objects_and_anchors_is_made(kind, monkeypatch):
-    """Of 5,000 objects in an image of 800 pixels it would be of 3 GB, and torchvision makes ten such at once."""
-    made = []
+def test_no_matrix_of_all_objects_and_anchors_is_computed(kind, monkeypatch):
+    """For 5,000 objects in an image of 800 pixels it would take 3 GB, and torchvision holds ten such at once."""
+    sizes = []
 
     def counted(boxes, others):
-        made.append(len(boxes) * len(others))
+        sizes.append(len(boxes) * len(others))
         return box_iou(boxes, others)
 
     box_iou = torchvision.ops.boxes.box_iou
@@ -303,34 +305,34 @@ def test_no_matrix_of_all_objects_and_anchors_is_made(kind, monkeypatch):
     detector, images = slim(kind), random_images((192, 192))
     (crowd,) = random_targets([(192, 192)], 3, each=1500)
     assert sum(detector.losses(images, [crowd]).values()).isfinite()
-    # objects are among the regions of Faster R-CNN's head, with 100 proposals; of anchors there are thousands
-    assert made == ([1500 * 1600] if kind == "fasterrcnn" else [])
+    # Faster R-CNN's head matches the objects to 100 proposals and to themselves; there are thousands of anchors
+    assert sizes == ([1500 * 1600] if kind == "fasterrcnn" else [])
 
 
 @pytest.mark.parametrize("kind", MODELS)
 def test_under_autocast_boxes_keep_their_precision(kind):
-    """From 256 pixels on bfloat16 tells only even numbers apart, from 512 only multiples of four."""
+    """From 256 pixels on bfloat16 represents only even numbers, from 512 on only multiples of four."""
     detector = slim(kind).eval()
     shake(detector.network)
     detector.score_threshold = 0.0
     with torch.autocast("cpu", torch.bfloat16):
-        (found,) = detector(random_images((64, 640)))
+        (detected,) = detector(random_images((64, 640)))
         losses = detector.losses(random_images((64, 640)), [target([[601.0, 7.0, 633.0, 39.0]])])
-    assert found["boxes"].dtype == torch.float32
-    far = found["boxes"][(found["boxes"] > 512) & (found["boxes"] < 640)]
+    assert detected["boxes"].dtype == torch.float32
+    far = detected["boxes"][(detected["boxes"] > 512) & (detected["boxes"] < 640)]
     assert len(far) > 3
     assert (far % 1 != 0).float().mean() > 0.2  # some sides of FCOS lie on its anchors
     assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses.values())
     images = detector.network.backbone(torch.rand(1, 3, 64, 640))
     anchors = detector.network.rpn.anchor_generator if kind == "fasterrcnn" else detector.network.anchor_generator
-    given = torchvision.models.detection.image_list.ImageList(torch.empty(1, 3, 64, 640), [(64, 640)])
+    batch = torchvision.models.detection.image_list.ImageList(torch.empty(1, 3, 64, 640), [(64, 640)])
     levels = list(images.values())
-    wide = anchors(given, levels)[0]
-    assert torch.equal(anchors(given, [level.bfloat16() for level in levels])[0], wide)
+    expected = anchors(batch, levels)[0]
+    assert torch.equal(anchors(batch, [level.bfloat16() for level in levels])[0], expected)
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_any_backbone_by_name_and_frozen_parts_stay_so(kind):
+def test_any_backbone_and_frozen_parts_stay_frozen(kind):
     detector = MODELS[kind](
         2, TorchvisionBackbone("mobilenet_v3_small", frozen_stages=2, freeze_norm=True), **NO_RESIZING
     )
@@ -349,33 +351,33 @@ def test_any_backbone_by_name_and_frozen_parts_stay_so(kind):
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (lambda: FasterRCNN(2, PlainCNN((8, 8))), None),
-        (lambda: FasterRCNN(2, PlainCNN((8,))), r"finest_stride=4: PlainCNN gives maps of the strides \(2,\)"),
+        (lambda: FasterRCNN(2, PlainCNN((8,))), r"finest_stride.*PlainCNN, which has \(2,\), got 4"),
         (
             lambda: FasterRCNN(2, PlainCNN((8, 8, 8, 8), out_indices=(1, 3))),
-            r"from 4 on PlainCNN gives the strides \(4, 16\)",
+            r"finest_stride.*got \(4, 16\) from 4",
         ),
         (lambda: FasterRCNN(2, PlainCNN(), weights="a.pth"), "weights: has no effect.*got 'a.pth'"),
-        (lambda: FasterRCNN(2, PlainCNN(), anchor_sizes=[[8]]), "one list for each of the 3 levels"),
-        (lambda: FasterRCNN(2, PlainCNN(), anchor_sizes=[[8], [8], [0]]), "are above 0"),
+        (lambda: FasterRCNN(2, PlainCNN(), anchor_sizes=[[8]]), r"anchor_sizes.*3 levels.*got \[\[8\]\]"),
+        (lambda: FasterRCNN(2, PlainCNN(), anchor_sizes=[[8], [8], [0]]), r"anchor_sizes.*above 0, got .*\[0\]"),
         (lambda: FCOS(2, PlainCNN(), fpn_channels=32), "fpn_channels.*FCOS, got 32"),
-        (lambda: RetinaNet(2, PlainCNN(), fpn_channels=0), "fpn_channels: 0"),
+        (lambda: RetinaNet(2, PlainCNN(), fpn_channels=0), "fpn_channels.*got 0"),
         (lambda: RetinaNet(2, PlainCNN(), fpn_channels=32, head_norm=True), "fpn_channels.*head_norm, got 32"),
         (lambda: RetinaNet(0, PlainCNN()), "num_classes.*got 0"),
     ],
 )
-def test_what_makes_no_pyramid_is_refused(make, said):
-    if said is None:
+def test_bad_arguments(make, message):
+    if message is None:
         assert make().network.backbone.strides == (4, 8)
         return
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         make()
 
 
 def one_batch():
-    """Eight scenes of digits, 64 pixels, one of them empty."""
+    """Eight scenes of digits, 64 pixels, one of them without objects."""
     data = DigitScenes(task="detection", image_size=64, train_size=8, val_size=1, batch_size=8, num_workers=0)
     data.setup("fit")
     batch = next(iter(data.train_dataloader()))
@@ -386,7 +388,7 @@ def one_batch():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "finest"), [("fasterrcnn", 4), ("retinanet", 4), ("fcos", 4)])
-def test_eight_images_are_learned_by_heart(kind, finest):
+def test_eight_images_are_overfitted(kind, finest):
     more = {
         "fasterrcnn": {
             "anchor_sizes": [[16], [24], [32], [48]],

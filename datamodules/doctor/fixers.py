@@ -2,7 +2,6 @@
 
 import os
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -87,9 +86,8 @@ def fix_yolo(report: Report, exclusions: Exclusions, folder: Path, log: RepairLo
     with_masks = getattr(data, "task", "detection") != "detection"
     content: dict[str, Any] = {"path": ".", "names": dict(enumerate(names)), "nc": len(names)}
     for record in report.records:
-        table = repair(
-            read_yolo_table(record.sizes_by_path(), root, len(names), with_masks), exclusions[record.name], log
-        )
+        table = read_yolo_table(record.sizes_by_path(), root, len(names), with_masks)
+        table = repair(table, exclusions[record.name], log)
         write_yolo_table(table, root, folder, f"{record.name}.txt")
         content[record.name] = f"{record.name}.txt"
     content |= {split: content[other] for split, other in report.aliases.items() if split in data.content.splits}
@@ -119,64 +117,44 @@ def fix_table(report: Report, exclusions: Exclusions, folder: Path, log: RepairL
     return init_args
 
 
+def _root(report: Report) -> str:
+    """The absolute path of the data module's root; the file system's without one."""
+    return os.path.abspath(report.root if isinstance(report.root, str | Path) else os.sep)  # noqa: PTH100
+
+
 def _kept(report: Report, record: SplitRecord, exclusions: Exclusions, log: RepairLog) -> list[int]:
     """The indices of the images of a split that a corrected copy keeps."""
-    root = os.path.abspath(report.data.root)  # type: ignore[attr-defined]  # noqa: PTH100
-    listed = [(index, path) for index, path in enumerate(record.paths) if path is not None]
-    # images that readers could not list are excluded too
-    others = exclusions.get(record.name, {}).keys() - set(record.paths)
-    images = [ImageEntry(os.path.relpath(path, root), "the image", path, item=index) for index, path in listed]
-    images += [ImageEntry(os.path.relpath(path, root), "the image", path) for path in sorted(others)]
-    # the same image listed twice is left to the exclusions, which know its splits
-    table = repair(AnnotationTable(images), exclusions.get(record.name, {}), log)
-    return [image.item for image in table.images]
+    root, excluded = _root(report), exclusions.get(record.name, {})
+    listed: dict[str, int | None] = {path: index for index, path in enumerate(record.paths) if path is not None}
+    listed = dict.fromkeys(sorted(excluded.keys() - listed)) | listed  # with those that the reader left out
+    images = [ImageEntry(os.path.relpath(path, root), "the image", path, item=listed[path]) for path in listed]
+    return [image.item for image in repair(AnnotationTable(images), excluded, log).images]
 
 
-def _fix_pairs(
-    report: Report,
-    exclusions: Exclusions,
-    folder: Path,
-    log: RepairLog,
-    headings: tuple[str, str],
-    second: Callable[[SplitRecord, int], str],
-) -> dict[str, Any]:
-    """Link the kept images, and write ``manifest_SPLIT.csv`` with each image and its label or mask."""
-    root = os.path.abspath(report.data.root)  # type: ignore[attr-defined]  # noqa: PTH100
+def fix_folders(report: Report, exclusions: Exclusions, folder: Path, log: RepairLog) -> dict[str, Any] | None:
+    """Write the tree of class folders, or of images and masks, with links; list them in ``manifest_SPLIT.csv``."""
+    root, names = _root(report), report.data.class_names
     for record in report.records:
-        kept = _kept(report, record, exclusions, log)
-        rows = [(link_below(str(record.paths[index]), root, folder), second(record, index)) for index in kept]
+        source: Any = report.sources[record.name]
+        rows = []
+        for index in _kept(report, record, exclusions, log):
+            image = link_below(str(record.paths[index]), root, folder)
+            if hasattr(source, "masks"):
+                mask = os.path.join(root, os.fsdecode(source.masks[index]))  # noqa: PTH118
+                rows.append((image, link_below(mask, root, folder)))
+            else:
+                label = int(source.labels[index])
+                rows.append((image, names[label] if 0 <= label < len(names) else ""))
+        headings = ("image", "mask") if hasattr(source, "masks") else ("path", "label")
         write_csv(folder / f"manifest_{record.name}.csv", headings, rows)
     return {"root": str(folder)}
 
 
-def fix_class_folders(report: Report, exclusions: Exclusions, folder: Path, log: RepairLog) -> dict[str, Any] | None:
-    """Write the tree of class folders, with links, and ``manifest_SPLIT.csv`` (path, label)."""
-    names = report.data.class_names
-
-    def label(record: SplitRecord, index: int) -> str:
-        number = int(report.sources[record.name].labels[index])  # type: ignore[attr-defined]
-        return names[number] if 0 <= number < len(names) else ""
-
-    return _fix_pairs(report, exclusions, folder, log, ("path", "label"), label)
-
-
-def fix_mask_folders(report: Report, exclusions: Exclusions, folder: Path, log: RepairLog) -> dict[str, Any] | None:
-    """Write the tree of images and masks, with links, and ``manifest_SPLIT.csv`` (image, mask)."""
-    root = os.path.abspath(report.data.root)  # type: ignore[attr-defined]  # noqa: PTH100
-
-    def mask(record: SplitRecord, index: int) -> str:
-        masks = report.sources[record.name].masks  # type: ignore[attr-defined]
-        return link_below(os.path.join(root, os.fsdecode(masks[index])), root, folder)  # noqa: PTH118
-
-    return _fix_pairs(report, exclusions, folder, log, ("image", "mask"), mask)
-
-
 def fix_image_trees(report: Report, exclusions: Exclusions, folder: Path, log: RepairLog) -> dict[str, Any] | None:
     """Write the whole tree, with links, without the images to leave out."""
-    data: Any = report.data
-    if getattr(data, "class_file", None) is not None:  # it may name images that would be missing
+    root = _root(report)
+    if getattr(report.data, "class_file", None) is not None:  # it may name images that would be missing
         return fix_samples(report, exclusions, folder, log)
-    root = os.path.abspath(data.root)  # noqa: PTH100
     for record in report.records:
         _kept(report, record, exclusions, log)
     excluded = {path for reasons in exclusions.values() for path in reasons}
@@ -243,15 +221,21 @@ def fix_samples(report: Report, exclusions: Exclusions, folder: Path, log: Repai
     init_args: dict[str, Any] = {}
     for record in report.records:
         table = repair(_sample_table(record, boxes), exclusions[record.name], log)
-        rows = [
-            row for item in table.objects_of().items() for row in _sample_rows(*item, report, many and boxes, folder)
-        ]
+        rows: list[list[Any]] = []
+        for image, entries in table.objects_of().items():
+            path, outside = image.path, os.path.relpath(image.path, _root(report)).startswith("..")
+            if not outside:
+                path = f"files/{link_below(path, _root(report), folder / 'files')}"
+            for entry in entries:
+                sides = [plain_number(side) for side in entry.box] if boxes and entry.box is not None else []
+                rows.append([path, report.statistics.class_names[entry.label], *sides])
+            if many and boxes and not entries:
+                rows.append([path, "", "", "", "", ""])
         write_csv(folder / f"{record.name}.csv", ("path", "label", *(_SIDES if boxes else ())), rows)
         init_args[record.name] = str(folder / f"{record.name}.csv")
     init_args |= {split: init_args[other] for split, other in report.aliases.items() if other in init_args}
-    log.remaining.append(
-        f"a corrected copy of {type(report.data).__name__} is written as tables, not in its own format"
-    )
+    name = type(report.data).__name__
+    log.remaining.append(f"a corrected copy of {name} is written as tables, not in its own format")
     reader = "Manifest" if not boxes else "DetectionManifest" if many else "LocalizationManifest"
     return {"class_path": f"striate.datamodules.{reader}", **init_args, "class_names": report.statistics.class_names}
 
@@ -276,28 +260,12 @@ def _sample_table(record: SplitRecord, boxes: bool) -> AnnotationTable:
     return AnnotationTable(images, objects, boxes)
 
 
-def _sample_rows(
-    image: ImageEntry, entries: list[ObjectEntry], report: Report, empty: bool, folder: Path
-) -> list[list[Any]]:
-    """The rows of an image; without objects one `empty` row or none."""
-    root = os.path.abspath(report.root if isinstance(report.root, str | Path) else os.sep)  # noqa: PTH100
-    path = image.path
-    if not os.path.relpath(path, root).startswith(".."):
-        path = f"files/{os.path.relpath(path, root)}"
-        link(image.path, folder / path)
-    rows = []
-    for entry in entries:
-        sides = [] if entry.box is None or np.isnan(entry.box).any() else [plain_number(side) for side in entry.box]
-        rows.append([path, report.statistics.class_names[entry.label], *sides])
-    return rows or ([[path, "", "", "", "", ""]] if empty else [])
-
-
 FIXERS: dict[str, Fixer] = {
     "coco": fix_coco,
     "voc": fix_voc,
     "yolo": fix_yolo,
-    "masks": fix_mask_folders,
-    "folder": fix_class_folders,
+    "masks": fix_folders,
+    "folder": fix_folders,
     "manifest": fix_table,
     "detection_manifest": fix_table,
     "localization_manifest": fix_table,

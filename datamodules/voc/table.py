@@ -53,10 +53,13 @@ def read_voc_table(file: Path, home: Path, class_names: list[str], excluded: Col
         if not confined(stem):
             image.fault = Reason("bad-target", OUTSIDE)
         elif path not in excluded:
-            content = ElementTree.parse(annotation)
+            try:
+                content = ElementTree.parse(annotation)
+                image.size = int(content.findtext("size/width") or 0), int(content.findtext("size/height") or 0)
+            except (OSError, ValueError, ElementTree.ParseError) as error:  # of a split that was not checked
+                image.fault = Reason("annotation-file", str(error))
+                continue
             image.item = _VocImage(line, annotation, content)
-            width, height = (int(content.findtext(f"size/{key}") or 0) for key in ("width", "height"))
-            image.size = width, height
             items = enumerate(content.findall("object"), start=1)
             table.objects += [_read_object(image, number, item, class_names) for number, item in items]
     return table

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -144,6 +144,11 @@ class Caltech256(Caltech101):
     50 is that of Caltech-101, and ``max_test: null`` takes all others. ``257.clutter`` is left out unless `background`
     is set; torchvision counts it as a class. Otherwise as `Caltech101`.
 
+    Args:
+        root: Folder of the dataset.
+        per_class: Number of training images per class.
+        **kwargs: Other options of `Caltech101`.
+
     Reference: Zeiler and Fergus, 2014, section 5.2; Griffin, Holub, Perona, 2007 (the data).
     """
 
@@ -152,14 +157,5 @@ class Caltech256(Caltech101):
     parents = ("", "caltech256")
     clutter = "257.clutter"
 
-    def __init__(
-        self,
-        root: str,
-        per_class: int = 60,
-        max_test: int | None = 50,
-        fold: int = 0,
-        background: bool = False,
-        download: bool = False,
-        **kwargs: Unpack[LoaderOptions],
-    ) -> None:
-        super().__init__(root, per_class, max_test, fold, background, download, **kwargs)
+    def __init__(self, root: str, per_class: int = 60, **kwargs: Any) -> None:
+        super().__init__(root, per_class, **kwargs)

@@ -19,7 +19,7 @@ class MNIST(InMemoryDataModule):
 
         ROOT/train-images-idx3-ubyte[.gz]   ROOT/train-labels-idx1-ubyte[.gz]
         ROOT/t10k-images-idx3-ubyte[.gz]    ROOT/t10k-labels-idx1-ubyte[.gz]
-        (or these four in ROOT/MNIST/raw/, where torchvision puts them)
+        (or these four in ROOT/MNIST/raw/ or ROOT/FashionMNIST/raw/, where torchvision puts them)
 
     For arguments and errors see `InMemoryDataModule`.
 
@@ -63,13 +63,7 @@ class MNIST(InMemoryDataModule):
 class FashionMNIST(MNIST):
     """Fashion-MNIST: 60,000 and 10,000 images of clothes, 28 x 28 pixels, gray, returned with three equal channels.
 
-    Expected layout::
-
-        ROOT/train-images-idx3-ubyte[.gz]   ROOT/train-labels-idx1-ubyte[.gz]
-        ROOT/t10k-images-idx3-ubyte[.gz]    ROOT/t10k-labels-idx1-ubyte[.gz]
-        (or these four in ROOT/FashionMNIST/raw/, where torchvision puts them)
-
-    For arguments and errors see `InMemoryDataModule`.
+    The files have the same names as those of `MNIST`. For arguments and errors see `InMemoryDataModule`.
 
     Reference: Xiao, Rasul, Vollgraf, "Fashion-MNIST", 2017, arXiv:1708.07747.
     """

@@ -1,30 +1,22 @@
 """Objects listed in tables, CSV or Parquet, for detection: one row per object."""
 
-from pathlib import Path
-
 import numpy as np
 
 from ..annotations.annotation_errors import AnnotationErrors
-from ..annotations.argument_checks import check_class_names
 from ..annotations.objects import ImageTable, Objects, ObjectSource, usable_boxes
 from ..annotations.one_box import UNKNOWN_SIDE
-from ..base import ObjectDataModule, ObjectOptions, Unpack
+from ..base import Unpack
 from ..loading.splits import random_split
-from .files import (
-    check_images_exist,
-    check_split_arguments,
-    image_folder,
-    is_held_out,
-    rows_inside,
-    rows_with_path,
-    table_file,
-)
 from .labels import class_labels, implied_class_names, labeled_rows
 from .localization import BOX_COLUMNS, check_box_columns
-from .table_reader import Table, read_table
+from .module import TableDataModule, TableOptions
+from .paths import check_images_exist, rows_inside
+from .table_reader import Table
+
+_OPTIONAL = ("difficult", "iscrowd", "width", "height")
 
 
-class DetectionManifest(ObjectDataModule):
+class DetectionManifest(TableDataModule):
     """Objects listed in tables, CSV or Parquet, with one row per object: the path of its image, its label and its box.
 
     ::
@@ -48,23 +40,18 @@ class DetectionManifest(ObjectDataModule):
         train: Training table, ``.csv`` or ``.parquet`` (needs pyarrow: ``pip install pyarrow``).
         val: Validation table.
         test: Test table.
-        root: Folder that the paths are relative to, and which they must not leave; see `Manifest`.
-        val_fraction: Fraction of the training images held out for validation if there is no `val`; determined by
-            `seed`.
-        path_column: Heading of the paths.
-        label_column: Heading of the labels.
         box_columns: Headings of x1, y1, x2 and y2; null: these names.
-        class_names: Classes in the order of their labels; null: those of the training table.
         skip_empty: Whether to train without images that have no object other than crowds; evaluation always includes
             all images.
-        **kwargs: ``min_visibility`` and ``group_by_aspect`` of `ObjectDataModule`, and the loader options of
-            `VisionDataModule`: ``batch_size``, ``seed``, ``train_transform``, ….
+        min_visibility: Minimum fraction of a box's area that each transform must keep; objects that lose more are
+            removed.
+        group_by_aspect: Whether training batches have images of similar aspect ratio, which reduces padding.
+        **kwargs: Options of `TableDataModule`: ``root``, ``val_fraction``, ``path_column``, ``label_column``,
+            ``class_names``; and the loader options of `VisionDataModule`.
 
     Raises:
-        FileNotFoundError: A table or images are missing; the message has the lines of the first five images.
-        ValueError: A column is missing, a row has a label without box or a box without label, a path leaves `root`, or
-            a label is not a class; the message has the line.
-        ImportError: A table is Parquet and pyarrow is not installed.
+        ValueError: A row has a label without box, or a box without label; the message has the line. Other errors are
+            those of `TableDataModule`.
 
     Batches are `DetectionBatch`. An ``image_id`` is the image's position in its table, from 0, by its first row.
     """
@@ -74,37 +61,33 @@ class DetectionManifest(ObjectDataModule):
         train: str,
         val: str | None = None,
         test: str | None = None,
-        root: str | None = None,
-        val_fraction: float | None = None,
-        path_column: str = "path",
-        label_column: str = "label",
         box_columns: list[str] | None = None,
-        class_names: list[str] | None = None,
         skip_empty: bool = False,
-        **kwargs: Unpack[ObjectOptions],
+        min_visibility: float = 0.0,
+        group_by_aspect: bool = False,
+        **kwargs: Unpack[TableOptions],
     ) -> None:
-        super().__init__(**kwargs)
-        check_split_arguments(val, val_fraction)
-        check_class_names(class_names)
-        self.tables = {"train": train, "val": val, "test": test}
-        self.root, self.val_fraction = None if root is None else Path(root).expanduser(), val_fraction
-        self.path_column, self.label_column = path_column, label_column
+        super().__init__(train, val, test, **kwargs)
         self.box_columns = check_box_columns(BOX_COLUMNS if box_columns is None else box_columns)
-        self.skip_empty = skip_empty
-        self._names = None if class_names is None else list(class_names)
+        self.skip_empty, self.min_visibility, self.group_by_aspect = skip_empty, min_visibility, group_by_aspect
         self._sources: dict[str, ObjectSource] = {}
 
     @property
     def class_names(self) -> list[str]:
         """Names of the classes: those of the argument, or of the training table."""
         if self._names is None:
-            table = self._table("train")
+            table = self._read_table("train", _OPTIONAL)
             self._names = self._implied_names(table.select(self._object_rows(table)))
         return list(self._names)
 
+    @property
+    def variable_size_images(self) -> bool:
+        """Whether a batch is a list of images; True, since they differ in size."""
+        return True
+
     def make_source(self, split: str) -> ObjectSource:
         """Return the images of a split with their objects."""
-        held_out = is_held_out(split, self.tables, self.val_fraction)
+        held_out = self._is_held_out(split)
         name = "train" if held_out else split
         if name not in self._sources:
             self._sources[name] = self._read(name)
@@ -114,14 +97,6 @@ class DetectionManifest(ObjectDataModule):
             mask = random_split(len(whole), self.val_fraction, self.seed)
             source.selected = source.selected[mask[source.selected] == held_out]
         return source
-
-    def _table(self, split: str) -> Table:
-        """Read the table of a split; each row has a path."""
-        needed = {"path_column": self.path_column, "label_column": self.label_column}
-        needed |= {f"box_columns[{index}]": heading for index, heading in enumerate(self.box_columns)}
-        optional = ("difficult", "iscrowd", "width", "height")
-        table = read_table(table_file(self.tables, split), needed, optional)
-        return table.select(rows_with_path(table, self.path_column))
 
     def _object_rows(self, table: Table) -> np.ndarray:
         """Return which rows have an object, a label and a whole box: ``[N]`` bool.
@@ -149,8 +124,8 @@ class DetectionManifest(ObjectDataModule):
         return implied_class_names(objects, self.label_column)
 
     def _read(self, split: str) -> ObjectSource:
-        table = self._table(split)
-        folder = image_folder(table, self.root)
+        table = self._read_table(split, _OPTIONAL)
+        folder = self._image_folder(table)
         if self.root is not None:
             table = table.select(rows_inside(table, self.path_column, folder))
         is_object = self._object_rows(table)

@@ -7,8 +7,9 @@ import numpy as np
 from ..annotations.annotation_errors import AnnotationErrors, recording
 from ..annotations.dataset_layout import encode_paths
 from ..annotations.one_box import BoxSource, usable_source
-from ..base import LoaderOptions, Unpack
+from ..base import Unpack
 from .classification import Manifest
+from .module import TableOptions
 from .table_reader import Table
 
 BOX_COLUMNS = ("x1", "y1", "x2", "y2")
@@ -28,28 +29,21 @@ class LocalizationManifest(Manifest):
     left out with one warning that counts them, or stop the run if `strict`. For this check, the header of each image is
     read at setup.
 
-    Labels, paths and `root` are as in `Manifest`.
+    Labels are as in `Manifest`.
 
     Args:
         train: Training table, ``.csv`` or ``.parquet`` (needs pyarrow: ``pip install pyarrow``).
         val: Validation table.
         test: Test table.
-        root: Folder that the paths are relative to, and which they must not leave; see `Manifest`.
-        val_fraction: Fraction of the training rows held out for validation if there is no `val`; stratified by class
-            and determined by `seed`.
-        path_column: Heading of the paths.
-        label_column: Heading of the labels.
         box_columns: Headings of x1, y1, x2 and y2.
-        class_names: Classes in the order of their labels; null: those of the training table.
         min_visibility: Minimum fraction of the box that each transform must keep; the augmentation is sampled again
             otherwise.
-        **kwargs: Loader options of `VisionDataModule`: ``batch_size``, ``seed``, ``train_transform``, ….
+        **kwargs: Options of `TableDataModule`: ``root``, ``val_fraction``, ``path_column``, ``label_column``,
+            ``class_names``; and the loader options of `VisionDataModule`.
 
     Raises:
-        FileNotFoundError: A table or images are missing; the message has the lines of the first five images.
-        ValueError: A column, a path, a label or a coordinate is missing, a path leaves `root` or occurs twice, a label
-            is not a class, or no row of a table can be used.
-        ImportError: A table is Parquet and pyarrow is not installed.
+        ValueError: A coordinate is not a number, an image occurs twice, or no row of a table can be used. Other errors
+            are those of `TableDataModule`.
 
     Batches are `LocalizationBatch`.
     """
@@ -59,16 +53,11 @@ class LocalizationManifest(Manifest):
         train: str,
         val: str | None = None,
         test: str | None = None,
-        root: str | None = None,
-        val_fraction: float | None = None,
-        path_column: str = "path",
-        label_column: str = "label",
         box_columns: Sequence[str] = BOX_COLUMNS,
-        class_names: list[str] | None = None,
         min_visibility: float = 0.0,
-        **kwargs: Unpack[LoaderOptions],
+        **kwargs: Unpack[TableOptions],
     ) -> None:
-        super().__init__(train, val, test, root, val_fraction, path_column, label_column, class_names, **kwargs)
+        super().__init__(train, val, test, **kwargs)
         self.box_columns, self.min_visibility = check_box_columns(box_columns), min_visibility
 
     def _read(self, split: str) -> BoxSource:

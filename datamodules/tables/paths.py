@@ -1,65 +1,12 @@
-"""Files of tables: the table of each split, and the images that a table lists."""
+"""Paths in tables: which rows have one, whether it stays in a folder, and whether its image exists."""
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from ..annotations.annotation_errors import OUTSIDE, AbsentSplitError, Fault, MissingFileError, record_error
-from ..loading.splits import check_val_fraction
+from ..annotations.annotation_errors import OUTSIDE, Fault, record_error
 from .table_reader import Table
-
-
-def check_split_arguments(val: str | None, val_fraction: float | None) -> None:
-    """Check the arguments for the validation split.
-
-    Raises:
-        ValueError: `val_fraction` is out of range, or both are set.
-    """
-    check_val_fraction(val_fraction)
-    if val is not None and val_fraction is not None:
-        raise ValueError(f"val_fraction: must be null if val is set, got {val_fraction} and {val!r}; set one")
-
-
-def is_held_out(split: str, tables: Mapping[str, str | None], val_fraction: float | None) -> bool:
-    """Return whether the samples of a split are held out of the training table.
-
-    Raises:
-        ValueError: The split is ``val``, and has neither a table nor a fraction.
-    """
-    if split != "val" or tables["val"] is not None:
-        return False
-    if val_fraction is None:
-        raise ValueError("val: must name a table, got null; or set val_fraction: 0.1")
-    return True
-
-
-def table_file(tables: Mapping[str, str | None], split: str) -> Path:
-    """Return the table of a split.
-
-    Raises:
-        FileNotFoundError: There is none.
-    """
-    name = tables[split]
-    if name is None:
-        raise AbsentSplitError(f"{split}: must name a table, got null")
-    file = Path(name).expanduser()
-    if not file.is_file():
-        raise MissingFileError(f"{split}: no file {str(file)!r}")
-    return file
-
-
-def image_folder(table: Table, root: Path | None) -> Path:
-    """Return the folder that a table's paths are relative to: `root`, or None: the table's own.
-
-    Raises:
-        FileNotFoundError: It does not exist.
-    """
-    folder = table.file.parent if root is None else root
-    if not folder.is_dir():
-        raise MissingFileError(f"root: no folder {str(folder)!r}")
-    return folder
 
 
 def rows_with_path(table: Table, column: str) -> np.ndarray:

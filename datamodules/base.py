@@ -74,7 +74,7 @@ class PreparesTrainingBatches(Protocol):
     """A task that changes training batches on the CPU, before they are moved to the device."""
 
     def prepare_training_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """The batch to train on."""
+        """Return the batch to train on."""
         ...
 
 
@@ -258,7 +258,7 @@ class VisionDataModule(pl.LightningDataModule):
             pin_memory=torch.cuda.is_available(),
             sampling=self._epoch_sampling() if training else None,
             groups=self._groups() if training and self.group_by_aspect else None,
-            overfit=self.trainer is not None and self.trainer.overfit_batches > 0,
+            overfit=self.trainer is not None and self.trainer.overfit_batches > 0,  # type: ignore[attr-defined]
         )
 
     def _epoch_sampling(self) -> EpochSampling | None:
@@ -318,6 +318,10 @@ class ImageFiles:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def files(self) -> list[str]:
+        """Return the path of each image."""
+        return [str(path) for path in self.paths]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         image = read_image(self.paths[index])

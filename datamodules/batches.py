@@ -17,7 +17,7 @@ IGNORE_INDEX = 255
 
 
 class ClassificationBatch(TypedDict):
-    """One image, one label."""
+    """Images and one label per image."""
 
     image: Tensor  # uint8 [B, 3, H, W], RGB, 0..255; channels-last in memory
     label: Tensor  # int64 [B], 0..K-1
@@ -26,7 +26,7 @@ class ClassificationBatch(TypedDict):
 
 
 class LocalizationBatch(TypedDict):
-    """One image, one label, one box."""
+    """Images, and one label and one box per image."""
 
     image: Tensor  # uint8 [B, 3, H, W], RGB, 0..255; channels-last in memory
     label: Tensor  # int64 [B], 0..K-1

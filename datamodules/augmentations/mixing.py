@@ -93,7 +93,7 @@ class Augmentation:
     def _run(
         self, count: int, sample: Sample, generator: np.random.Generator, draw_partner: Callable[[], Sample]
     ) -> Sample:
-        """Run the first `count` stages."""
+        """Run the first `count` stages of the pipeline."""
         for index, stage in enumerate(self.stages[:count]):
             if isinstance(stage, TargetAugmentation):
                 sample = stage(sample, generator)

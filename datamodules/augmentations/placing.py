@@ -96,7 +96,7 @@ class MaskPatch(NamedTuple):
 
     @property
     def area(self) -> int:
-        """Number of nonzero pixels."""
+        """Number of nonzero pixels of the patch."""
         return cv2.countNonZero(self.pixels) if self.pixels.size else 0
 
     @property

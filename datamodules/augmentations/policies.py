@@ -1,4 +1,4 @@
-"""TrivialAugment and RandAugment: one or several of fourteen operations, drawn at random, on ``uint8`` images.
+"""TrivialAugment and RandAugment: one or several of fourteen operations, drawn at random, on RGB ``uint8 [H, W, 3]``.
 
 The operations are torchvision's functional ones, and so are their ranges, which are the papers' for ImageNet. Random
 numbers come from albumentations' generator, so they follow from (seed, epoch, sample) like all augmentation here, with
@@ -47,11 +47,6 @@ def _affine(image: Tensor, shift: tuple[int, int] = (0, 0), shear: tuple[float, 
     return F.affine(image, angle=0.0, translate=list(shift), scale=1.0, shear=degrees, center=center)
 
 
-def _posterize(image: Tensor, bits: float) -> Tensor:
-    # [3, H, W]
-    return F.posterize(image, round(bits))
-
-
 def _operations(
     shear: float, shift_x: float, shift_y: float, degrees: float, enhance: float, bits: int
 ) -> dict[str, Operation]:
@@ -67,7 +62,7 @@ def _operations(
         "color": Operation(lambda image, m: F.adjust_saturation(image, 1 + m), enhance, True),
         "contrast": Operation(lambda image, m: F.adjust_contrast(image, 1 + m), enhance, True),
         "sharpness": Operation(lambda image, m: F.adjust_sharpness(image, 1 + m), enhance, True),
-        "posterize": Operation(_posterize, bits, zero=8),
+        "posterize": Operation(lambda image, m: F.posterize(image, round(m)), bits, zero=8),
         "solarize": Operation(lambda image, m: F.solarize(image, m), 0.0, zero=255.0),
         "autocontrast": Operation(lambda image, _: F.autocontrast(image)),
         "equalize": Operation(lambda image, _: F.equalize(image)),
@@ -130,9 +125,6 @@ class TrivialAugment(_Policy):
     Targets:
         image
 
-    Image types:
-        uint8, RGB ``[H, W, 3]``
-
     Raises:
         ValueError: `bins` is below 2, or an image is not RGB uint8.
 
@@ -169,9 +161,6 @@ class RandAugment(_Policy):
 
     Targets:
         image
-
-    Image types:
-        uint8, RGB ``[H, W, 3]``
 
     Raises:
         ValueError: `count` is below 1, `magnitude` is not in 0 to 30, or an image is not RGB uint8.

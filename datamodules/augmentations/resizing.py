@@ -28,8 +28,10 @@ Color = float | tuple[float, ...]
 class CanvasTransform(A.DualTransform):
     """An albumentations transform that places the image on a canvas; a subclass supplies `draw_placement`.
 
-    Pixels of the canvas that the image does not cover are `fill` in the image and `fill_mask` in a semantic mask. The
-    default 0 of the latter is ignored, as with albumentations' own transforms (`TargetAugmentation`).
+    Attributes:
+        fill: Color of the canvas where the image does not cover it.
+        fill_mask: Value of a semantic mask there. The default 0 is ignored, as with albumentations' own transforms
+            (`TargetAugmentation`).
     """
 
     _targets = (Targets.IMAGE, Targets.MASK, Targets.BBOXES, Targets.KEYPOINTS)
@@ -160,8 +162,7 @@ class LargeScaleJitter(CanvasTransform):
         height: Height of the frame, in pixels.
         width: Width of the frame, in pixels; None: equal to `height`.
         scale: Minimum and maximum scale.
-        fill: Color of what the image does not cover.
-        fill_mask: Its value in a semantic mask; the default is ignored, as with albumentations' own transforms.
+        fill, fill_mask: See `CanvasTransform`.
         p: Probability of applying it.
 
     Targets:

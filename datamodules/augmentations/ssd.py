@@ -151,8 +151,7 @@ class ZoomOut(CanvasTransform):
 
     Args:
         max_ratio: Maximum ratio of the canvas's sides to the image's.
-        fill: Color of what the image does not cover.
-        fill_mask: Its value in a semantic mask; the default is ignored, as with albumentations' own transforms.
+        fill, fill_mask: See `CanvasTransform`.
         p: Probability of applying it.
 
     Targets:

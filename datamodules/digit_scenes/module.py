@@ -97,7 +97,7 @@ class DigitScenes(VisionDataModule):
         return self.task in _VARIABLE_SIZE
 
     def make_source(self, split: str) -> "SceneSource":
-        """Return the scenes of a split."""
+        """Return the source of a split's scenes."""
         composer = SceneComposer(
             split,
             size=self.image_size,

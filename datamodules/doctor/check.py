@@ -12,7 +12,7 @@ from ..annotations.annotation_errors import AbsentSplitError, Fault, record_faul
 from ..annotations.argument_checks import did_you_mean
 from ..annotations.fault_kinds import KINDS
 from ..base import VisionDataModule
-from ..loading.sources import Source
+from ..loading.sources import HasFiles, Source
 from .duplicates import exact_groups, near_pairs
 from .findings import Finding, Findings, findings_of
 from .formats import format_of, unlisted_images
@@ -321,8 +321,7 @@ class ImagePool:
 
 def source_files(source: Source) -> list[str] | None:
     """Return the file of each sample's image if the source lists them in ``files()``; else None."""
-    files = getattr(source, "files", None)
-    if not callable(files):
+    if not isinstance(source, HasFiles):
         return None
-    paths = [os.path.abspath(path) for path in files()]  # noqa: PTH100 - Path.resolve would follow links
+    paths = [os.path.abspath(path) for path in source.files()]  # noqa: PTH100 - Path.resolve would follow links
     return paths if len(paths) == len(source) else None

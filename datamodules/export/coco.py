@@ -64,7 +64,7 @@ class CocoWriter(Writer):
         return json.dumps(entry)
 
     def close(self) -> None:
-        """Write the annotation files."""
+        """Write the annotation file of each split."""
         names = self.settings.class_names[1:] if self._semantic else self.settings.class_names
         categories = [{"id": number, "name": name} for number, name in enumerate(names, start=1)]
         folder = self.settings.root / "annotations"

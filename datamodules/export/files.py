@@ -29,7 +29,7 @@ class FolderWriter(Writer):
         self._labels: dict[str, set[int]] = {split: set() for split in settings.splits}
 
     def add(self, split: str, index: int, sample: Sample) -> None:
-        """Write the image."""
+        """Write the image into its class folder."""
         label = int(sample["label"])
         self._labels[split].add(label)
         self.image(sample, self.settings.root / split / self._names[label], self.stem(sample, f"{split}_{index:06d}"))
@@ -53,7 +53,7 @@ class MaskWriter(Writer):
     tasks = ("semantic_segmentation",)
 
     def add(self, split: str, index: int, sample: Sample) -> None:
-        """Write the image and its mask."""
+        """Write the image, and its mask as PNG."""
         stem = self.stem(sample, f"{split}_{index:06d}")
         self.image(sample, self.settings.root / split / "images", stem)
         write_indexed(self.settings.root / split / "masks" / f"{stem}.png", sample["mask"])

@@ -58,17 +58,13 @@ class Exported:
     config: Path | None
 
 
-def _untracked(items: Iterable[Any], split: str, size: int) -> Iterable[Any]:
-    return items
-
-
 def export_data(
     data: VisionDataModule,
     format: str,
     folder: str | Path,
     splits: Sequence[str] | None = None,
     quality: int = 95,
-    track: Track = _untracked,
+    track: Track | None = None,
 ) -> Exported:
     """Write a data set to disk: raw samples, without augmentation.
 
@@ -99,7 +95,8 @@ def export_data(
         writer: Writer | None = None
         counts, unreadable = dict.fromkeys(sources, 0), 0
         for split, source in sources.items():
-            for index, raw in enumerate(track(_samples(source, data.num_workers), split, len(source))):
+            samples: Iterable[Any] = _samples(source, data.num_workers)
+            for index, raw in enumerate(track(samples, split, len(source)) if track else samples):
                 if isinstance(raw, ImageError):
                     if data.strict:
                         raise raw
@@ -195,7 +192,7 @@ def _identity(sample: Any) -> Any:  # a lambda cannot be sent to workers
 
 
 def _samples(source: Source, num_workers: int) -> Iterator[Sample | ImageError]:
-    """Read all samples in order."""
+    """Read all samples of a source in order."""
     dataset = _ErrorsAsItems(source)
     yield from DataLoader(
         dataset, batch_size=None, num_workers=num_workers, collate_fn=_identity, worker_init_fn=prepare_worker

@@ -83,7 +83,7 @@ class VocWriter(Writer):
         write_indexed(self._folder / "SegmentationClass" / f"{stem}.png", classes, self._palette)
 
     def close(self) -> None:
-        """Write the image sets."""
+        """Write the image sets of all splits."""
         segmented = "segmentation" in self.settings.task
         sets = dict(self._sets)
         if {"train", "val"} <= sets.keys():

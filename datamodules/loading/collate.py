@@ -119,7 +119,7 @@ def _image_views(samples: Sequence[Sample]) -> list[Tensor]:
 
 
 def pack_views(arrays: Sequence[np.ndarray]) -> list[Tensor]:
-    """Copy arrays of one type and any shapes ``[…]`` into one block of memory, and return views of it ``[…]``."""
+    """Copy arrays of one type, of any shapes ``[N, …]``, into one block of memory; return views of these shapes."""
     block = torch.from_numpy(np.concatenate([array.reshape(-1) for array in arrays]))
     parts = block.split([array.size for array in arrays])
     return [part.view(array.shape) for part, array in zip(parts, arrays, strict=True)]

@@ -25,7 +25,7 @@ class EpochSampler(DistributedSampler):
         seed: Seed of the order.
         num_replicas, rank: Taken from ``torch.distributed`` where that is initialized.
         sampling: Draws the samples of an epoch; None: each once.
-        groups: Group of each sample, ``[size]``; None: no groups.
+        groups: Group of each sample, ``[N]`` with N = `size`; None: no groups.
         batch_size: Size of the batches that `groups` applies to.
 
     Raises:
@@ -41,7 +41,7 @@ class EpochSampler(DistributedSampler):
         num_replicas: int | None = None,
         rank: int | None = None,
         sampling: EpochSampling | None = None,
-        groups: np.ndarray | None = None,
+        groups: np.ndarray | None = None,  # [N]
         batch_size: int = 1,
     ) -> None:
         if num_replicas is None and not (torch.distributed.is_available() and torch.distributed.is_initialized()):
@@ -81,7 +81,7 @@ class EpochSampler(DistributedSampler):
         return self.epoch
 
     def _positions(self, order: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """Return this rank's positions ``[len(self)]`` in the order ``[size]`` of all ranks."""
+        """Return this rank's positions ``[M]`` in the order ``[N]`` of all ranks."""
         if self.groups is None:
             positions = np.arange(self.rank, self.size, self.num_replicas)
             return positions if len(positions) == len(self) else np.append(positions, self.rank % self.size)
@@ -101,5 +101,5 @@ class OverfitSampler(EpochSampler, SequentialSampler):  # type: ignore[misc]  # 
 
     @property
     def effective_epoch(self) -> int:
-        """The first epoch, 0."""
+        """The first epoch, 0, in every epoch."""
         return 0

@@ -71,10 +71,10 @@ class EpochSampling(Protocol):
     """Draws the samples of an epoch."""
 
     length: int
-    """Number of samples, the same in each epoch."""
+    """Number of samples M, the same in each epoch."""
 
     def __call__(self, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Return samples in random order, and how often each occurs before: ``[length]``, ``[length]`` int64."""
+        """Return samples in random order, and how often each occurs before: ``[M]``, ``[M]`` int64."""
         ...
 
 
@@ -106,7 +106,7 @@ class ClassBalancedSampling:
         self.length = presence.size
 
     def __call__(self, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Draw an epoch; see `EpochSampling`. Output: ``[length]``, ``[length]``."""
+        """Draw an epoch; see `EpochSampling`. Output: ``[M]``, ``[M]``."""
         num_classes = len(self._samples_by_class)
         share, remainder = divmod(self.length, num_classes)
         quotas = np.full(num_classes, share)
@@ -172,7 +172,7 @@ class RepeatFactorSampling:
         self.length = int(self.factors.sum() + 1e-6)
 
     def __call__(self, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Draw an epoch; see `EpochSampling`. Output: ``[length]``, ``[length]``."""
+        """Draw an epoch; see `EpochSampling`. Output: ``[M]``, ``[M]``."""
         counts = np.floor(self.factors).astype(np.int64)
         order = generator.permutation(len(counts))
         # systematic sampling: place the fractions end to end, from a random start; a sample is rounded up where its

@@ -59,7 +59,7 @@ class HasSizes(Protocol):
 
 @runtime_checkable
 class HasPath(Protocol):
-    """A source of image files."""
+    """A source whose samples have image files."""
 
     def path(self, index: int, /) -> str | Path:
         """Return the image file of a sample."""

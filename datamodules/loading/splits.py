@@ -19,7 +19,7 @@ def random_split(size: int, fraction: float, seed: int) -> np.ndarray:
     """Hold out a fraction of the samples at random, at least one and not all.
 
     Shape:
-        - Output: ``[size]`` bool, True for samples held out.
+        - Output: ``[N]`` bool with N = `size`, True for samples held out.
     """
     held_out = np.zeros(size, np.bool_)
     count = min(max(round(fraction * size), 1), size - 1)

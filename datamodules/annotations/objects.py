@@ -48,13 +48,12 @@ def usable_boxes(
         - pixel: a number, or ``[N, 2]``.
         - Output: ``[N]`` bool.
     """
-    with np.errstate(invalid="ignore"):
-        plain = ((boxes[:, :2] >= 0) & (boxes[:, 2:] <= sizes)).all(axis=1)
-        plain &= (boxes[:, 2:].astype(np.float32) > boxes[:, :2].astype(np.float32)).all(axis=1)
-    usable = plain.copy()
-    odd = np.flatnonzero(~plain)  # few; only these need a closer look
+    with np.errstate(invalid="ignore", over="ignore"):
+        inside = ((boxes[:, :2] >= 0) & (boxes[:, 2:] <= sizes)).all(axis=1)
+        usable: np.ndarray = inside & (boxes[:, 2:].astype(np.float32) > boxes[:, :2].astype(np.float32)).all(axis=1)
+    odd = np.flatnonzero(~usable)  # few; only these need a closer look
     written, limits = boxes[odd], np.asarray(sizes)[odd]
-    codes = box_faults(written, limits, pixel if np.isscalar(pixel) else pixel[odd])
+    codes = box_faults(written, limits, pixel[odd] if isinstance(pixel, np.ndarray) else pixel)
     usable[odd] = np.isin(codes, ("", "box-beyond"))
     for code in BOX_CODES[1:]:
         if code != "box-beyond" or recording():  # clipped without a warning otherwise

@@ -4,6 +4,7 @@ import io
 import re
 from collections.abc import Sequence
 from html import escape
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -17,7 +18,7 @@ _SERIES = ("#040404", "#050505", "#060606")  # train, val, test
 _VARIABLES = {_TEXT: "dim", _GRID: "line", _ERROR: "error"} | dict(
     zip(_SERIES, ("first", "second", "third"), strict=True)
 )
-_STYLE = {"svg.fonttype": "none", "svg.hashsalt": "striate", "font.size": 8.5}
+_STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "striate", "font.size": 8.5}
 MAX_CLASSES = 60
 
 Series = Sequence[tuple[str, np.ndarray]]
@@ -110,7 +111,7 @@ def class_bars(names: Sequence[str], series: Series, unit: str) -> str:
     for row, label in zip(rows, order, strict=True):
         amounts = " / ".join(short_number(int(counts[label])) for _, counts in series)
         color = _TEXT if series[0][1][label] else _ERROR
-        axes.text(1.01, row, amounts, color=color, va="center", transform=axes.get_yaxis_transform())
+        axes.text(1.01, float(row), amounts, color=color, va="center", transform=axes.get_yaxis_transform())
     axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     return _render(figure, axes, f"Classes ({unit})", len(series))
@@ -141,8 +142,9 @@ def _figure(height: float) -> tuple[Figure, Axes]:
 def _render(figure: Figure, axes: Axes, title: str, series: int) -> str:
     """The heading and the SVG of a chart."""
     if series > 1:
-        place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": series, "borderaxespad": 0}
-        axes.legend(frameon=False, labelcolor=_TEXT, **place)
+        axes.legend(
+            loc="lower left", bbox_to_anchor=(0, 1), ncols=series, borderaxespad=0, frameon=False, labelcolor=_TEXT
+        )
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     svg = buffer.getvalue()

@@ -220,7 +220,7 @@ def fix_samples(report: Report, exclusions: Exclusions, folder: Path, log: Repai
     boxes = kind == "boxes"
     init_args: dict[str, Any] = {}
     for record in report.records:
-        table = repair(_sample_table(record, boxes), exclusions[record.name], log)
+        table = repair(_sample_table(record, boxes, report.statistics.class_names), exclusions[record.name], log)
         rows: list[list[Any]] = []
         for image, entries in table.objects_of().items():
             path, outside = image.path, os.path.relpath(image.path, _root(report)).startswith("..")
@@ -228,7 +228,7 @@ def fix_samples(report: Report, exclusions: Exclusions, folder: Path, log: Repai
                 path = f"files/{link_below(path, _root(report), folder / 'files')}"
             for entry in entries:
                 sides = [plain_number(side) for side in entry.box] if boxes and entry.box is not None else []
-                rows.append([path, report.statistics.class_names[entry.label], *sides])
+                rows.append([path, entry.item, *sides])
             if many and boxes and not entries:
                 rows.append([path, "", "", "", "", ""])
         write_csv(folder / f"{record.name}.csv", ("path", "label", *(_SIDES if boxes else ())), rows)
@@ -247,13 +247,13 @@ def _has_masks(report: Report) -> bool:
     return False
 
 
-def _sample_table(record: SplitRecord, boxes: bool) -> AnnotationTable:
-    """The inspected samples of a split."""
-    sizes = record.sizes.tolist()
-    images = [ImageEntry(path, "the image", path, sizes[i]) for i, path in enumerate(record.paths) if path is not None]
+def _sample_table(record: SplitRecord, boxes: bool, class_names: list[str]) -> AnnotationTable:
+    """The inspected samples of a split, all of them in files."""
+    sizes = record.sizes_by_path()
+    images = [ImageEntry(path, "the image", path, sizes[path]) for path in record.paths if path is not None]
     found = record.objects()
     objects = [
-        ObjectEntry(images[image], f"object of class {label}", format_box(box), int(label), box)
+        ObjectEntry(images[image], "an object", format_box(box), int(label), box, class_names[label])
         for image, box, label, counts in zip(found.image, found.boxes, found.labels, found.not_crowd, strict=True)
         if counts
     ]

@@ -142,7 +142,7 @@ def _label_files(data: Any, images: Iterable[str]) -> list[str]:
     return [label_path(root, os.path.relpath(path, root)) for path in images]
 
 
-_TABLES = {"splits": splits_of_tables, "unlisted": unlisted_by_tables}
+_TABLES: dict[str, Any] = {"splits": splits_of_tables, "unlisted": unlisted_by_tables}
 FORMATS: dict[str, Format] = {
     "coco": Format("CocoDetection", unlisted=unlisted_by_coco),
     "voc": Format("VOCDetection", unlisted=unlisted_by_voc),

@@ -4,7 +4,7 @@ import os
 import shutil
 from collections.abc import Collection
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
@@ -30,7 +30,7 @@ class _VocImage(NamedTuple):
 
     line: str
     file: Path
-    content: ElementTree.ElementTree | None
+    content: Any
 
 
 def read_voc_table(file: Path, home: Path, class_names: list[str], excluded: Collection[str]) -> AnnotationTable:

@@ -176,7 +176,7 @@ class RBFOutput(nn.Module):
     centres: Tensor  # the name in checkpoints
 
     def __init__(self, centers: Tensor) -> None:
-        """Set the centers ``[K, D]``."""
+        """Register the centers ``[K, D]`` as a buffer."""
         super().__init__()
         self.register_buffer("centres", centers)
 

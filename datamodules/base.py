@@ -178,7 +178,7 @@ class VisionDataModule(pl.LightningDataModule):
                 self.datasets[split] = self.dataset(source, split == "train", len(self.class_names))
 
     def dataset(self, source: Source, training: bool, num_classes: int | None = None) -> TransformedDataset:
-        """Put a source behind the transform of training or of evaluation."""
+        """Wrap a source with the transform of training or evaluation."""
         steps = self.train_transform if training else self.val_transform
         if isinstance(source, HasShortSide):
             source.short_side = sufficient_short_side(steps)

@@ -215,15 +215,15 @@ class SceneComposer:
         background = _background(self.split, self.size, rng.random(6))
         # all random numbers are drawn up front and in a fixed order, so a rejected placement shifts no later draw
         count = self.min_digits + int(rng.random() * (self.max_digits - self.min_digits + 1))
-        looks = rng.random((count, 2))
-        paints = rng.random((count, _COLORS, 5))
-        places = rng.random((count, _ATTEMPTS, 3))
+        glyph_draws = rng.random((count, 2))
+        color_draws = rng.random((count, _COLORS, 5))
+        placement_draws = rng.random((count, _ATTEMPTS, 3))
         image = background.copy()
         owner = np.zeros((self.size, self.size), np.uint8)
         # areas in pixels; [0] is the background's and stays 0
         whole, visible = np.zeros(count + 1), np.zeros(count + 1)
         layers: list[Layer] = []
-        for look, attempts, draws in zip(looks, places, paints, strict=True):
+        for look, attempts, draws in zip(glyph_draws, placement_draws, color_draws, strict=True):
             placed = self._place(look, attempts, owner, whole, visible)
             if placed is None:
                 continue

@@ -29,7 +29,7 @@ class ImageError(ValueError):
 
     Attributes:
         path: The file.
-        reason: What is wrong with it.
+        reason: Description of the problem.
         code: The kind of fault: ``unreadable-image``, or ``size-mismatch``: its annotations are for another size.
     """
 

@@ -1,4 +1,4 @@
-"""A source behind its augmentation: reproducible, and tolerant of unreadable images.
+"""A source with its augmentation: reproducible, and tolerant of unreadable images.
 
 Every random number follows from (seed, epoch, sample, repeat), never from the state of a worker. So a run gives the
 same batches with any number of workers, and a resumed run continues as if it had never stopped.
@@ -26,7 +26,7 @@ class SampleKey(NamedTuple):
 
 
 class TransformedDataset(Dataset[Sample]):
-    """A source behind its augmentation pipeline.
+    """A source with its augmentation pipeline.
 
     A localization sample whose only object every augmentation cuts away is treated as unreadable. An unreadable image
     that a transform would have mixed in is replaced by another one, or by the sample itself if none can be read.

@@ -73,9 +73,8 @@ def test_image_masks_and_boxes_stay_aligned(name, boxes, seed):
     for label, box in zip(masks["labels"], masks["boxes"], strict=True):
         if label in boxed["labels"]:  # a pixel is in the mask if its center is in the box
             outer = boxed["boxes"][boxed["labels"].tolist().index(label)]
-            tolerance = (
-                1.01 if name == "ssd" else 0.51
-            )  # albumentations.Resize samples masks at the left corners of pixels
+            # albumentations.Resize, in "ssd", samples masks at the left corners of pixels
+            tolerance = 1.01 if name == "ssd" else 0.51
             np.testing.assert_allclose(box, outer, atol=tolerance)
     if "mask" in out:  # the same random numbers: where one object is on top, both kinds of masks agree
         semantic = out["mask"]["mask"]
@@ -135,9 +134,8 @@ def test_contrast_before_and_after_saturation():
 
 def test_hues_wrap_around_as_in_torchvision():
     assert distorted([[[200, 0, 0]]], hue_shift=120).tolist() == [[[0, 200, 0]]]
-    assert distorted([[[200, 0, 0]]], hue_shift=-120).tolist() == [
-        [[0, 0, 200]]
-    ]  # past red, where the reference saturates
+    # past red, where the reference saturates
+    assert distorted([[[200, 0, 0]]], hue_shift=-120).tolist() == [[[0, 0, 200]]]
     image = cv2.resize(np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8), (48, 48))
     for shift in (36, -36, 170):
         theirs = F.adjust_hue(torch.from_numpy(image).permute(2, 0, 1), shift / 360).permute(1, 2, 0).numpy()

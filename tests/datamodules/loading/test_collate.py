@@ -58,10 +58,10 @@ def test_images_of_different_sizes_become_lists_without_padding():
     batch = collate_whole([*samples, {"unreadable": ["x.png: broken"]}])
     assert batch["index"].tolist() == [0, 1, 2] and batch["path"] == ["0.png", "1.png", "2.png"]
     assert batch["unreadable"] == ["x.png: broken"]
-    for image, target, given in zip(batch["image"], batch["mask"], samples, strict=True):
+    for image, target, sample in zip(batch["image"], batch["mask"], samples, strict=True):
         assert image.dtype == target.dtype == torch.uint8
-        np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), given["image"])
-        np.testing.assert_array_equal(target.numpy(), given["mask"])
+        np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), sample["image"])
+        np.testing.assert_array_equal(target.numpy(), sample["mask"])
     sized = collate_whole([image_sample(i, size, file_size=np.array(size)) for i, size in enumerate(sizes)])
     assert sized["file_size"].tolist() == [list(size) for size in sizes] and "mask" not in sized
 

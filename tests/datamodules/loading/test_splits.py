@@ -8,9 +8,9 @@ from striate.datamodules.loading.splits import check_val_fraction, random_split,
 
 def test_a_stratified_split_has_the_rounded_fraction_of_all_and_of_each_class():
     labels = np.repeat([0, 1, 2], [25, 35, 45])  # a tenth: 2.5, 3.5, 4.5, in all 10.5
-    chosen = stratified_split(labels, 0.1, seed=0)
-    assert chosen.sum() == 10
-    counts = np.bincount(labels[chosen])
+    held_out = stratified_split(labels, 0.1, seed=0)
+    assert held_out.sum() == 10
+    counts = np.bincount(labels[held_out])
     assert (counts >= [2, 3, 4]).all() and (counts <= [3, 4, 5]).all()
     labels = np.repeat([0, 1, 2], [18, 27, 5])  # 1.8, 2.7, 0.5, in all 5: the largest remainders are rounded up
     assert np.bincount(labels[stratified_split(labels, 0.1, seed=0)]).tolist() == [2, 2, 1]

@@ -84,23 +84,23 @@ def missing(root: Path, names: Iterable[str]) -> list[str]:
     return absent
 
 
-def check_there(root: Path, names: Sequence[str], asked_by: str, what: str = "images") -> None:
-    """Look whether each file is there.
+def check_files_exist(root: Path, names: Sequence[str], asked_by: str, kind: str = "images") -> None:
+    """Check that files exist.
 
     Args:
-        root: what the names are relative to.
-        names: see `missing`.
-        asked_by: the file or the argument that speaks of them; the message begins with it.
-        what: what they are.
+        root: Folder that the names are relative to.
+        names: File names, see `missing`.
+        asked_by: File or argument that lists them, with which the message begins.
+        kind: Kind of the files, in the plural.
 
     Raises:
-        FileNotFoundError: if not: how many, and the first five.
+        MissingFileError: Some do not; the message has their number and the first five.
     """
     if absent := missing(root, names):
-        fault = Fault("missing-image", Path(asked_by), absent, what, images=[str(root / name) for name in absent])
+        fault = Fault("missing-image", Path(asked_by), absent, kind, images=[str(root / name) for name in absent])
         first = "".join(f"\n    {name}" for name in absent[:5])
         more = f"\n    and {len(absent) - 5} more" if len(absent) > 5 else ""
-        record_error(fault, f"{asked_by}: {len(absent)} of {len(names)} {what} are not in {str(root)!r}:{first}{more}")
+        record_error(fault, f"{asked_by}: {len(absent)} of {len(names)} {kind} are not in {str(root)!r}:{first}{more}")
 
 
 def images_by_class(folder: Path, class_folders: Sequence[str]) -> list[np.ndarray]:

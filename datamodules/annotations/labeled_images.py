@@ -32,7 +32,7 @@ class LabeledFiles:
 
     def __init__(self, paths: Sequence[Path | str] | np.ndarray, labels: np.ndarray, root: Path | None = None) -> None:
         self.paths = paths if isinstance(paths, np.ndarray) else encode_paths(paths)
-        self.labels, self.root = labels, root
+        self.labels, self.root = labels, root  # labels [N]
 
     def part(self, selected: np.ndarray) -> "LabeledFiles":
         """Return a subset of the files, selected by a bool mask ``[N]`` or by indices ``[M]``."""
@@ -69,7 +69,7 @@ class LabeledArrays:
     """
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, selected: np.ndarray | None = None) -> None:
-        self.images = images
+        self.images = images  # [N, H, W] or [N, H, W, 3]
         self.indices = np.arange(len(images)) if selected is None else np.flatnonzero(selected)
         self.labels = labels[self.indices]
 

@@ -143,7 +143,7 @@ class MaskedFiles:
     """
 
     def __init__(self, root: Path, images: np.ndarray, masks: np.ndarray, lookup: np.ndarray) -> None:
-        self.root, self.images, self.masks, self.lookup = root, images, masks, lookup
+        self.root, self.images, self.masks, self.lookup = root, images, masks, lookup  # images, masks [N]
 
     def __len__(self) -> int:
         return len(self.images)

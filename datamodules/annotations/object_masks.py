@@ -32,7 +32,7 @@ class ObjectMasks:
     """
 
     def __init__(self, starts: np.ndarray, ends: np.ndarray, text: np.ndarray, relative: bool = False) -> None:
-        self.starts, self.ends, self.text, self.relative = starts, ends, text, relative
+        self.starts, self.ends, self.text, self.relative = starts, ends, text, relative  # starts, ends [N]
 
     def __len__(self) -> int:
         return len(self.starts)

@@ -16,7 +16,7 @@ from ..images.sizes import image_sizes
 from ..loading.sampling import ClassPresence
 from ..loading.sources import Sample
 from .annotation_errors import AnnotationErrors, recording
-from .dataset_layout import check_there, encode_paths, missing
+from .dataset_layout import check_files_exist, encode_paths, missing
 from .object_masks import ObjectMasks
 from .validity import BOX_CODES, box_faults
 
@@ -51,7 +51,7 @@ def usable_boxes(
     with np.errstate(invalid="ignore", over="ignore"):
         inside = ((boxes[:, :2] >= 0) & (boxes[:, 2:] <= sizes)).all(axis=1)
         usable: np.ndarray = inside & (boxes[:, 2:].astype(np.float32) > boxes[:, :2].astype(np.float32)).all(axis=1)
-    odd = np.flatnonzero(~usable)  # few; only these need a closer look
+    odd = np.flatnonzero(~usable)  # few boxes need the slower check
     written, limits = boxes[odd], np.asarray(sizes)[odd]
     codes = box_faults(written, limits, pixel[odd] if isinstance(pixel, np.ndarray) else pixel)
     usable[odd] = np.isin(codes, ("", "box-beyond"))
@@ -208,7 +208,7 @@ class ImageTable:
         Raises:
             MissingFileError: Some do not; the message has their number and the first five.
         """
-        check_there(self.root, [os.fsdecode(name) for name in self.names], str(annotations))
+        check_files_exist(self.root, [os.fsdecode(name) for name in self.names], str(annotations))
 
 
 def confined(name: str) -> bool:
@@ -322,6 +322,6 @@ class SemanticSource:
         target = self.objects.of(index)
         semantic = np.zeros(pixels.shape[:2], np.uint8)
         # crowds first, then from the largest object to the smallest
-        for place in np.lexsort((-target["area"], ~target["iscrowd"])):
-            semantic[masks[place] != 0] = target["labels"][place] + 1
+        for index in np.lexsort((-target["area"], ~target["iscrowd"])):
+            semantic[masks[index] != 0] = target["labels"][index] + 1
         return {"image": pixels, "mask": semantic, "path": self.images.path(index)}

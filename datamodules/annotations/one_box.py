@@ -52,7 +52,7 @@ class BoxSource(LabeledFiles):
         rescale: bool = False,
     ) -> None:
         super().__init__(paths, labels, root)
-        self.boxes, self.sizes, self.rescale = boxes, sizes, rescale
+        self.boxes, self.sizes, self.rescale = boxes, sizes, rescale  # boxes [N, 4], sizes [N, 2]
 
     def part(self, selected: np.ndarray) -> "BoxSource":
         """Return a subset of the files, selected by a bool mask ``[N]`` or by indices ``[M]``."""

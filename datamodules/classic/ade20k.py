@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ..annotations.annotation_errors import AbsentSplitError
-from ..annotations.dataset_layout import check_there, encode_paths, image_names, layout_error
+from ..annotations.dataset_layout import check_files_exist, encode_paths, image_names, layout_error
 from ..annotations.mask_files import MaskedFiles, class_lookup
 from ..base import LoaderOptions, Unpack, VisionDataModule
 
@@ -67,7 +67,7 @@ class ADE20K(VisionDataModule):
             raise layout_error(f"no images in {str(base / 'images' / part)!r}", type(self), self.root, AbsentSplitError)
         images = [f"images/{part}/{name}" for name in names]
         masks = [f"annotations/{part}/{Path(name).stem}.png" for name in names]
-        check_there(base, masks, f"ADE20K, {part}", "masks")
+        check_files_exist(base, masks, f"ADE20K, {part}", "masks")
         lookup = class_lookup({k + 1: k for k in range(NUM_CLASSES)}, NUM_CLASSES, ignore=0)
         return MaskedFiles(base, encode_paths(images), encode_paths(masks), lookup)
 

@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 from ..annotations.annotation_errors import AbsentSplitError
 from ..annotations.argument_checks import check_choice, did_you_mean
-from ..annotations.dataset_layout import check_there, encode_paths, image_names, layout_error, subfolders
+from ..annotations.dataset_layout import check_files_exist, encode_paths, image_names, layout_error, subfolders
 from ..annotations.mask_files import MaskedFiles, class_lookup
 from ..base import LoaderOptions, Unpack, VisionDataModule
 from ..batches import IGNORE_INDEX
@@ -109,13 +109,13 @@ class Cityscapes(VisionDataModule):
 
     def make_source(self, split: str) -> MaskedFiles:
         """Return the images and masks of a split; ``test`` is ``val``."""
-        parts, kind = (self.parts, self.annotations) if split == "train" else (["val"], "fine")
-        pairs = [pair for part in parts for pair in self._pairs(part, "gt" + kind.capitalize())]
+        parts, quality = (self.parts, self.annotations) if split == "train" else (["val"], "fine")
+        pairs = [pair for part in parts for pair in self._pairs(part, "gt" + quality.capitalize())]
         images, masks = (list(column) for column in zip(*pairs, strict=True))
-        what = "masks"
+        kind = "masks"
         if self.train_ids:
-            what += " (train ids; create them with cityscapesscripts' createTrainIdLabelImgs or set train_ids: false)"
-        check_there(self.root, masks, f"Cityscapes, {' and '.join(parts)}", what)
+            kind += " (train ids; create them with cityscapesscripts' createTrainIdLabelImgs or set train_ids: false)"
+        check_files_exist(self.root, masks, f"Cityscapes, {' and '.join(parts)}", kind)
         return MaskedFiles(self.root, encode_paths(images), encode_paths(masks), self.lookup)
 
     def _pairs(self, part: str, mask_folder: str) -> list[tuple[str, str]]:

@@ -78,7 +78,7 @@ class ClassesInTable:
     """
 
     def __init__(self, file: Path, ids: np.ndarray, labels: np.ndarray, starts: np.ndarray | None) -> None:
-        self.file, self.ids, self.labels, self.starts = file, ids, labels, starts
+        self.file, self.ids, self.labels, self.starts = file, ids, labels, starts  # ids, labels [N]
 
     def __call__(self, ids: np.ndarray, image: int, mask: Path) -> np.ndarray:
         """Return the classes of ids ``[N]``: ``[N]`` int64; see `IdClasses`."""

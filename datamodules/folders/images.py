@@ -49,7 +49,7 @@ class ImageFolder(VisionDataModule):
         return self._scan_training()[0]
 
     def make_source(self, split: str) -> LabeledFiles:
-        """Return the images of a split."""
+        """Return the images of a split with their classes."""
         names, paths, labels = self._scan_training()
         has_val = (self.root / "val").is_dir()
         if split == "test" or (split == "val" and has_val):

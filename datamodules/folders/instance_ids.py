@@ -78,7 +78,7 @@ class IdFiles:
         self, root: Path, images: np.ndarray, masks: np.ndarray, classes: IdClasses, scale: str | tuple[int, int] | None
     ) -> None:
         self.root, self.images, self.masks, self.classes, self.scale = root, images, masks, classes, scale
-        self.selected = np.arange(len(images))
+        self.selected = np.arange(len(images))  # [M]
 
     def __len__(self) -> int:
         return len(self.selected)

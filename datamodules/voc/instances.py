@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..annotations.annotation_errors import AnnotationErrors, DataError, Fault
-from ..annotations.dataset_layout import check_there, encode_paths
+from ..annotations.dataset_layout import check_files_exist, encode_paths
 from ..annotations.mask_files import check_class_count, read_mask
 from ..annotations.objects import image_numbers
 from ..base import ObjectDataModule, ObjectOptions, Unpack
@@ -92,10 +92,10 @@ class VOCInstances(ObjectDataModule):
         ]
         classes = [str(member.folder / "SegmentationClass" / f"{member.stem}.png") for member in members]
         asked_by = f"{split}: {' and '.join(self.sets.sets[split])}"
-        check_there(Path(), images, asked_by)
-        check_there(Path(), objects, asked_by, "masks of objects")
+        check_files_exist(Path(), images, asked_by)
+        check_files_exist(Path(), objects, asked_by, "masks of objects")
         of_voc = [path for path, member in zip(classes, members, strict=True) if not member.is_sbd]
-        check_there(Path(), of_voc, asked_by, "masks of classes")
+        check_files_exist(Path(), of_voc, asked_by, "masks of classes")
         ids = image_numbers([member.stem for member in members])
         return InstanceFiles(images, objects, classes, ids, len(self._names), self.strict)
 
@@ -119,7 +119,7 @@ class InstanceFiles:
         self, images: list[str], objects: list[str], classes: list[str], ids: np.ndarray, num_classes: int, strict: bool
     ) -> None:
         self.images, self.objects, self.classes = map(encode_paths, (images, objects, classes))
-        self.ids, self.num_classes, self.strict = ids, num_classes, strict
+        self.ids, self.num_classes, self.strict = ids, num_classes, strict  # ids [N]
 
     def __len__(self) -> int:
         return len(self.images)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..annotations.dataset_layout import check_there, encode_paths
+from ..annotations.dataset_layout import check_files_exist, encode_paths
 from ..annotations.mask_files import MaskedFiles, check_class_count, class_lookup, read_mask
 from ..base import LoaderOptions, Unpack, VisionDataModule
 from ..batches import IGNORE_INDEX
@@ -91,8 +91,8 @@ class VOCSegmentation(VisionDataModule):
             for member in members
         ]
         asked_by = f"{split}: {' and '.join(self.sets.sets[split])}"
-        check_there(Path(), images, asked_by)
-        check_there(Path(), masks, asked_by, "masks")
+        check_files_exist(Path(), images, asked_by)
+        check_files_exist(Path(), masks, asked_by, "masks")
         lookup = class_lookup(None, len(self._names), IGNORE_INDEX)
         return ClassFiles(Path(), encode_paths(images), encode_paths(masks), lookup)
 

@@ -70,7 +70,7 @@ class YoloDetection(ObjectDataModule):
 
     @property
     def content(self) -> DataYaml:
-        """Content of the ``data.yaml``."""
+        """Content of the ``data.yaml``, read at first use."""
         if self._content is None:
             self._content = read_data_yaml(_find_data_yaml(self.root))
         return self._content

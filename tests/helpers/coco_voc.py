@@ -1,4 +1,4 @@
-"""Small data sets of objects in the publishers' own layouts."""
+"""Small COCO and VOC datasets in the publishers' layouts."""
 
 import json
 from pathlib import Path
@@ -13,12 +13,12 @@ CATEGORIES = [{"id": 18, "name": "dog"}, {"id": 3, "name": "car"}, {"id": 90, "n
 
 
 def one_box_samples(source):
-    """What a source returns, as file name, label and box."""
+    """Return the samples of a source as file name, label and box."""
     return [(Path(s["path"]).stem, s["label"], s["box"].tolist()) for s in source]
 
 
 def runs_of(mask: np.ndarray) -> list[int]:
-    """Uncompressed run lengths, down the columns, of zeros first."""
+    """Return uncompressed run lengths, column by column, starting with zeros."""
     flat = mask.T.ravel()
     ends = np.flatnonzero(np.diff(flat)) + 1
     runs = np.diff(np.concatenate([[0], ends, [flat.size]])).tolist()
@@ -26,7 +26,7 @@ def runs_of(mask: np.ndarray) -> list[int]:
 
 
 def coco_content() -> dict[str, Any]:
-    """Three images, five objects: polygons (one of two parts), run lengths of both kinds, a crowd."""
+    """Return three images and five objects: polygons (one in two parts), run lengths of both kinds, a crowd."""
     from pycocotools import mask as oracle
 
     crowd = np.zeros((40, 60), np.uint8)
@@ -48,7 +48,7 @@ def coco_content() -> dict[str, Any]:
 
 
 def write_coco(root: Path, content: dict[str, Any] | None = None) -> Path:
-    """The publisher's tree, with the same images to train and to validate; returns the annotation file to train."""
+    """Write the publisher's layout, with the same images in train and val; return the training annotations."""
     content = coco_content() if content is None else content
     (root / "annotations").mkdir(parents=True, exist_ok=True)
     for split in ("train", "val"):
@@ -68,7 +68,7 @@ VOC_OBJECTS = {
 
 
 def voc_xml(name: str, size: tuple[int, int], objects: list[tuple[str, Any, int]]) -> str:
-    """An annotation file as the publisher writes it."""
+    """Return an annotation file as the publisher writes it."""
     lines = ["<annotation>", f"\t<filename>{name}.jpg</filename>"]
     lines += ["\t<size>", f"\t\t<width>{size[0]}</width>", f"\t\t<height>{size[1]}</height>", "\t\t<depth>3</depth>"]
     lines += ["\t</size>", "\t<segmented>0</segmented>"]
@@ -81,7 +81,7 @@ def voc_xml(name: str, size: tuple[int, int], objects: list[tuple[str, Any, int]
 
 
 def write_voc(root: Path, objects: dict[str, Any] | None = None) -> Path:
-    """``VOCdevkit`` with two images of 2007 and one of 2012, each in every image set of its year."""
+    """Write ``VOCdevkit`` with two images of 2007 and one of 2012, each in every image set of its year."""
     devkit = root / "VOCdevkit"
     for name, found in (VOC_OBJECTS if objects is None else objects).items():
         folder = devkit / ("VOC2012" if "_" in name else "VOC2007")

@@ -1,4 +1,4 @@
-"""Small data sets in the publishers' own formats, byte by byte where the format is binary."""
+"""Small MNIST, CIFAR and ImageNet datasets in the publishers' formats, byte by byte where the format is binary."""
 
 import gzip
 import struct
@@ -13,19 +13,19 @@ from striate.tests.helpers.fixtures import noisy_image, write_image
 
 
 def idx_bytes(array: np.ndarray) -> bytes:
-    """The IDX format, as its publisher describes it."""
+    """Return an array in the IDX format, as its publisher describes it."""
     header = bytes([0, 0, 8, array.ndim]) + b"".join(struct.pack(">I", size) for size in array.shape)
     return header + array.astype(np.uint8).tobytes()
 
 
 def digits(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """`count` images ``[N, 28, 28]`` of noise and their labels, each class equally often."""
+    """Return noise images ``[N, 28, 28]`` and their labels, each class equally often."""
     generator = np.random.default_rng(seed)
     return generator.integers(0, 256, (count, 28, 28), dtype=np.uint8), np.arange(count) % 10
 
 
 def write_mnist(folder: Path, train: int = 100, test: int = 20, packed: bool = False) -> None:
-    """The four files; training images are `digits(train, 0)`, test images `digits(test, 1)`."""
+    """Write the four files; training images are `digits(train, 0)`, test images `digits(test, 1)`."""
     folder.mkdir(parents=True, exist_ok=True)
     for part, (images, labels) in {"train": digits(train, 0), "t10k": digits(test, 1)}.items():
         for name, array in ((f"{part}-images-idx3-ubyte", images), (f"{part}-labels-idx1-ubyte", labels)):
@@ -59,7 +59,7 @@ def _array(array: np.ndarray) -> bytes:
 
 
 def python2_pickle(content: dict) -> bytes:
-    """A dict of uint8 matrices, lists of numbers and lists of text as Python 2 and the numpy of 2009 pickled it."""
+    """Pickle a dict of uint8 matrices, lists of numbers and lists of text as Python 2 with the numpy of 2009 did."""
     out = b"\x80\x02}("
     for key, value in content.items():
         out += _string(key.encode())
@@ -71,7 +71,7 @@ def python2_pickle(content: dict) -> bytes:
 
 
 def planes(count: int, seed: int) -> np.ndarray:
-    """Images as CIFAR keeps them: ``[N, 3072]``, red, then green, then blue."""
+    """Return images as CIFAR stores them: ``[N, 3072]``, red, then green, then blue."""
     return np.random.default_rng(seed).integers(0, 256, (count, 3072), dtype=np.uint8)
 
 
@@ -80,7 +80,7 @@ CIFAR100_NAMES = [f"fine{number:02d}" for number in range(100)]
 
 
 def write_cifar10(root: Path, binary: bool = False, count: int = 20) -> Path:
-    """Five batches and a test batch; batch `b` is `planes(count, b)`, the test batch `planes(count, 6)`."""
+    """Write five batches and a test batch; batch `b` is `planes(count, b)`, the test batch `planes(count, 6)`."""
     folder = root / ("cifar-10-batches-bin" if binary else "cifar-10-batches-py")
     folder.mkdir(parents=True)
     labels = [(3 * number) % 10 for number in range(count)]
@@ -100,7 +100,7 @@ def write_cifar10(root: Path, binary: bool = False, count: int = 20) -> Path:
 
 
 def write_cifar100(root: Path, binary: bool = False, count: int = 200) -> Path:
-    """``train`` is `planes(count, 1)`, ``test`` is `planes(count, 2)`; coarse labels are a fifth of the fine ones."""
+    """Write ``train``, `planes(count, 1)`, and ``test``, `planes(count, 2)`; coarse labels are a fifth of fine ones."""
     folder = root / ("cifar-100-binary" if binary else "cifar-100-python")
     folder.mkdir(parents=True)
     fine = [(7 * number) % 100 for number in range(count)]
@@ -122,19 +122,19 @@ def write_cifar100(root: Path, binary: bool = False, count: int = 200) -> Path:
 
 # -- ImageNet ----------------------------------------------------------------------------------------
 
-# the devkit's number, WordNet's number, the words, the number of children; the last synset is no class
+# number in the devkit, WordNet id, synonyms, number of children; the last synset is not a class
 SYNSETS = [
     (1, "n02012849", "crane", 0),
     (2, "n01440764", "tench, Tinca tinca", 0),
     (3, "n03126707", "crane, hoist", 0),
     (4, "n00001930", "physical entity", 3),
 ]
-GROUND_TRUTH = [3, 1, 2, 2, 3]  # the devkit's numbers of the five validation images
+GROUND_TRUTH = [3, 1, 2, 2, 3]  # numbers in the devkit of the five validation images
 VAL_WNIDS = ["n03126707", "n02012849", "n01440764", "n01440764", "n03126707"]
 
 
 def write_devkit(root: Path) -> Path:
-    """``ILSVRC2012_devkit_t12`` with three classes, as MATLAB would have saved it."""
+    """Write ``ILSVRC2012_devkit_t12`` with three classes, as MATLAB saves it."""
     data = root / "ILSVRC2012_devkit_t12" / "data"
     data.mkdir(parents=True)
     kinds = [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("words", "O"), ("gloss", "O"), ("num_children", "O")]
@@ -145,7 +145,7 @@ def write_devkit(root: Path) -> Path:
 
 
 def write_imagenet(root: Path, val_sorted: bool = False, per_class: int = 2) -> None:
-    """Devkit, `per_class` training images a class, and five validation images, flat or sorted."""
+    """Write the devkit, `per_class` training images per class, and five validation images, flat or sorted."""
     write_devkit(root)
     for label, wnid in enumerate(["n01440764", "n02012849", "n03126707"]):
         for number in range(per_class):
@@ -156,5 +156,5 @@ def write_imagenet(root: Path, val_sorted: bool = False, per_class: int = 2) -> 
 
 
 def write_jpeg(path: Path, image: np.ndarray) -> Path:
-    """OpenCV knows .jpg, the publisher writes .JPEG."""
+    """Write an image under the publisher's suffix .JPEG, which OpenCV does not accept."""
     return write_image(path.with_suffix(".jpg"), image).rename(path)

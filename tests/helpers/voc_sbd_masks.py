@@ -1,4 +1,4 @@
-"""Small data sets of masks in the publishers' own layouts: VOC, and SBD as MATLAB would have saved it."""
+"""Small datasets of VOC's and SBD's masks in the publishers' layouts; SBD's as MATLAB saves them."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from PIL import Image
 
 from striate.tests.helpers.fixtures import noise, write_image
 
-# In both of VOC's sets and in SBD, as really is: images of SBD's train are in VOC's val, and the other way round.
+# as in the real datasets, images of SBD's train are in VOC's val, and the reverse
 VOC_SETS = {
     ("2012", "Segmentation", "train"): ["2007_000032", "2008_000015"],
     ("2012", "Segmentation", "val"): ["2008_000073", "2009_000013", "2010_000003"],
@@ -24,7 +24,7 @@ WIDTH, HEIGHT = 9, 6
 
 
 def write_palette(path: Path, values: np.ndarray) -> Path:
-    """A mask as VOC has them: an indexed PNG."""
+    """Write a mask as in VOC: a palette PNG."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(values.astype(np.uint8))
     image.putpalette([(37 * k) % 256 for k in range(768)])  # makes it mode P
@@ -33,7 +33,7 @@ def write_palette(path: Path, values: np.ndarray) -> Path:
 
 
 def classes_of(stem: str, of_sbd: bool = False) -> np.ndarray:
-    """The classes of an image's pixels, other in VOC and in SBD; VOC's have a border of 255."""
+    """Return the classes of an image's pixels ``[H, W]``: other ones in VOC than in SBD; VOC's have a border, 255."""
     values = np.random.default_rng((int(stem.replace("_", "")), of_sbd)).integers(0, 21, (HEIGHT, WIDTH))
     if not of_sbd:
         values[0] = 255
@@ -41,7 +41,7 @@ def classes_of(stem: str, of_sbd: bool = False) -> np.ndarray:
 
 
 def write_set(devkit: Path, year: str, kind: str, name: str, stems: list[str]) -> Path:
-    """A list of images."""
+    """Write an image set."""
     file = devkit / f"VOC{year}" / "ImageSets" / kind / f"{name}.txt"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("".join(f"{stem}\n" for stem in stems))
@@ -49,7 +49,7 @@ def write_set(devkit: Path, year: str, kind: str, name: str, stems: list[str]) -
 
 
 def write_voc_masks(root: Path) -> Path:
-    """``VOCdevkit`` with `VOC_SETS`, an image and a mask of classes for each that a list of masks names."""
+    """Write ``VOCdevkit`` with `VOC_SETS`, and image and class mask of each image in a set for segmentation."""
     devkit = root / "VOCdevkit"
     for (year, kind, name), stems in VOC_SETS.items():
         write_set(devkit, year, kind, name, stems)
@@ -61,7 +61,7 @@ def write_voc_masks(root: Path) -> Path:
 
 
 def boundaries(count: int) -> np.ndarray:
-    """A column of sparse matrices, as SBD has beside its masks."""
+    """Return a column of sparse matrices, as in SBD's files."""
     cells = np.empty((count, 1), object)
     for number in range(count):
         cells[number, 0] = scipy.sparse.csc_matrix((HEIGHT, WIDTH))
@@ -69,14 +69,14 @@ def boundaries(count: int) -> np.ndarray:
 
 
 def write_mat(path: Path, name: str, **fields: Any) -> Path:
-    """A MATLAB file with one structure."""
+    """Write a MATLAB file with one structure."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scipy.io.savemat(path, {name: fields}, do_compression=True)
     return path
 
 
 def write_sbd(dataset: Path, images: bool = True) -> Path:
-    """SBD's ``dataset`` with `SBD_SETS`, a file of classes for each image, and perhaps the image."""
+    """Write SBD's ``dataset`` with `SBD_SETS`, a file of classes per image, and optionally the images."""
     dataset.mkdir(parents=True, exist_ok=True)
     for name, stems in SBD_SETS.items():
         (dataset / f"{name}.txt").write_text("\n".join(stems))

@@ -1,4 +1,4 @@
-"""What all readers of objects must bear: images of 1 and of 20,000 pixels, run lengths that lie, paths that leave."""
+"""Extreme input to the readers of objects: images of 1 and of 20,000 pixels, wrong run lengths, paths that lead out."""
 
 import json
 
@@ -18,10 +18,10 @@ from striate.tests.helpers.coco_voc import runs_of, voc_xml, write_coco, write_v
 from striate.tests.helpers.faults import stops_at, warns_of
 from striate.tests.helpers.fixtures import noise, write_image
 
-# pycocotools 2.0.11 hands numpy 2 arrays in numpy 1's way
+# pycocotools 2.0.11 passes arrays to numpy 2 as to numpy 1
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
 
-# -- images of one pixel, and very long ones ---------------------------------------------------------
+# -- images of one pixel, and very long images -------------------------------------------------------
 
 EXTREME = {
     (1, 1): [(0, 0, 1, 1)],
@@ -114,7 +114,7 @@ def test_images_of_one_pixel_and_very_long_ones(tmp_path, make, task):
         assert (target["boxes"] >= 0).all()
         if "masks" in target:
             areas = [(x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in boxes]
-            if make is extreme_ids:  # where masks do not overlap
+            if make is extreme_ids:  # its masks do not overlap
                 areas[0] -= sum(areas[1:])
             assert target["masks"].sum(dim=(1, 2)).tolist() == areas
 
@@ -129,7 +129,7 @@ def test_images_of_one_pixel_and_very_long_ones(tmp_path, make, task):
         ([A.LongestMaxSize(500)], [(500, 500), (500, 1), (1, 500)]),
     ],
 )
-def test_they_can_be_augmented(tmp_path, make, task, steps, sizes):
+def test_augmentation_of_extreme_sizes(tmp_path, make, task, steps, sizes):
     data = make(tmp_path, task)
     data.val_transform = steps
     data.setup("validate")
@@ -139,7 +139,7 @@ def test_they_can_be_augmented(tmp_path, make, task, steps, sizes):
         boxes = target["boxes"]
         assert len(boxes) and (boxes[:, :2] < boxes[:, 2:]).all() and (boxes >= 0).all()
         assert (boxes[:, 2] <= width).all() and (boxes[:, 3] <= height).all()
-    if len(steps) == 1 and isinstance(steps[0], A.HorizontalFlip):  # nothing is lost by rounding
+    if len(steps) == 1 and isinstance(steps[0], A.HorizontalFlip):  # without rounding
         for target, (width, _), given_boxes in zip(batch["target"], EXTREME, EXTREME.values(), strict=True):
             expected = [(width - x2, y1, width - x1, y2) for x1, y1, x2, y2 in given_boxes]
             np.testing.assert_allclose(target["boxes"], expected, atol=0.02)
@@ -149,7 +149,7 @@ def test_they_can_be_augmented(tmp_path, make, task, steps, sizes):
 
 
 def packed(counts):
-    """COCO's compressed run lengths of any numbers, those that add up to no image too."""
+    """Return COCO's compressed run lengths of any numbers, even if they do not add up to the image."""
     text = ""
     for place, count in enumerate(counts):
         rest, more = count - (counts[place - 2] if place > 2 else 0), True
@@ -173,7 +173,7 @@ def test_run_lengths_must_add_up_to_the_image(height, width, seed, wrong):
 
 
 @pytest.mark.parametrize("counts", [packed([2399]), packed([100, 50])[:-1], packed([5, 6, 7]), "0", "é", "\x01", "~~"])
-def test_run_lengths_that_end_too_early_are_left_out(tmp_path, counts):
+def test_short_run_lengths(tmp_path, counts):
     from striate.tests.helpers.coco_voc import coco_content
 
     content = coco_content()
@@ -192,7 +192,7 @@ def test_a_mask_without_pixels_never_reaches_a_batch(tmp_path):
     write_coco(tmp_path, content)
     data = CocoDetection(str(tmp_path), "instance_segmentation", num_workers=0)
     data.setup("validate")
-    assert len(data.make_source("val")[0]["labels"]) == 3  # as annotated, for those who look for faults
+    assert len(data.make_source("val")[0]["labels"]) == 3  # as annotated, for the check of the data
     sample = data.datasets["val"][0]
     assert sample["labels"].tolist() == [1, 0] and sample["area"].tolist() == [391.5, 360]
     assert sample["masks"].shape == (2, 40, 60) and sample["masks"].any(axis=(1, 2)).all()
@@ -203,14 +203,14 @@ def test_a_mask_without_pixels_never_reaches_a_batch(tmp_path):
 
 
 @pytest.mark.parametrize("number", ["Infinity", "-Infinity", "NaN", "1e999"])
-def test_coco_numbers_that_are_none(tmp_path, number):
+def test_coco_numbers_that_are_not_finite(tmp_path, number):
     file = write_coco(tmp_path)
     file.write_text(file.read_text().replace("[10.5, 5.25, 20.25, 14.76]", f"[10.5, 5.25, {number}, 14.76]", 1))
     with warns_of("box-not-finite"):
         assert len(CocoDetection(str(tmp_path)).make_source("train").objects.labels) == 4
 
 
-def test_coco_that_is_not_text(tmp_path):
+def test_coco_that_is_not_json(tmp_path):
     write_coco(tmp_path).write_bytes(b'{"images": "\xff"}')
     with pytest.raises(ValueError, match="instances_train2017.json: .*UTF-8"):
         CocoDetection(str(tmp_path)).make_source("train")
@@ -230,7 +230,7 @@ def test_coco_without_a_single_object(tmp_path):
 
 
 @pytest.mark.parametrize("box", [("inf", 2, 3, 4), (1, 2, "-inf", 4), (1, 2, "1e999", 4)])
-def test_voc_numbers_that_are_infinite(tmp_path, box):
+def test_voc_numbers_that_are_not_finite(tmp_path, box):
     write_voc(tmp_path, {"000005": [("car", box, 0)]})
     with warns_of("box-not-finite"):
         source = VOCDetection(str(tmp_path), "2007").make_source("train")
@@ -243,7 +243,7 @@ def test_a_voc_box_partly_outside_is_clipped(tmp_path):
 
 
 @pytest.mark.parametrize("line", ["../../../out", "/etc/out", "..\\out"])
-def test_a_voc_image_set_that_leads_out_is_refused(tmp_path, line):
+def test_a_voc_image_set_that_leads_out_of_its_folder(tmp_path, line):
     devkit = write_voc(tmp_path)
     with (devkit / "VOC2007" / "ImageSets" / "Main" / "train.txt").open("a") as file:
         file.write(f"{line}\n")
@@ -277,16 +277,16 @@ def test_image_size_is_that_of_the_image_read(tmp_path, suffix, options):
 
 
 @pytest.mark.parametrize("compression", [None, "tiff_lzw"])
-def test_a_gray_tiff_on_its_side_is_turned(tmp_path, compression):
+def test_a_gray_tiff_is_rotated(tmp_path, compression):
     exif = Image.Exif()
-    exif[0x0112] = 6  # the first column is the top row, seen from the right
+    exif[0x0112] = 6  # rotate by 90 degrees clockwise
     levels = np.array([[0, 10], [20, 30], [40, 50]], np.uint8)
     Image.fromarray(levels).save(tmp_path / "a.tif", exif=exif, compression=compression)
     assert read_image(tmp_path / "a.tif")[..., 0].tolist() == [[40, 20, 0], [50, 30, 10]]
     assert read_ids(tmp_path / "a.tif").tolist() == [[40, 20, 0], [50, 30, 10]]
 
 
-def test_image_size_of_what_is_no_image(tmp_path):
+def test_image_size_of_bad_files(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xff\xe0\x00")
     (tmp_path / "b.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     for name in ("a.jpg", "b.png", "c.jpg"):

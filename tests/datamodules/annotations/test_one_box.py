@@ -1,4 +1,4 @@
-"""One object per image: how it is chosen, and the source that returns it."""
+"""One object per image: its selection, and the source that returns it."""
 
 import numpy as np
 import pytest
@@ -13,14 +13,14 @@ from striate.tests.helpers.fixtures import noise, write_image
 
 
 @pytest.mark.parametrize("rule, expected", [("one", [2]), ("first", [0, 2, 3]), ("largest", [1, 2, 5])])
-def test_choosing_by_hand(rule, expected):
+def test_selection_by_hand(rule, expected):
     boxes = np.array([[0, 0, 3, 3], [0, 0, 2, 5], [1, 1, 2, 2], [0, 0, 1, 9], [4, 4, 8, 6], [0, 0, 10, 1]], np.float32)
     assert select_objects(np.array([4, 4, 5, 9, 9, 9]), boxes, rule).tolist() == expected
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 4), st.integers(1, 4)), max_size=20))
-def test_choosing_against_a_loop(objects):
+def test_selection_against_a_loop(objects):
     of_image = np.array([image for image, _, _ in objects], np.int64)
     boxes = np.array([(0, 0, w, h) for _, w, h in objects], np.float32).reshape(-1, 4)
     groups = {image: [n for n, o in enumerate(objects) if o[0] == image] for image in sorted({o[0] for o in objects})}
@@ -35,7 +35,7 @@ def source_of(tmp_path, box, **options):
     return BoxSource(["a.png"], np.array([3]), np.array([box], np.float32), tmp_path, **options)
 
 
-def test_a_sample_is_the_image_its_label_and_its_box_clipped_to_it(tmp_path):
+def test_a_sample_has_image_label_and_clipped_box(tmp_path):
     sample = source_of(tmp_path, [-2, 5.5, 70, 40])[0]
     np.testing.assert_array_equal(sample["image"], noise(60, 40))
     assert sample["label"] == 3 and sample["box"].tolist() == [0, 5.5, 60, 40] and sample["box"].dtype == np.float32
@@ -63,7 +63,7 @@ def test_a_box_outside_its_image_counts_as_unreadable(tmp_path):
     assert TransformedDataset(source)[0]["unreadable"][0].startswith(str(tmp_path / "a.png"))
 
 
-def test_a_part_keeps_everything(tmp_path):
+def test_a_part_keeps_all_attributes(tmp_path):
     sizes = np.array([[10, 20], [30, 40]], np.int32)
     whole = BoxSource(["a", "b"], np.array([0, 1]), np.eye(2, 4, dtype=np.float32), tmp_path, sizes, rescale=True)
     part = whole.part(np.array([False, True]))

@@ -56,7 +56,7 @@ def test_names_are_the_first_synonyms(tmp_path):
     names = module(tmp_path).class_names
     assert names[:6] == ["wall", "building", "screen, silver screen", "screen, crt screen", "bed", "thing 6"]
     assert len(names) == len(set(names)) == 150 and names[21] == "thing 22"
-    # as the publisher's repository has it: no column for stuff
+    # as in the publisher's repository, without a column for stuff
     rows = [line.split("\t") for line in table().splitlines()]
     (base / "objectInfo150.txt").write_bytes("\r\n".join("\t".join(row[:4] + row[5:]) for row in rows).encode())
     assert module(tmp_path).class_names == names
@@ -110,7 +110,7 @@ def test_bad_masks(tmp_path):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (20_000, 20)])
-def test_extreme_sizes_go_through_augmentation(tmp_path, size):
+def test_augmentation_of_extreme_sizes(tmp_path, size):
     base = tree(tmp_path, count=1)
     write_image(base / "images" / "training" / "ADE_train_00000001.jpg", noise(*size))
     write_gray(base / "annotations" / "training" / "ADE_train_00000001.png", np.full(size[::-1], 150, np.uint8))

@@ -1,4 +1,4 @@
-"""Caltech-101 and -256: the published trees, and splits of so many images a class."""
+"""Caltech-101 and -256: the published layouts, and splits with a fixed number of images per class."""
 
 import numpy as np
 import pytest
@@ -29,13 +29,13 @@ def root(tmp_path):
     return tmp_path
 
 
-def test_so_many_to_train_and_at_most_so_many_to_test(root):
+def test_numbers_of_training_and_test_images(root):
     data = Caltech101(str(root), per_class=3, max_test=2, num_workers=0)
     assert data.class_names == ["Faces", "accordion", "ant"]
     train, labels = split(data, "train")
     assert labels == [0] * 3 + [1] * 3 + [2] * 3
     test, labels = split(data, "test")
-    assert labels == [0] + [1] * 2 + [2] * 2  # of Faces' 4 images one is left
+    assert labels == [0] + [1] * 2 + [2] * 2  # one of Faces' 4 images is left
     assert not set(train) & set(test) and len({*train, *test}) == 14
     assert all(path.split("/")[0] == data.class_names[label] for path, label in zip(test, labels, strict=True))
     assert split(data, "val") == (test, labels)
@@ -48,12 +48,12 @@ def test_folds_differ_and_do_not_depend_on_the_seed(root):
     assert folds[0] == folds[1] and len({tuple(paths) for paths, _ in folds}) == 3
 
 
-def test_every_image_is_drawn_by_some_fold(root):
+def test_every_image_is_in_some_fold(root):
     seen = {path for fold in range(40) for path in split(Caltech101(str(root), per_class=2, fold=fold), "train")[0]}
     assert len(seen) == 4 + 8 + 5
 
 
-def test_the_background_is_the_last_class_and_changes_no_other(root):
+def test_the_background_is_the_last_class(root):
     plain, more = (Caltech101(str(root), per_class=3, background=background) for background in (False, True))
     assert more.class_names == [*plain.class_names, "BACKGROUND_Google"]
     paths, labels = split(more, "train")
@@ -75,7 +75,7 @@ def test_caltech256_strips_numbers_and_skips_stray_files(root):
     assert sample["label"] == 1 and sample["image"].shape == (8, 8, 3)
 
 
-def test_the_classes_of_torchvision(tmp_path):
+def test_classes_equal_torchvisions(tmp_path):
     write_tree(tmp_path / "caltech101" / "101_ObjectCategories", SIZES_101)
     theirs = torchvision.datasets.Caltech101(tmp_path)
     data = Caltech101(str(tmp_path), per_class=3, max_test=None)  # torchvision's folder is found too
@@ -109,7 +109,7 @@ def test_missing_folders_show_the_expected_layout(tmp_path, root):
         Caltech101(str(root), per_class=3, background=True).setup("fit")
 
 
-def test_download_is_torchvisions_and_only_when_needed(tmp_path, monkeypatch):
+def test_torchvision_downloads_only_missing_files(tmp_path, monkeypatch):
     asked = []
 
     def stand_in(root, download):

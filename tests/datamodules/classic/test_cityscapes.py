@@ -63,7 +63,7 @@ def test_ids_become_classes_by_hand(tmp_path):
     assert batch["mask"].shape == (2, 5, 7)
 
 
-def test_the_table_against_torchvision_s():
+def test_classes_against_torchvision():
     data = module("x")
     known = {entry.id: entry for entry in torchvision.datasets.Cityscapes.classes if entry.id >= 0}
     assert sorted(known) == list(range(34))
@@ -80,7 +80,7 @@ def test_files_against_torchvision(tmp_path, split, mode):
     data = module(tmp_path, annotations=mode, train=[split])
     ours = data.make_source("train")
     assert len(theirs) == len(ours) == len(SCENES[split])
-    # torchvision takes the cities in the folder's own order
+    # torchvision lists the cities in the order of the file system
     by_path = {path: number for number, path in enumerate(theirs.images)}
     for sample in ours:
         image, truth = theirs[by_path[sample["path"]]]
@@ -147,7 +147,7 @@ def test_an_empty_split(tmp_path):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (20_000, 20)])
-def test_extreme_sizes_go_through_augmentation(tmp_path, size):
+def test_augmentation_of_extreme_sizes(tmp_path, size):
     tree(tmp_path)
     for scene in SCENES["train"]:
         city = scene.split("_")[0]

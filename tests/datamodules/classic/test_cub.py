@@ -108,7 +108,7 @@ def test_a_batch(tmp_path):
         ("inf 1 -inf 5", "box-not-finite"),
     ],
 )
-def test_boxes_that_cannot_be_used_are_counted_or_refused(tmp_path, box, code):
+def test_unusable_boxes(tmp_path, box, code):
     write_cub(tmp_path, BIRDS | {3: (10, 1, box)})
     with warns_of(code, "image 3"):
         data = cub(tmp_path)

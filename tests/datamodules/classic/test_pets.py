@@ -11,7 +11,7 @@ from striate.tests.helpers.faults import stops_at, warns_of
 from striate.tests.helpers.fixtures import noise, write_image
 
 SIZE = (60, 40)
-# the list's line, and the heads in VOC's form; None: no file
+# line of the list, and heads in VOC's form; None: no file
 PETS = {
     "Abyssinian_100 1 1 1": [(15, 7, 33, 27)],
     "Abyssinian_1 1 1 1": [(1, 1, 60, 40)],
@@ -124,11 +124,11 @@ def test_a_batch(tmp_path):
         (("nan", 20, 70, 40), "box-not-finite"),
     ],
 )
-def test_boxes_that_cannot_be_used_are_counted_or_refused(tmp_path, head, code):
+def test_unusable_boxes(tmp_path, head, code):
     write_pets(tmp_path, PETS | {"Bengal_12 6 1 2": [head], "american_bulldog_2 2 2 1": [head, (2, 2, 9, 9)]})
     with warns_of(code, "american_bulldog_2.xml", 2):
         found = samples(pets(tmp_path), "train", "val")
-    assert {name: box for name, (_, box) in found.items()} == BOXES  # of two heads the other is left
+    assert {name: box for name, (_, box) in found.items()} == BOXES  # the other of two heads is left
     with stops_at(code, r"xmls/american_bulldog_2.xml \(and 1 more\): "):
         pets(tmp_path, strict=True).make_source("train")
 

@@ -1,4 +1,4 @@
-"""COCO's format: what is written is read, to pycocotools' pixels; what is wrong is said."""
+"""COCO's format: content and pixels against pycocotools, and errors for bad files."""
 
 import contextlib
 import io
@@ -22,7 +22,7 @@ from striate.tests.helpers.coco_voc import coco_content, runs_of, write_coco
 from striate.tests.helpers.faults import stops_at, warns_of
 from striate.tests.helpers.fixtures import noise
 
-# pycocotools 2.0.11 hands numpy 2 arrays in numpy 1's way
+# pycocotools 2.0.11 passes arrays to numpy 2 as to numpy 1
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
 
 TOO_MANY = oracle.encode(np.zeros((100, 100), np.uint8, order="F"))["counts"].decode()
@@ -146,7 +146,7 @@ def test_semantic_masks_have_small_objects_on_top_and_crowds_below(tmp_path):
     out = data.datasets["val"].source[0]["mask"]
     masks = module(tmp_path, "instance_segmentation").make_source("val")[0]["masks"] != 0
     expected = np.zeros((40, 60), np.uint8)
-    for number, value in ((2, 1), (1, 2), (0, 1)):  # the crowd, then the larger, then the smaller
+    for number, value in ((2, 1), (1, 2), (0, 1)):  # the crowd, the larger object, the smaller object
         expected[masks[number]] = value
     np.testing.assert_array_equal(out, expected)
     assert (masks[2] & masks[1]).any() and (out[masks[2] & masks[1]] == 2).all()
@@ -278,7 +278,7 @@ UNUSABLE = [
 
 
 @pytest.mark.parametrize("task, fields, code, message", UNUSABLE)
-def test_objects_that_cannot_be_used_are_counted_or_refused(tmp_path, task, fields, code, message):
+def test_unusable_objects(tmp_path, task, fields, code, message):
     with warns_of(code, "annotation 1"):
         source = broken(tmp_path, setting(0, **fields), task)
     assert source.objects.labels.tolist() == [1, 0, 1, 2] and len(source) == 3
@@ -286,7 +286,7 @@ def test_objects_that_cannot_be_used_are_counted_or_refused(tmp_path, task, fiel
         broken(tmp_path, setting(0, **fields), task, strict=True)
 
 
-def test_several_kinds_are_counted_in_one_warning(tmp_path):
+def test_several_faults_are_counted_in_one_warning(tmp_path):
     def change(content):
         for number in (0, 2):
             content["annotations"][number]["bbox"] = [1, 1, 0, 0]
@@ -363,11 +363,11 @@ def test_categories_that_differ_between_splits(tmp_path):
         module(tmp_path).setup("fit")
 
 
-def test_training_images_without_any_object_are_refused(tmp_path):
+def test_training_set_without_objects(tmp_path):
     write_coco(tmp_path)
     file = tmp_path / "annotations" / "instances_train2017.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"annotations": []}))
     with pytest.raises(ValueError, match=r"train2017.json, annotations: none of its \d+ images has an object"):
         module(tmp_path).setup("fit")
     data = module(tmp_path, val_annotations="annotations/instances_train2017.json", val_images="train2017")
-    data.setup("validate")  # there it may be so
+    data.setup("validate")  # validation does not need objects

@@ -46,7 +46,7 @@ def test_coco_against_pycocotools(tmp_path, capsys):
     assert found == expected and len(found) == 2
 
 
-def test_coco_classes_that_are_not_there(tmp_path):
+def test_unknown_classes(tmp_path):
     write_coco(tmp_path)
     with pytest.raises(ValueError, match="classes.*3.*got 'dgo'; did you mean 'dog'"):
         coco(tmp_path, classes=["dgo"]).setup("fit")
@@ -54,16 +54,16 @@ def test_coco_classes_that_are_not_there(tmp_path):
         coco(tmp_path).make_source("train")
 
 
-def test_coco_boxes_that_cannot_be_used_are_counted_or_refused(tmp_path):
+def test_unusable_boxes(tmp_path):
     content = coco_content()
     content["annotations"][2]["bbox"] = [1, 2, float("nan"), 5]
     write_coco(tmp_path, content)
     with warns_of("box-not-finite"):
-        assert len(coco(tmp_path).make_source("train")) == 1  # of two objects one is left
+        assert len(coco(tmp_path).make_source("train")) == 1  # one of two objects is left
     with stops_at("box-not-finite", "annotation 3: "):
         coco(tmp_path, strict=True).make_source("train")
 
 
-def test_missing_files_show_the_tree_under_the_readers_own_name(tmp_path):
+def test_missing_files_show_the_expected_layout(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"(?s)val2017.json'. CocoLocalization expects.*ROOT/val2017"):
         coco(tmp_path).setup("validate")

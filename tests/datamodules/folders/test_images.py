@@ -1,4 +1,4 @@
-"""Folders of images: the trees that work, and the messages for those that don't."""
+"""Folders of images: valid layouts, and errors for others."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def test_a_fraction_is_held_out_stratified_and_seeded(tmp_path, below):
     assert held[0] == held[1] != held[2]
 
 
-def test_split_keeps_one_of_each_class_on_either_side():
+def test_split_keeps_one_image_per_class_on_either_side():
     chosen = stratified_split(np.array([0] * 2 + [1] * 100), 0.01, seed=0)
     assert chosen[:2].sum() == 1 and chosen[2:].sum() == 1
     with pytest.raises(ValueError, match="val_fraction: .*got 1 of class 1"):
@@ -48,7 +48,7 @@ def test_split_keeps_one_of_each_class_on_either_side():
         stratified_split(np.array([0, 0, 1, 2]), 0.5, 0, ["cat", "dog", "emu"])
 
 
-def test_missing_root_shows_the_tree_and_what_is_there(tmp_path):
+def test_missing_root_shows_the_expected_layout(tmp_path):
     (tmp_path / "other").mkdir()
     with pytest.raises(FileNotFoundError, match=r"(?s)no folder '.*absent'.*ROOT/train/CLASS.*contains: other/"):
         ImageFolder(str(tmp_path / "absent"), val_fraction=0.1).setup("fit")

@@ -61,7 +61,7 @@ def test_an_image_without_objects_and_augmentation(tmp_path):
 
 
 def tiff(values, bits, sample_format):
-    """An uncompressed TIFF, tag by tag, for types that Pillow does not write."""
+    """Return an uncompressed TIFF, tag by tag, for types that Pillow does not write."""
     height, width = values.shape
     data = values.tobytes()
     tags = [(256, width), (257, height), (258, bits), (259, 1), (262, 1), (273, 8), (277, 1), (279, len(data))]
@@ -248,7 +248,7 @@ def test_images_of_32_bits_and_rotated_images(tmp_path):
     (tmp_path / "a.tif").write_bytes(tiff(np.array([[2**32 - 1, 0, 2**31]], np.uint32), 32, 1))
     assert read_scaled(tmp_path / "a.tif", "image")[0, :, 0].tolist() == [255, 0, 128]
     exif = Image.Exif()
-    exif[0x0112] = 6  # the first column is the top row, seen from the right
+    exif[0x0112] = 6  # rotate by 90 degrees clockwise
     for name in ("a.png", "b.tif"):
         save(tmp_path / name, np.array([[0, 100], [200, 300], [400, 500]], np.uint16), exif=exif)
         assert read_scaled(tmp_path / name, (0, 510))[..., 0].tolist() == [[200, 100, 0], [250, 150, 50]]
@@ -283,7 +283,7 @@ def test_images_that_cannot_be_read(tmp_path):
         source[0]
 
 
-# -- trees -------------------------------------------------------------------------------------------
+# -- layouts -----------------------------------------------------------------------------------------
 
 
 def test_both_in_one_folder_by_their_endings(tmp_path):
@@ -300,7 +300,7 @@ def test_both_in_one_folder_by_their_endings(tmp_path):
     np.testing.assert_array_equal(source[1]["image"], read_image(tmp_path / "train" / "001.png"))
 
 
-def test_cityscapes_tree(tmp_path):
+def test_cityscapes_layout(tmp_path):
     for part, ending in (("leftImg8bit", "leftImg8bit"), ("gtFine", "gtFine_instanceIds"), ("gtFine", "gtFine_color")):
         values = IDS.astype(np.int32) * 1000 if "Ids" in ending else noise(4, 3)
         save(

@@ -1,4 +1,4 @@
-"""Images with mask files: matched by name, values to classes, index and palette alike."""
+"""Images with mask files: matching by name, and classes of gray and palette masks."""
 
 import numpy as np
 import pytest

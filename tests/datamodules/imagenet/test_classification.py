@@ -1,4 +1,4 @@
-"""ImageNet as its devkit and archives lie: against torchvision's reading, and incomplete copies explained."""
+"""ImageNet in the layout of its archives: against torchvision's reader, and errors for incomplete copies."""
 
 import tarfile
 
@@ -13,7 +13,7 @@ from striate.tests.helpers.fixtures import noisy_image
 from striate.tests.helpers.mnist_cifar_imagenet import VAL_WNIDS, write_devkit, write_imagenet, write_jpeg
 
 WNIDS = ["n01440764", "n02012849", "n03126707"]
-LABELS = [2, 1, 0, 0, 2]  # of the five validation images: their WordNet numbers' places in the sorted list
+LABELS = [2, 1, 0, 0, 2]  # of the five validation images: positions of their WordNet ids in the sorted list
 
 
 def test_synsets_of_the_devkit(tmp_path):
@@ -35,12 +35,12 @@ def test_labels_of_both_splits(tmp_path, val_sorted):
     by_name = {bytes(path).rpartition(b"/")[2]: int(label) for path, label in zip(val.paths, val.labels, strict=True)}
     assert [by_name[f"ILSVRC2012_val_{number:08d}.JPEG".encode()] for number in range(1, 6)] == LABELS
     assert test.paths.tolist() == val.paths.tolist()
-    sample = train[4]  # the first crane that lifts: dark
+    sample = train[4]  # the first lifting crane: dark
     assert sample["label"] == 2 and abs(sample["image"].mean() - noisy_image(2, 0).mean()) < 3
     assert data.class_names[2] == "crane (n03126707)"
 
 
-def test_the_same_as_torchvision(tmp_path, monkeypatch):
+def test_samples_equal_torchvisions(tmp_path, monkeypatch):
     write_imagenet(tmp_path, val_sorted=True)
     with tarfile.open(tmp_path / "ILSVRC2012_devkit_t12.tar.gz", "w:gz") as archive:
         archive.add(tmp_path / "ILSVRC2012_devkit_t12", "ILSVRC2012_devkit_t12")
@@ -62,7 +62,7 @@ def test_the_same_as_torchvision(tmp_path, monkeypatch):
 def test_flat_validation_images_are_matched_by_the_number_in_their_name(tmp_path):
     write_imagenet(tmp_path)
     (tmp_path / "val" / "ILSVRC2012_val_00000002.JPEG").unlink()
-    with pytest.raises(ValueError, match="5 images.*ground truth, got 4"):
+    with pytest.raises(ValueError, match="5 images.*ground target, got 4"):
         ImageNet(str(tmp_path)).make_source("val")
     write_jpeg(tmp_path / "val" / "ILSVRC2012_val_00000006.JPEG", noisy_image(0, 0))
     with pytest.raises(ValueError, match="00000005.JPEG, got 'ILSVRC2012_val_00000006.JPEG'"):
@@ -114,9 +114,9 @@ def test_missing_files_show_the_expected_layout(tmp_path):
 def test_a_damaged_devkit(tmp_path):
     data = write_devkit(tmp_path)
     (tmp_path / "val").mkdir()
-    truth = data / "ILSVRC2012_validation_ground_truth.txt"
+    target = data / "ILSVRC2012_validation_ground_truth.txt"
     for line in ("4", "x", "0"):  # the fourth synset has children, so it is not a class
-        truth.write_text(f"3\n{line}\n")
+        target.write_text(f"3\n{line}\n")
         with pytest.raises(ValueError, match=f"ground_truth.txt, line 2: .*got '{line}'"):
             ImageNet(str(tmp_path)).make_source("val")
     scipy.io.savemat(data / "meta.mat", {"other": 1})

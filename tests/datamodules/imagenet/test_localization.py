@@ -14,7 +14,7 @@ from striate.tests.helpers.mnist_cifar_imagenet import write_devkit, write_jpeg
 TENCH, CRANE, HOIST = WNIDS = ["n01440764", "n02012849", "n03126707"]
 MAPPING = f"{CRANE} crane\n{TENCH} tench, Tinca tinca\n{HOIST} crane, hoist\n"
 SIZE = (60, 40)
-# the file's objects: name, xmin ymin xmax ymax; None: no file. Pixels are counted from 0, the last one is inside
+# objects of each file: name, xmin ymin xmax ymax, from 0 and with the last pixel; None: no file
 TRAIN = {
     f"{TENCH}/{TENCH}_10": [(TENCH, (0, 0, 59, 39))],
     f"{TENCH}/{TENCH}_7": [(TENCH, (5, 6, 9, 9)), (TENCH, (20, 10, 49, 29))],
@@ -26,7 +26,7 @@ TRAIN = {
 FIRST = {
     f"{TENCH}_10": (0, [0, 0, 60, 40]),
     f"{TENCH}_7": (0, [5, 6, 10, 10]),
-    f"{CRANE}_2": (1, [3, 4, 4, 5]),  # one pixel; the tench is no crane
+    f"{CRANE}_2": (1, [3, 4, 4, 5]),  # one pixel; the tench is not a crane
     f"{HOIST}_1": (2, [30, 20, 60, 40]),
 }
 VAL = {
@@ -71,7 +71,7 @@ def samples(source):
     return {s["path"].rsplit("/", 1)[1].split(".")[0]: (s["label"], s["box"].tolist()) for s in source}
 
 
-def test_kaggle_s_layout_by_hand(tmp_path):
+def test_the_layout_of_kaggle_by_hand(tmp_path):
     write_kaggle(tmp_path)
     data = module(tmp_path)
     assert data.class_names == ["tench", "crane (n02012849)", "crane (n03126707)"]
@@ -95,7 +95,7 @@ def test_the_archives_layout_by_hand(tmp_path, val_sorted):
 
 
 @pytest.mark.filterwarnings("ignore:.*left out")
-def test_of_several_objects(tmp_path):
+def test_several_objects(tmp_path):
     write_kaggle(tmp_path)
     largest = samples(module(tmp_path, objects="largest").make_source("train"))
     assert largest == FIRST | {f"{TENCH}_7": (0, [20, 10, 50, 30])}
@@ -107,7 +107,7 @@ def test_of_several_objects(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*left out")
-def test_boxes_drawn_in_another_size_are_scaled_to_the_image(tmp_path):
+def test_boxes_for_another_size_are_scaled(tmp_path):
     write_kaggle(tmp_path, {f"{w}/{w}_1": [(w, (30, 20, 89, 59))] for w in WNIDS}, drawn=(120, 160))
     for _, box in samples(module(tmp_path).make_source("train")).values():
         assert box == [15, 5, 45, 15]  # the image is 60x40: half as wide, a quarter as high
@@ -122,7 +122,7 @@ def test_boxes_drawn_in_another_size_are_scaled_to_the_image(tmp_path):
         ((1, "nan", 70, 30), "box-not-finite"),
     ],
 )
-def test_boxes_that_cannot_be_used_are_counted_or_refused(tmp_path, box, code):
+def test_unusable_boxes(tmp_path, box, code):
     write_kaggle(tmp_path, TRAIN | {f"{HOIST}/{HOIST}_1": [(HOIST, box)], f"{TENCH}/{TENCH}_7": [(TENCH, box)] * 2})
     with warns_of(code, f"image {TENCH}/{TENCH}_7.JPEG", 3):
         assert samples(module(tmp_path).make_source("train")).keys() == {f"{TENCH}_10", f"{CRANE}_2"}

@@ -116,7 +116,7 @@ def test_images_are_held_out_whole_and_skip_empty_applies_to_training(folder):
         ((40, 1, 50, 9), "box-outside"),
     ],
 )
-def test_boxes_that_cannot_be_used_are_counted_or_refused(folder, box, code):
+def test_unusable_boxes(folder, box, code):
     table = write(folder / "t.csv", [*ROWS, ("a/0.png", "dog", *box), ("b/2.png", "dog", 1, 1, 2, 2)])
     with warns_of(code, "line 6"):
         source = module(table).make_source("train")
@@ -163,7 +163,7 @@ def test_parquet_rows_are_numbered(folder):
 
 
 @pytest.mark.parametrize("path", ["../out.png", "/etc/out.png", "a/../../out.png"])
-def test_paths_that_leave_the_root_are_refused(folder, path):
+def test_paths_outside_the_root(folder, path):
     write_image(folder.parent / "out.png", noise(4, 4))
     table = write(folder / "t.csv", [ROWS[0], (path, "dog", 1, 1, 2, 2)])
     with stops_at("bad-target", rf"t.csv, line 3: .*'{path}'.*root"):
@@ -204,12 +204,12 @@ def test_bad_options(options, message):
         module("x.csv", **options)
 
 
-def test_boxes_are_checked_against_the_image_as_it_is_turned(folder):
+def test_boxes_refer_to_the_rotated_image(folder):
     import cv2
     from PIL import Image
 
     exif = Image.Exif()
-    exif[0x0112] = 6  # on its side: 30 wide and 10 high as stored, 10 wide and 30 high as seen
+    exif[0x0112] = 6  # rotated: 30 x 10 as stored, 10 x 30 as displayed
     Image.fromarray(noise(30, 10)).save(folder / "turned.jpg", exif=exif)
     assert cv2.imread(str(folder / "turned.jpg")).shape == (30, 10, 3)
     source = module(write(folder / "t.csv", [("turned.jpg", "dog", 2, 3, 50, 50)])).make_source("train")

@@ -84,7 +84,7 @@ UNUSABLE = [
 
 @pytest.mark.parametrize("box, code", UNUSABLE)
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_boxes_that_cannot_be_used_are_counted_or_refused(folder, box, code, kind):
+def test_unusable_boxes(folder, box, code, kind):
     if kind == "csv":
         file, where = table(folder, f"b.png,0,0,0,33,50\na.png,1,{box}\n"), "line 3"
     else:
@@ -98,7 +98,7 @@ def test_boxes_that_cannot_be_used_are_counted_or_refused(folder, box, code, kin
         LocalizationManifest(file, strict=True).make_source("train")
 
 
-def test_several_kinds_are_counted_in_one_warning(folder):
+def test_several_faults_are_counted_in_one_warning(folder):
     rows = "a.png,0,1,1,1,9\nb.png,0,0,0,33,50\nc.png,0,5,5,9,9\ne.png,0,3,3,2,9\nf.png,0,nan,3,2,9\n"
     with pytest.warns(
         UserWarning, match=r"^4 annotations .*1 x .*box-not-finite.*1 x .*box-inv.*1 x .*box-zero.*line 2.*box-out"
@@ -163,13 +163,13 @@ def test_missing_columns(folder):
         LocalizationManifest(file, box_columns=["x", "y", "w"])
 
 
-def test_paths_that_leave_the_root_or_are_not_there(folder, tmp_path):
+def test_paths_outside_the_root_and_missing_images(folder, tmp_path):
     write_image(tmp_path / "x.png", noise(8, 8))
     for path in ("../x.png", f"{tmp_path}/x.png"):
         file = table(folder, f"a.png,0,1,1,7,9\n{path},0,1,1,7,9\n")
         with stops_at("bad-target", r"t.csv, line 3: .*x.png'.*root"):
             LocalizationManifest(file, root=str(folder)).make_source("train")
-    free = LocalizationManifest(file).make_source("train")  # without root, paths are free
+    free = LocalizationManifest(file).make_source("train")  # without root, any path is valid
     assert free[1]["image"].shape == (8, 8, 3)
     with pytest.raises(FileNotFoundError, match="1 of 1 images do not exist"):
         LocalizationManifest(table(folder, "gone.png,0,1,1,7,9\n")).make_source("train")

@@ -1,4 +1,4 @@
-"""VOC's layout: boxes by hand and against torchvision's reader; what is wrong is said."""
+"""VOC's layout: boxes by hand and against torchvision's reader, and errors for bad files."""
 
 import numpy as np
 import pytest
@@ -36,25 +36,25 @@ def test_against_torchvision(tmp_path, year, names):
     theirs = torchvision.datasets.VOCDetection(str(tmp_path), year, "trainval")
     ours = module(tmp_path, year, train=[f"{year}_trainval"]).make_source("train")
     assert len(theirs) == len(ours) == len(names)
-    for (image, truth), sample in zip(theirs, ours, strict=True):
+    for (image, target), sample in zip(theirs, ours, strict=True):
         assert sample["image"].shape[:2] == image.size[::-1]
-        objects = truth["annotation"]["object"]
+        objects = target["annotation"]["object"]
         boxes = [[float(one["bndbox"][side]) for side in ("xmin", "ymin", "xmax", "ymax")] for one in objects]
         np.testing.assert_array_equal(sample["boxes"], np.array(boxes, np.float32) - [1, 1, 0, 0])
         assert [VOC_CLASSES[label] for label in sample["labels"]] == [one["name"] for one in objects]
         assert [str(int(flag)) for flag in sample["difficult"]] == [one["difficult"] for one in objects]
 
 
-def test_both_years_and_sets_of_one_s_own(tmp_path):
+def test_both_years_and_custom_sets(tmp_path):
     devkit = write_voc(tmp_path)
     both = module(tmp_path, "07+12")
     assert [sample["image_id"] for sample in both.make_source("train")] == [5, 7, 2008000008]
     assert [sample["image_id"] for sample in both.make_source("val")] == [5, 7]
-    more = module(devkit, "07+12", train=["2012_val", "2007_test"])  # the devkit's own folder will do
+    more = module(devkit, "07+12", train=["2012_val", "2007_test"])  # VOCdevkit itself is a valid root
     assert [sample["image_id"] for sample in more.make_source("train")] == [2008000008, 5, 7]
 
 
-def test_training_may_leave_out_difficult_objects(tmp_path):
+def test_skip_difficult_applies_to_training(tmp_path):
     write_voc(tmp_path)
     data = module(tmp_path, skip_difficult=True)
     assert data.make_source("train")[0]["boxes"].tolist() == [[262, 210, 324, 339], [0, 0, 500, 375]]
@@ -75,7 +75,7 @@ def test_an_image_without_objects(tmp_path):
         (("nan", 20, 540, 40), "box-not-finite"),
     ],
 )
-def test_boxes_that_cannot_be_used_are_counted_or_refused(tmp_path, box, code):
+def test_unusable_boxes(tmp_path, box, code):
     write_voc(tmp_path, {"000005": [("car", (1, 1, 1, 1), 0), ("car", box, 0)]})
     where = r"VOC2007/Annotations/000005.xml, object 2"
     with warns_of(code, where):

@@ -1,4 +1,4 @@
-"""VOC's objects and SBD's, with their masks: by hand, and boxes against torchvision; what is wrong is said."""
+"""Objects of VOC and SBD with masks: by hand, boxes against torchvision, and errors for bad files."""
 
 import albumentations as A
 import numpy as np
@@ -22,7 +22,7 @@ from striate.tests.helpers.voc_sbd_masks import (
     write_voc_masks,
 )
 
-# two people (15) and one pixel of a dog (12), in borders; the second one's class is wrong at one pixel of four
+# two people (15) and one pixel of a dog (12), with borders; one of the second person's four pixels has another class
 OBJECTS = [
     [0, 255, 255, 255, 0, 0, 0, 0, 0],
     [255, 1, 1, 255, 2, 2, 255, 0, 0],
@@ -63,7 +63,7 @@ def module(root, **options):
     return VOCInstances(str(root), **{"num_workers": 0, "batch_size": 2} | options)
 
 
-def test_voc_s_objects_by_hand(tmp_path):
+def test_objects_of_voc_by_hand(tmp_path):
     tree(tmp_path)
     data = module(tmp_path)
     data.setup("fit")
@@ -80,7 +80,7 @@ def test_voc_s_objects_by_hand(tmp_path):
     assert batch["target"][1]["image_id"].item() == 2009000013
 
 
-def test_sbd_s_objects_by_hand(tmp_path):
+def test_objects_of_sbd_by_hand(tmp_path):
     tree(tmp_path)
     source = module(tmp_path, train="sbd_train", val="sbd_val").make_source("train")
     for sample in source:
@@ -100,7 +100,9 @@ def test_boxes_against_torchvision_on_random_masks(tmp_path):
         sample = source[0]
         assert sample["labels"].tolist() == [number - 1 for number in (1, 2, 3) if (plane == number).any()]
         if len(sample["masks"]):
-            theirs = masks_to_boxes(torch.from_numpy(sample["masks"])).numpy() + np.array([0, 0, 1, 1])  # last inside
+            theirs = masks_to_boxes(torch.from_numpy(sample["masks"])).numpy() + np.array(
+                [0, 0, 1, 1]
+            )  # torchvision includes the last pixel
             np.testing.assert_array_equal(sample["boxes"], theirs)
 
 
@@ -109,7 +111,7 @@ def test_sets_with_sbd(tmp_path):
     data = module(tmp_path, train="train_aug")
     paths = [sample["path"] for sample in data.make_source("train")]
     assert [path[-15:-4] for path in paths] == ["2007_000032", "2008_000015", "2008_000002", "2009_000001"]
-    # the second is in VOC and in SBD: VOC's objects
+    # the second image is in VOC and in SBD; VOC's objects are used
     assert [len(sample["labels"]) for sample in data.make_source("train")] == [3, 3, 2, 2]
     data = module(tmp_path, train="sds_train", val="sds_val")
     assert [sample["image_id"] for sample in data.make_source("train")] == [2008000015, 2008000002]
@@ -117,10 +119,10 @@ def test_sets_with_sbd(tmp_path):
     assert len(data.make_source("test")) == 3
 
 
-def test_objects_without_a_class_or_a_pixel_are_left_out_or_refused(tmp_path):
+def test_objects_without_a_class_or_a_pixel(tmp_path):
     devkit = tree(tmp_path)
     no_class = np.array(CLASSES)
-    no_class[4, 0], no_class[1:3, 4:6] = 0, 255  # background below the dog, nothing but border below the second person
+    no_class[4, 0], no_class[1:3, 4:6] = 0, 255  # the dog is on background, the second person on a border
     write_palette(devkit / "VOC2012" / "SegmentationClass" / "2007_000032.png", no_class)
     with warns_of("bad-mask", "object 2", 2):
         sample = module(tmp_path).make_source("train")[0]
@@ -163,7 +165,7 @@ def test_an_image_without_objects(tmp_path):
         ("JPEGImages", None, ImageError, r"the image is 5x5, but its mask '.*Object/2007_000032.png' is 9x6"),
     ],
 )
-def test_masks_that_contradict_each_other(tmp_path, folder, values, error, message):
+def test_inconsistent_masks(tmp_path, folder, values, error, message):
     devkit = tree(tmp_path)
     if values is None:
         write_image(devkit / "VOC2012" / folder / "2007_000032.jpg", noise(5, 5))
@@ -173,7 +175,7 @@ def test_masks_that_contradict_each_other(tmp_path, folder, values, error, messa
         module(tmp_path).make_source("train")[0]
 
 
-def test_masks_of_16_bits_are_not_voc_s(tmp_path):
+def test_masks_of_16_bits(tmp_path):
     devkit = tree(tmp_path)
     write_gray(devkit / "VOC2012" / "SegmentationObject" / "2007_000032.png", np.full((6, 9), 300, np.uint16))
     with pytest.raises(ImageError, match="2007_000032.png: .*8 bits.*got 16"):
@@ -188,7 +190,7 @@ def test_masks_of_16_bits_are_not_voc_s(tmp_path):
         (PLANE, [20], "pixels of object 2, but GTinst.Categories has 1 objects"),
     ],
 )
-def test_files_of_sbd_that_contradict_themselves(tmp_path, plane, categories, message):
+def test_inconsistent_files_of_sbd(tmp_path, plane, categories, message):
     tree(tmp_path)
     write_inst(tmp_path / "benchmark_RELEASE" / "dataset" / "inst" / "2009_000001.mat", plane, categories)
     with pytest.raises(ValueError, match=f"inst/2009_000001.mat.*{message}"):
@@ -232,7 +234,7 @@ def test_a_name_that_leads_out_of_its_folder(tmp_path, name):
         module(tmp_path).make_source("train")
 
 
-def test_of_one_pixel_and_of_a_strip_through_augmentation(tmp_path):
+def test_augmentation_of_extreme_sizes(tmp_path):
     devkit = tree(tmp_path)
     (one, strip), flip = VOC_SETS["2012", "Segmentation", "train"], [A.HorizontalFlip(p=1)]
     wide = np.zeros((20, 20_000))

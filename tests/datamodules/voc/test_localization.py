@@ -61,15 +61,15 @@ def test_voc_classes_of_interest_are_numbered_as_given(tmp_path):
 def test_voc_against_torchvision(tmp_path, rule):
     write_voc(tmp_path, OBJECTS)
     expected = []
-    for _, truth in torchvision.datasets.VOCDetection(str(tmp_path), "2007", "train"):
+    for _, target in torchvision.datasets.VOCDetection(str(tmp_path), "2007", "train"):
         boxes = []
-        for one in truth["annotation"]["object"]:
+        for one in target["annotation"]["object"]:
             x1, y1, x2, y2 = (float(one["bndbox"][side]) for side in ("xmin", "ymin", "xmax", "ymax"))
             if one["difficult"] == "0":
                 boxes.append((one["name"], [x1 - 1, y1 - 1, x2, y2]))
         if len(boxes) == 1 or (boxes and rule == "largest"):
             name, box = max(boxes, key=lambda b: (b[1][2] - b[1][0]) * (b[1][3] - b[1][1]))
-            expected.append((truth["annotation"]["filename"].split(".")[0], VOC_CLASSES.index(name), box))
+            expected.append((target["annotation"]["filename"].split(".")[0], VOC_CLASSES.index(name), box))
     assert one_box_samples(voc(tmp_path, objects=rule).make_source("train")) == expected
 
 
@@ -87,7 +87,7 @@ def test_batches_and_their_augmentation(tmp_path):
     assert labels.count(CAT) == labels.count(DOG) == 2
 
 
-def test_voc_boxes_that_cannot_be_used_are_counted_or_refused(tmp_path):
+def test_unusable_boxes(tmp_path):
     write_voc(tmp_path, {"000001": [("dog", (10, 20, 9, 40), 0)], "000002": [("cat", (1, 1, 9, 9), 0)]})
     with warns_of("box-zero-area"):
         assert one_box_samples(voc(tmp_path).make_source("train")) == [("000002", CAT, [0, 0, 9, 9])]
@@ -124,6 +124,6 @@ def test_a_split_without_images(tmp_path):
         voc(tmp_path, classes=["bus"]).make_source("train")
 
 
-def test_missing_files_show_the_tree_under_the_readers_own_name(tmp_path):
+def test_missing_files_show_the_expected_layout(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"(?s)train.txt'. VOCLocalization expects.*contains: nothing"):
         voc(tmp_path).make_source("train")

@@ -1,4 +1,4 @@
-"""VOC's semantic masks and SBD's: sets by hand, masks against torchvision's readers; what is wrong is said."""
+"""Semantic masks of VOC and SBD: sets by hand, masks against torchvision's readers, and errors for bad files."""
 
 import albumentations as A
 import numpy as np
@@ -59,20 +59,20 @@ def test_against_torchvision(tree, image_set):
     theirs = torchvision.datasets.VOCSegmentation(str(tree), "2012", image_set)
     ours = module(tree, test=image_set).make_source("test")
     assert len(theirs) == len(ours) == len(VOC_SETS["2012", "Segmentation", image_set])
-    for (image, truth), sample in zip(theirs, ours, strict=True):
+    for (image, target), sample in zip(theirs, ours, strict=True):
         assert sample["image"].shape[:2] == image.size[::-1]
-        np.testing.assert_array_equal(sample["mask"], np.asarray(truth))
+        np.testing.assert_array_equal(sample["mask"], np.asarray(target))
 
 
 @pytest.mark.parametrize("image_set", ["train", "val"])
 def test_sbd_against_torchvision(tmp_path, image_set):
-    folder = write_sbd(tmp_path / "sbd")  # as torchvision leaves it
+    folder = write_sbd(tmp_path / "sbd")  # as torchvision saves it
     theirs = torchvision.datasets.SBDataset(str(folder), image_set, mode="segmentation")
     ours = module(tmp_path, test=f"sbd_{image_set}").make_source("test")
     assert len(theirs) == len(ours) == len(SBD_SETS[image_set])
-    for (image, truth), sample in zip(theirs, ours, strict=True):
+    for (image, target), sample in zip(theirs, ours, strict=True):
         assert sample["image"].shape[:2] == image.size[::-1]
-        np.testing.assert_array_equal(sample["mask"], np.asarray(truth))
+        np.testing.assert_array_equal(sample["mask"], np.asarray(target))
 
 
 def test_train_aug_excludes_val_and_prefers_the_masks_of_voc(tree):
@@ -225,7 +225,7 @@ def test_damaged_files_of_sbd_are_unreadable_images(tree, break_it, message):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (20_000, 20)])
-def test_extreme_sizes_go_through_augmentation(tmp_path, size):
+def test_augmentation_of_extreme_sizes(tmp_path, size):
     width, height = size
     folder = write_voc_masks(tmp_path) / "VOC2012"
     values = np.full((height, width), 7)

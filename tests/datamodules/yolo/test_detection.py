@@ -1,4 +1,4 @@
-"""YOLO's format: boxes and masks by hand and with pycocotools' pixels; what data.yaml may say, and what is wrong."""
+"""YOLO's format: boxes and masks by hand and against pycocotools, forms of data.yaml, and errors for bad files."""
 
 import warnings
 
@@ -12,7 +12,7 @@ from striate.datamodules.yolo.labels import label_path
 from striate.tests.helpers.faults import stops_at, warns_of
 from striate.tests.helpers.fixtures import noise, write_image
 
-# pycocotools 2.0.11 hands numpy 2 arrays in numpy 1's way
+# pycocotools 2.0.11 passes arrays to numpy 2 as to numpy 1
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
 
 # width, height, label lines
@@ -50,7 +50,7 @@ def test_boxes_and_labels_by_hand(tmp_path):
     assert first["boxes"].dtype == np.float32 and first["labels"].tolist() == [1, 0] and first["image_id"] == 7
     np.testing.assert_allclose(first["area"], [100, 64], rtol=1e-6)
     assert not first["iscrowd"].any() and not first["difficult"].any() and "masks" not in first
-    np.testing.assert_allclose(second["boxes"], [[3.3, 5, 29.7, 40]], rtol=1e-6)  # the smallest around the triangle
+    np.testing.assert_allclose(second["boxes"], [[3.3, 5, 29.7, 40]], rtol=1e-6)  # around the triangle
     assert empty["boxes"].shape == (0, 4) and empty["image_id"] == 99
     batch = next(iter(data.val_dataloader()))
     assert [tuple(image.shape) for image in batch["image"]] == [(3, 20, 40), (3, 50, 33)]
@@ -145,8 +145,8 @@ def test_the_folder_of_the_dataset(tmp_path):
     elsewhere.parent.mkdir()
     for path in ("../set", str(tmp_path / "set")):
         elsewhere.write_text(YAML.replace("path: .", f"path: {path}"))
-        assert len(module(elsewhere).make_source("train")) == 3  # the file by its name
-        assert len(module(elsewhere.parent).make_source("train")) == 3  # the only one in its folder
+        assert len(module(elsewhere).make_source("train")) == 3  # the file itself
+        assert len(module(elsewhere.parent).make_source("train")) == 3  # the only YAML file in its folder
     (tmp_path / "set" / "data.yaml").write_text(YAML.replace("path: .", "path: /on/another/machine"))
     assert len(module(tmp_path / "set").make_source("train")) == 3
 
@@ -185,7 +185,7 @@ UNUSABLE = [
 
 @pytest.mark.parametrize("line, code", UNUSABLE)
 @pytest.mark.parametrize("task", ["detection", "instance_segmentation"])
-def test_objects_that_cannot_be_used_are_counted_or_refused(tmp_path, line, code, task):
+def test_unusable_objects(tmp_path, line, code, task):
     good = ["1 0.2 0.2 0.8 0.2 0.8 0.8", "0 0.2 0.2 0.4 0.2 0.4 0.4 0.2 0.4"]
     if task == "instance_segmentation" and len(line.split()) == 5 and code != "unusable-annotation":
         code = "bad-mask"  # a box without polygon

@@ -322,6 +322,6 @@ class SemanticSource:
         target = self.objects.of(index)
         semantic = np.zeros(pixels.shape[:2], np.uint8)
         # crowds first, then from the largest object to the smallest
-        for index in np.lexsort((-target["area"], ~target["iscrowd"])):
-            semantic[masks[index] != 0] = target["labels"][index] + 1
+        for number in np.lexsort((-target["area"], ~target["iscrowd"])):
+            semantic[masks[number] != 0] = target["labels"][number] + 1
         return {"image": pixels, "mask": semantic, "path": self.images.path(index)}

@@ -62,7 +62,7 @@ def test_samples_equal_torchvisions(tmp_path, monkeypatch):
 def test_flat_validation_images_are_matched_by_the_number_in_their_name(tmp_path):
     write_imagenet(tmp_path)
     (tmp_path / "val" / "ILSVRC2012_val_00000002.JPEG").unlink()
-    with pytest.raises(ValueError, match="5 images.*ground target, got 4"):
+    with pytest.raises(ValueError, match="5 images.*ground truth, got 4"):
         ImageNet(str(tmp_path)).make_source("val")
     write_jpeg(tmp_path / "val" / "ILSVRC2012_val_00000006.JPEG", noisy_image(0, 0))
     with pytest.raises(ValueError, match="00000005.JPEG, got 'ILSVRC2012_val_00000006.JPEG'"):

@@ -1,21 +1,22 @@
-"""Callbacks: everything that watches or steers a run."""
+"""Callbacks: everything that observes or controls a run."""
 
-from .drawing.pictures import ConfusionMatrix, Pictures
+from .drawing.pictures import Pictures
 from .predictions.writer import PredictionWriter
 from .renormalize import RenormalizeFilters
-from .reports.activation_comparison import RacePicture
+from .reports.activation_comparison import ActivationComparisonPlot
+from .reports.classes import ClassReport
 from .reports.detection import DetectionReport
 from .resume import GracefulInterrupt, RandomState
 from .tracking.record import NetworkSummary, RunRecord, RunReport
 
 __all__ = [
-    "ConfusionMatrix",
+    "ActivationComparisonPlot",
+    "ClassReport",
     "DetectionReport",
     "GracefulInterrupt",
     "NetworkSummary",
     "Pictures",
     "PredictionWriter",
-    "RacePicture",
     "RandomState",
     "RenormalizeFilters",
     "RunRecord",

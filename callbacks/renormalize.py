@@ -1,22 +1,24 @@
-"""Keeping the filters of a network from growing, as Zeiler and Fergus do."""
+"""A limit on the filters of a network, as Zeiler and Fergus use it."""
 
 from typing import Any
 
 import pytorch_lightning as pl
 
+from ..tasks.interfaces import RenormalizesFilters
+
 
 class RenormalizeFilters(pl.Callback):
-    """Shrinks, after each optimizer step, every convolution's filter whose root mean square exceeds a radius.
+    """Rescales, after each optimizer step, the convolution filters with a root mean square above a radius.
 
     For models with ``renormalize_filters(radius)``, such as `striate.models.ZFNet`. On batches that only accumulate
-    gradients it changes nothing, for the weights are then within the radius already.
+    gradients it changes nothing, since all filters are within the radius then.
 
     Args:
-        radius: largest root mean square of a filter.
+        radius: Maximum root mean square of a filter.
 
     Raises:
-        ValueError: for a radius that is not positive.
-        TypeError: at set-up, when the model has no ``renormalize_filters``.
+        ValueError: `radius` is not above 0.
+        TypeError: At set-up: the model has no ``renormalize_filters``.
 
     Reference:
         Zeiler, Fergus, "Visualizing and understanding convolutional networks", ECCV 2014, section 3, where the
@@ -25,20 +27,19 @@ class RenormalizeFilters(pl.Callback):
 
     def __init__(self, radius: float = 0.1) -> None:
         if radius <= 0:
-            raise ValueError(f"RenormalizeFilters: radius={radius}; give a positive root mean square (the paper: 0.1)")
+            raise ValueError(f"radius: must be > 0 (the paper: 0.1), got {radius}")
         self.radius = radius
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """See that the model can do it, before training starts."""
-        model = getattr(pl_module, "model", None)
-        if not callable(getattr(model, "renormalize_filters", None)):
+        """Check that the model has the method, before training starts."""
+        if not isinstance(pl_module.model, RenormalizesFilters):
             raise TypeError(
-                f"RenormalizeFilters: {type(model).__name__} has no method renormalize_filters(radius), as "
-                "striate.models.ZFNet has; take the callback out of trainer.callbacks, or give the model the method"
+                "RenormalizeFilters: the model must have a method renormalize_filters(radius), as striate.models.ZFNet "
+                f"has, got {type(pl_module.model).__name__}; remove the callback, or add the method"
             )
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Renormalise."""
+        """Rescale the filters of the model."""
         pl_module.model.renormalize_filters(self.radius)  # type: ignore[union-attr, operator]

@@ -1,4 +1,4 @@
-"""Stopping and going on: Ctrl-C that loses nothing, and random numbers that continue where they were."""
+"""Interruption and resumption: Ctrl-C without loss, and random numbers that continue."""
 
 import shlex
 import shutil
@@ -16,15 +16,16 @@ from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_only
 
+from ..tasks.compat import finish_restart, validation_follows
 from .tracking.logging import run_folder
 
 
 class RandomState(pl.Callback):
-    """Keeps torch's random numbers in the checkpoint, so that dropout goes on as without the interruption.
+    """Saves the state of torch's random number generators, so that dropout continues as if uninterrupted.
 
-    Data order and augmentation need no such help: they follow from the seed, the epoch and the sample. Under DDP
-    the first rank's state is kept, and each rank goes on with its own variation of it. What is saved while a
-    validation is under way has the state from before it, since the validation will be repeated.
+    Data order and augmentation need no saved state: they follow from the seed, the epoch and the sample. Under DDP the
+    state of the first rank is saved, and each rank resumes with a variation of it. A checkpoint from within a
+    validation has the state from before it, since the validation will be repeated.
     """
 
     def __init__(self) -> None:
@@ -32,15 +33,15 @@ class RandomState(pl.Callback):
         self._before_validation: dict[str, Any] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """The generators' states."""
+        """Return the states of the generators."""
         return self._before_validation or _random_state()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Remember; the states are set when training begins."""
+        """Keep the states, which are set when training starts."""
         self._loaded = state_dict
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Continue."""
+        """Restore the states of a resumed run."""
         self._before_validation = None
         if self._loaded is None:
             return
@@ -52,11 +53,11 @@ class RandomState(pl.Callback):
         self._loaded = None
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Remember where a repetition is to begin."""
+        """Keep the state from before the validation, for a repetition."""
         self._before_validation = _random_state()
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The validation is done, before the checkpoints that it decides on are saved."""
+        """Forget that state: checkpoints that the validation triggers are saved after it."""
         self._before_validation = None
 
 
@@ -66,16 +67,17 @@ def _random_state() -> dict[str, Any]:
 
 
 class GracefulInterrupt(pl.Callback):
-    """Ctrl-C finishes the step, saves ``last.ckpt`` and says how to go on; a second Ctrl-C stops at once.
+    """On Ctrl-C, finishes the step, saves ``last.ckpt`` and prints how to resume; a second Ctrl-C stops at once.
 
-    During validation it finishes the batch; averaged weights, which Lightning validates in place of the raw ones,
-    are put back before saving. The resumed run repeats that validation from its beginning, and then goes on, or ends.
-    SIGTERM, as clusters send it, saves likewise.
+    During a validation it finishes the batch. Averaged weights, which Lightning validates in place of the raw ones, are
+    swapped back before saving. The resumed run repeats that validation from its start, then continues or ends. SIGTERM,
+    which clusters send, saves in the same way.
 
-    It belongs behind the callbacks that change weights after a step, such as weight averaging: it saves what it finds.
+    List it after callbacks that change weights after a step, such as weight averaging, since it saves the weights as
+    they are then.
 
     Args:
-        command: the command line to go on with, behind the program's name; None: this process's.
+        command: Command line for resuming, without the program's name; None: that of this process.
     """
 
     def __init__(self, command: list[str] | None = None) -> None:
@@ -83,51 +85,51 @@ class GracefulInterrupt(pl.Callback):
         self._requested = False
         self._previous: Any = None
         self._saved: Path | None = None
-        self._evaluating = False  # the averaged weights are in place
+        self._evaluating = False  # averaged weights are in place
         self._validated = False
-        self._repeats = False  # what is saved, or was loaded, is from before or within a validation
+        self._repeats = False  # the saved or loaded checkpoint is from before or within a validation
         self._max_steps: int | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Whether a validation is to be repeated."""
+        """Return whether a validation has to be repeated."""
         return {"repeats_validation": self._repeats}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take it over."""
+        """Restore whether a validation has to be repeated."""
         self._repeats = bool(state_dict.get("repeats_validation"))
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Have the validation that is stopped here begin anew when the run goes on."""
+        """Make the interrupted validation start over when the run is resumed."""
         if self._repeats:
             rewind_validation(checkpoint["loops"]["fit_loop"])
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen."""
+        """Install the handler of Ctrl-C."""
         self._requested, self._saved, self._evaluating, self._validated = False, None, False, False
         self._folder = run_folder(trainer)
-        if self._repeats and trainer.max_steps != -1:  # Lightning would not even begin where all steps are done
+        if self._repeats and trainer.max_steps != -1:  # when all steps are done, Lightning would not start
             self._max_steps = trainer.max_steps
             trainer.fit_loop.epoch_loop.max_steps += 1
         if threading.current_thread() is threading.main_thread():
             self._previous = signal.signal(signal.SIGINT, lambda *args: self._interrupt(trainer, *args))
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Listen no more."""
+        """Restore the previous handler of Ctrl-C."""
         if self._previous is not None:
             signal.signal(signal.SIGINT, self._previous)
             self._previous = None
 
     def _interrupt(self, trainer: pl.Trainer, number: int, frame: FrameType | None) -> None:
-        under_way = (trainer.training or trainer.validating) and not trainer.sanity_checking
-        if self._requested or not under_way:
+        running = (trainer.training or trainer.validating) and not trainer.sanity_checking
+        if self._requested or not running:
             raise KeyboardInterrupt
         self._requested = True
         rank_zero_info("\nCtrl-C: finishing this step and saving; press again to stop at once.")
 
-    def _asked(self, trainer: pl.Trainer) -> bool:
-        """Whether to stop; the ranks of DDP decide together."""
+    def _stop_requested(self, trainer: pl.Trainer) -> bool:
+        """Whether to stop; the ranks of DDP decide together, so every rank must call this."""
         if trainer.world_size > 1:
             return trainer.strategy.reduce_boolean_decision(self._requested, all=False)
         return self._requested
@@ -135,44 +137,44 @@ class GracefulInterrupt(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Go on training though there was no validation, as where the time for it is counted anew."""
+        """End the repetition if training starts without a validation, as with a time-based check interval."""
         if self._repeats:
-            self._settle(trainer)
+            self._end_repetition(trainer)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save and stop, if asked to; but where a validation follows, at its start.
+        """Save and stop, if requested. If a validation follows, stop at its start instead.
 
-        Lightning would take a run that is saved here for one that has been validated.
+        Lightning would take a checkpoint from here as one from after the validation.
         """
-        if self._asked(trainer) and not _validation_follows(trainer):
+        if self._stop_requested(trainer) and not validation_follows(trainer):
             self._save(trainer)
             raise KeyboardInterrupt
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save and stop, if asked to."""
+        """Save and stop before a validation, if requested."""
         if trainer.sanity_checking:
             return
-        self._settle(trainer)
-        if self._asked(trainer):
+        self._end_repetition(trainer)
+        if self._stop_requested(trainer):
             self._save(trainer)
             raise KeyboardInterrupt
 
-    def _settle(self, trainer: pl.Trainer) -> None:
-        """Nothing is left to make up for: the repeated validation has begun."""
+    def _end_repetition(self, trainer: pl.Trainer) -> None:
+        """Undo the preparations for a repeated validation, once it has started."""
         self._repeats = False
         if self._max_steps is not None:
             trainer.fit_loop.epoch_loop.max_steps, self._max_steps = self._max_steps, None
-        # the batch that the rewound progress says has begun would be missing for ever
+        # the rewound progress counts a batch as started, which would stay in the total
         trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.reset_on_restart()
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lightning's weight averaging has put the averaged weights in place."""
+        """Note that Lightning's weight averaging has swapped in the averaged weights."""
         self._evaluating = True
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """It has put the raw ones back."""
+        """Note that weight averaging has swapped the raw weights back."""
         self._evaluating = False
         self._validated = not trainer.sanity_checking
 
@@ -185,34 +187,33 @@ class GracefulInterrupt(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Save and stop, if asked to; on several devices the validation is finished, for their shares differ."""
+        """Save and stop, if requested; with several devices, after the validation, since their batch counts differ."""
         if self._requested and trainer.world_size == 1:
             self._save(trainer)
             raise KeyboardInterrupt
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Let a plateau schedule see the figures of a resumed epoch.
+        """Let plateau schedules use the metrics of a resumed epoch.
 
-        Lightning passes over it, since a resumed epoch may not have been validated; here it has.
+        Lightning skips them, since a resumed epoch may not have been validated; here it has.
         """
         if self._validated:
-            trainer.fit_loop._restarting = False
+            finish_restart(trainer)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Save what is not saved yet, where the weights are whole, and say how to go on."""
+        """Save, if that is not done and the weights are consistent, and print how to resume."""
         if not isinstance(exception, KeyboardInterrupt | SIGTERMException) or trainer.state.fn != "fit":
             return
         if self._saved is None and isinstance(exception, SIGTERMException) and trainer.world_size == 1:
-            self._save(trainer)  # Lightning raises it between two steps
+            self._save(trainer)  # Lightning raises this exception between two steps
         last = self._saved or next(iter(sorted(self._folder.glob("checkpoints/last*.ckpt"))), None)
-        where = f"epoch {trainer.current_epoch}, step {trainer.global_step}"
+        position = f"epoch {trainer.current_epoch}, step {trainer.global_step}"
         if last is None:
-            rank_zero_info(f"Interrupted at {where}, before a first checkpoint.")
+            rank_zero_info(f"Interrupted at {position}, before the first checkpoint.")
         else:
-            again = ", in a validation, which will be repeated" if self._repeats else ""
-            rank_zero_info(
-                f"Interrupted at {where}{again}. {last} is kept; to go on:\n    {resume_command(self.command)}"
-            )
+            repeated = ", in a validation, which will be repeated" if self._repeats else ""
+            command = resume_command(self.command)
+            rank_zero_info(f"Interrupted at {position}{repeated}. Checkpoint: {last}. To resume:\n    {command}")
 
     def _save(self, trainer: pl.Trainer) -> None:
         """Write ``last.ckpt``, with the raw weights in place."""
@@ -227,22 +228,15 @@ class GracefulInterrupt(pl.Callback):
         self._saved = path
 
 
-def _validation_follows(trainer: pl.Trainer) -> bool:
-    """Whether this training step's end is that of an epoch, or of a part of one, after which there is a validation."""
-    loop = trainer.fit_loop
-    assert loop._data_fetcher is not None
-    return loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
-
-
 def rewind_validation(fit_loop: dict[str, Any]) -> None:
-    """Change the progress in a checkpoint so that Lightning (2.6) repeats the validation under way from its start.
+    """Change the progress in a checkpoint so that Lightning (2.6) repeats the current validation from its start.
 
-    Lightning finishes a validation before it trains where one more batch of it has been started than processed. A
-    checkpoint that is saved by a callback never has that: a batch counts as processed before any callback is told. The
-    batches that are done are taken back, since figures are made of all of a validation's batches.
+    Lightning finishes a validation before it trains if one more batch has been started than processed. A checkpoint
+    saved by a callback never has that: a batch counts as processed before callbacks are called. Completed batches are
+    reset too, since metrics need all batches of a validation.
 
     Args:
-        fit_loop: the checkpoint's ``["loops"]["fit_loop"]``.
+        fit_loop: ``["loops"]["fit_loop"]`` of the checkpoint, changed in place.
     """
     progress = fit_loop["epoch_loop.val_loop.batch_progress"]
     before = progress["total"]["completed"] - progress["current"]["completed"]
@@ -252,27 +246,28 @@ def rewind_validation(fit_loop: dict[str, Any]) -> None:
 
 
 @rank_zero_only
-def resume_command(given: Sequence[str] | None = None) -> str:
+def resume_command(command: Sequence[str] | None = None) -> str:
     """The command line of this process, with ``--ckpt_path last``.
 
     Args:
-        given: what stands behind the program's name; None: as it is now, where the launcher has made paths absolute.
+        command: Command line without the program's name; None: that of this process, where the launcher has made paths
+            absolute.
     """
     arguments: list[str] = []
     skip = False
-    for argument in sys.argv[1:] if given is None else given:
+    for argument in sys.argv[1:] if command is None else command:
         if skip or argument.startswith("--ckpt_path="):
             skip = False
         elif argument == "--ckpt_path":
             skip = True
         else:
             path = Path(argument)
-            inside = given is None and path.is_absolute() and path.is_relative_to(Path.cwd())
+            inside = command is None and path.is_absolute() and path.is_relative_to(Path.cwd())
             arguments.append(str(path.relative_to(Path.cwd())) if inside else argument)
-    called = Path(sys.argv[0])
+    executable = Path(sys.argv[0])
     program = [sys.argv[0]]
-    if called.name == "__main__.py":
+    if executable.name == "__main__.py":
         program = ["python", "-m", "striate"]
-    elif shutil.which(called.name):
-        program = [called.name]
+    elif shutil.which(executable.name):
+        program = [executable.name]
     return shlex.join([*program, *arguments, "--ckpt_path", "last"])

@@ -1,24 +1,28 @@
-"""The tasks: one LightningModule each, over a base that owns the steps."""
+"""The tasks: one LightningModule per task, over a base class that owns the steps."""
 
-from .activation_comparison import TrainingRace
+from .activation_comparison import ActivationComparison
 from .base import Task
 from .classification import Classification
 from .detection import Detection
+from .interfaces import ClassReporter, DetectionReporter, Predictor
 from .localization import Localization
 from .schedules import Constant, Cosine, Plateau, Polynomial, Schedule, Steps
 from .semantic_segmentation import SemanticSegmentation
 
 __all__ = [
+    "ActivationComparison",
+    "ClassReporter",
     "Classification",
     "Constant",
     "Cosine",
     "Detection",
+    "DetectionReporter",
     "Localization",
     "Plateau",
     "Polynomial",
+    "Predictor",
     "Schedule",
     "SemanticSegmentation",
     "Steps",
     "Task",
-    "TrainingRace",
 ]

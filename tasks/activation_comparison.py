@@ -1,4 +1,4 @@
-"""Two networks trained side by side on the same batches, to see which learns faster."""
+"""The comparison of two activation functions: two networks trained side by side on the same batches."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
@@ -14,20 +14,22 @@ from torchmetrics.classification import MulticlassAccuracy
 from ..datamodules.batches import ClassificationBatch
 from ..models.classification.four_layer import ActivationPair
 from .base import Task
+from .classification import top_predictions
 from .schedules import Schedule
 
 NAMES = ("relu", "tanh")
+CHECKPOINT_KEY = "race"  # the name that checkpoints have had from the start
 
 
 def epochs_to_error(errors: Sequence[float], threshold: float) -> float | None:
-    """After how many epochs an error first falls to a threshold, interpolated linearly between epochs.
+    """Number of epochs until an error first reaches a threshold, interpolated linearly between epochs.
 
     Args:
-        errors: of the first, second, … epoch, as shares.
-        threshold: the share to reach.
+        errors: Errors of the first, second, … epoch, as fractions.
+        threshold: The error to reach, as a fraction.
 
     Returns:
-        Epochs, 1 at least, since nothing is known within the first; None if it is never reached.
+        Epochs, at least 1, since nothing is known within the first; None if the threshold is never reached.
 
     Example:
         >>> epochs_to_error([0.8, 0.4, 0.2], 0.25)
@@ -35,42 +37,43 @@ def epochs_to_error(errors: Sequence[float], threshold: float) -> float | None:
     """
     for epoch, error in enumerate(errors, 1):
         if error <= threshold:
-            before = errors[epoch - 2] if epoch > 1 else error
-            return epoch - (threshold - error) / (before - error) if before > error else float(epoch)
+            previous = errors[epoch - 2] if epoch > 1 else error
+            return epoch - (threshold - error) / (previous - error) if previous > error else float(epoch)
     return None
 
 
-class TrainingRace(Task):
-    """AlexNet's figure 1: how many epochs a network of ReLUs and its equal of tanhs need to 25 % training error.
+class ActivationComparison(Task):
+    """AlexNet's figure 1: epochs that a network of ReLUs and its equal of tanhs need to reach 25 % training error.
 
-    Both see the same batches; their parameters, gradients and learning rates are their own. Cross-entropy, and no
-    regularisation of any kind, unless the optimizer or the data module adds some.
+    Both networks see the same batches. They share no parameters, and each has its own learning rate. The loss is
+    cross-entropy; there is no regularization, unless the optimizer or the data module adds some.
 
-    Logged: ``train/error_relu`` and ``train/error_tanh``, the share of an epoch's training images misclassified as they
-    were presented; ``epochs_to_25_ratio``, tanh's epochs to `threshold` (here 25 %) over ReLU's, as soon as both are
-    there; and ``val/acc_relu``, ``val/acc_tanh``, ``val/loss``.
+    Logged: ``train/error_relu`` and ``train/error_tanh``, the share of an epoch's training images that are
+    misclassified when they are presented; ``epochs_to_25_ratio``, the epochs of tanh to `threshold` (here 25 %) over
+    those of ReLU, as soon as both have reached it; and ``val/acc_relu``, ``val/acc_tanh``, ``val/loss``.
 
     Args:
-        model: the two networks.
-        optimizer, scheduler: see `Task`. The rate is that of the ReLUs.
-        tanh_lr_factor: learning rate of the tanhs relative to that of the ReLUs. The paper chose each network's rate
-            for itself, so that it learns as fast as possible.
-        threshold: the training error to reach.
+        model: The two networks.
+        optimizer: See `Task`. Its learning rate is that of the ReLUs.
+        scheduler: See `Task`.
+        tanh_lr_factor: Learning rate of the tanhs, relative to that of the ReLUs. The paper chose the rate of each
+            network independently, so that it learns as fast as possible.
+        threshold: Training error to reach, as a fraction.
 
     Attributes:
-        errors: name -> training error of each epoch so far; kept in checkpoints.
+        errors: Name -> training error of each epoch so far; saved in checkpoints.
 
     Raises:
-        ValueError: when `threshold` is not between 0 and 1, or `tanh_lr_factor` not above 0.
+        ValueError: `threshold` is not in (0, 1), or `tanh_lr_factor` is not above 0.
 
     Reference:
         Krizhevsky, Sutskever, Hinton, NIPS 2012, section 3.1 and Fig. 1: six times. The paper does not say whether it
         measured the error during an epoch, as here, or after it.
     """
 
+    kind: ClassVar[str] = "classification"
     monitor: ClassVar[str] = "val/acc_relu"
     mode: ClassVar[Literal["min", "max"]] = "max"
-    batch_task: ClassVar[str] = "classification"
 
     def __init__(
         self,
@@ -80,23 +83,18 @@ class TrainingRace(Task):
         tanh_lr_factor: float = 1.0,
         threshold: float = 0.25,
     ) -> None:
-        super().__init__(model, optimizer, scheduler)
+        super().__init__(model, optimizer=optimizer, scheduler=scheduler)
         if not 0 < threshold < 1:
-            raise ValueError(f"threshold: {threshold} is not an error between 0 and 1 (the paper: 0.25)")
+            raise ValueError(f"threshold: must be an error in (0, 1) (the paper: 0.25), got {threshold}")
         if tanh_lr_factor <= 0:
-            raise ValueError(f"tanh_lr_factor: {tanh_lr_factor} is not above 0")
+            raise ValueError(f"tanh_lr_factor: must be > 0, got {tanh_lr_factor}")
         self.tanh_lr_factor, self.threshold = tanh_lr_factor, threshold
         self.errors: dict[str, list[float]] = {name: [] for name in NAMES}
-        # images seen, and misclassified by each, in the epoch that is counted
+        # images of the epoch so far, and how many of them each network misclassified
         self._counts, self._counted_epoch = torch.zeros(1 + len(NAMES)), 0
 
-    @property
-    def num_classes(self) -> int:
-        """K."""
-        return self.model.num_classes  # type: ignore[return-value]
-
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """One group a network; everything in it is decayed, if anything is."""
+        """Return one group per network; weight decay, if any, applies to all parameters."""
         factors = {"relu": 1.0, "tanh": self.tanh_lr_factor}
         return [
             {"params": list(self.model.get_submodule(f"runners.{name}").parameters()), "name": name, "lr_factor": f}
@@ -104,31 +102,32 @@ class TrainingRace(Task):
         ]
 
     def losses(self, batch: ClassificationBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Each network's cross-entropy; their sum has the gradients of both, since they share no parameter."""
+        """Return the cross-entropy of each network. Their sum has the gradients of both, which share no parameter."""
         logits = self.model(batch["image"])
-        return {f"loss_{name}": F.cross_entropy(own, batch["label"]) for name, own in logits.items()}, logits
+        return {f"loss_{name}": F.cross_entropy(value, batch["label"]) for name, value in logits.items()}, logits
 
     # -- training error ----------------------------------------------------------------------------
 
     def training_step(self, batch: ClassificationBatch, batch_idx: int) -> Tensor:
-        """The base's, counting what is misclassified."""
-        self._note_unreadable(batch)
+        """Return the sum of both losses, a scalar, and count the misclassified images."""
+        self.unreadable.add(batch)
         losses, logits = self.losses(batch)
         self._count(logits, batch["label"])
-        named = {f"train/{name}": loss.detach() for name, loss in losses.items()}
-        self.log_dict(named, prog_bar=True, sync_dist=True, batch_size=len(batch["image"]))
-        return self.watched_sum(losses, batch)
+        by_name = {f"train/{name}": loss.detach() for name, loss in losses.items()}
+        self.log_dict(by_name, prog_bar=True, sync_dist=True, batch_size=len(batch["image"]))
+        return self.total_loss(losses, batch)
 
     @torch.no_grad()
     def _count(self, logits: Mapping[str, Tensor], labels: Tensor) -> None:
+        """Add a batch of logits ``[B, K]`` per network and labels ``[B]`` to the counts."""
         if self._counted_epoch != self.current_epoch:
             self._close_epoch()  # resumed from a checkpoint written between the last batch and the epoch's end
         wrong = [(logits[name].argmax(1) != labels).sum() for name in NAMES]
-        seen = torch.tensor(len(labels), device=labels.device)
-        self._counts = self._counts.to(labels.device) + torch.stack([seen, *wrong])
+        size = torch.tensor(len(labels), device=labels.device)
+        self._counts = self._counts.to(labels.device) + torch.stack([size, *wrong])
 
     def on_train_epoch_end(self) -> None:
-        """Log the epoch's training errors, and the ratio once both networks have come to the threshold."""
+        """Log the epoch's training errors, and the ratio once both networks have reached the threshold."""
         super().on_train_epoch_end()
         self._close_epoch()
         for name, errors in self.errors.items():
@@ -144,20 +143,20 @@ class TrainingRace(Task):
                 self.errors[name].append(wrong / counts[0])
 
     def epochs_needed(self) -> dict[str, float | None]:
-        """Epochs to the threshold, by network; None where it is not reached yet."""
+        """Return the epochs to the threshold by network; None where it is not reached yet."""
         return {name: epochs_to_error(errors, self.threshold) for name, errors in self.errors.items()}
 
     def ratio(self) -> float | None:
-        """Tanh's epochs to the threshold over ReLU's; None while one is not there."""
+        """Return tanh's epochs to the threshold over ReLU's; None until both have reached it."""
         needed = self.epochs_needed()
         return needed["tanh"] / needed["relu"] if needed["tanh"] and needed["relu"] else None
 
     def on_train_end(self) -> None:
-        """Say how the race ended."""
+        """Log the result of the comparison."""
         rank_zero_info(self.summary())
 
     def summary(self) -> str:
-        """One line: the epochs of each network, and their ratio."""
+        """Return one line with the epochs of each network and their ratio."""
         parts = [
             f"{name} {f'after {needed:.1f} epochs' if needed else f'not within {len(self.errors[name])} epochs'}"
             for name, needed in self.epochs_needed().items()
@@ -167,47 +166,43 @@ class TrainingRace(Task):
         return f"{100 * self.threshold:.0f} % training error: {', '.join(parts)}{tail}"
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the errors so far, as plain numbers."""
+        """Save the errors so far, as plain numbers."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint["race"] = {
+        checkpoint[CHECKPOINT_KEY] = {
             "errors": {name: list(errors) for name, errors in self.errors.items()},
             "counts": self._counts.tolist(),
             "epoch": self._counted_epoch,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the errors back."""
+        """Restore the errors of the epochs so far."""
         super().on_load_checkpoint(checkpoint)
-        race = checkpoint["race"]
-        self.errors = {name: list(race["errors"][name]) for name in NAMES}
-        self._counts, self._counted_epoch = torch.tensor(race["counts"]), race["epoch"]
+        saved = checkpoint[CHECKPOINT_KEY]
+        self.errors = {name: list(saved["errors"][name]) for name in NAMES}
+        self._counts, self._counted_epoch = torch.tensor(saved["counts"]), saved["epoch"]
 
     # -- validation --------------------------------------------------------------------------------
 
     def make_metrics(self) -> dict[str, Metric | MetricCollection]:
-        """Each network's accuracy."""
+        """Create the accuracy of each network."""
         return {f"acc_{name}": MulticlassAccuracy(self.num_classes, average="micro") for name in NAMES}
 
     def update_metrics(
         self, metrics: Mapping[str, Any], outputs: dict[str, Tensor], batch: ClassificationBatch
     ) -> None:
-        """Count a batch."""
+        """Add a batch to both accuracies."""
         for name in NAMES:
             metrics[f"acc_{name}"].update(outputs[name], batch["label"])
 
     def compute_metrics(self, metrics: Mapping[str, Any]) -> dict[str, Tensor]:
-        """``acc_relu`` and ``acc_tanh``."""
+        """Return ``acc_relu`` and ``acc_tanh``."""
         return {f"acc_{name}": metrics[f"acc_{name}"].compute() for name in NAMES}
 
     def predict(self, images: Tensor) -> list[dict[str, Any]]:
-        """Label and score of each image, by the network of ReLUs.
+        """Return label, score and the five most probable classes of each image, by the network of ReLUs.
 
         Shape:
             - images: ``[B, 3, H, W]``.
-            - Output: B dictionaries: ``label`` int, ``score`` float, and both as lists of the best classes.
+            - Output: B dictionaries, see `Classification.predict`.
         """
-        scores, labels = self.model(images)["relu"].float().softmax(dim=1).topk(min(5, self.num_classes), dim=1)
-        return [
-            {"label": top[0], "score": values[0], "top_labels": top, "top_scores": values}
-            for top, values in zip(labels.tolist(), scores.tolist(), strict=True)
-        ]
+        return top_predictions(self.model(images)["relu"], min(5, self.num_classes))

@@ -1,86 +1,100 @@
-"""What the batches of a task hold, and what to say when a data module gives others."""
+"""Fields that the batches of each task must have, and the messages for batches of another task."""
 
 from collections.abc import Mapping
-from typing import Any, get_args, get_type_hints
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 from torch import Tensor
 
-# for each task: the fields of its batches, what they are, and data modules that give them
-WANTED: dict[str, tuple[tuple[str, ...], str, tuple[str, ...]]] = {
-    "classification": (("label",), "a label an image", ("ImageFolder", "Manifest")),
-    "localization": (
+
+class Requirement(NamedTuple):
+    """What a task requires of a batch.
+
+    Attributes:
+        fields: Required fields.
+        description: The fields in words, for messages.
+        datamodules: Data modules that provide them.
+    """
+
+    fields: tuple[str, ...]
+    description: str
+    datamodules: tuple[str, ...]
+
+
+REQUIREMENTS = {
+    "classification": Requirement(("label",), "one label per image", ("ImageFolder", "Manifest")),
+    "localization": Requirement(
         ("label", "box"),
-        "a label and a box an image",
+        "one label and one box per image",
         ("CocoLocalization", "VOCLocalization", "LocalizationManifest"),
     ),
-    "semantic_segmentation": (("mask",), "a mask of classes an image", ("MaskFolder", "VOCSegmentation")),
-    "detection": (("target",), "boxes with labels", ("CocoDetection", "VOCDetection", "YoloDetection")),
-    "instance_segmentation": (
+    "semantic_segmentation": Requirement(("mask",), "one class mask per image", ("MaskFolder", "VOCSegmentation")),
+    "detection": Requirement(("target",), "labeled boxes", ("CocoDetection", "VOCDetection", "YoloDetection")),
+    "instance_segmentation": Requirement(
         ("target",),
-        "boxes with labels and masks",
+        "labeled boxes with masks",
         ("CocoDetection with task: instance_segmentation", "VOCInstances", "InstanceMasks"),
     ),
 }
+"""Kind of task -> what it requires of a batch."""
 
 
 def task_of_batch(batch: Mapping[str, Any]) -> str | None:
-    """The task that a batch with at least one image is of; None: it has no targets.
+    """The kind of task that a batch of at least one image belongs to; None: it has no targets.
 
     >>> task_of_batch({"image": 0, "label": 0}), task_of_batch({"image": 0, "label": 0, "box": 0})
     ('classification', 'localization')
     """
     if "target" in batch:
         return "instance_segmentation" if "masks" in batch["target"][0] else "detection"
-    return next(
-        (task for task in ("semantic_segmentation", "localization", "classification") if _holds(batch, task)), None
-    )
+    kinds = ("semantic_segmentation", "localization", "classification")  # the one with the most fields first
+    return next((kind for kind in kinds if _satisfies(batch, kind)), None)
 
 
-def _holds(batch: Mapping[str, Any], task: str) -> bool:
-    fields = all(field in batch for field in WANTED[task][0])
-    return fields and (task != "instance_segmentation" or "masks" in batch["target"][0])
+def _satisfies(batch: Mapping[str, Any], kind: str) -> bool:
+    complete = all(field in batch for field in REQUIREMENTS[kind].fields)
+    return complete and (kind != "instance_segmentation" or "masks" in batch["target"][0])
 
 
-def check_batch(batch: Mapping[str, Any], wanted: str, task: str, data: object) -> None:
-    """Refuse a batch without the targets that a task needs; one with more will do.
+def check_batch(batch: Mapping[str, Any], kind: str, task: str, data: object) -> None:
+    """Reject a batch without the targets that a task needs; additional fields are allowed.
 
     Args:
-        batch: with at least one image.
-        wanted: a key of `WANTED`.
-        task: the task's name, for the message.
-        data: the data module that gives it; None: not known.
+        batch: A batch of at least one image.
+        kind: Kind of task, a key of `REQUIREMENTS`.
+        task: Class name of the task, for the message.
+        data: Data module that the batch comes from; None: unknown.
 
     Raises:
-        ValueError: the message says what the task needs, what it was given, and which argument or data module to use.
+        ValueError: The batch belongs to another task. The message names the argument or data module to use.
     """
-    if _holds(batch, wanted):
+    if _satisfies(batch, kind):
         return
-    _, what, readers = WANTED[wanted]
-    given = task_of_batch(batch)
-    gives = "images without targets" if given is None else f"{WANTED[given][1]} ({given})"
+    needed, actual = REQUIREMENTS[kind], task_of_batch(batch)
+    provided = "images without targets" if actual is None else f"{REQUIREMENTS[actual].description} ({actual})"
     try:
-        own = get_args(get_type_hints(type(data).__init__).get("task"))
+        supported = get_args(get_type_hints(type(data).__init__).get("task"))
     except (NameError, TypeError):  # annotations that cannot be resolved here
-        own = ()
-    cure = f"set data.init_args.task: {wanted}" if wanted in own else f"use {', '.join(readers[:-1])} or {readers[-1]}"
-    source = "the batch has" if data is None else f"the data module {type(data).__name__} gives"
-    raise ValueError(f"{task} needs {what} ({wanted}), but {source} {gives}: {cure}")
+        supported = ()
+    *others, last = needed.datamodules
+    fix = f"set task: {kind}" if kind in supported else f"use {', '.join(others)} or {last}"
+    source = "" if data is None else f" from the data module {type(data).__name__}"
+    raise ValueError(f"data: {task} needs {needed.description} ({kind}), got {provided}{source}; {fix}")
 
 
 def check_losses(losses: Any, model: str) -> None:
-    """See that there are losses to sum up, by their shapes alone: a GPU is not waited for.
+    """Check that there are losses to add up. Only types and shapes are checked, so that no GPU is waited for.
 
     Raises:
-        TypeError: for anything but a dict of one name or more, with a tensor of one number each.
+        TypeError: The losses are not a dictionary of at least one name with a scalar tensor each.
     """
-    wanted = "but training takes a dict of one loss or more, name -> tensor of one number"
+    expected = "losses: must be a dict of names to scalar tensors"
     if not isinstance(losses, Mapping):
-        raise TypeError(f"{model}: its losses are {_kind(losses)}, {wanted}")
+        raise TypeError(f"{expected}, got {_kind(losses)} from {model}")
     if not losses:
-        raise TypeError(f"{model}: its losses are an empty dict, {wanted}")
+        raise TypeError(f"{expected}, got an empty dict from {model}")
     for name, loss in losses.items():
         if not isinstance(loss, Tensor) or loss.numel() != 1:
-            raise TypeError(f"{model}: its loss {name!r} is {_kind(loss)}, {wanted}")
+            raise TypeError(f"{expected}, got {_kind(loss)} as {name!r} from {model}")
 
 
 def _kind(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""What may go into a checkpoint, whether one fits a model, and what a model has from one."""
+"""Contents of a checkpoint: what may go in, whether its weights fit a model, and which weights a model has loaded."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,37 +9,37 @@ from torch import Tensor, nn
 from ..models.weights import frozen_without_weights, summarize_loaded_weights
 
 
-def compare_weights(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor], model: str) -> None:
-    """Refuse the weights of another model with one clear sentence.
+def check_state_dict(saved: Mapping[str, Tensor], expected: Mapping[str, Tensor], model: str) -> None:
+    """Reject the weights of another model with one clear sentence.
 
     Args:
-        theirs: of a checkpoint.
-        ours: of the model that is to take them.
-        model: its name.
+        saved: Weights of a checkpoint.
+        expected: Weights of the model that is to load them.
+        model: Name of the model.
 
     Raises:
-        ValueError: names or shapes differ.
+        ValueError: Names or shapes differ.
     """
     shapes = [
-        f"{key}: {tuple(theirs[key].shape)} instead of {tuple(ours[key].shape)}"
-        for key in ours
-        if key in theirs and theirs[key].shape != ours[key].shape
+        f"{key}: {tuple(saved[key].shape)} instead of {tuple(expected[key].shape)}"
+        for key in expected
+        if key in saved and saved[key].shape != expected[key].shape
     ]
-    problems = [
-        f"{len(names)} {what} (such as {', '.join(names[:3])})"
-        for what, names in (
-            ("weights missing", [key for key in ours if key not in theirs]),
-            ("weights unknown to the model", [key for key in theirs if key not in ours]),
+    differences = [
+        f"{len(names)} {kind} (such as {', '.join(names[:3])})"
+        for kind, names in (
+            ("weights missing", [key for key in expected if key not in saved]),
+            ("weights unknown to the model", [key for key in saved if key not in expected]),
             ("of another shape", shapes),
         )
         if names
     ]
-    if problems:
-        raise ValueError(f"the checkpoint is of another model than this {model}: {'; '.join(problems)}")
+    if differences:
+        raise ValueError(f"ckpt_path: the checkpoint does not match the model {model}, got {'; '.join(differences)}")
 
 
 def is_plain(value: Any) -> bool:
-    """Whether a value can be written as plain text: numbers, words, lists and mappings of them."""
+    """Whether a value can be written as plain text: numbers, strings, and lists and mappings of them."""
     if isinstance(value, Mapping):
         return all(isinstance(key, str) and is_plain(item) for key, item in value.items())
     if isinstance(value, list | tuple):
@@ -47,17 +47,17 @@ def is_plain(value: Any) -> bool:
     return value is None or isinstance(value, bool | int | float | str)
 
 
-def tell_weights(model: nn.Module, resumed: bool) -> None:
-    """Say what weights a model was given, and warn where parts of it are frozen and were given none.
+def report_loaded_weights(model: nn.Module, resumed: bool) -> None:
+    """Log which weights a model has loaded, and warn where parts of it are frozen at random values.
 
     Args:
-        model: as built.
-        resumed: whether a checkpoint is to fill it all.
+        model: The model as built.
+        resumed: Whether a checkpoint will overwrite all weights.
     """
     for text in summarize_loaded_weights(model):
         rank_zero_info(f"Weights {text}")
     if not resumed and (parts := frozen_without_weights(model)):
         rank_zero_warn(
-            f"frozen as it was drawn at random: {'; '.join(parts)}. The model has loaded no weights; unless you have "
-            "done so yourself, give it some, or set frozen_stages: 0 and freeze_norm: false"
+            f"training keeps random weights in {'; '.join(parts)} (frozen, and no weights were loaded): load weights, "
+            "or set frozen_stages: 0 and freeze_norm: false"
         )

@@ -1,8 +1,8 @@
-"""Learning-rate schedules, as data: when to change the rate, by steps or epochs, with a horizon from the trainer.
+"""Learning-rate schedules that count steps or epochs and take the length of training from the trainer.
 
-torch's schedulers must be told how long training lasts, and count either steps or epochs without knowing which.
-A schedule here is told neither: the task builds it with the `Horizon` of its trainer. torch's own schedulers
-remain usable (see `Task`); Lightning steps them once an epoch.
+torch's schedulers need the length of training as a number, and count either steps or epochs without knowing which.
+The schedules here need neither: the task builds them with the `Horizon` of its trainer. torch's own schedulers remain
+usable (see `Task`); Lightning steps them once per epoch.
 """
 
 import math
@@ -19,87 +19,96 @@ Unit = Literal["step", "epoch"]
 
 @dataclass(frozen=True)
 class Horizon:
-    """How long training lasts.
+    """Length of a training run.
 
     Attributes:
-        steps: optimizer steps in all; ``inf`` when training has no end.
-        steps_per_epoch: optimizer steps an epoch.
+        steps: Total number of optimizer steps; ``inf`` when training has no end.
+        steps_per_epoch: Optimizer steps per epoch.
     """
 
     steps: float
     steps_per_epoch: float
 
     def length(self, unit: Unit) -> float:
-        """The horizon in optimizer steps or epochs."""
+        """Return the length in optimizer steps or epochs."""
         return self.steps if unit == "step" else math.ceil(self.steps / self.steps_per_epoch)
 
 
 class Schedule:
-    """A factor on the learning rate as a function of time; subclasses give `factor`.
+    """Base class: a factor on the learning rate as a function of time. Subclasses supply `factor`.
 
     Args:
-        warmup: duration of a linear rise at the start, in `unit`.
-        warmup_start: factor at which that rise starts.
-        unit: what `warmup` and every other duration of the schedule counts, and how often the rate changes:
-            optimizer ``step`` or ``epoch``.
+        warmup: Duration of a linear warmup at the start, in `unit`.
+        warmup_start: Factor at the start of the warmup.
+        unit: Unit of `warmup` and all other durations of the schedule, and how often the rate changes: optimizer
+            ``step`` or ``epoch``.
+
+    Raises:
+        ValueError: `warmup` is negative.
     """
 
     needs_end = True
 
     def __init__(self, warmup: int = 0, warmup_start: float = 0.0, unit: Unit = "step") -> None:
         if warmup < 0:
-            raise ValueError(f"scheduler: warmup: {warmup} is negative; give a number of {unit}s")
+            raise ValueError(f"warmup: must be a number of {unit}s >= 0, got {warmup}")
         self.warmup, self.warmup_start, self.unit = warmup, warmup_start, unit
 
     def factor(self, time: float, end: float) -> float:
-        """The factor `time` units after the start of training (warm-up apart), which lasts `end` units."""
+        """Return the factor after `time` of `end` units of training, without the warmup."""
         raise NotImplementedError
 
     def __call__(self, time: float, end: float) -> float:
-        """The factor including warm-up; during warm-up the schedule's own course is scaled."""
-        own = self.factor(time, end)
+        """Return the factor after `time` of `end` units; during the warmup, `factor` is scaled down."""
+        factor = self.factor(time, end)
         if time < self.warmup:
-            return own * (self.warmup_start + (1 - self.warmup_start) * time / self.warmup)
-        return own
+            return factor * (self.warmup_start + (1 - self.warmup_start) * time / self.warmup)
+        return factor
+
+    def _progress(self, time: float, end: float) -> float:
+        """The part of the training after the warmup that is over, from 0 to 1."""
+        return min(max(time - self.warmup, 0) / max(end - self.warmup, 1), 1.0)
 
     def build(self, optimizer: Optimizer, horizon: Horizon, monitor: str, mode: str) -> dict[str, Any]:
-        """Lightning's ``lr_scheduler`` dictionary.
+        """Build Lightning's ``lr_scheduler`` dictionary.
 
         Raises:
-            ValueError: when the schedule needs to know the end of training and there is none.
+            ValueError: The schedule depends on the length of training, and training has no end.
         """
         end = horizon.length(self.unit)
         if self.needs_end and math.isinf(end):
             raise ValueError(
-                f"the schedule {type(self).__name__} needs to know when training ends: "
-                "set trainer.max_epochs or trainer.max_steps"
+                f"{type(self).__name__} needs the length of training, got a trainer without an end; set its max_epochs "
+                "or max_steps"
             )
         if self.warmup > end:
             warnings.warn(
-                f"the schedule's warm-up of {self.warmup} {self.unit}s is longer than training ({end:g}): the full "
-                "rate is never reached",
+                f"training ends before the full learning rate (warmup of {self.warmup} {self.unit}s, training of "
+                f"{end:g}): reduce warmup",
                 stacklevel=2,
             )
         return {"scheduler": LambdaLR(optimizer, lambda time: self(time, end)), "interval": self.unit}
 
 
 class Constant(Schedule):
-    """The same rate throughout, after the warm-up."""
+    """The same learning rate throughout, after the warmup."""
 
     needs_end = False
 
     def factor(self, time: float, end: float) -> float:
-        """1."""
+        """Return 1, whatever the time."""
         return 1.0
 
 
 class Steps(Schedule):
-    """Multiply the rate by `gamma` at each milestone, as AlexNet, VGG, ResNet and the R-CNNs do.
+    """Multiply the learning rate by `gamma` at each milestone, as AlexNet, VGG, ResNet and the R-CNNs do.
 
     Args:
-        milestones: when, in `unit`.
-        gamma: the factor.
-        warmup, warmup_start, unit: see `Schedule`.
+        milestones: Times of the changes, in `unit`, ascending.
+        gamma: Factor per milestone.
+        warmup: See `Schedule`.
+        warmup_start: See `Schedule`.
+        unit: See `Schedule`.
     """
 
     needs_end = False
@@ -114,20 +123,22 @@ class Steps(Schedule):
     ) -> None:
         super().__init__(warmup, warmup_start, unit)
         if list(milestones) != sorted(milestones):
-            raise ValueError(f"scheduler.milestones: {list(milestones)} is not in ascending order")
+            raise ValueError(f"milestones: must be in ascending order, got {list(milestones)}")
         self.milestones, self.gamma = list(milestones), gamma
 
     def factor(self, time: float, end: float) -> float:
-        """``gamma ** (number of milestones passed)``."""
+        """Return ``gamma ** (number of milestones passed)``."""
         return self.gamma ** sum(time >= milestone for milestone in self.milestones)
 
 
 class Cosine(Schedule):
-    """Half a cosine from 1 to `final`, after the warm-up (Loshchilov and Hutter, SGDR, eq. 5, without restarts).
+    """Half a cosine from 1 to `final`, after the warmup (Loshchilov and Hutter, SGDR, eq. 5, without restarts).
 
     Args:
-        final: factor at the end.
-        warmup, warmup_start, unit: see `Schedule`.
+        final: Factor at the end.
+        warmup: See `Schedule`.
+        warmup_start: See `Schedule`.
+        unit: See `Schedule`.
     """
 
     def __init__(self, final: float = 0.0, warmup: int = 0, warmup_start: float = 0.0, unit: Unit = "step") -> None:
@@ -135,18 +146,19 @@ class Cosine(Schedule):
         self.final = final
 
     def factor(self, time: float, end: float) -> float:
-        """The cosine over what the warm-up leaves of the horizon."""
-        part = min(max(time - self.warmup, 0) / max(end - self.warmup, 1), 1.0)
-        return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * part))
+        """Return the cosine of the time since the warmup."""
+        return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * self._progress(time, end)))
 
 
 class Polynomial(Schedule):
-    """``(1 - time / end) ** power``, as the DeepLab and GoogLeNet-in-Caffe recipes have it.
+    """``(1 - time / end) ** power``, as in the recipes of DeepLab and of GoogLeNet in Caffe.
 
     Args:
-        power: exponent; 1 is linear.
-        final: factor at the end.
-        warmup, warmup_start, unit: see `Schedule`.
+        power: Exponent; 1 is linear.
+        final: Factor at the end.
+        warmup: See `Schedule`.
+        warmup_start: See `Schedule`.
+        unit: See `Schedule`.
     """
 
     def __init__(
@@ -161,21 +173,20 @@ class Polynomial(Schedule):
         self.power, self.final = power, final
 
     def factor(self, time: float, end: float) -> float:
-        """The polynomial over what the warm-up leaves of the horizon."""
-        part = min(max(time - self.warmup, 0) / max(end - self.warmup, 1), 1.0)
-        return self.final + (1 - self.final) * (1 - part) ** self.power
+        """Return the polynomial of the time since the warmup."""
+        return self.final + (1 - self.final) * (1 - self._progress(time, end)) ** self.power
 
 
 class Plateau(Schedule):
-    """Divide the rate when the task's monitored metric no longer improves ("by hand", as AlexNet's authors did).
+    """Reduce the learning rate when the task's monitored metric stops improving (AlexNet's authors did so by hand).
 
-    The metric and its direction are the task's own.
+    The metric and its direction come from the task.
 
     Args:
-        factor: what the rate is multiplied by.
-        patience: epochs without improvement before that.
-        threshold: smallest relative improvement that counts.
-        min_lr: the rate is not lowered below this.
+        factor: Factor on the learning rate.
+        patience: Epochs without improvement before it is applied.
+        threshold: Smallest relative improvement that counts.
+        min_lr: Lower bound of the learning rate.
     """
 
     needs_end = False
@@ -185,6 +196,6 @@ class Plateau(Schedule):
         self.settings = {"factor": factor, "patience": patience, "threshold": threshold, "min_lr": min_lr}
 
     def build(self, optimizer: Optimizer, horizon: Horizon, monitor: str, mode: str) -> dict[str, Any]:
-        """Lightning's ``lr_scheduler`` dictionary, watching `monitor`."""
+        """Build Lightning's ``lr_scheduler`` dictionary, which monitors `monitor`."""
         plateau = ReduceLROnPlateau(optimizer, mode=mode, **self.settings)  # type: ignore[arg-type]
         return {"scheduler": plateau, "interval": "epoch", "monitor": monitor}

@@ -1,73 +1,77 @@
-"""Semantic segmentation."""
+"""The task of semantic segmentation."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Unpack
 
 import torch
 import torch.nn.functional as F
-from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 from ..datamodules.batches import SemanticSegmentationBatch
 from ..models.segmentation.inference import argmax_labels, augmented_logits, sliding_logits
 from ..models.segmentation.losses import IGNORE_INDEX, PixelCrossEntropy, WeightedLosses
-from .base import Task
-from .classification import HasAuxiliary, class_accuracies
-from .metrics import BoundaryIoU, SegmentationConfusion, class_ious, frequency_weighted_iou, pixel_accuracy
-from .metrics.segmentation import outside_message
-from .schedules import Schedule
+from .base import Task, TaskOptions
+from .file_coordinates import only_resized
+from .interfaces import EvaluationStage, HasAuxiliary
+from .metrics import (
+    BoundaryIoU,
+    SegmentationConfusion,
+    class_accuracies,
+    class_ious,
+    frequency_weighted_iou,
+    pixel_accuracy,
+)
+from .metrics.segmentation import invalid_values_message
 
 
 class SemanticSegmentation(Task):
-    """One class a pixel.
+    """Semantic segmentation: one class per pixel.
 
-    Logged: ``val/miou`` (mean intersection over union), ``val/acc`` (part of the pixels that are right),
-    ``val/acc_class`` (mean over classes of each class's own accuracy), ``val/fwiou`` (frequency-weighted IoU),
-    ``val/boundary_miou``, ``val/loss``, and the same under ``test/``. `tasks.metrics.segmentation` says how ignored
-    pixels and absent classes are counted.
+    Logged: ``val/miou`` (mean intersection over union), ``val/acc`` (share of the pixels that are correct),
+    ``val/acc_class`` (mean of the per-class accuracies), ``val/fwiou`` (frequency-weighted IoU), ``val/boundary_miou``,
+    ``val/loss``, and the same under ``test/``. `tasks.metrics.segmentation` and `tasks.metrics.confusion` define how
+    ignored pixels and absent classes count.
 
-    Images of a batch may differ in size in evaluation and prediction: they come as lists, and are seen one by one.
-    ``window``, ``scales`` and ``flip`` act there, and not in training; figures are always of masks in their own size.
-    ``val/loss`` is the mean over images of each image's mean cross-entropy, so that recipes compare and batches do not
-    matter; an image without counted pixels counts 0.
+    In evaluation and prediction the images of a batch may differ in size. They come as lists and are processed one by
+    one. ``window``, ``scales`` and ``flip`` apply there, and not in training; metrics always use masks in their own
+    size. ``val/loss`` is the mean over images of each image's mean cross-entropy, so that it compares across recipes
+    and does not depend on the batch size; an image without counted pixels contributes 0.
 
     Args:
-        model: gives logits ``[B, K, H, W]`` for images ``[B, 3, H, W]`` of any size.
-        num_classes: K; None: ``model.num_classes``.
-        optimizer, scheduler, backbone_lr_factor, decay_norm_and_bias: see `Task`.
-        loss: training loss of logits ``[B, K, H, W]`` and masks ``[B, H, W]`` with 255 = ignore; one of
+        model: Returns logits ``[B, K, H, W]`` for images ``[B, 3, H, W]`` of any size.
+        num_classes: Number of classes K; None: ``model.num_classes``.
+        loss: Training loss of logits ``[B, K, H, W]`` and masks ``[B, H, W]`` with 255 = ignore; one of
             `striate.models`: ``PixelCrossEntropy``, ``DiceLoss``, ``SoftmaxFocalLoss``, ``LovaszSoftmax``,
             ``OhemCrossEntropy``, or their sum ``WeightedLosses``. None: cross-entropy.
-        label_smoothing, class_weights: of the cross-entropy that is used where there is no `loss`.
-        auxiliary_weight: of each auxiliary head's loss in training (PSPNet, section 4.2: 0.4), for models with
-            ``forward_with_auxiliary``, which gives logits and a list of auxiliary logits, at the images' size.
-        boundary: distance from a boundary that counts as boundary for ``boundary_miou``, as a part of the image's
-            diagonal; None: that metric is left out.
-        window: height and width in pixels of the windows by which larger images are seen; one number: square.
-            None: whole images.
-        overlap: part of a window that the next one covers again at least.
-        scales: the image is also seen in these sizes (factors of its sides), and the probabilities averaged.
-        flip: and mirrored.
+        label_smoothing: Label smoothing of the cross-entropy that is used without a `loss`.
+        class_weights: Class weights of the cross-entropy that is used without a `loss`.
+        auxiliary_weight: Weight of each auxiliary head's loss in training (PSPNet, section 4.2: 0.4), for models with
+            ``forward_with_auxiliary``.
+        boundary: Distance from a boundary that counts for ``boundary_miou``, as a fraction of the image's diagonal;
+            None: no such metric.
+        window: Height and width in pixels of the sliding windows for larger images; one number: square windows. None:
+            whole images.
+        overlap: Minimum overlap of neighboring windows, as a fraction of the window.
+        scales: Factors of the image's sides for multi-scale evaluation, whose probabilities are averaged.
+        flip: Average over mirrored images too.
+        kwargs: ``optimizer``, ``scheduler``, ``backbone_lr_factor`` and ``decay_norm_and_bias`` of `Task`.
 
     Raises:
-        ValueError: when K is not known, or an argument is out of its range or excludes another.
-        TypeError: in use, when the model gives something else than a tensor.
+        ValueError: K is unknown or differs from the model's, or an argument is out of range or excludes another.
+        TypeError: In use, when the model does not return a tensor.
     """
 
+    kind: ClassVar[str] = "semantic_segmentation"
     monitor: ClassVar[str] = "val/miou"
     mode: ClassVar[Literal["min", "max"]] = "max"
-    batch_task: ClassVar[str] = "semantic_segmentation"
     variable_size_images: ClassVar[bool] = True
+    max_classes: ClassVar[int | None] = IGNORE_INDEX  # masks have 8 bits
 
     def __init__(
         self,
         model: nn.Module,
         num_classes: int | None = None,
-        optimizer: OptimizerCallable = torch.optim.AdamW,
-        scheduler: Schedule | LRSchedulerCallable | None = None,
-        backbone_lr_factor: float = 1.0,
-        decay_norm_and_bias: bool = False,
         loss: nn.Module | None = None,
         label_smoothing: float = 0.0,
         class_weights: Sequence[float] | None = None,
@@ -77,68 +81,60 @@ class SemanticSegmentation(Task):
         overlap: float = 1 / 3,
         scales: Sequence[float] = (1.0,),
         flip: bool = False,
+        **kwargs: Unpack[TaskOptions],
     ) -> None:
-        super().__init__(model, optimizer, scheduler, backbone_lr_factor, decay_norm_and_bias)
-        self._num_classes = num_classes if num_classes is not None else getattr(model, "num_classes", None)
-        if self._num_classes is None:
+        super().__init__(model, num_classes, **kwargs)
+        if class_weights is not None and len(class_weights) != self.num_classes:
             raise ValueError(
-                f"num_classes: {type(model).__name__} does not say how many classes it tells apart; "
-                "set model.init_args.num_classes"
+                f"class_weights: must have one number per class, {self.num_classes}, got {len(class_weights)}"
             )
-        if not 2 <= self._num_classes <= IGNORE_INDEX:
-            raise ValueError(
-                f"num_classes: {self._num_classes}; masks of 8 bits tell 2 to {IGNORE_INDEX} classes apart"
-            )
-        if class_weights is not None and len(class_weights) != self._num_classes:
-            raise ValueError(f"class_weights: {len(class_weights)} numbers for {self._num_classes} classes")
         if loss is not None and (label_smoothing or class_weights is not None):
             raise ValueError(
-                "loss: label_smoothing and class_weights belong to the cross-entropy that is used without it; give "
-                "them to the loss itself, such as striate.models.PixelCrossEntropy"
+                f"loss: must be null with label_smoothing or class_weights, got {type(loss).__name__}; give them to "
+                "the loss itself, such as striate.models.PixelCrossEntropy"
             )
         if boundary is not None and not boundary > 0:
             raise ValueError(
-                f"boundary: {boundary} is not a part of the diagonal above 0, such as 0.02; null leaves it out"
+                f"boundary: must be > 0, a fraction of the diagonal such as 0.02, got {boundary}; null leaves it out"
             )
+        if not 0 <= overlap < 1:
+            raise ValueError(f"overlap: must be in [0, 1), a fraction of the window, got {overlap}")
+        if not scales or not min(scales) > 0:
+            raise ValueError(f"scales: must be factors > 0, such as [0.75, 1.0, 1.25], got {list(scales)}")
+        sides = (window, window) if isinstance(window, int) else window
+        if sides is not None and min(sides) < 1:
+            raise ValueError(f"window: must be a height and a width in pixels, both >= 1, got {window}")
         self.loss = loss if loss is not None else PixelCrossEntropy(class_weights, label_smoothing)
         self.auxiliary_weight, self.boundary = auxiliary_weight, boundary
-        self.window = _checked_window(window, overlap)
-        self.overlap, self.scales, self.flip = overlap, _checked_scales(scales), flip
-
-    @property
-    def num_classes(self) -> int:
-        """K."""
-        return self._num_classes  # type: ignore[return-value]
+        self.window, self.overlap, self.scales, self.flip = sides, overlap, tuple(scales), flip
 
     # -- losses ------------------------------------------------------------------------------------
 
     def losses(self, batch: SemanticSegmentationBatch) -> tuple[dict[str, Tensor], list[Tensor]]:
-        """The losses; and in evaluation the class of each pixel, ``[B, H, W]`` uint8 for each part of the batch.
+        """Return the losses; and in evaluation the class of each pixel, ``[b, h, w]`` uint8 for each `uniform_parts`.
 
         Raises:
-            ValueError: for masks of another size than their images, or with values outside the classes, and for a
-                model whose logits have another size or number of classes.
+            ValueError: Masks differ in size from their images or have values outside the classes, or the model's
+                logits have another size or number of classes.
         """
-        data = getattr(getattr(self, "_trainer", None), "datamodule", None)
-        check_masks(batch, None if getattr(data, "checks_targets", False) else self.num_classes)
+        check_masks(batch, None if self.targets_checked else self.num_classes)
         if self.training:
             return self._training_losses(batch), []
-        losses, said = [], []
-        for images, masks in parts(batch):
+        losses, predicted = [], []
+        for images, masks in uniform_parts(batch):
             logits = self._evaluated(images)
-            each = F.cross_entropy(logits.float(), masks.long(), ignore_index=IGNORE_INDEX, reduction="none").sum(
-                (1, 2)
-            )
-            losses.append(each / (masks != IGNORE_INDEX).sum((1, 2)).clamp(min=1))
-            said.append(argmax_labels(logits))
-        return {"loss_pixel": torch.cat(losses).mean()}, said
+            per_pixel = F.cross_entropy(logits.float(), masks.long(), ignore_index=IGNORE_INDEX, reduction="none")
+            counted = (masks != IGNORE_INDEX).sum((1, 2)).clamp(min=1)
+            losses.append(per_pixel.sum((1, 2)) / counted)
+            predicted.append(argmax_labels(logits))
+        return {"loss_pixel": torch.cat(losses).mean()}, predicted
 
     def _training_losses(self, batch: SemanticSegmentationBatch) -> dict[str, Tensor]:
         images, masks = batch["image"], batch["mask"]
         if not isinstance(images, Tensor) or not isinstance(masks, Tensor):
             raise ValueError(
-                "the images of a training batch differ in size: end data.init_args.train_transform with a step that "
-                "fixes it, such as albumentations.RandomCrop with pad_if_needed, or set data.init_args.batch_size: 1"
+                "train_transform: must give the images of a batch one size, got several sizes; end it with a step such "
+                "as albumentations.RandomCrop with pad_if_needed, or set batch_size: 1"
             )
         auxiliary: list[Tensor] = []
         if isinstance(self.model, HasAuxiliary):
@@ -150,56 +146,59 @@ class SemanticSegmentation(Task):
             losses = {f"loss_{name}": term for name, term in self.loss.terms(logits, masks).items()}
         else:
             losses = {"loss_pixel": self.loss(logits, masks)}
-        for number, head in enumerate(auxiliary, 1):
-            losses[f"loss_aux{number}"] = self.auxiliary_weight * self.loss(head, masks)
+        for number, auxiliary_logits in enumerate(auxiliary, 1):
+            losses[f"loss_aux{number}"] = self.auxiliary_weight * self.loss(auxiliary_logits, masks)
         return losses
 
     def _evaluated(self, images: Tensor) -> Tensor:
-        """Logits ``[B, K, H, W]`` by windows, scales and mirror images, as asked for."""
-        return augmented_logits(self._windowed, images, self.scales, self.flip)
-
-    def _windowed(self, images: Tensor) -> Tensor:
+        """Logits ``[B, K, H, W]`` of images ``[B, 3, H, W]``, over windows, scales and mirrored images."""
         if self.window is None:
-            return self._logits(images)
-        return sliding_logits(self._logits, images, self.window, self.overlap)
+            return augmented_logits(self._logits, images, self.scales, self.flip)
+        window, overlap = self.window, self.overlap
+        return augmented_logits(
+            lambda scaled: sliding_logits(self._logits, scaled, window, overlap), images, self.scales, self.flip
+        )
 
     def _logits(self, images: Tensor) -> Tensor:
+        """The model's logits ``[B, K, H, W]`` for images ``[B, 3, H, W]``, after a check of type and shape."""
         logits = self.model(images)
         self._check_logits(logits, images)
         return logits
 
     def _check_logits(self, logits: object, images: Tensor) -> None:
+        """Check that logits are ``[B, K, H, W]`` for images ``[B, 3, H, W]``."""
+        name = type(self.model).__name__
+        expected = (len(images), self.num_classes, *images.shape[-2:])
         if not isinstance(logits, Tensor):
             raise TypeError(
-                f"{type(self.model).__name__} gave {type(logits).__name__}, but a segmentation model gives logits "
-                f"[B, {self.num_classes}, H, W]; for torchvision's take striate.models.TorchvisionSegmentation"
+                f"model: must return logits {list(expected)}, got {type(logits).__name__} from {name}; wrap models of "
+                "torchvision in striate.models.TorchvisionSegmentation"
             )
-        expected = (len(images), self.num_classes, *images.shape[-2:])
         if tuple(logits.shape) != expected:
             raise ValueError(
-                f"{type(self.model).__name__} gave logits {list(logits.shape)} for images {list(images.shape)}; a "
-                f"segmentation model of {self.num_classes} classes gives {list(expected)}"
+                f"model: must return logits {list(expected)} for images {list(images.shape)}, got "
+                f"{list(logits.shape)} from {name}"
             )
 
     # -- metrics -----------------------------------------------------------------------------------
 
     def make_metrics(self) -> dict[str, Metric | MetricCollection]:
-        """The confusion matrix, of pixels and of boundaries."""
-        made: dict[str, Metric | MetricCollection] = {"confusion": SegmentationConfusion(self.num_classes)}
+        """Create the confusion matrix of pixels and, with `boundary`, the boundary IoU."""
+        metrics: dict[str, Metric | MetricCollection] = {"confusion": SegmentationConfusion(self.num_classes)}
         if self.boundary is not None:
-            made["boundary"] = BoundaryIoU(self.num_classes, self.boundary)
-        return made
+            metrics["boundary"] = BoundaryIoU(self.num_classes, self.boundary)
+        return metrics
 
     def update_metrics(
         self, metrics: Mapping[str, Any], outputs: list[Tensor], batch: SemanticSegmentationBatch
     ) -> None:
-        """Count a batch, of which `outputs` has the class of each pixel, part by part."""
-        for said, (_, masks) in zip(outputs, parts(batch), strict=True):
+        """Add a batch to the metrics; outputs are classes ``[b, H, W]`` for each of the `uniform_parts`."""
+        for predicted, (_, masks) in zip(outputs, uniform_parts(batch), strict=True):
             for name in metrics.keys() & {"confusion", "boundary"}:
-                metrics[name].update(said, masks)
+                metrics[name].update(predicted, masks)
 
     def compute_metrics(self, metrics: Mapping[str, Any]) -> dict[str, Tensor]:
-        """``miou``, ``acc``, ``acc_class``, ``fwiou``, and ``boundary_miou`` if it is asked for."""
+        """Return ``miou``, ``acc``, ``acc_class``, ``fwiou`` and, with `boundary`, ``boundary_miou``; scalars."""
         confusion = metrics["confusion"].compute()
         result = {
             "miou": class_ious(confusion).nanmean(),
@@ -211,33 +210,28 @@ class SemanticSegmentation(Task):
             result["boundary_miou"] = metrics["boundary"].compute().nanmean()
         return result
 
-    def confusion_matrix(self, stage: Literal["val", "test"]) -> Tensor:
-        """Pixels ``[K, K]`` of the stage's last epoch on this rank or, after its end, over all: truth by prediction."""
-        return self.metrics(stage)["confusion"].compute()
-
-    def class_table(self, stage: Literal["val", "test"]) -> dict[str, Tensor]:
-        """True pixels, accuracy, IoU and boundary IoU of each class, ``[K]`` each; NaN where undefined."""
-        confusion = self.confusion_matrix(stage)
-        table = {
-            "pixels": confusion.sum(1),
-            "accuracy": class_accuracies(confusion),
-            "iou": class_ious(confusion),
-        }
+    def class_table(self, stage: EvaluationStage) -> dict[str, Tensor]:
+        """Return ground-truth pixels, accuracy, IoU and boundary IoU, ``[K]`` each; NaN where undefined."""
+        metrics = self.metrics(stage)
+        confusion = metrics["confusion"].compute()
+        table = {"pixels": confusion.sum(1), "accuracy": class_accuracies(confusion), "iou": class_ious(confusion)}
         if self.boundary is not None:
-            table["boundary_iou"] = self.metrics(stage)["boundary"].compute()
+            table["boundary_iou"] = metrics["boundary"].compute()
         return table
 
     # -- prediction --------------------------------------------------------------------------------
 
     def predict(self, images: Tensor | Sequence[Tensor], sizes: Tensor | None = None) -> list[dict[str, Any]]:
-        """The class of each pixel of each image.
+        """Return the class of each pixel of each image.
 
         Args:
-            sizes: height and width that each mask is to have, ``[B, 2]``; None: its image's. Logits are scaled, and
-                not classes, so that outlines stay smooth.
+            images: One tensor, or a list of images that differ in size.
+            sizes: Height and width of each mask in pixels; None: the size of its image. Logits are resized, not
+                classes, so that outlines stay smooth.
 
         Shape:
             - images: ``[B, 3, H, W]``, or B times ``[3, H, W]``.
+            - sizes: ``[B, 2]``.
             - Output: B dictionaries: ``mask`` uint8 ``[H, W]``, 0 … K-1.
         """
         predictions: list[dict[str, Any]] = []
@@ -248,43 +242,28 @@ class SemanticSegmentation(Task):
         return predictions
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> list[dict[str, Any]]:
-        """One prediction an image, in the size that the image has in its file.
+        """Return one prediction per image, in the size of its file.
 
         Raises:
-            ValueError: when the transform of the data has cut or moved the image, so that no mask would fit the file.
+            ValueError: The data module's transform crops or moves the image, so that no mask would fit the file.
         """
-        self._note_unreadable(batch)
+        self.unreadable.add(batch)
         if not len(batch["image"]):
             return []
-        if "path" in batch and not shows_whole_images(batch):
+        if "path" in batch and not only_resized(batch):
             raise ValueError(
-                "a mask is to fit its image file, but data.init_args.val_transform has a step that may cut, pad or "
-                "move the image; for prediction keep none but steps such as albumentations.Resize "
-                "(--data.val_transform null: whole images)"
+                "val_transform: must only resize the images to predict, since masks have to fit their files, got a "
+                "step that may crop, pad or move them; keep steps such as albumentations.Resize, or none "
+                "(--data.val_transform null)"
             )
         return self.predict(batch["image"], batch.get("file_size"))
 
 
-def shows_whole_images(batch: Any) -> bool:
-    """Whether each image of a `PredictBatch` is all of its file's image and nothing else, only larger or smaller."""
-    # sides are rounded to whole pixels, where corners are not; a cut or a border is one at least
-    slack = torch.tensor([[1e-3, 1e-3], [0.6, 1e-3], [1e-3, 0.6]])
-    return (
-        "corners" in batch
-        and all(
-            bool(((corners.cpu() - torch.tensor([[0, 0], [width, 0], [0, height]])).abs() <= slack).all())  # not of NaN
-            for corners, (height, width) in zip(
-                batch["corners"], (image.shape[-2:] for image in batch["image"]), strict=True
-            )
-        )
-    )
-
-
-def parts(batch: Mapping[str, Any] | SemanticSegmentationBatch) -> Iterator[tuple[Tensor, Tensor]]:
-    """The images and masks of a batch by parts of one size: the whole batch, or image by image where sizes may differ.
+def uniform_parts(batch: Mapping[str, Any] | SemanticSegmentationBatch) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield images and masks in parts of one size: the whole batch, or one image at a time where sizes may differ.
 
     Shape:
-        - Output: pairs ``[b, 3, h, w]``, ``[b, h, w]``.
+        - Output: pairs ``[b, 3, h, w]``, ``[b, h, w]``; b is B or 1.
     """
     images, masks = batch["image"], batch["mask"]
     if isinstance(images, Tensor) and isinstance(masks, Tensor):
@@ -295,39 +274,26 @@ def parts(batch: Mapping[str, Any] | SemanticSegmentationBatch) -> Iterator[tupl
 
 
 def check_masks(batch: Mapping[str, Any] | SemanticSegmentationBatch, num_classes: int | None) -> None:
-    """Refuse masks that do not belong to their images or to the classes.
+    """Check that masks fit their images and the classes.
 
     Args:
-        num_classes: K. None: values are not looked at; on a GPU looking means waiting for it.
+        batch: Images and masks.
+        num_classes: Number of classes K. None: values are not checked, since on a GPU that means waiting for it.
 
     Raises:
-        ValueError: for masks of another size, or with values outside ``0 … K-1`` and 255; those are counted.
-        TypeError: for masks that are not uint8.
+        ValueError: A mask differs in size from its image, or has values outside ``0 … K-1`` and 255; the message counts
+            them.
+        TypeError: A mask is not uint8.
     """
-    for images, masks in parts(batch):
+    for images, masks in uniform_parts(batch):
         if images.shape[-2:] != masks.shape[-2:]:
             raise ValueError(
-                f"masks of {list(masks.shape[-2:])} for images of {list(images.shape[-2:])} (height, width): each "
-                "image needs a mask of its own size"
+                f"mask: must have the size of its image, {list(images.shape[-2:])} (height, width), got "
+                f"{list(masks.shape[-2:])}"
             )
         if masks.dtype != torch.uint8:
-            raise TypeError(f"masks are uint8, one class a pixel and {IGNORE_INDEX} = ignore, and not {masks.dtype}")
-        # in 8 bits 255 + 1 is 0
+            raise TypeError(f"mask: must be uint8, one class per pixel and {IGNORE_INDEX} = ignore, got {masks.dtype}")
+        # in 8 bits 255 + 1 wraps to 0, so that ignored pixels pass
         if num_classes is not None and masks.numel() and int((masks + 1).max()) > num_classes:
             counts = torch.bincount(masks.reshape(-1), minlength=IGNORE_INDEX + 1)
-            raise ValueError(outside_message(counts, num_classes))
-
-
-def _checked_window(window: tuple[int, int] | int | None, overlap: float) -> tuple[int, int] | None:
-    if not 0 <= overlap < 1:
-        raise ValueError(f"overlap: {overlap} is not a part of a window, from 0 to below 1")
-    sides = (window, window) if isinstance(window, int) else window
-    if sides is not None and min(sides) < 1:
-        raise ValueError(f"window: {window}; give its height and width in pixels, 1 or more")
-    return sides
-
-
-def _checked_scales(scales: Sequence[float]) -> tuple[float, ...]:
-    if not scales or not min(scales) > 0:
-        raise ValueError(f"scales: {list(scales)}; give factors above 0, such as [0.75, 1.0, 1.25]")
-    return tuple(scales)
+            raise ValueError(invalid_values_message(counts, num_classes))

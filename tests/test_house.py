@@ -29,15 +29,7 @@ MAY_IMPORT = {
 }
 
 # What is left to repair. These only shrink.
-KNOWN_FOREIGN = {
-    ("striate.callbacks.resume", "_data_fetcher"),
-    ("striate.callbacks.resume", "_restarting"),
-    ("striate.callbacks.resume", "_should_check_val_fx"),
-    ("striate.tasks.base", "_given_hyperparameters"),
-    ("striate.tasks.base", "_trainer"),
-    ("striate.tasks.metrics.detection_columns", "_computed"),
-    ("striate.tasks.semantic_segmentation", "_trainer"),
-}
+KNOWN_FOREIGN: set[tuple[str, str]] = set()
 KNOWN_LONG_FUNCTIONS = 2
 KNOWN_LONG_FILES = 1
 KNOWN_SHAPELESS = 190

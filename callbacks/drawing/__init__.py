@@ -1,1 +1,1 @@
-"""Draws samples with their targets and predictions."""
+"""Plots of samples with their targets and predictions."""

@@ -1,4 +1,4 @@
-"""Drawing samples with their truth and prediction, as plain ``uint8`` pictures."""
+"""Basic drawing: panels with captions, grids of panels, and confusion matrices, as ``uint8`` plots."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 RIGHT, WRONG, NEUTRAL = (24, 120, 60), (190, 30, 45), (40, 40, 48)
 PAPER = (255, 255, 255)
 
@@ -18,82 +18,83 @@ def class_name(label: int, names: Sequence[str]) -> str:
     return names[label] if label < len(names) else str(label)
 
 
-def captions(prediction: dict[str, Any], truth: dict[str, Any], names: Sequence[str]) -> list[tuple[str, Colour]]:
-    """The lines under a picture: what was predicted, and what is true if that is known and differs."""
+def captions(prediction: dict[str, Any], ground_truth: dict[str, Any], names: Sequence[str]) -> list[tuple[str, Color]]:
+    """Caption lines for a classified image: the predicted class with its score, and the true class if it is known."""
     label = int(prediction["label"])
-    said = f"{class_name(label, names)}  {100 * prediction['score']:.0f} %"
-    if "label" not in truth:
-        return [(said, NEUTRAL)]
-    if label == int(truth["label"]):
-        return [(said, RIGHT), (f"is {class_name(label, names)}", NEUTRAL)]
-    return [(said, WRONG), (f"is {class_name(int(truth['label']), names)}", NEUTRAL)]
+    text = f"{class_name(label, names)}  {100 * prediction['score']:.0f} %"
+    if "label" not in ground_truth:
+        return [(text, NEUTRAL)]
+    true_label = int(ground_truth["label"])
+    return [(text, RIGHT if label == true_label else WRONG), (f"is {class_name(true_label, names)}", NEUTRAL)]
 
 
 def panel(
-    image: np.ndarray, lines: Sequence[tuple[str, Colour]], side: int = 176, rows: int = 2, square: bool = True
+    image: np.ndarray, lines: Sequence[tuple[str, Color]], side: int = 176, rows: int = 2, square: bool = True
 ) -> np.ndarray:
-    """One picture on paper, with lines of text below.
+    """An image on white paper, with lines of text below.
 
     Args:
-        image: RGB uint8 ``[H, W, 3]``.
-        lines: text and colour.
-        side: of the square that the image is fitted into, pixels.
-        rows: lines of text to leave room for.
-        square: for a grid; else the paper has the image's shape (`fitted_freely`).
+        image: RGB uint8.
+        lines: Text and color of each line.
+        side: Side of the square that the image is fitted into, in pixels.
+        rows: Number of lines to reserve space for.
+        square: Make the paper square, for a grid; else it has the image's shape (`fit_legible`).
 
     Shape:
-        - Output: ``[H, side + 8, 3]`` uint8, with H as the lines of text need; ``[H, W, 3]`` where it is not square.
+        - image: ``[H, W, 3]``.
+        - Output: ``[h, side + 8, 3]`` uint8, with h as the text needs; ``[h, w, 3]`` if it is not square.
     """
     text_size = max(13, side // 20)
     line = text_size + 5
     font = ImageFont.load_default(text_size)
-    picture = fitted(image, side) if square else fitted_freely(image, side)
+    picture = fit_square(image, side) if square else fit_legible(image, side)
     text_width = max((font.getlength(text) for text, _ in lines[:rows]), default=0.0)
-    width, height = (side, side) if square else room_for(picture, text_width, side)
-    page = on_paper(picture, width, height, line * rows)
+    width, height = (side, side) if square else paper_size(picture, text_width, side)
+    page = place_on_paper(picture, width, height, line * rows)
     draw = ImageDraw.Draw(page)
-    for row, (text, colour) in enumerate(lines[:rows]):
-        draw.text((6, height + 6 + line * row), shorten(text, font, width), fill=colour, font=font)
+    for row, (text, color) in enumerate(lines[:rows]):
+        draw.text((6, height + 6 + line * row), shorten(text, font, width), fill=color, font=font)
     return np.asarray(page)
 
 
-def on_paper(picture: np.ndarray, width: int, height: int, below: int) -> Image.Image:
-    """A picture in the middle of an area on white paper, with a margin of 4 pixels, and room below for text."""
-    canvas = np.full((height + 8 + below, width + 8, 3), PAPER, np.uint8)
+def place_on_paper(picture: np.ndarray, width: int, height: int, text_height: int) -> Image.Image:
+    """Center a picture ``[h, w, 3]`` on white paper, with a margin of 4 pixels and space for text below."""
+    canvas = np.full((height + 8 + text_height, width + 8, 3), PAPER, np.uint8)
     top, left = 4 + (height - picture.shape[0]) // 2, 4 + (width - picture.shape[1]) // 2
     canvas[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
     return Image.fromarray(canvas)
 
 
-def room_for(picture: np.ndarray, text_width: float, side: int) -> tuple[int, int]:
-    """Width and height of the area for a picture: its own, wider where the text below is, up to `side`."""
+def paper_size(picture: np.ndarray, text_width: float, side: int) -> tuple[int, int]:
+    """Width and height of the paper for a picture ``[h, w, 3]``: its size, widened for the text up to `side`."""
     return max(picture.shape[1], min(side, math.ceil(text_width))), picture.shape[0]
 
 
-def fitted(image: np.ndarray, side: int) -> np.ndarray:
-    """An image resized so that its longer side is `side` pixels: small ones enlarged smoothly, large ones averaged.
+def fit_square(image: np.ndarray, side: int) -> np.ndarray:
+    """Resize an image so that its longer side has `side` pixels; enlarging is smooth, shrinking averages.
 
     Shape:
         - image: ``[H, W, 3]`` uint8.
         - Output: ``[h, w, 3]`` uint8.
     """
-    return _scaled(image, side / max(image.shape[:2]))
+    return _scale(image, side / max(image.shape[:2]))
 
 
-def fitted_freely(image: np.ndarray, side: int) -> np.ndarray:
-    """An image resized as by `fitted`; but a strip of which little would be left has a quarter of `side` as its width.
+def fit_legible(image: np.ndarray, side: int) -> np.ndarray:
+    """Resize an image like `fit_square`, but keep a narrow strip at least ``side / 4`` pixels wide.
 
-    It is not made larger than it is for that, nor longer than eight times `side`.
+    A strip is not enlarged beyond its own size for that, and not longer than eight times `side`.
 
     Shape:
         - image: ``[H, W, 3]`` uint8.
         - Output: ``[h, w, 3]`` uint8.
     """
     shorter, longer = sorted(image.shape[:2])
-    return _scaled(image, max(side / longer, min(side / 4 / shorter, 8 * side / longer, 1.0)))
+    return _scale(image, max(side / longer, min(side / 4 / shorter, 8 * side / longer, 1.0)))
 
 
-def _scaled(image: np.ndarray, factor: float) -> np.ndarray:
+def _scale(image: np.ndarray, factor: float) -> np.ndarray:
+    """Resize ``[H, W, 3]`` by a factor, to at least one pixel per side."""
     height, width = image.shape[:2]
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
     resized = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC if factor > 1 else cv2.INTER_AREA)
@@ -101,7 +102,7 @@ def _scaled(image: np.ndarray, factor: float) -> np.ndarray:
 
 
 def shorten(text: str, font: Any, width: int) -> str:
-    """Cut `text` to `width` pixels, with an ellipsis where something is lost."""
+    """Cut `text` to a width in pixels, with an ellipsis if anything is cut."""
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "…") > width:
@@ -110,7 +111,11 @@ def shorten(text: str, font: Any, width: int) -> str:
 
 
 def grid(panels: Sequence[np.ndarray], columns: int | None = None) -> np.ndarray:
-    """Panels of equal size, side by side in rows; near to square unless `columns` is given.
+    """Arrange panels of one size in rows.
+
+    Args:
+        panels: The panels, in reading order.
+        columns: Number of panels per row; None: a nearly square grid.
 
     Shape:
         - panels: each ``[H, W, 3]`` uint8.
@@ -120,32 +125,33 @@ def grid(panels: Sequence[np.ndarray], columns: int | None = None) -> np.ndarray
     rows = math.ceil(len(panels) / columns)
     height, width = panels[0].shape[:2]
     canvas = np.full((rows * height, columns * width, 3), PAPER, np.uint8)
-    for number, one in enumerate(panels):
-        row, column = divmod(number, columns)
-        canvas[row * height : (row + 1) * height, column * width : (column + 1) * width] = one
+    for index, content in enumerate(panels):
+        row, column = divmod(index, columns)
+        canvas[row * height : (row + 1) * height, column * width : (column + 1) * width] = content
     return canvas
 
 
 def confusion_figure(counts: np.ndarray, names: Sequence[str], title: str) -> np.ndarray:
-    """A confusion matrix as a picture: each row shows where the images of a class went, in percent of the class.
+    """Plot a confusion matrix: each row shows how the images of a class are predicted, in percent of the class.
 
     Args:
-        counts: truth by prediction, ``[K, K]``.
-        names: of the classes; left out of the axes from 41 classes on.
-        title: above the matrix.
+        counts: Counts, ground truth by prediction.
+        names: Class names; the axes have none with more than 40 classes.
+        title: Title of the plot.
 
     Shape:
+        - counts: ``[K, K]``.
         - Output: ``[H, W, 3]`` uint8.
     """
     from matplotlib.figure import Figure
 
     number = len(counts)
-    shares = 100 * counts / counts.sum(axis=1, keepdims=True).clip(min=1)
+    percentages = 100 * counts / counts.sum(axis=1, keepdims=True).clip(min=1)
     side = min(max(4.0, 1.8 + 0.42 * number), 12.0)
     figure = Figure(figsize=(side + 0.8, side), dpi=110, layout="constrained")
     axes = figure.add_subplot()
-    shown = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
-    figure.colorbar(shown, ax=axes, label="% of the true class", shrink=0.8)
+    heatmap = axes.imshow(percentages, cmap="Blues", vmin=0, vmax=100)
+    figure.colorbar(heatmap, ax=axes, label="% of the true class", shrink=0.8)
     axes.set(xlabel="predicted", ylabel="true", title=title)
     if number <= 40:
         labels = [class_name(k, names) for k in range(number)]
@@ -154,14 +160,14 @@ def confusion_figure(counts: np.ndarray, names: Sequence[str], title: str) -> np
         axes.set_yticks(range(number), labels, fontsize=8)
     if number <= 15:
         for row, column in np.argwhere(counts > 0):
-            share = shares[row, column]
-            text = "white" if share > 55 else "black"
-            axes.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=8, color=text)
-    return rendered(figure)
+            percentage = percentages[row, column]
+            text = "white" if percentage > 55 else "black"
+            axes.text(column, row, f"{percentage:.0f}", ha="center", va="center", fontsize=8, color=text)
+    return render_figure(figure)
 
 
-def rendered(figure: Any) -> np.ndarray:
-    """A matplotlib figure as a picture ``[H, W, 3]`` uint8, without a display."""
+def render_figure(figure: Any) -> np.ndarray:
+    """Render a matplotlib figure without a display, to ``[H, W, 3]`` uint8."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas = FigureCanvasAgg(figure)

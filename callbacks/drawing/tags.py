@@ -1,4 +1,4 @@
-"""Names and scores beside the boxes of a picture, where they hide as little as may be."""
+"""Tags of boxes, with name and score, placed where they cover as little as possible."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,10 +6,13 @@ from typing import Any
 import numpy as np
 from PIL import ImageDraw, ImageFont
 
-from .canvas import Colour, shorten
+from .canvas import Color, shorten
 
 Area = tuple[float, float, float, float]
-"""x1, y1, x2, y2 in pixels of the picture."""
+"""x1, y1, x2, y2 in pixels of the plot."""
+
+TAG_HEIGHT = 15
+"""Height of a tag in pixels."""
 
 
 def draw_tags(
@@ -17,60 +20,62 @@ def draw_tags(
     corners: np.ndarray,
     size: tuple[int, int],
     texts: Sequence[tuple[str, str]],
-    colours: Sequence[Colour],
+    colors: Sequence[Color],
 ) -> None:
-    """A name and a score at a corner of each box, where no other lies yet; left out where there is no room.
+    """Draw a name and a score at a corner of each box, without overlaps; a tag without space is left out.
 
     Args:
-        draw: of the picture.
-        corners: of the boxes, ``[N, 4]``.
-        size: width and height of the picture.
-        texts: class name and score of each; the score may be empty.
-        colours: of each.
+        draw: Draws on the plot.
+        corners: x1, y1, x2, y2 of the boxes in pixels of the plot, ``[N, 4]``.
+        size: Width and height of the plot.
+        texts: Class name and score of each box; the score may be empty.
+        colors: Color of each box.
     """
     font = ImageFont.load_default(12)
     taken: list[Area] = []
-    # the large objects first: where there is no room, it is the small ones' that is left out
+    # large objects first: where space is short, tags of small objects are left out
     order = np.argsort(-(corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1]), kind="stable")
-    for place in order.tolist():
-        box, (name, score) = corners[place].tolist(), texts[place]
-        usual = min(max(44, round(1.3 * (box[2] - box[0]))), size[0] - 6)
-        for number, text in enumerate(_wordings(name, score, font, usual)):
+    for index in order.tolist():
+        box, (name, score) = corners[index].tolist(), texts[index]
+        usual_width = min(max(44, round(1.3 * (box[2] - box[0]))), size[0] - 6)
+        for number, text in enumerate(_wordings(name, score, font, usual_width)):
             width = font.getlength(text)
-            # a full name that is far wider than its box may lie where it hides no neighbour
-            wide = number == 0 and width > usual
-            kept_clear = np.delete(corners, place, axis=0) if wide else corners[:0]
-            area = _free_area(box, width + 6, size, taken, kept_clear)
+            # a full name far wider than its box is only drawn where it covers no neighbor
+            wide = number == 0 and width > usual_width
+            avoid = np.delete(corners, index, axis=0) if wide else corners[:0]
+            area = _free_area(box, width + 6, size, taken, avoid)
             if area is not None:
                 taken.append(area)
-                draw.rectangle((area[0], area[1], area[2] - 1, area[3] - 1), fill=colours[place])
-                draw.text((area[0] + 3, area[1]), text, fill=ink_on(colours[place]), font=font)
+                draw.rectangle((area[0], area[1], area[2] - 1, area[3] - 1), fill=colors[index])
+                draw.text((area[0] + 3, area[1]), text, fill=contrast_color(colors[index]), font=font)
                 break
 
 
 def _wordings(name: str, score: str, font: Any, width: int) -> list[str]:
-    """What a tag may say, the best first: all, the name cut so that both have `width` pixels, the score alone."""
+    """Texts of a tag by preference: all of it, the name cut so that both fit into `width` pixels, the score alone."""
     if not score:
         return [name, shorten(name, font, width)]
-    # two spaces, since this size's single one hardly parts a class "0" from its score; a letter and the ellipsis need
-    # up to 24 pixels
+    # two spaces, since one hardly separates a class "0" from its score at this size; a letter and the ellipsis need up
+    # to 24 pixels
     cut = shorten(name, font, max(24, round(width - font.getlength(f"  {score}"))))
     return [f"{name}  {score}", f"{cut}  {score}", score]
 
 
 def _free_area(
-    box: Sequence[float], width: float, size: tuple[int, int], taken: Sequence[Area], kept_clear: np.ndarray
+    box: Sequence[float], width: float, size: tuple[int, int], taken: Sequence[Area], avoid: np.ndarray
 ) -> Area | None:
-    """Where a tag fits above its box, inside it or below: in the picture, on no other tag, across no box's outline."""
-    height = 15
+    """A free area for a tag above its box, inside or below it; None if there is none.
+
+    It lies in the plot, overlaps no other tag, and crosses no outline of the boxes to avoid, ``[N, 4]``.
+    """
     left = max(0, min(round(box[0]), size[0] - width))
     first, last = round(box[1]), round(box[3])
-    # within a small box there would be nothing else to see
-    beside = (first, last) if last - first >= 2 * height else (last, first)
-    for top in (first - height, *beside, last - height):
-        area = (left, top, left + width, top + height)
+    # a tag inside a small box would cover all of it, so that below comes first there
+    beside = (first, last) if last - first >= 2 * TAG_HEIGHT else (last, first)
+    for top in (first - TAG_HEIGHT, *beside, last - TAG_HEIGHT):
+        area = (left, top, left + width, top + TAG_HEIGHT)
         inside = top >= 0 and area[3] <= size[1] and area[2] <= size[0]
-        if inside and not any(_overlap(area, other) for other in taken) and not _crosses(area, kept_clear):
+        if inside and not any(_overlap(area, other) for other in taken) and not _crosses(area, avoid):
             return area
     return None
 
@@ -80,13 +85,13 @@ def _overlap(first: Area, second: Area) -> bool:
 
 
 def _crosses(area: Area, boxes: np.ndarray) -> bool:
-    """Whether an area touches a box without lying wholly inside it. Shape: boxes ``[N, 4]``."""
+    """Whether an area touches one of the boxes ``[N, 4]`` without lying inside it."""
     x1, y1, x2, y2 = boxes.T
     touches = (x1 < area[2]) & (area[0] < x2) & (y1 < area[3]) & (area[1] < y2)
     within = (x1 <= area[0]) & (area[2] <= x2) & (y1 <= area[1]) & (area[3] <= y2)
     return bool((touches & ~within).any())
 
 
-def ink_on(colour: Colour) -> Colour:
-    """Black or white, whichever is easier to read on a colour."""
-    return (0, 0, 0) if 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 140 else (255, 255, 255)
+def contrast_color(color: Color) -> Color:
+    """Black or white, whichever is easier to read on a color."""
+    return (0, 0, 0) if 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] > 140 else (255, 255, 255)

@@ -1,1 +1,1 @@
-"""Writes the predictions of each task to files."""
+"""Writers of predictions to files, one per kind of task."""

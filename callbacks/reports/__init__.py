@@ -1,1 +1,1 @@
-"""Figures and tables that analyze the results of a run."""
+"""Plots and tables that analyze the results of a run."""

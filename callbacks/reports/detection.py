@@ -1,4 +1,4 @@
-"""Where a detector errs: precision over recall, kinds of error, and which class is taken for which."""
+"""Error analysis of a detector: precision-recall curves, kinds of error, and the confusion matrix of classes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,102 +7,106 @@ import numpy as np
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import WandbLogger
 
+from ...tasks.interfaces import DetectionReporter, EvaluationStage
 from ...tasks.metrics.coco_detection import IOUS
-from ..drawing.canvas import class_name, confusion_figure, rendered
+from ..drawing.canvas import class_name, confusion_figure, render_figure
 from ..tracking.logging import log_picture, log_table, run_folder
 
 ERRORS = {
     "Cls": "wrong class",
-    "Loc": "wrong place",
-    "Both": "both wrong",
-    "Dupe": "found twice",
+    "Loc": "poor localization",
+    "Both": "wrong class, poor localization",
+    "Dupe": "duplicate",
     "Bkg": "background",
     "Miss": "missed",
 }
-"""TIDE's kinds of error, in words."""
+"""TIDE's kinds of error -> their names in plots and tables."""
 
-LINES = 20
-"""Classes that a picture of curves has a line for; of more classes, the mean alone is drawn."""
+BACKGROUND = "background"
+"""Name of the background class in the confusion matrix."""
+
+MAX_CURVES = 20
+"""Maximum number of classes with a curve each; with more classes only the mean is drawn."""
 
 
 class DetectionReport(pl.Callback):
-    """Precision-recall curves, TIDE's errors and the confusion matrix of a detector, after a test or `validate`.
+    """Writes precision-recall curves, TIDE's errors and the confusion matrix of a detector, after test or validate.
 
-    Not part of every run, since it matches all boxes again, two times: list it in ``trainer.callbacks``. Works with any
-    task that has ``detection_metric(stage)``.
+    It is not part of every run, since it matches all boxes two more times: add it to ``trainer.callbacks``. Works with
+    any task that implements `striate.tasks.DetectionReporter`.
 
     Files: ``pictures/test_curves.png``, ``test_curves.csv``; ``pictures/test_errors.png``, ``test_errors.csv``;
     ``pictures/test_objects_confusion.png``, ``test_objects_confusion.csv``; the same for ``val``. Loggers:
     ``test/curves``, ``test/errors``, ``test/objects_confusion``; on W&B the tables too, and the curves as a chart.
 
     Args:
-        iou: from which overlap a detection is right: 0.5, 0.55, … 0.95.
-        score: from which score on a detection counts in the confusion matrix.
-        during_fit: also after each validation of a training run.
+        iou: Minimum IoU of a correct detection: 0.5, 0.55, … 0.95.
+        score: Minimum score of the detections in the confusion matrix.
+        during_fit: Report after each validation of a training run too.
 
     Raises:
-        ValueError: an `iou` that is none of these, or a `score` that is not from 0 to 1.
+        ValueError: `iou` is not one of COCO's ten, or `score` is not in [0, 1].
+        TypeError: At set-up: the task has no detection metric.
     """
 
     def __init__(self, iou: float = 0.5, score: float = 0.5, during_fit: bool = False) -> None:
-        if not any(abs(iou - value) < 1e-6 for value in IOUS) or not 0 <= score <= 1:
-            raise ValueError(
-                f"DetectionReport: iou={iou}, score={score}; give one of COCO's IoUs (0.5, 0.55, … 0.95), and a score "
-                "from 0 to 1"
-            )
+        if not any(abs(iou - value) < 1e-6 for value in IOUS):
+            raise ValueError(f"iou: must be one of COCO's, 0.5, 0.55, … 0.95, got {iou}")
+        if not 0 <= score <= 1:
+            raise ValueError(f"score: must be in [0, 1], got {score}")
         self.iou, self.score, self.during_fit = iou, score, during_fit
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """See that the task can tell."""
-        if not callable(getattr(pl_module, "detection_metric", None)):
+        """Check that the task has a detection metric, before the run starts."""
+        if not isinstance(pl_module, DetectionReporter):
             raise TypeError(
-                f"DetectionReport: {type(pl_module).__name__} has no method detection_metric(stage), as "
-                "striate.tasks.Detection has; take the callback out of trainer.callbacks"
+                "DetectionReport: the task must have a method detection_metric(stage), as striate.tasks.Detection has, "
+                f"got {type(pl_module).__name__}; remove the callback"
             )
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Report, where asked for."""
+        """Report after ``validate`` and, with `during_fit`, after each validation of a training run."""
         if not trainer.sanity_checking and (trainer.state.fn != "fit" or self.during_fit):
             self._report(trainer, pl_module, "val")
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Report."""
+        """Report after the test epoch."""
         self._report(trainer, pl_module, "test")
 
-    def _report(self, trainer: pl.Trainer, task: Any, stage: str) -> None:
+    def _report(self, trainer: pl.Trainer, task: Any, stage: EvaluationStage) -> None:
         metric = task.detection_metric(stage)
-        # on every rank: the ranks' boxes are gathered here
+        # on every rank: these gather the boxes of all ranks
         curves = {name: values.numpy() for name, values in metric.pr_curves(self.iou).items()}
         errors = metric.tide(self.iou)
         confusion = metric.confusion_matrix(self.iou, self.score).numpy()
         folder = run_folder(trainer)
         if not trainer.is_global_zero:
             return
-        names = [class_name(k, getattr(task, "class_names", [])) for k in range(len(curves["precision"]))]
+        names = [class_name(k, task.class_names) for k in range(len(curves["precision"]))]
         pictures = folder / "pictures"
         title = f"{stage}: precision over recall at IoU {self.iou:g}"
         picture = curves_figure(curves["recall"], curves["precision"], names, title)
         log_picture(trainer, picture, pictures / f"{stage}_curves.png", f"{stage}/curves")
         _log_chart(trainer, curves, names, title, f"{stage}/curves_chart")
         columns = ["class", "recall", "precision", "score"]
-        log_table(trainer, columns, _points(curves, names), folder / f"{stage}_curves.csv", f"{stage}/curves_table")
+        log_table(trainer, columns, _curve_rows(curves, names), folder / f"{stage}_curves.csv", f"{stage}/curves_table")
 
         picture = errors_figure(errors, f"{stage}: AP at IoU {self.iou:g} is {100 * errors['ap']:.1f} %")
         log_picture(trainer, picture, pictures / f"{stage}_errors.png", f"{stage}/errors")
         rows = [[ERRORS[kind], errors["counts"].get(kind), round(errors["delta_ap"][kind], 4)] for kind in ERRORS]
         log_table(trainer, ["error", "count", "ap_lost"], rows, folder / f"{stage}_errors.csv", f"{stage}/errors_table")
 
+        names = [*names, BACKGROUND]
         title = f"{stage}: objects at IoU {self.iou:g}, detections from score {self.score:g}"
-        picture = confusion_figure(confusion, [*names, "nothing"], title)
+        picture = confusion_figure(confusion, names, title)
         log_picture(trainer, picture, pictures / f"{stage}_objects_confusion.png", f"{stage}/objects_confusion")
-        table = [[name, *row] for name, row in zip([*names, "nothing"], confusion.tolist(), strict=True)]
+        rows = [[name, *row] for name, row in zip(names, confusion.tolist(), strict=True)]
         path = folder / f"{stage}_objects_confusion.csv"
-        header = ["true \\ predicted", *names, "nothing"]
-        log_table(trainer, header, table, path, f"{stage}/objects_confusion_table")
+        log_table(trainer, ["true \\ predicted", *names], rows, path, f"{stage}/objects_confusion_table")
 
 
-def _points(curves: Mapping[str, np.ndarray], names: Sequence[str]) -> list[list[Any]]:
-    """Rows of class, recall, precision, score; of classes that have objects."""
+def _curve_rows(curves: Mapping[str, np.ndarray], names: Sequence[str]) -> list[list[Any]]:
+    """Rows of class, recall, precision and score, for the classes that have objects."""
     rows = []
     for name, precision, scores in zip(names, curves["precision"], curves["scores"], strict=True):
         if not np.isnan(precision).all():
@@ -114,20 +118,20 @@ def _points(curves: Mapping[str, np.ndarray], names: Sequence[str]) -> list[list
 def _log_chart(
     trainer: pl.Trainer, curves: Mapping[str, np.ndarray], names: Sequence[str], title: str, key: str
 ) -> None:
-    """The curves as W&B's own chart."""
-    there = [k for k in range(len(names)) if not np.isnan(curves["precision"][k]).all()]
+    """Log the curves as a chart of W&B."""
+    defined = [k for k in range(len(names)) if not np.isnan(curves["precision"][k]).all()]
     for logger in trainer.loggers:
-        if there and isinstance(logger, WandbLogger):
+        if defined and isinstance(logger, WandbLogger):
             import wandb
 
-            lines = [curves["precision"][k].tolist() for k in there]
-            shown = [names[k] for k in there]
-            chart = wandb.plot.line_series(curves["recall"].tolist(), lines, keys=shown, title=title, xname="recall")
+            lines = [curves["precision"][k].tolist() for k in defined]
+            keys = [names[k] for k in defined]
+            chart = wandb.plot.line_series(curves["recall"].tolist(), lines, keys=keys, title=title, xname="recall")
             logger.experiment.log({key: chart})
 
 
 def curves_figure(recall: np.ndarray, precision: np.ndarray, names: Sequence[str], title: str) -> np.ndarray:
-    """Precision over recall: a line a class, its AP in the legend, and their mean.
+    """Plot precision over recall: one line per class, with its AP in the legend, and their mean.
 
     Shape:
         - recall: ``[R]``
@@ -137,30 +141,30 @@ def curves_figure(recall: np.ndarray, precision: np.ndarray, names: Sequence[str
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
-    there = [k for k in range(len(names)) if not np.isnan(precision[k]).all()]
+    defined = [k for k in range(len(names)) if not np.isnan(precision[k]).all()]
     figure = Figure(figsize=(7.2, 4.8), dpi=110, layout="constrained")
     axes = figure.add_subplot()
-    if len(there) <= LINES:
-        colours = colormaps["tab10" if len(there) <= 10 else "tab20"].colors  # type: ignore[attr-defined]
-        for colour, k in zip(colours, sorted(there, key=lambda k: -precision[k].mean()), strict=False):
-            axes.plot(recall, precision[k], color=colour, lw=1.3, label=f"{names[k]}  {100 * precision[k].mean():.1f}")
-    if there:
-        mean = precision[there].mean(axis=0)
-        axes.plot(recall, mean, color="black", lw=2.6, label=f"mean of {len(there)}  {100 * mean.mean():.1f}")
+    if len(defined) <= MAX_CURVES:
+        colors = colormaps["tab10" if len(defined) <= 10 else "tab20"].colors  # type: ignore[attr-defined]
+        for color, k in zip(colors, sorted(defined, key=lambda k: -precision[k].mean()), strict=False):
+            axes.plot(recall, precision[k], color=color, lw=1.3, label=f"{names[k]}  {100 * precision[k].mean():.1f}")
+    if defined:
+        mean = precision[defined].mean(axis=0)
+        axes.plot(recall, mean, color="black", lw=2.6, label=f"mean of {len(defined)}  {100 * mean.mean():.1f}")
         axes.legend(title="AP, %", fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     else:
         axes.text(0.5, 0.5, "no objects", ha="center", color="gray")
     axes.set(xlabel="recall", ylabel="precision", title=title, xlim=(0, 1), ylim=(0, 1.02))
     axes.grid(alpha=0.3)
-    return rendered(figure)
+    return render_figure(figure)
 
 
 def errors_figure(errors: Mapping[str, Any], title: str) -> np.ndarray:
-    """TIDE's kinds of error: the AP that each costs, and how many there are.
+    """Plot TIDE's kinds of error: the AP that each costs, and their numbers.
 
     Args:
-        errors: ``delta_ap`` and ``counts`` by the kind of error.
-        title: above the bars.
+        errors: ``delta_ap`` and ``counts`` by kind of error.
+        title: Title of the plot.
 
     Shape:
         - output: ``[H, W, 3]`` uint8
@@ -174,6 +178,6 @@ def errors_figure(errors: Mapping[str, Any], title: str) -> np.ndarray:
     bars = axes.barh([ERRORS[kind] for kind in kinds], lost, color="#4878a8")
     counts = (errors["counts"].get(kind) for kind in kinds)
     axes.bar_label(bars, [f" {value:.1f}  ({count})" for value, count in zip(lost, counts, strict=True)], fontsize=9)
-    axes.set(xlabel="AP lost to it, points (how many)", title=title, xlim=(0, 1.3 * max(*lost, 1.0)))
+    axes.set(xlabel="AP lost, in points (number of errors)", title=title, xlim=(0, 1.3 * max(*lost, 1.0)))
     axes.spines[["top", "right"]].set_visible(False)
-    return rendered(figure)
+    return render_figure(figure)

@@ -1,1 +1,1 @@
-"""Records a run: configuration, environment, metrics and media."""
+"""Records of a run: configuration, environment, metrics and media."""

@@ -76,7 +76,7 @@ def page(data: Any, split: str, count: int, epoch: int = 0, side: int | None = N
         - Output: ``[H, W, 3]`` uint8, and an integer.
     """
     from ...callbacks.drawing.canvas import grid
-    from ...callbacks.drawing.overlays import target_of, target_panel, titled
+    from ...callbacks.drawing.overlays import target_of, target_panel, with_title
 
     loader = make_loader(data, split, count, epoch)
     size = len(loader.dataset) if hasattr(loader.dataset, "__len__") else None
@@ -96,7 +96,7 @@ def page(data: Any, split: str, count: int, epoch: int = 0, side: int | None = N
     columns = next((c for c in range(root, min(2 * root, 8)) if len(panels) % c == 0), root)
     title = f"{name}   {split}, epoch {epoch}" if split == "train" else f"{name}   {split}"
     total = f" of {size:,}" if size else ""
-    return titled(grid(panels, columns), f"{title}   {len(panels)}{total} samples"), len(panels)
+    return with_title(grid(panels, columns), f"{title}   {len(panels)}{total} samples"), len(panels)
 
 
 def make_loader(data: Any, split: str, count: int, epoch: int) -> Any:

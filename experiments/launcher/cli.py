@@ -25,7 +25,7 @@ from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCL
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from ...callbacks import (
-    ConfusionMatrix,
+    ClassReport,
     GracefulInterrupt,
     NetworkSummary,
     Pictures,
@@ -153,7 +153,7 @@ class StriateCLI(LightningCLI):
         callbacks: list[pl.Callback] = [
             RunRecord(self.dump_config()),
             Pictures(),
-            ConfusionMatrix(),
+            ClassReport(),
             PredictionWriter(),
             RunReport(),
         ]

@@ -1,15 +1,9 @@
-"""Metrics that torchmetrics lacks, or computes slowly; each is a torchmetrics ``Metric`` whose state sums under DDP."""
+"""Metrics that torchmetrics lacks or computes slowly, each a torchmetrics ``Metric`` with states reduced under DDP."""
 
 from .coco_detection import COCODetection
+from .confusion import class_accuracies, class_ious, frequency_weighted_iou, pixel_accuracy
 from .localization import LocalizationMetrics
-from .segmentation import (
-    BoundaryIoU,
-    SegmentationConfusion,
-    class_accuracies,
-    class_ious,
-    frequency_weighted_iou,
-    pixel_accuracy,
-)
+from .segmentation import BoundaryIoU, SegmentationConfusion
 from .voc_detection import VOCDetection
 
 __all__ = [

@@ -1,14 +1,14 @@
-"""What metrics of detection remember: columns of numbers, and neither images nor masks.
+"""State of the detection metrics: columns of numbers, without images or masks.
 
-Shape legend: I images, M detections and N objects of all of them together, K classes.
+Shape legend: I images, M detections and N objects in all images together, K classes.
 
 An update only appends rows to tensors where they are, on the GPU too, and waits for nothing. Detections are matched to
-objects at the end, which takes about 0.1 ms an image; matched with each update they would make the GPU wait, and what
-a streaming evaluation keeps has no boxes left from which to tell errors apart.
+objects at the end, which takes about 0.1 ms per image. Matching in each update would make the GPU wait, and the state
+of a streaming evaluation has no boxes left from which to tell kinds of error apart.
 
-A detection takes 24 bytes and an object 32. Since the rows are ordinary list states of torchmetrics, they gather over
-ranks, merge, pickle and move between devices as its own metrics' do, shards of unequal size and empty ones among them.
-Images are told apart by their order alone: sources number theirs as they like, or not at all.
+A detection takes 24 bytes and an object 32. The rows are ordinary list states of torchmetrics, so they gather over
+ranks, merge, pickle and move between devices like those of its own metrics; ranks may have different numbers of rows,
+or none. Images are identified by their order alone, so sources may number theirs in any way, or not at all.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,196 +21,212 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from ..compat import forget_result
 from .detection_overlaps import Floats, Integers
 
-DETECTED, TRUE = 6, 8  # columns: x1 y1 x2 y2 score label; x1 y1 x2 y2 label area crowd difficult
+DETECTION_FIELDS = ("scores", "labels")
+TARGET_FIELDS = ("labels",)
+OPTIONAL_FIELDS = {"area": torch.nan, "iscrowd": 0.0, "difficult": 0.0}
+"""Optional field of a target -> its default."""
 
-SEEN = ("scores", "labels")
-OPTIONAL = {"area": torch.nan, "iscrowd": 0.0, "difficult": 0.0}  # field of a target -> what it is where not given
+WIDTHS = {
+    "detections": 4 + len(DETECTION_FIELDS),  # x1 y1 x2 y2 score label
+    "objects": 4 + len(TARGET_FIELDS) + len(OPTIONAL_FIELDS),  # x1 y1 x2 y2 label area crowd difficult
+    "counts": 2,  # detections and objects of each image
+}
+"""Name of a state -> number of its columns."""
 
 Flags = NDArray[np.bool_]
 
 
-class Found(NamedTuple):
-    """The detections of all images, one image after the other, each image's in the order in which they were given."""
+class DetectionColumns(NamedTuple):
+    """The detections of all images, image after image, in their original order within an image."""
 
-    image: Integers  # [M], 0..I-1, rising
+    image: Integers  # [M], 0..I-1, ascending
     boxes: Floats  # [M, 4], x1 y1 x2 y2 in pixels
     scores: Floats  # [M]
     labels: Integers  # [M], 0..K-1
 
 
-class Truth(NamedTuple):
-    """The objects of all images, in the same order of images."""
+class GroundTruthColumns(NamedTuple):
+    """The ground-truth objects of all images, in the same order of images."""
 
-    image: Integers  # [N], 0..I-1, rising
+    image: Integers  # [N], 0..I-1, ascending
     boxes: Floats  # [N, 4], x1 y1 x2 y2 in pixels
     labels: Integers  # [N], 0..K-1
-    area: Floats  # [N], pixels; the box's where none was given
+    area: Floats  # [N], pixels; of the box where the target has no area
     crowd: Flags  # [N]
     difficult: Flags  # [N]
 
 
-Columns = TypeVar("Columns", Found, Truth)
+Columns = TypeVar("Columns", DetectionColumns, GroundTruthColumns)
 
 
-def select(columns: Columns, which: Flags | Integers | slice) -> Columns:
-    """Some of the rows."""
-    fields: Iterator[Any] = (column[which] for column in columns)
+def select(columns: Columns, index: Flags | Integers | slice) -> Columns:
+    """Select rows of all columns by a NumPy index."""
+    fields: Iterator[Any] = (column[index] for column in columns)
     return type(columns)._make(fields)
 
 
 class DetectionMetric(Metric):
-    """Base of the metrics of detection: it takes detections and truth, and keeps them as columns.
+    """Base class of the detection metrics: collects detections and targets as columns.
 
-    Coordinates, scores and areas are kept as float32, as detectors give them; from there on everything is computed in
-    float64.
+    Coordinates, scores and areas are stored as float32, as detectors return them; all computation is in float64.
 
     The order of images is that of the updates, and over several processes that of the ranks, one after the other. It
-    matters only between detections of equal score in different images, of which the earlier image's ranks first.
+    only matters between detections of equal score in different images: that of the earlier image ranks first.
 
     Args:
-        num_classes: K.
-        kwargs: torchmetrics' own (``compute_on_cpu``, ``sync_on_compute``, …).
+        num_classes: Number of classes K.
+        kwargs: Arguments of torchmetrics' ``Metric`` (``compute_on_cpu``, ``sync_on_compute``, …).
 
     Raises:
-        ValueError: ``num_classes`` is below 1, or so large that float32 cannot tell the labels apart.
+        ValueError: `num_classes` is below 1, or too large for float32 to represent each label.
     """
 
     is_differentiable = False
     higher_is_better = True
     full_state_update = False
-    detected: list[Tensor]
-    true: list[Tensor]
+    detections: list[Tensor]
+    objects: list[Tensor]
     counts: list[Tensor]
 
     def __init__(self, num_classes: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not 1 <= num_classes <= 2**24:
-            raise ValueError(f"num_classes: {num_classes}; there must be 1 class or more, and at most {2**24}")
+            raise ValueError(f"num_classes: must be in [1, {2**24}], got {num_classes}")
         self.num_classes = num_classes
-        for name in ("detected", "true", "counts"):
+        for name in WIDTHS:
             self.add_state(name, [], dist_reduce_fx="cat")
 
     def update(self, detections: Sequence[Mapping[str, Any]], targets: Sequence[Mapping[str, Any]]) -> None:
-        """Count a batch of images.
+        """Add a batch of images.
 
         Args:
-            detections: of each image ``boxes`` ``[M, 4]`` (x1, y1, x2, y2 in pixels), ``scores`` ``[M]`` and
+            detections: For each image ``boxes`` ``[M, 4]`` (x1, y1, x2, y2 in pixels), ``scores`` ``[M]`` and
                 ``labels`` ``[M]``, 0 … K-1.
-            targets: of each image ``boxes`` ``[N, 4]`` and ``labels`` ``[N]``, in the same pixels; and where there are
-                any ``iscrowd``, ``difficult`` (none is, otherwise) and ``area`` (the box's otherwise, and where it
-                is NaN), ``[N]`` each.
+            targets: For each image ``boxes`` ``[N, 4]`` and ``labels`` ``[N]``, in the same pixels, and optionally
+                ``iscrowd`` and ``difficult`` (default: false) and ``area`` (default, and where it is NaN: that of the
+                box), ``[N]`` each.
 
         Raises:
-            ValueError: not as many targets as detections, a field that is missing, or shapes that do not agree.
-            TypeError: a field that is no tensor.
+            ValueError: The numbers of targets and detections differ, a field is missing, or shapes do not agree.
+            TypeError: A field is not a tensor.
         """
         if len(detections) != len(targets):
-            raise ValueError(f"{len(detections)} detections for {len(targets)} targets; each image needs one of each")
+            raise ValueError(f"targets: must be one per image, {len(detections)}, got {len(targets)}")
         if not targets:
             return
-        for what, images, needed in (("detections", detections, SEEN), ("target", targets, ("labels",))):
-            for place, fields in enumerate(images):
-                _check_shapes(f"{what} of image {place} of the batch", fields, needed)
-        self.detected.append(self._side_by_side(detections, SEEN, {}))
-        self.true.append(self._side_by_side(targets, ("labels",), OPTIONAL))
-        sizes = [(len(seen["boxes"]), len(target["boxes"])) for seen, target in zip(detections, targets, strict=True)]
-        self.counts.append(torch.tensor(sizes).to(self.device, non_blocking=True))  # as it is, it would wait
+        for argument, images, required in (
+            ("detections", detections, DETECTION_FIELDS),
+            ("targets", targets, TARGET_FIELDS),
+        ):
+            for index, fields in enumerate(images):
+                _check_fields(f"{argument}[{index}]", fields, required)
+        self.detections.append(self._rows(detections, DETECTION_FIELDS, {}))
+        self.objects.append(self._rows(targets, TARGET_FIELDS, OPTIONAL_FIELDS))
+        sizes = [(len(one["boxes"]), len(target["boxes"])) for one, target in zip(detections, targets, strict=True)]
+        self.counts.append(torch.tensor(sizes).to(self.device, non_blocking=True))  # a blocking copy would wait
 
-    def _side_by_side(
-        self, images: Sequence[Mapping[str, Any]], needed: Sequence[str], optional: Mapping[str, float]
+    def _rows(
+        self, images: Sequence[Mapping[str, Any]], required: Sequence[str], optional: Mapping[str, float]
     ) -> Tensor:
-        """The fields of all images of a batch, float32 ``[n, 4 + …]``, where the metric is."""
+        """The fields of all images of a batch side by side, float32 ``[n, 4 + …]``, on the metric's device."""
         boxes = torch.cat([fields["boxes"].detach().reshape(-1, 4) for fields in images])
-        rows = boxes.new_empty(len(boxes), 4 + len(needed) + len(optional), dtype=torch.float32)
+        rows = boxes.new_empty(len(boxes), 4 + len(required) + len(optional), dtype=torch.float32)
         rows[:, :4] = boxes
-        for column, name in enumerate((*needed, *optional), 4):
-            given = [fields.get(name) for fields in images]
-            rows[:, column] = (
-                optional[name]
-                if all(value is None for value in given)
-                else torch.cat(
-                    [
-                        boxes.new_full((len(fields["boxes"]),), optional[name]) if value is None else value.detach()
-                        for value, fields in zip(given, images, strict=True)
-                    ]
-                )
+        for column, name in enumerate((*required, *optional), 4):
+            values = [fields.get(name) for fields in images]
+            if all(value is None for value in values):
+                rows[:, column] = optional[name]
+                continue
+            per_image = (
+                boxes.new_full((len(fields["boxes"]),), optional[name]) if value is None else value.detach()
+                for value, fields in zip(values, images, strict=True)
             )
+            rows[:, column] = torch.cat(list(per_image))
         return rows.to(self.device)
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
-        """Gather all ranks' columns, as torchmetrics does; but a rank that saw no image takes part with its shapes."""
-        empty = {"detected": torch.zeros(0, DETECTED), "true": torch.zeros(0, TRUE)}
-        for name, rows in {**empty, "counts": torch.zeros(0, 2, dtype=torch.int64)}.items():
-            state = getattr(self, name)
+        """Gather the columns of all ranks, as torchmetrics does; a rank without images takes part with empty ones."""
+        for name, state in (("detections", self.detections), ("objects", self.objects), ("counts", self.counts)):
             if isinstance(state, list) and not state:
-                state.append(rows.to(self.device))
+                dtype = torch.int64 if name == "counts" else torch.float32
+                state.append(torch.zeros(0, WIDTHS[name], dtype=dtype, device=self.device))
         super().sync(*args, **kwargs)
 
     def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
-        """Add the images of another metric, in front of this one's own; torchmetrics (1.9) would keep old figures."""
+        """Add the images of another metric in front of this one's; torchmetrics (1.9) would keep a stale result."""
         super().merge_state(incoming_state)
-        self._computed = None
+        forget_result(self)
 
-    def columns(self) -> tuple[Found, Truth, int]:
-        """Detections, truth and the number of images, I: of this process, and within `compute` of all.
+    def columns(self) -> tuple[DetectionColumns, GroundTruthColumns, int]:
+        """Return detections, ground truth and the number of images I: of this rank, within `compute` of all ranks.
 
         Raises:
-            ValueError: a label that is no class, a score that is NaN, or a box that is none; names the image and what
-                is wrong.
+            ValueError: A label is not a class, a score is NaN, or a box is invalid; names the image and the fault.
         """
         if isinstance(self.counts, list) and not self.counts:
-            detected, true, counts = np.zeros((0, DETECTED)), np.zeros((0, TRUE)), np.zeros((0, 2), np.int64)
+            detections, objects, counts = (np.zeros((0, width), np.float32) for width in WIDTHS.values())
+            counts = counts.astype(np.int64)
         else:
-            detected, true, counts = (
-                dim_zero_cat(state).cpu().numpy() for state in (self.detected, self.true, self.counts)
+            detections, objects, counts = (
+                dim_zero_cat(state).cpu().numpy() for state in (self.detections, self.objects, self.counts)
             )
-        of_detection, of_object = (np.repeat(np.arange(len(counts)), counts[:, side]) for side in (0, 1))
-        self._check("detection", detected, of_detection, detected[:, 5])
-        self._check("object", true, of_object, true[:, 4])
-        wrong = np.flatnonzero(np.isnan(detected[:, 4]))
-        if len(wrong):
-            raise ValueError(f"image {of_detection[wrong[0]]} (in the order of the updates): a score that is NaN")
-        boxes, area = detected[:, :4].astype(np.float64), true[:, 5].astype(np.float64)
-        found = Found(of_detection, boxes, detected[:, 4].astype(np.float64), detected[:, 5].astype(np.int64))
-        true_boxes = true[:, :4].astype(np.float64)
-        sides = true_boxes[:, 2:] - true_boxes[:, :2]
-        area = np.where(np.isnan(area), sides[:, 0] * sides[:, 1], area)
-        labels = true[:, 4].astype(np.int64)
-        return found, Truth(of_object, true_boxes, labels, area, true[:, 6] != 0, true[:, 7] != 0), len(counts)
+        image_of_detection, image_of_object = (np.repeat(np.arange(len(counts)), counts[:, side]) for side in (0, 1))
+        self._check("detection", detections, image_of_detection, detections[:, 5])
+        self._check("object", objects, image_of_object, objects[:, 4])
+        invalid = np.flatnonzero(np.isnan(detections[:, 4]))
+        if len(invalid):
+            raise ValueError(f"scores: must be numbers, got NaN in {_image(image_of_detection[invalid[0]])}")
+        boxes, area = objects[:, :4].astype(np.float64), objects[:, 5].astype(np.float64)
+        sides = boxes[:, 2:] - boxes[:, :2]
+        ground_truth = GroundTruthColumns(
+            image_of_object,
+            boxes,
+            objects[:, 4].astype(np.int64),
+            np.where(np.isnan(area), sides[:, 0] * sides[:, 1], area),
+            objects[:, 6] != 0,
+            objects[:, 7] != 0,
+        )
+        coordinates, scores = detections[:, :4].astype(np.float64), detections[:, 4].astype(np.float64)
+        predicted = DetectionColumns(image_of_detection, coordinates, scores, detections[:, 5].astype(np.int64))
+        return predicted, ground_truth, len(counts)
 
-    def _check(self, what: str, rows: NDArray[Any], image: Integers, labels: NDArray[Any]) -> None:
-        """Refuse labels that are no class, and boxes that are none."""
-        wrong = np.flatnonzero(~((labels >= 0) & (labels < self.num_classes)))
-        if len(wrong):
+    def _check(self, kind: str, rows: NDArray[Any], image: Integers, labels: NDArray[Any]) -> None:
+        """Check that labels ``[n]`` are classes and that boxes, the first four columns of ``[n, …]``, are valid."""
+        invalid = np.flatnonzero(~((labels >= 0) & (labels < self.num_classes)))
+        if len(invalid):
             raise ValueError(
-                f"image {image[wrong[0]]} (in the order of the updates): {what} with label {labels[wrong[0]]:g}, which "
-                f"is not in 0 … {self.num_classes - 1}"
+                f"labels: must be in 0 … {self.num_classes - 1}, got {labels[invalid[0]]:g} ({kind} in "
+                f"{_image(image[invalid[0]])})"
             )
         boxes = rows[:, :4]
-        wrong = np.flatnonzero(~(np.isfinite(boxes).all(1) & (boxes[:, 2:] >= boxes[:, :2]).all(1)))
-        if len(wrong):
+        invalid = np.flatnonzero(~(np.isfinite(boxes).all(1) & (boxes[:, 2:] >= boxes[:, :2]).all(1)))
+        if len(invalid):
             raise ValueError(
-                f"image {image[wrong[0]]} (in the order of the updates): {what} with box "
-                f"{boxes[wrong[0]].round(4).tolist()}; boxes are x1, y1, x2, y2, finite, x1 <= x2, y1 <= y2"
+                f"boxes: must be x1, y1, x2, y2, finite, with x1 <= x2 and y1 <= y2, got "
+                f"{boxes[invalid[0]].round(4).tolist()} ({kind} in {_image(image[invalid[0]])})"
             )
 
 
-def _check_shapes(whose: str, fields: Mapping[str, Any], needed: Sequence[str]) -> None:
-    """Refuse fields that are not there, or not of one number of objects."""
-    missing = [name for name in ("boxes", *needed) if name not in fields]
+def _image(index: int) -> str:
+    return f"image {index}, in the order of the updates"
+
+
+def _check_fields(name: str, fields: Mapping[str, Any], required: Sequence[str]) -> None:
+    """Check that the required fields are there, and that all fields are tensors with one entry per object."""
+    missing = [field for field in ("boxes", *required) if field not in fields]
     if missing:
-        raise ValueError(f"{whose}: no {' and '.join(missing)}; it has {', '.join(fields) or 'nothing'}")
-    for name in ("boxes", *needed, *OPTIONAL):
-        value = fields.get(name)
-        if value is not None and not isinstance(value, Tensor):
-            raise TypeError(f"{whose}: {name} is a {type(value).__name__}; give a tensor: torch.as_tensor({name})")
-    boxes = fields["boxes"]
-    count = len(boxes)
-    if count and boxes.shape != (count, 4):
-        raise ValueError(f"{whose}: boxes {list(boxes.shape)} are not [N, 4]")
-    for name in (*needed, *OPTIONAL):
-        value = fields.get(name)
-        if value is not None and value.shape != (count,):
-            raise ValueError(f"{whose}: {name} {list(value.shape)} for {count} boxes, where [{count}] is needed")
+        raise ValueError(f"{name}: must have {' and '.join(missing)}, got {', '.join(fields) or 'nothing'}")
+    values = {field: fields[field] for field in ("boxes", *required, *OPTIONAL_FIELDS) if fields.get(field) is not None}
+    for field, value in values.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name}: {field} must be a tensor, got {type(value).__name__}; use torch.as_tensor")
+    count = len(values["boxes"])
+    for field, value in values.items():
+        shape = (count, 4) if field == "boxes" else (count,)
+        # an empty list of boxes has shape [0], which is accepted
+        if value.shape != shape and not (field == "boxes" and not count):
+            expected = "[N, 4]" if field == "boxes" else f"[{count}] for {count} boxes"
+            raise ValueError(f"{name}: {field} must be {expected}, got {list(value.shape)}")

@@ -1,6 +1,6 @@
-"""Which detection overlaps which object, over all images at once.
+"""Overlaps of boxes within each image, computed over all images at once.
 
-Shape legend: M boxes and N others in all images together, P pairs of a box and another of the same image.
+Shape legend: M boxes and N candidates in all images together, P pairs of a box and a candidate of the same image.
 """
 
 from collections.abc import Iterator
@@ -11,19 +11,19 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-PAIRS = 2**20  # computed at once
+PAIRS = 2**20  # pairs per block, which bounds the memory
 
 
-def pairs_of_images(image: Integers, image_of_others: Integers) -> Iterator[tuple[Integers, Integers]]:
-    """All pairs of a box and another of its image: the numbers of both, ``[P]`` each, piece by piece.
+def pairs_of_images(image: Integers, candidate_image: Integers) -> Iterator[tuple[Integers, Integers]]:
+    """Yield all pairs of a box and a candidate of its image: the indices of both, ``[P]`` each, block by block.
 
-    All pairs of a box are in one piece, one after the other, its others in their order.
+    All pairs of a box are in one block, one after the other, with the candidates in their order.
 
     Shape:
         - image: ``[M]``, in any order
-        - image_of_others: ``[N]``, rising
+        - candidate_image: ``[N]``, ascending
     """
-    starts, stops = (np.searchsorted(image_of_others, image, side) for side in ("left", "right"))
+    starts, stops = (np.searchsorted(candidate_image, image, side) for side in ("left", "right"))
     counts = stops - starts
     paired = np.flatnonzero(counts)
     totals = np.cumsum(counts[paired])
@@ -31,77 +31,81 @@ def pairs_of_images(image: Integers, image_of_others: Integers) -> Iterator[tupl
     for boxes in np.split(paired, cuts):
         sizes = counts[boxes]
         begins = np.cumsum(sizes) - sizes
-        others = np.arange(sizes.sum()) + np.repeat(starts[boxes] - begins, sizes)
-        yield np.repeat(boxes, sizes), others
+        candidates = np.arange(sizes.sum()) + np.repeat(starts[boxes] - begins, sizes)
+        yield np.repeat(boxes, sizes), candidates
 
 
-def overlaps(boxes: Floats, others: Floats, pixel: float = 0.0, of_box: bool = False) -> Floats:
-    """IoU of each box with its other, ``[P]``; 0 where both are without area.
+def overlaps(boxes: Floats, candidates: Floats, pixel: float = 0.0, of_box: bool = False) -> Floats:
+    """IoU of each box with its candidate, ``[P]``; 0 where neither has an area.
 
     Args:
-        boxes: ``[P, 4]``, x1 y1 x2 y2.
-        others: ``[P, 4]``.
-        pixel: what a box's sides have more than the difference of its edges.
-        of_box: the part of the box that is within the other, in place of the IoU.
+        boxes: x1, y1, x2, y2.
+        candidates: The same, one for each box.
+        pixel: Added to the difference of a box's edges to get its sides: 1 where edges name pixels.
+        of_box: Compute the share of the box's area that is inside the candidate, instead of the IoU.
+
+    Shape:
+        - boxes: ``[P, 4]``
+        - candidates: ``[P, 4]``
     """
-    corners = np.maximum(boxes[:, :2], others[:, :2]), np.minimum(boxes[:, 2:], others[:, 2:])
-    shared = np.clip(corners[1] - corners[0] + pixel, 0, None).prod(1)
+    top_left, bottom_right = np.maximum(boxes[:, :2], candidates[:, :2]), np.minimum(boxes[:, 2:], candidates[:, 2:])
+    intersection = np.clip(bottom_right - top_left + pixel, 0, None).prod(1)
     whole = (boxes[:, 2:] - boxes[:, :2] + pixel).prod(1)
     if not of_box:
-        whole += (others[:, 2:] - others[:, :2] + pixel).prod(1) - shared
-    return np.divide(shared, whole, out=np.zeros_like(shared), where=whole > 0)
+        whole += (candidates[:, 2:] - candidates[:, :2] + pixel).prod(1) - intersection
+    return np.divide(intersection, whole, out=np.zeros_like(intersection), where=whole > 0)
 
 
-def most_overlapped(
-    boxes: Floats, image: Integers, others: Floats, image_of_others: Integers, pixel: float = 0.0
+def best_overlaps(
+    boxes: Floats, image: Integers, candidates: Floats, candidate_image: Integers, pixel: float = 0.0
 ) -> tuple[Integers, Floats]:
-    """For each box the other of its image that it overlaps most, the first of them at a draw; and the IoU.
+    """For each box, the candidate of its image with the highest IoU (the first on ties), and that IoU.
 
-    Where the image has no other the IoU is -1 and the other's number means nothing.
+    Where the image has no candidate, the IoU is -1 and the index has no meaning.
 
     Shape:
         - boxes: ``[M, 4]``
         - image: ``[M]``, in any order
-        - others: ``[N, 4]``
-        - image_of_others: ``[N]``, rising
+        - candidates: ``[N, 4]``
+        - candidate_image: ``[N]``, ascending
         - output: ``[M]`` each
     """
     best, overlap = np.zeros(len(boxes), np.int64), np.full(len(boxes), -1.0)
-    for mine, other in pairs_of_images(image, image_of_others):
-        ious = overlaps(boxes[mine], others[other], pixel)
-        begins = np.flatnonzero(np.diff(mine, prepend=-1))
-        each = mine[begins]
-        overlap[each] = np.maximum.reduceat(ious, begins) if len(begins) else ious
-        highest = np.flatnonzero(ious == overlap[mine])
-        best[each] = other[highest[np.searchsorted(highest, begins)]]
+    for box, candidate in pairs_of_images(image, candidate_image):
+        ious = overlaps(boxes[box], candidates[candidate], pixel)
+        begins = np.flatnonzero(np.diff(box, prepend=-1))
+        unique = box[begins]
+        overlap[unique] = np.maximum.reduceat(ious, begins) if len(begins) else ious
+        highest = np.flatnonzero(ious == overlap[box])
+        best[unique] = candidate[highest[np.searchsorted(highest, begins)]]
     return best, overlap
 
 
-def match_in_turn(
-    boxes: Floats, image: Integers, others: Floats, image_of_others: Integers, iou: float
+def match_greedily(
+    boxes: Floats, image: Integers, candidates: Floats, candidate_image: Integers, iou: float
 ) -> tuple[Integers, Integers]:
-    """Give each box in turn the free other that it overlaps most, if by `iou` at least: numbers of both.
+    """Match each box in turn to the free candidate with the highest IoU of at least `iou`; return both indices.
 
     Shape:
-        - boxes: ``[M, 4]``, those that choose first in front
+        - boxes: ``[M, 4]``, by descending priority
         - image: ``[M]``
-        - others: ``[N, 4]``
-        - image_of_others: ``[N]``, rising
+        - candidates: ``[N, 4]``
+        - candidate_image: ``[N]``, ascending
         - output: ``[matches]`` each
     """
-    near: list[tuple[Integers, Integers, Floats]] = []
-    for mine, other in pairs_of_images(image, image_of_others):
-        ious = overlaps(boxes[mine], others[other])
+    blocks: list[tuple[Integers, Integers, Floats]] = []
+    for box, candidate in pairs_of_images(image, candidate_image):
+        ious = overlaps(boxes[box], candidates[candidate])
         close = ious >= iou
-        near.append((mine[close], other[close], ious[close]))
-    if not near:
+        blocks.append((box[close], candidate[close], ious[close]))
+    if not blocks:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    mine, other, ious = (np.concatenate(column) for column in zip(*near, strict=True))
-    order = np.lexsort((-ious, mine))
-    free = np.ones(len(others), bool)
-    chosen: dict[int, int] = {}
-    for box, wanted in zip(mine[order].tolist(), other[order].tolist(), strict=True):
-        if free[wanted] and box not in chosen:
-            chosen[box] = wanted
-            free[wanted] = False
-    return np.array(list(chosen), np.int64), np.array(list(chosen.values()), np.int64)
+    box, candidate, ious = (np.concatenate(column) for column in zip(*blocks, strict=True))
+    order = np.lexsort((-ious, box))
+    free = np.ones(len(candidates), bool)
+    matches: dict[int, int] = {}
+    for index, best in zip(box[order].tolist(), candidate[order].tolist(), strict=True):
+        if free[best] and index not in matches:
+            matches[index] = best
+            free[best] = False
+    return np.array(list(matches), np.int64), np.array(list(matches.values()), np.int64)

@@ -1,25 +1,27 @@
 """Pascal VOC's average precision of detection, by both of its rules.
 
-How detections are judged, as in the VOC devkit (``VOCevaldet``):
+Detections count as in the VOC devkit (``VOCevaldet``):
 
-- The detections of a class in all images are ranked by score, the surest first.
-- Each is assigned to the object of its class and image that it overlaps most (the first of them, at a draw), be that
-  object taken or not: this is where VOC differs from COCO, which would pass on to the next best free one.
-- It is right if that overlap is at least 0.5 and no surer detection has taken the object; if one has, it is wrong.
-- Assigned by at least 0.5 to a difficult object it is neither; difficult objects are no misses. COCO's crowd regions
-  (``iscrowd``) are treated as difficult.
-- A class without objects (difficult ones aside) has no AP and is left out of the mean.
+- The detections of a class in all images are ranked by descending score.
+- Each is assigned to the object of its class and image with the highest IoU (the first on ties), whether or not that
+  object is taken already. This is where VOC differs from COCO, which would go on to the next best free object.
+- It is correct if that IoU is at least 0.5 and no detection of higher score has taken the object; if one has, it is a
+  false positive.
+- Assigned with at least 0.5 to a difficult object, it does not count. Difficult objects are no misses. COCO's crowd
+  regions (``iscrowd``) are treated as difficult.
+- A class without objects (difficult ones apart) has no AP and is left out of the mean.
 
-The threshold is "at least", as the devkit has it (``ovmax >= minoverlap``); the Python evaluation that came with
-py-faster-rcnn, and those made from it, say "more than". They differ where an overlap is 0.5 exactly.
+The threshold is "at least", as in the devkit (``ovmax >= minoverlap``); the Python evaluation of py-faster-rcnn, and
+those derived from it, have "more than". They differ where an IoU is exactly 0.5.
 
-Average precision is, up to VOC 2009, the mean of precision at the 11 recalls 0, 0.1, … 1, each the highest at that
-recall or beyond; from VOC 2010 on the area under the curve of the same highest precisions, at all recalls. Recalls are
-compared here as fractions of whole numbers, so that 3 of 10 objects reach 0.3, which in floating point may not.
+Up to VOC 2009, average precision is the mean of precision at the 11 recalls 0, 0.1, … 1, where each is the highest
+precision at that recall or beyond; from VOC 2010 on, it is the area under the curve of the same highest precisions, at
+all recalls. Recalls are compared here as fractions of whole numbers, so that 3 of 10 objects reach 0.3, which in
+floating point they may not.
 
-The devkit's boxes are the first and last pixels within, from 1 on, and their sides have one pixel more than the
-difference says. Ours lie between pixels: ``xmin - 1, ymin - 1, xmax, ymax``, as our readers make them, have the same
-overlaps without that. Boxes in the devkit's own numbers are to be evaluated with ``inclusive=True``.
+The devkit's boxes name the first and last pixels inside, from 1 on, so that their sides are one pixel longer than the
+difference. Ours lie between pixels: ``xmin - 1, ymin - 1, xmax, ymax``, as our readers return them, have the same
+overlaps without the added pixel. Evaluate boxes in the devkit's own numbers with ``inclusive=True``.
 
 Reference: Everingham et al., "The Pascal Visual Object Classes (VOC) Challenge", IJCV 2010, section 4.2; its devkits of
 2007 and 2012.
@@ -32,40 +34,40 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .detection_columns import DetectionMetric, Flags, Found, Truth
-from .detection_overlaps import most_overlapped
+from .detection_columns import DetectionColumns, DetectionMetric, Flags, GroundTruthColumns
+from .detection_overlaps import best_overlaps
 
 
-class _Judged(NamedTuple):
-    """One class's detections, the surest first, without those that count neither way."""
+class _ClassMatches(NamedTuple):
+    """The detections of one class that count, by descending score."""
 
-    right: Flags  # [M]
+    correct: Flags  # [M]
     objects: int  # without difficult ones
 
 
 class VOCDetection(DetectionMetric):
-    """Mean average precision as the Pascal VOC challenges had it.
+    """Mean average precision of the Pascal VOC challenges.
 
-    `compute` gives ``voc_map``, a float64 scalar on the CPU; NaN where no class has an object.
+    `compute` returns ``voc_map``, a float64 scalar on the CPU; NaN where no class has an object.
 
-    It stands alone, without striate's tasks too, and takes torchvision's dictionaries. Under DDP every rank has to call
-    `compute`, since it gathers; `class_table` reads what it has found, and calls it where that has not been done.
+    The metric works without striate's tasks too, and takes torchvision's dictionaries. Under DDP every rank has to call
+    `compute`, since it gathers. `class_table` uses its result, and calls it first if necessary.
 
     Args:
-        num_classes: K. Labels are 0 … K-1, in detections and targets.
-        year: whose rule: 11 recalls up to 2009, all of them from 2010 on. Papers on VOC 2007 mean 11.
-        iou: from which overlap a detection is right.
-        inclusive: boxes name their first and last pixels, as VOC's files do (see the module).
-        kwargs: torchmetrics' own.
+        num_classes: Number of classes K. Labels are 0 … K-1, in detections and targets.
+        year: Year of the rule: 11 recalls up to 2009, all recalls from 2010 on. Papers on VOC 2007 mean 11.
+        iou: Minimum IoU of a correct detection.
+        inclusive: Boxes name their first and last pixels, as VOC's files do (see the module).
+        kwargs: Arguments of torchmetrics' ``Metric``.
 
     Raises:
-        ValueError: ``num_classes``, ``year`` or ``iou`` that cannot be.
+        ValueError: `num_classes`, `year` or `iou` is out of range.
 
     Example:
         >>> metric = VOCDetection(num_classes=1, year=2007)
         >>> target = {"boxes": torch.tensor([[0.0, 0, 10, 10], [20, 0, 30, 10]]), "labels": torch.tensor([0, 0])}
-        >>> seen = {"boxes": torch.tensor([[0.0, 0, 10, 9]]), "scores": torch.tensor([0.9])}
-        >>> metric.update([seen | {"labels": torch.tensor([0])}], [target])
+        >>> detections = {"boxes": torch.tensor([[0.0, 0, 10, 9]]), "scores": torch.tensor([0.9])}
+        >>> metric.update([detections | {"labels": torch.tensor([0])}], [target])
         >>> round(float(metric.compute()["voc_map"]), 4)  # precision 1 up to recall 0.5: at 6 of the 11
         0.5455
     """
@@ -75,27 +77,28 @@ class VOCDetection(DetectionMetric):
     ) -> None:
         super().__init__(num_classes, **kwargs)
         if not 2005 <= year <= 2012:
-            raise ValueError(f"year: {year}; VOC's challenges were from 2005 to 2012: say 2007 for AP at 11 recalls")
+            raise ValueError(f"year: must be in [2005, 2012], the years of the challenges, got {year}")
         if not 0 < iou <= 1:
-            raise ValueError(f"iou: {iou} is no overlap; it must be above 0 and at most 1")
+            raise ValueError(f"iou: must be in (0, 1], got {iou}")
         self.year, self.iou, self.inclusive = year, iou, inclusive
         self._table: dict[str, Tensor] | None = None
 
     def compute(self) -> dict[str, Tensor]:
-        """The figure, by name."""
-        found, truth, _ = self.columns()
-        detections = np.bincount(found.labels, minlength=self.num_classes)
-        judged = judge(found, truth, self.num_classes, self.iou, 1.0 if self.inclusive else 0.0)
-        precisions = [average_precision(right, objects, self.year) for right, objects in judged]
+        """Return ``voc_map``, a scalar."""
+        detections, ground_truth, _ = self.columns()
+        counts = np.bincount(detections.labels, minlength=self.num_classes)
+        pixel = 1.0 if self.inclusive else 0.0
+        matches = match_classes(detections, ground_truth, self.num_classes, self.iou, pixel)
+        precisions = [average_precision(correct, objects, self.year) for correct, objects in matches]
         self._table = {
             "ap": torch.tensor(precisions, dtype=torch.float64),
-            "objects": torch.tensor([objects for _, objects in judged]),
-            "detections": torch.from_numpy(detections),
+            "objects": torch.tensor([objects for _, objects in matches]),
+            "detections": torch.from_numpy(counts),
         }
         return {"voc_map": self._table["ap"].nanmean()}
 
     def class_table(self) -> dict[str, Tensor]:
-        """Figures of each class: ``ap``, NaN without objects; ``objects``, without difficult ones; ``detections``.
+        """Return ``ap`` of each class, NaN without objects; ``objects``, without difficult ones; ``detections``.
 
         Shape:
             - output: ``[K]`` each, float64 and int64.
@@ -105,50 +108,55 @@ class VOCDetection(DetectionMetric):
         return dict(self._table)
 
     def reset(self) -> None:
-        """Forget all images."""
+        """Remove all images and the table of classes."""
         super().reset()
         self._table = None
 
 
-def judge(found: Found, truth: Truth, num_classes: int, iou: float, pixel: float = 0.0) -> list[_Judged]:
-    """Which detections are right, class by class.
+def match_classes(
+    detections: DetectionColumns, ground_truth: GroundTruthColumns, num_classes: int, iou: float, pixel: float = 0.0
+) -> list[_ClassMatches]:
+    """Decide for each class which of its detections are correct.
 
     Args:
-        found: detections of all images.
-        truth: objects of all images.
-        num_classes: K.
-        iou: from which overlap on.
-        pixel: what a box's sides have more than the difference of its edges.
+        detections: Detections of all images.
+        ground_truth: Objects of all images.
+        num_classes: Number of classes K.
+        iou: Minimum IoU of a correct detection.
+        pixel: Added to the difference of a box's edges to get its sides.
     """
-    spared = truth.difficult | truth.crowd
-    order = np.argsort(-found.scores, kind="stable")
-    of_class = np.argsort(found.labels[order], kind="stable")
-    order = order[of_class]
-    cuts = np.searchsorted(found.labels[order], np.arange(num_classes + 1))
-    judged = []
+    ignored = ground_truth.difficult | ground_truth.crowd
+    order = np.argsort(-detections.scores, kind="stable")
+    order = order[np.argsort(detections.labels[order], kind="stable")]
+    cuts = np.searchsorted(detections.labels[order], np.arange(num_classes + 1))
+    matches = []
     for label in range(num_classes):
         ranked = order[cuts[label] : cuts[label + 1]]
-        mine = np.flatnonzero(truth.labels == label)  # images rise in it, as in all of them
-        best, overlap = most_overlapped(
-            found.boxes[ranked], found.image[ranked], truth.boxes[mine], truth.image[mine], pixel
+        objects = np.flatnonzero(ground_truth.labels == label)  # images ascend in it, as in all of them
+        best, overlap = best_overlaps(
+            detections.boxes[ranked],
+            detections.image[ranked],
+            ground_truth.boxes[objects],
+            ground_truth.image[objects],
+            pixel,
         )
-        hit = overlap >= iou
-        first = np.zeros(len(ranked), bool)
-        places = np.flatnonzero(hit)
-        first[places[np.unique(best[places], return_index=True)[1]]] = True
-        spared_hit = np.zeros(len(ranked), bool)
-        spared_hit[places] = spared[mine][best[places]]
-        judged.append(_Judged(first[~spared_hit], int((~spared[mine]).sum())))
-    return judged
+        hits = np.flatnonzero(overlap >= iou)
+        # the first detection of an object, by score, takes it
+        correct = np.zeros(len(ranked), bool)
+        correct[hits[np.unique(best[hits], return_index=True)[1]]] = True
+        hits_ignored = np.zeros(len(ranked), bool)
+        hits_ignored[hits] = ignored[objects][best[hits]]
+        matches.append(_ClassMatches(correct[~hits_ignored], int((~ignored[objects]).sum())))
+    return matches
 
 
-def average_precision(right: Flags | NDArray[Any], objects: int, year: Literal[2007, 2010] | int = 2007) -> float:
+def average_precision(correct: Flags | NDArray[Any], objects: int, year: Literal[2007, 2010] | int = 2007) -> float:
     """Average precision of one class; NaN without objects.
 
     Args:
-        right: which detections are right, the surest first, ``[M]``.
-        objects: how many there are to find.
-        year: up to 2009 the mean over 11 recalls; from 2010 on the area over all.
+        correct: Whether each detection is correct, by descending score, ``[M]``.
+        objects: Number of objects.
+        year: Up to 2009 the mean over 11 recalls; from 2010 on the area over all recalls.
 
     Example:
         >>> average_precision(np.array([True, False, True]), 2, year=2010)  # 1 up to recall 0.5, then 2/3
@@ -158,12 +166,12 @@ def average_precision(right: Flags | NDArray[Any], objects: int, year: Literal[2
     """
     if not objects:
         return float("nan")
-    found = np.cumsum(right)
-    precision = found / np.arange(1, len(found) + 1)
+    true_positives = np.cumsum(correct)
+    precision = true_positives / np.arange(1, len(true_positives) + 1)
     best_beyond = np.maximum.accumulate(precision[::-1])[::-1]  # highest precision from this rank on
     if year < 2010:
-        # the first rank at which 10 * found / objects reaches 0 … 10, in whole numbers
-        ranks = np.searchsorted(10 * found, np.arange(11) * objects)
+        # the first rank at which 10 * true_positives / objects reaches 0 … 10, in whole numbers
+        ranks = np.searchsorted(10 * true_positives, np.arange(11) * objects)
         return float(np.append(best_beyond, 0.0)[ranks].sum() / 11)
-    # recall rises by one object at each right detection
-    return float(best_beyond[np.asarray(right, bool)].sum() / objects)
+    # recall rises by one object at each correct detection
+    return float(best_beyond[np.asarray(correct, bool)].sum() / objects)

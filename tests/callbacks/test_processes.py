@@ -1,4 +1,4 @@
-"""Runs as the user starts them, in processes of their own: Ctrl-C, resuming, DDP with W&B."""
+"""Runs in separate processes, as users start them: Ctrl-C, resuming, DDP with W&B."""
 
 import os
 import signal
@@ -17,53 +17,53 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "N
 
 
 @pytest.fixture
-def place(tmp_path):
+def folder(tmp_path):
     make_folder(tmp_path / "data", per_class=9)
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(CLASSIFICATION))
     return tmp_path
 
 
-def start(place, *arguments):
+def start(folder, *arguments):
     command = [sys.executable, "-m", "striate", *map(str, arguments)]
     return subprocess.Popen(
-        command, cwd=place, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command, cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(place):
-    run = place / "runs" / "small" / "fit-1"
-    process = start(place, "fit", "--config", "small.yaml", "--trainer.max_epochs", 100000)
+def test_ctrl_c_saves_and_prints_how_to_resume(folder):
+    run = folder / "runs" / "small" / "fit-1"
+    process = start(folder, "fit", "--config", "small.yaml", "--trainer.max_epochs", 100000)
     deadline = time.monotonic() + 120
-    while not (run / "checkpoints" / "last.ckpt").exists():  # training is under way
+    while not (run / "checkpoints" / "last.ckpt").exists():  # training is running
         assert time.monotonic() < deadline and process.poll() is None, process.stdout.read()
         time.sleep(0.2)
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == 1 and "Traceback" not in said
-    assert "--config small.yaml --trainer.max_epochs 100000 --ckpt_path last" in said
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1 and "Traceback" not in output
+    assert "--config small.yaml --trainer.max_epochs 100000 --ckpt_path last" in output
     stopped = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     epochs = int(stopped["epoch"]) + 2
-    process = start(place, "fit", "--config", "small.yaml", "--trainer.max_epochs", epochs, "--ckpt_path", "last")
-    said, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, said
+    process = start(folder, "fit", "--config", "small.yaml", "--trainer.max_epochs", epochs, "--ckpt_path", "last")
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
     finished = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     assert finished["epoch"] == epochs - 1 and finished["global_step"] > stopped["global_step"]
     steps = [int(row["step"]) for row in read_csv(run / "metrics.csv") if row["val/acc"]]
-    assert steps == sorted(set(steps)) and len(steps) >= epochs - 1  # no epoch is lost, and none is counted twice
+    assert steps == sorted(set(steps)) and len(steps) >= epochs - 1  # no epoch is lost or counted twice
 
 
-def test_ddp_trains_in_one_run_and_one_wandb_run(place):
+def test_ddp_trains_in_one_run_and_one_wandb_run(folder):
     process = start(
-        place, "fit", "--config", "small.yaml", "--trainer.max_epochs", 1, "--trainer.devices", 2,
+        folder, "fit", "--config", "small.yaml", "--trainer.max_epochs", 1, "--trainer.devices", 2,
         "--trainer.strategy", "ddp", "--wandb.mode", "offline",
     )  # fmt: skip
-    said, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, said
-    assert [path.name for path in (place / "runs" / "small").iterdir()] == ["fit-1"]
-    run = place / "runs" / "small" / "fit-1"
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    assert [path.name for path in (folder / "runs" / "small").iterdir()] == ["fit-1"]
+    run = folder / "runs" / "small" / "fit-1"
     assert len(list((run / "wandb").glob("offline-run-*"))) == 1
-    assert said.count("W&B: recording offline") == 1
+    assert output.count("W&B: recording offline") == 1
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     (row,) = [row for row in read_csv(run / "metrics.csv") if row["val/acc"]]
     counts = [list(map(int, line.split(",")[1:])) for line in (run / "val_confusion.csv").read_text().splitlines()[1:]]
@@ -71,10 +71,10 @@ def test_ddp_trains_in_one_run_and_one_wandb_run(place):
     assert float(row["val/acc"]) == pytest.approx((counts[0][0] + counts[1][1]) / 4)
 
     process = start(
-        place, "predict", "--config", "small.yaml", "--ckpt_path", "last", "--data.images", "data/dark",
+        folder, "predict", "--config", "small.yaml", "--ckpt_path", "last", "--data.images", "data/dark",
         "--trainer.devices", 2, "--trainer.strategy", "ddp",
     )  # fmt: skip
-    said, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, said
-    rows = read_csv(place / "runs" / "small" / "predict-1" / "predictions.csv")
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    rows = read_csv(folder / "runs" / "small" / "predict-1" / "predictions.csv")
     assert sorted(row["path"] for row in rows) == [f"data/dark/{n:03d}.png" for n in range(9)]

@@ -1,4 +1,4 @@
-"""Filters stay within their radius while a network trains."""
+"""Filters stay within their radius during training."""
 
 from typing import Any
 
@@ -23,14 +23,14 @@ def largest_rms(model: ZFNet) -> float:
     return max(float(weight.square().mean(dim=(1, 2, 3)).sqrt().max()) for weight in filters)
 
 
-class Watch(pl.Callback):
-    """Notes the largest filter as each step begins: what the callback left of the step before."""
+class Recorder(pl.Callback):
+    """Records the largest filter before each step, after the callback of the previous step."""
 
     def __init__(self) -> None:
-        self.seen: list[float] = []
+        self.values: list[float] = []
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        self.seen.append(largest_rms(pl_module.model))
+        self.values.append(largest_rms(pl_module.model))
 
 
 def train(model: ZFNet, callbacks: list[pl.Callback]) -> None:
@@ -55,16 +55,16 @@ def test_filters_beyond_the_radius_are_shrunk_after_each_step() -> None:
         model.backbone.stages[0].conv1.weight.normal_(0, 0.01)
     head, small = model.head.fc6.weight.clone(), model.backbone.stages[0].conv1.weight.clone()
     before = largest_rms(model)
-    watch = Watch()
-    train(model, [RenormalizeFilters(radius=0.05), watch])
-    assert watch.seen == pytest.approx([before, 0.05, 0.05], rel=1e-5)
+    recorder = Recorder()
+    train(model, [RenormalizeFilters(radius=0.05), recorder])
+    assert recorder.values == pytest.approx([before, 0.05, 0.05], rel=1e-5)
     assert before > 0.5
-    assert torch.equal(model.head.fc6.weight, head)  # the rate is 0: whatever changed, the callback did
+    assert torch.equal(model.head.fc6.weight, head)  # the learning rate is 0, so only the callback changes weights
     assert torch.equal(model.backbone.stages[0].conv1.weight, small)
 
 
-def test_what_it_cannot_do_is_said() -> None:
-    with pytest.raises(ValueError, match="radius=0.0; give a positive root mean square"):
+def test_invalid_radius_and_model() -> None:
+    with pytest.raises(ValueError, match="radius.*got 0.0"):
         RenormalizeFilters(radius=0.0)
-    with pytest.raises(TypeError, match=r"TinyNet has no method renormalize_filters\(radius\)"):
+    with pytest.raises(TypeError, match=r"renormalize_filters\(radius\).*got TinyNet"):
         RenormalizeFilters().setup(None, Classification(TinyNet()), "fit")  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Ctrl-C wherever it comes: the run that goes on ends as one that was never stopped."""
+"""Ctrl-C at any time: the resumed run ends like one that was never interrupted."""
 
 import signal
 
@@ -20,14 +20,14 @@ pytestmark = [
 ]
 
 
-class Figures(Logger):
-    """Remembers the validations' figures, over several runs that go on one after the other."""
+class MetricLogger(Logger):
+    """Records the validation metrics over several runs that continue one another."""
 
-    name, version = "figures", "0"
+    name, version = "metrics", "0"
 
     def __init__(self, save_dir):
         super().__init__()
-        self.seen, self._save_dir = [], str(save_dir)
+        self.records, self._save_dir = [], str(save_dir)
 
     @property
     def save_dir(self):
@@ -35,14 +35,14 @@ class Figures(Logger):
 
     def log_metrics(self, metrics, step=None):
         if "val/loss" in metrics:
-            self.seen.append({"step": step, **metrics})
+            self.records.append({"step": step, **metrics})
 
     def log_hyperparams(self, params):
         pass
 
 
-class Press(pl.Callback):
-    """Presses Ctrl-C, or sends SIGTERM, when a hook is called for the n-th time in training."""
+class Interrupt(pl.Callback):
+    """Sends Ctrl-C or SIGTERM when a hook is called for the n-th time in training."""
 
     def __init__(self, hook, time, sigterm=False):
         self.left, self.sigterm = time, sigterm
@@ -54,35 +54,35 @@ class Press(pl.Callback):
             signal.raise_signal(signal.SIGTERM if self.sigterm else signal.SIGINT)
 
 
-class Draw(pl.Callback):
-    """A validation that draws random numbers."""
+class DrawRandomNumbers(pl.Callback):
+    """Makes validation draw random numbers."""
 
     def on_validation_batch_start(self, *_):
         torch.rand(1)
 
 
 class Run:
-    """A training run, 4 steps an epoch with 3 batches of validation after it; perhaps stopped, and resumed."""
+    """A training run with 4 steps per epoch and 3 validation batches, which can be stopped and resumed."""
 
     def __init__(self, root, name, ema=False, **settings):
         self.images, self.folder, self.ema = root / "data", root / name, ema
         self.settings = {"max_epochs": 2} | settings
-        self.figures = Figures(self.folder)
+        self.metrics = MetricLogger(self.folder)
 
     def fit(self, *more, resume=False):
-        torch.manual_seed(99 if resume else 3)  # a new process begins with other random numbers
+        torch.manual_seed(99 if resume else 3)  # a new process starts with other random numbers
         data = ImageFolder(str(self.images), val_fraction=0.25, batch_size=4, eval_batch_size=2, num_workers=0)
         task = Classification(
             TinyNet(dropout=0.5),
             optimizer=lambda groups: torch.optim.SGD(groups, lr=0.05, momentum=0.9),
-            scheduler=Plateau(factor=0.5, patience=0, threshold=10.0),  # never content: it halves the rate each epoch
+            scheduler=Plateau(factor=0.5, patience=0, threshold=10.0),  # halves the rate each epoch
         )
         self.checkpoints = self.folder / "checkpoints"
         keep = {"dirpath": self.checkpoints, "enable_version_counter": False}
         trainer = pl.Trainer(
-            accelerator="cpu", enable_progress_bar=False, enable_model_summary=False, logger=self.figures,
+            accelerator="cpu", enable_progress_bar=False, enable_model_summary=False, logger=self.metrics,
             callbacks=[
-                RandomState(), Draw(), *([EMAWeightAveraging(decay=0.5)] if self.ema else []), *more,
+                RandomState(), DrawRandomNumbers(), *([EMAWeightAveraging(decay=0.5)] if self.ema else []), *more,
                 GracefulInterrupt(),
                 ModelCheckpoint(filename="best", monitor="val/loss", **keep), ModelCheckpoint(filename="last", **keep),
             ],
@@ -94,7 +94,7 @@ class Run:
 
     def stop(self, hook, time, sigterm=False, resume=False):
         with pytest.raises((KeyboardInterrupt, SystemExit, SIGTERMException)):
-            self.fit(Press(hook, time, sigterm), resume=resume)
+            self.fit(Interrupt(hook, time, sigterm), resume=resume)
         return self
 
     def checkpoint(self, name):
@@ -105,7 +105,7 @@ class Run:
 
 
 def assert_same(run, whole):
-    assert run.figures.seen == whole.figures.seen
+    assert run.metrics.records == whole.metrics.records
     assert run.rate == whole.rate
     for name in ("best", "last"):
         torch.testing.assert_close(run.checkpoint(name), whole.checkpoint(name), rtol=0, atol=0)
@@ -119,20 +119,20 @@ def root(tmp_path):
 
 MOMENTS = [
     ("on_validation_batch_start", 2),  # in the first validation
-    ("on_validation_batch_start", 4),  # where the second begins
-    ("on_validation_batch_start", 6),  # its last batch
-    ("on_train_batch_start", 2),  # a step in the middle, or the last one before a validation there
-    ("on_train_batch_start", 7),  # a step in the middle
-    ("on_train_batch_start", 4),  # an epoch's last step
-    ("on_train_batch_start", 8),  # the last one of all
+    ("on_validation_batch_start", 4),  # at the start of the second
+    ("on_validation_batch_start", 6),  # in its last batch
+    ("on_train_batch_start", 2),  # in a step within an epoch, with half-epoch checks the last before a validation
+    ("on_train_batch_start", 7),  # in a step within an epoch
+    ("on_train_batch_start", 4),  # in the last step of an epoch
+    ("on_train_batch_start", 8),  # in the last step of all
 ]
 
 
 @pytest.mark.parametrize("hook, time", MOMENTS)
 @pytest.mark.parametrize("settings", [{}, {"ema": True}, {"ema": True, "val_check_interval": 0.5}])
-def test_a_run_stopped_anywhere_ends_as_one_that_was_not(root, hook, time, settings):
+def test_a_run_stopped_at_any_time_ends_like_one_that_was_not(root, hook, time, settings):
     whole = Run(root, "whole", **settings).fit()
-    assert len(whole.figures.seen) == (4 if "val_check_interval" in settings else 2)
+    assert len(whole.metrics.records) == (4 if "val_check_interval" in settings else 2)
     assert_same(Run(root, "stopped", **settings).stop(hook, time).fit(resume=True), whole)
 
 
@@ -142,18 +142,18 @@ def test_a_repeated_validation_can_be_stopped_again(root):
     assert_same(run.fit(resume=True), Run(root, "whole", ema=True).fit())
 
 
-def test_the_last_validation_is_repeated_also_where_steps_are_counted(root):
+def test_the_last_validation_is_repeated_with_max_steps_too(root):
     settings = {"max_steps": 8, "max_epochs": -1}
     run = Run(root, "stopped", **settings).stop("on_validation_batch_start", 5).fit(resume=True)
     assert_same(run, Run(root, "whole", **settings).fit())
     assert run.checkpoint("last")["global_step"] == 8
 
 
-def test_what_a_resumed_run_saves_is_not_repeated(root):
+def test_a_resumed_run_repeats_a_validation_only_once(root):
     run = Run(root, "stopped").stop("on_validation_batch_start", 2).fit(resume=True)
     run.settings["max_epochs"] = 3
     run.fit(resume=True)
-    assert [figures["epoch"] for figures in run.figures.seen] == [0, 1, 2]
+    assert [metrics["epoch"] for metrics in run.metrics.records] == [0, 1, 2]
 
 
 def test_sigterm_in_a_validation_with_averaged_weights(root):
@@ -163,7 +163,7 @@ def test_sigterm_in_a_validation_with_averaged_weights(root):
     assert_same(run.fit(resume=True), Run(root, "whole", ema=True).fit())
 
 
-def test_the_message_says_that_a_validation_will_be_repeated(root, caplog):
+def test_the_message_announces_the_repeated_validation(root, caplog):
     Run(root, "stopped").stop("on_validation_batch_start", 2)
-    said = [record.getMessage() for record in caplog.records]
-    assert any("Interrupted at epoch 0, step 4, in a validation, which will be repeated." in one for one in said)
+    messages = [record.getMessage() for record in caplog.records]
+    assert any("Interrupted at epoch 0, step 4, in a validation, which will be repeated." in one for one in messages)

@@ -1,6 +1,7 @@
 """Detection from YAML to COCO's files: fit, resume, validate, test, predict, in this process and in two."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -127,7 +128,7 @@ def test_a_transform_that_transposes_the_image_is_refused(workdir, capsys):
     steps = '[{"class_path": "albumentations.Transpose", "init_args": {"p": 1}}]'
     message = launch_error(capsys, 1, "predict", "--config", "known.yaml", "--data.images", "new",
                    "--data.val_transform", steps)  # fmt: skip
-    assert "val_transform leaves no way back to the image's own pixels" in message
+    assert re.search("val_transform .*must only resize, crop and pad", message)
 
 
 def test_a_loss_that_is_nan_stops_the_run_with_one_line(workdir, capsys):
@@ -137,14 +138,14 @@ def test_a_loss_that_is_nan_stops_the_run_with_one_line(workdir, capsys):
     }  # fmt: skip
     (workdir / "breaking.yaml").write_text(yaml.safe_dump(config))
     message = launch_error(capsys, 1, "fit", "--config", "breaking.yaml")
-    assert message.startswith("the loss is not a finite number at step 4 (epoch 1): loss_class ")
+    assert message.startswith("loss: must be finite, got NaN or infinity at step 4 (epoch 1): loss_class ")
     assert ", loss_box nan, their sum nan; the batch: image_id " in message
     saved = torch.load(workdir / "runs/breaking/fit-1/checkpoints/last.ckpt", weights_only=True)
     assert saved["global_step"] == 3  # the first epoch's
 
 
 DDP_SCRIPT = """
-from striate.callbacks import ConfusionMatrix, DetectionReport, PredictionWriter
+from striate.callbacks import ClassReport, DetectionReport, PredictionWriter
 from striate.datamodules import DigitScenes
 from striate.tasks import Detection
 from striate.tests.helpers.tiny_detector import TinyDetector
@@ -153,7 +154,7 @@ data = DigitScenes(
 )
 task = Detection(TinyDetector(10), voc=2007)
 task.model.load_state_dict(torch.load("trained.pt", weights_only=True))
-callbacks = [ConfusionMatrix(), DetectionReport(score=0.1), PredictionWriter(pictures=False)]
+callbacks = [ClassReport(), DetectionReport(score=0.1), PredictionWriter(pictures=False)]
 trainer = ddp_trainer(callbacks=callbacks, default_root_dir=f"out-{processes}")
 (metrics,) = trainer.validate(task, data, verbose=False)
 trainer.predict(task, data, return_predictions=False)

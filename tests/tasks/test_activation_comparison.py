@@ -1,4 +1,4 @@
-"""The race of two networks: errors counted, rates apart, the crossing found, and kept through a resumption."""
+"""Activation comparison: error counts, separate learning rates, crossing of the threshold, resuming."""
 
 from pathlib import Path
 from typing import Any
@@ -9,19 +9,19 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from striate.callbacks import RacePicture
-from striate.callbacks.reports.activation_comparison import race_figure
+from striate.callbacks import ActivationComparisonPlot
+from striate.callbacks.reports.activation_comparison import error_curves_figure
 from striate.models import ActivationPair
-from striate.tasks import TrainingRace
+from striate.tasks import ActivationComparison
 from striate.tasks.activation_comparison import epochs_to_error
 
 from ..helpers.fixtures import batch
 
 
-def tiny(**arguments: Any) -> TrainingRace:
+def tiny(**arguments: Any) -> ActivationComparison:
     torch.manual_seed(1)
     model = ActivationPair(num_classes=2, widths=(4, 4, 4))
-    return TrainingRace(model, optimizer=lambda p: torch.optim.SGD(p, lr=0.05), **arguments)
+    return ActivationComparison(model, optimizer=lambda p: torch.optim.SGD(p, lr=0.05), **arguments)
 
 
 def loader() -> DataLoader:
@@ -47,7 +47,7 @@ def trainer(folder: Path, epochs: int, callbacks: tuple[pl.Callback, ...] = ()) 
         ([], None),
         ([0.9, 0.3], None),
         ([0.9, 0.25], 2.0),
-        ([0.8, 0.4, 0.2], 2.75),  # a quarter of the way from 0.4 to 0.2 is left
+        ([0.8, 0.4, 0.2], 2.75),  # three quarters of the way from 0.4 to 0.2
         ([0.1], 1.0),
         ([0.5, 0.2, 0.6, 0.1], 1 + 5 / 6),  # the first crossing counts
     ],
@@ -57,7 +57,7 @@ def test_crossing_of_the_threshold(errors: list[float], expected: float | None) 
 
 
 class Recount(pl.Callback):
-    """Counts by itself what each network gets wrong in training, before the step changes it."""
+    """Counts the misclassified images of each network independently, before each training step."""
 
     def __init__(self) -> None:
         self.wrong: list[dict[str, int]] = []
@@ -71,7 +71,7 @@ class Recount(pl.Callback):
                 self.wrong[-1][name] += int((logits.argmax(1) != batch["label"]).sum())
 
 
-def test_training_error_is_the_share_of_an_epochs_images_misclassified(tmp_path: Path) -> None:
+def test_training_error_is_the_share_of_misclassified_images_per_epoch(tmp_path: Path) -> None:
     task, recount = tiny(), Recount()
     run = trainer(tmp_path, 3, (recount,))
     run.fit(task, loader(), loader())
@@ -82,7 +82,7 @@ def test_training_error_is_the_share_of_an_epochs_images_misclassified(tmp_path:
     assert len({e for errors in task.errors.values() for e in errors}) > 1
 
 
-def test_each_network_trains_as_if_alone_at_its_own_rate(tmp_path: Path) -> None:
+def test_each_network_trains_as_if_alone_at_its_own_learning_rate(tmp_path: Path) -> None:
     task = tiny(tanh_lr_factor=0.2)
     torch.manual_seed(1)
     alone = ActivationPair(num_classes=2, widths=(4, 4, 4))
@@ -107,7 +107,7 @@ def test_ratio_and_summary() -> None:
     assert task.summary().endswith("relu after 1.9 epochs, tanh after 5.0 epochs: ReLU is 2.7 times as fast")
 
 
-def test_a_resumed_race_has_all_its_epochs(tmp_path: Path) -> None:
+def test_a_resumed_comparison_has_all_epochs(tmp_path: Path) -> None:
     whole, first = tiny(), tiny()
     trainer(tmp_path, 4).fit(whole, loader(), loader())
     run = trainer(tmp_path, 2)
@@ -132,19 +132,19 @@ def test_checkpoints_written_after_validation_lose_no_epoch(tmp_path: Path) -> N
     assert again.errors == whole.errors
 
 
-def test_picture_of_a_race(tmp_path: Path) -> None:
+def test_error_curves_plot(tmp_path: Path) -> None:
     errors = {"relu": [0.6, 0.2, 0.1], "tanh": [0.8, 0.5, 0.4]}
-    picture = race_figure(errors, 0.25)
+    picture = error_curves_figure(errors, 0.25)
     assert picture.dtype == np.uint8
     assert picture.shape[2] == 3
-    assert not np.array_equal(picture, race_figure(errors, 0.35))
-    assert not np.array_equal(picture, race_figure({"relu": errors["tanh"], "tanh": errors["relu"]}, 0.25))
-    trainer(tmp_path, 1, (RacePicture(),)).fit(tiny(), loader(), loader())
-    assert (tmp_path / "pictures" / "race.png").stat().st_size > 5000
+    assert not np.array_equal(picture, error_curves_figure(errors, 0.35))
+    assert not np.array_equal(picture, error_curves_figure({"relu": errors["tanh"], "tanh": errors["relu"]}, 0.25))
+    trainer(tmp_path, 1, (ActivationComparisonPlot(),)).fit(tiny(), loader(), loader())
+    assert (tmp_path / "pictures" / "training_error.png").stat().st_size > 5000
 
 
-def test_bad_arguments_are_refused() -> None:
-    with pytest.raises(ValueError, match="threshold: 25 is not an error between 0 and 1"):
+def test_invalid_arguments() -> None:
+    with pytest.raises(ValueError, match="threshold.*got 25"):
         tiny(threshold=25)
-    with pytest.raises(ValueError, match="tanh_lr_factor: 0 is not above 0"):
+    with pytest.raises(ValueError, match="tanh_lr_factor.*got 0"):
         tiny(tanh_lr_factor=0)

@@ -1,4 +1,4 @@
-"""The detection task: what is trained on, what is counted, what is predicted; over a detector of a few layers."""
+"""The detection task over a detector of a few layers: training targets, metrics, predictions."""
 
 import math
 
@@ -14,74 +14,74 @@ from striate.datamodules.base import VisionDataModule
 from striate.models import SSD, PlainCNN
 from striate.models.detection import Detector, detector
 from striate.tasks import Detection
-from striate.tasks.detection import trained_targets
+from striate.tasks.detection import drop_ignored_targets
 from striate.tests.helpers.detector_inputs import detection_batch, detection_target, random_images
 from striate.tests.helpers.tiny_detector import Known, TinyDetector
 from striate.tests.helpers.tiny_segmenter import TinySegmenter
 from striate.tests.helpers.training import Batches, make_trainer
 
-# one object right (class 1, the lower right quarter), one sure box beside all objects
+# one correct detection (class 1, the lower right quarter), one of high score on the background
 KNOWN = [[0.5, 0.5, 1.0, 1.0, 1, 0.9], [0.0, 0.0, 0.2, 0.2, 0, 0.8]]
 
 
 def evaluated(task, batches, **more):
-    (figures,) = make_trainer(max_epochs=1).validate(task, Batches(batches, **more), verbose=False)
-    return figures
+    (metrics,) = make_trainer(max_epochs=1).validate(task, Batches(batches, **more), verbose=False)
+    return metrics
 
 
-def test_figures_are_those_of_boxes_in_each_images_own_pixels():
+def test_boxes_are_compared_in_pixels_of_each_image():
     sizes = [(40, 60), (64, 32)]
-    truth = [detection_target([[30, 20, 60, 40]], [1]), detection_target([[16, 32, 32, 64], [0, 40, 10, 60]], [1, 0])]
-    figures = evaluated(Detection(Known(KNOWN), voc=2007), [detection_batch(sizes, truth)])
-    # class 1: both found. Class 0: one object, missed
-    assert figures["val/map"] == figures["val/map50"] == figures["val/voc_map"] == pytest.approx(0.5)
-    assert figures["val/mar100"] == pytest.approx(0.5) and "val/loss" not in figures
-    assert math.isnan(figures["val/map_large"])  # there are none
-    half = [detection_target([[30, 20, 60, 36]], [1])]  # IoU 16 / 20: right at six or seven of ten thresholds
-    figures = evaluated(Detection(Known(KNOWN[:1])), [detection_batch(sizes[:1], half)])
-    assert figures["val/map"] == pytest.approx(0.7) and figures["val/map75"] == 1
+    targets = [detection_target([[30, 20, 60, 40]], [1]), detection_target([[16, 32, 32, 64], [0, 40, 10, 60]], [1, 0])]
+    metrics = evaluated(Detection(Known(KNOWN), voc=2007), [detection_batch(sizes, targets)])
+    # class 1: both detected. Class 0: one object, missed
+    assert metrics["val/map"] == metrics["val/map50"] == metrics["val/voc_map"] == pytest.approx(0.5)
+    assert metrics["val/mar100"] == pytest.approx(0.5) and "val/loss" not in metrics
+    assert math.isnan(metrics["val/map_large"])  # there are none
+    half = [detection_target([[30, 20, 60, 36]], [1])]  # IoU 16 / 20: correct at seven of ten thresholds
+    metrics = evaluated(Detection(Known(KNOWN[:1])), [detection_batch(sizes[:1], half)])
+    assert metrics["val/map"] == pytest.approx(0.7) and metrics["val/map75"] == 1
 
 
-def test_the_table_of_classes_has_both_rules():
+def test_class_table_with_both_metrics():
     task = Detection(Known(KNOWN), voc=2012)
-    truth = [detection_target([[30, 20, 60, 40], [0, 0, 5, 5]], [1, 1], difficult=[False, True])]
-    evaluated(task, [detection_batch([(40, 60)], truth)])
+    targets = [detection_target([[30, 20, 60, 40], [0, 0, 5, 5]], [1, 1], difficult=[False, True])]
+    evaluated(task, [detection_batch([(40, 60)], targets)])
     table = task.class_table("val")
     assert table["objects"].tolist() == [0, 2]
     assert math.isnan(table["ap"][0]) and float(table["ap50"][1]) == pytest.approx(51 / 101)
-    assert float(table["voc_ap"][1]) == 1  # the difficult one is no miss
+    assert float(table["voc_ap"][1]) == 1  # the difficult object is no miss
 
 
 def test_crowds_are_neither_trained_on_nor_missed():
-    truth = [detection_target([[30, 20, 60, 40], [0, 0, 12, 8]], [1, 0], iscrowd=[False, True])]
-    assert evaluated(Detection(Known(KNOWN)), [detection_batch([(40, 60)], truth)])["val/map"] == 1
+    targets = [detection_target([[30, 20, 60, 40], [0, 0, 12, 8]], [1, 0], iscrowd=[False, True])]
+    assert evaluated(Detection(Known(KNOWN)), [detection_batch([(40, 60)], targets)])["val/map"] == 1
     model = Known(KNOWN)
-    Detection(model).losses(detection_batch([(40, 60)], truth))
+    Detection(model).losses(detection_batch([(40, 60)], targets))
     assert model.seen[0]["boxes"].tolist() == [[30, 20, 60, 40]] and model.seen[0]["labels"].tolist() == [1]
 
 
-def test_what_is_trained_on_is_chosen_by_both_flags_and_every_field_follows():
+def test_flags_select_the_training_targets_in_every_field():
     boxes = [[0, 0, 1, 1], [0, 0, 2, 2], [0, 0, 3, 3], [0, 0, 4, 4]]
     flags = {"iscrowd": [False, True, False, False], "difficult": [False, False, True, False]}
     one = detection_target(boxes, [0, 1, 0, 1], **flags) | {"masks": torch.arange(4).reshape(4, 1, 1)}
     for difficult, kept in ((True, [0, 2, 3]), (False, [0, 3])):
-        (left,) = trained_targets([one], difficult)
+        (left,) = drop_ignored_targets([one], difficult)
         assert left["boxes"].tolist() == [boxes[k] for k in kept]
         assert left["masks"].flatten().tolist() == kept and left["labels"].tolist() == [k % 2 for k in kept]
         assert left["area"].tolist() == [(k + 1) ** 2 for k in kept] and int(left["image_id"]) == 7
-        assert not left.keys() & {"iscrowd", "difficult"} and trained_targets([left], difficult) == [left]
-    (empty,) = trained_targets([detection_target([], [])])
+        assert not left.keys() & {"iscrowd", "difficult"} and drop_ignored_targets([left], difficult) == [left]
+    (empty,) = drop_ignored_targets([detection_target([], [])])
     assert empty["boxes"].shape == (0, 4)
 
 
-def test_a_fit_trains_without_and_evaluates_with_what_is_left_out():
-    truth = [
+def test_ignored_targets_are_dropped_in_training_and_kept_in_evaluation():
+    targets = [
         detection_target([[30, 20, 60, 40], [0, 0, 12, 8]], [1, 0], iscrowd=[False, True], difficult=[True, False])
     ]
     model = Known(KNOWN)
     task = Detection(model, train_on_difficult=False, optimizer=lambda groups: torch.optim.SGD(groups, lr=0.1))
     trainer = make_trainer(max_epochs=1)
-    trainer.fit(task, Batches([detection_batch([(40, 60)], truth)]))
+    trainer.fit(task, Batches([detection_batch([(40, 60)], targets)]))
     assert len(model.seen[0]["boxes"]) == 0
     assert trainer.callback_metrics["val/map"] == 1 and "val/loss" not in trainer.callback_metrics
 
@@ -106,11 +106,11 @@ def test_eight_images_are_overfitted():
         optimizer.zero_grad()
         torch.stack(list(losses.values())).sum().backward()
         optimizer.step()
-    figures = evaluated(task.eval(), [scenes], class_names=[str(k) for k in range(10)])
-    assert figures["val/map50"] >= 0.95
+    metrics = evaluated(task.eval(), [scenes], class_names=[str(k) for k in range(10)])
+    assert metrics["val/map50"] >= 0.95
 
 
-def test_predictions_may_be_thinned_and_figures_are_not():
+def test_score_threshold_and_nms_apply_to_predictions_only():
     objects = [[0, 0, 0.5, 0.5, 1, 0.9], [0, 0, 0.5, 0.4, 1, 0.7], [0, 0, 0.5, 0.4, 0, 0.6], [0.5, 0, 1, 1, 1, 0.3]]
     task = Detection(Known(objects), score_threshold=0.4, nms_iou=0.6)
     (found,) = task.predict(random_images((20, 40)))
@@ -119,11 +119,11 @@ def test_predictions_may_be_thinned_and_figures_are_not():
     assert len(kept["labels"]) == 1  # from that score on
     (all_of_them,) = Detection(Known(objects)).predict(random_images((20, 40))[0][None])
     assert all_of_them["scores"].tolist() == pytest.approx([0.9, 0.7, 0.6, 0.3])
-    truth = [detection_target([[20, 0, 40, 20]], [1])]  # only the least sure box has it
-    assert evaluated(task, [detection_batch([(20, 40)], truth)])["val/map50"] == pytest.approx(1 / 3)
+    targets = [detection_target([[20, 0, 40, 20]], [1])]  # detected only by the box of lowest score
+    assert evaluated(task, [detection_batch([(20, 40)], targets)])["val/map50"] == pytest.approx(1 / 3)
 
 
-def test_boxes_come_back_in_the_files_pixels():
+def test_predicted_boxes_are_in_pixels_of_the_file():
     task = Detection(Known([[0.25, 0.5, 1.0, 1.0, 1, 0.9], [0, 0, 0.1, 1.0, 0, 0.8]]))
     # an image 40 x 20 in the file, enlarged to 80 x 40 and padded by 16 on the left and 4 above: 96 x 44
     corners = torch.tensor([[[16.0, 4.0], [96.0, 4.0], [16.0, 44.0]]])
@@ -134,46 +134,42 @@ def test_boxes_come_back_in_the_files_pixels():
 
 
 def test_one_class_is_enough():
-    truth = [detection_target([[30, 20, 60, 40]], [0])]
-    figures = evaluated(
-        Detection(Known([[0.5, 0.5, 1, 1, 0, 0.9]], 1)), [detection_batch([(40, 60)], truth)], class_names=["cat"]
+    targets = [detection_target([[30, 20, 60, 40]], [0])]
+    metrics = evaluated(
+        Detection(Known([[0.5, 0.5, 1, 1, 0, 0.9]], 1)), [detection_batch([(40, 60)], targets)], class_names=["cat"]
     )
-    assert figures["val/map"] == 1
-    with pytest.raises(ValueError, match=r"Batches has 0 classes \(\); Detection needs 1 or more"):
+    assert metrics["val/map"] == 1
+    with pytest.raises(ValueError, match="class_names: Batches must have >= 1 classes, got 0"):
         evaluated(Detection(Known(KNOWN)), [], class_names=[])
-    with pytest.raises(ValueError, match="the model Known tells 2 classes apart, but the data module Batches has 3"):
+    with pytest.raises(ValueError, match="num_classes: .*Batches has 3 classes.*got 2 from .*Known"):
         evaluated(Detection(Known(KNOWN)), [], class_names=["a", "b", "c"])
 
 
 @pytest.mark.parametrize(
-    "losses, said",
+    "losses, description",
     [
-        (torch.zeros(()), r"its losses are a tensor \[\]"),
-        ([torch.zeros(())], "its losses are a list"),
-        ({}, "its losses are an empty dict"),
-        ({"loss_box": torch.zeros(2, 3)}, r"its loss 'loss_box' is a tensor \[2, 3\]"),
-        ({"loss_class": torch.zeros(()), "loss_box": 1.5}, "its loss 'loss_box' is a float"),
+        (torch.zeros(()), r"a tensor \[\]"),
+        ([torch.zeros(())], "a list"),
+        ({}, "an empty dict"),
+        ({"loss_box": torch.zeros(2, 3)}, r"a tensor \[2, 3\] as 'loss_box'"),
+        ({"loss_class": torch.zeros(()), "loss_box": 1.5}, "a float as 'loss_box'"),
     ],
 )
-def test_losses_of_another_kind_are_answered(losses, said):
+def test_losses_of_another_type_are_rejected(losses, description):
     class Half(TinyDetector):
         def losses(self, images, targets, targets_checked=False):
             return losses
 
     task, one = Detection(Half(2)), detection_batch([(16, 16)], [detection_target([[0, 0, 8, 8]], [1])])
-    with pytest.raises(
-        TypeError, match=f"^Half: {said}, but training takes a dict of one loss or more, name -> tensor"
-    ):
+    with pytest.raises(TypeError, match=f"^losses: must be a dict.*, got {description} from Half"):
         make_trainer(max_epochs=1).fit(task, Batches([one]))
 
 
-def test_what_is_no_detector_is_answered():
+def test_models_that_are_no_detectors_are_rejected():
     published = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None)
-    with pytest.raises(
-        TypeError, match="SSD has no method .* torchvision's own detector, .*models.TorchvisionDetector"
-    ):
+    with pytest.raises(TypeError, match="model: .*losses.*got torchvision's SSD.*TorchvisionDetector"):
         Detection(published, num_classes=3)
-    with pytest.raises(TypeError, match="TinySegmenter has no method losses.*so it is no detector"):
+    with pytest.raises(TypeError, match="model: must be a detector.*losses.*got TinySegmenter"):
         Detection(TinySegmenter(3))
 
     class Classifier(nn.Module):
@@ -183,51 +179,51 @@ def test_what_is_no_detector_is_answered():
             return self.answer
 
     task, one = Detection(Classifier()), random_images((8, 8))
-    for answer, said in (
-        (torch.zeros(1, 2), "gave Tensor for 1 images"),
-        ([{}, {}], "gave a list of 2 for 1 images"),
-        ([{"labels": 1, "masks": 2}], "gave the keys labels, masks for an image, not boxes, scores and labels"),
-        ([torch.zeros(2)], "gave Tensor for an image"),
+    for answer, message in (
+        (torch.zeros(1, 2), "1 images, got Tensor"),
+        ([{}, {}], "1 images, got a list of 2"),
+        ([{"labels": 1, "masks": 2}], "boxes, scores and labels.*got the keys labels, masks for an image"),
+        ([torch.zeros(2)], "got Tensor for an image"),
     ):
         task.model.answer = answer
-        with pytest.raises(TypeError, match=said):
+        with pytest.raises(TypeError, match=message):
             task.predict(one)
 
 
 @pytest.mark.parametrize(
-    "settings, said",
+    "settings, message",
     [
-        ({"num_classes": 3}, "num_classes: 3, but the model Known tells 2 classes apart"),
-        ({"voc": 2008}, r"voc: 2008 is not 2007 \(11 recalls\), 2010 or 2012"),
-        ({"score_threshold": 30}, "score_threshold: 30 is not from 0 to 1"),
-        ({"nms_iou": -0.1}, "nms_iou: -0.1 is not from 0 to 1"),
+        ({"num_classes": 3}, "num_classes: the model Known has 2 classes, got 3"),
+        ({"voc": 2008}, "voc.*2007.*got 2008"),
+        ({"score_threshold": 30}, "score_threshold.*got 30"),
+        ({"nms_iou": -0.1}, "nms_iou.*got -0.1"),
     ],
 )
-def test_numbers_that_cannot_be_are_refused(settings, said):
-    with pytest.raises(ValueError, match=said):
+def test_invalid_arguments(settings, message):
+    with pytest.raises(ValueError, match=message):
         Detection(Known(KNOWN), **settings)
 
 
-def test_a_target_that_cannot_be_is_named_by_its_image():
-    truth = [detection_target([[30, 20, 61, 40]], [1])]
+def test_an_invalid_target_is_named_by_its_image():
+    targets = [detection_target([[30, 20, 61, 40]], [1])]
     with pytest.raises(ValueError, match=r"targets\[0\] \(image_id 7\): box 0 leaves the image"):
-        Detection(Known(KNOWN)).losses(detection_batch([(40, 60)], truth))
+        Detection(Known(KNOWN)).losses(detection_batch([(40, 60)], targets))
 
 
 @pytest.mark.parametrize("checks_targets", [True, False])
 def test_targets_are_checked_once(checks_targets, monkeypatch):
-    """By the data module where it does so, else by the model."""
-    seen = []
-    monkeypatch.setattr(detector, "check_targets", lambda images, targets, num_classes: seen.append(num_classes))
+    """By the data module if it does so, else by the model."""
+    checked = []
+    monkeypatch.setattr(detector, "check_targets", lambda images, targets, num_classes: checked.append(num_classes))
     data = Batches([detection_batch([(40, 60)], [detection_target([[30, 20, 60, 40]], [1])])] * 3)
     data.checks_targets = checks_targets
     task = Detection(Known(KNOWN), optimizer=lambda groups: torch.optim.SGD(groups, lr=0.1))
     make_trainer(max_epochs=1).fit(task, data)
-    assert seen == [None if checks_targets else 2] * 3
+    assert checked == [None if checks_targets else 2] * 3
     assert DigitScenes.checks_targets
 
 
-def test_crowds_are_dropped_before_a_training_batch_is_on_the_device():
+def test_crowds_are_dropped_before_the_batch_is_moved_to_the_device():
     counts = []
 
     class Pair(VisionDataModule):
@@ -248,10 +244,10 @@ def test_crowds_are_dropped_before_a_training_batch_is_on_the_device():
     task = Detection(Known(KNOWN), optimizer=lambda groups: torch.optim.SGD(groups, lr=0.1))
     make_trainer(max_epochs=1).fit(task, Pair(batch_size=1, num_workers=0))
     assert counts == [(True, 1), (False, 2)]
-    truth = [detection_target([[30, 20, 60, 40]], [1])]
-    # afterwards no value is read, which on a GPU would mean to wait, and on the meta device is an error
-    (plain,) = trained_targets(truth)
-    trained_targets([{name: value.to("meta") for name, value in plain.items()}])
+    targets = [detection_target([[30, 20, 60, 40]], [1])]
+    # a second call reads no values, for which it would wait on a GPU, and fail on the meta device
+    (plain,) = drop_ignored_targets(targets)
+    drop_ignored_targets([{name: value.to("meta") for name, value in plain.items()}])
 
 
 def test_averaged_weights_are_evaluated_and_saved(tmp_path):
@@ -266,20 +262,20 @@ def test_averaged_weights_are_evaluated_and_saved(tmp_path):
     assert not torch.equal(averaged, raw) and not torch.equal(averaged, before)
 
 
-def test_an_empty_batch_and_images_without_objects_are_counted_as_such():
+def test_an_empty_batch_and_images_without_objects():
     nothing = {"image": [], "unreadable": ["a.jpg: broken"]}
-    truth = [detection_target([[30, 20, 60, 40]], [1]), detection_target([], [])]
-    with pytest.warns(UserWarning, match="1 image.* could not be read"):
-        found = evaluated(Detection(Known(KNOWN[:1])), [nothing, detection_batch([(40, 60)] * 2, truth)])
-    # a false positive in the second image, as sure as the right one and after it
+    targets = [detection_target([[30, 20, 60, 40]], [1]), detection_target([], [])]
+    with pytest.warns(UserWarning, match=r"1 image\(s\) skipped"):
+        found = evaluated(Detection(Known(KNOWN[:1])), [nothing, detection_batch([(40, 60)] * 2, targets)])
+    # a false positive in the second image, with the score of the correct one and after it
     assert found["val/map"] == 1
 
 
-def test_layers_that_are_frozen_at_random_are_warned_of():
+def test_frozen_random_layers_warn():
     data = DigitScenes("detection", image_size=32, train_size=4, val_size=2, batch_size=4, num_workers=0)
     model = SSD(10, PlainCNN((8, 16), frozen_stages=1), 32)
     with (
-        pytest.warns(UserWarning, match=r"frozen as it was drawn at random: backbone \(frozen_stages: 1\)"),
+        pytest.warns(UserWarning, match=r"random weights in backbone \(frozen_stages: 1\)"),
         pytest.warns(UserWarning, match="in eval mode at the start of training"),  # Lightning's, of what is frozen
     ):
         make_trainer(max_epochs=1, limit_val_batches=0).fit(Detection(model), data)

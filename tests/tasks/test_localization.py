@@ -1,4 +1,4 @@
-"""The localization task: its losses and metrics by hand, predictions in pixels, and runs on DigitScenes."""
+"""The localization task: hand-computed losses and metrics, predictions in pixels, and runs on DigitScenes."""
 
 import socket
 import subprocess
@@ -12,14 +12,15 @@ from striate.callbacks import RandomState
 from striate.datamodules import DigitScenes
 from striate.models import BoxLoss, Localizer, PlainCNN
 from striate.tasks import Cosine, Localization
-from striate.tasks.localization import boxes_in_file, check_boxes
+from striate.tasks.file_coordinates import boxes_in_file
+from striate.tasks.localization import check_boxes
 from striate.tasks.metrics import LocalizationMetrics
 from striate.tests.helpers.fixtures import TinyNet
 from striate.tests.helpers.training import SaveAndStop, make_trainer
 
 
 class Fixed(torch.nn.Module):
-    """Gives the logits and boxes it was made with."""
+    """Returns fixed logits and boxes, whatever the images."""
 
     def __init__(self, logits, boxes):
         super().__init__()
@@ -44,7 +45,7 @@ LOGITS = [[2.0, 0.0], [0.0, 1.0]]
 DATA = batch([0, 0], [[0, 0, 20, 10], [10, 5, 30, 15]])  # of 40 x 20: 0 0 .5 .5, .25 .25 .75 .75
 
 
-def test_the_losses_are_weighted_and_the_box_is_squared_distance():
+def test_the_losses_are_weighted_and_the_box_loss_is_the_squared_distance():
     task = Localization(Fixed(LOGITS, [[0, 0, 0.4, 0.5], [0.25, 0.05, 0.75, 0.75]]), class_weight=2.0, box_weight=5.0)
     logp = F.log_softmax(torch.tensor(LOGITS), dim=1)
     losses, _ = task.train().losses(DATA)
@@ -59,16 +60,16 @@ def test_the_losses_are_weighted_and_the_box_is_squared_distance():
     torch.testing.assert_close(smoothed.eval().losses(DATA)[0]["loss_class"], plain)
 
 
-def test_of_boxes_for_each_class_that_of_the_true_class_is_trained():
+def test_with_one_box_per_class_that_of_the_true_class_is_trained():
     boxes = [[[0, 0, 0.4, 0.5], [9, 9, 9, 9]], [[8, 8, 8, 8], [0.25, 0.05, 0.75, 0.75]]]
-    task = Localization(Fixed([[0.0, 2.0], [1.0, 0.0]], boxes))  # which takes either for the other
+    task = Localization(Fixed([[0.0, 2.0], [1.0, 0.0]], boxes))  # which confuses both classes
     losses, _ = task.losses({**DATA, "label": torch.tensor([0, 1])})
     assert losses["loss_box"].item() == pytest.approx((0.1**2 + 0.2**2) / 2)
     losses["loss_box"].backward()
     assert task.model.boxes.grad.abs().sum(-1).gt(0).tolist() == [[True, False], [False, True]]
 
 
-def test_a_batch_without_images_costs_exactly_nothing_and_leaves_the_graph_alive():
+def test_an_empty_batch_has_zero_loss_with_a_live_graph():
     task = Localization(Fixed(LOGITS, [[0.0] * 4] * 2))
     losses, _ = task.losses(batch([], []))
     total = sum(losses.values())
@@ -76,9 +77,9 @@ def test_a_batch_without_images_costs_exactly_nothing_and_leaves_the_graph_alive
     assert total.item() == 0 and task.model.logits.grad.abs().sum() == task.model.boxes.grad.abs().sum() == 0
 
 
-# A table of six classes: the logits' order, the IoU of each named class's box with the truth, which is 0 0 1 1
-#   image 0: right at once, IoU 0.80          image 1: right at once, IoU 0.40
-#   image 2: wrong at once, second, IoU 0.60  image 3: not among five, IoU 0.75
+# Six classes: the classes by descending logit, and the IoU of the box with the ground truth 0 0 1 1
+#   image 0: first class correct, IoU 0.80   image 1: first class correct, IoU 0.40
+#   image 2: second class correct, IoU 0.60  image 3: none of five correct, IoU 0.75
 ORDERS = [[0, 1, 2, 3, 4, 5], [1, 0, 2, 3, 4, 5], [2, 5, 0, 1, 3, 4], [0, 1, 2, 4, 5, 3]]
 LABELS, WIDTHS = [0, 1, 5, 3], [0.80, 0.40, 0.60, 0.75]
 
@@ -91,65 +92,65 @@ def table_of():
     return logits, boxes, torch.tensor(LABELS), torch.tensor([[0.0, 0.0, 1.0, 1.0]] * 4)
 
 
-def test_metrics_of_one_box_by_hand():
+def test_hand_computed_metrics_with_one_box():
     metrics = LocalizationMetrics(6)
-    logits, boxes, labels, truth = table_of()
-    metrics.update(logits[:1], boxes[:1], labels[:1], truth[:1])
-    metrics.update(logits[1:], boxes[1:], labels[1:], truth[1:])
+    logits, boxes, labels, target = table_of()
+    metrics.update(logits[:1], boxes[:1], labels[:1], target[:1])
+    metrics.update(logits[1:], boxes[1:], labels[1:], target[1:])
     assert {name: value.item() for name, value in metrics.compute().items()} == pytest.approx({
         "acc": 2 / 4, "cls_err": 2 / 4, "loc_acc": 1 / 4, "loc_err": 3 / 4, "cls_err5": 1 / 4, "loc_err5": 2 / 4,
         "box_iou": (0.8 + 0.4 + 0.6 + 0.75) / 4, "box_acc50": 3 / 4, "box_acc75": 2 / 4,
     })  # fmt: skip
 
 
-def test_metrics_of_a_box_for_each_class_by_hand():
-    logits, boxes, labels, truth = table_of()
+def test_hand_computed_metrics_with_one_box_per_class():
+    logits, boxes, labels, target = table_of()
     each = torch.tensor([0.0, 0.0, 0.1, 1.0]).repeat(4, 6, 1)  # the others' boxes are bad
     each[torch.arange(4), labels] = boxes
     each[2, 2] = torch.tensor([0.0, 0.0, 0.9, 1.0])  # but not that of the label predicted for image 2
     metrics = LocalizationMetrics(6)
-    metrics.update(logits, each, labels, truth)
-    got = metrics.compute()
-    assert got["loc_err"].item() == 3 / 4 and got["loc_err5"].item() == 2 / 4
-    assert got["box_iou"].item() == pytest.approx((0.8 + 0.4 + 0.9 + 0.1) / 4)
+    metrics.update(logits, each, labels, target)
+    result = metrics.compute()
+    assert result["loc_err"].item() == 3 / 4 and result["loc_err5"].item() == 2 / 4
+    assert result["box_iou"].item() == pytest.approx((0.8 + 0.4 + 0.9 + 0.1) / 4)
 
 
-def test_of_five_guesses_one_has_to_be_right_in_label_and_box():
-    logits, _, labels, truth = table_of()
-    each = truth[:, None].expand(-1, 6, -1).clone()  # every box is the true one
+def test_top_five_needs_label_and_box_of_the_same_class():
+    logits, _, labels, target = table_of()
+    each = target[:, None].expand(-1, 6, -1).clone()  # every box is that of the ground truth
     each[torch.arange(4), labels] = torch.tensor([0.0, 0.0, 0.4, 1.0])  # but that of the true class
     metrics = LocalizationMetrics(6)
-    metrics.update(logits, each, labels, truth)
-    got = metrics.compute()
-    assert got["loc_err5"].item() == 1 and got["cls_err5"].item() == 1 / 4
-    each[2, labels[2]] = truth[2]
+    metrics.update(logits, each, labels, target)
+    result = metrics.compute()
+    assert result["loc_err5"].item() == 1 and result["cls_err5"].item() == 1 / 4
+    each[2, labels[2]] = target[2]
     metrics.reset()
-    metrics.update(logits, each, labels, truth)
+    metrics.update(logits, each, labels, target)
     assert metrics.compute()["loc_err5"].item() == 3 / 4
 
 
-def test_a_box_that_sticks_out_is_clipped_and_half_is_enough():
+def test_boxes_are_clipped_and_iou_of_one_half_is_enough():
     metrics = LocalizationMetrics(2)
     boxes = torch.tensor([[-1.0, -1.0, 2.0, 0.5], [0.0, 0.0, 0.0, 0.0]])
-    truth = torch.tensor([[0.0, 0.0, 1.0, 1.0]] * 2)
-    metrics.update(torch.tensor([[1.0, 0.0]] * 2), boxes, torch.tensor([0, 0]), truth)
-    got = metrics.compute()
-    assert got["box_iou"].item() == 0.25 and got["loc_acc"].item() == 0.5 and "loc_err5" not in got
+    target = torch.tensor([[0.0, 0.0, 1.0, 1.0]] * 2)
+    metrics.update(torch.tensor([[1.0, 0.0]] * 2), boxes, torch.tensor([0, 0]), target)
+    result = metrics.compute()
+    assert result["box_iou"].item() == 0.25 and result["loc_acc"].item() == 0.5 and "loc_err5" not in result
     metrics.reset()
     metrics.update(torch.zeros(0, 2), torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4))
     assert all(value.item() == 0 for value in metrics.compute().values())
 
 
-def test_the_task_counts_boxes_in_pixels_and_the_confusion():
+def test_the_task_updates_box_metrics_and_the_confusion_matrix():
     task = Localization(Fixed(LOGITS, [[0, 0, 0.4, 0.5], [0.25, 0.25, 0.75, 0.75]])).eval()
     metrics = task.metrics("val")
     task.update_metrics(metrics, task.losses(DATA)[1], DATA)
-    got = task.compute_metrics(metrics)
-    assert got["box_iou"].item() == pytest.approx((0.8 + 1) / 2) and got["loc_acc"].item() == 0.5
+    result = task.compute_metrics(metrics)
+    assert result["box_iou"].item() == pytest.approx((0.8 + 1) / 2) and result["loc_acc"].item() == 0.5
     assert task.confusion_matrix("val").tolist() == [[1, 1], [0, 0]]
 
 
-def test_predictions_are_in_pixels_of_the_image_given():
+def test_predictions_are_in_pixels_of_the_image():
     boxes = [[[0.5, 0.5, 1.5, 1.0], [-0.25, 0.0, 0.5, 0.25]]]
     task = Localization(Fixed([[0.0, 2.0]], boxes)).eval()
     (one,) = task.predict(torch.zeros(1, 3, 20, 40))
@@ -160,45 +161,45 @@ def test_predictions_are_in_pixels_of_the_image_given():
     assert agnostic["box"].tolist() == [0, 0, 20, 10] and "top_boxes" not in agnostic
 
 
-def test_boxes_find_their_way_back_to_the_file():
+def test_boxes_map_back_to_the_file():
     # 100 x 60 resized to 200 x 120 and cropped by 30 and 10 on the left and on top
     corners = torch.tensor([[-30.0, -10.0], [170.0, -10.0], [-30.0, 110.0]])
     boxes = boxes_in_file(torch.tensor([[0.0, 0.0, 20.0, 30.0], [0.0, 0.0, 400.0, 30.0]]), corners, 100, 60)
     assert boxes.tolist() == [[15, 5, 25, 20], [15, 5, 100, 20]]
     for wrong in (corners.flip(0), torch.full((3, 2), torch.nan), corners + torch.tensor([[0.0], [5.0], [0.0]])):
-        with pytest.raises(ValueError, match="val_transform leaves no way back to the image's own pixels"):
+        with pytest.raises(ValueError, match="val_transform.*no way back"):
             boxes_in_file(boxes, wrong, 100, 60)
 
 
-def test_boxes_outside_their_image_are_refused():
+def test_boxes_outside_their_image_are_rejected():
     check_boxes(torch.tensor([[0.0, 0.0, 40.0, 20.0]]), 20, 40)
     for box in ([0, 0, 41, 20], [0, 0, 40, 21], [-1, 0, 40, 20], [5, 5, 5, 9], [0, 9, 4, 3], [0, 0, float("nan"), 3]):
-        with pytest.raises(ValueError, match=r"box 1 of the batch is \[.*in images of 40 x 20"):
+        with pytest.raises(ValueError, match=r"box.*in images of 40 x 20, got .*index 1"):
             check_boxes(torch.tensor([[0, 0, 1, 1], box], dtype=torch.float32), 20, 40)
     task = Localization(Fixed(LOGITS, [[0.0] * 4] * 2))
-    with pytest.raises(ValueError, match=r"box 1 of the batch is \[0.0, 0.0, 90.0, 20.0\]"):
+    with pytest.raises(ValueError, match=r"box.*got \[0.0, 0.0, 90.0, 20.0\] at index 1"):
         task.losses(batch([0, 1], [[0, 0, 1, 1], [0, 0, 90, 20]]))
 
 
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"model": torch.nn.Identity()}, "num_classes: Identity does not say how many classes"),
-        ({"num_classes": 3}, "num_classes: 3, but the model Fixed tells 2 classes apart"),
-        ({"label_smoothing": 1.0}, r"label_smoothing: 1.0 is not in \[0, 1\)"),
-        ({"box_weight": -1.0}, "box_weight: -1.0; give numbers of at least 0"),
-        ({"top_k": 0}, "top_k: 0; give 1 or more"),
+        ({"model": torch.nn.Identity()}, "num_classes.*Identity.*got None"),
+        ({"num_classes": 3}, "num_classes: the model Fixed has 2 classes, got 3"),
+        ({"label_smoothing": 1.0}, r"label_smoothing.*\[0, 1\), got 1.0"),
+        ({"box_weight": -1.0}, "box_weight.*got 1.0 and -1.0"),
+        ({"top_k": 0}, "top_k.*got 0"),
     ],
 )
-def test_bad_arguments(arguments, message):
+def test_invalid_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         Localization(**({"model": Fixed(LOGITS, [[0.0] * 4] * 2)} | arguments))
 
 
-def test_a_model_of_another_kind_is_refused():
-    with pytest.raises(TypeError, match="TinyNet gave Tensor, but localization takes a pair of logits and boxes"):
+def test_a_model_of_another_kind_is_rejected():
+    with pytest.raises(TypeError, match="model: .*logits and boxes, got Tensor from TinyNet"):
         Localization(TinyNet()).losses(batch([0], [[0, 0, 1, 1]]))
-    with pytest.raises(ValueError, match=r"boxes \[2, 3\] for 2 images of 2 classes, not \[2, 2\] and \[2, 4\]"):
+    with pytest.raises(ValueError, match=r"model: .*logits \[2, 2\] and boxes \[2, 4\].*got \[2, 2\] and \[2, 3\]"):
         Localization(Fixed(LOGITS, [[0.0] * 3] * 2)).losses(DATA)
 
 
@@ -215,9 +216,9 @@ def small_task(loss="l2", features="spatial", box="agnostic", dropout=None, **op
     )
 
 
-def test_the_number_of_classes_is_compared_with_the_datas():
+def test_the_number_of_classes_is_compared_with_the_data():
     task = Localization(Localizer("plain", 4))
-    with pytest.raises(ValueError, match="Localizer tells 4 classes apart, but the data module DigitScenes has 10"):
+    with pytest.raises(ValueError, match="num_classes: .*DigitScenes has 10 classes.*got 4 from .*Localizer"):
         make_trainer(max_epochs=1).fit(task, digits())
 
 
@@ -237,11 +238,11 @@ def test_one_batch_is_overfitted(loss, box):
     task.eval()
     metrics = task.metrics("val")
     task.update_metrics(metrics, task.losses(one)[1], one)
-    got = task.compute_metrics(metrics)
-    assert got["acc"] == 1 and got["box_iou"] > 0.85, got
+    result = task.compute_metrics(metrics)
+    assert result["acc"] == 1 and result["box_iou"] > 0.85, result
 
 
-def test_a_few_epochs_bring_both_losses_down():
+def test_a_few_epochs_reduce_both_losses():
     task, trainer = small_task("giou", box_weight=2.0), make_trainer(max_epochs=6)
     before = trainer.validate(task, digits(), verbose=False)[0]
     trainer.fit(task, digits(train_size=128))
@@ -280,7 +281,7 @@ def test_two_processes_count_as_one(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    torch.save([column[3:] for column in table_of()], tmp_path / "share.pt")  # not even: a mean of means would differ
+    torch.save([column[3:] for column in table_of()], tmp_path / "share.pt")  # unequal shares
     files = [str(tmp_path / "share.pt"), str(port), str(tmp_path / "out.pt")]
     other = subprocess.Popen([sys.executable, "-W", "ignore", "-c", OTHER_PROCESS, *files])
     torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=0, world_size=2)

@@ -1,4 +1,4 @@
-"""Localization through the launcher: fit, resume, pictures, predictions in the file's pixels, fine-tuning."""
+"""Localization through the launcher: fit, resume, plots, predictions in pixels of the file, fine-tuning."""
 
 import albumentations as A
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from striate.callbacks.drawing.overlays import annotated, overlap_note
+from striate.callbacks.drawing.overlays import draw_target, overlap_note
 from striate.datamodules import DigitScenes, ShortSideResize
 from striate.datamodules.base import ImageFiles
 from striate.models import Classifier, PlainCNN
@@ -29,23 +29,23 @@ CONFIG = run_config(
 workdir = workdir_with(boxes=CONFIG)
 
 
-def test_from_a_classifier_to_predictions_in_the_files_pixels(workdir, caplog):
+def test_from_a_classifier_to_predictions_in_pixels_of_the_file(workdir, caplog):
     trained = Classifier(PlainCNN((8, 16)), 10)
     state = {f"model.{key}": value for key, value in trained.state_dict().items()}
     torch.save({"state_dict": state}, workdir / "classifier.ckpt")
     launch("fit", "--config", "boxes.yaml",
            "--model.init_args.model.init_args.backbone.weights", "classifier.ckpt")  # fmt: skip
-    said = caplog.text
-    assert "Weights from classifier.ckpt:" in said and "trunk: all 24 tensors, prefix 'model.backbone.'" in said
-    assert "class head: 3.weight, 3.bias, prefix 'model.head.'" in said and "box head: new" in said
+    log = caplog.text
+    assert "Weights from classifier.ckpt:" in log and "trunk: all 24 tensors, prefix 'model.backbone.'" in log
+    assert "class head: 3.weight, 3.bias, prefix 'model.head.'" in log and "box head: new" in log
     run = workdir / "runs" / "boxes" / "fit-1"
     with Image.open(run / "pictures" / "val_epoch_000.png") as drawn:
-        assert drawn.width > drawn.height  # truth and prediction, side by side
+        assert drawn.width > drawn.height  # ground truth and prediction side by side
     (row,) = [row for row in read_csv(run / "metrics.csv") if row["val/loc_acc"]]
     assert float(row["val/acc"]) + float(row["val/cls_err"]) == pytest.approx(1)
     assert (run / "val_confusion.csv").is_file()
 
-    (workdir / "classifier.ckpt").unlink()  # neither resuming nor predicting needs it any more
+    (workdir / "classifier.ckpt").unlink()  # resuming and predicting do not need it anymore
     launch("fit", "--config", "boxes.yaml", "--trainer.max_epochs", 2, "--ckpt_path", "last")
     assert [row["epoch"] for row in read_csv(run / "metrics.csv") if row["val/acc"]] == ["0", "1"]
 
@@ -67,18 +67,18 @@ def test_from_a_classifier_to_predictions_in_the_files_pixels(workdir, caplog):
     assert len(list((out / "pictures").glob("*.png"))) == 2
 
 
-def test_a_checkpoint_without_the_trunk_is_refused(workdir, capsys):
+def test_a_checkpoint_without_the_trunk_is_rejected(workdir, capsys):
     key = "--model.init_args.model.init_args.backbone.weights"
     other = {f"model.{name}": value for name, value in Classifier("resnet18", 10).state_dict().items()}
     torch.save({"state_dict": other}, workdir / "other.ckpt")
     with pytest.raises(SystemExit):
         launch("fit", "--config", "boxes.yaml", key, "other.ckpt")
-    answer = capsys.readouterr().err
-    assert "Traceback" not in answer and "striate: " in answer
-    assert "other.ckpt does not match PlainCNN (0 of 20 tensors match); expected names such as 'stages.0.0" in answer
-    assert "got names such as 'model.backbone.stages.0.conv1.weight'" in answer
-    answer = launch_error(capsys, 1, "fit", "--config", "boxes.yaml", key, "nowhere.ckpt")
-    assert "no weights file at nowhere.ckpt" in answer
+    message = capsys.readouterr().err
+    assert "Traceback" not in message and "striate: " in message
+    assert "other.ckpt does not match PlainCNN (0 of 20 tensors match); expected names such as 'stages.0.0" in message
+    assert "got names such as 'model.backbone.stages.0.conv1.weight'" in message
+    message = launch_error(capsys, 1, "fit", "--config", "boxes.yaml", key, "nowhere.ckpt")
+    assert "no weights file at nowhere.ckpt" in message
 
 
 def corners_after(folder, steps, width=100, height=60):
@@ -87,7 +87,7 @@ def corners_after(folder, steps, width=100, height=60):
     return data.dataset(source, training=False)[0]["corners"].round(4).tolist()
 
 
-def test_the_way_back_is_known_through_resizing_cropping_and_padding(tmp_path):
+def test_corners_follow_resizing_cropping_and_padding(tmp_path):
     assert corners_after(tmp_path, None) == [[0, 0], [100, 0], [0, 60]]
     assert corners_after(tmp_path, [A.Resize(30, 30)]) == [[0, 0], [30, 0], [0, 30]]
     assert corners_after(tmp_path, [A.CenterCrop(20, 40)]) == [[-30, -20], [70, -20], [-30, 40]]
@@ -104,12 +104,12 @@ def test_the_way_back_is_known_through_resizing_cropping_and_padding(tmp_path):
     assert np.isnan(corners_after(tmp_path, [Own(p=1)])).all()
 
 
-def test_the_predicted_box_is_drawn_where_it_is_with_its_score():
+def test_the_predicted_box_is_drawn_in_place_with_its_score():
     image = np.full((50, 100, 3), 90, np.uint8)
-    said = {"label": 1, "score": 0.07, "box": torch.tensor([20.0, 10.0, 80.0, 40.0]), "top_labels": [1]}
-    picture, chips = annotated(image, said, ["cat", "dog"], 200)
+    log = {"label": 1, "score": 0.07, "box": torch.tensor([20.0, 10.0, 80.0, 40.0]), "top_labels": [1]}
+    picture, legend = draw_target(image, log, ["cat", "dog"], 200)
     changed = np.argwhere((picture != 90).any(axis=2))
-    assert changed[:, 1].min() == 40 and changed[:, 1].max() == 159  # also where the score is low
-    assert changed[:, 0].max() == 79 and [chip.text for chip in chips] == ["dog"]
+    assert changed[:, 1].min() == 40 and changed[:, 1].max() == 159  # even with a low score
+    assert changed[:, 0].max() == 79 and [entry.text for entry in legend] == ["dog"]
     truth = {"box": np.array([20.0, 10.0, 80.0, 25.0])}
-    assert overlap_note(said, truth) == ", IoU 0.50" and overlap_note(said, {"label": 1}) == ""
+    assert overlap_note(log, truth) == ", IoU 0.50" and overlap_note(log, {"label": 1}) == ""

@@ -1,4 +1,4 @@
-"""A loss that is no number: training stops there, says where, and leaves the checkpoints as they were."""
+"""NaN and infinite losses: training stops with a message, and checkpoints stay intact."""
 
 import pytest
 import pytorch_lightning as pl
@@ -7,7 +7,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
 from striate.tasks import Classification
-from striate.tasks.nonfinite import LossWatch, NonFiniteError, check_weights, image_names
+from striate.tasks.nonfinite import NonFiniteError, NonFiniteGuard, check_weights, image_names
 from striate.tests.helpers.fixtures import TinyNet, batch
 from striate.tests.helpers.training import run_script
 
@@ -24,8 +24,8 @@ class Poisoned(TinyNet):
         return super().forward(images) * (self.value if self.training and self.seen > self.after else 1.0)
 
 
-class EndlessGradient(Poisoned):
-    """From the n-th training batch on its gradients are NaN, its loss is not: the root of zero."""
+class NanGradient(Poisoned):
+    """Its gradients are NaN from the n-th training batch on, but not its loss: the square root of zero."""
 
     def forward(self, images):
         self.value = 1.0
@@ -57,32 +57,32 @@ def test_training_stops_with_step_losses_and_images(tmp_path, value):
     task = Classification(Poisoned(after=3, value=value), optimizer=lambda groups: torch.optim.SGD(groups, lr=0.1))
     with pytest.raises(NonFiniteError) as caught:
         fit(task, tmp_path)
-    said = str(caught.value)
-    assert said.startswith("the loss is not a finite number at step 3 (epoch 0): loss_class nan; ")
-    assert "the batch: sample 6, sample 7. Checkpoints that were saved are from before." in said
+    message = str(caught.value)
+    assert message.startswith("loss: must be finite, got NaN or infinity at step 3 (epoch 0): loss_class nan; ")
+    assert "the batch: sample 6, sample 7. Saved checkpoints are from before" in message
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert saved["global_step"] == 3
-    # the step's gradients never came to be
+    # the gradients of this step were never computed
     assert all(torch.equal(value, saved["state_dict"][key]) for key, value in task.state_dict().items()
                if "num_batches" not in key and "running" not in key)  # fmt: skip
 
 
-def test_weights_that_are_no_numbers_do_not_overwrite_a_checkpoint(tmp_path):
-    task = Classification(EndlessGradient(after=2), optimizer=lambda groups: torch.optim.SGD(groups, lr=0.1))
-    with pytest.raises(NonFiniteError, match=r"weights are not finite numbers at step 3 \(epoch 0\), the first: model"):
+def test_nan_weights_do_not_overwrite_a_checkpoint(tmp_path):
+    task = Classification(NanGradient(after=2), optimizer=lambda groups: torch.optim.SGD(groups, lr=0.1))
+    with pytest.raises(NonFiniteError, match=r"weights: .*at step 3 \(epoch 0\), the first: model"):
         fit(task, tmp_path)
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 2
 
 
-def test_weights_are_counted_and_named():
+def test_nonfinite_weights_are_counted_and_named():
     model = TinyNet()
     check_weights(model, "here")
     model.head.bias.data[1] = float("inf")
-    with pytest.raises(NonFiniteError, match=r"^1 of 6 weights are not finite numbers here, the first: head.bias\."):
+    with pytest.raises(NonFiniteError, match=r"^weights: .*1 of 6 parameters here, the first: head.bias\."):
         check_weights(model, "here")
 
 
-def test_images_are_named_by_what_finds_them():
+def test_images_are_named_by_path_id_or_index():
     assert image_names({"path": ["a.png"], "index": torch.tensor([3])}) == ["a.png"]
     targets = [{"image_id": torch.tensor(139)}, {"image_id": torch.tensor(285)}]
     assert image_names({"target": targets, "index": torch.tensor([0, 1])}) == ["image_id 139", "image_id 285"]
@@ -91,33 +91,33 @@ def test_images_are_named_by_what_finds_them():
 
 
 def test_each_loss_is_named_and_a_long_batch_is_cut():
-    watch, losses = LossWatch(), {"loss_a": torch.tensor(1.5), "loss_b": torch.tensor(float("inf"))}
+    guard, losses = NonFiniteGuard(), {"loss_a": torch.tensor(1.5), "loss_b": torch.tensor(float("inf"))}
     with pytest.raises(NonFiniteError) as caught:
-        watch.see(sum(losses.values()), losses, {"index": torch.arange(20)}, "somewhere")
+        guard.check(sum(losses.values()), losses, {"index": torch.arange(20)}, "somewhere")
     assert "somewhere: loss_a 1.5, loss_b inf, their sum inf; the batch: sample 0, " in str(caught.value)
     assert "sample 15 and 4 more." in str(caught.value)
 
 
-def test_nothing_that_was_fine_is_held_against_a_later_step():
-    watch = LossWatch()
-    watch.see(torch.tensor(1.0), {"loss": torch.tensor(1.0)}, {}, "first")
-    watch.settle()
+def test_a_finite_step_does_not_affect_a_later_one():
+    guard = NonFiniteGuard()
+    guard.check(torch.tensor(1.0), {"loss": torch.tensor(1.0)}, {}, "first")
+    guard.flush()
     with pytest.raises(NonFiniteError, match="second"):
-        watch.see(torch.tensor(torch.nan), {"loss": torch.tensor(torch.nan)}, {}, "second")
-    watch.settle()  # said once
+        guard.check(torch.tensor(torch.nan), {"loss": torch.tensor(torch.nan)}, {}, "second")
+    guard.flush()  # reported once
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_on_a_gpu_the_verdict_comes_one_step_later_and_before_saving():
+def test_on_a_gpu_the_check_comes_one_step_later_and_before_saving():
     good, bad = torch.tensor(1.0, device="cuda"), torch.tensor(torch.nan, device="cuda")
-    watch = LossWatch()
-    watch.see(bad, {"loss": bad}, {"index": torch.tensor([5])}, "at step 0")
+    guard = NonFiniteGuard()
+    guard.check(bad, {"loss": bad}, {"index": torch.tensor([5])}, "at step 0")
     with pytest.raises(NonFiniteError, match="at step 0: loss nan; the batch: sample 5"):
-        watch.see(good, {"loss": good}, {}, "at step 1")
-    watch.settle()
-    watch.see(bad, {"loss": bad}, {}, "at step 2")
+        guard.check(good, {"loss": good}, {}, "at step 1")
+    guard.flush()
+    guard.check(bad, {"loss": bad}, {}, "at step 2")
     with pytest.raises(NonFiniteError, match="at step 2"):
-        watch.settle()
+        guard.flush()
 
 
 DDP_SCRIPT = """
@@ -140,6 +140,5 @@ except NonFiniteError as error:
 def test_two_processes_stop_together_and_name_the_rank_of_the_batch(tmp_path):
     message = run_script(DDP_SCRIPT, tmp_path, 2, exit_code=3)
     assert (
-        "at step 2 (epoch 0): rank 1: loss_class nan; the batch: sample 104, sample 105. Checkpoints that were saved"
-        in message
+        "at step 2 (epoch 0): rank 1: loss_class nan; the batch: sample 104, sample 105. Saved checkpoints" in message
     )

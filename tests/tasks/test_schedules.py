@@ -1,4 +1,4 @@
-"""Learning-rate schedules against numbers worked by hand."""
+"""Learning-rate schedules against hand-computed values."""
 
 import math
 
@@ -24,17 +24,17 @@ def rates(schedule, steps, horizon):
     return seen
 
 
-def test_steps_divide_at_each_milestone():
+def test_steps_reduce_at_each_milestone():
     assert rates(Steps([2, 4], gamma=0.1), 6, Horizon(60, 10)) == pytest.approx([2, 2, 0.2, 0.2, 0.02, 0.02])
 
 
-def test_warmup_rises_linearly_to_the_schedules_own_course():
+def test_warmup_scales_the_schedule_linearly():
     assert rates(Steps([5], warmup=4, warmup_start=0.25, unit="step"), 6, Horizon(6, 3)) == pytest.approx(
         [0.5, 0.875, 1.25, 1.625, 2.0, 0.2]
     )
 
 
-def test_cosine_covers_what_the_warmup_leaves():
+def test_cosine_starts_after_the_warmup():
     got = rates(Cosine(final=0.1, warmup=2), 7, Horizon(6, 3))
     expected = [0.0, 1.0, 2.0] + [2 * (0.1 + 0.45 * (1 + math.cos(math.pi * k / 4))) for k in (1, 2, 3, 4)]
     assert got == pytest.approx(expected)
@@ -45,22 +45,22 @@ def test_polynomial():
     assert rates(Polynomial(power=2, unit="epoch"), 5, Horizon(40, 10)) == pytest.approx([2, 1.125, 0.5, 0.125, 0])
 
 
-def test_constant_needs_no_end_and_others_do():
+def test_only_constant_works_without_an_end_of_training():
     assert rates(Constant(warmup=2), 4, Horizon(math.inf, 3)) == pytest.approx([0, 1, 2, 2])
-    with pytest.raises(ValueError, match=r"Cosine needs to know when training ends: set trainer.max_epochs"):
+    with pytest.raises(ValueError, match="Cosine needs the length of training.*max_epochs"):
         rates(Cosine(), 1, Horizon(math.inf, 3))
 
 
-def test_bad_arguments():
-    with pytest.warns(UserWarning, match=r"warm-up of 10 steps is longer than training \(6\)"):
+def test_invalid_arguments():
+    with pytest.warns(UserWarning, match="before the full learning rate.*10 steps, training of 6"):
         assert rates(Cosine(warmup=10), 3, Horizon(6, 3)) == pytest.approx([0, 0.2, 0.4])
-    with pytest.raises(ValueError, match="warmup: -1 is negative"):
+    with pytest.raises(ValueError, match="warmup.*got -1"):
         Cosine(warmup=-1)
-    with pytest.raises(ValueError, match=r"milestones: \[3, 1\] is not in ascending order"):
+    with pytest.raises(ValueError, match=r"milestones.*got \[3, 1\]"):
         Steps([3, 1])
 
 
-def test_plateau_follows_the_tasks_metric_and_direction():
+def test_plateau_uses_the_metric_and_direction_of_the_task():
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     built = Plateau(factor=0.5, patience=0).build(optimizer, Horizon(6, 3), "val/acc", "max")
     assert built["monitor"] == "val/acc" and built["interval"] == "epoch"
@@ -70,7 +70,7 @@ def test_plateau_follows_the_tasks_metric_and_direction():
 
 
 @pytest.mark.parametrize("accumulate, unit", [(1, "step"), (2, "step"), (2, "epoch")])
-def test_the_trainer_gives_the_horizon_and_the_last_rate_is_the_schedules_last(accumulate, unit, tmp_path):
+def test_the_trainer_provides_the_horizon(accumulate, unit, tmp_path):
     class Data(list):
         pass
 

@@ -1,4 +1,4 @@
-"""Training through the Trainer: it learns, resumes to the bit, accumulates, and counts right under DDP."""
+"""Training with a Trainer: learning, exact resuming, gradient accumulation, and metrics under DDP."""
 
 import pytest
 import pytorch_lightning as pl
@@ -49,7 +49,7 @@ def weights_of(task):
     return torch.cat([p.detach().flatten() for p in task.model.state_dict().values()])
 
 
-@pytest.mark.parametrize("stop_after", [3, 4, 6])  # in an epoch's middle, at its end, in the second epoch
+@pytest.mark.parametrize("stop_after", [3, 4, 6])  # within an epoch, at its end, in the second epoch
 def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(folder, tmp_path, stop_after):
     import albumentations as A
 
@@ -66,29 +66,29 @@ def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(folder, tmp_path, 
     whole, _ = run(steps=None)
     _, stopped = run(steps=stop_after)
     assert stopped.global_step == stop_after
-    torch.manual_seed(99)  # the generator is somewhere else now, as in a new process
+    torch.manual_seed(99)  # another generator state, as in a new process
     resumed, trainer = run(steps=None, ckpt_path=tmp_path / "mid.ckpt")
     assert trainer.global_step == 12
     assert torch.equal(weights_of(whole), weights_of(resumed))
 
 
-@pytest.mark.parametrize("stop_after", [2, 3])  # at an epoch's end, in the second one's middle
-def test_overfitting_some_batches_takes_the_same_ones_each_epoch_and_resumes(folder, tmp_path, stop_after):
+@pytest.mark.parametrize("stop_after", [2, 3])  # at the end of an epoch, within the second
+def test_overfit_batches_repeats_the_same_batches_and_resumes(folder, tmp_path, stop_after):
     import albumentations as A
 
     def run(steps, ckpt_path=None):
         crop = [A.RandomResizedCrop((24, 24))]
         data = ImageFolder(str(folder), val_fraction=0.2, batch_size=4, num_workers=0, train_transform=crop)
-        task, seen = make_task(scheduler=Cosine()), Seen()
+        task, recorder = make_task(scheduler=Cosine()), BatchRecorder()
         trainer = make_trainer(
-            max_epochs=3, overfit_batches=2, callbacks=[seen, SaveAndStop(steps, tmp_path / "mid.ckpt")]
+            max_epochs=3, overfit_batches=2, callbacks=[recorder, SaveAndStop(steps, tmp_path / "mid.ckpt")]
         )
         trainer.fit(task, data, ckpt_path=ckpt_path, weights_only=True)
         assert ckpt_path or steps or "val/acc" in trainer.callback_metrics
-        return task, seen.batches
+        return task, recorder.batches
 
     whole, batches = run(steps=None)
-    assert len(batches) == 6 and set(batches[0][1]) == {0, 1}  # drawn at random, not as they lie in their folders
+    assert len(batches) == 6 and set(batches[0][1]) == {0, 1}  # drawn at random, not in the order of the folders
     for place in range(2):
         assert batches[place][0] == batches[place + 2][0] == batches[place + 4][0]
     run(steps=stop_after)
@@ -97,7 +97,7 @@ def test_overfitting_some_batches_takes_the_same_ones_each_epoch_and_resumes(fol
     assert torch.equal(weights_of(whole), weights_of(resumed))
 
 
-class Seen(pl.Callback):
+class BatchRecorder(pl.Callback):
     """The pixels and the labels of each training batch."""
 
     def __init__(self):
@@ -123,7 +123,7 @@ def test_an_unreadable_training_image_is_replaced_and_counted(folder):
     (folder / "dark" / "003.png").write_bytes(whole[:200])
     data = ImageFolder(str(folder), val_fraction=0.2, batch_size=4, num_workers=0)
     task = make_task()
-    with pytest.warns(UserWarning, match=r"1 image\(s\) could not be read and were skipped, the first: .*003.png"):
+    with pytest.warns(UserWarning, match=r"1 image\(s\) skipped.*003.png.*strict"):
         make_trainer(max_epochs=2).fit(task, data)
     strict = ImageFolder(str(folder), val_fraction=0.2, batch_size=4, num_workers=0, strict=True)
     with pytest.raises(ValueError, match=r"003.png: not a readable image"):
@@ -135,14 +135,14 @@ def test_grayscale_and_alpha_files_train_like_any_other(folder):
     data = ImageFolder(str(folder), val_fraction=0.2, batch_size=3, num_workers=0)
     task = make_task()
     make_trainer(max_epochs=1).fit(task, data)
-    assert not task.unreadable
+    assert not task.unreadable.reasons
 
 
-def test_a_wrong_number_of_classes_names_both(folder):
+def test_a_wrong_number_of_classes_names_model_and_data(folder):
     data = ImageFolder(str(folder), val_fraction=0.2, num_workers=0)
     task = Classification(TinyNet(num_classes=5))
-    with pytest.raises(ValueError, match=r"TinyNet tells 5 classes apart, but the data module ImageFolder has 2 "
-                                         r"\(bright, dark\): set num_classes: 2"):  # fmt: skip
+    with pytest.raises(ValueError, match=r"num_classes: the data module ImageFolder has 2 classes \(bright, "
+                                         r"dark\), got 5 from the model TinyNet"):  # fmt: skip
         make_trainer(max_epochs=1).fit(task, data)
 
 

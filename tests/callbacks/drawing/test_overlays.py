@@ -1,4 +1,4 @@
-"""Targets on their images: where a box, a mask and a class are drawn, and what is said of them."""
+"""Targets on their images: positions and colors of boxes and masks, tags and legends."""
 
 import numpy as np
 import pytest
@@ -11,19 +11,21 @@ from striate.callbacks import Pictures
 from striate.callbacks.drawing import pictures
 from striate.callbacks.drawing.canvas import NEUTRAL
 from striate.callbacks.drawing.overlays import (
-    Chip,
-    annotated,
-    colour_of,
-    drawable,
+    LegendEntry,
+    color_of,
+    draw_target,
+    drawable_fields,
     hidden_note,
-    mask_colour,
+    mask_color,
     target_of,
     target_panel,
-    titled,
+    with_title,
 )
-from striate.callbacks.drawing.tags import ink_on
+from striate.callbacks.drawing.tags import contrast_color
 from striate.callbacks.predictions.masks import MaskWriter
 from striate.datamodules import DigitScenes
+from striate.tasks import SemanticSegmentation
+from striate.tests.helpers.tiny_segmenter import TinySegmenter
 
 GRAY = np.full((50, 100, 3), 128, np.uint8)
 NAMES = ["cat", "dog", "car"]
@@ -33,10 +35,10 @@ def objects(boxes, labels, **more):
     return {"boxes": np.array(boxes, np.float32).reshape(-1, 4), "labels": np.array(labels, np.int64)} | more
 
 
-def test_a_box_lies_where_it_is_scaled_to_and_inside_the_picture():
-    box_class = colour_of(2)
-    picture, chips = annotated(GRAY, objects([[0, 0, 50, 50], [60, 30, 100, 50]], [2, 2]), NAMES, 200)
-    assert picture.shape == (100, 200, 3) and chips == [Chip("car x2", box_class)]
+def test_boxes_are_scaled_and_drawn_inside_the_picture():
+    box_class = color_of(2)
+    picture, legend = draw_target(GRAY, objects([[0, 0, 50, 50], [60, 30, 100, 50]], [2, 2]), NAMES, 200)
+    assert picture.shape == (100, 200, 3) and legend == [LegendEntry("car x2", box_class)]
     drawn = (picture == box_class).all(axis=2)
     for row, column in ((50, 0), (50, 1), (50, 98), (50, 99), (99, 50), (98, 50), (99, 199), (80, 199), (70, 120)):
         assert drawn[row, column], (row, column)
@@ -44,17 +46,17 @@ def test_a_box_lies_where_it_is_scaled_to_and_inside_the_picture():
     assert (picture[75, 150] == 128).all()  # boxes are not filled
 
 
-def test_a_name_stands_at_its_box_and_no_two_on_one_another():
-    bare = [annotated(GRAY, objects(boxes, [0] * len(boxes)), NAMES, 300)[0] for boxes in (
+def test_names_are_drawn_at_their_boxes_without_overlap():
+    bare = [draw_target(GRAY, objects(boxes, [0] * len(boxes)), NAMES, 300)[0] for boxes in (
         [[30, 20, 80, 45]], [[30, 20, 80, 45]] * 2)]  # fmt: skip
-    red = [(one == colour_of(0)).all(axis=2) for one in bare]
+    red = [(one == color_of(0)).all(axis=2) for one in bare]
     assert red[0][46:59, 92:110].mean() > 0.5  # above the corner, which is at row 60, column 90
     assert red[1][62:74, 93:110].mean() > 0.5 and red[0][62:74, 93:110].mean() == 0  # the second: below it
 
 
 @pytest.fixture
 def written(monkeypatch):
-    """The texts that are drawn, with where each begins and ends."""
+    """The texts that are drawn, with the start and end of each."""
     texts, draw = [], ImageDraw.ImageDraw.text
 
     def text(self, xy, text, *args, **kwargs):
@@ -65,9 +67,9 @@ def written(monkeypatch):
     return texts
 
 
-def said(written, *args, **more):
+def texts_of(written, *args, **more):
     written.clear()
-    annotated(*args, **more)
+    draw_target(*args, **more)
     return [text for text, _, _ in written]
 
 
@@ -75,47 +77,47 @@ def scored(boxes, labels, scores):
     return objects(boxes, labels, scores=np.array(scores, np.float32))
 
 
-def test_a_score_is_a_percentage_that_no_digit_runs_into(written):
-    assert said(written, GRAY, scored([[0, 20, 50, 50]], [0], [0.744]), "0123", 100) == ["0  74%"]
+def test_a_score_is_a_percentage_apart_from_the_name(written):
+    assert texts_of(written, GRAY, scored([[0, 20, 50, 50]], [0], [0.744]), "0123", 100) == ["0  74%"]
 
 
-def test_a_long_name_has_the_room_beside_its_box_and_gives_way_to_the_score_elsewhere(written):
+def test_a_long_name_is_cut_before_the_score_where_space_is_short(written):
     names, size = ["a long ellipse"], 224
     small = [40.0, 20, 46, 26]
     alone = scored([small], [0], [0.98])
-    assert said(written, GRAY, alone, names, size) == ["a long ellipse  98%"]
-    assert said(written, GRAY, objects([small], [0]), names, size) == ["a long ellipse"]
-    # neighbours all around: the name would lie on them
+    assert texts_of(written, GRAY, alone, names, size) == ["a long ellipse  98%"]
+    assert texts_of(written, GRAY, objects([small], [0]), names, size) == ["a long ellipse"]
+    # neighbors all around, which the name would cover
     around = [[x, y, x + 6, y + 6] for x in (20, 30, 50, 60) for y in range(2, 48, 8)]
     crowded = scored([small, *around], [0] * 25, [0.98] * 25)
-    texts = said(written, GRAY, crowded, names, size)
+    texts = texts_of(written, GRAY, crowded, names, size)
     assert texts[0] != "a long ellipse  98%" and all(text.endswith("98%") for text in texts)
     assert any(text.endswith("…  98%") for text in texts)
-    # at the edge a tag begins further left; in a picture narrower than itself it is shorter
-    (edge,) = said(written, GRAY, scored([[90, 20, 100, 30]], [0], [0.98]), names, size)
+    # at the edge a tag starts further left; in a picture narrower than the tag it is cut
+    (edge,) = texts_of(written, GRAY, scored([[90, 20, 100, 30]], [0], [0.98]), names, size)
     assert edge == "a long ellipse  98%" and 0 < written[0][1] < written[0][2] <= size
     for width, text in ((30, "a l…  98%"), (15, "98%")):
         strip = np.full((120, width, 3), 128, np.uint8)
-        assert said(written, strip, scored([[2, 40, 9, 60]], [0], [0.98]), names, 240) == [text]
+        assert texts_of(written, strip, scored([[2, 40, 9, 60]], [0], [0.98]), names, 240) == [text]
         assert written[0][2] <= 2 * width
 
 
-def test_a_wide_tag_may_lie_within_a_larger_box(written):
+def test_a_wide_tag_may_lie_inside_a_larger_box(written):
     nested = scored([[0, 0, 100, 50], [40, 20, 46, 26]], [1, 0], [0.5, 0.98])
-    assert said(written, GRAY, nested, ["a long ellipse", "cat"], 224) == ["cat  50%", "a long ellipse  98%"]
+    assert texts_of(written, GRAY, nested, ["a long ellipse", "cat"], 224) == ["cat  50%", "a long ellipse  98%"]
 
 
-def test_a_short_name_stays_whole_on_its_neighbours(written):
+def test_a_short_name_is_not_cut_among_neighbors(written):
     rows = [[40, y, 46, y + 6] for y in range(0, 50, 6)]
-    texts = said(written, GRAY, scored([*rows, [0, 0, 100, 50]], [0] * len(rows) + [1], [0.98] * 10), NAMES, 224)
+    texts = texts_of(written, GRAY, scored([*rows, [0, 0, 100, 50]], [0] * len(rows) + [1], [0.98] * 10), NAMES, 224)
     assert texts[1:4] == ["cat  98%"] * 3
 
 
 def test_a_small_box_is_not_covered_by_its_own_tag():
-    # no room above: the tag of a small box lies below it, that of a large one within
+    # no space above: the tag of a small box goes below it, that of a large one inside
     for bottom, inside in ((14, False), (40, True)):
-        picture, _ = annotated(GRAY, scored([[20, 2, 60, bottom]], [0], [0.98]), NAMES, 200)
-        red = (picture == colour_of(0)).all(axis=2)
+        picture, _ = draw_target(GRAY, scored([[20, 2, 60, bottom]], [0], [0.98]), NAMES, 200)
+        red = (picture == color_of(0)).all(axis=2)
         assert (red[6:17, 44:80].mean() > 0.4) == inside
         assert (red[2 * bottom + 2 : 2 * bottom + 12, 44:80].mean() > 0.4) != inside
 
@@ -123,116 +125,117 @@ def test_a_small_box_is_not_covered_by_its_own_tag():
 def test_crowds_and_difficult_objects_are_dashed_and_counted():
     flags = {"iscrowd": np.array([True, False, False]), "difficult": np.array([False, True, False])}
     target = objects([[0, 0, 30, 50], [35, 0, 60, 50], [65, 0, 100, 50]], [0, 1, 1], **flags)
-    picture, chips = annotated(GRAY, target, NAMES, 200)
-    assert chips[:2] == [Chip("dog x2", colour_of(1)), Chip("cat crowd", colour_of(0), dashed=True)]
-    assert [(chip.text, chip.dashed) for chip in chips[2:]] == [("1 difficult", True)]
+    picture, legend = draw_target(GRAY, target, NAMES, 200)
+    assert legend[:2] == [LegendEntry("dog x2", color_of(1)), LegendEntry("cat crowd", color_of(0), dashed=True)]
+    assert [(entry.text, entry.dashed) for entry in legend[2:]] == [("1 difficult", True)]
     for column, label, dashed in ((0, 0, True), (70, 1, True), (130, 1, False)):
-        line = (picture[20:90, column] == colour_of(label)).all(axis=1)
+        line = (picture[20:90, column] == color_of(label)).all(axis=1)
         assert (0.4 < line.mean() < 0.8) if dashed else line.all()
 
 
-def test_a_crowds_entry_in_the_legend_looks_as_the_crowd_does():
+def test_the_legend_of_a_crowd_looks_like_the_crowd():
     flags = {"iscrowd": np.array([True, True, False])}
     boxes, labels = [[0, 0, 30, 50], [35, 0, 60, 50], [65, 0, 100, 50]], [0, 0, 1]
     drawn = target_panel(GRAY, objects(boxes, labels, **flags), NAMES, side=200)
     legend = drawn[200 + 7 : 200 + 24]
-    red = (legend == colour_of(0)).all(axis=2)
-    own = (legend == colour_of(1)).all(axis=2)
-    assert own.sum() == 9 * 9  # the patch of an object is filled within its outline, a crowd's is a dashed outline
+    red = (legend == color_of(0)).all(axis=2)
+    own = (legend == color_of(1)).all(axis=2)
+    assert own.sum() == 9 * 9  # the patch of an object is filled, that of a crowd is a dashed outline
     rows, columns = np.nonzero(red)
     patch = red[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
     assert 0.2 < patch.mean() < 0.7 and not patch[3:-3, 3:-3].any()
     masks = np.ones((3, 50, 100), np.uint8)
-    chips = annotated(GRAY, objects(boxes, labels, masks=masks, **flags), NAMES, 200)[1]
-    assert [(chip.text, chip.hatched, chip.dashed) for chip in chips] == [
+    legend = draw_target(GRAY, objects(boxes, labels, masks=masks, **flags), NAMES, 200)[1]
+    assert [(entry.text, entry.hatched, entry.dashed) for entry in legend] == [
         ("dog", False, False), ("cat crowd x2", True, False)
     ]  # fmt: skip
 
 
-def test_instances_have_a_colour_each_and_semantic_classes_one_each():
+def test_colors_tell_instances_or_semantic_classes_apart():
     masks = np.zeros((2, 50, 100), np.uint8)
     masks[0, 10:40, 10:40] = masks[1, 10:40, 60:90] = 1
     target = objects([[10, 10, 40, 40], [60, 10, 90, 40]], [1, 1], masks=masks)
-    picture, chips = annotated(GRAY, target, NAMES, 100)
-    assert chips == [Chip("dog x2")]
+    picture, legend = draw_target(GRAY, target, NAMES, 100)
+    assert legend == [LegendEntry("dog x2")]
     one, two = picture[30, 25].astype(int), picture[30, 75].astype(int)
-    assert one[0] > one[2] + 50 and two[2] > two[0] + 50  # the first colour is red, the second blue
+    assert one[0] > one[2] + 50 and two[2] > two[0] + 50  # the first color is red, the second blue
     semantic = masks[0] + 2 * masks[1]
     semantic[:5] = 255
-    picture, chips = annotated(GRAY, {"mask": semantic}, ["background", "dog", "car"], 100)
-    assert [chip.text for chip in chips] == ["dog: 18 %", "car: 18 %", "background: 54 %", "ignored: 10 %"]
-    assert chips[3].hatched and (picture[45] == 128).all()  # the background is left as it is
+    picture, legend = draw_target(GRAY, {"mask": semantic}, ["background", "dog", "car"], 100)
+    assert [entry.text for entry in legend] == ["dog: 18 %", "car: 18 %", "background: 54 %", "ignored: 10 %"]
+    assert legend[3].hatched and (picture[45] == 128).all()  # the background is not tinted
     np.testing.assert_allclose(picture[30, 25], 128 * 0.45 + np.array([128, 0, 0]) * 0.55, atol=1)  # VOC's
     assert picture[2].std() > 20 and (picture[2, :, 0] == picture[2, :, 1]).all()  # gray stripes
-    assert (annotated(GRAY, {"mask": semantic}, ["road", "dog", "car"], 100)[0][45] != 128).any()
+    assert (draw_target(GRAY, {"mask": semantic}, ["road", "dog", "car"], 100)[0][45] != 128).any()
 
 
 @pytest.mark.parametrize("name", ["bg", "Background", "_background_", "unlabeled", "Void"])
-def test_the_background_is_left_as_it_is_whatever_it_is_called(name):
+def test_the_background_is_not_tinted_under_any_of_its_names(name):
     mask = np.zeros((50, 100), np.uint8)
     mask[:10] = 1
-    picture, chips = annotated(GRAY, {"mask": mask}, [name, "dog"], 100)
-    assert (picture[20:] == 128).all() and [chip.text for chip in chips] == ["dog: 20 %", f"{name}: 80 %"]
-    picture, chips = annotated(GRAY, {"mask": 1 - mask}, ["dog", name], 100)
-    assert (picture[20:] != 128).any() and len(chips) == 2  # elsewhere it is a class
+    picture, legend = draw_target(GRAY, {"mask": mask}, [name, "dog"], 100)
+    assert (picture[20:] == 128).all() and [entry.text for entry in legend] == ["dog: 20 %", f"{name}: 80 %"]
+    picture, legend = draw_target(GRAY, {"mask": 1 - mask}, ["dog", name], 100)
+    assert (picture[20:] != 128).any() and len(legend) == 2  # as another class it is tinted
 
 
-def test_masks_have_the_colours_of_the_files_that_prediction_writes(tmp_path):
-    MaskWriter(tmp_path).write("a.jpg", 0, torch.tensor([[1, 15, 20]], dtype=torch.uint8), Knowing())
+def test_masks_have_the_colors_of_the_predicted_files(tmp_path):
+    writer = MaskWriter(SemanticSegmentation(TinySegmenter(21)), tmp_path, 0)
+    writer.rows("a.jpg", 0, {"mask": torch.tensor([[1, 15, 20]], dtype=torch.uint8)}, (1, 3))
     with Image.open(tmp_path / "masks" / "00000_a.png") as written:
-        assert [mask_colour(label) for label in (1, 15, 20)] == [
-            tuple(p) for p in np.asarray(written.convert("RGB"))[0]
-        ]
+        assert [mask_color(label) for label in (1, 15, 20)] == [tuple(p) for p in np.asarray(written.convert("RGB"))[0]]
 
 
-def test_odd_images_and_targets_are_drawn():
+def test_unusual_images_and_targets_are_drawn():
     for shape in ((1, 1), (2, 2000), (2000, 3)):
         image = np.zeros((*shape, 3), np.uint8)
         whole = objects([[0, 0, shape[1], shape[0]]], [0], masks=np.ones((1, *shape), np.uint8))
-        assert max(annotated(image, whole, [], 64)[0].shape) == 64
-    assert annotated(GRAY, objects([], []), NAMES, 64)[1] == [Chip("no objects")]
-    assert annotated(GRAY, {"label": 1}, NAMES, 64)[1] == [Chip("dog")]
-    assert annotated(GRAY, {"label": np.int64(1), "box": np.array([0, 0, 9, 9])}, NAMES, 64)[1] == [
-        Chip("dog", colour_of(1))
+        assert max(draw_target(image, whole, [], 64)[0].shape) == 64
+    assert draw_target(GRAY, objects([], []), NAMES, 64)[1] == [LegendEntry("no objects")]
+    assert draw_target(GRAY, {"label": 1}, NAMES, 64)[1] == [LegendEntry("dog")]
+    assert draw_target(GRAY, {"label": np.int64(1), "box": np.array([0, 0, 9, 9])}, NAMES, 64)[1] == [
+        LegendEntry("dog", color_of(1))
     ]
-    assert annotated(GRAY, objects([[0, 0, 9, 9]], [7]), NAMES, 64)[1][0].text == "7"
+    assert draw_target(GRAY, objects([[0, 0, 9, 9]], [7]), NAMES, 64)[1][0].text == "7"
     full = [f"a class of a long name {k}" for k in range(60)]
     drawn = target_panel(GRAY, objects([[0, 0, 9, 9]] * 60, range(60)), full, "x" * 300, side=128)
-    assert drawn.shape == (128 + 8 + 54, 136, 3) and (drawn[:, -3:] == 255).all()  # nothing runs over the edge
-    assert titled(drawn, "y" * 300).shape == (220, 136, 3)
+    assert drawn.shape == (128 + 8 + 54, 136, 3) and (drawn[:, -3:] == 255).all()  # nothing crosses the edge
+    assert with_title(drawn, "y" * 300).shape == (220, 136, 3)
 
 
 def test_predictions_of_low_score_are_not_drawn():
     scores = torch.tensor([0.9, 0.29])
-    picture, chips = annotated(GRAY, objects([[0, 0, 30, 30], [50, 0, 90, 50]], [0, 1], scores=scores), NAMES, 100)
-    assert chips == [Chip("cat", colour_of(0))] and (picture[:, 60:] == 128).all()
+    picture, legend = draw_target(GRAY, objects([[0, 0, 30, 30], [50, 0, 90, 50]], [0, 1], scores=scores), NAMES, 100)
+    assert legend == [LegendEntry("cat", color_of(0))] and (picture[:, 60:] == 128).all()
 
 
-def test_the_least_score_is_the_callers():
+def test_the_minimum_score_is_an_argument():
     less = scored([[0, 0, 30, 30], [50, 0, 90, 50]], [0, 1], [0.31, 0.29])
-    assert [chip.text for chip in annotated(GRAY, less, NAMES, 100, shown_from=0.3)[1]] == ["cat"]
-    assert [chip.text for chip in annotated(GRAY, less, NAMES, 100, shown_from=0)[1]] == ["cat", "dog"]
+    assert [entry.text for entry in draw_target(GRAY, less, NAMES, 100, min_score=0.3)[1]] == ["cat"]
+    assert [entry.text for entry in draw_target(GRAY, less, NAMES, 100, min_score=0)[1]] == ["cat", "dog"]
     assert hidden_note(less) == ", 2 of less than 50 % not drawn" and hidden_note(less, 0.3) == (
         ", 1 of less than 30 % not drawn"
     )
 
 
-def test_colours_differ_and_are_legible():
-    colours = [colour_of(number) for number in range(30)]
-    assert len(set(colours)) == 30 and colour_of(30) == colour_of(0)
-    assert ink_on((255, 255, 0)) == (0, 0, 0) and ink_on((0, 0, 255)) == (255, 255, 255)
+def test_colors_differ_and_have_contrast():
+    colors = [color_of(number) for number in range(30)]
+    assert len(set(colors)) == 30 and color_of(30) == color_of(0)
+    assert contrast_color((255, 255, 0)) == (0, 0, 0) and contrast_color((0, 0, 255)) == (255, 255, 255)
 
 
 def test_targets_of_all_batches():
     batch = {"image": torch.zeros(2, 3, 4, 4), "label": torch.tensor([4, 5]), "box": torch.ones(2, 4), "index": None}
-    found = drawable(target_of(batch, 1))
-    assert found.keys() == {"label", "box"} and found["label"] == 5
+    fields = drawable_fields(target_of(batch, 1))
+    assert fields.keys() == {"label", "box"} and fields["label"] == 5
     listed = {"image": [], "target": [{"boxes": torch.zeros(0, 4)}, {"boxes": torch.ones(1, 4), "image_id": 3}]}
-    assert drawable(target_of(listed, 1))["boxes"].tolist() == [[1] * 4] and not target_of({"image": 0, "path": []}, 0)
+    assert drawable_fields(target_of(listed, 1))["boxes"].tolist() == [[1] * 4] and not target_of(
+        {"image": 0, "path": []}, 0
+    )
 
 
-class Knowing(pl.LightningModule):
-    """Predicts one object in the upper left of each image, and learns nothing."""
+class FixedPrediction(pl.LightningModule):
+    """Predicts one object in the upper left of each image."""
 
     class_names = tuple("0123456789")
 
@@ -249,7 +252,7 @@ class Knowing(pl.LightningModule):
 
 
 @pytest.mark.parametrize("task, size", [("detection", 2), ("instance_segmentation", 2)])
-def test_pictures_show_truth_beside_prediction(tmp_path, monkeypatch, task, size):
+def test_pictures_show_ground_truth_beside_prediction(tmp_path, monkeypatch, task, size):
     drawn = []
     kept = pictures.target_panel
     monkeypatch.setattr(pictures, "target_panel", lambda *a, **k: drawn.append(a) or kept(*a, **k))
@@ -258,11 +261,11 @@ def test_pictures_show_truth_beside_prediction(tmp_path, monkeypatch, task, size
         accelerator="cpu", callbacks=[Pictures(count=size)], logger=False, enable_progress_bar=False,
         enable_model_summary=False, default_root_dir=tmp_path, enable_checkpointing=False,
     )  # fmt: skip
-    trainer.validate(Knowing(), data, verbose=False)
-    assert [one[3] for one in drawn] == ["truth, sample 0", "predicted", "truth, sample 3", "predicted"]
-    truth = data.make_source("val")[3]
-    np.testing.assert_array_equal(drawn[2][0], truth["image"])
-    np.testing.assert_array_equal(drawn[2][1]["boxes"], truth["boxes"])
+    trainer.validate(FixedPrediction(), data, verbose=False)
+    assert [one[3] for one in drawn] == ["ground truth, sample 0", "predicted", "ground truth, sample 3", "predicted"]
+    sample = data.make_source("val")[3]
+    np.testing.assert_array_equal(drawn[2][0], sample["image"])
+    np.testing.assert_array_equal(drawn[2][1]["boxes"], sample["boxes"])
     assert ("masks" in drawn[2][1]) == (task == "instance_segmentation")
     assert drawn[3][1]["labels"].tolist() == [7]
     assert (tmp_path / "pictures" / "val.png").is_file()
@@ -275,9 +278,9 @@ def test_text_is_dark_on_paper():
 @pytest.mark.parametrize(
     "name, plain", [("background", True), ("_background_", True), ("BG", True), ("Background", True), ("road", False)]
 )
-def test_class_0_is_left_as_it_is_where_its_name_says_background(name, plain):
+def test_class_0_is_not_tinted_if_its_name_is_that_of_the_background(name, plain):
     gray = np.full((20, 20, 3), 128, np.uint8)
-    picture, chips = annotated(gray, {"mask": np.zeros((20, 20), np.uint8)}, [name, "bg"], 20)
-    assert (picture == 128).all() == plain and chips[0].text == f"{name}: 100 %"
-    painted, _ = annotated(gray, {"mask": np.ones((20, 20), np.uint8)}, [name, "bg"], 20)
-    assert not (painted == 128).all()  # a later class of that name is a class
+    picture, legend = draw_target(gray, {"mask": np.zeros((20, 20), np.uint8)}, [name, "bg"], 20)
+    assert (picture == 128).all() == plain and legend[0].text == f"{name}: 100 %"
+    painted, _ = draw_target(gray, {"mask": np.ones((20, 20), np.uint8)}, [name, "bg"], 20)
+    assert not (painted == 128).all()  # another class with that name is tinted

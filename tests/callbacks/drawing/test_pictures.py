@@ -1,4 +1,4 @@
-"""Pictures: what is drawn, of which samples, and where it goes."""
+"""Plots after validation: samples, content and destinations."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from pytorch_lightning.loggers import Logger
 
-from striate.callbacks import ConfusionMatrix, Pictures
+from striate.callbacks import Pictures
 from striate.callbacks.drawing import pictures
 from striate.callbacks.drawing.canvas import NEUTRAL, RIGHT, WRONG, captions, confusion_figure, grid, panel, shorten
 from striate.datamodules import ImageFolder
@@ -15,8 +15,8 @@ from striate.tasks import Classification
 from striate.tests.helpers.fixtures import TinyNet, make_folder
 
 
-class Shown(Logger):
-    """A logger that remembers the pictures it is given."""
+class ImageLogger(Logger):
+    """A logger that records its images."""
 
     name, version = "shown", "0"
 
@@ -38,21 +38,21 @@ class Shown(Logger):
         self.pictures.append((key, images[0]))
 
 
-def test_captions_say_right_wrong_or_unknown():
-    said = {"label": 1, "score": 0.5}
+def test_captions_of_correct_wrong_and_unknown_predictions():
+    prediction = {"label": 1, "score": 0.5}
     names = ["cat", "dog"]
-    assert captions(said, {"label": torch.tensor(1)}, names) == [("dog  50 %", RIGHT), ("is dog", NEUTRAL)]
-    assert captions(said, {"label": torch.tensor(0)}, names) == [("dog  50 %", WRONG), ("is cat", NEUTRAL)]
-    assert captions(said, {}, []) == [("1  50 %", NEUTRAL)]
+    assert captions(prediction, {"label": torch.tensor(1)}, names) == [("dog  50 %", RIGHT), ("is dog", NEUTRAL)]
+    assert captions(prediction, {"label": torch.tensor(0)}, names) == [("dog  50 %", WRONG), ("is cat", NEUTRAL)]
+    assert captions(prediction, {}, []) == [("1  50 %", NEUTRAL)]
 
 
-def test_panel_keeps_the_aspect_and_the_colours():
+def test_panel_keeps_aspect_ratio_and_colors():
     image = np.zeros((10, 20, 3), np.uint8)
     image[:, :10] = (250, 0, 0)
     drawn = panel(image, [("a", RIGHT)], side=100, rows=1)
     assert drawn.shape == (126, 108, 3)
     assert drawn[54, 20].tolist() == [250, 0, 0] and drawn[54, 90].tolist() == [0, 0, 0]
-    assert (drawn[10] == 255).all()  # twice as wide as high: paper above
+    assert (drawn[10] == 255).all()  # twice as wide as high: white above
 
 
 def test_grid_places_row_by_row():
@@ -60,7 +60,7 @@ def test_grid_places_row_by_row():
     assert grid(cells, columns=2)[:, :, 0].tolist() == [[1] * 3 + [2] * 3] * 2 + [[3] * 3 + [255] * 3] * 2
 
 
-def test_long_names_are_cut_to_the_panel():
+def test_long_names_are_shortened():
     from PIL import ImageFont
 
     font = ImageFont.load_default(13)
@@ -69,7 +69,7 @@ def test_long_names_are_cut_to_the_panel():
     assert shorten("cat", font, 80) == "cat"
 
 
-def test_confusion_figure_is_darkest_where_a_class_mostly_goes():
+def test_confusion_figure_is_darkest_at_the_most_frequent_prediction():
     def middle(picture):
         return picture[picture.shape[0] // 4 : -picture.shape[0] // 4].astype(int)
 
@@ -85,7 +85,7 @@ def run(tmp_path):
 
     def fit(*callbacks, epochs=2):
         data = ImageFolder(str(folder), val_fraction=0.5, batch_size=4, num_workers=0)
-        logger = Shown(tmp_path / "out")
+        logger = ImageLogger(tmp_path / "out")
         torch.manual_seed(0)
         trainer = pl.Trainer(
             accelerator="cpu", max_epochs=epochs, callbacks=list(callbacks), logger=logger,
@@ -98,7 +98,7 @@ def run(tmp_path):
     return fit
 
 
-def test_the_same_samples_each_epoch_as_png_and_on_any_logger(run, tmp_path, monkeypatch):
+def test_the_same_samples_each_epoch_as_png_and_on_loggers(run, tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(pictures, "panel", lambda image, lines: drawn.append(image) or panel(image, lines))
     logger, trainer, _ = run(Pictures(count=3))
@@ -112,19 +112,10 @@ def test_the_same_samples_each_epoch_as_png_and_on_any_logger(run, tmp_path, mon
         np.testing.assert_array_equal(np.asarray(saved), logger.pictures[1][1])
 
 
-def test_pictures_every_second_epoch(run, tmp_path):
+def test_plots_every_second_epoch(run, tmp_path):
     run(Pictures(count=1, every_n_epochs=2), epochs=4)
     assert sorted(p.name for p in (tmp_path / "out" / "pictures").iterdir()) == [
         "val_epoch_001.png", "val_epoch_003.png"
     ]  # fmt: skip
-    with pytest.raises(ValueError, match="Pictures: count=0"):
+    with pytest.raises(ValueError, match="count.*got 0"):
         Pictures(count=0)
-
-
-def test_confusion_matrix_counts_the_last_validation(run, tmp_path):
-    logger, _, task = run(ConfusionMatrix())
-    assert [key for key, _ in logger.pictures] == ["val/confusion"] * 2
-    rows = (tmp_path / "out" / "val_confusion.csv").read_text().splitlines()
-    assert rows[0] == "true \\ predicted,bright,dark"
-    counts = [list(map(int, row.split(",")[1:])) for row in rows[1:]]
-    assert counts == task.confusion_matrix("val").tolist() and sum(map(sum, counts)) == 8

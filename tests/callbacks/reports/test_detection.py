@@ -1,11 +1,11 @@
-"""Where a detector errs: the curves, errors and confusion that a report writes, against a scene worked out by hand."""
+"""The error analysis of a detector: curves, errors and confusion of a hand-computed scene."""
 
 import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
 
-from striate.callbacks import ConfusionMatrix, DetectionReport
+from striate.callbacks import ClassReport, DetectionReport
 from striate.callbacks.reports import detection as detection_report
 from striate.callbacks.reports.detection import curves_figure, errors_figure
 from striate.tasks import Classification, Detection
@@ -15,83 +15,83 @@ from striate.tests.helpers.launcher import read_csv
 from striate.tests.helpers.tiny_detector import Known
 from striate.tests.helpers.training import Batches
 
-# class 1: the first is right, the second beside everything; class 0: the object of class 1 in the other corner
+# class 1: the first is correct, the second on the background; class 0: on an object of class 1
 OBJECTS = [[0.5, 0.5, 1, 1, 1, 0.9], [0, 0.5, 0.3, 1, 1, 0.8], [0.6, 0, 1, 0.4, 0, 0.7]]
-TRUTH = [detection_target([[20, 10, 40, 20], [24, 0, 40, 8], [0, 0, 12, 5]], [1, 1, 0])]
+TARGETS = [detection_target([[20, 10, 40, 20], [24, 0, 40, 8], [0, 0, 12, 5]], [1, 1, 0])]
 
 
 @pytest.fixture
 def run(tmp_path):
-    def run(command, *callbacks, classes=("cat", "dog"), objects=OBJECTS, truth=TRUTH, **settings):
+    def run(command, *callbacks, classes=("cat", "dog"), objects=OBJECTS, targets=TARGETS, **settings):
         trainer = pl.Trainer(
             accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
             enable_model_summary=False, callbacks=list(callbacks), default_root_dir=str(tmp_path), **settings,
         )  # fmt: skip
         task = Detection(Known(objects, len(classes)), optimizer=lambda groups: torch.optim.SGD(groups, lr=0.1))
-        getattr(trainer, command)(task, Batches([detection_batch([(20, 40)], truth)], class_names=classes))
+        getattr(trainer, command)(task, Batches([detection_batch([(20, 40)], targets)], class_names=classes))
         return tmp_path
 
     return run
 
 
-def test_a_test_leaves_curves_errors_and_confusion(run):
+def test_curves_errors_and_confusion_of_a_test(run):
     folder = run("test", DetectionReport(score=0.75))
     points = read_csv(folder / "test_curves.csv")
     dog = [
         (float(row["recall"]), float(row["precision"]), float(row["score"])) for row in points if row["class"] == "dog"
     ]
     assert len(points) == 202 and len(dog) == 101
-    # one of two dogs is found, by the surest box
+    # one of two dogs is detected, by the box of highest score
     assert dog[0] == (0, 1, 0.9) and dog[50] == (0.5, 1, 0.9) and dog[51] == (0.51, 0, 0)
     errors = {row["error"]: int(row["count"]) for row in read_csv(folder / "test_errors.csv")}
     assert errors == {
         "wrong class": 1,
-        "wrong place": 0,
-        "both wrong": 0,
-        "found twice": 0,
+        "poor localization": 0,
+        "wrong class, poor localization": 0,
+        "duplicate": 0,
         "background": 1,
         "missed": 1,
     }
-    (cat, dog, nothing) = read_csv(folder / "test_objects_confusion.csv")
+    (cat, dog, background) = read_csv(folder / "test_objects_confusion.csv")
     assert list(cat.values()) == ["cat", "0", "0", "1"]
-    assert list(dog.values()) == ["dog", "0", "1", "1"]  # what is below 0.75 does not count
-    assert list(nothing.values()) == ["nothing", "0", "1", "0"]
+    assert list(dog.values()) == ["dog", "0", "1", "1"]  # detections below 0.75 do not count
+    assert list(background.values()) == ["background", "0", "1", "0"]
     names = {"test_curves.png", "test_errors.png", "test_objects_confusion.png"}
     assert {path.name for path in (folder / "pictures").iterdir()} == names
 
 
-def test_a_fit_is_not_held_up_unless_asked(run):
+def test_no_report_in_training_by_default(run):
     assert not (run("fit", DetectionReport()) / "pictures").exists()
     assert (run("fit", DetectionReport(during_fit=True), num_sanity_val_steps=0) / "val_errors.csv").is_file()
 
 
-def test_each_classs_figures_are_a_table_without_a_confusion_matrix(run):
-    folder = run("validate", ConfusionMatrix())
+def test_class_report_of_a_detector_is_a_table_only(run):
+    folder = run("validate", ClassReport())
     cat, dog = read_csv(folder / "val_classes.csv")
     assert (cat["class"], cat["ap50"], cat["objects"], cat["detections"]) == ("cat", "0.0", "1", "1")
     assert (dog["class"], float(dog["ap50"]), dog["objects"]) == ("dog", round(51 / 101, 4), "2")
     assert not (folder / "val_confusion.csv").exists() and not (folder / "pictures").exists()
 
 
-def test_nothing_to_find_is_reported_too(run):
-    folder = run("test", DetectionReport(), objects=[], truth=[detection_target([], [])])
+def test_a_report_without_objects(run):
+    folder = run("test", DetectionReport(), objects=[], targets=[detection_target([], [])])
     assert read_csv(folder / "test_curves.csv") == []
 
 
-def test_more_classes_than_lines_leave_their_mean(monkeypatch):
+def test_many_classes_have_a_mean_curve_only(monkeypatch):
     recall, precision = np.linspace(0, 1, 101), np.linspace(1, 0, 101)[None].repeat(3, 0)
     precision[1], precision[2] = 1.0, np.nan
 
-    def coloured(picture):
+    def colored_pixels(picture):
         axes = picture[40:-60, 60:460].astype(int)
         return int((axes.max(2) - axes.min(2) > 60).sum())
 
     with_lines = curves_figure(recall, precision, ["a", "b", "c"], "t")
-    monkeypatch.setattr(detection_report, "LINES", 1)
-    assert coloured(with_lines) > coloured(curves_figure(recall, precision, ["a", "b", "c"], "t")) == 0
+    monkeypatch.setattr(detection_report, "MAX_CURVES", 1)
+    assert colored_pixels(with_lines) > colored_pixels(curves_figure(recall, precision, ["a", "b", "c"], "t")) == 0
 
 
-def test_bars_are_as_long_as_the_ap_that_is_lost():
+def test_bars_are_as_long_as_the_ap_lost():
     def blue(lost):
         errors = {"delta_ap": dict.fromkeys(detection_report.ERRORS, 0.0) | {"Loc": lost}, "counts": {}}
         picture = errors_figure(errors, "t").astype(int)
@@ -100,9 +100,11 @@ def test_bars_are_as_long_as_the_ap_that_is_lost():
     assert blue(0.0) == 0 < blue(0.005) < blue(0.3)
 
 
-def test_what_cannot_report_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"DetectionReport: iou=50, score=0.5; give one of COCO's IoUs"):
+def test_invalid_arguments_and_tasks(tmp_path):
+    with pytest.raises(ValueError, match="iou.*got 50"):
         DetectionReport(iou=50)
+    with pytest.raises(ValueError, match="score.*got 2"):
+        DetectionReport(score=2)
     trainer = pl.Trainer(logger=False, accelerator="cpu", enable_progress_bar=False, enable_checkpointing=False)
-    with pytest.raises(TypeError, match=r"DetectionReport: Classification has no method detection_metric\(stage\)"):
+    with pytest.raises(TypeError, match=r"DetectionReport: .*detection_metric\(stage\).*got Classification"):
         DetectionReport().setup(trainer, Classification(TinyNet()), "test")

@@ -12,7 +12,7 @@ from striate.datamodules import DigitScenes
 from striate.datamodules.augmentations.resizing import ShortSideResize
 from striate.datamodules.images.read import ImageError
 from striate.datamodules.loading.dataset import SampleKey, TransformedDataset
-from striate.tasks.semantic_segmentation import shows_whole_images
+from striate.tasks.file_coordinates import only_resized
 from striate.tests.helpers.fixtures import noisy_image, write_image
 from striate.tests.helpers.samples import Samples, box_masks, detection_sample, transformed
 
@@ -183,11 +183,11 @@ def test_which_transforms_preserve_the_whole_image(tmp_path):
         data = DigitScenes("semantic_segmentation", val_transform=steps, images=str(tmp_path), num_workers=0)
         (batch,) = data.predict_dataloader()
         assert batch["file_size"].tolist() == [[16, 9]]
-        return shows_whole_images(batch)
+        return only_resized(batch)
 
     for steps in (None, [], [A.Resize(8, 9)], [A.ToGray(), A.LongestMaxSize(9)], [ShortSideResize(8)]):
         assert preserved(steps)
     shift = A.Affine(translate_px=1, p=1)
     for step in (A.CenterCrop(4, 4), A.PadIfNeeded(9, 9), A.HorizontalFlip(p=1), A.Rotate((5, 9), p=1), shift):
         assert not preserved([A.Resize(8, 8), step])
-    assert not shows_whole_images({"image": torch.zeros(1, 3, 4, 4), "path": ["a"]})
+    assert not only_resized({"image": torch.zeros(1, 3, 4, 4), "path": ["a"]})

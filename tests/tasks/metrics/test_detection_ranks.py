@@ -1,4 +1,4 @@
-"""COCO's and VOC's metrics over two and three processes, with unequal shards: one process's figures on each of them."""
+"""COCO's and VOC's metrics over two and three processes with unequal shards equal those of one process."""
 
 import datetime
 import socket
@@ -15,35 +15,35 @@ FIRST = [0, 1]  # the ranks of the smaller group
 
 
 def shards():
-    """The batches of each of three ranks; the second has seen nothing."""
+    """The batches of each of three ranks; the second has none."""
     pairs = crowded(5, 9)
     return [[pairs[:2], pairs[2:7]], [], [pairs[7:]]]
 
 
-def figures(batches, group=None):
-    """All that the metrics compute, by name."""
+def results(batches, group=None):
+    """All results of both metrics, by name."""
     result = {}
     coco, voc = COCODetection(CLASSES, process_group=group), VOCDetection(CLASSES, process_group=group)
     for metric in (coco, voc):
         for batch in batches:
-            metric.update([said for said, _ in batch], [target for _, target in batch])
+            metric.update([detections for detections, _ in batch], [target for _, target in batch])
         result |= metric.compute()
         result |= {f"{type(metric).__name__}/{name}": value for name, value in metric.class_table().items()}
     result |= {"curves": coco.pr_curves()["precision"], "confusion": coco.confusion_matrix()}
     result["tide"] = torch.tensor(list(coco.tide()["delta_ap"].values()))
-    assert sum(len(rows) for rows in coco.counts) == sum(len(batch) for batch in batches)  # its own share again
+    assert sum(len(rows) for rows in coco.counts) == sum(len(batch) for batch in batches)  # the local state is restored
     return result
 
 
 def as_rank(rank, port):
-    """What this process computes as one of two, and as one of three."""
+    """Results of this process as one of two, and as one of three."""
     seconds = datetime.timedelta(seconds=90)
     address = f"tcp://127.0.0.1:{port}"
     torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=3, timeout=seconds)
     try:
         group = torch.distributed.new_group(FIRST, timeout=seconds)
-        mine = shards()[rank]
-        return {2: figures(mine, group) if rank in FIRST else {}, 3: figures(mine)}
+        shard = shards()[rank]
+        return {2: results(shard, group) if rank in FIRST else {}, 3: results(shard)}
     finally:
         torch.distributed.destroy_process_group()
 
@@ -66,7 +66,7 @@ def test_several_processes_count_as_one(tmp_path, recwarn):
     assert [process.wait(timeout=90) for process in others.values()] == [0, 0]
     computed |= {rank: torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in others}
     for world, ranks in ((2, FIRST), (3, [0, 1, 2])):
-        whole = figures([batch for shard in shards()[:world] for batch in shard])
+        whole = results([batch for shard in shards()[:world] for batch in shard])
         assert len(whole) == 12 + 6 + 1 + 3 + 3 and whole["map"] > 0.05
         for rank in ranks:
             assert computed[rank][world].keys() == whole.keys()

@@ -1,4 +1,4 @@
-"""Pascal VOC's metric against an independent count in fractions, and against tables worked by hand."""
+"""Pascal VOC's metric against an independent computation in fractions, and against hand-computed tables."""
 
 import math
 import pickle
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from striate.tasks.metrics import VOCDetection, detection_overlaps
-from striate.tasks.metrics.detection_overlaps import most_overlapped
+from striate.tasks.metrics.detection_overlaps import best_overlaps
 from striate.tasks.metrics.voc_detection import average_precision
 
 from ...helpers.random_detections import CLASSES, crowded, detections_of, images, target_of
@@ -19,24 +19,26 @@ from ...helpers.random_detections import CLASSES, crowded, detections_of, images
 
 def fraction_iou(one, other, pixel=0):
     sides = [min(one[i + 2], other[i + 2]) - max(one[i], other[i]) + pixel for i in (0, 1)]
-    shared = max(sides[0], 0) * max(sides[1], 0)
+    intersection = max(sides[0], 0) * max(sides[1], 0)
     areas = [(b[2] - b[0] + pixel) * (b[3] - b[1] + pixel) for b in (one, other)]
-    either = sum(areas) - shared
-    return Fraction(shared) / Fraction(either) if either else Fraction(0)
+    either = sum(areas) - intersection
+    return Fraction(intersection) / Fraction(either) if either else Fraction(0)
 
 
 def reference(pairs, label, year, threshold=Fraction(1, 2), pixel=0):
-    """AP of one class, one detection after the other, as the devkit's loops go; None without objects."""
+    """AP of one class, detection by detection as in the devkit's loops; None without objects."""
     objects, ranked = {}, []
-    for image, (said, target) in enumerate(pairs):
+    for image, (detections, target) in enumerate(pairs):
         count = len(target["labels"])
-        spared = target.get("difficult", torch.zeros(count)).bool() | target.get("iscrowd", torch.zeros(count)).bool()
-        mine = (target["labels"] == label).nonzero().flatten().tolist()
-        objects[image] = [[[Fraction(v) for v in target["boxes"][i].tolist()], bool(spared[i]), False] for i in mine]
-        for place in (said["labels"] == label).nonzero().flatten().tolist():
-            box = [Fraction(v) for v in said["boxes"][place].tolist()]
-            ranked.append((-said["scores"][place].item(), image, place, box))
-    total = sum(not spared for listed in objects.values() for _, spared, _ in listed)
+        ignored = target.get("difficult", torch.zeros(count)).bool() | target.get("iscrowd", torch.zeros(count)).bool()
+        of_class = (target["labels"] == label).nonzero().flatten().tolist()
+        objects[image] = [
+            [[Fraction(v) for v in target["boxes"][i].tolist()], bool(ignored[i]), False] for i in of_class
+        ]
+        for place in (detections["labels"] == label).nonzero().flatten().tolist():
+            box = [Fraction(v) for v in detections["boxes"][place].tolist()]
+            ranked.append((-detections["scores"][place].item(), image, place, box))
+    total = sum(not ignored for listed in objects.values() for _, ignored, _ in listed)
     if not total:
         return None
     right = wrong = 0
@@ -69,7 +71,7 @@ def count(pairs, year=2007, size=3, classes=CLASSES, **options):
     metric = VOCDetection(classes, year, **options)
     for start in range(0, len(pairs), size):
         part = pairs[start : start + size]
-        metric.update([said for said, _ in part], [target for _, target in part])
+        metric.update([detections for detections, _ in part], [target for _, target in part])
     return metric
 
 
@@ -85,31 +87,31 @@ def assert_equals_reference(pairs, year, **options):
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(images(), min_size=1, max_size=5), st.sampled_from([2007, 2010]), st.sampled_from([0, 1]))
-def test_equals_the_count_in_fractions(pairs, year, pixel):
+def test_equals_the_reference_in_fractions(pairs, year, pixel):
     assert_equals_reference(pairs, year, pixel=pixel)
 
 
 @settings(max_examples=4, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from([2007, 2010]))
-def test_equals_it_on_many_detections(seed, year):
+def test_equals_the_reference_on_many_detections(seed, year):
     assert_equals_reference(crowded(seed, 6, most=40), year)
 
 
-def test_pieces_of_the_work_do_not_show(monkeypatch):
+def test_block_size_does_not_change_results(monkeypatch):
     pairs = crowded(0)
     expected = count(pairs).class_table()
     monkeypatch.setattr(detection_overlaps, "PAIRS", 7)
     torch.testing.assert_close(count(pairs).class_table(), expected, rtol=0, atol=0, equal_nan=True)
 
 
-LINE = [[20.0 * n, 0, 20.0 * n + 10, 10] for n in range(10)]  # ten objects side by side
+ROW = [[20.0 * n, 0, 20.0 * n + 10, 10] for n in range(10)]  # ten objects side by side
 NOWHERE = [0.0, 500, 10, 510]
 
 
 @pytest.mark.parametrize(
     ("pattern", "objects", "eleven", "area"),
     [
-        # right (R) and wrong (w) from the surest on, of so many objects; the two figures, term by term
+        # correct (R) and wrong (w) by descending score, number of objects; both APs, term by term
         ("R", 1, 1, 1),
         ("w", 1, 0, 0),
         ("", 1, 0, 0),
@@ -122,11 +124,11 @@ NOWHERE = [0.0, 500, 10, 510]
         ("RwwwRR", 10, (2 + 2 * 1 / 2) / 11, (1 + 1 / 2 + 1 / 2) / 10),
     ],
 )
-def test_figures_worked_by_hand(pattern, objects, eleven, area):
-    free = iter(LINE)
+def test_hand_computed_ap(pattern, objects, eleven, area):
+    free = iter(ROW)
     boxes = [next(free) if letter == "R" else NOWHERE for letter in pattern]
     scores = [1 - 0.05 * place for place in range(len(pattern))]
-    pair = detections_of(boxes, scores, [0] * len(boxes)), target_of(LINE[:objects], [0] * objects)
+    pair = detections_of(boxes, scores, [0] * len(boxes)), target_of(ROW[:objects], [0] * objects)
     assert count([pair], 2007).compute()["voc_map"].item() == pytest.approx(eleven)
     assert count([pair], 2012).compute()["voc_map"].item() == pytest.approx(area)
     right = np.array([letter == "R" for letter in pattern], bool)
@@ -135,41 +137,41 @@ def test_figures_worked_by_hand(pattern, objects, eleven, area):
 
 
 def ap_of(boxes, target, year=2010, **options):
-    said = detections_of(boxes, [0.9 - 0.1 * place for place in range(len(boxes))], [0] * len(boxes))
-    return count([(said, target)], year, classes=1, **options).compute()["voc_map"].item()
+    detections = detections_of(boxes, [0.9 - 0.1 * place for place in range(len(boxes))], [0] * len(boxes))
+    return count([(detections, target)], year, classes=1, **options).compute()["voc_map"].item()
 
 
-def test_the_rule_of_matching():
+def test_matching_rule():
     one = target_of([[0, 0, 10, 10]], [0])
-    assert ap_of([[0, 0, 10, 5]], one) == 1  # an overlap of exactly 0.5 is right, as in the devkit
+    assert ap_of([[0, 0, 10, 5]], one) == 1  # an IoU of exactly 0.5 is correct, as in the devkit
     assert ap_of([[0, 0, 10, 4.99]], one) == 0
     assert ap_of([[0, 0, 10, 5]], one, iou=0.51) == 0
     assert ap_of([NOWHERE, [0, 0, 10, 10], [0, 0, 10, 10]], one) == 1 / 2
-    # two objects that overlap: both detections are nearest to the first. COCO would give the second the other object
+    # two overlapping objects: both detections have the highest IoU with the first. COCO would match both objects
     two = target_of([[0, 0, 10, 10], [0, 0, 10, 7]], [0, 0])
     assert ap_of([[0, 0, 10, 9], [0, 0, 10, 10]], two) == 1 / 2
     assert ap_of([[0, 0, 10, 9], [0, 0, 10, 7]], two) == 1
-    # at a draw the first object is taken
+    # ties go to the first object
     assert ap_of([[0, 0, 10, 10], [0, 0, 10, 10]], target_of([[0, 0, 10, 10]] * 2, [0, 0])) == 1 / 2
 
 
-def test_difficult_objects_count_neither_way():
+def test_difficult_objects_do_not_count():
     objects = [[0, 0, 10, 10], [20, 0, 30, 10], [20, 0, 30, 9]]
-    plain, spared = target_of(objects, [0] * 3), target_of(objects, [0] * 3, difficult=[False, True, False])
-    seen = [[20, 0, 30, 10], [20, 0, 30, 10], [0, 0, 10, 10]]  # a difficult one twice, then the first
-    assert ap_of(seen, plain) == pytest.approx((1 + 2 / 3) / 3)
-    assert ap_of(seen, spared) == 1 / 2  # of two objects that count one is found, and nothing is wrong
-    # the surest is nearest to the difficult one, which keeps it from being wrong, and from finding the third
-    metric = count([(detections_of(seen, [0.9, 0.8, 0.7], [0] * 3), spared)], classes=1)
+    plain, ignored = target_of(objects, [0] * 3), target_of(objects, [0] * 3, difficult=[False, True, False])
+    boxes = [[20, 0, 30, 10], [20, 0, 30, 10], [0, 0, 10, 10]]  # a difficult one twice, then the first
+    assert ap_of(boxes, plain) == pytest.approx((1 + 2 / 3) / 3)
+    assert ap_of(boxes, ignored) == 1 / 2  # one of two counted objects is detected, and nothing is wrong
+    # the first has the highest IoU with the difficult object, so it is neither wrong nor a detection of the third
+    metric = count([(detections_of(boxes, [0.9, 0.8, 0.7], [0] * 3), ignored)], classes=1)
     assert metric.class_table()["objects"].tolist() == [2] and metric.class_table()["detections"].tolist() == [3]
-    assert ap_of(seen, target_of(objects, [0] * 3, iscrowd=[False, True, False])) == 1 / 2
-    alone = count([(detections_of(seen, [0.9, 0.8, 0.7], [0] * 3), target_of(objects[:1], [0], difficult=[True]))])
+    assert ap_of(boxes, target_of(objects, [0] * 3, iscrowd=[False, True, False])) == 1 / 2
+    alone = count([(detections_of(boxes, [0.9, 0.8, 0.7], [0] * 3), target_of(objects[:1], [0], difficult=[True]))])
     assert alone.compute()["voc_map"].isnan() and alone.class_table()["ap"].isnan().all()
 
 
 def test_classes_without_objects_are_left_out_of_the_mean():
-    said = detections_of([[0, 0, 10, 10], NOWHERE, NOWHERE], [0.9, 0.8, 0.7], [0, 1, 2])
-    metric = count([(said, target_of([[0, 0, 10, 10], [20, 0, 30, 10]], [0, 1]))])
+    detections = detections_of([[0, 0, 10, 10], NOWHERE, NOWHERE], [0.9, 0.8, 0.7], [0, 1, 2])
+    metric = count([(detections, target_of([[0, 0, 10, 10], [20, 0, 30, 10]], [0, 1]))])
     torch.testing.assert_close(
         metric.class_table()["ap"], torch.tensor([1, 0, math.nan], dtype=torch.float64), equal_nan=True
     )
@@ -177,7 +179,7 @@ def test_classes_without_objects_are_left_out_of_the_mean():
 
 
 @given(st.lists(st.integers(1, 30), min_size=8, max_size=8))
-def test_edges_between_pixels_need_no_added_pixel(numbers):
+def test_boxes_between_pixels_need_no_added_pixel(numbers):
     # VOC's files: first and last pixel, from 1 on. Ours: xmin - 1, ymin - 1, xmax, ymax
     files = [[x, y, x + w, y + h] for x, y, w, h in (numbers[:4], numbers[4:])]
     ours = [[x1 - 1, y1 - 1, x2, y2] for x1, y1, x2, y2 in files]
@@ -185,7 +187,7 @@ def test_edges_between_pixels_need_no_added_pixel(numbers):
     zero = np.zeros(1, np.int64)
     for one, pixel in ((files, 1.0), (ours, 0.0)):
         boxes = np.array(one, np.float64)
-        _, overlap = most_overlapped(boxes[:1], zero, boxes[1:], zero, pixel)
+        _, overlap = best_overlaps(boxes[:1], zero, boxes[1:], zero, pixel)
         assert overlap[0] == pytest.approx(float(fraction_iou(*files, pixel=1)), abs=1e-15)
 
 
@@ -200,7 +202,7 @@ def test_forward_reset_merge_and_pickle():
     whole, metric = count(pairs).compute(), VOCDetection(CLASSES)
     parts = [pairs[:5], pairs[5:]]
     for part in parts:
-        of_batch = metric([said for said, _ in part], [target for _, target in part])
+        of_batch = metric([detections for detections, _ in part], [target for _, target in part])
         assert of_batch == count(part).compute()
     first, second = (count(part) for part in parts)
     second.merge_state(first)
@@ -213,9 +215,9 @@ def test_forward_reset_merge_and_pickle():
 
 
 def test_bad_arguments():
-    with pytest.raises(ValueError, match="year: 11; VOC's challenges were from 2005 to 2012"):
+    with pytest.raises(ValueError, match="year.*got 11"):
         VOCDetection(20, 11)
-    with pytest.raises(ValueError, match="iou: 50 is no overlap"):
+    with pytest.raises(ValueError, match="iou.*got 50"):
         VOCDetection(20, iou=50)
-    with pytest.raises(ValueError, match="num_classes: 0"):
+    with pytest.raises(ValueError, match="num_classes.*got 0"):
         VOCDetection(0)

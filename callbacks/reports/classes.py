@@ -1,0 +1,91 @@
+"""Per-class results of a task: a table of metrics for each class, and the confusion matrix."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+
+from ...tasks.interfaces import ClassReporter
+from ..drawing.canvas import class_name, confusion_figure
+from ..tracking.logging import log_picture, log_table, run_folder
+
+
+class ClassReport(pl.Callback):
+    """Writes a table of metrics per class, and the confusion matrix as a figure and a table.
+
+    Works with any task that implements `striate.tasks.ClassReporter`; every `Task` does. The figure is drawn after each
+    validation or test, the tables are written once at the end. A task without a confusion matrix gets the table of
+    classes only; a task without either gets nothing.
+
+    Files: ``pictures/val_confusion.png``, ``val_confusion.csv``, ``val_classes.csv``, and the same for ``test``.
+    Loggers: ``val/confusion`` and, as W&B tables, ``val/confusion_table`` and ``val/classes``.
+    """
+
+    def __init__(self) -> None:
+        self._confusion: dict[str, np.ndarray] = {}
+        self._columns: dict[str, dict[str, list[float]]] = {}
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Collect the validation results and draw the confusion matrix."""
+        if not trainer.sanity_checking:
+            self._collect(trainer, pl_module, "val")
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Collect the test results and draw the confusion matrix."""
+        self._collect(trainer, pl_module, "test")
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the tables of the last validation."""
+        self._write_tables(trainer, pl_module)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the tables, except in a training run, which has more validations to come."""
+        if trainer.state.fn != "fit":
+            self._write_tables(trainer, pl_module)
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the tables of the test."""
+        self._write_tables(trainer, pl_module)
+
+    def _collect(self, trainer: pl.Trainer, task: pl.LightningModule, stage: Any) -> None:
+        if not isinstance(task, ClassReporter):
+            return
+        # called on every rank: computing the metrics gathers their counts
+        matrix = task.confusion_matrix(stage)
+        columns = {name: values.tolist() for name, values in task.class_table(stage).items()}
+        folder = run_folder(trainer)
+        if not trainer.is_global_zero:
+            return
+        self._confusion, self._columns = {}, {stage: columns} if columns else {}
+        if matrix is None:
+            return
+        counts = self._confusion[stage] = matrix.cpu().numpy()  # [K, K]
+        accuracy = f"{100 * counts.trace() / max(counts.sum(), 1):.1f} % correct"
+        title = f"{stage}, epoch {trainer.current_epoch}: {accuracy}" if stage == "val" else accuracy
+        picture = confusion_figure(counts, task.class_names, title)
+        log_picture(trainer, picture, folder / "pictures" / f"{stage}_confusion.png", f"{stage}/confusion")
+
+    def _write_tables(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        folder = run_folder(trainer)
+        if not trainer.is_global_zero or not isinstance(task, ClassReporter):
+            return
+        for stage, counts in self._confusion.items():
+            names = [class_name(k, task.class_names) for k in range(len(counts))]
+            rows = [[name, *row] for name, row in zip(names, counts.tolist(), strict=True)]
+            path = folder / f"{stage}_confusion.csv"
+            log_table(trainer, ["true \\ predicted", *names], rows, path, f"{stage}/confusion_table")
+        for stage, columns in self._columns.items():
+            rows = [
+                [class_name(k, task.class_names), *map(_cell, row)]
+                for k, row in enumerate(zip(*columns.values(), strict=True))
+            ]
+            log_table(trainer, ["class", *columns], rows, folder / f"{stage}_classes.csv", f"{stage}/classes")
+        self._confusion, self._columns = {}, {}
+
+
+def _cell(value: float) -> float | None:
+    """A table cell: counts unchanged, fractions rounded to four digits, NaN empty."""
+    if isinstance(value, int):
+        return value
+    return None if math.isnan(value) else round(value, 4)

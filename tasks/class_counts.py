@@ -1,0 +1,55 @@
+"""Checks of the number of classes: of the model, of the task and of the data."""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from .interfaces import HasNumClasses
+
+
+def resolve_num_classes(model: nn.Module, num_classes: int | None, minimum: int, maximum: int | None) -> int:
+    """Return the number of classes K of a task.
+
+    Args:
+        model: Its ``num_classes``, where it has one, must agree.
+        num_classes: The task's argument; None: the model's number.
+        minimum: Fewest classes that the task supports.
+        maximum: Most classes that the task supports; None: any number.
+
+    Raises:
+        ValueError: K is unknown, differs from the model's, or is out of range.
+    """
+    name = type(model).__name__
+    of_model = model.num_classes if isinstance(model, HasNumClasses) else None
+    count = of_model if num_classes is None else num_classes
+    if count is None:
+        raise ValueError(f"num_classes: must be set (the model {name} does not define it), got None")
+    if of_model is not None and count != of_model:
+        raise ValueError(f"num_classes: the model {name} has {of_model} classes, got {count}; leave it out")
+    if count < minimum or (maximum is not None and count > maximum):
+        limits = f"be >= {minimum}" if maximum is None else f"be in [{minimum}, {maximum}]"
+        raise ValueError(f"num_classes: must {limits}, got {count}")
+    return count
+
+
+def check_class_names(names: Sequence[str], data: str, num_classes: int, model: str, minimum: int) -> None:
+    """Compare the classes of a data module with the number of classes of a model.
+
+    Args:
+        names: Class names of the data module.
+        data: Class name of the data module, for the message.
+        num_classes: K of the model.
+        model: Class name of the model, for the message.
+        minimum: Fewest classes that the task supports.
+
+    Raises:
+        ValueError: The numbers differ, or the data has too few classes.
+    """
+    listed = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
+    if len(names) < minimum:
+        raise ValueError(f"class_names: {data} must have >= {minimum} classes, got {len(names)} ({listed})")
+    if len(names) != num_classes:
+        raise ValueError(
+            f"num_classes: the data module {data} has {len(names)} classes ({listed}), got {num_classes} from the "
+            f"model {model}; set num_classes: {len(names)}"
+        )

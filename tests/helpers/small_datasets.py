@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from PIL import Image
 
 import striate.datamodules
 from striate.datamodules import VisionDataModule
@@ -134,6 +135,56 @@ def write_manifest(root: Path) -> Path:
     return root / "train.csv"
 
 
+def write_object_table(root: Path, rows: Sequence[str]) -> dict[str, Any]:
+    """Tables of objects: `rows` to train, three images to validate; returns the arguments of their data module."""
+    for number in range(3):
+        write_image(root / f"{number}.png", unique_image(number))
+        write_image(root / f"v{number}.png", unique_image(100 + number))
+    (root / "val.csv").write_text("path,label,x1,y1,x2,y2\nv0.png,cat,5,6,25,30\nv1.png,dog,5,6,25,30\nv2.png,,,,,\n")
+    (root / "train.csv").write_text("\n".join(["path,label,x1,y1,x2,y2", *rows]) + "\n")
+    return {"train": str(root / "train.csv"), "val": str(root / "val.csv"), "root": str(root), "num_workers": 0}
+
+
+def write_instance_masks(root: Path) -> Path:
+    """Three images with an instance mask each to train and to validate; returns an image to train."""
+    for number in range(6):
+        split, plane = ("train", "val")[number % 2], np.zeros((HEIGHT, WIDTH), np.uint8)
+        plane[5:20, 5:30] = 1
+        write_image(root / split / "images" / "deep" / f"{number}.png", unique_image(number))
+        write_image(root / split / "masks" / "deep" / f"{number}.png", plane)
+    return root / "train/images/deep/2.png"
+
+
+def write_cityscapes(root: Path) -> Path:
+    """Cityscapes with three images to train and to validate; returns an image to train."""
+    for number in range(6):
+        split = ("train", "val")[number % 2]
+        scene = f"aachen_{number:06d}_000019"
+        write_image(root / "leftImg8bit" / split / "aachen" / f"{scene}_leftImg8bit.png", unique_image(number))
+        mask = root / "gtFine" / split / "aachen" / f"{scene}_gtFine_labelIds.png"
+        write_image(mask, np.full((HEIGHT, WIDTH), 7, np.uint8))
+    return root / "leftImg8bit/train/aachen/aachen_000002_000019_leftImg8bit.png"
+
+
+def write_ade20k(root: Path) -> Path:
+    """ADE20K with three images to train and to validate; returns an image to train."""
+    for number in range(6):
+        split = ("training", "validation")[number % 2]
+        write_image(root / "images" / split / f"ADE_{number}.jpg", unique_image(number))
+        write_image(root / "annotations" / split / f"ADE_{number}.png", np.full((HEIGHT, WIDTH), 3, np.uint8))
+    lines = ["Idx\tName", *(f"{number}\tthing {number}" for number in range(1, 151))]
+    (root / "objectInfo150.txt").write_text("\n".join(lines))
+    return root / "images/training/ADE_2.jpg"
+
+
+def make_images_unique(root: Path) -> None:
+    """Replace the JPEG images below a folder by different ones of the same size."""
+    for path in sorted(root.rglob("*.jpg")):
+        with Image.open(path) as image:
+            width, height = image.size
+        write_image(path, noise(width, height, int(path.stem.replace("_", ""))))
+
+
 def truncate(file: Path) -> None:
     """Keep the first half of a file."""
     data = file.read_bytes()
@@ -164,9 +215,12 @@ def repaired(make: type[VisionDataModule], tmp_path: Path, **init_args: Any) -> 
     return check(copy, processes=0), changes, copy, fix
 
 
-def actions(changes: list[dict[str, str]]) -> list[tuple[str, str]]:
-    """Kind and action of each change, sorted."""
-    return sorted((change["kind"], change["action"]) for change in changes)
+def actions(changes: list[dict[str, str]]) -> dict[str, str]:
+    """The kinds of faults of the changes, sorted, by action."""
+    groups: dict[str, list[str]] = {}
+    for change in changes:
+        groups.setdefault(change["action"], []).append(change["kind"])
+    return {action: " ".join(sorted(kinds)) for action, kinds in groups.items()}
 
 
 class SampleList:

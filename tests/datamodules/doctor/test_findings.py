@@ -16,7 +16,7 @@ from striate.datamodules import (
     MaskFolder,
     VOCDetection,
 )
-from striate.datamodules.annotations.annotation_errors import AnnotationErrors, DataError, record_faults
+from striate.datamodules.annotations.annotation_errors import AnnotationErrors
 from striate.datamodules.doctor import KINDS, check
 from striate.tests.helpers import small_datasets
 from striate.tests.helpers.coco_voc import voc_xml
@@ -473,33 +473,6 @@ def test_tiny_images_are_not_compared_by_their_looks():
     samples = [{"image": np.full((8, 8, 3), number, np.uint8), "label": 0} for number in range(6)]
     report = examine(InMemory(samples))
     assert report.clean and any("6 images are smaller than 32 pixels" in note for note in report.notes)
-
-
-# -- the seam of the readers ----------------------------------------------------------------------------
-
-
-def test_recording_keeps_every_fault_and_warns_of_nothing(tmp_path):
-    errors = AnnotationErrors(tmp_path / "a.json", True, lambda position: f"image{position}")
-    with record_faults() as outer:
-        with record_faults() as faults:
-            errors.add("box-outside", np.array([5, 7]), positions=[1, 2], boxes=np.eye(2, 4))
-            errors.warn()
-        assert not outer
-    (fault,) = faults
-    assert (fault.code, fault.names, fault.images) == ("box-outside", [5, 7], ["image1", "image2"])
-    assert fault.boxes[0].tolist() == [1, 0, 0, 0]
-    with pytest.raises(DataError, match=r"a.json, annotation 5 \(and 1 more\): .*strict") as error:
-        errors.add("box-outside", [5, 7])
-    assert error.value.fault.code == "box-outside"
-
-
-def test_dropped_annotations_are_counted_in_one_warning(tmp_path):
-    errors = AnnotationErrors(tmp_path / "a.json", False)
-    errors.add("box-outside", [3])
-    errors.add("bad-mask", [4, 6], found="no polygon")
-    errors.add("box-outside", [8, 9])
-    with pytest.warns(UserWarning, match=r"^5 annotations .*3 x .*first: annotation 3\); 2 x .*no polygon.*data check"):
-        errors.warn()
 
 
 def test_a_thousand_samples_take_seconds():

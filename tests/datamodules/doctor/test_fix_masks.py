@@ -8,10 +8,18 @@ from striate.datamodules.doctor import check, write_fix, write_html
 from striate.experiments.data.check import check as command
 from striate.tests.helpers import small_datasets, voc_sbd_masks
 from striate.tests.helpers.fixtures import write_image
-from striate.tests.helpers.small_datasets import actions, repaired, truncate, unique_image
+from striate.tests.helpers.small_datasets import (
+    actions,
+    make_images_unique,
+    repaired,
+    truncate,
+    unique_image,
+    write_ade20k,
+    write_cityscapes,
+    write_instance_masks,
+)
 
-LEFT_OUT = [("unreadable-image", "left out")]
-SIZE = (small_datasets.HEIGHT, small_datasets.WIDTH)
+LEFT_OUT = {"left out": "unreadable-image"}
 
 
 def stems_of(copy, split):
@@ -19,23 +27,15 @@ def stems_of(copy, split):
     return [source[place]["path"].rpartition("/")[2].partition(".")[0] for place in range(len(source))]
 
 
-def unlike(root):
-    """Each image of segmented's sets a picture of its own: there they are all the same."""
-    size = (voc_sbd_masks.WIDTH, voc_sbd_masks.HEIGHT)
-    for path in sorted(root.rglob("*.jpg")):
-        seed = int(path.stem.replace("_", ""))
-        write_image(path, np.random.default_rng(seed).integers(0, 256, (*size[::-1], 3)).astype(np.uint8))
-
-
 def test_voc_segmentation_gets_lists(tmp_path):
     root = tmp_path / "data"
     year = voc_sbd_masks.write_voc_masks(root) / "VOC2012"
-    unlike(root)
+    make_images_unique(root)
     truncate(year / "JPEGImages/2008_000015.jpg")
     truncate(year / "JPEGImages/2009_000013.jpg")
     options = {"root": str(root), "num_workers": 0}
     report, changes, copy, fix = repaired(VOCSegmentation, tmp_path, **options)
-    assert report.clean and actions(changes) == LEFT_OUT * 2
+    assert report.clean and actions(changes) == {"left out": "unreadable-image unreadable-image"}
     assert stems_of(copy, "train") == ["2007_000032"] and stems_of(copy, "val") == ["2008_000073", "2010_000003"]
     assert stems_of(copy, "test") == stems_of(copy, "val")
     assert (fix.folder / "VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt").read_text() == "2007_000032\n"
@@ -47,12 +47,12 @@ def test_of_composed_sets_what_is_left_out_of_one_part_does_not_come_back_by_ano
     year = voc_sbd_masks.write_voc_masks(root) / "VOC2012"
     voc_sbd_masks.write_sbd(tmp_path / "sbd")
     for folder in (root, tmp_path / "sbd"):
-        unlike(folder)
+        make_images_unique(folder)
     truncate(year / "JPEGImages/2008_000073.jpg")
     truncate(tmp_path / "sbd/img/2009_000001.jpg")
     options = {"root": str(root), "train": "train_aug", "sbd": str(tmp_path / "sbd"), "num_workers": 0}
     report, changes, copy, fix = repaired(VOCSegmentation, tmp_path, **options)
-    assert report.clean and actions(changes) == LEFT_OUT * 2
+    assert report.clean and actions(changes) == {"left out": "unreadable-image unreadable-image"}
     assert fix.init_args["train"] == ["2012_train", "sbd_train"] and fix.init_args["sbd"] is None
     assert stems_of(copy, "train") == ["2007_000032", "2008_000015", "2008_000002"]
     assert stems_of(copy, "val") == ["2009_000013", "2010_000003"]
@@ -67,7 +67,7 @@ def test_voc_instances_get_lists(tmp_path):
     for split, stems in (("train", ["000001", "000002"]), ("val", ["000003", "000004"])):
         voc_sbd_masks.write_set(devkit, "2012", "Segmentation", split, stems)
         for stem in stems:
-            plane = np.zeros(SIZE, np.uint8)
+            plane = np.zeros((small_datasets.HEIGHT, small_datasets.WIDTH), np.uint8)
             plane[5:20, 5:30] = 1
             write_image(devkit / "VOC2012/JPEGImages" / f"{stem}.jpg", unique_image(int(stem)))
             voc_sbd_masks.write_palette(devkit / "VOC2012/SegmentationObject" / f"{stem}.png", plane)
@@ -78,36 +78,9 @@ def test_voc_instances_get_lists(tmp_path):
     assert stems_of(copy, "train") == ["000002"] and copy.make_source("train")[0]["labels"].tolist() == [7]
 
 
-def instance_masks(root):
-    for number in range(6):
-        split, plane = ("train", "val")[number % 2], np.zeros(SIZE, np.uint8)
-        plane[5:20, 5:30] = 1
-        write_image(root / split / "images" / "deep" / f"{number}.png", unique_image(number))
-        write_image(root / split / "masks" / "deep" / f"{number}.png", plane)
-    return root / "train/images/deep/2.png"
-
-
-def cityscapes(root):
-    for number in range(6):
-        split = ("train", "val")[number % 2]
-        scene = f"aachen_{number:06d}_000019"
-        write_image(root / "leftImg8bit" / split / "aachen" / f"{scene}_leftImg8bit.png", unique_image(number))
-        mask = root / "gtFine" / split / "aachen" / f"{scene}_gtFine_labelIds.png"
-        write_image(mask, np.full(SIZE, 7, np.uint8))
-    return root / "leftImg8bit/train/aachen/aachen_000002_000019_leftImg8bit.png"
-
-
-def ade20k(root):
-    for number in range(6):
-        split = ("training", "validation")[number % 2]
-        write_image(root / "images" / split / f"ADE_{number}.jpg", unique_image(number))
-        write_image(root / "annotations" / split / f"ADE_{number}.png", np.full(SIZE, 3, np.uint8))
-    lines = ["Idx\tName", *(f"{number}\tthing {number}" for number in range(1, 151))]
-    (root / "objectInfo150.txt").write_text("\n".join(lines))
-    return root / "images/training/ADE_2.jpg"
-
-
-@pytest.mark.parametrize("make, write", [(InstanceMasks, instance_masks), (Cityscapes, cityscapes), (ADE20K, ade20k)])
+@pytest.mark.parametrize(
+    "make, write", [(InstanceMasks, write_instance_masks), (Cityscapes, write_cityscapes), (ADE20K, write_ade20k)]
+)
 def test_trees_are_linked_without_what_cannot_be_read(tmp_path, make, write):
     bad = write(tmp_path / "data")
     truncate(bad)
@@ -120,7 +93,7 @@ def test_trees_are_linked_without_what_cannot_be_read(tmp_path, make, write):
 
 def test_where_nothing_can_be_corrected_that_is_said(tmp_path, capsys, monkeypatch):
     root = tmp_path / "data"
-    truncate(instance_masks(root))
+    truncate(write_instance_masks(root))
     for split in ("train", "val"):
         (root / split / "classes.csv").write_text("id,label\n1,cell\n")
     monkeypatch.chdir(tmp_path)
@@ -134,7 +107,7 @@ def test_where_nothing_can_be_corrected_that_is_said(tmp_path, capsys, monkeypat
 
 
 def test_paths_may_be_text(tmp_path):
-    instance_masks(tmp_path / "data")
+    write_instance_masks(tmp_path / "data")
     report = check(InstanceMasks(str(tmp_path / "data"), num_workers=0), processes=0)
     assert write_html(report, str(tmp_path / "new/p.html")) == tmp_path / "new/p.csv"
     assert write_fix(report, str(tmp_path / "fixed")).folder == tmp_path / "fixed"

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from striate.datamodules import CocoDetection, RepeatFactor
 from striate.datamodules.annotations.fault_kinds import KINDS
-from striate.datamodules.annotations.validity import box_faults, differs_from_mask
 from striate.datamodules.doctor import check, duplicates, pictures, suggestions
 from striate.datamodules.doctor.findings import MAX_FINDINGS, Finding, Findings
 from striate.datamodules.doctor.html_report import write_html
@@ -83,27 +82,6 @@ def test_exact_groups():
 
 
 # -- boxes and findings ----------------------------------------------------------------------------------
-
-
-def test_boxes_are_judged_by_hand():
-    boxes = [
-        [0, 0, 9, 9],
-        [9, 0, 0, 9],
-        [3, 3, 3, 9],
-        [10, 0, 12, 9],
-        [-2, 0, 0, 9],
-        [-1, 0, 5, 9],
-        [0, 0, 5, 10.9],
-        [1, 1, 5, np.inf],
-    ]
-    expected = ["", "box-inverted", "box-zero-area", "box-outside", "box-outside", "box-beyond", "", "box-not-finite"]
-    assert box_faults(np.array(boxes), np.full((8, 2), 10)).tolist() == expected
-
-
-def test_boxes_of_masks_may_be_a_little_off():
-    tight = np.array([[10, 10, 20, 20], [10, 10, 20, 20], [0, 0, 100, 50], [0, 0, 100, 50]], float)
-    given_ = np.array([[8, 10, 20, 20], [7, 10, 20, 20], [9, 0, 100, 50], [0, 12, 100, 50]], float)
-    assert differs_from_mask(tight, given_).tolist() == [False, True, False, True]
 
 
 def test_findings_beyond_the_limit_are_counted():

@@ -14,14 +14,10 @@ from striate.datamodules import (
     VOCDetection,
     YoloDetection,
 )
-from striate.datamodules.annotations.annotation_errors import record_faults
-from striate.datamodules.annotations.objects import ImageTable
 from striate.datamodules.doctor import check
-from striate.datamodules.doctor.findings import findings_of
-from striate.datamodules.yolo.labels import read_labels
 from striate.tests.helpers import small_datasets
 from striate.tests.helpers.fixtures import write_image
-from striate.tests.helpers.small_datasets import actions, repaired, repaired_line, unique_image
+from striate.tests.helpers.small_datasets import actions, repaired, unique_image, write_object_table
 
 
 def found(report):
@@ -115,7 +111,7 @@ def test_a_fault_of_box_and_mask_has_one_name(tmp_path, box, polygon, code, acti
     options["task"] = "instance_segmentation"
     assert found(check(CocoDetection(**options), processes=0)) == {code: 1}
     report, changes, _, _ = repaired(CocoDetection, tmp_path, **options)
-    assert report.clean and actions(changes) == [(code, action)]
+    assert report.clean and actions(changes) == {action: code}
 
 
 def test_voc(tmp_path):
@@ -141,15 +137,6 @@ def test_voc(tmp_path):
     assert sorted({change["kind"] for change in changes}) == ["bad-target", "box-inverted", "unusable-annotation"]
 
 
-def write_table(root, rows):
-    for number in range(3):
-        write_image(root / f"{number}.png", unique_image(number))
-        write_image(root / f"v{number}.png", unique_image(100 + number))
-    (root / "val.csv").write_text("path,label,x1,y1,x2,y2\nv0.png,cat,5,6,25,30\nv1.png,dog,5,6,25,30\nv2.png,,,,,\n")
-    (root / "train.csv").write_text("path,label,x1,y1,x2,y2\n" + "\n".join(rows) + "\n")
-    return {"train": str(root / "train.csv"), "val": str(root / "val.csv"), "root": str(root), "num_workers": 0}
-
-
 @pytest.mark.parametrize(
     "row, code",
     [
@@ -163,7 +150,7 @@ def write_table(root, rows):
 )
 def test_a_table_of_objects(tmp_path, row, code):
     rows = ["0.png,cat,5,6,25,30", "1.png,dog,5,6,5,30", "2.png,dog,5,6,25,30", row]
-    options = write_table(tmp_path / "data", rows) | {"class_names": ["cat", "dog"]}
+    options = write_object_table(tmp_path / "data", rows) | {"class_names": ["cat", "dog"]}
     report = check(DetectionManifest(**options), processes=0)
     assert found(report) == {code: 1, "box-zero-area": 1}, list(report.findings)
     assert places(report, code) == ["train.csv, line 5"] and places(report, "box-zero-area") == ["train.csv, line 3"]
@@ -184,7 +171,7 @@ def test_a_table_of_objects(tmp_path, row, code):
     ],
 )
 def test_a_table_of_one_object_an_image(tmp_path, row, code):
-    options = write_table(tmp_path / "data", ["0.png,cat,5,6,25,30", "1.png,dog,5,6,5,30", row])
+    options = write_object_table(tmp_path / "data", ["0.png,cat,5,6,25,30", "1.png,dog,5,6,5,30", row])
     options |= {"class_names": ["cat", "dog"]}
     (tmp_path / "data/val.csv").write_text("path,label,x1,y1,x2,y2\nv0.png,cat,5,6,25,30\nv1.png,dog,5,6,25,30\n")
     ignored = ("orphan-image", "unused-image")
@@ -206,31 +193,6 @@ def test_a_table_of_labels(tmp_path):
     report = check(Manifest(**options, class_names=["cat", "dog"]), processes=0)
     assert found(report) == {"bad-target": 1, "label-outside": 1} and len(report.records[0]) == 4
     assert places(report, "bad-target") == ["train.csv, line 6"]
-
-
-LINES = [
-    "0 0.5 0.5 0.2 0.1", "0 0.5 0.5 0 0.1", "0 0.5 0.5 -0.2 0.1", "0 0.5 nan 0.2 0.1", "0 nan 0.5 20 0.1",
-    "0 5 5 2 nan",
-    "0 1.5 0.5 0.2 0.1", "0 3 0.5 0.2 0.1", "7 0.5 0.5 0.2", "0 0.5 0.5 0.2", "0 0.5 0.5",
-    "0 0.1 0.1 0.3 0.1 0.3 0.4",
-    "0 0.1 0.1 nan 0.1 0.3 0.4", "0 1.1 0.1 1.3 0.1 1.3 0.4", "0 0.1 0.1 0.3 0.1 0.3 0.1", "0 a b c d", "0.5 1 1 1 1",
-    "0 -5 0.5 0.2 0.1", "0 0.5 0.5 1e-9 0.1", "0 0.9999999 0.5 1e-6 0.1", "0",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("masks", [False, True])
-@pytest.mark.parametrize("line", LINES)
-def test_a_yolo_line_is_called_by_one_name(tmp_path, line, masks):
-    (tmp_path / "images").mkdir()
-    (tmp_path / "labels").mkdir()
-    (tmp_path / "labels/a.txt").write_text(line)
-    table = ImageTable(tmp_path, np.array([b"images/a.jpg"]), np.zeros((1, 2), np.int32), np.zeros(1, np.int64))
-    with record_faults() as faults:
-        objects, _ = read_labels(table, ["cat", "dog"], masks)
-    names = [finding.code for fault in faults for finding in findings_of(fault, "")]
-    code, text = repaired_line(line, 2, masks)
-    assert names == ([code] if code else [])
-    assert (text is None) == (not len(objects.labels)) or code == "box-inverted"
 
 
 def test_yolo_s_list_of_images(tmp_path):

@@ -1,0 +1,47 @@
+"""The rules of valid boxes, by hand."""
+
+import numpy as np
+
+from striate.datamodules.annotations.validity import box_faults, differs_from_mask, repair_boxes
+
+
+def test_box_faults():
+    boxes = [
+        [0, 0, 9, 9],
+        [9, 0, 0, 9],
+        [3, 3, 3, 9],
+        [10, 0, 12, 9],
+        [-2, 0, 0, 9],
+        [-1, 0, 5, 9],
+        [0, 0, 5, 10.9],
+        [1, 1, 5, np.inf],
+    ]
+    expected = ["", "box-inverted", "box-zero-area", "box-outside", "box-outside", "box-beyond", "", "box-not-finite"]
+    assert box_faults(np.array(boxes), np.full((8, 2), 10)).tolist() == expected
+
+
+def test_boxes_of_masks_may_differ_a_little():
+    tight = np.array([[10, 10, 20, 20], [10, 10, 20, 20], [0, 0, 100, 50], [0, 0, 100, 50]], float)
+    given_ = np.array([[8, 10, 20, 20], [7, 10, 20, 20], [9, 0, 100, 50], [0, 12, 100, 50]], float)
+    assert differs_from_mask(tight, given_).tolist() == [False, True, False, True]
+
+
+def test_repaired_boxes():
+    boxes = [
+        [5, 5, 9, 9],
+        [9, 9, 5, 5],
+        [-4, 5, 9, 9],
+        [5, 5, 5, 9],
+        [np.nan, 1, 2, 2],
+        [30, 5, 20, 9],
+        [-0.5, 0, 5, 20.5],
+    ]
+    out, codes, kept = repair_boxes(np.array(boxes, np.float64), np.full((7, 2), 20))
+    assert codes.tolist() == ["", "box-inverted", "box-beyond", "box-zero-area", "box-not-finite", "box-inverted", ""]
+    assert kept.tolist() == [True, True, True, False, False, False, True]
+    assert out[:3].tolist() == [[5, 5, 9, 9], [5, 5, 9, 9], [0, 5, 9, 9]] and out[6].tolist() == boxes[6]
+
+
+def test_sides_below_the_minimum_are_outside():
+    boxes = np.array([[0.5, 0.5, 0.5 + 1e-7, 0.6], [0.5, 0.5, 0.5 + 1e-5, 0.6]])
+    assert box_faults(boxes, np.ones((2, 2)), min_side=1e-6).tolist() == ["box-outside", ""]

@@ -1,4 +1,4 @@
-"""What the documentation says runs: doctests, and the code blocks of README and docs."""
+"""The documentation runs: doctests, and the code blocks of README and docs."""
 
 import doctest
 import importlib
@@ -21,7 +21,7 @@ def modules():
     for part in PARTS:
         package = importlib.import_module(f"striate.{part}")
         yield package.__name__
-        yield from (found.name for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."))
+        yield from (module.name for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."))
 
 
 @pytest.mark.parametrize("name", list(modules()))
@@ -31,9 +31,9 @@ def test_doctests(name):
 
 
 def recipes(folder):
-    found = {path.stem for path in (ROOT / "experiments" / folder).glob("*.yaml")}
-    assert found
-    return found
+    names = {path.stem for path in (ROOT / "experiments" / folder).glob("*.yaml")}
+    assert names
+    return names
 
 
 def test_every_segmentation_network_and_recipe_is_documented():
@@ -51,8 +51,8 @@ def test_every_detector_and_recipe_is_documented():
     from striate.models import Detector, detection
 
     text = (ROOT / "docs" / "detection.md").read_text(encoding="utf-8")
-    things = {name: getattr(detection, name) for name in detection.__all__}
-    detectors = {name for name, thing in things.items() if isinstance(thing, type) and issubclass(thing, Detector)}
+    exported = {name: getattr(detection, name) for name in detection.__all__}
+    detectors = {name for name, cls in exported.items() if isinstance(cls, type) and issubclass(cls, Detector)}
     assert {"SSD300", "YOLOv1"} < detectors <= set(striate.models.__all__)
     assert not [name for name in detectors | recipes("detection") if f"`{name}`" not in text]
 
@@ -72,14 +72,14 @@ def test_python_blocks_run(code, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("text", list(blocks("bash")))
 def test_commands_parse(text, tmp_path, monkeypatch):
-    """Each ``striate`` line is parsed and its objects are built, up to the point where it would train."""
+    """Each ``striate`` line parses and builds its objects; it stops before training."""
     from striate.experiments.launcher import cli
     from striate.experiments.launcher.main import main
 
     monkeypatch.chdir(tmp_path)
     make_folder(tmp_path / "photos", per_class=6)
     monkeypatch.setattr(cli.StriateCLI, "_run_subcommand", lambda self, subcommand: None)
-    monkeypatch.setattr(cli, "find_checkpoint", lambda given, root: given)
+    monkeypatch.setattr(cli, "find_checkpoint", lambda name, root: name)
     for line in text.replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
         while words and "=" in words[0]:

@@ -42,7 +42,7 @@ def imported(module):
 
 
 @pytest.mark.parametrize("part", MAY_IMPORT)
-def test_arrows_run_upward_only(part):
+def test_imports_point_upward_only(part):
     for module in MODULES:
         if module.name.split(".")[1:2] != [part]:
             continue
@@ -209,7 +209,7 @@ def test_version_and_experiments_answer_without_torch():
 
 
 @pytest.mark.parametrize("name", experiment_names())
-def test_every_experiment_says_what_it_is(name):
+def test_every_experiment_has_a_complete_header(name):
     header = []
     for line in (EXPERIMENTS / f"{name}.yaml").read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):
@@ -233,7 +233,7 @@ def test_every_experiment_is_parsed_and_instantiated(name, tmp_path, monkeypatch
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
     arguments = ["fit", "--config", str(path), "--wandb.mode", "off", "--trainer.accelerator", "cpu"]
     monkeypatch.setattr(sys, "argv", ["striate", *arguments])
-    # no network, and no run before this one; drawing 140 million weights takes longer than all else
+    # no downloads, and no initialization, which would take longer than all the rest
     with skip_pretrained(), quick_initialization():
         cli.launch()
     (made,) = built

@@ -1,4 +1,4 @@
-"""Detectors for tests: one that learns in seconds, and one that knows the answer."""
+"""Detectors for tests: one that learns in seconds, and one with fixed predictions."""
 
 import torch
 from torch import nn
@@ -10,7 +10,7 @@ CELL = 8
 
 
 class TinyDetector(Detector):
-    """Each cell of 8 by 8 pixels says which class lies over its centre, and where that object's sides are."""
+    """Each cell of 8 by 8 pixels predicts the class of the object over its center, and the sides of that object."""
 
     def __init__(self, num_classes: int = 10, width: int = 16, min_size: int | None = None, dropout: float = 0.0):
         super().__init__(num_classes, ResizeAndPad(min_size, size_divisible=CELL))
@@ -26,35 +26,35 @@ class TinyDetector(Detector):
         pixels = batch.pixels / 255 if batch.pixels.dtype == torch.uint8 else batch.pixels
         maps = self.head(self.dropout(self.backbone(pixels - 0.5))).flatten(2).transpose(1, 2)  # [B, cells, K + 4]
         rows, columns = (torch.arange(size // CELL, device=pixels.device) for size in pixels.shape[-2:])
-        centres = torch.stack(torch.meshgrid(rows, columns, indexing="ij")[::-1], -1).reshape(-1, 2) * CELL + CELL / 2
+        centers = torch.stack(torch.meshgrid(rows, columns, indexing="ij")[::-1], -1).reshape(-1, 2) * CELL + CELL / 2
         sides = F.softplus(maps[..., self.num_classes :] + 2) * torch.tensor([-1, -1, 1, 1], device=pixels.device)
-        return maps[..., : self.num_classes], centres, centres.repeat(1, 2) + sides * CELL / 2
+        return maps[..., : self.num_classes], centers, centers.repeat(1, 2) + sides * CELL / 2
 
     def detect(self, batch):
-        found = []
+        detections = []
         for logits, boxes in zip(*self._maps(batch)[::2], strict=True):
             scores, labels = logits.sigmoid().max(1)
             kept = classwise_nms(boxes, scores, labels, 0.5)
             kept = kept[scores[kept] > 0.05][:50]
-            found.append({"boxes": boxes[kept], "scores": scores[kept], "labels": labels[kept]})
-        return found
+            detections.append({"boxes": boxes[kept], "scores": scores[kept], "labels": labels[kept]})
+        return detections
 
     def compute_losses(self, batch, targets):
-        logits, centres, boxes = self._maps(batch)
+        logits, centers, boxes = self._maps(batch)
         classes, sides, count = torch.zeros_like(logits), boxes.sum() * 0, 0
-        for place, target in enumerate(targets):
+        for index, target in enumerate(targets):
             for box, label in zip(target["boxes"], target["labels"], strict=True):
                 middle, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 4
-                inside = ((centres - middle).abs() <= half.clamp(min=CELL / 2)).all(1)
-                classes[place, inside, label] = 1
-                sides = sides + (boxes[place, inside] - box).abs().mean(1).sum() / CELL
+                inside = ((centers - middle).abs() <= half.clamp(min=CELL / 2)).all(1)
+                classes[index, inside, label] = 1
+                sides = sides + (boxes[index, inside] - box).abs().mean(1).sum() / CELL
                 count += int(inside.sum())
-        likely = F.binary_cross_entropy_with_logits(logits, classes, reduction="sum")
-        return {"loss_class": likely / max(count, 1), "loss_box": sides / max(count, 1)}
+        class_loss = F.binary_cross_entropy_with_logits(logits, classes, reduction="sum")
+        return {"loss_class": class_loss / max(count, 1), "loss_box": sides / max(count, 1)}
 
 
 class Breaking(TinyDetector):
-    """Its loss of boxes is NaN from the n-th training batch on."""
+    """The box loss is NaN after `after` training batches."""
 
     def __init__(self, num_classes: int = 10, after: int = 4):
         super().__init__(num_classes)
@@ -67,7 +67,7 @@ class Breaking(TinyDetector):
 
 
 class Known(Detector):
-    """Gives the boxes that it is made with, whatever the image: fractions of its sides, label and score of each."""
+    """Predicts the same objects for each image: sides as fractions of the image, label and score of each."""
 
     def __init__(self, objects: list[list[float]], num_classes: int = 2):
         super().__init__(num_classes, ResizeAndPad())

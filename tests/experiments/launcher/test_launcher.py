@@ -35,7 +35,7 @@ def write_config(name, **trainer):
     Path(f"{name}.yaml").write_text(yaml.safe_dump(config))
 
 
-def test_from_yaml_to_pictures_and_back(workdir, capsys):
+def test_fit_and_predict(workdir, capsys):
     launch("fit", "--config", "small.yaml")
     run = workdir / "runs" / "small" / "fit-1"
     saved = yaml.safe_load((run / "config.yaml").read_text())
@@ -53,11 +53,11 @@ def test_from_yaml_to_pictures_and_back(workdir, capsys):
     ]  # fmt: skip
     assert (run / "val_classes.csv").read_text().splitlines()[1] == "bright,2,1.0"
 
-    # a second run takes the next number, and loses nothing of the first
+    # a second run takes the next number and keeps the first
     launch("fit", "--config", "small.yaml", "--trainer.max_epochs", 1)
     assert (workdir / "runs" / "small" / "fit-2" / "checkpoints" / "last.ckpt").is_file()
 
-    # predict knows the classes from the checkpoint, and does not need the training data
+    # predict takes the class names from the checkpoint, and does not need the training data
     (workdir / "data").rename(workdir / "elsewhere")
     write_image(workdir / "new" / "light.png", noisy_image(0, 77, 48))
     write_image(workdir / "new" / "deep" / "night.png", noisy_image(1, 78, 48))
@@ -92,7 +92,7 @@ def test_validate_and_test_find_the_best_checkpoint(workdir, capsys):
         assert (workdir / "runs" / "small" / f"{command}-1" / "pictures" / f"{stage}_confusion.png").is_file()
 
 
-def test_a_checkpoint_loads_outside_the_launcher_and_predicts_the_same(workdir):
+def test_a_checkpoint_loads_outside_the_launcher(workdir):
     from striate.tasks import Classification
 
     launch("fit", "--config", "small.yaml")
@@ -120,14 +120,14 @@ def test_without_a_logger_a_run_still_trains(workdir):
     assert list(workdir.rglob("best.ckpt"))
 
 
-def test_a_copied_run_folder_is_no_run(workdir):
+def test_a_renamed_run_folder_does_not_count_as_a_run(workdir):
     launch("fit", "--config", "small.yaml", "--trainer.max_epochs", 1)
     (workdir / "runs" / "small" / "fit-1").rename(workdir / "runs" / "small" / "fit-1-old")
     launch("fit", "--config", "small.yaml", "--trainer.max_epochs", 1)
     launch("fit", "--config", "small.yaml", "--ckpt_path", "last")
     assert {p.name for p in (workdir / "runs" / "small").iterdir()} == {"fit-1", "fit-1-old"}
     config = workdir / "runs" / "small" / "fit-1" / "config.yaml"
-    assert "ckpt_path" not in yaml.safe_load(config.read_text())  # so that it starts a new run when launched again
+    assert "ckpt_path" not in yaml.safe_load(config.read_text())  # launching it again starts a new run
 
 
 def test_evaluating_without_a_checkpoint_says_so(workdir, capsys):
@@ -135,7 +135,7 @@ def test_evaluating_without_a_checkpoint_says_so(workdir, capsys):
     assert "no --ckpt_path: validate uses the weights" in capsys.readouterr().err
 
 
-def test_ctrl_c_in_validation_keeps_raw_and_averaged_weights_apart(workdir):
+def test_ctrl_c_in_validation_keeps_raw_and_averaged_weights_separate(workdir):
     stop = {"class_path": "striate.tests.experiments.launcher.test_launcher.PressCtrlC"}
     contents = []
     for name, callbacks in (("whole", [EMA]), ("stopped", [EMA, stop])):
@@ -150,7 +150,7 @@ def test_ctrl_c_in_validation_keeps_raw_and_averaged_weights_apart(workdir):
     for part in ("state_dict", "current_model_state"):
         torch.testing.assert_close(contents[0][part], contents[1][part], rtol=0, atol=0)
 
-    # the run that goes on makes up for the validation, though no step is left
+    # the resumed run repeats the validation, although no step is left
     (workdir / "stopped.yaml").write_text((workdir / "whole.yaml").read_text())
     launch("fit", "--config", "stopped.yaml", "--ckpt_path", "last", "--trainer.enable_progress_bar", True)
     whole, stopped = (workdir / "runs" / name / "fit-1" for name in ("whole", "stopped"))
@@ -170,27 +170,27 @@ class PressCtrlC(pl.Callback):
             signal.raise_signal(signal.SIGINT)
 
 
-def test_always_on_callbacks_stay_when_the_yaml_lists_its_own(workdir, monkeypatch):
+def test_default_callbacks_stay_when_the_yaml_lists_others(workdir, monkeypatch):
     from striate.experiments.launcher import cli
 
-    seen = {}
-    monkeypatch.setattr(cli.StriateCLI, "_run_subcommand", lambda self, name: seen.update(trainer=self.trainer))
-    own = [{"class_path": "pytorch_lightning.callbacks.EarlyStopping", "init_args": {"monitor": "val/acc"}},
-           {"class_path": "striate.callbacks.Pictures", "init_args": {"count": 3}}]  # fmt: skip
-    write_config("own", callbacks=own)
+    trainers = []
+    monkeypatch.setattr(cli.StriateCLI, "_run_subcommand", lambda self, name: trainers.append(self.trainer))
+    callbacks = [{"class_path": "pytorch_lightning.callbacks.EarlyStopping", "init_args": {"monitor": "val/acc"}},
+                 {"class_path": "striate.callbacks.Pictures", "init_args": {"count": 3}}]  # fmt: skip
+    write_config("own", callbacks=callbacks)
     launch("fit", "--config", "own.yaml")
-    names = [type(callback).__name__ for callback in seen["trainer"].callbacks]
+    names = [type(callback).__name__ for callback in trainers[0].callbacks]
     assert {"RunRecord", "Pictures", "ClassReport", "GracefulInterrupt", "RandomState", "LearningRateMonitor",
             "ModelCheckpoint", "RunReport", "NetworkSummary", "EarlyStopping"} <= set(names)  # fmt: skip
     assert names.count("Pictures") == 1
-    assert names.index("GracefulInterrupt") > names.index("EarlyStopping")  # it saves what the others leave of a step
-    best, last = seen["trainer"].checkpoint_callbacks
+    assert names.index("GracefulInterrupt") > names.index("EarlyStopping")  # it saves last
+    best, last = trainers[0].checkpoint_callbacks
     assert (best.filename, best.monitor, best.mode, last.filename, last.monitor) == (
         "best", "val/acc", "max", "last", None
     )  # fmt: skip
 
 
-def test_last_is_the_last_epoch_though_an_earlier_one_was_better(workdir):
+def test_last_is_the_last_epoch_even_if_an_earlier_one_was_better(workdir):
     launch("fit", "--config", "small.yaml", "--trainer.max_epochs", 4)
     folder = workdir / "runs" / "small" / "fit-1"
     accuracies = [float(row["val/acc"]) for row in read_csv(folder / "metrics.csv") if row["val/acc"]]
@@ -308,7 +308,7 @@ def test_a_checkpoint_of_another_model_is_refused(workdir, capsys):
     assert re.search(r"TinyNet, got 7 .*model.backbone.0.weight.*\(8, 3, 3, 3\).*\(4, 3, 3, 3\)", message), message
 
 
-def test_weights_alone_are_no_checkpoint(workdir, capsys):
+def test_weights_only_are_not_a_checkpoint(workdir, capsys):
     torch.save({"weight": torch.zeros(1)}, workdir / "weights.pt")
     message = launch_error(capsys, 1, "fit", "--config", "small.yaml", "--ckpt_path", "weights.pt")
     assert message.startswith("--ckpt_path weights.pt: weights only")
@@ -335,23 +335,23 @@ def test_predict_that_can_read_nothing_fails(workdir, capsys, names):
     assert f"got {len(names)} unreadable file(s), the first: new/broken.png: " in message and "--data.images" in message
 
 
-def test_the_way_on_is_said_in_the_words_that_were_given(workdir, monkeypatch):
+def test_the_command_to_resume_repeats_the_words_that_were_typed(workdir, monkeypatch):
     from striate.callbacks.resume import resume_command
     from striate.experiments.launcher import cli
 
-    seen = {}
-    monkeypatch.setattr(cli.StriateCLI, "_run_subcommand", lambda self, name: seen.update(trainer=self.trainer))
+    trainers = []
+    monkeypatch.setattr(cli.StriateCLI, "_run_subcommand", lambda self, name: trainers.append(self.trainer))
     (workdir / "more.yaml").write_text("trainer: {max_epochs: 2}\nwandb: {mode: 'off'}\n")
     words = ["fit", "--config", "classification/plain_digits", "--config=more.yaml", "--data.num_workers", "0"]
     launch(*words)
     monkeypatch.setattr(sys, "argv", ["striate"])
-    (callback,) = (one for one in seen["trainer"].callbacks if type(one).__name__ == "GracefulInterrupt")
+    (callback,) = (one for one in trainers[0].callbacks if type(one).__name__ == "GracefulInterrupt")
     assert resume_command(callback.command) == f"striate {' '.join(words)} --ckpt_path last"
     assert resume_command(["fit", "--ckpt_path", "best", "-c", "a"]) == "striate fit -c a --ckpt_path last"
 
 
 class Frozen(TinyNet):
-    """Its normalisation stays in evaluation mode, as ``freeze_norm`` leaves it."""
+    """The normalization stays in evaluation mode, as with ``freeze_norm``."""
 
     def train(self, mode=True):
         super().train(mode)
@@ -359,25 +359,25 @@ class Frozen(TinyNet):
         return self
 
 
-def test_frozen_normalisation_is_no_reason_to_warn(workdir, recwarn):
+def test_frozen_normalization_does_not_warn(workdir, recwarn):
     launch("fit", "--config", "small.yaml", "--trainer.max_epochs", 1,
            "--model.model", "striate.tests.experiments.launcher.test_launcher.Frozen")  # fmt: skip
     assert not [one for one in recwarn if "eval mode" in str(one.message)]
 
 
 @pytest.mark.parametrize("own", [None, "RichModelSummary", "ModelSummary"])
-def test_the_summary_has_no_flops_and_comes_once(workdir, capsys, own):
+def test_the_summary_is_printed_once_and_without_flops(workdir, capsys, own):
     callbacks = [{"class_path": f"pytorch_lightning.callbacks.{own}"}] if own else []
     write_config("own", callbacks=callbacks)
     launch("fit", "--config", "own.yaml", "--trainer.max_epochs", 1)
     printed = capsys.readouterr().out
-    assert ("model.backbone" in printed) == (own is None)  # the two others go one level deep
+    assert ("model.backbone" in printed) == (own is None)  # the two others show one level
     if own is None:
         assert "FLOPs" not in printed and "Parameters: 258" in printed and "8 in training mode" in printed
     assert printed.count("Type") == (own != "ModelSummary")
 
 
-def test_quick_answers(capsys):
+def test_version_list_and_usage(capsys):
     launch("--version")
     assert capsys.readouterr().out == f"striate {__version__}\n"
     launch("experiments")
@@ -400,7 +400,7 @@ def test_print_config_shows_the_resolved_configuration(workdir, capsys):
     assert yaml.safe_load(capsys.readouterr().out)["data"]["init_args"]["batch_size"] == 7
 
 
-def test_a_run_is_named_by_the_experiment_and_not_by_what_is_added_to_it(workdir, monkeypatch):
+def test_a_run_is_named_after_the_experiment_and_not_after_additions(workdir, monkeypatch):
     (workdir / "data_alone.yaml").write_text(yaml.safe_dump({"data": CLASSIFICATION["data"]}))
     (workdir / "slower.yaml").write_text(
         yaml.safe_dump({"model": {"init_args": {"optimizer": {"init_args": {"lr": 0.01}}}}})
@@ -408,7 +408,7 @@ def test_a_run_is_named_by_the_experiment_and_not_by_what_is_added_to_it(workdir
     for configs, name in (
         (["small.yaml", "data_alone.yaml"], "small"),
         (["data_alone.yaml", "small.yaml", "slower.yaml"], "small"),
-        (["data_alone.yaml", "slower.yaml"], "slower"),  # no experiment among them
+        (["data_alone.yaml", "slower.yaml"], "slower"),  # none names a model
     ):
         monkeypatch.setattr(sys, "argv", ["striate", "fit", *(word for path in configs for word in ("--config", path))])
         assert default_run_name() == name

@@ -77,7 +77,9 @@ def parameters(thing: Any) -> dict[str, Any] | None:
 def takes_module(cls: Any, name: str) -> bool:
     """Whether a parameter of a class is annotated as a ``Module``."""
     for base in inspect.getmro(cls) if inspect.isclass(cls) else ():
-        if (parameter := inspect.signature(base.__init__).parameters.get(name)) is not None:
+        constructor = vars(base).get("__init__")
+        parameter = inspect.signature(constructor).parameters.get(name) if constructor else None
+        if parameter is not None:
             return "Module" in str(parameter.annotation)
     return False
 
@@ -86,7 +88,7 @@ def subclasses(cls: type) -> Iterator[type]:
     """Yield all subclasses of a class that are imported, at any depth."""
     classes = [cls]
     while classes:
-        below = classes.pop().__subclasses__()
+        below: list[type] = classes.pop().__subclasses__()
         yield from below
         classes += below
 

@@ -47,7 +47,7 @@ def ambiguous_name(message: str, command_line: CommandLine) -> str | None:
         return None
     name, paths = match[1], sorted(match[2].split(", "), key=lambda path: not path.startswith("striate."))
     keys = (command_line.find_value(key, name) for key in ("class_path", "model"))
-    key = next(filter(None, keys), "model")
+    key = next((key for key in keys if key), "model")
     return f"{key}: several classes are named {name!r}; did you mean {paths[0]!r}, or {', '.join(paths[1:])}?"
 
 
@@ -86,8 +86,8 @@ def problems(command_line: CommandLine) -> Iterator[str]:
     for key, value in command_line.overrides:
         if key.split(".")[0] in command_line.options:
             continue
-        if problem := override_problem(key, value, merged):
-            yield f"--{key}: {problem}"
+        if objection := override_problem(key, value, merged):
+            yield f"--{key}: {objection}"
         apply_class(merged, key, value)
     for section in ("model", "data"):
         if sections is not None and section not in sections:
@@ -223,7 +223,8 @@ def innermost(message: str) -> tuple[list[str], str]:
     found = {number: match[1] for number, line in enumerate(lines) if (match := re.search(r'Parser key "(.+?)"', line))}
     if not found:
         return [], message
-    last, keys = max(found), []
+    last = max(found)
+    keys: list[str] = []
     indent = indents[last] + 1
     for number in sorted(found, reverse=True):
         if indents[number] < indent:

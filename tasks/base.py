@@ -43,7 +43,7 @@ class Task(pl.LightningModule):
     A subclass supplies `losses`, `make_metrics`, `update_metrics`, `compute_metrics` and `predict`.
 
     Args:
-        model: Module of the task's kind, from pixels to predictions (docs/design.md, "Seams").
+        model: Module of the task's kind, from pixels to predictions (docs/design.md, "Interfaces").
         num_classes: Number of classes K; None: ``model.num_classes``.
         optimizer: Builds the optimizer from parameter groups.
         scheduler: One of `striate.tasks.schedules`, or a callable that builds a torch scheduler, which is stepped once

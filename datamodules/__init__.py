@@ -20,7 +20,7 @@ from .augmentations import (
 from .augmentations.lighting import PCALighting, RGBCovariance, rgb_pca, training_pca
 from .augmentations.pipeline import TargetAugmentation
 from .augmentations.policies import RandAugment, TrivialAugment
-from .base import VisionDataModule
+from .base import ObjectDataModule, VisionDataModule
 from .batches import (
     ClassificationBatch,
     DetectionBatch,
@@ -97,6 +97,7 @@ __all__ = [
     "MaskFolder",
     "Mix",
     "Mosaic",
+    "ObjectDataModule",
     "OxfordPets",
     "PCALighting",
     "PhotometricDistort",

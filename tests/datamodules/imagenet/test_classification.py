@@ -114,9 +114,9 @@ def test_missing_files_show_the_expected_layout(tmp_path):
 def test_a_damaged_devkit(tmp_path):
     data = write_devkit(tmp_path)
     (tmp_path / "val").mkdir()
-    target = data / "ILSVRC2012_validation_ground_truth.txt"
+    ground_truth = data / "ILSVRC2012_validation_ground_truth.txt"
     for line in ("4", "x", "0"):  # the fourth synset has children, so it is not a class
-        target.write_text(f"3\n{line}\n")
+        ground_truth.write_text(f"3\n{line}\n")
         with pytest.raises(ValueError, match=f"ground_truth.txt, line 2: .*got '{line}'"):
             ImageNet(str(tmp_path)).make_source("val")
     scipy.io.savemat(data / "meta.mat", {"other": 1})

@@ -17,7 +17,7 @@ class DetectionWriter(OverlayWriter):
 
     ``detections.json`` is a list of results. ``images.json`` is an annotation file without annotations: images with
     their ids, names and sizes, and categories. pycocotools reads both: ``COCO("images.json").loadRes
-    ("detections.json")``. Where the ids are the source's, its own annotation file works in place of the first.
+    ("detections.json")``. If the ids are those of the source, its annotation file can replace ``images.json``.
 
     - ``category_id``: the source's own, if the data module of the training has them (COCO's 1 … 90), else 1 … K, where
       class 0 is 1.

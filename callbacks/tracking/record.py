@@ -119,7 +119,7 @@ class RunReport(pl.Callback):
         rank_zero_info("\n".join([*lines, describe_run(folder)]))
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log the files of the run, except in a training run, which is not over."""
+        """Log the files of the run, except in a training run, which has not finished yet."""
         if trainer.state.fn == "validate":
             self.on_test_end(trainer, pl_module)
 

@@ -232,7 +232,7 @@ class _Checkup:
         self.progress("comparing", 1, 1)
 
     def _drop_repeated_splits(self) -> None:
-        """Treat a split with another's images in the same order, in files or in memory, as that split."""
+        """Treat a split as another one if it has the same images in the same order, in files or in memory."""
         kept: list[SplitRecord] = []
         for record in self.records:
             twins = (one for one in kept if one.is_twin(record))

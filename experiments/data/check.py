@@ -117,7 +117,7 @@ def data_by_format(values: Mapping[str, str], positionals: list[str]) -> "NamedD
     from .section import NamedData
 
     if {"config", "data"} & values.keys():
-        fail("--format: not allowed with --config, which names the data; give the folder by --root PATH")
+        fail("--format: not allowed with --config, which names the data; set the folder with --root PATH")
     known = FORMATS.get(format)
     if known is None or not hasattr(datamodules, known.reader):
         fail(f"--format: must be one of {', '.join(FORMATS)}, got {format!r}{did_you_mean(format, FORMATS)}")

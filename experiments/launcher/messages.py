@@ -12,7 +12,7 @@ def notice(message: str) -> None:
 
 
 def fail(message: str, code: int = 2) -> NoReturn:
-    """Print what is wrong in one line, and exit with `code`."""
+    """Print an error in one line, and exit with `code`."""
     notice(message)
     raise SystemExit(code)
 

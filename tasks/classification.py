@@ -80,8 +80,8 @@ class Classification(Task):
             )
         if isinstance(loss, MAPLoss) and isinstance(model, LeNet5) and not isinstance(model.output, RBFOutput):
             raise ValueError(
-                "loss: MAPLoss needs the penalties of LeNet5 with output 'rbf', got output 'softmax'; set loss: null for "
-                "cross-entropy"
+                "loss: MAPLoss needs the penalties of LeNet5 with output 'rbf', got output 'softmax'; set loss: null "
+                "for cross-entropy"
             )
         if mixer is not None and mixer.num_classes != self.num_classes:
             raise ValueError(

@@ -95,7 +95,7 @@ class SemanticSegmentation(Task):
             )
         if boundary is not None and not boundary > 0:
             raise ValueError(
-                f"boundary: must be > 0, a fraction of the diagonal such as 0.02, got {boundary}; use null to turn it off"
+                f"boundary: must be > 0, a fraction of the diagonal such as 0.02, got {boundary}; null turns it off"
             )
         if not 0 <= overlap < 1:
             raise ValueError(f"overlap: must be in [0, 1), a fraction of the window, got {overlap}")

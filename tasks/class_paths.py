@@ -52,7 +52,7 @@ def update_class_paths(value: Any) -> Any:
 
 
 def current_path(path: str) -> str:
-    """The class path under which a class of striate is found today.
+    """Return the current class path of a striate class.
 
     >>> current_path("striate.models.fcn8s.FCN"), current_path("striate.models.ActivationRace")
     ('striate.models.FCN', 'striate.models.ActivationPair')

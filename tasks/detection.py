@@ -81,7 +81,7 @@ class Detection(Task):
         self.score_threshold, self.nms_iou = score_threshold, nms_iou
 
     def setup(self, stage: str) -> None:
-        """Set up as `Task` does, and take over the source's category ids, which predictions are written with."""
+        """Set up the task, and store the category ids of the data source, which prediction files use."""
         super().setup(stage)
         if stage != "predict":
             data = self.datamodule

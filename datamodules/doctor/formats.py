@@ -101,7 +101,7 @@ def unlisted_by_voc(data: Any, listed: set[str]) -> Iterator[tuple[str, str, str
 
 
 def unlisted_by_masks(data: Any, listed: set[str]) -> Iterator[tuple[str, str, str]]:
-    """Masks without image."""
+    """Find masks that have no image."""
     for split in SPLITS:
         images, masks = (data.root / split / folder for folder in data.folders)
         if not masks.is_dir() or not images.is_dir():

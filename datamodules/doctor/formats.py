@@ -18,7 +18,7 @@ Unlisted = Iterable[tuple[str, str, str]]
 
 
 def unlisted_images(data: Any, listed: set[str]) -> Unlisted:
-    """Images beside the listed ones, which other configurations may read."""
+    """Find images beside the listed ones, which other configurations may read."""
     return (("unused-image", path, "") for path in _files_beside(listed, IMAGE_SUFFIXES))
 
 
@@ -76,7 +76,7 @@ def _files_beside(files: Iterable[str], suffixes: tuple[str, ...]) -> list[str]:
 
 
 def unlisted_by_coco(data: Any, listed: set[str]) -> Unlisted:
-    """Images that no annotation file lists; images without objects are listed."""
+    """Find images that no annotation file lists; images without objects are listed."""
     known = set(listed)
     for content in data.contents.values():
         images = content.images
@@ -85,7 +85,7 @@ def unlisted_by_coco(data: Any, listed: set[str]) -> Unlisted:
 
 
 def unlisted_by_voc(data: Any, listed: set[str]) -> Iterator[tuple[str, str, str]]:
-    """Images without XML, XML without image; images with XML that no image set names are only unused."""
+    """Find images without XML and XML without image; images with XML that no image set names are only unused."""
     for folder in sorted({str(Path(path).parent) for path in listed}):
         annotations = Path(folder).parent / "Annotations"
         images = {path.stem: str(path) for path in Path(folder).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES}
@@ -113,12 +113,12 @@ def unlisted_by_masks(data: Any, listed: set[str]) -> Iterator[tuple[str, str, s
 
 
 def unlisted_by_tables(data: Any, listed: set[str]) -> Unlisted:
-    """Images beside the listed ones that no table names."""
+    """Find images beside the listed ones that no table names."""
     return (("orphan-image", path, "in none of the tables") for path in _files_beside(listed, IMAGE_SUFFIXES))
 
 
 def unlisted_by_yolo(data: Any, listed: set[str]) -> Iterator[tuple[str, str, str]]:
-    """Label files without image, and images beside the listed ones that no split names."""
+    """Find label files without image, and images beside the listed ones that no split names."""
     for path in _files_beside(_label_files(data, listed), (".txt",)):
         if Path(path).name not in ("classes.txt", "train.txt", "val.txt", "test.txt"):
             yield "orphan-annotation", path, "no image of that name"

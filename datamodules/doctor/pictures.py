@@ -47,7 +47,7 @@ def thumbnail(
 
 
 def _finite(boxes: Sequence[Sequence[float]]) -> np.ndarray:
-    """The finite boxes ``[N, 4]``."""
+    """Return the boxes ``[N, 4]`` that are finite."""
     table = np.array(boxes, np.float64).reshape(-1, 4)
     return table[np.isfinite(table).all(axis=1)]
 

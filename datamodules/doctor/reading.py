@@ -68,7 +68,7 @@ class DecoderWarnings:
         return "; ".join(dict.fromkeys(lines))
 
     def close(self) -> None:
-        """Restore the error stream."""
+        """Restore the error stream of the process."""
         os.dup2(self._before, 2)
         os.close(self._before)
         self._file.close()

@@ -133,22 +133,22 @@ def _repair_boxes(entries: list[ObjectEntry], min_side: float, log: RepairLog) -
     sizes[(sizes <= 0).any(axis=1)] = UNKNOWN_SIDE
     boxes = np.array([entry.box for entry in entries], np.float64).reshape(-1, 4)
     boxes, codes, valid = repair_boxes(boxes, sizes, np.array([image.pixel for image in owners]), min_side)
-    for number in np.flatnonzero(codes != "").tolist():
-        entry, code = entries[number], str(codes[number])
-        if valid[number]:
-            log.add(_file_of(entry), entry.name, code, _BOX_ACTIONS[code], entry.text)
-            entry.box, entry.changed = boxes[number], True
-        else:
-            _drop(entry, code, log)
     numbers: dict[Hashable, int] = {}
     labels = np.array([numbers.setdefault(("label", entry.label), len(numbers)) for entry in entries])
     images = np.array([numbers.setdefault(image, len(numbers)) for image in owners])
     usable = np.flatnonzero(valid)
     clipped = np.clip(boxes, 0, np.tile(sizes, 2))[usable]
-    for number in usable[repeated_objects(images[usable], labels[usable], clipped)].tolist():
-        _drop(entries[number], "duplicate-object", log)
-        valid[number] = False
-    return [entry for entry, stays in zip(entries, valid, strict=True) if stays]
+    repeated = set(usable[repeated_objects(images[usable], labels[usable], clipped)].tolist())
+    kept = []
+    for number, (entry, code) in enumerate(zip(entries, codes.tolist(), strict=True)):
+        if not valid[number] or number in repeated:
+            _drop(entry, code if not valid[number] else "duplicate-object", log)
+            continue
+        if code:
+            log.add(_file_of(entry), entry.name, code, _BOX_ACTIONS[code], entry.text)
+            entry.box, entry.changed = boxes[number], True
+        kept.append(entry)
+    return kept
 
 
 # -- excluded images -----------------------------------------------------------------------------------

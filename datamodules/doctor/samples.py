@@ -119,6 +119,7 @@ def _reading_error(error: Exception, path: str | None, index: int) -> Finding:
 
 
 def _is_image(image: np.ndarray) -> bool:
+    """Whether an array is an image ``[H, W, 3]`` uint8."""
     return image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8
 
 
@@ -176,7 +177,7 @@ class _Inspection:
         self.countable = len(self.boxes) == count == len(self.not_crowd)
 
     def findings(self) -> list[Finding]:
-        """Return its faults."""
+        """Return the faults of the sample."""
         if not _is_image(self.image):
             self.countable = False
             return [self._finding("bad-target", f"its image is {self.image.dtype} {list(self.image.shape)}")]
@@ -195,14 +196,17 @@ class _Inspection:
         return found
 
     def _finding(self, code: str, detail: str, boxes: np.ndarray | None = None) -> Finding:
+        """A finding of this sample, with boxes ``[N, 4]`` to mark."""
         marked = box_rows(boxes) if boxes is not None else ()
         return Finding(code, self.location, detail, image=self.path, index=self.index, boxes=marked)
 
     def _object(self, label: int, box: np.ndarray) -> str:
+        """Name an object by its class and its box ``[4]``."""
         name = self.names[label] if self.names is not None and 0 <= label < len(self.names) else label
         return f"class {name}, box {format_box(box)}"
 
     def _keep(self, kept: np.ndarray) -> None:
+        """Drop the objects that are not `kept`, bool ``[N]``."""
         self.boxes, self.labels, self.not_crowd = self.boxes[kept], self.labels[kept], self.not_crowd[kept]
 
     def _label_faults(self) -> list[Finding]:

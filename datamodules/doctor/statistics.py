@@ -75,7 +75,7 @@ class Statistics:
 
 
 def statistics_of(records: Sequence[SplitRecord], class_names: Sequence[str], one_each: bool = False) -> Statistics:
-    """Count what was read."""
+    """Count images, objects and pixels of all splits."""
     counted = [_split_statistics(record, len(class_names)) for record in records]
     kinds = [kind for kind, _ in counted]
     kind = next((kind for kind in ("pixels", "boxes", "labels") if kind in kinds), "nothing")

@@ -1,4 +1,4 @@
-"""The report on the terminal."""
+"""Prints the report of a check on the terminal."""
 
 from typing import Any
 

@@ -74,7 +74,7 @@ class PreparesTrainingBatches(Protocol):
     """A task that changes training batches on the CPU, before they are moved to the device."""
 
     def prepare_training_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Return the batch to train on."""
+        """Return the batch that the task trains on."""
         ...
 
 

@@ -10,16 +10,7 @@ from ..batches import IGNORE_INDEX
 from ..loading.sources import Sample
 from ..loading.targets import MIN_SIZE, box_areas
 from .mixing import Mix, concatenate_objects, select_objects
-from .placing import (
-    MaskPatch,
-    Placement,
-    full_masks,
-    mask_patches,
-    place_boxes,
-    place_image,
-    place_mask,
-    rounded_size,
-)
+from .placing import MaskPatch, Placement, full_masks, mask_patches, place_boxes, place_image, place_mask, rounded_size
 from .resizing import Color
 
 

@@ -28,7 +28,7 @@ from .two_stage.roi_head import RoIFullyConnected, RoIHead, RoIOutput, RoISample
 from .two_stage.rpn import RPN, RPNOutput, RPNSettings
 from .yolo.loss import (
     GridOutput,
-    GridTruth,
+    GridTarget,
     YOLOTerms,
     decode_grid,
     encode_grid,
@@ -52,7 +52,7 @@ __all__ = [
     "ExtraLayer",
     "FasterRCNN",
     "GridOutput",
-    "GridTruth",
+    "GridTarget",
     "ImageBatch",
     "L2Norm",
     "PaddedZFNetBackbone",

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from striate.tasks.metrics import COCODetection
+
 SIZES = ((60, 90), (96, 64), (70, 70))
 
 
@@ -99,3 +101,10 @@ def assert_same_losses(ours, theirs, tolerance=1e-5):
     for name, loss in named.items():
         assert loss > 0
         torch.testing.assert_close(ours[name], loss, atol=tolerance, rtol=tolerance)
+
+
+def map50(detections, targets, num_classes):
+    """COCO's mean AP at an IoU of 0.5."""
+    metric = COCODetection(num_classes)
+    metric.update(detections, targets)
+    return float(metric.compute()["map50"])

@@ -1,7 +1,7 @@
-"""The region proposal network of Faster R-CNN: a small network over one feature map that says where objects may be.
+"""The region proposal network of Faster R-CNN: a small network on one feature map that proposes object boxes.
 
-Shape legend: B images, a map of C channels and h x w cells, A anchors a cell, Q = h * w * A anchors in all; N objects
-of an image, P proposals. Boxes are ``x1, y1, x2, y2`` in pixels of the resized images.
+Shape legend: B images, a map of C channels and h x w cells, A anchors per cell, Q = h * w * A anchors in total; N
+objects of an image, P proposals. Boxes are ``x1, y1, x2, y2`` in pixels of the resized images.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,21 +22,22 @@ from ...ops.matching import match_anchors, sample_balanced
 
 @dataclass(frozen=True)
 class RPNSettings:
-    """What the proposals are made of and trained on; the defaults are py-faster-rcnn's.
+    """Settings of anchors, training and proposals. The defaults are py-faster-rcnn's.
 
     Attributes:
-        anchor_base: Side of the square that anchors are made of, in pixels.
-        anchor_scales: Factors of it.
-        anchor_ratios: Height over width.
-        foreground_iou: An anchor that overlaps an object this much or more is a positive.
-        background_iou: One that overlaps every object less is a negative.
-        samples: Anchors trained on, an image.
-        positive_fraction: Of them positives at most; negatives fill up.
-        beta: Where the smooth L1 loss of the boxes turns from a square to a straight line: 1 / sigma^2, with sigma 3.
-        before_nms: The best boxes that go into non-maximum suppression, in training and in testing.
-        proposals: How many of what it leaves are proposed, in training and in testing.
-        nms_iou: A box that overlaps a better one more is suppressed.
-        min_size: Side below which a box is not proposed, in pixels of the image as it was given.
+        anchor_base: Side of the square that anchors are derived from, in pixels.
+        anchor_scales: Factors of its sides.
+        anchor_ratios: Aspect ratios, height over width.
+        foreground_iou: IoU with an object from which on an anchor is positive.
+        background_iou: IoU with every object below which an anchor is negative.
+        samples: Number of anchors per image that are trained on.
+        positive_fraction: Maximum fraction of positives among them; negatives fill up.
+        beta: Offset at which the smooth L1 loss of boxes changes from quadratic to linear: 1 / sigma^2, with sigma 3.
+        before_nms: Number of boxes, highest scores first, that enter non-maximum suppression; in training and in
+            evaluation.
+        proposals: Number of proposals per image after it; in training and in evaluation.
+        nms_iou: Of two boxes with a higher IoU, the one with the lower score is suppressed.
+        min_size: Minimum side of a proposal, in pixels of the original image.
     """
 
     anchor_base: int = 16
@@ -54,12 +55,12 @@ class RPNSettings:
 
 
 class RPNOutput(NamedTuple):
-    """What the network says of every anchor.
+    """Output of the network for every anchor.
 
     Attributes:
-        logits: ``[B, Q, 2]``, of background and object.
-        deltas: ``[B, Q, 4]``, from the anchor to the object's box (`encode_boxes`).
-        anchors: ``[Q, 4]``.
+        logits: Logits of background and object, ``[B, Q, 2]``.
+        deltas: Offsets from the anchor to the object's box (`encode_boxes`), ``[B, Q, 4]``.
+        anchors: The anchors, ``[Q, 4]``.
     """
 
     logits: Tensor
@@ -68,22 +69,22 @@ class RPNOutput(NamedTuple):
 
 
 class RPN(nn.Module):
-    """Region proposal network over one feature map.
+    """Region proposal network on one feature map.
 
-    A 3 x 3 convolution and a ReLU, then by 1 x 1 convolutions two scores an anchor and four offsets. Weights are drawn
-    from N(0, 0.01^2), biases are 0.
+    A 3 x 3 convolution with ReLU is followed by 1 x 1 convolutions for two scores and four offsets per anchor. Weights
+    are drawn from N(0, 0.01^2), biases are 0.
 
     Args:
-        in_channels: C.
-        channels: Of the 3 x 3 convolution: 512 on VGG-16, 256 on ZF.
-        stride: Pixels of the image per cell of the map.
-        settings: None: the reference's.
+        in_channels: Number of channels C of the map.
+        channels: Number of channels of the 3 x 3 convolution: 512 with VGG-16, 256 with ZF.
+        stride: Stride of the map, in pixels.
+        settings: Anchors, training and proposals. None: the reference's.
 
     Reference:
-        Ren et al., "Faster R-CNN", NIPS 2015, section 3.1, with the settings of the authors' Python code. Where this
-        leaves that code: a box of any size is a true one, also without an anchor that touches it (there, an object that
-        no anchor touches would make every anchor positive); a batch may have several images, whose samples are averaged
-        together; offsets of sides are clipped at log(1000 / 16) before the exponential.
+        Ren et al., "Faster R-CNN", NIPS 2015, section 3.1, with the settings of the authors' Python code. Deviations
+        from that code: objects of any size are trained on, and one that no anchor overlaps is not matched (there, it
+        makes every anchor positive); a batch may have several images, whose samples are averaged together; offsets of
+        sides are clipped at log(1000 / 16) before the exponential.
     """
 
     cell: Tensor
@@ -99,18 +100,19 @@ class RPN(nn.Module):
         init_gaussian(self, 0.01)
 
     def forward(self, maps: Tensor) -> RPNOutput:
-        """Scores and offsets of every anchor, in float32 at least.
+        """Compute scores and offsets of every anchor, in float32 or wider.
 
         Shape:
             - maps: ``[B, C, h, w]``
+            - output: `RPNOutput` of ``[B, Q, …]``
         """
         hidden = self.conv(maps).relu()
         logits, deltas = (
-            said.permute(0, 2, 3, 1).reshape(len(maps), -1, numbers)  # [B, h, w, A * numbers] to [B, Q, numbers]
-            for said, numbers in ((self.score(hidden), 2), (self.box(hidden), 4))
+            values.permute(0, 2, 3, 1).reshape(len(maps), -1, size)  # [B, A * size, h, w] to [B, Q, size]
+            for values, size in ((self.score(hidden), 2), (self.box(hidden), 4))
         )
         dtype = torch.promote_types(logits.dtype, torch.float32)
-        cell = self.cell.to(dtype)  # whole and half numbers, which every type holds
+        cell = self.cell.to(dtype)  # whole and half numbers, exact in every dtype
         return RPNOutput(logits.to(dtype), deltas.to(dtype), grid_anchors(cell, self.stride, *maps.shape[-2:]))
 
     @torch.no_grad()
@@ -121,58 +123,63 @@ class RPN(nn.Module):
         original_sizes: Sequence[tuple[int, int]],
         for_training: bool = False,
     ) -> list[Tensor]:
-        """The boxes in which objects may be, the likeliest first; constants, through which no gradient flows.
+        """Propose boxes, highest objectness first. They are constants, through which no gradient flows.
 
         Args:
-            sizes: Height and width of each image in the batch, to which boxes are clipped.
-            original_sizes: The same of each image as it was given, for ``min_size``.
-            for_training: Which of the two numbers of ``before_nms`` and ``proposals`` holds.
+            output: Output of `forward`.
+            sizes: Height and width of each image within the batch, in pixels. Boxes are clipped to them.
+            original_sizes: Height and width of each original image, in pixels, for ``min_size``.
+            for_training: Which of the two numbers of ``before_nms`` and ``proposals`` is used.
 
         Shape:
-            - output: B times ``[P_i, 4]``
+            - output: B tensors ``[P_i, 4]``
         """
-        s, which = self.settings, 0 if for_training else 1
-        scores = output.logits[..., 1] - output.logits[..., 0]  # rises with the probability, and does not saturate
+        s, mode = self.settings, 0 if for_training else 1
+        scores = output.logits[..., 1] - output.logits[..., 0]  # increases with the probability, without saturation
+        anchor_centers = (output.anchors[:, :2] + output.anchors[:, 2:]) / 2
         proposals = []
-        for score, deltas, size, given in zip(scores, output.deltas, sizes, original_sizes, strict=True):
+        for score, deltas, size, original in zip(scores, output.deltas, sizes, original_sizes, strict=True):
             boxes = clip_boxes(decode_boxes(deltas, output.anchors), width=size[1], height=size[0])
-            least = boxes.new_tensor([s.min_size * size[1] / given[1], s.min_size * size[0] / given[0]])
-            large = ((boxes[:, 2:] - boxes[:, :2]) >= least).all(1)
-            kept = (large & self._within(output.anchors, size)).nonzero()[:, 0]
-            best = score[kept].topk(min(s.before_nms[which], len(kept))).indices
-            kept = kept[best]
-            kept = kept[nms(boxes[kept], score[kept], s.nms_iou)[: s.proposals[which]]]
+            min_sides = boxes.new_tensor([s.min_size * size[1] / original[1], s.min_size * size[0] / original[0]])
+            large = ((boxes[:, 2:] - boxes[:, :2]) >= min_sides).all(1)
+            # cells that the image would have without larger ones in the batch
+            end = boxes.new_tensor([-(-side // self.stride) * self.stride for side in (size[1], size[0])])
+            kept = (large & (anchor_centers < end).all(1)).nonzero()[:, 0]
+            kept = kept[score[kept].topk(min(s.before_nms[mode], len(kept))).indices]
+            kept = kept[nms(boxes[kept], score[kept], s.nms_iou)[: s.proposals[mode]]]
             proposals.append(boxes[kept])
         return proposals
-
-    def _within(self, anchors: Tensor, size: tuple[int, int]) -> Tensor:
-        """Which anchors belong to the cells that the image would have without other, larger ones beside it."""
-        end = anchors.new_tensor([-(-side // self.stride) * self.stride for side in (size[1], size[0])])
-        return (anchors[:, :2] + anchors[:, 2:] < 2 * end).all(1)  # twice their centre
 
     def losses(
         self, output: RPNOutput, sizes: Sequence[tuple[int, int]], targets: Sequence[Mapping[str, Any]]
     ) -> dict[str, Tensor]:
-        """``loss_objectness``, the cross-entropy, and ``loss_rpn_box``, the smooth L1 of the positives' offsets.
+        """Compute ``loss_objectness``, a cross-entropy, and ``loss_rpn_box``, the smooth L1 of the positives' offsets.
 
         Both are sums over the sampled anchors divided by their number. Anchors that cross the image's border are not
         sampled.
+
+        Args:
+            output: Output of `forward`.
+            sizes: Height and width of each image within the batch, in pixels.
+            targets: For each image ``boxes`` ``[N, 4]``.
         """
         s = self.settings
-        chosen, labels, wanted, moved = [], [], [], []
-        usual = len(output.anchors)
-        for place, (size, target) in enumerate(zip(sizes, targets, strict=True)):
+        # indices into the anchors of the whole batch, [B * Q]
+        sampled, labels, positives, offsets = [], [], [], []
+        count = len(output.anchors)
+        for image, (size, target) in enumerate(zip(sizes, targets, strict=True)):
             whole = inside(output.anchors, size).nonzero()[:, 0]
             anchors, boxes = output.anchors[whole], target["boxes"].to(output.anchors)
             matches = match_anchors(boxes, anchors, s.foreground_iou, s.background_iou, allow_low_quality=True)
             positive, negative = sample_balanced(matches, s.samples, s.positive_fraction)
-            chosen.append(place * usual + whole[torch.cat([positive, negative])])
+            sampled.append(image * count + whole[torch.cat([positive, negative])])
             labels.append(torch.cat([torch.ones_like(positive), torch.zeros_like(negative)]))
-            wanted.append(encode_boxes(boxes[matches[positive]], anchors[positive]))
-            moved.append(place * usual + whole[positive])
-        count = max(sum(len(label) for label in labels), 1)
-        logits, deltas = output.logits.flatten(0, 1)[torch.cat(chosen)], output.deltas.flatten(0, 1)[torch.cat(moved)]
+            positives.append(image * count + whole[positive])
+            offsets.append(encode_boxes(boxes[matches[positive]], anchors[positive]))
+        divisor = max(sum(len(label) for label in labels), 1)
+        logits = output.logits.flatten(0, 1)[torch.cat(sampled)]
+        deltas = output.deltas.flatten(0, 1)[torch.cat(positives)]
         return {
-            "loss_objectness": F.cross_entropy(logits, torch.cat(labels), reduction="sum") / count,
-            "loss_rpn_box": F.smooth_l1_loss(deltas, torch.cat(wanted), reduction="sum", beta=s.beta) / count,
+            "loss_objectness": F.cross_entropy(logits, torch.cat(labels), reduction="sum") / divisor,
+            "loss_rpn_box": F.smooth_l1_loss(deltas, torch.cat(offsets), reduction="sum", beta=s.beta) / divisor,
         }

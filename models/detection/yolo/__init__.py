@@ -1,1 +1,1 @@
-"""YOLO v1."""
+"""YOLO, version 1: the grid, its loss and the detector."""

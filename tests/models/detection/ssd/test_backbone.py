@@ -112,28 +112,28 @@ def test_names_of_our_checkpoints(classifier, tmp_path):
 
 def test_an_fcns_and_our_classifiers_checkpoints(classifier, tmp_path):
     model, path = classifier
-    wanted = SSDVGG16(path, width=0.125, hidden=16)
+    expected = SSDVGG16(path, width=0.125, hidden=16)
     fcn = VGG16FullyConvolutional(path, width=0.125, hidden=64)
     torch.save({f"model.backbone.{k}": v for k, v in fcn.state_dict().items()}, tmp_path / "fcn.pt")
     names, block = {}, 0
-    for place, layer in enumerate(model.features):
-        names[f"features.{place}"] = f"model.backbone.stages.{block}.{place}"
+    for index, layer in enumerate(model.features):
+        names[f"features.{index}"] = f"model.backbone.stages.{block}.{index}"
         block += isinstance(layer, nn.MaxPool2d)
     names |= {f"classifier.{n}": f"model.head.body.{n}" for n in (0, 3)} | {"classifier.6": "model.head.classifier"}
     state = {f"{names[k.rpartition('.')[0]]}.{k.rpartition('.')[2]}": v for k, v in model.state_dict().items()}
     torch.save(state, tmp_path / "classifier.pt")
     for file in ("fcn.pt", "classifier.pt"):
-        found = SSDVGG16(str(tmp_path / file), width=0.125, hidden=16)
-        assert found.load_report.missing == ()
-        assert all(torch.equal(a, b) for a, b in zip(wanted.parameters(), found.parameters(), strict=True))
+        loaded = SSDVGG16(str(tmp_path / file), width=0.125, hidden=16)
+        assert loaded.load_report.missing == ()
+        assert all(torch.equal(a, b) for a, b in zip(expected.parameters(), loaded.parameters(), strict=True))
 
 
-def test_numbers_of_ssd_pytorchs_file(classifier, tmp_path):
+def test_layer_numbers_of_ssd_pytorch(classifier, tmp_path):
     _, path = classifier
     first = SSDVGG16(path, width=0.125, hidden=16)
-    places = [0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28, 31, 33]  # of the convolutions among all layers
+    indices = [0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28, 31, 33]  # of the convolutions among all layers
     layers = [m for m in first.modules() if isinstance(m, nn.Conv2d)]
-    state = {f"{n}.{k}": v for n, m in zip(places, layers, strict=True) for k, v in m.state_dict().items()}
+    state = {f"{n}.{k}": v for n, m in zip(indices, layers, strict=True) for k, v in m.state_dict().items()}
     torch.save(state, tmp_path / "vgg16_reducedfc.pth")
     again = SSDVGG16(str(tmp_path / "vgg16_reducedfc.pth"), width=0.125, hidden=16)
     assert again.load_report.missing == ()
@@ -171,7 +171,7 @@ def test_subsample():
         subsample(grid, [3])
 
 
-def test_caffes_xavier_has_a_variance_of_one_over_fan_in():
+def test_init_uniform_has_a_variance_of_one_over_fan_in():
     torch.manual_seed(0)
     layer = nn.Conv2d(64, 128, 3)
     init_uniform(layer)

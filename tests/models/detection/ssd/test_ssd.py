@@ -1,4 +1,4 @@
-"""SSD as a whole: over any backbone, in the paper's form, against torchvision's, and given what is extreme."""
+"""SSD on any backbone, the published networks against torchvision's, and extreme inputs."""
 
 import copy
 
@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import nn
 from torchvision.models.detection import ssd300_vgg16
-from torchvision.ops import box_iou
 
 from striate.models import SSD, SSD300, SSD512, SSDVGG16, ExtraLayer, PlainCNN, TorchvisionBackbone, skip_pretrained
 from striate.models.detection.ssd.ssd import L2Norm
+
+from ....helpers.detector_inputs import map50
 
 
 def slim(num_classes=3, image_size=64, **options):
@@ -23,21 +24,21 @@ def slim(num_classes=3, image_size=64, **options):
     )
 
 
-def slim_paper(**options):
+def slim_ssd300(**options):
     torch.manual_seed(0)
     return SSD300(3, SSDVGG16(width=0.125, hidden=32), **options)
 
 
 def scenes(count, size=64, seed=0, objects=3):
-    """Noise with rectangles on it, whose colour is their class."""
+    """Images of noise with rectangles, whose color is their class. The last has none."""
     generator = torch.Generator().manual_seed(seed)
     images, targets = [], []
     for number in range(count):
         image = torch.randint(0, 90, (3, size, size), dtype=torch.uint8, generator=generator)
         boxes, labels = [], []
-        for place in range(0 if number == count - 1 else int(torch.randint(1, objects + 1, (), generator=generator))):
+        for index in range(0 if number == count - 1 else int(torch.randint(1, objects + 1, (), generator=generator))):
             side = size // 2 - 4
-            x, y = (2 + (place % 2) * size // 2, 2 + (place // 2) * size // 2)
+            x, y = (2 + (index % 2) * size // 2, 2 + (index // 2) * size // 2)
             w, h = (int(v) for v in torch.randint(side // 2, side, (2,), generator=generator))
             label = int(torch.randint(0, 3, (), generator=generator))
             image[label, y : y + h, x : x + w] = 230
@@ -54,9 +55,9 @@ def test_both_modes_give_detections_and_losses(training):
     images, targets = scenes(3)
     images[0] = torch.rand(3, 33, 80)
     targets[0] = {"boxes": torch.tensor([[0.0, 0.0, 80.0, 33.0]]), "labels": torch.tensor([2])}
-    found = model(images)
-    assert len(found) == 3
-    for image, each in zip(images, found, strict=True):
+    detections = model(images)
+    assert len(detections) == 3
+    for image, each in zip(images, detections, strict=True):
         limits = torch.tensor([image.shape[-1], image.shape[-2]] * 2)
         assert ((each["boxes"] >= 0) & (each["boxes"] <= limits)).all()
         assert (each["scores"].diff() <= 0).all()
@@ -121,7 +122,7 @@ def test_default_boxes_count_the_cells_of_any_backbone():
 
 
 def test_predictions_are_in_the_order_of_the_default_boxes():
-    # One feature of one cell is 1, all else is 0, and the heads look at their own cell only.
+    # one feature of one cell is 1, everything else is 0, and the heads use only their own cell
     model = slim().eval()
     for heads in (model.class_heads, model.box_heads):
         for head in heads:
@@ -141,23 +142,23 @@ def test_predictions_are_in_the_order_of_the_default_boxes():
     assert ((model.anchors[at, :2] + model.anchors[at, 2:]) / 2).tolist() == [28, 20]  # cell 3, 2 of stride 8
 
 
-def test_offsets_move_boxes_as_the_paper_has_it():
+def test_offsets_move_boxes_as_in_the_paper():
     model = slim(score_threshold=0.5, scales=[25, 50, 60, 70, 80]).eval()
     logits = torch.zeros(1, len(model.anchors), 4)
     logits[..., 0] = 20.0
     deltas = torch.zeros(1, len(model.anchors), 4)
-    at = (7 * 16 + 7) * 4  # stride 4: centre 30, 30; side 16
+    at = (7 * 16 + 7) * 4  # stride 4: center 30, 30; side 16
     logits[0, at] = torch.tensor([0.0, 0.0, 8.0, 0.0])
     deltas[0, at] = torch.tensor([1.0, -2.0, 5 * 0.6931472, 0.0])  # 0.1 and -0.2 sides, twice as wide
     model.predict = lambda pixels: (logits, deltas)
-    found = model([torch.zeros(3, 64, 64)])[0]
-    assert found["labels"].tolist() == [1]
-    assert found["scores"].item() == pytest.approx(0.998995, abs=1e-5)  # e^8 / (e^8 + 3)
-    assert torch.allclose(found["boxes"], torch.tensor([[31.6 - 16, 26.8 - 8, 31.6 + 16, 26.8 + 8]]), atol=1e-4)
+    detected = model([torch.zeros(3, 64, 64)])[0]
+    assert detected["labels"].tolist() == [1]
+    assert detected["scores"].item() == pytest.approx(0.998995, abs=1e-5)  # e^8 / (e^8 + 3)
+    assert torch.allclose(detected["boxes"], torch.tensor([[31.6 - 16, 26.8 - 8, 31.6 + 16, 26.8 + 8]]), atol=1e-4)
 
 
 def mirrored_net(model):
-    """The net that sees in the mirrored image what ``model`` sees in the image."""
+    """The network whose output for a mirrored image is the mirrored output of ``model``."""
     other = copy.deepcopy(model)
     for module in other.modules():
         if isinstance(module, nn.Conv2d):
@@ -168,8 +169,8 @@ def mirrored_net(model):
     return other
 
 
-def test_the_mirrored_net_finds_the_mirrored_objects():
-    # 272 pixels: maps of 34, 17, 9, 5, 3 and 1 cells; where strides meet odd sides, nothing prefers left to right
+def test_mirrored_images_give_mirrored_detections():
+    # 272 pixels: maps of 34, 17, 9, 5, 3 and 1 cells, on which strides and padding are symmetric
     torch.manual_seed(0)
     backbone = SSDVGG16(width=0.125, hidden=32)
     extra = [ExtraLayer(32), ExtraLayer(32), ExtraLayer(32, stride=1, padding=0), ExtraLayer(32, stride=1, padding=0)]
@@ -198,10 +199,10 @@ def test_l2_norm():
     norm.weight.data[1] = 5.0
     assert torch.allclose(norm(x * 7).flatten(), torch.tensor([12.0, 4.0]))
     assert norm(torch.zeros(1, 2, 1, 1)).abs().sum() == 0
-    assert slim_paper().norm.weight.ndim == 3  # as weights are, for solvers that treat biases otherwise
+    assert slim_ssd300().norm.weight.ndim == 3  # like weights, for solvers that treat biases differently
 
 
-def test_average_precision_of_eight_images_learnt_by_heart():
+def test_eight_images_are_overfitted():
     model = slim(batch_norm=True)
     images, targets = scenes(8)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
@@ -211,37 +212,12 @@ def test_average_precision_of_eight_images_learnt_by_heart():
         sum(model.losses(images, targets).values()).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 10.0)
         optimizer.step()
-    assert ap50(model.eval()(images), targets) >= 0.95
-
-
-def ap50(detections, targets, classes=3):
-    """Mean area under precision over recall at an IoU of 0.5, of classes that there are."""
-    areas = []
-    for label in range(classes):
-        total = sum(int((t["labels"] == label).sum()) for t in targets)
-        rows = []
-        for found, truth in zip(detections, targets, strict=True):
-            boxes = truth["boxes"][truth["labels"] == label]
-            free = torch.ones(len(boxes), dtype=torch.bool)
-            keep = found["labels"] == label
-            for box, score in zip(found["boxes"][keep], found["scores"][keep], strict=True):
-                overlap = box_iou(box[None], boxes)[0] * free if len(boxes) else torch.zeros(1)
-                right = bool(overlap.max() >= 0.5)
-                if right:
-                    free[overlap.argmax()] = False
-                rows.append((float(score), right))
-        if total:
-            rows.sort(reverse=True)
-            right = torch.tensor([r for _, r in rows]).float().cumsum(0)
-            precision = right / torch.arange(1, len(rows) + 1)
-            best = precision.flip(0).cummax(0).values.flip(0)
-            areas.append(float((best * torch.diff(right, prepend=torch.zeros(1))).sum()) / total)
-    return sum(areas) / len(areas)
+    assert map50(model.eval()(images), targets, 3) >= 0.95
 
 
 def test_weights_of_another_ssd(tmp_path):
     torch.manual_seed(1)
-    source = slim_paper()
+    source = slim_ssd300()
     path = tmp_path / "ssd.pt"
     torch.save({"state_dict": {f"model.{name}": value for name, value in source.state_dict().items()}}, path)
     torch.manual_seed(2)
@@ -261,21 +237,21 @@ def test_weights_of_another_ssd(tmp_path):
         SSD300(3, SSDVGG16(width=0.125, hidden=32), weights="nowhere.pt")
 
 
-def test_settings_of_matching_mining_and_detecting_are_heeded():
+def test_settings_of_matching_mining_and_detection_have_an_effect():
     images, targets = scenes(3)
-    usual = slim().losses(images, targets)
+    default = slim().losses(images, targets)
     for changes, name in (({"match_iou": 0.95}, "loss_box"), ({"negatives": 0.0}, "loss_class")):
         changed = slim(**changes).losses(images, targets)
-        assert abs(changed[name] - usual[name]) > 1e-3 * usual[name]
+        assert abs(changed[name] - default[name]) > 1e-3 * default[name]
     every = {"score_threshold": 0.0, "nms_iou": 1.0, "max_detections": 1000}
-    assert len(slim(candidates=4, **every).eval()(images)[0]["scores"]) == 3 * 4  # of each class
+    assert len(slim(candidates=4, **every).eval()(images)[0]["scores"]) == 3 * 4  # per class
     for wrong in ({"score_threshold": 5}, {"nms_iou": -0.1}, {"max_detections": 0}, {"candidates": 0}):
         (name,) = wrong
         with pytest.raises(ValueError, match=f"^{name}: .*got {wrong[name]}"):
             slim(**wrong)
 
 
-def test_what_makes_no_network_is_refused():
+def test_bad_arguments():
     with pytest.raises(ValueError, match=r"extra\[1\].*got \[1, 1\] cells for image_size=16"):
         SSD(
             2,
@@ -298,7 +274,7 @@ def theirs():
     model = ssd300_vgg16(weights=None, weights_backbone=None, num_classes=4)
     for head in (model.head.classification_head, model.head.regression_head):
         for layer in head.module_list:
-            layer.weight.data *= 0.15  # else scores are all but 1, and their order is rounding's
+            layer.weight.data *= 0.15  # otherwise scores are close to 1 and their order depends on rounding
     return model
 
 
@@ -310,24 +286,24 @@ def ours(theirs):
     return model
 
 
-def test_torchvisions_weights_give_torchvisions_detections(theirs, ours):
+def test_detections_equal_torchvisions(theirs, ours):
     torch.manual_seed(0)
     images = [torch.rand(3, 300, 300), torch.rand(3, 180, 240), torch.rand(3, 351, 77)]
     with torch.no_grad():
         expected = theirs.eval()(images)
-    for found, wanted in zip(ours.eval()(images), expected, strict=True):
-        assert len(wanted["scores"]) == 200
-        assert torch.allclose(found["scores"], wanted["scores"], rtol=1e-5, atol=0)
-        # the same box of the same class; a pair of scores that rounding tells apart may have changed places
-        same = (found["boxes"][:, None] - wanted["boxes"]).abs().amax(2) < 300 * 1e-5
-        same &= (found["labels"][:, None] + 1 == wanted["labels"]) & (
-            (found["scores"][:, None] - wanted["scores"]).abs() < 1e-5
+    for detected, reference in zip(ours.eval()(images), expected, strict=True):
+        assert len(reference["scores"]) == 200
+        assert torch.allclose(detected["scores"], reference["scores"], rtol=1e-5, atol=0)
+        # the same boxes of the same classes; nearly equal scores may be in another order
+        same = (detected["boxes"][:, None] - reference["boxes"]).abs().amax(2) < 300 * 1e-5
+        same &= (detected["labels"][:, None] + 1 == reference["labels"]) & (
+            (detected["scores"][:, None] - reference["scores"]).abs() < 1e-5
         )
         assert torch.equal(same.sum(0), torch.ones(200, dtype=torch.int64))
         assert torch.equal(same.sum(1), torch.ones(200, dtype=torch.int64))
 
 
-def test_torchvisions_weights_give_torchvisions_losses(theirs, ours):
+def test_losses_equal_torchvisions(theirs, ours):
     torch.manual_seed(0)
     images = [torch.rand(3, 300, 300), torch.rand(3, 180, 240), torch.rand(3, 351, 77)]
     boxes = [[[10.0, 20, 150, 170], [200, 100, 290, 290]], [[30.0, 40, 130, 90]], []]
@@ -335,12 +311,12 @@ def test_torchvisions_weights_give_torchvisions_losses(theirs, ours):
     shifted = [{"boxes": t["boxes"], "labels": t["labels"] + 1} for t in targets]
     with torch.no_grad():
         expected = theirs.train()(images, shifted)
-        found = ours.train().losses(images, targets)
-    assert found["loss_box"].item() == pytest.approx(expected["bbox_regression"].item(), rel=1e-5)
-    assert found["loss_class"].item() == pytest.approx(expected["classification"].item(), rel=1e-5)
+        losses = ours.train().losses(images, targets)
+    assert losses["loss_box"].item() == pytest.approx(expected["bbox_regression"].item(), rel=1e-5)
+    assert losses["loss_class"].item() == pytest.approx(expected["classification"].item(), rel=1e-5)
 
 
-def test_unknown_weights_of_torchvisions_are_refused():
+def test_unknown_torchvision_weights_are_refused():
     with pytest.raises(ValueError, match="did you mean 'COCO_V1'"):
         SSD300.from_torchvision("COCO_V2")
     with skip_pretrained():

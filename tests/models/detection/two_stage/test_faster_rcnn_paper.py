@@ -1,4 +1,4 @@
-"""Faster R-CNN as published: its two nets, weights taken along, mirrored images, hard images, and learning."""
+"""Faster R-CNN as published: both networks, loaded weights, mirrored and extreme images, and overfitting."""
 
 import copy
 from dataclasses import replace
@@ -7,7 +7,6 @@ import pytest
 import torch
 import torchvision
 from torch import nn
-from torchvision.ops import box_iou
 
 from striate.datamodules import DigitScenes
 from striate.models import (
@@ -21,19 +20,20 @@ from striate.models import (
 )
 from striate.models.detection import RPNSettings
 
+from ....helpers.detector_inputs import map50
 from ....helpers.networks import on_meta, published, quick_initialization
 
 ANCHORS = RPNSettings(anchor_scales=(1.0, 2.0, 4.0))
 
 
 def slim(num_classes=3, resize=None, rpn=ANCHORS, **options):
-    """One convolution over the cells of 16 pixels, and a head of 32 units."""
+    """A backbone of one convolution of stride 16, and a head of 32 units."""
     torch.manual_seed(0)
-    trunk = Backbone([nn.Sequential(nn.Conv2d(3, 16, 16, 16), nn.ReLU())])
+    backbone = Backbone([nn.Sequential(nn.Conv2d(3, 16, 16, 16), nn.ReLU())])
     resize = resize or ResizeAndPad(size_divisible=16)
     return SingleMapFasterRCNN(
         num_classes,
-        trunk,
+        backbone,
         resize=resize,
         rpn_channels=16,
         pool_size=3,
@@ -49,11 +49,11 @@ def images(*sizes, seed=0):
 
 
 def target(*rows, labels=None):
-    found = torch.tensor(rows, dtype=torch.float32).reshape(-1, 4)
-    return {"boxes": found, "labels": torch.tensor(labels or [0] * len(found), dtype=torch.int64)}
+    boxes = torch.tensor(rows, dtype=torch.float32).reshape(-1, 4)
+    return {"boxes": boxes, "labels": torch.tensor(labels or [0] * len(boxes), dtype=torch.int64)}
 
 
-# -- the paper's nets ---------------------------------------------------------------------------------
+# -- the paper's networks ---------------------------------------------------------------------------------
 
 
 def test_the_papers_vgg16():
@@ -84,40 +84,43 @@ def test_the_papers_zf():
     assert all(p.requires_grad for p in model.parameters())
 
 
-def centre(backbone, row, column):
-    """The middle of the pixels that a cell of the last map looks at, counted from 0."""
+def receptive_field_center(backbone, row, column):
+    """Center of the pixels that a cell of the last map depends on, counted from 0."""
     pixels = torch.full((1, 3, 400, 400), 0.5, requires_grad=True)
     backbone(pixels)[-1][0, :, row, column].sum().backward()
-    seen = pixels.grad.abs().sum(1)[0]
-    return [(where.nonzero()[0] + where.nonzero()[-1]).item() / 2 for where in (seen.sum(1), seen.sum(0))]
+    used = pixels.grad.abs().sum(1)[0]
+    return [(axis.nonzero()[0] + axis.nonzero()[-1]).item() / 2 for axis in (used.sum(1), used.sum(0))]
 
 
-def test_the_zf_net_looks_at_the_pixels_that_projecting_by_division_means():
+def test_zf_cells_are_centered_where_projection_by_division_assumes():
     padded = PaddedZFNetBackbone(width=0.125).eval()
     for parameter in padded.parameters():
-        nn.init.constant_(parameter, 0.01)  # so that no ReLU is shut
-    averaged = copy.deepcopy(padded)  # a maximum passes a gradient to one pixel, a mean to all that it looks at
+        nn.init.constant_(parameter, 0.01)  # so that no ReLU is 0
+    averaged = copy.deepcopy(padded)  # the gradient of a maximum reaches one pixel, that of a mean all of them
     for stage in averaged.stages:
         for name, layer in stage.named_children():
             if isinstance(layer, nn.MaxPool2d):
                 setattr(stage, name, nn.AvgPool2d(layer.kernel_size, layer.stride, layer.padding, layer.ceil_mode))
-    assert [centre(averaged, row, column) for row, column in ((9, 10), (10, 12))] == [[144, 160], [160, 192]]
-    assert padded(torch.zeros(1, 3, 600, 800))[0].shape == (1, 32, 39, 51)  # poolings round up
+    assert [receptive_field_center(averaged, row, column) for row, column in ((9, 10), (10, 12))] == [
+        [144, 160],
+        [160, 192],
+    ]
+    assert padded(torch.zeros(1, 3, 600, 800))[0].shape == (1, 32, 39, 51)  # pooling rounds up
     assert padded(torch.zeros(1, 3, 1, 1))[0].shape == (1, 32, 1, 1)
 
 
-def test_weights_of_a_zf_classifier_are_taken_with_fc6_and_fc7(tmp_path):
+def test_weights_of_a_zf_classifier_are_loaded_with_fc6_and_fc7(tmp_path):
     theirs = ZFNet(num_classes=5, width=0.125, hidden=24, init="he")
     torch.save({"state_dict": {f"model.{k}": v for k, v in theirs.state_dict().items()}}, tmp_path / "zf.ckpt")
     path = str(tmp_path / "zf.ckpt")
-    trunk = PaddedZFNetBackbone(path, width=0.125)
-    model = SingleMapFasterRCNN(2, trunk, pool_size=6, hidden=24)
+    backbone = PaddedZFNetBackbone(path, width=0.125)
+    model = SingleMapFasterRCNN(2, backbone, pool_size=6, hidden=24)
     assert torch.equal(model.backbone.stages[2].conv5.weight, theirs.backbone.stages[2].conv5.weight)
     assert torch.equal(model.head.body.fc6.weight, theirs.head.fc6.weight)
     assert torch.equal(model.head.body.fc7.bias, theirs.head.fc7.bias)
-    assert "fc6 and fc7: taken over" in model.load_report()
-    assert "fc6 and fc7: new" in SingleMapFasterRCNN(2, trunk, pool_size=6, hidden=16).load_report()
-    # and a detector's own checkpoint is as good a start
+    assert "fc6 and fc7: loaded" in model.load_report()
+    assert "fc6 and fc7: new" in SingleMapFasterRCNN(2, backbone, pool_size=6, hidden=16).load_report()
+    # a detector's checkpoint can be loaded as well
     torch.save({"state_dict": {f"model.{k}": v for k, v in model.state_dict().items()}}, tmp_path / "det.ckpt")
     again = SingleMapFasterRCNN(7, PaddedZFNetBackbone(str(tmp_path / "det.ckpt"), width=0.125), pool_size=6, hidden=24)
     assert torch.equal(again.head.body.fc6.weight, theirs.head.fc6.weight)
@@ -127,10 +130,10 @@ def test_weights_of_a_zf_classifier_are_taken_with_fc6_and_fc7(tmp_path):
         )
 
 
-def test_weights_of_torchvisions_vgg16_are_taken_with_fc6_and_fc7():
+def test_weights_of_torchvisions_vgg16_are_loaded_with_fc6_and_fc7():
     with quick_initialization(), on_meta():
         shapes = {k: v.shape for k, v in torchvision.models.vgg16().state_dict().items()}
-    # every tensor is one number, of its own, seen in its shape
+    # each tensor is filled with its index
     state = {k: torch.tensor(float(i)).expand(shape) for i, (k, shape) in enumerate(shapes.items())}
     with published(state), quick_initialization():
         model = SingleMapFasterRCNN(2, "vgg16", "IMAGENET1K_V1")
@@ -142,11 +145,11 @@ def test_weights_of_torchvisions_vgg16_are_taken_with_fc6_and_fc7():
     assert first(model.backbone.stages[4][-2].weight) == order.index("features.28.weight")  # conv5_3, before its ReLU
     assert first(model.head.body.fc6.weight) == order.index("classifier.0.weight")
     assert first(model.head.body.fc7.bias) == order.index("classifier.3.bias")
-    assert "fc6 and fc7: taken over" in model.load_report()
+    assert "fc6 and fc7: loaded" in model.load_report()
 
 
-def test_other_backbones_are_refused_by_name():
-    with pytest.raises(ValueError, match="backbone='vgg_16': did you mean 'vgg16'"):
+def test_other_names_of_backbones_are_refused():
+    with pytest.raises(ValueError, match="backbone.*got 'vgg_16'; did you mean 'vgg16'"):
         SingleMapFasterRCNN(2, "vgg_16")
     with pytest.raises(ValueError, match="weights: has no effect.*got 'x.ckpt'.*PlainCNN"):
         SingleMapFasterRCNN(2, PlainCNN((8,)), weights="x.ckpt")
@@ -156,7 +159,7 @@ def test_other_backbones_are_refused_by_name():
 
 
 def mirrored(model):
-    """The model that sees in a mirrored image what the given one sees in the image."""
+    """The model whose output for a mirrored image is the mirrored output of the given one."""
     other = copy.deepcopy(model)
     with torch.no_grad():
         for convolution in (other.backbone.stages[0][0], other.rpn.conv):
@@ -189,7 +192,7 @@ def test_mirrored_images_give_mirrored_proposals_and_the_same_losses():
         assert torch.allclose(value, same[name], rtol=1e-4)
 
 
-def test_what_lies_in_the_padding_does_not_count():
+def test_padding_has_no_effect():
     model = slim().eval()
     nn.init.zeros_(model.backbone.stages[0][0].bias)  # what is padded is 0 in the map, as beyond its border
     small, large = images((64, 64), (112, 160))
@@ -200,8 +203,8 @@ def test_what_lies_in_the_padding_does_not_count():
     assert beside["boxes"].max() <= 64
 
 
-def test_a_resized_image_is_as_one_that_came_in_that_size():
-    """Twice as large: boxes come back half as large, and 8 pixels of the image as given are 16 of the resized one."""
+def test_resizing_equals_an_image_of_that_size():
+    """At twice the size, boxes are returned at half of it, and 8 pixels of the original are 16 of the resized image."""
     twice = slim(resize=ResizeAndPad(min_size=96, size_divisible=16), rpn=replace(ANCHORS, min_size=8)).eval()
     plain = slim(rpn=replace(ANCHORS, min_size=16)).eval()
     for model in (twice, plain):
@@ -228,7 +231,7 @@ def test_a_resized_image_is_as_one_that_came_in_that_size():
     torch.testing.assert_close(regions[2], regions[3], atol=1e-3, rtol=0)
 
 
-def test_maps_have_whole_cells_where_no_resizing_is_given():
+def test_maps_have_whole_cells_by_default():
     model = SingleMapFasterRCNN(2, PlainCNN((4, 4, 8)), rpn_channels=4, pool_size=2, hidden=8)
     assert model.resize.size_divisible == 8 and (model.resize.min_size, model.resize.max_size) == ((600,), 1000)
 
@@ -245,7 +248,7 @@ def test_losses_and_detections_are_the_same_in_both_modes():
     assert torch.equal(values[0][1][0]["boxes"], values[1][1][0]["boxes"])
 
 
-def test_training_and_testing_have_their_own_numbers_of_proposals():
+def test_numbers_of_proposals_in_training_and_evaluation():
     model = slim(rpn=RPNSettings(anchor_scales=(1.0, 2.0, 4.0), proposals=(7, 2)))
     regions = []
     model.head.pool.register_forward_pre_hook(lambda pool, given: regions.append(len(given[1][0])))
@@ -294,7 +297,7 @@ def test_five_thousand_objects_in_an_image():
     assert losses["loss_box"] > 0
 
 
-def test_under_autocast_boxes_stay_exact():
+def test_boxes_are_exact_under_autocast():
     model = slim().eval()
     given = images((96, 128))
     with torch.autocast("cpu", torch.bfloat16):
@@ -307,25 +310,6 @@ def test_under_autocast_boxes_stay_exact():
 # -- learning --------------------------------------------------------------------------------------
 
 
-def average_precision(found, truth, num_classes):
-    """AP at an IoU of 0.5, area under the curve as it is, mean over the classes that there are."""
-    values = []
-    for label in range(num_classes):
-        hits, total = [], sum(int((t["labels"] == label).sum()) for t in truth)
-        for d, t in zip(found, truth, strict=True):
-            left = t["boxes"][t["labels"] == label]
-            for box, score in zip(d["boxes"][d["labels"] == label], d["scores"][d["labels"] == label], strict=True):
-                overlaps = box_iou(box[None], left)[0] if len(left) else torch.zeros(1)
-                hit = overlaps.max() >= 0.5
-                left = left[torch.arange(len(left)) != overlaps.argmax()] if hit else left
-                hits.append((score.item(), bool(hit)))
-        if total:
-            right = torch.tensor([hit for _, hit in sorted(hits, reverse=True)], dtype=torch.float32)
-            precision = right.cumsum(0) / torch.arange(1, len(right) + 1)
-            values.append((precision * right).sum().item() / total)
-    return sum(values) / len(values)
-
-
 def scenes():
     source = DigitScenes("detection", image_size=64, train_size=8, num_workers=0, scale=(0.3, 0.5)).make_source("train")
     samples = [source[index] for index in range(8)]
@@ -336,9 +320,9 @@ def scenes():
 
 
 @pytest.mark.slow
-def test_it_learns_eight_scenes_by_heart():
+def test_eight_scenes_are_overfitted():
     torch.manual_seed(0)
-    pixels, truth = scenes()
+    pixels, targets = scenes()
     model = SingleMapFasterRCNN(
         10,
         PlainCNN((16, 32, 64), depth=1),
@@ -353,7 +337,7 @@ def test_it_learns_eight_scenes_by_heart():
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=300)
     for _ in range(300):
         optimizer.zero_grad()
-        sum(model.losses(pixels, truth).values()).backward()
+        sum(model.losses(pixels, targets).values()).backward()
         optimizer.step()
         schedule.step()
-    assert average_precision(model.eval()(pixels), truth, 10) >= 0.95
+    assert map50(model.eval()(pixels), targets, 10) >= 0.95

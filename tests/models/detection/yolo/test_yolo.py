@@ -1,16 +1,17 @@
-"""YOLO and Fast YOLO: layers and sizes of the paper, what is detected, and that it learns."""
+"""YOLO and Fast YOLO: layers and sizes of the paper, detections, losses, and overfitting."""
 
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
-from torchvision.ops import box_iou
 
 from striate.datamodules import DigitScenes
 from striate.models import Classifier, PlainCNN, YOLOv1, YOLOv1Backbone, skip_pretrained
 from striate.models.backbones.base import measure, trace_shapes
 from striate.models.detection import YOLOHead
+
+from ....helpers.detector_inputs import map50, target
 
 YOLO = [(7, 3, 64), (3, 64, 192), (1, 192, 128), (3, 128, 256), (1, 256, 256), (3, 256, 512)]
 YOLO += [(1, 512, 256), (3, 256, 512)] * 4 + [(1, 512, 512), (3, 512, 1024)] + [(1, 1024, 512), (3, 512, 1024)] * 2
@@ -32,13 +33,9 @@ def images(number: int = 2, size: int = 32) -> torch.Tensor:
     return torch.randint(0, 256, (number, 3, size, size), dtype=torch.uint8, generator=generator)
 
 
-def target(boxes: list[list[float]], labels: list[int]) -> dict[str, torch.Tensor]:
-    return {"boxes": torch.tensor(boxes).reshape(-1, 4), "labels": torch.tensor(labels, dtype=torch.int64)}
-
-
 def slim(num_classes: int = 3, **changes: Any) -> YOLOv1:
-    given = {"image_size": 32, "grid_size": 4, "convs": (8,), "hidden": (), "batch_norm": True} | changes
-    return YOLOv1(num_classes, given.pop("backbone", None) or PlainCNN((4, 8, 8)), **given)
+    settings = {"image_size": 32, "grid_size": 4, "convs": (8,), "hidden": (), "batch_norm": True} | changes
+    return YOLOv1(num_classes, settings.pop("backbone", None) or PlainCNN((4, 8, 8)), **settings)
 
 
 @pytest.fixture(scope="module")
@@ -94,18 +91,18 @@ def test_map_sizes(paper, fast):
     assert fast.backbone.strides == (1, 2, 4, 8, 16, 32, 64)
 
 
-def test_pixels_go_from_minus_one_to_one():
+def test_pixels_are_scaled_to_minus_one_to_one():
     normalize = YOLOv1Backbone("fast", width=0.5).normalize
     ends = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 3, 1, 1)
     assert normalize(ends)[:, 0, 0, 0].tolist() == pytest.approx([-1, 1])
 
 
-def test_output_is_of_the_grid_and_linear():
+def test_output_has_the_grids_shape_and_is_linear():
     torch.manual_seed(0)
     model = slim(backbone=YOLOv1Backbone("fast", 0.5), image_size=64, grid_size=3, convs=(), hidden=(16,)).eval()
     pixels = images(2, 64)
     assert model.grid(pixels).shape == (2, 3, 3, 13)
-    # number n of cell (r, c) is output r * 3 * 13 + c * 13 + n
+    # value n of cell (r, c) is output r * 3 * 13 + c * 13 + n
     last = model.head.fc(model.backbone(pixels)[-1].flatten(1))
     assert isinstance(model.head.out, nn.Linear)
     row = (1 * 3 + 2) * 13 + 5
@@ -116,7 +113,7 @@ def test_output_is_of_the_grid_and_linear():
     assert (model.grid(pixels) < -2).all()
 
 
-def test_the_convolutional_head_looks_at_its_cell():
+def test_the_convolutional_head_uses_one_cell():
     model = slim(convs=()).eval()
     pixels = images(1)
     assert model.grid(pixels).shape == (1, 4, 4, 13)
@@ -126,82 +123,84 @@ def test_the_convolutional_head_looks_at_its_cell():
     assert torch.allclose(model.grid(pixels)[0, 1, 3, 7], expected, atol=1e-5)
 
 
-def test_new_predictors_look_at_their_cells_centre():
+def test_initial_boxes_are_at_the_centers_of_their_cells():
     model = slim().eval()
     boxes = model.grid(images(1))[..., :8]
     assert (boxes - 0.5).abs().max() < 0.2
 
 
-def test_the_last_map_is_halved_where_that_makes_the_grid():
+def test_the_last_map_is_halved_if_that_makes_the_grid():
     assert slim(grid_size=2, convs=(8, 8)).grid(images(2)).shape[:3] == (2, 2, 2)
     halves = [m.stride[0] for m in YOLOHead(4, 6, 3, 5, (8, 8, 8)).convs.modules() if isinstance(m, nn.Conv2d)]
     assert halves == [1, 2, 1]
-    with pytest.raises(ValueError, match="grid_size=3: the trunk's last map has 4 x 4 cells"):
+    with pytest.raises(ValueError, match="grid_size.*last map, 4,.*got 3"):
         slim(grid_size=3)
     assert slim(grid_size=3, hidden=(8,)).grid(images(2)).shape[1:3] == (3, 3)
 
 
-class Told(YOLOv1):
-    """Sees what it is told."""
+class FixedGrid(YOLOv1):
+    """Returns given outputs, whatever the image."""
 
     def grid(self, pixels):
-        return self.told
+        return self.outputs
 
 
-def told(numbers: torch.Tensor, **changes: Any) -> Told:
-    model = Told(2, PlainCNN((4, 8, 8)), image_size=32, grid_size=2, convs=(8,), hidden=(8,), **changes)
-    model.told = numbers
+def fixed_grid(outputs: torch.Tensor, **changes: Any) -> FixedGrid:
+    model = FixedGrid(2, PlainCNN((4, 8, 8)), image_size=32, grid_size=2, convs=(8,), hidden=(8,), **changes)
+    model.outputs = outputs
     return model
 
 
 def grid_of(cells: dict[tuple[int, int], tuple[list[list[float]], list[float], list[float]]]) -> torch.Tensor:
-    numbers = torch.zeros(1, 2, 2, 12)
+    outputs = torch.zeros(1, 2, 2, 12)
     for (row, column), (boxes, confidence, classes) in cells.items():
-        numbers[0, row, column] = torch.tensor([*boxes[0], *boxes[1], *confidence, *classes])
-    return numbers
+        outputs[0, row, column] = torch.tensor([*boxes[0], *boxes[1], *confidence, *classes])
+    return outputs
 
 
-def test_boxes_and_scores_of_a_cell_in_the_images_own_pixels():
-    # centre at (1.5, 0.25) cells of 2; a quarter of the width, 0.09 of the height
+def test_boxes_and_scores_of_a_cell_in_pixels_of_the_image():
+    # center at (1.5, 0.25) cells of 2; a quarter of the width, 0.09 of the height
     box = [0.5, 0.25, 0.5, -0.3]
-    numbers = grid_of({(0, 1): ([box, [0.5] * 4], [0.8, 0.0], [0.5, 0.9])})
-    (found,) = told(numbers)([torch.zeros(3, 50, 200)])  # 200 wide, 50 high
-    centre, sides = torch.tensor([0.75 * 200, 0.125 * 50]), torch.tensor([0.25 * 200, 0.09 * 50])
-    expected = torch.cat([centre - sides / 2, centre + sides / 2])[None]
-    assert torch.allclose(found["boxes"], expected.expand(2, 4), atol=1e-4)
-    assert found["scores"].tolist() == pytest.approx([0.72, 0.4])
-    assert found["labels"].tolist() == [1, 0]
+    outputs = grid_of({(0, 1): ([box, [0.5] * 4], [0.8, 0.0], [0.5, 0.9])})
+    (detected,) = fixed_grid(outputs)([torch.zeros(3, 50, 200)])  # 200 wide, 50 high
+    center, sides = torch.tensor([0.75 * 200, 0.125 * 50]), torch.tensor([0.25 * 200, 0.09 * 50])
+    expected = torch.cat([center - sides / 2, center + sides / 2])[None]
+    assert torch.allclose(detected["boxes"], expected.expand(2, 4), atol=1e-4)
+    assert detected["scores"].tolist() == pytest.approx([0.72, 0.4])
+    assert detected["labels"].tolist() == [1, 0]
 
 
-def test_weak_and_doubled_boxes_are_left_out():
+def test_low_scores_and_duplicates_are_dropped():
     one, two, far = [0.5, 0.5, 0.7, 0.7], [0.5, 0.5, 0.68, 0.7], [0.5, 0.5, 0.3, 0.3]
-    numbers = grid_of({(0, 0): ([one, two], [0.6, 0.9], [1.0, 0.0]), (1, 1): ([far, far], [0.3, 0.01], [0.5, 0.0])})
-    assert told(numbers)(images(1))[0]["scores"].tolist() == pytest.approx([0.9, 0.15])
-    assert told(numbers, score_threshold=0.2)(images(1))[0]["scores"].tolist() == pytest.approx([0.9])
-    assert told(numbers, nms_iou=0.99)(images(1))[0]["scores"].tolist() == pytest.approx([0.9, 0.6, 0.15])
-    assert told(numbers, nms_iou=0.99, max_detections=2)(images(1))[0]["scores"].tolist() == pytest.approx([0.9, 0.6])
+    outputs = grid_of({(0, 0): ([one, two], [0.6, 0.9], [1.0, 0.0]), (1, 1): ([far, far], [0.3, 0.01], [0.5, 0.0])})
+    assert fixed_grid(outputs)(images(1))[0]["scores"].tolist() == pytest.approx([0.9, 0.15])
+    assert fixed_grid(outputs, score_threshold=0.2)(images(1))[0]["scores"].tolist() == pytest.approx([0.9])
+    assert fixed_grid(outputs, nms_iou=0.99)(images(1))[0]["scores"].tolist() == pytest.approx([0.9, 0.6, 0.15])
+    assert fixed_grid(outputs, nms_iou=0.99, max_detections=2)(images(1))[0]["scores"].tolist() == pytest.approx(
+        [0.9, 0.6]
+    )
 
 
-def test_two_negative_numbers_are_no_detection_and_none_is_surer_than_1():
+def test_two_negative_factors_are_no_detection_and_scores_are_at_most_1():
     box = [0.5, 0.5, 0.5, 0.5]
-    numbers = grid_of({(0, 0): ([box, box], [-0.9, 1.4], [-0.9, 1.2])})
-    (found,) = told(numbers)(images(1))
-    assert found["scores"].tolist() == [1.0] and found["labels"].tolist() == [1]
+    outputs = grid_of({(0, 0): ([box, box], [-0.9, 1.4], [-0.9, 1.2])})
+    (detected,) = fixed_grid(outputs)(images(1))
+    assert detected["scores"].tolist() == [1.0] and detected["labels"].tolist() == [1]
 
 
-def test_a_box_that_lies_outside_is_none():
-    numbers = grid_of({(0, 0): ([[-5.0, 0.5, 0.5, 0.5], [0.5, 0.5, 0.0, 0.5]], [0.9, 0.9], [1.0, 0.0])})
-    (found,) = told(numbers)(images(1))
-    assert len(found["scores"]) == 0
+def test_a_box_outside_the_image_is_no_detection():
+    outputs = grid_of({(0, 0): ([[-5.0, 0.5, 0.5, 0.5], [0.5, 0.5, 0.0, 0.5]], [0.9, 0.9], [1.0, 0.0])})
+    (detected,) = fixed_grid(outputs)(images(1))
+    assert len(detected["scores"]) == 0
 
 
 def test_detections_and_losses_in_either_mode():
     model = slim()
-    wanted = [target([[2.0, 3.0, 20.0, 30.0]], [1]), target([], [])]
+    targets = [target([[2.0, 3.0, 20.0, 30.0]], [1]), target([], [])]
     for mode in (True, False):
         model.train(mode)
-        assert [set(found) for found in model(images())] == [{"boxes", "scores", "labels"}] * 2
-        losses = model.losses(images(), wanted)
+        assert [set(detected) for detected in model(images())] == [{"boxes", "scores", "labels"}] * 2
+        losses = model.losses(images(), targets)
         assert list(losses) == ["loss_box", "loss_object", "loss_no_object", "loss_class"]
         assert all(loss.ndim == 0 and loss.requires_grad and loss.item() > 0 for loss in losses.values())
 
@@ -222,11 +221,11 @@ def test_targets_follow_the_resized_image():
 
 def test_losses_are_the_terms_of_equation_3():
     model = slim(coord_weight=3.0, no_object_weight=0.25).eval()
-    wanted = [target([[2.0, 3.0, 20.0, 30.0]], [1])]
+    targets = [target([[2.0, 3.0, 20.0, 30.0]], [1])]
     batch = model.resize(list(images(1)))
-    terms = model.terms(batch, wanted)
-    losses = model.losses(images(1), wanted)
-    assert losses["loss_box"].item() == pytest.approx((terms.centre + terms.size).item())
+    terms = model.terms(batch, targets)
+    losses = model.losses(images(1), targets)
+    assert losses["loss_box"].item() == pytest.approx((terms.center + terms.size).item())
     raw = model.grid(images(1))[0]
     others = torch.ones(4, 4, 2, dtype=torch.bool)
     x, y, w, h = 11 / 8, 16.5 / 8, (18 / 32) ** 0.5, (27 / 32) ** 0.5
@@ -238,17 +237,17 @@ def test_losses_are_the_terms_of_equation_3():
     )
     box = cell[4 * near : 4 * near + 4] - torch.tensor([x - 1, y - 2, w, h])
     assert losses["loss_box"].item() == pytest.approx(3 * box.square().sum().item(), rel=1e-4)
-    wanted_classes = torch.tensor([0.0, 1.0, 0.0])
-    assert losses["loss_class"].item() == pytest.approx((cell[10:] - wanted_classes).square().sum().item(), rel=1e-4)
+    one_hot = torch.tensor([0.0, 1.0, 0.0])
+    assert losses["loss_class"].item() == pytest.approx((cell[10:] - one_hot).square().sum().item(), rel=1e-4)
 
 
-def test_of_two_objects_in_a_cell_the_first_counts_in_evaluation_and_any_in_training():
+def test_two_objects_in_a_cell_the_first_in_evaluation_either_in_training():
     model = slim()
-    first, second = [2.0, 2.0, 6.0, 6.0], [1.0, 1.0, 7.0, 7.0]  # both in the first of the cells of 8 pixels
+    first, second = [2.0, 2.0, 6.0, 6.0], [1.0, 1.0, 7.0, 7.0]  # both in the first cell of 8 pixels
     both, alone = target([first, second], [0, 2]), target([first], [0])
 
-    def losses(wanted: dict[str, torch.Tensor]) -> list[float]:
-        return [round(loss.item(), 6) for loss in model.losses(images(1), [wanted]).values()]
+    def losses(one: dict[str, torch.Tensor]) -> list[float]:
+        return [round(loss.item(), 6) for loss in model.losses(images(1), [one]).values()]
 
     model.eval()
     assert {tuple(losses(both)) for _ in range(20)} == {tuple(losses(alone))}
@@ -257,11 +256,11 @@ def test_of_two_objects_in_a_cell_the_first_counts_in_evaluation_and_any_in_trai
 
 
 def _object_loss(cell: torch.Tensor, predictor: int) -> float:
-    """What the confidence costs if this predictor answers for the box 2, 3, 20, 30 of 32 pixels in cell (2, 1)."""
+    """Loss of the confidence if this predictor is responsible for the box 2, 3, 20, 30 of 32 pixels in cell (2, 1)."""
     x, y, w, h = cell[4 * predictor : 4 * predictor + 4].tolist()
     a = [(x + 1) * 8 - w * w * 16, (y + 2) * 8 - h * h * 16, (x + 1) * 8 + w * w * 16, (y + 2) * 8 + h * h * 16]
-    shared = max(0, min(a[2], 20) - max(a[0], 2)) * max(0, min(a[3], 30) - max(a[1], 3))
-    iou = shared / ((a[2] - a[0]) * (a[3] - a[1]) + 18 * 27 - shared)
+    intersection = max(0, min(a[2], 20) - max(a[0], 2)) * max(0, min(a[3], 30) - max(a[1], 3))
+    iou = intersection / ((a[2] - a[0]) * (a[3] - a[1]) + 18 * 27 - intersection)
     return (cell[8 + predictor].item() - iou) ** 2
 
 
@@ -284,29 +283,29 @@ def test_five_thousand_objects_and_tiny_images():
     losses = model.losses([images(1)[0], torch.zeros(3, 2, 3)], [many, target([[0.0, 0.0, 3.0, 2.0]], [0])])
     sum(losses.values()).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
-    found = model([torch.zeros(3, 1, 2)])[0]["boxes"]
-    assert (found[:, 2] <= 2).all() and (found[:, 3] <= 1).all()
+    boxes = model([torch.zeros(3, 1, 2)])[0]["boxes"]
+    assert (boxes[:, 2] <= 2).all() and (boxes[:, 3] <= 1).all()
 
 
 def test_the_loss_is_computed_in_full_precision():
     model = slim().eval()
-    wanted = [target([[2.0, 3.0, 20.0, 30.0]], [1])]
-    plain = model.losses(images(1), wanted)
+    targets = [target([[2.0, 3.0, 20.0, 30.0]], [1])]
+    plain = model.losses(images(1), targets)
     with torch.autocast("cpu", torch.bfloat16):
-        mixed = model.losses(images(1), wanted)
+        mixed = model.losses(images(1), targets)
     for name, loss in mixed.items():
         assert loss.dtype == torch.float32
         assert loss.item() == pytest.approx(plain[name].item(), rel=0.05, abs=0.01)
 
 
-def test_pretraining_is_a_classifier_whose_trunk_is_taken(tmp_path):
+def test_the_backbone_of_a_pretrained_classifier_is_loaded(tmp_path):
     torch.manual_seed(0)
     classifier = Classifier(YOLOv1Backbone("fast", 0.5), 5)
     assert classifier(images(2, 64)).shape == (2, 5)
     torch.save({"state_dict": {f"model.{k}": v for k, v in classifier.state_dict().items()}}, tmp_path / "w.ckpt")
     path = str(tmp_path / "w.ckpt")
-    trunk = YOLOv1Backbone("fast", 0.5, weights=path)
-    model = YOLOv1(3, trunk, image_size=128, grid_size=2, convs=(8,), hidden=(8,))
+    backbone = YOLOv1Backbone("fast", 0.5, weights=path)
+    model = YOLOv1(3, backbone, image_size=128, grid_size=2, convs=(8,), hidden=(8,))
     for ours, theirs in zip(model.backbone.parameters(), classifier.backbone.parameters(), strict=True):
         assert torch.equal(ours, theirs)
     with skip_pretrained():
@@ -316,7 +315,7 @@ def test_pretraining_is_a_classifier_whose_trunk_is_taken(tmp_path):
         YOLOv1(3, weights="nowhere.ckpt")
 
 
-def test_any_backbone_serves_as_trunk():
+def test_any_backbone():
     model = YOLOv1(3, "resnet18", image_size=64, grid_size=2, convs=(16,), hidden=())
     assert model.grid(images(1, 64)).shape == (1, 2, 2, 13)
     assert model.backbone.frozen_stages == 0
@@ -325,7 +324,7 @@ def test_any_backbone_serves_as_trunk():
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"grid_size": 0}, "grid_size.*got 0"),
         ({"boxes_per_cell": 0}, "boxes_per_cell.*got 0"),
@@ -333,18 +332,18 @@ def test_any_backbone_serves_as_trunk():
         ({"num_classes": 0}, "num_classes.*got 0"),
         ({"convs": (8, 0)}, r"convs\[1\].*got 0"),
         ({"hidden": (0,)}, r"hidden\[0\].*got 0"),
-        ({"bottleneck": 4}, "bottleneck=4 would have no effect"),
+        ({"bottleneck": 4}, "bottleneck: has no effect.*got 4"),
         ({"bottleneck": 0, "hidden": (4,)}, "bottleneck.*got 0"),
         ({"dropout": 1.0}, "dropout.*got 1.0"),
         ({"weights": "x.ckpt"}, "weights: has no effect.*got 'x.ckpt'"),
     ],
 )
-def test_arguments_out_of_range(changes, said):
-    with pytest.raises(ValueError, match=said):
+def test_arguments_out_of_range(changes, message):
+    with pytest.raises(ValueError, match=message):
         slim(**changes)
 
 
-def test_trunks_there_are_not():
+def test_bad_backbones():
     with pytest.raises(ValueError, match="variant.*got 'fst'; did you mean 'fast'"):
         YOLOv1Backbone("fst")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="width.*16 channels.*got 0.1"):
@@ -354,49 +353,18 @@ def test_trunks_there_are_not():
     assert all(m.bias is None for m in with_norm.modules() if isinstance(m, nn.Conv2d))
 
 
-def average_precision(found: list[dict[str, Any]], wanted: list[dict[str, Any]], classes: int) -> float:
-    """Mean over classes of the area under precision by recall at IoU 0.5, for the test below."""
-    values = []
-    for label in range(classes):
-        total = sum(int((t["labels"] == label).sum()) for t in wanted)
-        if not total:
-            continue
-        rows = []
-        for image, detections in enumerate(found):
-            chosen = detections["labels"] == label
-            scores, boxes = detections["scores"][chosen], detections["boxes"][chosen]
-            rows += [(float(score), image, box) for score, box in zip(scores, boxes, strict=True)]
-        taken: set[tuple[int, int]] = set()
-        hits = []
-        for _, image, box in sorted(rows, key=lambda row: -row[0]):
-            own = wanted[image]["boxes"]
-            overlaps = box_iou(box[None], own)[0] if len(own) else torch.zeros(0)
-            free = [
-                (float(v), i)
-                for i, v in enumerate(overlaps)
-                if wanted[image]["labels"][i] == label and (image, i) not in taken and v >= 0.5
-            ]
-            hits.append(bool(free))
-            if free:
-                taken.add((image, max(free)[1]))
-        hit = torch.tensor(hits, dtype=torch.float64)
-        precision = hit.cumsum(0) / torch.arange(1, len(hit) + 1)
-        values.append(float((precision * hit).sum() / total))
-    return sum(values) / len(values)
-
-
-def test_it_learns_eight_images_by_heart():
+def test_eight_images_are_overfitted():
     torch.manual_seed(0)
     data = DigitScenes("detection", 48, train_size=8, val_size=1, test_size=1, scale=(0.3, 0.5), max_digits=2)
     samples = [data.make_source("train")[i] for i in range(8)]
-    pictures = [torch.from_numpy(s["image"]).permute(2, 0, 1) for s in samples]
-    wanted = [{k: torch.as_tensor(s[k]) for k in ("boxes", "labels")} for s in samples]
+    pixels = [torch.from_numpy(s["image"]).permute(2, 0, 1) for s in samples]
+    targets = [{k: torch.as_tensor(s[k]) for k in ("boxes", "labels")} for s in samples]
     model = YOLOv1(10, PlainCNN((16, 32, 64)), image_size=48, grid_size=6, convs=(64,), hidden=(), batch_norm=True)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.003)
     model.train()
     for _ in range(120):
         optimizer.zero_grad()
-        sum(model.losses(pictures, wanted).values()).backward()
+        sum(model.losses(pixels, targets).values()).backward()
         optimizer.step()
     model.eval()
-    assert average_precision(model(pictures), wanted, 10) >= 0.95
+    assert map50(model(pixels), targets, 10) >= 0.95

@@ -13,27 +13,13 @@ from ..batches import IGNORE_INDEX
 Annotations = Literal["fine", "coarse"]
 
 # value of each class in *_labelIds.png; the position in this table is its train id
+# fmt: off
 _CLASSES = {
-    "road": 7,
-    "sidewalk": 8,
-    "building": 11,
-    "wall": 12,
-    "fence": 13,
-    "pole": 17,
-    "traffic light": 19,
-    "traffic sign": 20,
-    "vegetation": 21,
-    "terrain": 22,
-    "sky": 23,
-    "person": 24,
-    "rider": 25,
-    "car": 26,
-    "truck": 27,
-    "bus": 28,
-    "train": 31,
-    "motorcycle": 32,
-    "bicycle": 33,
+    "road": 7, "sidewalk": 8, "building": 11, "wall": 12, "fence": 13, "pole": 17, "traffic light": 19,
+    "traffic sign": 20, "vegetation": 21, "terrain": 22, "sky": 23, "person": 24, "rider": 25, "car": 26,
+    "truck": 27, "bus": 28, "train": 31, "motorcycle": 32, "bicycle": 33,
 }
+# fmt: on
 # not evaluated: unlabeled, ego vehicle, borders, out of roi, static, dynamic, ground; parking, rail track; guard rail,
 # bridge, tunnel; pole group; caravan, trailer
 _VOID = (0, 1, 2, 3, 4, 5, 6, 9, 10, 14, 15, 16, 18, 29, 30)

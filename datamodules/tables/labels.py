@@ -24,14 +24,13 @@ def labeled_rows(table: Table, column: str, allow_empty: bool = False) -> np.nda
     Raises:
         DataError: A cell is something else; see `record_error`.
     """
-    labeled = np.zeros(len(table.lines), np.bool_)
-    for row, cell in enumerate(table.values[column]):
-        if isinstance(cell, bool) or not isinstance(cell, str | int):
-            table.record("label-outside", row, f"{cell!r}", f"{column} must be text or a whole number")
-        elif cell != "":
-            labeled[row] = True
+    cells = table.values[column]
+    labeled = np.array([type(cell) in (str, int) and cell != "" for cell in cells], np.bool_)
+    for row in np.flatnonzero(~labeled).tolist():
+        if cells[row] != "":
+            table.record("label-outside", row, f"{cells[row]!r}", f"{column} must be text or a whole number")
         elif not allow_empty:
-            table.record("missing-annotation", row, f"{column} must be text or a whole number, got {cell!r}")
+            table.record("missing-annotation", row, f"{column} must be text or a whole number, got ''")
     return labeled
 
 
@@ -79,16 +78,16 @@ def class_labels(table: Table, column: str, class_names: Sequence[str]) -> np.nd
     written = table.values[column]
     label_of: dict[Any, int] = {name: label for label, name in enumerate(class_names)}
     are_names = not _are_whole_numbers(written) or all(str(label) in label_of for label in written)
-    labels = np.empty(len(written), dtype=np.int64)
-    for row, text in enumerate(written):
-        label = label_of.get(str(text), -1) if are_names else int(text)
-        if not 0 <= label < len(class_names):
-            remedy = f"classes are 0 to {len(class_names) - 1}"
-            if are_names:
-                remedy = f"there are {len(class_names)} classes{did_you_mean(str(text), class_names)}"
-            table.record("label-outside", row, f"{text!r}", remedy)
-            label = RECORDED
-        labels[row] = label
+    # a number of any size is clipped to one that is not a class
+    last = len(class_names)
+    numbers = [label_of.get(str(text), -1) if are_names else max(-1, min(int(text), last)) for text in written]
+    labels = np.array(numbers, dtype=np.int64)
+    for row in np.flatnonzero((labels < 0) | (labels >= last)).tolist():
+        remedy = f"classes are 0 to {len(class_names) - 1}"
+        if are_names:
+            remedy = f"there are {len(class_names)} classes{did_you_mean(str(written[row]), class_names)}"
+        table.record("label-outside", row, f"{written[row]!r}", remedy)
+        labels[row] = RECORDED
     return labels
 
 

@@ -47,7 +47,7 @@ def check_images_exist(table: Table, column: str, folder: Path) -> None:
     """
     base = os.path.abspath(folder)  # noqa: PTH100 - Path.resolve would follow links
     missing: list[tuple[int, str, str]] = []
-    for line, path in zip(table.lines, table.values[column], strict=True):
+    for line, path in zip(table.lines.tolist(), table.values[column], strict=True):
         full = os.path.normpath(os.path.join(base, path))  # noqa: PTH118 - as above
         if not os.path.isfile(full):  # noqa: PTH113
             missing.append((line, path, full))

@@ -162,21 +162,25 @@ def _csv(file: Path, needed: Mapping[str, str], optional: Sequence[str], ragged:
             headings = [heading.strip() for heading in next(rows, [])]
             names = _columns(file, headings, needed, optional)
             positions = [headings.index(name) for name in names]
-            cells: list[list[str]] = [[] for _ in names]
+            kept: list[list[str]] = []
             lines: list[int] = []
             for row in rows:
                 if not row:
                     continue
-                if len(row) != len(headings) and not ragged:
-                    found = f"a row must have {len(headings)} cells, as the heading, got {len(row)}: {row}"
-                    record_error(Fault("unusable-annotation", file, [rows.line_num], "line", found))
-                    continue
-                for position, column in zip(positions, cells, strict=True):
-                    column.append(row[position].strip() if position < len(row) else "")
+                if len(row) != len(headings):
+                    if not ragged:
+                        found = f"a row must have {len(headings)} cells, as the heading, got {len(row)}: {row}"
+                        record_error(Fault("unusable-annotation", file, [rows.line_num], "line", found))
+                        continue
+                    row += [""] * (len(headings) - len(row))
+                kept.append(row)
                 lines.append(rows.line_num)
         except (csv.Error, UnicodeDecodeError) as error:
             raise ValueError(f"{file}, after line {rows.line_num}: must be CSV in UTF-8 ({error})") from error
-    return Table(file, dict(zip(names, cells, strict=True)), np.array(lines, np.int64), "line")
+    values: dict[str, list[Any]] = {
+        name: [row[position].strip() for row in kept] for name, position in zip(names, positions, strict=True)
+    }
+    return Table(file, values, np.array(lines, np.int64), "line")
 
 
 def _parquet(file: Path, needed: Mapping[str, str], optional: Sequence[str]) -> Table:

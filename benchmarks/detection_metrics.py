@@ -67,7 +67,7 @@ def _image(rng: np.random.Generator) -> tuple[dict[str, Tensor], dict[str, Tenso
 
 
 def _boxes(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Draw boxes ``[count, 4]``."""
+    """Draw boxes ``[count, 4]`` of all sizes."""
     sides = np.exp(rng.uniform(2, 6, (count, 2)))
     corner = rng.uniform(0, 1, (count, 2)) * (SIDE - sides)
     return np.concatenate((corner, corner + sides), axis=1)

@@ -33,7 +33,7 @@ OTHER_SECTIONS = ("model", "trainer", "run", "wandb", "seed_everything", "ckpt_p
 
 @dataclass(frozen=True)
 class Option:
-    """A key of a command's own.
+    """A key of the command itself, outside the data section.
 
     Attributes:
         kind: Type of the value, as jsonargparse understands it.
@@ -51,7 +51,7 @@ class NamedData(NamedTuple):
         name: Name for titles and files.
         class_path: Class path of the data module.
         init_args: Arguments of the data module; those of the command line replace them.
-        options: Defaults of the command's own keys for this data.
+        options: Defaults of the command's options for this data.
     """
 
     name: str
@@ -64,12 +64,12 @@ class DataCommand(NamedTuple):
     """A parsed command line of ``striate data``.
 
     Attributes:
-        options: Values of the command's own keys.
+        options: Values of the command's options.
         positionals: Words without a key, except the name of the data module.
         name: Name of the configuration or data module, for titles and files.
         parser: The parser of the data section.
         config: The resolved configuration of the data section.
-        command_line: Where each argument was given.
+        command_line: The arguments and their sources.
     """
 
     options: Namespace
@@ -108,12 +108,12 @@ def parse_data_command(
     """Parse a command line of ``striate data``: ``[NAME] --config FILE … --KEY VALUE …``.
 
     NAME is a data module (``digit_scenes``, ``DigitScenes``, ``striate.datamodules.DigitScenes``, ``mine.Data``). A KEY
-    is one of the command's own or one of the data section, with or without ``data.`` before it. A wrong call exits
+    is an option of the command or a key of the data section, with or without ``data.`` before it. A wrong call exits
     with 2.
 
     Args:
         arguments: The command line behind the name of the command.
-        options: The command's own keys.
+        options: The options of the command.
         name_data: Another way to name the data. It takes all keys with their values, and the positionals, from which
             it removes its own; it returns None if the call does not use it.
     """
@@ -179,7 +179,7 @@ def sort_keys(
 
 
 def data_parser(options: Mapping[str, Option], defaults: Mapping[str, Any]) -> LightningArgumentParser:
-    """A parser of the data section and of a command's own keys; `defaults` replace those of the options."""
+    """A parser of the data section and of the options; `defaults` replace those of the options."""
     parser = LightningArgumentParser(**PARSER)
     parser.add_lightning_class_args(pl.LightningDataModule, "data", subclass_mode=True)
     for key, option in options.items():

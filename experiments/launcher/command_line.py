@@ -1,4 +1,4 @@
-"""The arguments of a command, and where each was given: on the command line, or in a line of a YAML file."""
+"""The arguments of a command, and their source: the command line, or a line of a YAML file."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -64,7 +64,7 @@ class CommandLine:
         arguments: The arguments behind the command, with configuration files as absolute paths.
         folder: The working folder; files below it are shown relative to it.
         sections: Sections of the configuration that the command reads; None: all.
-        options: Keys of the command's own.
+        options: Keys of the command itself, outside the configuration.
     """
 
     arguments: Sequence[str]
@@ -98,7 +98,7 @@ class CommandLine:
                 yield path, *entry
 
     def find_value(self, name: str, value: str) -> str | None:
-        """Where an argument `name`, under any key, was given this `value`: ``--a.b.name``, or the key with its line."""
+        """Source of an argument `name`, under any key, with this `value`: ``--a.b.name``, or the key with its line."""
         for key, text in reversed(self.overrides):
             if key.split(".")[-1] == name and text is not None and text.strip("'\"") == value:
                 return f"--{key}"
@@ -108,7 +108,7 @@ class CommandLine:
         return None
 
     def find_key(self, key: str) -> str:
-        """Where a key of the resolved configuration was given.
+        """Source of a key of the resolved configuration.
 
         Returns:
             ``--data.val_fraction 2`` for a key of the command line, the key with file and line for one of a YAML, and
@@ -118,10 +118,12 @@ class CommandLine:
         if len(parts) == 1:  # a whole section
             return key
         for name, value in reversed(self.overrides):
-            given = key_parts(name)
+            override = key_parts(name)
+            if override == parts:
+                return f"--{name} {value}"
             # a value in JSON may hold the key
-            if given == parts or (given == parts[: len(given)] and value and value.lstrip()[:1] in ("{", "[")):
-                return f"--{name} {value}" if given == parts else f"--{name}"
+            if override == parts[: len(override)] and value and value.lstrip()[:1] in ("{", "["):
+                return f"--{name}"
         for path, name, node, _ in self.entries():
             if name == key:
                 return self.at_line(key, path, node)

@@ -1,7 +1,7 @@
 """Explain an error of a run in one line, with the key of the configuration that it is about.
 
 Library code raises with the bare name of the argument, as in ``val_fraction: must be in (0, 1), got 2``. This module
-adds the key and where it was given: ``data.init_args.val_fraction (my.yaml, line 12): must be …``.
+adds the key and its source: ``data.init_args.val_fraction (my.yaml, line 12): must be …``.
 """
 
 import inspect
@@ -55,7 +55,7 @@ def describe_error(error: BaseException, command_line: CommandLine, config: Any 
 def add_key(
     message: str, frames: list[FrameType], command_line: CommandLine, config: Any, section: str | None = None
 ) -> str:
-    """Replace the argument's name at the start of a message by its key and where it was given.
+    """Replace the argument's name at the start of a message by its key and the source of the value.
 
     A message without such a name, or with one that cannot be assigned to a single key, stays as it is.
 

@@ -16,7 +16,7 @@ from striate.datamodules.annotations.annotation_errors import (
 )
 
 
-def test_recording_keeps_every_fault_and_warns_of_nothing(tmp_path):
+def test_recorded_faults_do_not_warn(tmp_path):
     errors = AnnotationErrors(tmp_path / "a.json", True, lambda position: f"image{position}")
     with record_faults() as outer:
         with record_faults() as faults:

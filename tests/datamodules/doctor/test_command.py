@@ -1,4 +1,4 @@
-"""``striate data check``: exit codes, and what is said on the terminal."""
+"""``striate data check``: exit codes and output on the terminal."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import time
 import pytest
 
 from striate.experiments.data.check import check
-from striate.experiments.data.commands import run as front_door
+from striate.experiments.data.commands import run as data_command
 from striate.experiments.launcher.main import main
 from striate.tests.helpers import small_datasets
 from striate.tests.helpers.fixtures import write_image
@@ -30,7 +30,7 @@ def run(*arguments):
 
 
 def refused(capsys, *arguments):
-    """The one line with which a wrong call is answered."""
+    """The one-line error of a wrong call."""
     with pytest.raises(SystemExit) as exit_:
         check(list(map(str, arguments)))
     assert exit_.value.code == 2
@@ -45,7 +45,7 @@ def test_a_clean_set_exits_with_0(tmp_path, capsys):
     assert (tmp_path / "runs/data_check/set.html").is_file() and "runs/data_check/set.html: " in out
 
 
-def test_problems_exit_with_1_and_name_the_place(tmp_path, capsys):
+def test_findings_exit_with_1_and_name_their_location(tmp_path, capsys):
     small_datasets.write_folder(tmp_path / "set")
     truncate(tmp_path / "set/train/cat/1.png")
     assert run("--format", "folder", "set", "--output", tmp_path / "page.html", "--fix", "fixed") == 1
@@ -56,7 +56,7 @@ def test_problems_exit_with_1_and_name_the_place(tmp_path, capsys):
     assert run("--format", "folder", "set", "--ignore", "unreadable-image") == 0
 
 
-def test_a_configuration_with_others_behind_it(tmp_path, capsys):
+def test_a_configuration_with_overrides(tmp_path, capsys):
     small_datasets.write_folder(tmp_path / "set")
     truncate(tmp_path / "set/train/cat/1.png")
     config = tmp_path / "mine.yaml"
@@ -70,7 +70,7 @@ def test_a_configuration_with_others_behind_it(tmp_path, capsys):
     assert run("--config", config, "--data.init_args.root", "set", "--splits", "val") == 0
 
 
-def test_packaged_experiments_are_known_by_name(capsys):
+def test_packaged_experiments_by_name(capsys):
     arguments = ["--data.train_size", "8", "--data.val_size", "4", "--data.test_size", "4"]
     assert run("--config", "quickstart", *arguments) == 0
     assert "Clean: 16 images read" in capsys.readouterr().out
@@ -107,7 +107,7 @@ def test_wrong_calls_exit_with_2(capsys, arguments, message):
     assert re.search(message, error), error
 
 
-def test_data_is_named_as_for_show(tmp_path, capsys):
+def test_data_is_named_as_in_data_show(tmp_path, capsys):
     """One way to name data for all commands: short and full class paths, and keys with or without ``data.``."""
     small_datasets.write_folder(tmp_path / "set")
     (tmp_path / "short.yaml").write_text("data: {class_path: ImageFolder, init_args: {root: elsewhere}}\n")
@@ -117,10 +117,12 @@ def test_data_is_named_as_for_show(tmp_path, capsys):
         main(["data", "show", *name, "--root", "set", "--count", "2", "--out", "a.png", "--num_workers", "0"])
     assert (tmp_path / "runs/data_check/Mine.html").is_file()
     capsys.readouterr()
-    assert "short.yaml" not in refused(capsys, "--config", "short.yaml", "--root", "set", "--seed", "x")  # it is right
+    assert "short.yaml" not in refused(
+        capsys, "--config", "short.yaml", "--root", "set", "--seed", "x"
+    )  # the file is valid
 
 
-def test_a_folder_for_the_copy_that_is_not_empty_exits_with_2_before_reading(tmp_path, capsys):
+def test_an_invalid_folder_for_the_copy_exits_with_2_before_reading(tmp_path, capsys):
     small_datasets.write_folder(tmp_path / "set")
     assert "--fix: must be new or empty" in refused(capsys, "--format", "folder", "set", "--fix", "set")
     assert "--fix: must be outside" in refused(capsys, "--format", "folder", "set", "--fix", "set/fixed")
@@ -135,7 +137,7 @@ def test_a_configuration_without_data(tmp_path, capsys):
     assert "did you mean 'striate.datamodules.ImageFolder'" in refused(capsys, "--config", "a.yaml")
 
 
-def test_a_wrong_root_is_named_as_it_was_given(tmp_path, capsys):
+def test_a_wrong_root_is_named_as_given(tmp_path, capsys):
     small_datasets.write_coco(tmp_path / "set")
     (tmp_path / "a.yaml").write_text("data: {class_path: CocoDetection, init_args: {root: set}}\n")
     assert "--data.root nowhere: no file or folder 'nowhere'" in refused(
@@ -148,7 +150,7 @@ def test_a_wrong_root_is_named_as_it_was_given(tmp_path, capsys):
     assert named in (tmp_path / "runs/data_check/a.html").read_text().replace("&#x27;", "'")
 
 
-def test_the_front_door(tmp_path, capsys):
+def test_exit_codes_of_the_launcher(tmp_path, capsys):
     small_datasets.write_folder(tmp_path / "set")
     main(["data", "check", "--format", "folder", "set", "--workers", "0"])
     truncate(tmp_path / "set/train/cat/1.png")
@@ -156,12 +158,12 @@ def test_the_front_door(tmp_path, capsys):
         main(["data", "check", "--format", "folder", "set", "--workers", "0"])
     assert exit_.value.code == 1
     with pytest.raises(SystemExit) as exit_:
-        front_door(["chek"])
+        data_command(["chek"])
     assert exit_.value.code == 2 and "did you mean 'check'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("layout", ["publisher", "roboflow", "one file"])
-def test_coco_s_files_are_guessed(tmp_path, layout):
+def test_coco_files_are_guessed(tmp_path, layout):
     file = small_datasets.write_coco(tmp_path / "set")
     path = "set"
     if layout == "roboflow":
@@ -175,10 +177,10 @@ def test_coco_s_files_are_guessed(tmp_path, layout):
 
 
 @pytest.mark.parametrize("masks, code", [(True, "box taken from the mask"), (False, "dropped")])
-def test_coco_s_masks_are_looked_at_where_most_objects_have_one(tmp_path, masks, code):
+def test_coco_masks_are_checked_if_most_objects_have_one(tmp_path, masks, code):
     def change(content):
         content["annotations"][0]["bbox"] = [5, 6, 0, 24]
-        for item in content["annotations"][1 : 1 if masks else 5]:  # of 8 objects 8 or 4 have a mask
+        for item in content["annotations"][1 : 1 if masks else 5]:  # 8 or 4 of 8 objects have a mask
             item["segmentation"] = []
 
     small_datasets.edit(small_datasets.write_coco(tmp_path / "set"), change)
@@ -188,7 +190,7 @@ def test_coco_s_masks_are_looked_at_where_most_objects_have_one(tmp_path, masks,
     assert items[0]["bbox"] == ([5, 6, 20, 24] if masks else [30, 10, 25, 28])
 
 
-def test_guesses_yield_to_what_is_given(tmp_path, capsys):
+def test_given_arguments_override_guesses(tmp_path, capsys):
     small_datasets.write_manifest(tmp_path / "set")
     (tmp_path / "set/lm.csv").write_text((tmp_path / "set/train.csv").read_text())
     assert run("--format", "manifest", "set/lm.csv", "--val", "set/val.csv") == 0
@@ -205,7 +207,7 @@ def test_guesses_yield_to_what_is_given(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("kind", ["folder", "manifest"])
-def test_all_is_read_where_nothing_is_held_out(tmp_path, capsys, kind):
+def test_everything_is_read_without_a_validation_split(tmp_path, capsys, kind):
     """A class of one image could not be split."""
     if kind == "folder":
         small_datasets.write_folder(tmp_path / "set")
@@ -220,11 +222,11 @@ def test_all_is_read_where_nothing_is_held_out(tmp_path, capsys, kind):
         assert run("--format", "manifest", "set/train.csv", "--ignore", "leaked-image") == 1
     out = capsys.readouterr().out
     assert ("4 images" if kind == "folder" else "4 warnings in 2 images") in out and "unopened-split" not in out
-    assert kind == "folder" or "orphan-image" in out  # and files that no table names are looked for
+    assert kind == "folder" or "orphan-image" in out  # unlisted files are looked for
     assert "were not looked for" not in out
 
 
-def test_the_other_formats_by_path(tmp_path, capsys):
+def test_other_formats_by_path(tmp_path, capsys):
     small_datasets.write_voc(tmp_path / "voc")
     small_datasets.write_masks(tmp_path / "masks")
     small_datasets.write_manifest(tmp_path / "table")
@@ -236,7 +238,7 @@ def test_the_other_formats_by_path(tmp_path, capsys):
     assert run("--format", "masks", "masks") == 1
 
 
-def test_ctrl_c_prints_what_was_found(tmp_path):
+def test_ctrl_c_prints_the_findings_so_far(tmp_path):
     small_datasets.write_folder(tmp_path / "set")
     truncate(tmp_path / "set/train/cat/0.png")
     (tmp_path / "slow.py").write_text(
@@ -260,24 +262,24 @@ def test_ctrl_c_prints_what_was_found(tmp_path):
         while not (tmp_path / "reached").exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
         time.sleep(0.5)
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+        os.killpg(process.pid, signal.SIGINT)  # to the workers too, as a terminal does
         out, error = process.communicate(timeout=60)
     assert process.returncode == 130, error
     assert "Interrupted after" in out and "of 10; found so far: 1 error" in out and "train/cat/0.png" in out
     assert "Traceback" not in error
 
 
-def test_ctrl_c_while_the_command_is_still_loading(monkeypatch, capsys):
+def test_ctrl_c_during_imports(monkeypatch, capsys):
     def stop(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("importlib.import_module", stop)
     with pytest.raises(SystemExit) as exit_:
-        front_door(["check"])
+        data_command(["check"])
     assert exit_.value.code == 130 and capsys.readouterr().err == "striate: interrupted\n"
 
 
-def test_a_narrow_terminal_cuts_no_figure_short(tmp_path, capsys, monkeypatch):
+def test_a_narrow_terminal_truncates_no_number(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
     small_datasets.write_coco(tmp_path / "set")
     assert run("--format", "coco", "set") == 0

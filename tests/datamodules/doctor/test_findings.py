@@ -1,4 +1,4 @@
-"""The doctor: each planted fault is found once, by its name and at its place; what is sound is called clean."""
+"""The doctor finds each planted fault once, with its code and location; valid data sets are clean."""
 
 import os
 import shutil
@@ -45,17 +45,17 @@ def examine(data, **options):
 
 
 def only(report, code):
-    """The one finding, which is of this kind."""
+    """The only finding, which has this code."""
     assert dict(report.findings.counts) == {code: 1}, [(f.code, f.location, f.detail) for f in report.findings]
     assert report.clean == (KINDS[code].severity == "note")
     return next(iter(report.findings))
 
 
-# -- sound sets --------------------------------------------------------------------------------------
+# -- valid sets --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("task", ["detection", "instance_segmentation", "semantic_segmentation"])
-def test_a_sound_coco_set_is_clean(tmp_path, task):
+def test_a_valid_coco_set_is_clean(tmp_path, task):
     small_datasets.write_coco(tmp_path)
     report = examine(coco(tmp_path, task))
     assert report.clean and not report.findings.counts
@@ -72,7 +72,7 @@ def test_a_sound_coco_set_is_clean(tmp_path, task):
 
 
 @pytest.mark.parametrize("kind", ["voc", "masks", "folder", "manifest"])
-def test_other_sound_sets_are_clean(tmp_path, kind):
+def test_other_valid_sets_are_clean(tmp_path, kind):
     write = {
         "voc": small_datasets.write_voc,
         "masks": small_datasets.write_masks,
@@ -120,7 +120,7 @@ def first_box(*box):
             "cat, box",
         ),
         (lambda c: c["images"][1].update(width=61), "size-mismatch", "train1.png", "for 61x40"),
-        (lambda c: c["annotations"][0].update(segmentation=[]), None, None, None),  # masks are not asked for
+        (lambda c: c["annotations"][0].update(segmentation=[]), None, None, None),  # masks are not required
     ],
 )
 def test_coco_annotations(tmp_path, change, code, where, detail):
@@ -134,7 +134,7 @@ def test_coco_annotations(tmp_path, change, code, where, detail):
     assert finding.location.startswith(str(tmp_path)) and report.statistics.splits[0].images == 4
 
 
-def test_what_a_box_marks_is_in_its_image(tmp_path):
+def test_a_finding_has_its_box_and_image(tmp_path):
     small_datasets.edit(small_datasets.write_coco(tmp_path), first_box(60, 6, 20, 24))
     finding = only(examine(coco(tmp_path)), "box-outside")
     assert finding.boxes == ((60, 6, 80, 30),) and finding.image == str(tmp_path / "train2017" / "train0.png")
@@ -147,7 +147,7 @@ def test_what_a_box_marks_is_in_its_image(tmp_path):
         ({"size": [9, 9], "counts": [81]}, "bad-mask", "another size"),
         ([[5, 6, 5.1, 6, 5.1, 6.1]], "empty-mask", "cat, box [5, 6, 25, 30]"),
         ([[30, 6, 50, 6, 50, 30, 30, 30]], "mask-box", "but its mask fills [30, 6, 50, 30]"),
-        ([[5, 6, 24, 6, 24, 31, 5, 31]], None, ""),  # a pixel off is an annotator's rounding
+        ([[5, 6, 24, 6, 24, 31, 5, 31]], None, ""),  # annotators may round by a pixel
     ],
 )
 def test_coco_masks(tmp_path, segmentation, code, detail):
@@ -160,7 +160,7 @@ def test_coco_masks(tmp_path, segmentation, code, detail):
         assert detail in only(report, code).detail
 
 
-def test_all_faults_of_one_file_are_found_at_once(tmp_path):
+def test_all_faults_of_a_file_are_found_at_once(tmp_path):
     def change(content):
         for number, box in enumerate([(5, 6, 0, 24), (5, 6, -4, 24), (70, 6, 3, 3), (5, 6, 1, 0)]):
             content["annotations"][number]["bbox"] = list(box)
@@ -169,7 +169,7 @@ def test_all_faults_of_one_file_are_found_at_once(tmp_path):
 
     small_datasets.edit(small_datasets.write_coco(tmp_path), change)
     (tmp_path / "val2017" / "val0.png").unlink()
-    report = examine(coco(tmp_path, strict=True))  # strict stops training, not the doctor
+    report = examine(coco(tmp_path, strict=True))  # strict affects training only
     assert dict(report.findings.counts) == {
         "box-zero-area": 2,
         "box-inverted": 1,
@@ -181,7 +181,7 @@ def test_all_faults_of_one_file_are_found_at_once(tmp_path):
     assert report.statistics.splits[0].objects == 1 and report.statistics.splits[1].readable == 1
 
 
-def test_a_file_that_cannot_be_parsed_leaves_the_other_split_checked(tmp_path):
+def test_a_malformed_file_does_not_prevent_the_check_of_the_other_split(tmp_path):
     truncate(small_datasets.write_coco(tmp_path))
     report = examine(coco(tmp_path))
     finding = only(report, "unopened-split")
@@ -192,7 +192,7 @@ def test_a_file_that_cannot_be_parsed_leaves_the_other_split_checked(tmp_path):
 # -- images ------------------------------------------------------------------------------------------
 
 
-def test_images_missing_truncated_empty_and_no_images(tmp_path):
+def test_unreadable_images(tmp_path):
     small_datasets.write_coco(tmp_path)
     folder = tmp_path / "train2017"
     (folder / "train0.png").unlink()
@@ -210,17 +210,17 @@ def test_images_missing_truncated_empty_and_no_images(tmp_path):
 
 
 @pytest.mark.parametrize("processes", [0, 2])
-def test_a_jpeg_that_decodes_with_data_missing(tmp_path, capfd, processes):
+def test_a_damaged_jpeg(tmp_path, capfd, processes):
     small_datasets.write_voc(tmp_path)
     file = tmp_path / "VOCdevkit/VOC2007/JPEGImages/000002.jpg"
     data = file.read_bytes()
     file.write_bytes(data[: len(data) // 2] + data[-2:])  # the end marker is there, the rest is not
     finding = only(examine(voc(tmp_path), processes=processes), "damaged-image")
     assert finding.location == str(file) and "premature end of data" in finding.detail
-    assert "premature" not in capfd.readouterr().err  # and the terminal is not told by the decoder
+    assert "premature" not in capfd.readouterr().err  # the decoder writes nothing to the terminal
 
 
-def test_exact_copies_within_a_split(tmp_path):
+def test_exact_duplicates_within_a_split(tmp_path):
     small_datasets.write_folder(tmp_path)
     shutil.copy(tmp_path / "train/cat/0.png", tmp_path / "train/cat/9.png")
     finding = only(examine(ImageFolder(str(tmp_path))), "duplicate-image")
@@ -234,7 +234,7 @@ def test_the_same_image_with_two_labels(tmp_path):
     assert "with another label (dog, there cat)" in only(examine(ImageFolder(str(tmp_path))), "duplicate-image").detail
 
 
-def test_leakage_is_the_same_pixels_in_another_file_format(tmp_path):
+def test_leakage_across_file_formats(tmp_path):
     small_datasets.write_folder(tmp_path)
     image = cv2.imread(str(tmp_path / "train/cat/0.png"))
     cv2.imwrite(str(tmp_path / "val/cat/9.bmp"), image)
@@ -256,7 +256,7 @@ def scene(seed):
         lambda image: (image * 0.8).astype(np.uint8),
     ],
 )
-def test_near_copies_across_splits(tmp_path, alter):
+def test_near_duplicates_across_splits(tmp_path, alter):
     for split, count, first in (("train", 8, 0), ("val", 4, 50)):
         for number in range(count):
             write_image(tmp_path / split / "cat" / f"{number}.png", scene(first + number))
@@ -332,7 +332,7 @@ def test_semantic_masks(tmp_path, mask, code, detail):
     assert detail in finding.detail and finding.index == 1
 
 
-def test_masks_and_images_without_each_other(tmp_path):
+def test_masks_without_image_and_images_without_mask(tmp_path):
     small_datasets.write_masks(tmp_path)
     (tmp_path / "train/masks/1.png").unlink()
     (tmp_path / "train/masks/stray.png").write_bytes((tmp_path / "train/masks/0.png").read_bytes())
@@ -368,7 +368,7 @@ def test_manifests(tmp_path):
     assert orphans == ["stray.png", "val1.png"]  # val1's only row names no class
 
 
-def test_a_row_twice_is_an_image_twice(tmp_path):
+def test_a_repeated_row_is_a_duplicate_image(tmp_path):
     with small_datasets.write_manifest(tmp_path).open("a") as file:
         file.write("images/train0.png,cat\n")
     assert "the same file as train" in only(examine(manifest(tmp_path)), "duplicate-image").detail
@@ -393,13 +393,13 @@ def test_a_row_twice_is_an_image_twice(tmp_path):
         (KeyError("gone"), "bad-target", "KeyError"),
     ],
 )
-def test_faults_of_any_sample(sample, code, detail):
+def test_faults_of_samples_in_memory(sample, code, detail):
     report = examine(InMemory([boxed((1, 1, 9, 9)), sample, boxed((2, 2, 8, 8))]))
     finding = only(report, code)
     assert detail in finding.detail and finding.index == 1 and finding.location == "sample 1"
 
 
-def test_what_a_reader_says_of_a_sample_only_when_it_reads_it(tmp_path):
+def test_faults_recorded_while_a_sample_is_read(tmp_path):
     class Source(SampleList):
         def __getitem__(self, index):
             if index == 1:
@@ -412,7 +412,7 @@ def test_what_a_reader_says_of_a_sample_only_when_it_reads_it(tmp_path):
     assert finding.location == f"{tmp_path / 'b.png'}, object 4" and (finding.index, finding.split) == (1, "train")
 
 
-def test_a_death_while_reading_costs_one_sample():
+def test_a_crash_costs_one_sample():
     samples = [{"label": number % 2} for number in range(40)]
     samples[13] = samples[31] = None
     report = examine(InMemory(samples), processes=2)
@@ -421,7 +421,7 @@ def test_a_death_while_reading_costs_one_sample():
     assert report.statistics.splits[0].readable == 38
 
 
-def test_processes_find_the_same_as_one_alone(tmp_path):
+def test_the_number_of_processes_does_not_change_the_report(tmp_path):
     small_datasets.edit(small_datasets.write_coco(tmp_path), first_box(60, 6, 20, 24))
     truncate(tmp_path / "train2017" / "train3.png")
     shutil.copy(tmp_path / "train2017/train1.png", tmp_path / "val2017/val0.png")
@@ -432,7 +432,7 @@ def test_processes_find_the_same_as_one_alone(tmp_path):
         np.testing.assert_array_equal(one.objects().boxes, other.objects().boxes)
 
 
-def test_an_interruption_reports_what_was_found(tmp_path):
+def test_an_interrupted_check_reports_the_findings_so_far(tmp_path):
     samples = [boxed((1, 1, 9, 9), labels=[5])] + [boxed((1, 1, 9, 9))] * 299
 
     def stop(what, done, total):
@@ -444,7 +444,7 @@ def test_an_interruption_reports_what_was_found(tmp_path):
     assert 0 < report.statistics.splits[0].readable < 300
 
 
-def test_kinds_can_be_ignored_and_must_exist(tmp_path):
+def test_ignored_kinds_must_exist(tmp_path):
     small_datasets.write_folder(tmp_path)
     shutil.copy(tmp_path / "train/cat/0.png", tmp_path / "val/cat/9.png")
     assert examine(ImageFolder(str(tmp_path)), ignored=["leaked-image"]).clean
@@ -452,7 +452,7 @@ def test_kinds_can_be_ignored_and_must_exist(tmp_path):
         examine(ImageFolder(str(tmp_path)), ignored=["leak"])
 
 
-def test_a_split_by_another_name_is_no_leak_unless_it_is_training_s():
+def test_an_alias_of_train_is_a_leak_and_one_of_val_is_not():
     own, other = ([{"label": n % 2, "image": noise(40, 40, first + n)} for n in range(6)] for first in (0, 10))
     report = examine(InMemory(train=own, val=other, test=other))
     assert report.clean and report.notes == ["test is the same as val, and checked once."]
@@ -461,7 +461,7 @@ def test_a_split_by_another_name_is_no_leak_unless_it_is_training_s():
     assert finding.split == "val" and "the images of train" in finding.detail
 
 
-def test_copies_of_all_training_files_are_leaks_each(tmp_path):
+def test_each_copied_training_file_is_a_leak(tmp_path):
     small_datasets.write_folder(tmp_path)
     shutil.rmtree(tmp_path / "val")
     shutil.copytree(tmp_path / "train", tmp_path / "val")
@@ -469,7 +469,7 @@ def test_copies_of_all_training_files_are_leaks_each(tmp_path):
     assert dict(report.findings.counts) == {"leaked-image": 6}
 
 
-def test_tiny_images_are_not_compared_by_their_looks():
+def test_tiny_images_are_not_compared_by_appearance():
     samples = [{"image": np.full((8, 8, 3), number, np.uint8), "label": 0} for number in range(6)]
     report = examine(InMemory(samples))
     assert report.clean and any("6 images are smaller than 32 pixels" in note for note in report.notes)

@@ -1,4 +1,4 @@
-"""Corrected copies of sets with mask files: lists or trees of links, which the same reader reads."""
+"""Corrected copies of data sets with mask files: lists or trees of links for the same reader."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ def test_voc_segmentation_gets_lists(tmp_path):
     assert (fix.folder / "VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt").read_text() == "2007_000032\n"
 
 
-def test_of_composed_sets_what_is_left_out_of_one_part_does_not_come_back_by_another(tmp_path):
+def test_an_image_excluded_from_one_part_of_a_composed_set_stays_excluded(tmp_path):
     """2008_000073 is in VOC's val and in SBD's train: train_aug has no image of val."""
     root = tmp_path / "data"
     year = voc_sbd_masks.write_voc_masks(root) / "VOC2012"
@@ -81,7 +81,7 @@ def test_voc_instances_get_lists(tmp_path):
 @pytest.mark.parametrize(
     "make, write", [(InstanceMasks, write_instance_masks), (Cityscapes, write_cityscapes), (ADE20K, write_ade20k)]
 )
-def test_trees_are_linked_without_what_cannot_be_read(tmp_path, make, write):
+def test_trees_are_linked_without_unreadable_images(tmp_path, make, write):
     bad = write(tmp_path / "data")
     truncate(bad)
     report, changes, copy, _ = repaired(make, tmp_path, root=str(tmp_path / "data"), num_workers=0)
@@ -91,7 +91,7 @@ def test_trees_are_linked_without_what_cannot_be_read(tmp_path, make, write):
     assert bad.stem not in "".join(stems_of(copy, "train"))
 
 
-def test_where_nothing_can_be_corrected_that_is_said(tmp_path, capsys, monkeypatch):
+def test_a_set_that_cannot_be_corrected(tmp_path, capsys, monkeypatch):
     root = tmp_path / "data"
     truncate(write_instance_masks(root))
     for split in ("train", "val"):

@@ -1,4 +1,4 @@
-"""Corrected copies: what was wrong is gone from them, what was right is kept, and the originals are not touched."""
+"""Corrected copies have no faults and keep the rest; the originals are unchanged."""
 
 import csv
 import json
@@ -73,7 +73,7 @@ def test_coco_masks_repair_boxes(tmp_path):
     assert source[0]["boxes"].tolist() == [[5, 6, 25, 30]] and source[1]["boxes"].tolist() == [[30, 10, 55, 38]]
 
 
-def test_copies_are_left_out_of_training(tmp_path):
+def test_duplicates_are_left_out_of_train(tmp_path):
     root = tmp_path / "data"
     small_datasets.write_coco(root)
     shutil.copy(root / "val2017/val1.png", root / "train2017/train0.png")
@@ -87,7 +87,7 @@ def test_copies_are_left_out_of_training(tmp_path):
     ]
 
 
-def test_a_file_that_cannot_be_parsed_is_said_to_be_left(tmp_path):
+def test_a_malformed_file_is_left_to_the_user(tmp_path):
     truncate(small_datasets.write_coco(tmp_path / "data"))
     report = check(CocoDetection(str(tmp_path / "data"), num_workers=0), processes=0)
     fix = write_fix(report, tmp_path / "fixed")
@@ -115,7 +115,7 @@ def test_voc(tmp_path):
     file = fix.folder / "VOCdevkit/VOC2007/Annotations/000002.xml"
     items = ElementTree.parse(file).getroot().findall("object")
     sides = [[item.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")] for item in items]
-    # turned, pixel 10 is the first inside and 20 the last: x1 = 9, x2 = 20, where as written x1 = 19, x2 = 10
+    # reordered, pixel 10 is the first inside and 20 the last: x1 = 9, x2 = 20; as written, x1 = 19 and x2 = 10
     assert sides == [["11", "6", "19", "29"], ["50", "5", "60", "30"], ["1", "1", "9", "9"]]
     assert items[1].findtext("difficult") == "1"
     sound = fix.folder / "VOCdevkit/VOC2007/Annotations/000005.xml"
@@ -152,7 +152,7 @@ def test_class_folders(tmp_path):
     assert table[1:] == ["train/cat/0.png,cat", "train/cat/2.png,cat", "train/dog/1.png,dog", "train/dog/2.png,dog"]
 
 
-def test_the_same_image_with_two_labels_is_left_to_a_person(tmp_path):
+def test_an_image_with_two_labels_is_left_to_the_user(tmp_path):
     root = small_datasets.write_folder(tmp_path / "data")
     shutil.copy(root / "train/dog/0.png", root / "val/cat/9.png")
     report, changes, _, fix = repaired(ImageFolder, tmp_path, root=str(root), num_workers=0)
@@ -180,7 +180,7 @@ def test_manifests(tmp_path, rooted):
     assert len(copy.make_source("train")) == 4 and len(copy.make_source("val")) == 1
 
 
-def test_a_folder_with_something_in_it_is_refused(tmp_path):
+def test_the_folder_must_be_empty_and_outside_the_data(tmp_path):
     root = small_datasets.write_folder(tmp_path / "data")
     report = check(ImageFolder(str(root), num_workers=0), processes=0)
     (tmp_path / "full").mkdir()
@@ -206,7 +206,7 @@ def test_yolo(tmp_path):
     assert len(source) == 2 and source[1]["boxes"].tolist() == [[15, 10, 45, 30]]
 
 
-def test_a_byte_order_mark_costs_no_object_of_a_yolo_label(tmp_path):
+def test_a_yolo_label_with_a_byte_order_mark(tmp_path):
     root = small_datasets.write_yolo(tmp_path / "data")
     text = "0 0.25 0.5 0.25 0.5\n1 0.75 0.5 0.25 0.5\n"
     (root / "labels/train/0.txt").write_bytes(b"\xef\xbb\xbf" + text.encode())
@@ -217,7 +217,7 @@ def test_a_byte_order_mark_costs_no_object_of_a_yolo_label(tmp_path):
     assert copy.make_source("train")[0]["labels"].tolist() == [0, 1]
 
 
-def test_yolo_boxes_beyond_their_image_are_said_and_clipped(tmp_path):
+def test_yolo_boxes_beyond_their_image_are_reported_and_clipped(tmp_path):
     """Images are 60 by 40: 0.02 of the width is 1.2 pixels, 0.02 of the height 0.8."""
     root = small_datasets.write_yolo(tmp_path / "data")
     (root / "labels/train/0.txt").write_text("0 0.9 0.5 0.24 0.5\n1 0.5 0.9 0.5 0.24\n")

@@ -1,4 +1,4 @@
-"""The doctor's parts: comparison of images, figures, suggestions, charts, against hand and brute force."""
+"""Comparison of images, statistics, suggestions, pictures and the page, checked by hand and by brute force."""
 
 import base64
 import re
@@ -30,7 +30,7 @@ def test_gradient_bits_by_hand():
     assert appearance_of(half)[0] == (2**64 - 1) ^ (2**32 - 1)  # the upper four rows
 
 
-def test_digests_tell_shapes_apart():
+def test_digests_depend_on_the_shape():
     image = noise(6, 4)
     assert pixel_digest(image) == pixel_digest(image.copy()) != pixel_digest(image.reshape(6, 4, 3))
     assert pixel_digest(image[:, ::-1]) == pixel_digest(np.ascontiguousarray(image[:, ::-1])) != pixel_digest(image)
@@ -38,7 +38,7 @@ def test_digests_tell_shapes_apart():
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(0, 2**64 - 1), max_size=20))
-def test_bits_are_counted_without_numpy_2_too(numbers):
+def test_bit_counts_without_numpy_2(numbers):
     array = np.array(numbers, np.uint64)
     expected = [number.bit_count() for number in numbers]
     assert duplicates.bit_counts(array).tolist() == expected
@@ -47,32 +47,32 @@ def test_bits_are_counted_without_numpy_2_too(numbers):
         assert duplicates.bit_counts(array).tolist() == expected
 
 
-def test_near_pairs_are_those_of_brute_force():
+def test_near_pairs_match_brute_force():
     generator = np.random.default_rng(3)
     gradients = generator.integers(0, 2**63, 300).astype(np.uint64)
     gradients[150:] = gradients[:150]
-    for number in range(150, 300):  # 0 to 12 bits turned
+    for number in range(150, 300):  # flip 0 to 12 bits
         for bit in generator.choice(64, number % 13, replace=False):
             gradients[number] ^= np.uint64(1) << np.uint64(bit)
-    looks = np.tile(generator.integers(0, 256, APPEARANCE_BYTES).astype(np.uint8), (300, 1))
-    near = duplicates.near_pairs(gradients, looks, np.arange(300))
+    appearances = np.tile(generator.integers(0, 256, APPEARANCE_BYTES).astype(np.uint8), (300, 1))
+    near = duplicates.near_pairs(gradients, appearances, np.arange(300))
     distance = np.array([[int(a ^ b).bit_count() for b in gradients.tolist()] for a in gradients.tolist()])
     expected = np.argwhere(np.triu(distance <= duplicates.MAX_BITS, 1))
     assert len(expected) > 70 and near.tolist() == expected.tolist()
 
 
-def test_plain_images_have_no_looks_to_compare():
+def test_uniform_images_are_not_compared():
     plain = [appearance_of(np.full((50, 50, 3), level, np.uint8)) for level in (10, 10, 200)]
-    gradients, looks = np.array([one[0] for one in plain], np.uint64), np.array([one[1] for one in plain])
-    assert not len(duplicates.near_pairs(gradients, looks, np.arange(3)))
+    gradients, appearances = np.array([one[0] for one in plain], np.uint64), np.array([one[1] for one in plain])
+    assert not len(duplicates.near_pairs(gradients, appearances, np.arange(3)))
 
 
-def test_the_same_shape_in_another_colour_is_another_image():
+def test_the_same_shape_in_another_color_is_another_image():
     image = np.zeros((64, 64, 3), np.uint8)
     image[16:40, 20:50] = (200, 40, 40)
     other = image[..., ::-1].copy()
-    looks = np.array([appearance_of(one)[1] for one in (image, other)])
-    assert not duplicates.look_alike(looks, np.array([[0, 1]]))[0]
+    appearances = np.array([appearance_of(one)[1] for one in (image, other)])
+    assert not duplicates.look_alike(appearances, np.array([[0, 1]]))[0]
 
 
 def test_exact_groups():
@@ -84,7 +84,7 @@ def test_exact_groups():
 # -- boxes and findings ----------------------------------------------------------------------------------
 
 
-def test_findings_beyond_the_limit_are_counted():
+def test_findings_beyond_the_limit_are_only_counted():
     findings = Findings()
     for number in range(MAX_FINDINGS + 5):
         findings.add(Finding("orphan-image", str(number)))
@@ -94,10 +94,10 @@ def test_findings_beyond_the_limit_are_counted():
     assert all(kind.advice for kind in KINDS.values())
 
 
-# -- figures and suggestions ------------------------------------------------------------------------------
+# -- statistics and suggestions ------------------------------------------------------------------------------
 
 
-def test_anchors_are_the_clusters():
+def test_anchors_are_cluster_centers():
     generator = np.random.default_rng(0)
     centers = np.array([[10, 20], [40, 40], [120, 60]], float)
     boxes = np.repeat(centers, 50, axis=0) * np.exp(generator.normal(0, 0.02, (150, 2)))
@@ -125,7 +125,7 @@ def test_imbalance_suggests_weights():
     assert "Class weights" not in suggested(check(InMemory([{"label": n % 2} for n in range(9)]), processes=0))
 
 
-def test_a_class_that_only_val_has():
+def test_a_class_that_only_val_contains():
     data = InMemory([{"label": 0}] * 3, ("cat", "dog", "emu"), val=[{"label": 1}])
     report = check(data, processes=0)
     text = suggested(report)["Classes without a training sample"].text
@@ -153,7 +153,7 @@ def test_input_size_follows_the_small_objects():
 
 @pytest.mark.parametrize("side", [3, 7, 11, 15, 16, 17, 18, 25, 40, 90, 159])
 @pytest.mark.parametrize("shape", [(320, 160), (170, 161), (33, 32), (900, 160)])
-def test_the_input_size_suggested_is_what_its_figures_say(side, shape):
+def test_the_suggested_input_size_matches_its_text(side, shape):
     side = min(side, min(shape) - 2)
     found = detected([side], shape, 1)["Input size"]
     size = int(found.yaml.removeprefix("short_side: "))
@@ -176,7 +176,7 @@ def test_objects_are_measured_in_their_own_images():
     assert "larger than 25 % of it" in text and "leaves them 16, " in text  # of 64
 
 
-def test_other_tasks_are_not_told_of_detectors():
+def test_other_tasks_get_no_advice_on_detectors():
     class One(InMemory):
         variable_size_images = False
 
@@ -193,7 +193,7 @@ def test_other_tasks_are_not_told_of_detectors():
     assert "Start with 20 pixels. " in suggested(check(InMemory(odd), processes=0))["Input size"].text
 
 
-def test_anchors_are_those_whose_figures_are_given():
+def test_printed_anchors_match_their_iou():
     assert "Anchor sizes" not in detected([20], count=9)  # too few boxes to say
     found = detected([20, 40], count=20)["Anchor sizes"]
     assert found.text.startswith("2 anchors by k-means over 20 boxes") and found.yaml == "anchors: [[20, 20], [40, 40]]"
@@ -202,7 +202,7 @@ def test_anchors_are_those_whose_figures_are_given():
     assert alike.text.startswith("1 anchor by") and alike.yaml == "anchors: [[20, 20]]"
 
 
-def test_nothing_is_suggested_of_a_split_that_is_not_for_training():
+def test_suggestions_need_the_training_split():
     assert check(InMemory([boxed((1, 1, 9, 9))]), splits=("val",), processes=0).statistics.suggestions == []
 
 
@@ -217,7 +217,7 @@ def test_rare_classes():
 # -- pictures and page ------------------------------------------------------------------------------------
 
 
-def test_thumbnails_show_what_lies_outside():
+def test_thumbnails_show_boxes_outside_the_image():
     image = np.full((40, 60, 3), 200, np.uint8)
     inside = pictures.thumbnail(image, [(10, 10, 30, 30)])
     assert inside.shape == (147, 220, 3)
@@ -230,14 +230,14 @@ def test_thumbnails_show_what_lies_outside():
     assert pictures.thumbnail(np.zeros((1, 1, 3), np.uint8), [(0, 0, 1, np.nan)]).shape == (4, 4, 3)
 
 
-def test_overlays_leave_the_background_clear():
+def test_overlays_do_not_color_the_background():
     image = np.full((2, 3, 3), 100, np.uint8)
     shown = pictures.overlay(image, np.array([[0, 1, 255], [0, 2, 2]], np.uint8))
     assert (shown[:, 0] == 100).all() and shown[0, 2].tolist() == [114] * 3
     assert shown[0, 1].tolist() != shown[1, 1].tolist() == shown[1, 2].tolist()
 
 
-def test_the_page_holds_all_it_shows(tmp_path):
+def test_the_page_is_self_contained(tmp_path):
     def change(content):
         content["annotations"][0]["bbox"] = [60, 6, 20, 24]
         content["categories"][0]["name"] = "<cat> & co"

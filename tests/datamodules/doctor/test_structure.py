@@ -1,4 +1,4 @@
-"""One entry that is none hides no other fault of its split; and the corrected copy calls each as the check did."""
+"""An unusable entry hides no other fault of its split; check and repair name each fault alike."""
 
 import json
 
@@ -86,7 +86,7 @@ def test_coco(tmp_path, change, code, where, detail):
         (lambda c: c["categories"][0].update(name="lion"), "its categories must equal"),
     ],
 )
-def test_coco_s_categories(tmp_path, change, detail):
+def test_coco_categories(tmp_path, change, detail):
     def both(content):
         box_of_no_area(content, 3)
         change(content)
@@ -106,7 +106,7 @@ def test_coco_s_categories(tmp_path, change, detail):
         ([5, 6, 20, 24], [[1, 1, 2]], "bad-mask", "dropped"),
     ],
 )
-def test_a_fault_of_box_and_mask_has_one_name(tmp_path, box, polygon, code, action):
+def test_an_object_with_two_faults_is_named_by_its_box(tmp_path, box, polygon, code, action):
     options = coco_with(tmp_path / "data", lambda c: c["annotations"][0].update(bbox=box, segmentation=polygon))
     options["task"] = "instance_segmentation"
     assert found(check(CocoDetection(**options), processes=0)) == {code: 1}
@@ -170,7 +170,7 @@ def test_a_table_of_objects(tmp_path, row, code):
         ("2.png,,1,2,30,40", "missing-annotation"),
     ],
 )
-def test_a_table_of_one_object_an_image(tmp_path, row, code):
+def test_a_table_with_one_object_per_image(tmp_path, row, code):
     options = write_object_table(tmp_path / "data", ["0.png,cat,5,6,25,30", "1.png,dog,5,6,5,30", row])
     options |= {"class_names": ["cat", "dog"]}
     (tmp_path / "data/val.csv").write_text("path,label,x1,y1,x2,y2\nv0.png,cat,5,6,25,30\nv1.png,dog,5,6,25,30\n")
@@ -195,7 +195,7 @@ def test_a_table_of_labels(tmp_path):
     assert places(report, "bad-target") == ["train.csv, line 6"]
 
 
-def test_yolo_s_list_of_images(tmp_path):
+def test_a_yolo_list_of_images(tmp_path):
     for name, seed in (("a", 1), ("b", 2), ("c", 3)):
         write_image(tmp_path / f"images/{name}.png", unique_image(seed))
     (tmp_path / "labels").mkdir()
@@ -209,7 +209,7 @@ def test_yolo_s_list_of_images(tmp_path):
     assert places(report, "bad-target") == ["train.txt, line 2"] and len(report.records[0]) == 2
 
 
-def test_the_fast_way_reads_what_the_careful_way_does(tmp_path):
+def test_bad_paths_are_found_by_the_fast_decoder_too(tmp_path):
     """A bad path is found in a file of COCO's types throughout too."""
 
     def change(content):

@@ -27,7 +27,7 @@ from striate.tests.helpers.small_datasets import repaired_line
         ("0 0.1 0.1 0.9 0.1 0.9", "unusable-annotation", None),
     ],
 )
-def test_lines_of_yolo(line, code, text):
+def test_repaired_lines(line, code, text):
     assert repaired_line(line, 3) == (code, text)
 
 
@@ -43,7 +43,7 @@ LINES = [
 
 @pytest.mark.parametrize("masks", [False, True])
 @pytest.mark.parametrize("line", LINES)
-def test_a_yolo_line_is_called_by_one_name(tmp_path, line, masks):
+def test_reader_and_repair_name_the_same_fault(tmp_path, line, masks):
     (tmp_path / "images").mkdir()
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels/a.txt").write_text(line)

@@ -25,18 +25,21 @@ def load_with_current_classes(load: Callable[[Any], Any], path: str | Path) -> A
     """
     try:
         return load(path)
-    except ArgumentError as error:
-        reason = error
+    except (ArgumentError, ValueError) as error:
+        reason: ArgumentError | ValueError = error
     content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    updated = update_class_paths(content["hyper_parameters"])
-    if updated != content["hyper_parameters"]:
+    hyperparameters = content.get("hyper_parameters", {})
+    updated = update_class_paths(hyperparameters)
+    if updated != hyperparameters:
         copy = io.BytesIO()
         torch.save({**content, "hyper_parameters": updated}, copy)
         copy.seek(0)
         try:
             return load(copy)
-        except ArgumentError as error:
+        except (ArgumentError, ValueError) as error:
             reason = error
+    if isinstance(reason, ValueError):
+        raise reason
     message = " ".join(str(reason).split())
     raise ValueError(f"{path}: the model cannot be rebuilt from the hyperparameters: {message}") from reason
 

@@ -1,4 +1,4 @@
-"""The task of object detection."""
+"""The task of object detection, `Detection`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, Unpack
@@ -208,7 +208,7 @@ class Detection(Task):
 
 
 def _check_detector(model: nn.Module) -> None:
-    """Check that the model computes its losses in a method, which torchvision's own detectors do not.
+    """Check that the model has a method for its losses, which the detectors of torchvision do not have.
 
     Raises:
         TypeError: There is no such method.

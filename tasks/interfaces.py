@@ -21,7 +21,7 @@ class HasNumClasses(Protocol):
 
 @runtime_checkable
 class HasBackbone(Protocol):
-    """A model with a backbone, which may have a learning rate of its own."""
+    """A model with a backbone, which may have another learning rate than the rest."""
 
     backbone: nn.Module
 
@@ -118,5 +118,5 @@ class DetectionReporter(Protocol):
     class_names: Sequence[str]
 
     def detection_metric(self, stage: EvaluationStage) -> COCODetection:
-        """Return the metric of a stage."""
+        """Return the metric of one evaluation stage."""
         ...

@@ -22,7 +22,7 @@ def group_parameters(model: nn.Module, backbone_lr_factor: float, decay_norm_and
     unless ``decay_norm_and_bias``. Groups without parameters are left out.
 
     Args:
-        model: Its ``backbone``, if it has one, gets groups of its own.
+        model: Its ``backbone``, if it has one, gets separate groups.
         backbone_lr_factor: Learning rate of the backbone, relative to the rest; kept in the groups as ``lr_factor``.
         decay_norm_and_bias: Apply weight decay to one-dimensional parameters too.
     """

@@ -96,7 +96,7 @@ class Constant(Schedule):
     needs_end = False
 
     def factor(self, time: float, end: float) -> float:
-        """Return 1, whatever the time."""
+        """Return 1, independently of the time."""
         return 1.0
 
 
@@ -106,9 +106,7 @@ class Steps(Schedule):
     Args:
         milestones: Times of the changes, in `unit`, ascending.
         gamma: Factor per milestone.
-        warmup: See `Schedule`.
-        warmup_start: See `Schedule`.
-        unit: See `Schedule`.
+        warmup, warmup_start, unit: See `Schedule`.
     """
 
     needs_end = False
@@ -136,9 +134,7 @@ class Cosine(Schedule):
 
     Args:
         final: Factor at the end.
-        warmup: See `Schedule`.
-        warmup_start: See `Schedule`.
-        unit: See `Schedule`.
+        warmup, warmup_start, unit: See `Schedule`.
     """
 
     def __init__(self, final: float = 0.0, warmup: int = 0, warmup_start: float = 0.0, unit: Unit = "step") -> None:
@@ -156,9 +152,7 @@ class Polynomial(Schedule):
     Args:
         power: Exponent; 1 is linear.
         final: Factor at the end.
-        warmup: See `Schedule`.
-        warmup_start: See `Schedule`.
-        unit: See `Schedule`.
+        warmup, warmup_start, unit: See `Schedule`.
     """
 
     def __init__(

@@ -51,7 +51,7 @@ class Pictures(pl.Callback):
         self._draw(trainer, pl_module, trainer.val_dataloaders, name, "val/pictures")
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw the test samples."""
+        """Draw the test samples, after each test."""
         self._draw(trainer, pl_module, trainer.test_dataloaders, "test", "test/pictures")
 
     def _draw(self, trainer: pl.Trainer, task: pl.LightningModule, loader: Any, name: str, key: str) -> None:

@@ -39,14 +39,14 @@ class TaskWriter:
 
     @property
     def names(self) -> Sequence[str]:
-        """The class names of the task."""
+        """The class names that the task knows."""
         return self.task.class_names
 
     def header(self, prediction: dict[str, Any]) -> list[str]:
         """Return the column names for predictions with the fields of this one."""
         columns = ["path"]
-        for rank in range(1, len(prediction["top_labels"]) + 1):
-            suffix = "" if rank == 1 else f"_{rank}"
+        for rank in range(len(prediction["top_labels"])):
+            suffix = f"_{rank + 1}" if rank else ""
             columns += [f"{name}{suffix}" for name in ("label", "score", *self._box_columns(prediction, rank))]
         return columns
 
@@ -60,8 +60,8 @@ class TaskWriter:
             size: Height and width of the image in its file, in pixels.
         """
         row: list[Any] = [path]
-        for place, (label, score) in enumerate(zip(prediction["top_labels"], prediction["top_scores"], strict=True)):
-            row += [class_name(label, self.names), f"{score:.6f}", *self._box_cells(prediction, place)]
+        for rank, (label, score) in enumerate(zip(prediction["top_labels"], prediction["top_scores"], strict=True)):
+            row += [class_name(label, self.names), f"{score:.6f}", *self._box_cells(prediction, rank)]
         return [row]
 
     def draw(self, image: np.ndarray, name: str, prediction: dict[str, Any], side: int) -> np.ndarray:
@@ -86,7 +86,7 @@ class TaskWriter:
     def _box_columns(self, prediction: dict[str, Any], rank: int) -> Sequence[str]:
         return ()
 
-    def _box_cells(self, prediction: dict[str, Any], place: int) -> list[str]:
+    def _box_cells(self, prediction: dict[str, Any], rank: int) -> list[str]:
         return []
 
 
@@ -108,11 +108,11 @@ class BoxWriter(OverlayWriter):
     """
 
     def _box_columns(self, prediction: dict[str, Any], rank: int) -> Sequence[str]:
-        return CORNERS if rank == 1 or "top_boxes" in prediction else ()
+        return CORNERS if rank == 0 or "top_boxes" in prediction else ()
 
-    def _box_cells(self, prediction: dict[str, Any], place: int) -> list[str]:
+    def _box_cells(self, prediction: dict[str, Any], rank: int) -> list[str]:
         boxes = prediction.get("top_boxes", [prediction["box"]])
-        return [f"{side:.2f}" for side in boxes[place].tolist()] if place < len(boxes) else []
+        return [f"{side:.2f}" for side in boxes[rank].tolist()] if rank < len(boxes) else []
 
 
 def file_size(batch: dict[str, Any], index: int) -> tuple[int, int]:

@@ -88,9 +88,9 @@ class PredictionWriter(BasePredictionWriter):
             if not self._header_written:
                 table.writerow(self._writer.header(prediction[0]))
                 self._header_written = True
-            for place, fields in enumerate(prediction):
-                path, index = batch["path"][place], int(batch["index"][place])
-                table.writerows(self._writer.rows(path, index, fields, file_size(batch, place)))
+            for position, fields in enumerate(prediction):
+                path, index = batch["path"][position], int(batch["index"][position])
+                table.writerows(self._writer.rows(path, index, fields, file_size(batch, position)))
                 self._count += 1
                 if self.pictures:
                     self._draw(path, index, fields)

@@ -45,7 +45,7 @@ class ClassReport(pl.Callback):
             self._write_tables(trainer, pl_module)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the tables of the test."""
+        """Write the tables after the test."""
         self._write_tables(trainer, pl_module)
 
     def _collect(self, trainer: pl.Trainer, task: pl.LightningModule, stage: Any) -> None:

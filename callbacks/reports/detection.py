@@ -70,7 +70,7 @@ class DetectionReport(pl.Callback):
             self._report(trainer, pl_module, "val")
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Report after the test epoch."""
+        """Report after each test, always."""
         self._report(trainer, pl_module, "test")
 
     def _report(self, trainer: pl.Trainer, task: Any, stage: EvaluationStage) -> None:

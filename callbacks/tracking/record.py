@@ -124,7 +124,7 @@ class RunReport(pl.Callback):
             self.on_test_end(trainer, pl_module)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log the files of the run."""
+        """Log the files of the run, after a test."""
         folder = run_folder(trainer)
         if trainer.is_global_zero:
             rank_zero_info(describe_run(folder))

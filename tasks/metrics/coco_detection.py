@@ -310,6 +310,6 @@ def _categories(num_classes: int) -> list[dict[str, Any]]:
 
 
 def _nan_where_undefined(values: Tensor | Floats) -> Tensor:
-    """Replace -1, which stands for undefined, by NaN: ``[…]`` in the same shape."""
+    """Replace -1, which stands for undefined, by NaN, in an array ``[K, …]`` or scalar."""
     tensor = torch.as_tensor(values)
     return tensor.masked_fill(tensor == -1, torch.nan)

@@ -25,8 +25,8 @@ from ...models.segmentation.losses import IGNORE_INDEX
 class SegmentationConfusion(Metric):
     """The confusion matrix of pixels, ground truth by prediction; ignored pixels do not count.
 
-    A batch costs one ``bincount`` of 16-bit numbers, one per pixel. Masks are not validated beforehand: a value that is
-    neither a class nor 255 gets a row of its own, and is reported at the end.
+    A batch costs one ``bincount`` of 16-bit numbers, one per pixel. Masks are not validated beforehand: each
+    value gets a row, and values that are neither a class nor 255 are reported at the end.
 
     Args:
         num_classes: Number of classes K, at most 255.

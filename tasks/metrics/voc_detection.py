@@ -84,7 +84,7 @@ class VOCDetection(DetectionMetric):
         self._table: dict[str, Tensor] | None = None
 
     def compute(self) -> dict[str, Tensor]:
-        """Return ``voc_map``, a scalar."""
+        """Return the mean average precision ``voc_map``, a scalar."""
         detections, ground_truth, _ = self.columns()
         counts = np.bincount(detections.labels, minlength=self.num_classes)
         pixel = 1.0 if self.inclusive else 0.0

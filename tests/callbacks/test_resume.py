@@ -6,39 +6,18 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
-from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from striate.callbacks import GracefulInterrupt, RandomState
 from striate.datamodules import ImageFolder
 from striate.tasks import Classification, Plateau
 from striate.tests.helpers.fixtures import TinyNet, make_folder
+from striate.tests.helpers.training import RecordingLogger
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),
     pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks used to create"),
 ]
-
-
-class MetricLogger(Logger):
-    """Records the validation metrics over several runs that continue one another."""
-
-    name, version = "metrics", "0"
-
-    def __init__(self, save_dir):
-        super().__init__()
-        self.records, self._save_dir = [], str(save_dir)
-
-    @property
-    def save_dir(self):
-        return self._save_dir
-
-    def log_metrics(self, metrics, step=None):
-        if "val/loss" in metrics:
-            self.records.append({"step": step, **metrics})
-
-    def log_hyperparams(self, params):
-        pass
 
 
 class Interrupt(pl.Callback):
@@ -67,7 +46,7 @@ class Run:
     def __init__(self, root, name, ema=False, **settings):
         self.images, self.folder, self.ema = root / "data", root / name, ema
         self.settings = {"max_epochs": 2} | settings
-        self.metrics = MetricLogger(self.folder)
+        self.logger = RecordingLogger(self.folder)
 
     def fit(self, *more, resume=False):
         torch.manual_seed(99 if resume else 3)  # a new process starts with other random numbers
@@ -80,7 +59,7 @@ class Run:
         self.checkpoints = self.folder / "checkpoints"
         keep = {"dirpath": self.checkpoints, "enable_version_counter": False}
         trainer = pl.Trainer(
-            accelerator="cpu", enable_progress_bar=False, enable_model_summary=False, logger=self.metrics,
+            accelerator="cpu", enable_progress_bar=False, enable_model_summary=False, logger=self.logger,
             callbacks=[
                 RandomState(), DrawRandomNumbers(), *([EMAWeightAveraging(decay=0.5)] if self.ema else []), *more,
                 GracefulInterrupt(),
@@ -105,7 +84,7 @@ class Run:
 
 
 def assert_same(run, whole):
-    assert run.metrics.records == whole.metrics.records
+    assert run.logger.validations == whole.logger.validations
     assert run.rate == whole.rate
     for name in ("best", "last"):
         torch.testing.assert_close(run.checkpoint(name), whole.checkpoint(name), rtol=0, atol=0)
@@ -132,7 +111,7 @@ MOMENTS = [
 @pytest.mark.parametrize("settings", [{}, {"ema": True}, {"ema": True, "val_check_interval": 0.5}])
 def test_a_run_stopped_at_any_time_ends_like_one_that_was_not(root, hook, time, settings):
     whole = Run(root, "whole", **settings).fit()
-    assert len(whole.metrics.records) == (4 if "val_check_interval" in settings else 2)
+    assert len(whole.logger.validations) == (4 if "val_check_interval" in settings else 2)
     assert_same(Run(root, "stopped", **settings).stop(hook, time).fit(resume=True), whole)
 
 
@@ -153,7 +132,7 @@ def test_a_resumed_run_repeats_a_validation_only_once(root):
     run = Run(root, "stopped").stop("on_validation_batch_start", 2).fit(resume=True)
     run.settings["max_epochs"] = 3
     run.fit(resume=True)
-    assert [metrics["epoch"] for metrics in run.metrics.records] == [0, 1, 2]
+    assert [metrics["epoch"] for metrics in run.logger.validations] == [0, 1, 2]
 
 
 def test_sigterm_in_a_validation_with_averaged_weights(root):

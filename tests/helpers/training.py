@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.loggers import Logger
 from torch.utils.data import DataLoader
 
 QUIET = {
@@ -90,3 +91,29 @@ class Batches(pl.LightningDataModule):
         return DataLoader(self.batches, batch_size=None)
 
     val_dataloader = test_dataloader = train_dataloader
+
+
+class RecordingLogger(Logger):
+    """Records the validation metrics and the images that are logged, over one or several runs."""
+
+    name, version = "recorder", "0"
+
+    def __init__(self, save_dir: Path) -> None:
+        super().__init__()
+        self.validations: list[dict[str, Any]] = []
+        self.images: list[tuple[str, Any]] = []
+        self._save_dir = str(save_dir)
+
+    @property
+    def save_dir(self) -> str:
+        return self._save_dir
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        if "val/loss" in metrics:
+            self.validations.append({"step": step, **metrics})
+
+    def log_hyperparams(self, params: Any, *args: Any) -> None:
+        pass
+
+    def log_image(self, key: str, images: list[Any]) -> None:
+        self.images.append((key, images[0]))

@@ -4,7 +4,7 @@ import pytest
 import torch
 import yaml
 
-from striate.tasks import Classification
+from striate.tasks import ActivationComparison, Classification
 from striate.tasks.class_paths import current_path, update_class_paths
 from striate.tests.helpers.fixtures import make_folder
 from striate.tests.helpers.launcher import CLASSIFICATION, launch
@@ -50,3 +50,20 @@ def test_an_old_checkpoint_loads_or_is_refused_in_one_line(workdir):
     with pytest.raises(ValueError, match=r"arguments.ckpt.*bottleneck") as error:
         Classification.load_from_checkpoint("arguments.ckpt")
     assert "\n" not in str(error.value)
+
+
+def test_a_checkpoint_of_a_renamed_task_loads(workdir):
+    make_folder(workdir / "data", per_class=8)
+    pair = {"class_path": "striate.models.ActivationPair", "init_args": {"num_classes": 2, "widths": [4, 4, 4]}}
+    optimizer = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}}
+    config = yaml.safe_load(yaml.safe_dump(CLASSIFICATION))
+    arguments = {"model": pair, "optimizer": optimizer}
+    config["model"] = {"class_path": "striate.tasks.ActivationComparison", "init_args": arguments}
+    (workdir / "pair.yaml").write_text(yaml.safe_dump(config))
+    launch("fit", "--config", "pair.yaml", "--trainer.max_epochs", 1)
+    content = torch.load(workdir / "runs" / "pair" / "fit-1" / "checkpoints" / "last.ckpt", weights_only=True)
+    content["hyper_parameters"]["_class_path"] = "striate.tasks.TrainingRace"
+    content["hyper_parameters"]["model"]["class_path"] = "striate.models.ActivationRace"
+    torch.save(content, "renamed.ckpt")
+    task = ActivationComparison.load_from_checkpoint("renamed.ckpt")
+    assert len(task.errors["relu"]) == 1 and task.num_classes == 2

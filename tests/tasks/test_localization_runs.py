@@ -106,10 +106,10 @@ def test_corners_follow_resizing_cropping_and_padding(tmp_path):
 
 def test_the_predicted_box_is_drawn_in_place_with_its_score():
     image = np.full((50, 100, 3), 90, np.uint8)
-    log = {"label": 1, "score": 0.07, "box": torch.tensor([20.0, 10.0, 80.0, 40.0]), "top_labels": [1]}
-    picture, legend = draw_target(image, log, ["cat", "dog"], 200)
+    prediction = {"label": 1, "score": 0.07, "box": torch.tensor([20.0, 10.0, 80.0, 40.0]), "top_labels": [1]}
+    picture, legend = draw_target(image, prediction, ["cat", "dog"], 200)
     changed = np.argwhere((picture != 90).any(axis=2))
     assert changed[:, 1].min() == 40 and changed[:, 1].max() == 159  # even with a low score
     assert changed[:, 0].max() == 79 and [entry.text for entry in legend] == ["dog"]
-    truth = {"box": np.array([20.0, 10.0, 80.0, 25.0])}
-    assert overlap_note(log, truth) == ", IoU 0.50" and overlap_note(log, {"label": 1}) == ""
+    ground_truth = {"box": np.array([20.0, 10.0, 80.0, 25.0])}
+    assert overlap_note(prediction, ground_truth) == ", IoU 0.50" and overlap_note(prediction, {"label": 1}) == ""

@@ -17,11 +17,11 @@ class Poisoned(TinyNet):
 
     def __init__(self, after, value=float("nan")):
         super().__init__()
-        self.after, self.value, self.seen = after, value, 0
+        self.after, self.value, self.count = after, value, 0
 
     def forward(self, images):
-        self.seen += self.training
-        return super().forward(images) * (self.value if self.training and self.seen > self.after else 1.0)
+        self.count += self.training
+        return super().forward(images) * (self.value if self.training and self.count > self.after else 1.0)
 
 
 class NanGradient(Poisoned):
@@ -30,7 +30,7 @@ class NanGradient(Poisoned):
     def forward(self, images):
         self.value = 1.0
         logits = super().forward(images)
-        return logits + (self.head.weight * 0).sum().sqrt() if self.seen > self.after else logits
+        return logits + (self.head.weight * 0).sum().sqrt() if self.count > self.after else logits
 
 
 def batches(count, first=0):

@@ -16,12 +16,12 @@ from striate.tests.helpers.fixtures import TinyNet, noisy_image
 def rates(schedule, steps, horizon):
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=2.0)
     scheduler = schedule.build(optimizer, horizon, "val/acc", "max")["scheduler"]
-    seen = []
+    learning_rates = []
     for _ in range(steps):
-        seen.append(optimizer.param_groups[0]["lr"])
+        learning_rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         scheduler.step()
-    return seen
+    return learning_rates
 
 
 def test_steps_reduce_at_each_milestone():
@@ -79,11 +79,11 @@ def test_the_trainer_provides_the_horizon(accumulate, unit, tmp_path):
     task = Classification(
         TinyNet(), optimizer=lambda groups: torch.optim.SGD(groups, lr=1.0), scheduler=Polynomial(1.0, unit=unit)
     )
-    seen = []
+    learning_rates = []
 
     class Watch(pl.Callback):
         def on_before_optimizer_step(self, trainer, pl_module, optimizer):
-            seen.append(optimizer.param_groups[0]["lr"])
+            learning_rates.append(optimizer.param_groups[0]["lr"])
 
     trainer = pl.Trainer(
         accelerator="cpu", max_epochs=3, accumulate_grad_batches=accumulate, callbacks=[Watch()], logger=False,
@@ -93,6 +93,6 @@ def test_the_trainer_provides_the_horizon(accumulate, unit, tmp_path):
         trainer.fit(task, loader)
     steps = 18 // accumulate
     if unit == "step":
-        assert seen == pytest.approx([1 - k / steps for k in range(steps)])
+        assert learning_rates == pytest.approx([1 - k / steps for k in range(steps)])
     else:
-        assert seen == pytest.approx([1.0] * 3 + [2 / 3] * 3 + [1 / 3] * 3)
+        assert learning_rates == pytest.approx([1.0] * 3 + [2 / 3] * 3 + [1 / 3] * 3)

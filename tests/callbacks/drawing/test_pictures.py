@@ -5,7 +5,6 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from PIL import Image
-from pytorch_lightning.loggers import Logger
 
 from striate.callbacks import Pictures
 from striate.callbacks.drawing import pictures
@@ -13,29 +12,7 @@ from striate.callbacks.drawing.canvas import NEUTRAL, RIGHT, WRONG, captions, co
 from striate.datamodules import ImageFolder
 from striate.tasks import Classification
 from striate.tests.helpers.fixtures import TinyNet, make_folder
-
-
-class ImageLogger(Logger):
-    """A logger that records its images."""
-
-    name, version = "shown", "0"
-
-    def __init__(self, save_dir):
-        super().__init__()
-        self.pictures, self._save_dir = [], str(save_dir)
-
-    @property
-    def save_dir(self):
-        return self._save_dir
-
-    def log_metrics(self, metrics, step=None):
-        pass
-
-    def log_hyperparams(self, params):
-        pass
-
-    def log_image(self, key, images):
-        self.pictures.append((key, images[0]))
+from striate.tests.helpers.training import RecordingLogger
 
 
 def test_captions_of_correct_wrong_and_unknown_predictions():
@@ -85,7 +62,7 @@ def run(tmp_path):
 
     def fit(*callbacks, epochs=2):
         data = ImageFolder(str(folder), val_fraction=0.5, batch_size=4, num_workers=0)
-        logger = ImageLogger(tmp_path / "out")
+        logger = RecordingLogger(tmp_path / "out")
         torch.manual_seed(0)
         trainer = pl.Trainer(
             accelerator="cpu", max_epochs=epochs, callbacks=list(callbacks), logger=logger,
@@ -107,9 +84,9 @@ def test_the_same_samples_each_epoch_as_png_and_on_loggers(run, tmp_path, monkey
     for number, index in enumerate((0, 4, 7)):  # spread over the eight samples, so that both classes show
         np.testing.assert_array_equal(drawn[number], dataset[index]["image"])
         np.testing.assert_array_equal(drawn[number], drawn[number + 3])
-    assert [key for key, _ in logger.pictures] == ["val/pictures"] * 2
+    assert [key for key, _ in logger.images] == ["val/pictures"] * 2
     with Image.open(tmp_path / "out" / "pictures" / "val_epoch_001.png") as saved:
-        np.testing.assert_array_equal(np.asarray(saved), logger.pictures[1][1])
+        np.testing.assert_array_equal(np.asarray(saved), logger.images[1][1])
 
 
 def test_plots_every_second_epoch(run, tmp_path):

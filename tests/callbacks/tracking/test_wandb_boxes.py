@@ -27,9 +27,13 @@ def test_positions_are_fractions_in_order_of_score():
 
 
 def test_ground_truth_has_flags_and_no_scores():
-    truth = {"boxes": np.array([[0, 0, 10, 10]] * 2), "labels": np.array([1, 5]), "iscrowd": np.array([True, False])}
-    truth["difficult"] = np.array([False, True])
-    crowd, difficult = box_data(truth, NAMES, (10, 10))
+    ground_truth = {
+        "boxes": np.array([[0, 0, 10, 10]] * 2),
+        "labels": np.array([1, 5]),
+        "iscrowd": np.array([True, False]),
+    }
+    ground_truth["difficult"] = np.array([False, True])
+    crowd, difficult = box_data(ground_truth, NAMES, (10, 10))
     assert crowd["box_caption"] == "dog (crowd)" and difficult["box_caption"] == "5 (difficult)"
     assert "scores" not in crowd
     assert box_data({"boxes": np.zeros((0, 4)), "labels": np.zeros(0, int)}, NAMES, (5, 5)) == []
@@ -55,16 +59,16 @@ def test_samples_become_images_of_a_wandb_run(tmp_path):
     (run,) = tmp_path.glob("wandb/offline-run-*")
     (picture,) = run.rglob("*.png")
     kept = [json.loads(path.read_text()) for path in run.rglob("val/*.boxes2D.json")]
-    truth, predicted = sorted((one["box_data"][0] for one in kept), key=lambda box: "scores" in box)
+    ground_truth, predicted = sorted((one["box_data"][0] for one in kept), key=lambda box: "scores" in box)
     assert picture.parent.name == "val" and len(kept) == 2
-    assert truth["position"] == predicted["position"] == {"minX": 0.25, "minY": 0.0, "maxX": 1.0, "maxY": 1.0}
-    assert predicted["scores"] == {"score": 0.75} and "scores" not in truth
+    assert ground_truth["position"] == predicted["position"] == {"minX": 0.25, "minY": 0.0, "maxX": 1.0, "maxY": 1.0}
+    assert predicted["scores"] == {"score": 0.75} and "scores" not in ground_truth
     assert all(one["class_labels"] == {"0": "cat", "1": "dog"} for one in kept)
 
 
 @pytest.fixture
 def sent(tmp_path, caplog):
-    """The images that W&B stores for samples, and the positions of their ground-truth boxes, in order."""
+    """The images that W&B stores for samples, and the positions of their ground-ground_truth boxes, in order."""
 
     def sent(*images):
         logger = WandbLogger(save_dir=str(tmp_path), offline=True, log_model=False)
@@ -72,9 +76,9 @@ def sent(tmp_path, caplog):
         samples = []
         for number, (height, width) in enumerate(images):
             box = np.array([[0.5 * width, 0.25 * height, width, height]])
-            truth = {"boxes": box, "labels": np.array([0])}
+            ground_truth = {"boxes": box, "labels": np.array([0])}
             prediction = {"boxes": box[:0], "labels": np.zeros(0, int), "scores": np.zeros(0)}
-            samples.append(Sample(np.full((height, width, 3), number, np.uint8), truth, prediction, number))
+            samples.append(Sample(np.full((height, width, 3), number, np.uint8), ground_truth, prediction, number))
         log_boxes(trainer, samples, NAMES, "val/boxes")
         logger.experiment.finish()
         assert "sizes do not match" not in caplog.text

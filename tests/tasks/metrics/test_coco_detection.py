@@ -37,17 +37,17 @@ def evaluate_by_pycocotools(pairs, classes=CLASSES):
         ):
             box = [x1, y1, x2 - x1, y2 - y1]
             results.append({"image_id": image, "category_id": label, "bbox": box, "score": score})
-    truth = COCO()
-    truth.dataset = {"images": [{"id": i} for i in range(len(pairs))], "annotations": objects}
-    truth.dataset["categories"] = [{"id": label} for label in range(classes)]
-    truth.dataset["info"] = {}
+    ground_truth = COCO()
+    ground_truth.dataset = {"images": [{"id": i} for i in range(len(pairs))], "annotations": objects}
+    ground_truth.dataset["categories"] = [{"id": label} for label in range(classes)]
+    ground_truth.dataset["info"] = {}
     with contextlib.redirect_stdout(None):
-        truth.createIndex()
-        found = truth.loadRes(results) if results else COCO()
+        ground_truth.createIndex()
+        found = ground_truth.loadRes(results) if results else COCO()
         if not results:
-            found.dataset = truth.dataset | {"annotations": []}
+            found.dataset = ground_truth.dataset | {"annotations": []}
             found.createIndex()
-        evaluation = COCOeval(truth, found, "bbox")
+        evaluation = COCOeval(ground_truth, found, "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -110,7 +110,7 @@ def test_equals_pycocotools_on_each_edge_case():
     cases = [
         [(empty, nothing)],  # nothing at all
         [(empty, target_of(box, [1]))],  # no detection
-        [(detections_of(box, [0.5], [1]), nothing)],  # no truth
+        [(detections_of(box, [0.5], [1]), nothing)],  # no objects
         [(detections_of(box, [0.5], [1]), target_of(box, [0]))],  # another class
         [(detections_of(box * 3, [0.5] * 3, [1] * 3), target_of(box, [1], iscrowd=[True]))],  # only a crowd
         [(detections_of(box * 3, [0.5] * 3, [1] * 3), target_of(box * 2, [1, 1], iscrowd=[True, False]))],
@@ -126,10 +126,10 @@ def test_equals_pycocotools_on_each_edge_case():
 
 def test_hand_computed_metrics():
     # two objects; detections: the first at IoU 0.8, a false positive, the second exactly; class 1 does not occur
-    truth = target_of([[0, 0, 100, 100], [200, 0, 210, 10]], [0, 0])
+    ground_truth = target_of([[0, 0, 100, 100], [200, 0, 210, 10]], [0, 0])
     results = detections_of([[0, 0, 80, 100], [0, 200, 50, 250], [200, 0, 210, 10]], [0.9, 0.8, 0.7], [0, 0, 0])
     metric = COCODetection(2)
-    metric.update([results], [truth])
+    metric.update([results], [ground_truth])
     metrics = metric.compute()
     # up to IoU 0.8 (7 of ten): precision 1 at 51 of the 101 recalls, 2/3 at 50; above: 1/3 at 51 (the third alone)
     low, high = (51 + 50 * 2 / 3) / 101, 51 / 101 / 3
@@ -149,17 +149,17 @@ def test_hand_computed_metrics():
 
 def test_crowds_are_not_counted_as_objects():
     metric = COCODetection(2)
-    truth = target_of([[0, 0, 9, 9], [20, 0, 29, 9]], [0, 0], iscrowd=[True, False])
-    metric.update([detections_of([[20, 0, 29, 9]], [0.5], [0])], [truth])
+    ground_truth = target_of([[0, 0, 9, 9], [20, 0, 29, 9]], [0, 0], iscrowd=[True, False])
+    metric.update([detections_of([[20, 0, 29, 9]], [0.5], [0])], [ground_truth])
     assert metric.class_table()["objects"].tolist() == [1, 0]
 
 
 def test_hand_computed_errors_and_confusion():
-    truth = target_of([[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10], [60, 0, 70, 10]], [0, 0, 1, 1])
+    ground_truth = target_of([[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10], [60, 0, 70, 10]], [0, 0, 1, 1])
     boxes = [[0, 0, 10, 10], [0, 0, 10, 9], [20, 0, 30, 3], [40, 0, 50, 10], [80, 80, 90, 90], [60, 0, 70, 10]]
     # correct, duplicate, poorly localized (IoU 0.3), wrong class, background, correct but below the score of 0.5
     metric = COCODetection(2)
-    metric.update([detections_of(boxes, [0.9, 0.8, 0.7, 0.6, 0.55, 0.25], [0, 0, 0, 0, 1, 1])], [truth])
+    metric.update([detections_of(boxes, [0.9, 0.8, 0.7, 0.6, 0.55, 0.25], [0, 0, 0, 0, 1, 1])], [ground_truth])
     errors = metric.tide()
     assert errors["counts"] == {"Cls": 1, "Loc": 1, "Both": 0, "Dupe": 1, "Bkg": 1, "Miss": 0}
     assert errors["ap"] == pytest.approx(metric.compute()["map50"].item())
@@ -180,11 +180,11 @@ def test_hand_computed_errors_and_confusion():
 
 def test_confusion_in_crowds_and_by_score():
     crowd = [0, 0, 40, 40]
-    truth = target_of([crowd, [0, 0, 20, 20]], [1, 0], iscrowd=[True, False])
+    ground_truth = target_of([crowd, [0, 0, 20, 20]], [1, 0], iscrowd=[True, False])
     boxes = [[0, 0, 20, 18], [0, 0, 20, 20], [20, 20, 40, 40], [20, 20, 40, 40], [30, 20, 50, 40], [31, 20, 51, 40]]
     # class 1 takes the object before class 0; in the crowd: its class, another class, its class by half, by less
     metric = COCODetection(2)
-    metric.update([detections_of(boxes, [0.8, 0.7, 0.9, 0.9, 0.9, 0.9], [1, 0, 1, 0, 1, 1])], [truth])
+    metric.update([detections_of(boxes, [0.8, 0.7, 0.9, 0.9, 0.9, 0.9], [1, 0, 1, 0, 1, 1])], [ground_truth])
     assert metric.confusion_matrix().tolist() == [[0, 1, 0], [0, 0, 0], [2, 1, 0]]
     assert metric.confusion_matrix(iou=0.95).tolist() == [[1, 0, 0], [0, 0, 0], [1, 2, 0]]
     # when the second detection comes first, the first one takes the other object, which it overlaps less
@@ -218,9 +218,11 @@ def test_confusion_equals_hotcoco_where_there_are_no_crowds():
             detections["scores"][:, None],
         ]
         results.append(torch.cat([*columns, detections["labels"][:, None]], 1).numpy())
-    truth = {"images": [{"id": i} for i in range(len(pairs))], "annotations": objects}
-    truth = hotcoco.COCO(truth | {"categories": [{"id": label, "name": str(label)} for label in range(CLASSES)]})
-    expected = hotcoco.COCOeval(truth, truth.load_res(np.concatenate(results)), "bbox").confusion_matrix(
+    ground_truth = {"images": [{"id": i} for i in range(len(pairs))], "annotations": objects}
+    ground_truth = hotcoco.COCO(
+        ground_truth | {"categories": [{"id": label, "name": str(label)} for label in range(CLASSES)]}
+    )
+    expected = hotcoco.COCOeval(ground_truth, ground_truth.load_res(np.concatenate(results)), "bbox").confusion_matrix(
         0.5, min_score=0.25
     )
     confusion = count(pairs).confusion_matrix(score=0.25)

@@ -49,8 +49,9 @@ def usable_boxes(
         - Output: ``[N]`` bool.
     """
     with np.errstate(invalid="ignore", over="ignore"):
-        inside = ((boxes[:, :2] >= 0) & (boxes[:, 2:] <= sizes)).all(axis=1)
-        usable: np.ndarray = inside & (boxes[:, 2:].astype(np.float32) > boxes[:, :2].astype(np.float32)).all(axis=1)
+        inside = (boxes[:, :2] >= 0) & (boxes[:, 2:] <= sizes)
+        has_area = boxes[:, 2:].astype(np.float32) > boxes[:, :2].astype(np.float32)
+        usable = np.asarray(np.all(inside & has_area, axis=1))
     odd = np.flatnonzero(~usable)  # few boxes need the slower check
     written, limits = boxes[odd], np.asarray(sizes)[odd]
     codes = box_faults(written, limits, pixel[odd] if isinstance(pixel, np.ndarray) else pixel)

@@ -21,10 +21,12 @@ from ..base import ObjectDataModule, ObjectOptions, Unpack
 from .image_sets import voc_layout_error
 from .xml import ObjectAnnotations, read_annotation
 
-VOC_CLASSES = tuple(
-    "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant sheep "
-    "sofa train tvmonitor".split()
+# fmt: off
+VOC_CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
+    "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )
+# fmt: on
 Year = Literal["2007", "2012", "07+12"]
 
 _SETS: dict[str, dict[str, list[str]]] = {

@@ -99,7 +99,7 @@ class AnnotationTable:
         return groups
 
 
-def plain_number(value: float) -> int | float:
+def rounded(value: float) -> int | float:
     """Round a number to four decimals; whole numbers are returned as int."""
     return int(value) if float(value).is_integer() else round(float(value), 4)
 

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..annotations.annotation_table import AnnotationTable, ImageEntry, ObjectEntry, Reason, link, plain_number
+from ..annotations.annotation_table import AnnotationTable, ImageEntry, ObjectEntry, Reason, link, rounded
 from ..annotations.objects import confined
 from .json_columns import entry_name, entry_problem, read_json, with_integers
 
@@ -76,7 +76,7 @@ def write_coco_table(content: dict[str, Any], table: AnnotationTable, target: Pa
         item = entry.item
         if entry.changed and entry.box is not None:
             x1, y1, x2, y2 = entry.box
-            item = item | {"bbox": [plain_number(side) for side in (x1, y1, x2 - x1, y2 - y1)]}
+            item = item | {"bbox": [rounded(side) for side in (x1, y1, x2 - x1, y2 - y1)]}
         annotations.append(item)
     target.parent.mkdir(parents=True, exist_ok=True)
     content = content | {"images": [image.item for image in table.images], "annotations": annotations}

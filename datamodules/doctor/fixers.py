@@ -14,7 +14,7 @@ from ..annotations.annotation_table import (
     ImageEntry,
     ObjectEntry,
     link,
-    plain_number,
+    rounded,
     write_csv,
     write_lines,
 )
@@ -227,7 +227,7 @@ def fix_samples(report: Report, exclusions: Exclusions, folder: Path, log: Repai
             if not outside:
                 path = f"files/{link_below(path, _root(report), folder / 'files')}"
             for entry in entries:
-                sides = [plain_number(side) for side in entry.box] if boxes and entry.box is not None else []
+                sides = [rounded(side) for side in entry.box] if boxes and entry.box is not None else []
                 rows.append([path, entry.item, *sides])
             if many and boxes and not entries:
                 rows.append([path, "", "", "", "", ""])

@@ -31,7 +31,8 @@ def thumbnail(
         - image: ``[H, W, 3]`` uint8.
         - Output: ``[h, w, 3]`` uint8.
     """
-    faulty_boxes, other_boxes, mask_boxes = (_finite(boxes) for boxes in (faulty, others, masks))
+    tables = (np.array(boxes, np.float64).reshape(-1, 4) for boxes in (faulty, others, masks))
+    faulty_boxes, other_boxes, mask_boxes = (table[np.isfinite(table).all(axis=1)] for table in tables)
     height, width = image.shape[:2]
     left, top, right, bottom = _margins(faulty_boxes, width, height)
     scale = min(side / max(width + left + right, height + top + bottom), 4.0)
@@ -44,12 +45,6 @@ def thumbnail(
         for box in boxes:
             _draw(frame, (box + np.array([left, top, left, top])) * scale, color, thickness)
     return frame
-
-
-def _finite(boxes: Sequence[Sequence[float]]) -> np.ndarray:
-    """Return the boxes ``[N, 4]`` that are finite."""
-    table = np.array(boxes, np.float64).reshape(-1, 4)
-    return table[np.isfinite(table).all(axis=1)]
 
 
 def _margins(boxes: np.ndarray, width: int, height: int) -> tuple[float, float, float, float]:

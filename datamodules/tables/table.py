@@ -7,15 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..annotations.annotation_errors import OUTSIDE
-from ..annotations.annotation_table import (
-    AnnotationTable,
-    ImageEntry,
-    ObjectEntry,
-    Reason,
-    link,
-    plain_number,
-    write_csv,
-)
+from ..annotations.annotation_table import AnnotationTable, ImageEntry, ObjectEntry, Reason, link, rounded, write_csv
 from ..annotations.objects import confined
 from ..annotations.validity import class_number
 
@@ -94,7 +86,7 @@ class TableFile:
                 if entry.changed and entry.box is not None:
                     cells = list(cells)
                     for side, value in zip(self.sides, entry.box, strict=True):
-                        cells[side] = str(plain_number(value))
+                        cells[side] = str(rounded(value))
                 rows.append((number, cells))
             if not entries and (self.many or not self.sides):
                 number, cells = image.item

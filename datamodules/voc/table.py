@@ -10,15 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from ..annotations.annotation_errors import OUTSIDE
-from ..annotations.annotation_table import (
-    AnnotationTable,
-    ImageEntry,
-    ObjectEntry,
-    Reason,
-    link,
-    plain_number,
-    write_lines,
-)
+from ..annotations.annotation_table import AnnotationTable, ImageEntry, ObjectEntry, Reason, link, rounded, write_lines
 from ..annotations.objects import confined
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
@@ -93,7 +85,7 @@ def write_voc_table(table: AnnotationTable, home: Path, name: str) -> None:
         for entry in entries:
             if entry.changed:
                 for side, value in zip(_SIDES, entry.box + _ORIGIN, strict=True):
-                    entry.item.find(f"bndbox/{side}").text = str(plain_number(value))
+                    entry.item.find(f"bndbox/{side}").text = str(rounded(value))
         if dropped or any(entry.changed for entry in entries):
             content.write(copy, encoding="utf-8")
         else:

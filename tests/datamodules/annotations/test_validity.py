@@ -1,7 +1,11 @@
 """The rules of valid boxes, by hand."""
 
+from pathlib import Path
+
 import numpy as np
 
+from striate.datamodules.annotations.annotation_errors import AnnotationErrors, record_faults
+from striate.datamodules.annotations.objects import usable_boxes
 from striate.datamodules.annotations.validity import box_faults, differs_from_mask, repair_boxes
 
 
@@ -45,3 +49,11 @@ def test_repaired_boxes():
 def test_sides_below_the_minimum_are_outside():
     boxes = np.array([[0.5, 0.5, 0.5 + 1e-7, 0.6], [0.5, 0.5, 0.5 + 1e-5, 0.6]])
     assert box_faults(boxes, np.ones((2, 2)), min_side=1e-6).tolist() == ["box-outside", ""]
+
+
+def test_boxes_beyond_float32_are_clipped_without_a_warning():
+    boxes = np.array([[-1e300, 1, 1e300, 5], [1e300, 1, 2e300, 5], [1, 1, 5, 5]])
+    with record_faults() as faults:
+        usable = usable_boxes(boxes, np.full((3, 2), 10), np.arange(3), AnnotationErrors(Path("a"), strict=True))
+    assert usable.tolist() == [True, False, True] and boxes[0].tolist() == [0, 1, 10, 5]
+    assert {fault.code: fault.names for fault in faults} == {"box-beyond": [0], "box-outside": [1]}

@@ -21,8 +21,8 @@ import striate
 ROOT = Path(striate.__file__).parent
 PARTS = ("models", "datamodules", "tasks", "callbacks", "experiments", "benchmarks")
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-SHAPE = re.compile(r"\[[^\[\]\n]*\b([A-Z]\w*|\d+)\b[^\[\]\n]*\]")
-"""A shape such as ``[B, 3, H, W]``: brackets around a capitalized name or a number."""
+SHAPE = re.compile(r"\[[^\[\]\n]*\b([A-Z]\w*|\d+)\b[^\[\]\n]*\]|``\[[^\[\]\n]+\]``")
+"""A shape such as ``[B, 3, H, W]``: brackets around a capitalized name or a number, or any as code, ``[n, k]``."""
 TENSOR = re.compile(r"\b(Tensor|ndarray)\b")
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -294,12 +294,12 @@ def takes_tensors(node: Function) -> bool:
 def states_shape(node: Function, owner: ast.ClassDef | None, comments: Mapping[int, str]) -> bool:
     """Whether the docstring of a function gives a shape or says ``scalar``.
 
-    For ``forward`` the docstring of the class counts too, and for private functions the comments.
+    For ``forward`` the docstring of the class counts too, and for private and nested functions the comments.
     """
     texts = [ast.get_docstring(node) or ""]
     if node.name == "forward" and owner is not None:
         texts.append(ast.get_docstring(owner) or "")
-    if node.name.startswith("_"):
+    if node.name.startswith("_") or texts == [""]:  # a nested function has no docstring
         texts += [text for line, text in comments.items() if node.lineno <= line <= (node.end_lineno or 0)]
     return any(SHAPE.search(text) or "scalar" in text.lower() for text in texts)
 

@@ -84,7 +84,7 @@ class ResizeAndPad(nn.Module):
         self.fill = tuple(float(value) for value in fill)
 
     def extra_repr(self) -> str:
-        """The sizes, for ``repr``."""
+        """The sizes in pixels, for ``repr``."""
         names = ("min_size", "max_size", "fixed_size", "size_divisible")
         return ", ".join(f"{name}={getattr(self, name)}" for name in names if getattr(self, name))
 

@@ -26,45 +26,32 @@ _MODE_DEPENDENT = (
 """torchvision's modules that return losses or detections depending on ``training``."""
 
 
+def _setting(name: str, doc: str) -> Any:
+    """A property that reads and sets an attribute of the network, or of its second stage."""
+
+    def part(detector: "NetworkDetector") -> Any:
+        return getattr(detector.network, "roi_heads", detector.network)
+
+    def get(detector: "NetworkDetector") -> Any:
+        return getattr(part(detector), name)
+
+    return property(get, lambda detector, value: setattr(part(detector), name, value), doc=doc)
+
+
 class NetworkDetector(Detector):
     """A detector built on a network of torchvision's.
 
     Attributes:
         network: torchvision's Faster R-CNN, RetinaNet, FCOS or SSD.
+        score_threshold: Detections have a higher score than this. Can be set.
+        nms_iou: Of two detections of one class with a higher IoU, the one with the lower score is dropped. Can be set.
+        max_detections: Maximum number of detections per image. Can be set.
     """
 
     network: Any
-
-    @property
-    def _settings(self) -> Any:
-        return getattr(self.network, "roi_heads", self.network)
-
-    @property
-    def score_threshold(self) -> float:
-        """Detections have a higher score than this. Can be set."""
-        return self._settings.score_thresh
-
-    @score_threshold.setter
-    def score_threshold(self, value: float) -> None:
-        self._settings.score_thresh = value
-
-    @property
-    def nms_iou(self) -> float:
-        """Of two detections of one class with a higher IoU, the one with the lower score is dropped. Can be set."""
-        return self._settings.nms_thresh
-
-    @nms_iou.setter
-    def nms_iou(self, value: float) -> None:
-        self._settings.nms_thresh = value
-
-    @property
-    def max_detections(self) -> int:
-        """Maximum number of detections per image. Can be set."""
-        return self._settings.detections_per_img
-
-    @max_detections.setter
-    def max_detections(self, value: int) -> None:
-        self._settings.detections_per_img = value
+    score_threshold = _setting("score_thresh", "Detections have a higher score than this.")
+    nms_iou = _setting("nms_thresh", "Maximum IoU of two detections of one class.")
+    max_detections = _setting("detections_per_img", "Maximum number of detections per image.")
 
 
 @contextmanager

@@ -94,12 +94,15 @@ def check_boxes(boxes: Tensor, name: str) -> None:
 
 
 def at_least_float32(values: Tensor) -> Tensor:
-    """Values ``[...]`` in float32 or wider. bfloat16 represents integers exactly up to 256, float16 up to 2,048."""
+    """Values of any shape, such as ``[N, 4]``, in float32 or wider.
+
+    bfloat16 represents integers exactly up to 256, float16 up to 2,048.
+    """
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def common_float(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """Two tensors ``[...]`` in their common dtype, float32 or wider."""
+    """Two tensors of any shape, such as ``[N, 4]``, in their common dtype, float32 or wider."""
     dtype = torch.promote_types(torch.promote_types(first.dtype, second.dtype), torch.float32)
     return first.to(dtype), second.to(dtype)
 

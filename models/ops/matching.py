@@ -223,11 +223,11 @@ class _ComputedIoU:
         self.template = self.boxes.new_empty(()).expand(len(boxes), len(anchors))
 
     def block(self, objects: slice, anchors: slice | Tensor) -> Tensor:
-        """IoUs of n objects with k anchors, ``[n, k]``."""
+        """IoUs of some objects with some anchors, ``[N', A']``."""
         return _iou(self.boxes[:, objects][:, :, None], self.anchors[:, anchors][:, None])
 
     def transposed_block(self, objects: slice, anchors: Tensor) -> Tensor:
-        """The same as ``[k, n]``, in which maxima over objects are faster."""
+        """The same as ``[A', N']``, in which maxima over objects are faster."""
         return _iou(self.boxes[:, objects][:, None], self.anchors[:, anchors][:, :, None])
 
     def rows(self, objects: Tensor, anchors: Tensor) -> Tensor:
@@ -239,15 +239,15 @@ class _GivenIoU:
     """The interface of `_ComputedIoU` on a matrix ``[N, A]``."""
 
     def __init__(self, iou: Tensor) -> None:
-        """Keep the matrix ``[N, A]``."""
+        """Keep a reference to the matrix ``[N, A]``."""
         self.template = iou.detach()
 
     def block(self, objects: slice, anchors: slice | Tensor) -> Tensor:
-        """``[n, k]``; see `_ComputedIoU.block`."""
+        """``[N', A']``; see `_ComputedIoU.block`."""
         return self.template[objects, anchors]
 
     def transposed_block(self, objects: slice, anchors: Tensor) -> Tensor:
-        """``[k, n]``; see `_ComputedIoU.transposed_block`."""
+        """``[A', N']``; see `_ComputedIoU.transposed_block`."""
         return self.template[objects, anchors].T
 
     def rows(self, objects: Tensor, anchors: Tensor) -> Tensor:
@@ -326,7 +326,7 @@ def _best_pairs(iou: _IoU, best: _BestOverlaps) -> tuple[Tensor, Tensor]:
 
 
 def _best_objects(iou: _IoU, anchors: Tensor) -> Tensor:
-    """The object with the highest IoU for each of the anchors ``[k]``, the first on ties: int64 ``[k]``."""
+    """The object with the highest IoU for each of the anchors ``[A']``, the first on ties: int64 ``[A']``."""
     if not len(anchors):
         return anchors
     result = []
@@ -384,7 +384,7 @@ def sample_balanced(
 
 
 def _sample(indices: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
-    """Up to ``count`` of the indices ``[n]``, drawn without replacement and in their order."""
+    """Up to ``count`` of the indices ``[I]``, drawn without replacement and in their order."""
     device = indices.device if generator is None else generator.device
     drawn = torch.randperm(len(indices), generator=generator, device=device)[:count]
     return indices[drawn.to(indices.device).sort().values]

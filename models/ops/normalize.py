@@ -89,7 +89,7 @@ class Normalize(ConversionAwareModule):
         return torch.addcmul(self._shift, images, scale).to(self.mean.dtype)
 
     def extra_repr(self) -> str:
-        """The constants, for ``repr``."""
+        """Mean and standard deviation, for ``repr``."""
         return "mean=({}), std=({})".format(*(", ".join(f"{v:.6g}" for v in c) for c in self._constants))
 
 

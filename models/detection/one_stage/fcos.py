@@ -1,7 +1,6 @@
 """FCOS over a feature pyramid on any backbone."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from torch import Tensor
 from torchvision.models import detection as tv
@@ -11,7 +10,7 @@ from ...backbones import Backbone, as_backbone
 from ..checkpoint_mapping import load_detector, prepare_backbone
 from ..detector import check_detection_settings
 from ..pyramid import Pyramid, make_anchors, pyramid_resize
-from .base import OneStageDetector, check_group_norm
+from .base import HeadOutput, OneStageDetector, check_group_norm
 
 
 class FCOS(OneStageDetector):
@@ -98,12 +97,6 @@ class FCOS(OneStageDetector):
         del self.network.transform
         load_detector(self, "fcos_resnet50_fpn", detector_weights)
 
-    def anchor_losses(
-        self,
-        targets: Sequence[Mapping[str, Any]],
-        outputs: Mapping[str, Tensor],
-        anchors: Sequence[Tensor],
-        counts: Sequence[int],
-    ) -> dict[str, Tensor]:
-        """The three losses; see `OneStageDetector.anchor_losses` for shapes ``[B, A, …]``."""
-        return self.network.compute_loss(targets, outputs, anchors, counts)
+    def anchor_losses(self, targets: list[dict[str, Tensor]], output: HeadOutput) -> dict[str, Tensor]:
+        """The focal, GIoU and centerness losses, with boxes ``[N, 4]``; see `OneStageDetector.anchor_losses`."""
+        return self.network.compute_loss(targets, *output)

@@ -1,8 +1,7 @@
 """RetinaNet over a feature pyramid on any backbone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 from torch import Tensor, nn
 from torchvision.models import detection as tv
@@ -13,7 +12,7 @@ from ...ops.matching import match_anchors
 from ..checkpoint_mapping import load_detector, prepare_backbone
 from ..detector import check_detection_settings
 from ..pyramid import Pyramid, Sizes, make_anchors, pyramid_resize
-from .base import NORM_GROUPS, OneStageDetector, check_group_norm
+from .base import NORM_GROUPS, HeadOutput, OneStageDetector, check_group_norm
 
 
 class RetinaNet(OneStageDetector):
@@ -108,17 +107,11 @@ class RetinaNet(OneStageDetector):
         del self.network.transform
         load_detector(self, "retinanet_resnet50_fpn", detector_weights)
 
-    def anchor_losses(
-        self,
-        targets: Sequence[Mapping[str, Any]],
-        outputs: Mapping[str, Tensor],
-        anchors: Sequence[Tensor],
-        counts: Sequence[int],
-    ) -> dict[str, Tensor]:
-        """The focal loss, and the L1 loss of boxes; see `OneStageDetector.anchor_losses` for shapes ``[B, A, …]``."""
+    def anchor_losses(self, targets: list[dict[str, Tensor]], output: HeadOutput) -> dict[str, Tensor]:
+        """The focal loss, and the L1 loss of boxes ``[N, 4]``; see `OneStageDetector.anchor_losses`."""
         # as RetinaNet.compute_loss, which would first compute a matrix of all objects and anchors
         matches = [
-            match_anchors(target["boxes"], image_anchors, 0.5, 0.4, allow_low_quality=True)
-            for target, image_anchors in zip(targets, anchors, strict=True)
+            match_anchors(target["boxes"], anchors, 0.5, 0.4, allow_low_quality=True)
+            for target, anchors in zip(targets, output.anchors, strict=True)
         ]
-        return self.network.head.compute_loss(targets, outputs, anchors, matches)
+        return self.network.head.compute_loss(targets, output.values, output.anchors, matches)

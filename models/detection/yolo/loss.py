@@ -181,7 +181,8 @@ def yolo_terms(
     responsible = responsible & target.present[..., None]
     images = max(len(target.present), 1)
 
-    def total(error: Tensor, mask: Tensor) -> Tensor:  # [B, S, S, …] to a scalar
+    def total(error: Tensor, mask: Tensor) -> Tensor:
+        """Sum of squares of ``[B, S, S, …]`` where the mask holds, a scalar."""
         return error.square().where(mask, error.new_zeros(())).sum() / images
 
     box = output.boxes - target.boxes[..., None, :]

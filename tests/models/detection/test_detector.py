@@ -8,7 +8,7 @@ from striate.models.detection import Detector, ResizeAndPad, check_targets, scal
 
 
 class Corner(Detector):
-    """Sees one object in each image: its right lower quarter."""
+    """Detects one object in each image: its lower right quarter."""
 
     def detect(self, batch):
         return [
@@ -33,7 +33,7 @@ def target(boxes, labels=None):
     return {"boxes": torch.tensor(boxes).reshape(-1, 4), "labels": torch.tensor(labels or [0] * len(boxes)).long()}
 
 
-def test_images_of_the_right_size_travel_as_they_are():
+def test_images_of_the_right_size_are_only_stacked():
     given = images((8, 12), (8, 12))
     batch = ResizeAndPad(size_divisible=4)(given)
     assert batch.pixels.dtype == torch.uint8
@@ -41,26 +41,26 @@ def test_images_of_the_right_size_travel_as_they_are():
     assert batch.pixels.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_images_of_two_types_are_brought_to_one():
+def test_images_of_two_dtypes_become_float():
     whole = images((8, 12))[0]
     for given in ([whole, whole / 255], [whole / 255, whole]):
         batch = ResizeAndPad()(given)
         assert torch.allclose(batch.pixels, torch.stack([whole / 255] * 2))
 
 
-def test_padding_is_the_fill_to_the_right_and_below():
+def test_padding_on_the_right_and_below_has_the_fill_color():
     given = images((5, 7), (6, 4))
     batch = ResizeAndPad(size_divisible=8, fill=(0.1, 0.2, 0.3))(given)
     assert batch.pixels.shape == (2, 3, 8, 8)
     assert torch.allclose(batch.pixels[0, :, :5, :7], given[0] / 255)
-    colour = torch.tensor([0.1, 0.2, 0.3])[:, None]
-    assert torch.equal(batch.pixels[0, :, 5:].flatten(1), colour.expand(3, 24))
-    assert torch.equal(batch.pixels[0, :, :5, 7], colour.expand(3, 5))
-    assert torch.equal(batch.pixels[1, :, :6, 4:].flatten(1), colour.expand(3, 24))
+    color = torch.tensor([0.1, 0.2, 0.3])[:, None]
+    assert torch.equal(batch.pixels[0, :, 5:].flatten(1), color.expand(3, 24))
+    assert torch.equal(batch.pixels[0, :, :5, 7], color.expand(3, 5))
+    assert torch.equal(batch.pixels[1, :, :6, 4:].flatten(1), color.expand(3, 24))
 
 
 @pytest.mark.parametrize(("short", "long"), [(30, 50), (64, 1000), (30, 31)])
-def test_resizing_is_torchvisions(short, long):
+def test_resizing_equals_torchvisions(short, long):
     given = images((40, 61), (61, 40), (33, 33))
     theirs, _ = GeneralizedRCNNTransform(short, long, [0.0] * 3, [1.0] * 3, 32)([image / 255 for image in given])
     batch = ResizeAndPad(short, long, size_divisible=32, fill=(0.0, 0.0, 0.0))(given)
@@ -68,19 +68,19 @@ def test_resizing_is_torchvisions(short, long):
     assert torch.allclose(batch.pixels, theirs.tensors, atol=1e-6)
 
 
-def test_a_fixed_size_takes_no_heed_of_shape():
+def test_fixed_size_ignores_the_aspect_ratio():
     batch = ResizeAndPad(fixed_size=(20, 30))(images((5, 50), (40, 10)))
     assert batch.sizes == [(20, 30)] * 2
     assert batch.pixels.shape == (2, 3, 20, 30)
 
 
-def test_max_size_alone_only_makes_smaller():
+def test_max_size_alone_only_shrinks():
     resize = ResizeAndPad(max_size=20)
     assert resize.target_size(10, 40) == (5, 20)
     assert resize.target_size(10, 15) == (10, 15)
 
 
-def test_training_draws_among_the_sizes_and_evaluation_takes_the_last():
+def test_training_draws_among_the_sizes_and_evaluation_uses_the_last():
     resize = ResizeAndPad([10, 20, 30])
     torch.manual_seed(0)
     assert {resize.target_size(5, 5) for _ in range(50)} == {(10, 10), (20, 20), (30, 30)}
@@ -88,23 +88,23 @@ def test_training_draws_among_the_sizes_and_evaluation_takes_the_last():
     assert {resize.target_size(5, 5) for _ in range(20)} == {(30, 30)}
 
 
-def test_boxes_go_there_and_back():
+def test_boxes_are_mapped_there_and_back():
     detector = Corner(1, ResizeAndPad(32, size_divisible=32)).train()
-    found = detector(images((16, 8), (50, 100)))
-    assert torch.allclose(found[0]["boxes"], torch.tensor([[4.0, 8.0, 8.0, 16.0]]))
-    assert torch.allclose(found[1]["boxes"], torch.tensor([[50.0, 25.0, 100.0, 50.0]]))
+    detected = detector(images((16, 8), (50, 100)))
+    assert torch.allclose(detected[0]["boxes"], torch.tensor([[4.0, 8.0, 8.0, 16.0]]))
+    assert torch.allclose(detected[1]["boxes"], torch.tensor([[50.0, 25.0, 100.0, 50.0]]))
     # 16 x 8 becomes 64 x 32: boxes are four times as large
     losses = detector.losses(images((16, 8)), [target([[1.0, 2.0, 3.0, 4.0]])])
     assert losses["loss_box"] == 40
 
 
-def test_scaled_boxes_follow_each_side():
+def test_boxes_are_scaled_by_each_side():
     boxes = scale_boxes(torch.tensor([[1.0, 2.0, 3.0, 4.0]]), (10, 20), (20, 10))
     assert boxes.tolist() == [[0.5, 4.0, 1.5, 8.0]]
 
 
 @pytest.mark.parametrize(
-    ("boxes", "labels", "said"),
+    ("boxes", "labels", "message"),
     [
         ([[0.0, 0.0, float("nan"), 4.0]], None, "box 0 has a NaN or infinite"),
         ([[0.0, 0.0, 4.0, 4.0], [2.0, 3.0, 2.0, 5.0]], None, "box 1 has no area"),
@@ -115,14 +115,14 @@ def test_scaled_boxes_follow_each_side():
         ([[0.0, 0.0, 4.0, 4.0]], [-1], "label 0 .*got -1"),
     ],
 )
-def test_impossible_targets_are_refused_by_name(boxes, labels, said):
+def test_invalid_targets_are_named(boxes, labels, message):
     fine = target([[0.0, 0.0, 5.0, 5.0]])
     wrong = {**target(boxes, labels), "image_id": torch.tensor(77)}
-    with pytest.raises(ValueError, match=rf"targets\[1\] \(image_id 77\): .*{said}"):
+    with pytest.raises(ValueError, match=rf"targets\[1\] \(image_id 77\): .*{message}"):
         check_targets(images((10, 10), (6, 8)), [fine, wrong], 3)
 
 
-def test_targets_of_other_kinds_are_refused():
+def test_targets_of_wrong_types_and_shapes():
     one = images((6, 8))
     with pytest.raises(ValueError, match="targets.*got 2 for 1 images"):
         check_targets(one, [target([]), target([])], 3)
@@ -132,14 +132,14 @@ def test_targets_of_other_kinds_are_refused():
         check_targets(one, [{"boxes": torch.zeros(0, 4)}], 3)
     with pytest.raises(TypeError, match=r"targets\[0\].*got list and torch.int64"):
         check_targets(one, [{"boxes": [[0.0, 0.0, 1.0, 1.0]], "labels": torch.zeros(1).long()}], 3)
-    for named, said in (("a.jpg", "a.jpg"), (torch.tensor([3]), "3"), (5, "5")):
-        with pytest.raises(ValueError, match=rf"targets\[0\] \(image_id {said}\): label 0.*got 3"):
-            check_targets(one, [{**target([[0.0, 0.0, 1.0, 1.0]], [3]), "image_id": named}], 3)
+    for image_id, text in (("a.jpg", "a.jpg"), (torch.tensor([3]), "3"), (5, "5")):
+        with pytest.raises(ValueError, match=rf"targets\[0\] \(image_id {text}\): label 0.*got 3"):
+            check_targets(one, [{**target([[0.0, 0.0, 1.0, 1.0]], [3]), "image_id": image_id}], 3)
     with pytest.raises(ValueError, match=r"targets\[0\].*got \[1, 4\] and \[2\]"):
         check_targets(one, [target([[0.0, 0.0, 1.0, 1.0]], [0, 0])], 3)
 
 
-def test_boxes_to_the_very_edge_and_none_at_all_are_fine():
+def test_boxes_at_the_edge_and_no_boxes_are_valid():
     check_targets(images((6, 8), (6, 8)), [target([[0.0, 0.0, 8.004, 6.0]]), target([])], 1)
 
 
@@ -158,7 +158,7 @@ def test_values_of_checked_targets_are_not_read():
         Corner(1, ResizeAndPad()).losses([image], [wrong])
 
 
-def test_a_method_that_is_not_defined_is_named():
+def test_a_missing_method_is_named():
     class Half(Detector):
         pass
 
@@ -169,7 +169,7 @@ def test_a_method_that_is_not_defined_is_named():
         half.losses(image, [{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}])
 
 
-def test_other_images_and_sizes_are_refused():
+def test_bad_images_and_sizes():
     detector = Corner(1, ResizeAndPad())
     with pytest.raises(TypeError, match=r"images\[0\].*got torch.int64"):
         detector([torch.zeros(3, 4, 4, dtype=torch.int64)])

@@ -133,13 +133,13 @@ def test_under_autocast_boxes_scores_and_losses_are_float32(name):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_images_and_boxes_in_other_precisions(name, dtype):
     detector, images = make(name), [image / 255 for image in random_images((64, 64))]
-    narrow, truth = [image.to(dtype) for image in images], target([[4.0, 6.0, 40.0, 50.0]])
+    narrow, objects = [image.to(dtype) for image in images], target([[4.0, 6.0, 40.0, 50.0]])
     expected = detector([image.float() for image in narrow])[0]
     detected = detector(narrow)[0]
     assert len(detected["boxes"]) == len(expected["boxes"])
     if dtype != torch.bfloat16:
         torch.testing.assert_close(detected["scores"], expected["scores"], atol=2e-3, rtol=0)
-    losses = detector.losses(narrow, [{**truth, "boxes": truth["boxes"].to(dtype)}])
+    losses = detector.losses(narrow, [{**objects, "boxes": objects["boxes"].to(dtype)}])
     assert all(loss.isfinite() for loss in losses.values())
     assert all(gradient.isfinite().all() for gradient in gradients(detector, losses))
 
@@ -151,9 +151,9 @@ def test_a_box_in_half_precision_keeps_its_area_when_it_is_scaled():
     thin, images = target([[1801.0, 10.0, 1802.0, 60.0]]), random_images((100, 2000))
     half = {**thin, "boxes": thin["boxes"].half()}
     values = []
-    for truth in (thin, half):
+    for objects in (thin, half):
         torch.manual_seed(0)
-        values.append(detector.losses(images, [truth]))
+        values.append(detector.losses(images, [objects]))
     for key, loss in values[0].items():
         torch.testing.assert_close(values[1][key], loss, rtol=1e-4, atol=1e-5)
 

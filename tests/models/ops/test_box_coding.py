@@ -29,8 +29,8 @@ def flipped(boxes):
     return torch.stack([WIDTH - boxes[..., 2], boxes[..., 1], WIDTH - boxes[..., 0], boxes[..., 3]], dim=-1)
 
 
-ANCHOR = torch.tensor([10.0, 20.0, 30.0, 60.0])  # centre 20, 40; 20 wide, 40 high
-BOX = torch.tensor([20.0, 10.0, 60.0, 30.0])  # centre 40, 20; 40 wide, 20 high
+ANCHOR = torch.tensor([10.0, 20.0, 30.0, 60.0])  # center 20, 40; 20 wide, 40 high
+BOX = torch.tensor([20.0, 10.0, 60.0, 30.0])  # center 40, 20; 40 wide, 20 high
 
 
 def test_by_hand():
@@ -103,7 +103,7 @@ def test_offsets_of_each_class():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_widened(dtype):
+def test_half_precision_is_promoted(dtype):
     anchor, deltas = torch.tensor([800.0, 800.0, 813.0, 813.0]), torch.tensor([0.25, 0.0, 0.0, 0.0], dtype=dtype)
     box = decode_boxes(deltas, anchor)  # in bfloat16, 803.25 would be 804
     assert box.dtype == torch.float32 and box.tolist() == [803.25, 800, 816.25, 813]

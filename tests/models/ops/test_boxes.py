@@ -1,4 +1,4 @@
-"""Functions on boxes and losses of boxes: by hand, against torchvision, and their derivatives."""
+"""Functions and losses of boxes: by hand, against torchvision, and their derivatives."""
 
 import math
 
@@ -33,7 +33,7 @@ def some_boxes(count, seed, dtype=torch.float64):
 
 
 def test_paired_iou_by_hand():
-    truth = torch.tensor([0.0, 0.0, 4.0, 2.0])
+    target = torch.tensor([0.0, 0.0, 4.0, 2.0])
     others = torch.tensor([
         [0.0, 0.0, 4.0, 2.0],  # the same
         [2.0, 0.0, 6.0, 2.0],  # half of each: 4 / 12
@@ -42,7 +42,7 @@ def test_paired_iou_by_hand():
         [4.0, 2.0, 0.0, 0.0],  # the wrong way round
         [1.0, 1.0, 1.0, 1.0],  # a point
     ])  # fmt: skip
-    torch.testing.assert_close(paired_iou(others, truth), torch.tensor([1, 1 / 3, 1 / 7, 0, 0, 0]))
+    torch.testing.assert_close(paired_iou(others, target), torch.tensor([1, 1 / 3, 1 / 7, 0, 0, 0]))
     assert paired_iou(torch.zeros(1, 4), torch.zeros(1, 4)).item() == 0
 
 
@@ -67,8 +67,8 @@ def test_matrices_by_hand():
     one = torch.tensor([[0.0, 0.0, 4.0, 2.0]])
     others = torch.tensor([
         [0.0, 0.0, 4.0, 2.0],  # the same
-        [2.0, 0.0, 6.0, 2.0],  # IoU 4 / 12; the box around both is their union; centres 2 apart, diagonal² 36 + 4
-        [6.0, 0.0, 8.0, 2.0],  # beside: around both 8 x 2, of which 4 are neither's; centres 5 apart, diagonal² 68
+        [2.0, 0.0, 6.0, 2.0],  # IoU 4 / 12; the box around both is their union; centers 2 apart, diagonal² 36 + 4
+        [6.0, 0.0, 8.0, 2.0],  # beside: around both 8 x 2, of which 4 are neither's; centers 5 apart, diagonal² 68
     ])  # fmt: skip
     ratio = 4 / math.pi**2 * (math.atan(2) - math.atan(1)) ** 2  # CIoU's v; its weight is v / (1 - IoU + v)
     torch.testing.assert_close(box_iou_matrix(one, others), torch.tensor([[1, 1 / 3, 0]]))
@@ -125,48 +125,48 @@ def test_corners_are_ordered_and_clipped():
 
 def test_l2_and_smooth_l1_by_hand():
     predicted = torch.tensor([[0.1, 0.2, 0.5, 0.9], [0.0, 0.0, 1.0, 1.0]])
-    truth = torch.tensor([[0.1, 0.0, 0.6, 0.9], [0.0, 0.0, 1.0, 0.5]])
-    assert box_loss(predicted, truth).item() == pytest.approx((0.2**2 + 0.1**2 + 0.5**2) / 2)
+    target = torch.tensor([[0.1, 0.0, 0.6, 0.9], [0.0, 0.0, 1.0, 0.5]])
+    assert box_loss(predicted, target).item() == pytest.approx((0.2**2 + 0.1**2 + 0.5**2) / 2)
     by_hand = ((0.2 - 0.05) + 0.1**2 / (2 * 0.1) + (0.5 - 0.05)) / 2
-    assert box_loss(predicted, truth, "smooth_l1", beta=0.1).item() == pytest.approx(by_hand)
+    assert box_loss(predicted, target, "smooth_l1", beta=0.1).item() == pytest.approx(by_hand)
 
 
 def test_giou_by_hand():
-    truth = torch.tensor([[0.0, 0.0, 0.2, 0.2]])
+    target = torch.tensor([[0.0, 0.0, 0.2, 0.2]])
     beside = torch.tensor([[0.3, 0.0, 0.5, 0.2]])  # the box around both: 0.5 x 0.2, of which 0.02 are neither's
-    assert box_loss(beside, truth, "giou").item() == pytest.approx(1 + 0.02 / 0.1, abs=1e-5)
-    assert box_loss(truth, truth, "giou").item() == pytest.approx(0, abs=1e-5)
+    assert box_loss(beside, target, "giou").item() == pytest.approx(1 + 0.02 / 0.1, abs=1e-5)
+    assert box_loss(target, target, "giou").item() == pytest.approx(0, abs=1e-5)
 
 
 def test_ciou_by_hand():
-    truth = torch.tensor([[0.0, 0.0, 0.2, 0.2]], dtype=torch.float64)
-    wide = torch.tensor([[0.0, 0.0, 0.4, 0.2]], dtype=torch.float64)  # IoU 1/2; centres 0.1 apart, diagonal² 0.2
+    target = torch.tensor([[0.0, 0.0, 0.2, 0.2]], dtype=torch.float64)
+    wide = torch.tensor([[0.0, 0.0, 0.4, 0.2]], dtype=torch.float64)  # IoU 1/2; centers 0.1 apart, diagonal² 0.2
     v = 4 / math.pi**2 * (math.atan(1) - math.atan(2)) ** 2
     by_hand = 0.5 + 0.01 / 0.2 + v * v / (1 - 0.5 + v)
-    assert box_loss(wide, truth, "ciou").item() == pytest.approx(by_hand, abs=1e-5)
+    assert box_loss(wide, target, "ciou").item() == pytest.approx(by_hand, abs=1e-5)
 
 
 def test_iou_losses_are_torchvisions():
-    predicted, truth = some_boxes(20, 1), some_boxes(20, 2)
+    predicted, target = some_boxes(20, 1), some_boxes(20, 2)
     torch.testing.assert_close(
-        box_loss(predicted, truth, "giou"), generalized_box_iou_loss(predicted, truth, reduction="mean")
+        box_loss(predicted, target, "giou"), generalized_box_iou_loss(predicted, target, reduction="mean")
     )
     torch.testing.assert_close(
-        box_loss(predicted, truth, "giou"), 1 - generalized_box_iou(predicted, truth).diagonal().mean()
+        box_loss(predicted, target, "giou"), 1 - generalized_box_iou(predicted, target).diagonal().mean()
     )
     torch.testing.assert_close(
-        box_loss(predicted, truth, "ciou"), complete_box_iou_loss(predicted, truth, reduction="mean")
+        box_loss(predicted, target, "ciou"), complete_box_iou_loss(predicted, target, reduction="mean")
     )
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_derivatives(kind):
-    predicted, truth = some_boxes(6, 3).requires_grad_(), some_boxes(6, 4)
+    predicted, target = some_boxes(6, 3).requires_grad_(), some_boxes(6, 4)
     # CIoU's weight of the ratio's term is a constant to the gradient, as its paper has it
     if kind == "ciou":
-        predicted = (truth * 1.5).requires_grad_()  # the same ratio: that weight has no effect
+        predicted = (target * 1.5).requires_grad_()  # the same ratio: that weight has no effect
         predicted.data += torch.tensor([0.1, 0.0, 0.1, 0.0])
-    assert gradcheck(lambda boxes: box_loss(boxes, truth, kind), (predicted,), atol=1e-4)
+    assert gradcheck(lambda boxes: box_loss(boxes, target, kind), (predicted,), atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -188,21 +188,21 @@ def test_a_box_without_sides_has_a_finite_loss_and_derivative(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_half_precision_is_widened(kind):
-    predicted, truth = some_boxes(8, 5), some_boxes(8, 6)
-    half = box_loss(predicted.bfloat16(), truth.bfloat16(), kind)
+    predicted, target = some_boxes(8, 5), some_boxes(8, 6)
+    half = box_loss(predicted.bfloat16(), target.bfloat16(), kind)
     assert half.dtype == torch.float32
-    torch.testing.assert_close(half, box_loss(predicted, truth, kind).float(), rtol=0.03, atol=0.01)
+    torch.testing.assert_close(half, box_loss(predicted, target, kind).float(), rtol=0.03, atol=0.01)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_following_the_gradient_leads_to_the_true_box(kind):
-    boxes, truth = torch.tensor([[0.1, 0.1, 0.3, 0.4]]).requires_grad_(), torch.tensor([[0.5, 0.4, 0.9, 0.8]])
+    boxes, target = torch.tensor([[0.1, 0.1, 0.3, 0.4]]).requires_grad_(), torch.tensor([[0.5, 0.4, 0.9, 0.8]])
     optimizer = torch.optim.Adam([boxes], lr=0.01)
     for _ in range(300):
         optimizer.zero_grad()
-        box_loss(boxes, truth, kind).backward()
+        box_loss(boxes, target, kind).backward()
         optimizer.step()
-    assert paired_iou(boxes.detach(), truth).item() > 0.9
+    assert paired_iou(boxes.detach(), target).item() > 0.9
 
 
 def test_bad_losses():

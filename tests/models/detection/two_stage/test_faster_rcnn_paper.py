@@ -175,7 +175,7 @@ def test_mirrored_images_give_mirrored_proposals_and_the_same_losses():
         for layer in (model.rpn.score, model.rpn.box):
             layer.weight.mul_(30)
     given = torch.stack(images((96, 128)))
-    truth = target([10, 20, 60, 70], [64, 8, 127, 90])
+    objects = target([10, 20, 60, 70], [64, 8, 127, 90])
     reflected = target([68, 20, 118, 70], [1, 8, 64, 90])
     twin = mirrored(model)
     one = model.rpn(model.backbone(given)[-1])
@@ -186,7 +186,7 @@ def test_mirrored_images_give_mirrored_proposals_and_the_same_losses():
     assert torch.allclose(
         found, torch.stack([128 - seen[:, 2], seen[:, 1], 128 - seen[:, 0], seen[:, 3]], 1), atol=1e-3
     )
-    losses, same = model.rpn.losses(one, size, [truth]), twin.rpn.losses(other, size, [reflected])
+    losses, same = model.rpn.losses(one, size, [objects]), twin.rpn.losses(other, size, [reflected])
     assert losses["loss_rpn_box"] > 0
     for name, value in losses.items():
         assert torch.allclose(value, same[name], rtol=1e-4)

@@ -134,8 +134,8 @@ def test_anchors_across_the_border_and_between_the_thresholds_are_not_trained_on
     # overlaps 256 / 448 with anchor 0, its best, and 192 / 512 with anchor 2 below it; 1 and 3 are background
     tall = target([[0, 0, 16, 28]])
     losses = rpn().losses(rpn_output([0, 1, 50, 2]), [(32, 32)], [tall])
-    wanted = [math.log(2), softplus(torch.tensor(1.0)).item(), softplus(torch.tensor(2.0)).item()]
-    assert losses["loss_objectness"].item() == pytest.approx(sum(wanted) / 3)
+    expected = [math.log(2), softplus(torch.tensor(1.0)).item(), softplus(torch.tensor(2.0)).item()]
+    assert losses["loss_objectness"].item() == pytest.approx(sum(expected) / 3)
     narrow = rpn().losses(rpn_output([0, 1, 50, 2]), [(32, 31)], [tall])  # 1 and 3 end at 32
     assert narrow["loss_objectness"].item() == pytest.approx(math.log(2))
 
@@ -180,7 +180,7 @@ def test_without_anchors_losses_are_zero_with_a_gradient():
 
 
 def test_proposals_are_moved_clipped_sorted_and_suppressed():
-    # anchor 0 moves 8 pixels right onto half of 1; 3 grows by e^0.5 about its centre and is clipped
+    # anchor 0 moves 8 pixels right onto half of 1; 3 grows by e^0.5 about its center and is clipped
     output = rpn_output([3, 1, 2, 4], [[0.5, 0, 0, 0], [0] * 4, [0] * 4, [0, 0, 0.5, 0.5]])
     found = rpn().propose(output, [(32, 32)], [(32, 32)])[0]
     low = 24 - 8 * math.exp(0.5)

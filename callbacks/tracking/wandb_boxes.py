@@ -29,13 +29,13 @@ class Sample(NamedTuple):
         image: RGB uint8 ``[H, W, 3]``.
         ground_truth: Fields as returned by `overlays.drawable_fields`.
         prediction: The same fields of the prediction.
-        index: Index of the sample in its data set.
+        number: Index of the sample in its data set.
     """
 
     image: np.ndarray
     ground_truth: Mapping[str, np.ndarray]
     prediction: Mapping[str, np.ndarray]
-    index: int
+    number: int
 
 
 def log_boxes(trainer: pl.Trainer, samples: Sequence[Sample], names: Sequence[str], key: str) -> None:
@@ -81,7 +81,7 @@ def _wandb_image(wandb: Any, sample: Sample, names: Sequence[str], padded: np.nd
     used = {int(entry["class_id"]) for entries in layers.values() for entry in entries}
     labels = {k: class_name(k, names) for k in used | set(range(len(names)))}
     boxes = {name: {"box_data": entries, "class_labels": labels} for name, entries in layers.items()}
-    return wandb.Image(padded, boxes=boxes, caption=f"sample {sample.index}")
+    return wandb.Image(padded, boxes=boxes, caption=f"sample {sample.number}")
 
 
 def box_data(target: Mapping[str, np.ndarray], names: Sequence[str], size: tuple[float, float]) -> list[dict[str, Any]]:

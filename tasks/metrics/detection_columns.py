@@ -166,13 +166,16 @@ class DetectionMetric(Metric):
         Raises:
             ValueError: A label is not a class, a score is NaN, or a box is invalid; names the image and the fault.
         """
-        if isinstance(self.counts, list) and not self.counts:
-            detections, objects, counts = (np.zeros((0, width), np.float32) for width in WIDTHS.values())
-            counts = counts.astype(np.int64)
-        else:
-            detections, objects, counts = (
-                dim_zero_cat(state).cpu().numpy() for state in (self.detections, self.objects, self.counts)
+        empty = isinstance(self.counts, list) and not self.counts
+        detections, objects, counts = (
+            np.zeros((0, width), dtype) if empty else dim_zero_cat(state).cpu().numpy()
+            for state, width, dtype in zip(
+                (self.detections, self.objects, self.counts),
+                WIDTHS.values(),
+                (np.float32, np.float32, np.int64),
+                strict=True,
             )
+        )
         image_of_detection, image_of_object = (np.repeat(np.arange(len(counts)), counts[:, side]) for side in (0, 1))
         self._check("detection", detections, image_of_detection, detections[:, 5])
         self._check("object", objects, image_of_object, objects[:, 4])

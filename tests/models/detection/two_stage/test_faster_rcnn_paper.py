@@ -181,10 +181,20 @@ def test_mirrored_images_give_mirrored_proposals_and_the_same_losses():
     one = model.rpn(model.backbone(given)[-1])
     other = twin.rpn(twin.backbone(given.flip(-1))[-1])
     size = [(96, 128)]
-    found, seen = model.rpn.propose(one, size, size)[0], twin.rpn.propose(other, size, size)[0]
-    assert len(found) > 20
+    proposals, mirrored_proposals = model.rpn.propose(one, size, size)[0], twin.rpn.propose(other, size, size)[0]
+    assert len(proposals) > 20
     assert torch.allclose(
-        found, torch.stack([128 - seen[:, 2], seen[:, 1], 128 - seen[:, 0], seen[:, 3]], 1), atol=1e-3
+        proposals,
+        torch.stack(
+            [
+                128 - mirrored_proposals[:, 2],
+                mirrored_proposals[:, 1],
+                128 - mirrored_proposals[:, 0],
+                mirrored_proposals[:, 3],
+            ],
+            1,
+        ),
+        atol=1e-3,
     )
     losses, same = model.rpn.losses(one, size, [objects]), twin.rpn.losses(other, size, [reflected])
     assert losses["loss_rpn_box"] > 0
@@ -215,9 +225,9 @@ def test_resizing_equals_an_image_of_that_size():
     regions = []
     for model in (twice, plain):
         model.head.pool.register_forward_pre_hook(lambda pool, given: regions.append(given[1][0]))
-    found, wanted = twice([given])[0], plain([large])[0]
-    assert len(found["boxes"]) > 3
-    torch.testing.assert_close(found["boxes"] * 2, wanted["boxes"], atol=1e-3, rtol=0)
+    detected, expected = twice([given])[0], plain([large])[0]
+    assert len(detected["boxes"]) > 3
+    torch.testing.assert_close(detected["boxes"] * 2, expected["boxes"], atol=1e-3, rtol=0)
     torch.testing.assert_close(regions[0], regions[1], atol=1e-3, rtol=0)
     sides = regions[0][:, 2:] - regions[0][:, :2]
     assert sides.min() >= 16 and (regions[0][:, 2] > 80).any() and (regions[0][:, 3] > 48).any()
@@ -238,11 +248,11 @@ def test_maps_have_whole_cells_by_default():
 
 def test_losses_and_detections_are_the_same_in_both_modes():
     model = slim()
-    given, truth = images((80, 96), (64, 64)), [target([5, 5, 40, 40], labels=[2]), target()]
+    pixels, targets = images((80, 96), (64, 64)), [target([5, 5, 40, 40], labels=[2]), target()]
     values = []
     for mode in (True, False):
         torch.manual_seed(1)
-        values.append((model.train(mode).losses(given, truth), model(given)))
+        values.append((model.train(mode).losses(pixels, targets), model(pixels)))
     assert values[0][0] == values[1][0]
     assert list(values[0][0]) == ["loss_objectness", "loss_rpn_box", "loss_class", "loss_box"]
     assert torch.equal(values[0][1][0]["boxes"], values[1][1][0]["boxes"])
@@ -271,8 +281,8 @@ def test_an_image_without_objects_has_no_box_loss_and_finite_gradients():
     assert losses["loss_objectness"] > 0
     assert losses["loss_class"] > 0
     assert all(loss.requires_grad for loss in losses.values())
-    found = gradients(model, losses)
-    assert all(g is not None and g.isfinite().all() for g in found)
+    computed = gradients(model, losses)
+    assert all(g is not None and g.isfinite().all() for g in computed)
     assert not model.rpn.box.weight.grad.any()
     assert not model.head.box.weight.grad.any()
     assert model.head.score.weight.grad.any()

@@ -2,7 +2,7 @@
 
 from .drawing.pictures import Pictures
 from .predictions.writer import PredictionWriter
-from .renormalize import RenormalizeFilters
+from .renormalize_filters import RenormalizeFilters
 from .reports.activation_comparison import ActivationComparisonPlot
 from .reports.classes import ClassReport
 from .reports.detection import DetectionReport

@@ -50,9 +50,9 @@ from .imagenet.localization import ImageNetLocalization
 from .images.read import ImageError, read_image
 from .loading.collate import collate, collate_objects
 from .loading.dataset import TransformedDataset
+from .loading.epoch_sampling import RepeatFactor
 from .loading.loader import ResumableLoader
 from .loading.samplers import EpochSampler
-from .loading.sampling import RepeatFactor
 from .tables.classification import Manifest
 from .tables.detection import DetectionManifest
 from .tables.localization import LocalizationManifest

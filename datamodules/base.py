@@ -10,14 +10,13 @@ import torch
 from torch.utils.data import DataLoader
 
 from .annotations.argument_checks import check_choice
-from .augmentations.mixing import Mix, Step
+from .augmentations.multi_image import Mix, Step
 from .augmentations.pipeline import check_min_visibility
 from .augmentations.resizing import sufficient_short_side
 from .images.read import find_images, read_image
 from .loading.collate import collate, collate_objects, collate_whole
 from .loading.dataset import TransformedDataset
-from .loading.loader import ResumableLoader, default_workers, make_loader, prepare_worker
-from .loading.sampling import (
+from .loading.epoch_sampling import (
     ClassBalancedSampling,
     EpochSampling,
     RepeatFactor,
@@ -26,6 +25,7 @@ from .loading.sampling import (
     SamplingName,
     aspect_groups,
 )
+from .loading.loader import ResumableLoader, default_workers, make_loader, prepare_worker
 from .loading.sources import HasShortSide, Sample, Source, class_presence, source_sizes
 
 if TYPE_CHECKING:

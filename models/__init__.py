@@ -18,7 +18,7 @@ from .classification.four_layer import ActivationPair, FourLayerCNN
 from .classification.googlenet import GoogLeNet
 from .classification.layers import FullyConnectedHead, LocalResponseNorm, TrunkWithHead, local_response_norm
 from .classification.lenet import LeNet5, MAPLoss, map_loss
-from .classification.mixing import BatchMixer, cutmix, mixup
+from .classification.mixup import BatchMixer, cutmix, mixup
 from .classification.tencrop import TenCrop
 from .classification.zfnet import ZFNet, ZFNetBackbone
 from .detection import (

@@ -25,7 +25,7 @@ from .metrics.confusion import class_accuracies
 from .nonfinite import NonFiniteGuard, check_weights
 from .optimizers import build_optimizer, build_scheduler, group_parameters
 from .schedules import Schedule
-from .unreadable import UnreadableImages
+from .unreadable_images import UnreadableImages
 
 
 class TaskOptions(TypedDict, total=False):

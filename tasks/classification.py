@@ -13,7 +13,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 
 from ..datamodules.batches import ClassificationBatch
 from ..models.classification.lenet import LeNet5, MAPLoss, RBFOutput
-from ..models.classification.mixing import BatchMixer
+from ..models.classification.mixup import BatchMixer
 from ..models.classification.tencrop import TenCrop
 from .base import Task, TaskOptions
 from .interfaces import HasAuxiliary

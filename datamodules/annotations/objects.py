@@ -13,7 +13,7 @@ import numpy as np
 
 from ..images.read import ImageError, read_image, reduced_sizes
 from ..images.sizes import image_sizes
-from ..loading.sampling import ClassPresence
+from ..loading.epoch_sampling import ClassPresence
 from ..loading.sources import Sample
 from .annotation_errors import AnnotationErrors, recording
 from .dataset_layout import check_files_exist, encode_paths, missing

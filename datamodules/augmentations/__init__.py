@@ -1,8 +1,8 @@
 """Augmentation beyond albumentations: SSD's, multi-scale resizing, large-scale jitter, mosaic, copy-paste."""
 
 from .copy_paste import CopyPaste
-from .mixing import Augmentation, Mix
 from .mosaic import Mosaic
+from .multi_image import Augmentation, Mix
 from .resizing import LargeScaleJitter, ShortSideResize
 from .ssd import IoUCrop, PhotometricDistort, SSDAugmentation, ZoomOut
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..loading.sources import Sample
 from ..loading.targets import boxes_of_masks, mask_areas
-from .mixing import Mix, concatenate_objects, select_objects
+from .multi_image import Mix, concatenate_objects, select_objects
 from .placing import MaskPatch, Placement, full_masks, mask_patches
 
 

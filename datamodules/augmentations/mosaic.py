@@ -9,7 +9,7 @@ from ..annotations.argument_checks import check_interval
 from ..batches import IGNORE_INDEX
 from ..loading.sources import Sample
 from ..loading.targets import MIN_SIZE, box_areas
-from .mixing import Mix, concatenate_objects, select_objects
+from .multi_image import Mix, concatenate_objects, select_objects
 from .placing import MaskPatch, Placement, full_masks, mask_patches, place_boxes, place_image, place_mask, rounded_size
 from .resizing import Color
 

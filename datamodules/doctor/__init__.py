@@ -2,8 +2,8 @@
 
 from ..annotations.fault_kinds import KINDS, Kind
 from .check import check
+from .corrected_copy import Fix, write_fix
 from .findings import Finding, Findings
-from .fixing import Fix, write_fix
 from .formats import FORMATS, Format
 from .html_report import write_html
 from .report import Report

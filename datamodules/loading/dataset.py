@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch.utils.data import Dataset
 
-from ..augmentations.mixing import Augmentation
+from ..augmentations.multi_image import Augmentation
 from ..augmentations.pipeline import LostObjectError
 from ..images.read import ImageError
 from .sources import Sample, Source

@@ -12,8 +12,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from .collate import collate
+from .epoch_sampling import EpochSampling
 from .samplers import EpochSampler, OverfitSampler
-from .sampling import EpochSampling
 from .sources import Sample
 
 

@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import DistributedSampler, SequentialSampler
 
 from .dataset import SampleKey
-from .sampling import EpochSampling, grouped_batches
+from .epoch_sampling import EpochSampling, grouped_batches
 
 
 class EpochSampler(DistributedSampler):

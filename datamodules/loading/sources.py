@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from ..images.sizes import image_sizes
-from .sampling import ClassPresence
+from .epoch_sampling import ClassPresence
 
 Sample = dict[str, Any]
 """Fields of one sample, as numpy arrays and numbers; see `striate.datamodules.batches`."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from ...datamodules.base import VisionDataModule
     from ...datamodules.doctor.check import Progress
-    from .section import NamedData
+    from .build_data import NamedData
 
 USAGE = """\
 usage: striate data check --config FILE [--KEY VALUE …]
@@ -45,7 +45,7 @@ def check(arguments: Sequence[str]) -> int:
     Returns:
         The exit code: 0 for a clean data set, 1 if there are problems, 130 if interrupted. A wrong call exits with 2.
     """
-    from .section import Option, parse_data_command
+    from .build_data import Option, parse_data_command
 
     options = {
         "format": Option(str | None),
@@ -70,7 +70,7 @@ def examine_data(data: "VisionDataModule", name: str, options: "Namespace") -> i
 
     from ...datamodules.doctor import check as examine
     from ...datamodules.doctor import print_report, write_fix, write_html
-    from ...datamodules.doctor.fixing import check_folder
+    from ...datamodules.doctor.corrected_copy import check_folder
     from ...datamodules.doctor.formats import format_name
     from ...datamodules.doctor.formatting import pluralize
     from ..launcher.error_reports import INTERRUPTED
@@ -113,8 +113,8 @@ def data_by_format(values: Mapping[str, str], positionals: list[str]) -> "NamedD
         return None
     from ... import datamodules
     from ...datamodules.doctor import FORMATS
+    from .build_data import NamedData
     from .guesses import GUESSES, guess_tables
-    from .section import NamedData
 
     if {"config", "data"} & values.keys():
         fail("--format: not allowed with --config, which names the data; set the folder with --root PATH")

@@ -32,7 +32,7 @@ def export(arguments: Sequence[str]) -> None:
 
     from ...datamodules.export import FORMATS, export_data
     from ..launcher.messages import fail
-    from .section import Option, parse_data_command
+    from .build_data import Option, parse_data_command
 
     options = {
         "format": Option(Literal[tuple(FORMATS)] | None),

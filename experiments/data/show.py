@@ -30,7 +30,7 @@ def show(arguments: Sequence[str]) -> None:
     from PIL import Image
 
     from ..launcher.messages import fail, notice
-    from .section import Option, parse_data_command
+    from .build_data import Option, parse_data_command
 
     options = {
         "split": Option(Literal["train", "val", "test"], "train"),

@@ -35,9 +35,9 @@ from ...callbacks import (
     RunReport,
 )
 from ...models.weights import skip_pretrained
+from .argument_origins import CommandLine
 from .checkpoints import find_checkpoint
 from .class_paths import prefer_own_classes
-from .command_line import CommandLine
 from .error_reports import one_line_errors
 from .messages import notice
 from .parser import PARSER, accept_none

@@ -8,7 +8,7 @@ from typing import Any
 
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from .command_line import CommandLine
+from .argument_origins import CommandLine
 from .messages import fail
 from .runs import is_first_rank
 
@@ -36,7 +36,7 @@ def one_line_errors(
     try:
         yield
     except ArgumentError as error:
-        from .explain import explain
+        from .config_errors import explain
 
         message, code = explain(str(error), command_line), 2
     except KeyboardInterrupt:

@@ -14,9 +14,9 @@ from typing import Any
 
 from jsonargparse import Namespace
 
+from .argument_origins import CommandLine, key_parts
 from .class_paths import import_class, parameters
-from .command_line import CommandLine, key_parts
-from .explain import condense
+from .config_errors import condense
 
 PACKAGE = Path(__file__).parents[2]
 

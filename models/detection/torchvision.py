@@ -18,10 +18,10 @@ from torchvision.ops import FrozenBatchNorm2d
 from ..backbones import TorchvisionBackbone
 from ..ops.boxes import at_least_float32
 from ..weights import LoadReport, match_weights, pretrained_is_skipped
-from .checkpoint_mapping import coco_ids, norm_is_exact, published_weights, read_weights, upgraded_name
 from .detector import Detections
+from .detector_weights import coco_ids, norm_is_exact, published_weights, read_weights, upgraded_name
+from .network_detector import NetworkDetector, torchvision_mode
 from .resize import ImageBatch, ResizeAndPad
-from .torchvision_network import NetworkDetector, torchvision_mode
 
 _SCORES = ("cls_score", "bbox_pred", "cls_logits", "module_list")
 """Parts of the names of layers whose size depends on the number of classes."""

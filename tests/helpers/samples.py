@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from striate.datamodules.images.read import ImageError
 from striate.datamodules.loading.dataset import TransformedDataset
-from striate.datamodules.loading.sampling import ClassPresence
+from striate.datamodules.loading.epoch_sampling import ClassPresence
 from striate.tests.helpers.fixtures import noisy_image
 
 

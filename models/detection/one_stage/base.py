@@ -10,8 +10,8 @@ from torchvision.models.detection.image_list import ImageList
 
 from ...backbones import Backbone
 from ..detector import Detections
+from ..network_detector import NetworkDetector
 from ..resize import ImageBatch
-from ..torchvision_network import NetworkDetector
 
 NORM_GROUPS = 32
 """Number of groups of the heads' group normalization."""

@@ -7,8 +7,8 @@ from torchvision.models import detection as tv
 from torchvision.models.detection.fcos import FCOSHead
 
 from ...backbones import Backbone, as_backbone
-from ..checkpoint_mapping import load_detector, prepare_backbone
 from ..detector import check_detection_settings
+from ..detector_weights import load_detector, prepare_backbone
 from ..pyramid import Pyramid, make_anchors, pyramid_resize
 from .base import HeadOutput, OneStageDetector, check_group_norm
 

@@ -9,8 +9,8 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 
 from ...backbones import Backbone, as_backbone
 from ...ops.matching import match_anchors
-from ..checkpoint_mapping import load_detector, prepare_backbone
 from ..detector import check_detection_settings
+from ..detector_weights import load_detector, prepare_backbone
 from ..pyramid import Pyramid, Sizes, make_anchors, pyramid_resize
 from .base import NORM_GROUPS, HeadOutput, OneStageDetector, check_group_norm
 

@@ -20,11 +20,11 @@ from torchvision.ops.poolers import initLevelMapper
 
 from ...backbones import Backbone, as_backbone
 from ...ops.matching import BACKGROUND, IGNORED, match_anchors
-from ..checkpoint_mapping import load_detector, prepare_backbone
 from ..detector import Detections, check_detection_settings
+from ..detector_weights import load_detector, prepare_backbone
+from ..network_detector import NetworkDetector, torchvision_mode
 from ..pyramid import Pyramid, Sizes, make_anchors, pyramid_resize
 from ..resize import ImageBatch
-from ..torchvision_network import NetworkDetector, torchvision_mode
 
 
 class FasterRCNN(NetworkDetector):

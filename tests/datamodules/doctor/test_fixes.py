@@ -18,7 +18,7 @@ from striate.datamodules import (
     YoloDetection,
 )
 from striate.datamodules.doctor import FORMATS, check, write_fix
-from striate.datamodules.doctor.fixers import FIXERS
+from striate.datamodules.doctor.format_fixers import FIXERS
 from striate.datamodules.doctor.formats import format_of
 from striate.tests.helpers import small_datasets
 from striate.tests.helpers.fixtures import noise, write_image

@@ -7,13 +7,13 @@ import pytest
 
 from striate.datamodules.loading.collate import collate_objects
 from striate.datamodules.loading.dataset import TransformedDataset
-from striate.datamodules.loading.loader import make_loader
-from striate.datamodules.loading.samplers import EpochSampler
-from striate.datamodules.loading.sampling import (
+from striate.datamodules.loading.epoch_sampling import (
     ClassBalancedSampling,
     ClassPresence,
     RepeatFactorSampling,
 )
+from striate.datamodules.loading.loader import make_loader
+from striate.datamodules.loading.samplers import EpochSampler
 from striate.tests.helpers.samples import (
     presence_of,
 )

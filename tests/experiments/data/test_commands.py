@@ -9,7 +9,7 @@ from PIL import Image
 
 from striate.callbacks.drawing import overlays
 from striate.datamodules import CocoDetection, DigitScenes, ImageFolder
-from striate.experiments.data.section import parse_data_command
+from striate.experiments.data.build_data import parse_data_command
 from striate.experiments.data.show import page
 from striate.tests.helpers.fixtures import make_folder
 from striate.tests.helpers.launcher import launch, launch_error, workdir_with

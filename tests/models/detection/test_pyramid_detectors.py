@@ -8,7 +8,7 @@ from torchvision.models import WeightsEnum, get_model
 
 from striate.datamodules import DigitScenes
 from striate.models import FCOS, FasterRCNN, PlainCNN, RetinaNet, TorchvisionBackbone, skip_pretrained
-from striate.models.detection.torchvision_network import torchvision_mode
+from striate.models.detection.network_detector import torchvision_mode
 from striate.models.detection.two_stage.faster_rcnn import BlockwiseMatcher, BoxesAndAnchors
 from striate.models.weights import frozen_without_weights, summarize_loaded_weights
 

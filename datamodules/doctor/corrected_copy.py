@@ -9,7 +9,7 @@ import yaml
 from ..annotations.annotation_table import write_csv
 from ..annotations.fault_kinds import KINDS
 from ..base import VisionDataModule
-from .fixers import FIXERS, fix_samples
+from .format_fixers import FIXERS, fix_samples
 from .formats import format_name
 from .repair import Change, Exclusions, RepairLog, find_exclusions
 from .report import Report

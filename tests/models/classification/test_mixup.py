@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from striate.models.classification.mixing import BatchMixer, cutmix, cutmix_box, mixup, soft_targets
+from striate.models.classification.mixup import BatchMixer, cutmix, cutmix_box, mixup, soft_targets
 
 
 def test_mixup_by_hand():

@@ -16,7 +16,7 @@ from striate.datamodules import (
     Mosaic,
     ShortSideResize,
 )
-from striate.datamodules.augmentations.mixing import Augmentation
+from striate.datamodules.augmentations.multi_image import Augmentation
 from striate.datamodules.loading.collate import collate_objects
 from striate.datamodules.loading.dataset import SampleKey, TransformedDataset
 from striate.datamodules.loading.loader import make_loader

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from striate.datamodules import RepeatFactor
-from striate.datamodules.loading.sampling import (
+from striate.datamodules.loading.epoch_sampling import (
     ClassBalancedSampling,
     ClassPresence,
     RepeatFactorSampling,

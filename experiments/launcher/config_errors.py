@@ -14,8 +14,8 @@ from typing import Any
 import yaml
 from jsonargparse import Namespace
 
+from .argument_origins import CommandLine
 from .class_paths import import_class, no_such_key, parameters, subclasses, takes_module
-from .command_line import CommandLine
 from .messages import did_you_mean
 
 # what the launcher itself reads beside the sections

@@ -20,9 +20,9 @@ from jsonargparse import ArgumentError, Namespace, get_loader
 from pytorch_lightning.cli import LightningArgumentParser
 
 from ... import datamodules
+from ..launcher.argument_origins import CommandLine, split_arguments
 from ..launcher.catalogue import experiment_names, resolve_config
 from ..launcher.class_paths import import_class
-from ..launcher.command_line import CommandLine, split_arguments
 from ..launcher.error_reports import one_line_errors
 from ..launcher.messages import fail
 from ..launcher.parser import PARSER, accept_none
@@ -204,7 +204,7 @@ def parse_data_section(
 
 def explain_data_error(message: str, command_line: CommandLine, bare: Sequence[str]) -> str:
     """One line for a command line that does not parse; a key that came without ``data.`` may mean an option."""
-    from ..launcher.explain import explain
+    from ..launcher.config_errors import explain
 
     explanation = explain(message, command_line)
     if match := re.match(r"--data\.(\w+): no such key", explanation):

@@ -37,9 +37,12 @@ class CocoDetection(ObjectDataModule):
         root: Folder of all files.
         task: ``detection``; ``instance_segmentation``: with masks; ``semantic_segmentation``: the masks of an image
             merged into one, with class 0 as background, small objects on top of large ones, and crowds below all.
-        train_annotations, val_annotations, test_annotations: Annotation files, below `root` or absolute; without one
-            for test, the test split is val.
-        train_images, val_images, test_images: Folders of the images that these files list.
+        train_annotations: Training annotations, below `root` or absolute.
+        train_images: Folder of the training images.
+        val_annotations: Validation annotations.
+        val_images: Folder of the validation images.
+        test_annotations: Test annotations; None: the test split is val.
+        test_images: Folder of the test images.
         skip_empty: Whether to train without images that have no object other than crowds; evaluation always includes
             all images.
         **kwargs: ``min_visibility`` and ``group_by_aspect`` of `ObjectDataModule`, and the loader options of

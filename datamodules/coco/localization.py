@@ -28,9 +28,12 @@ class CocoLocalization(VisionDataModule):
             ``largest``: images with any such object, and of each image the object with the largest box, the first on
             ties.
         classes: Names of the categories of interest, in the order of their labels; None: all, by their ids.
-        train_annotations, val_annotations, test_annotations: Annotation files, below `root` or absolute; without one
-            for test, the test split is val.
-        train_images, val_images, test_images: Folders of the images that these files list.
+        train_annotations: Training annotations, below `root` or absolute.
+        train_images: Folder of the training images.
+        val_annotations: Validation annotations.
+        val_images: Folder of the validation images.
+        test_annotations: Test annotations; None: the test split is val.
+        test_images: Folder of the test images.
         min_visibility: Minimum fraction of the box that each transform must keep; the augmentation is sampled again
             otherwise.
         **kwargs: Loader options of `VisionDataModule`: ``batch_size``, ``seed``, ``train_transform``, ….

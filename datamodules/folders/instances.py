@@ -50,8 +50,10 @@ class InstanceMasks(ObjectDataModule):
             65535. ``image``: from the minimum to the maximum of each image. ``percentile``: from the 1st to the 99.8th
             percentile of each image. ``[low, high]``: from `low` to `high` in all images; ``[0, 4095]`` for a camera of
             12 bits.
-        image_folder, mask_folder: Folders below `root`; ``{split}`` stands for train, val or test.
-        image_ending, mask_ending: End of the names of images and masks, before their suffix, after the part they share.
+        image_folder: Folder of the images below `root`; ``{split}`` stands for train, val or test.
+        mask_folder: Folder of the masks, likewise.
+        image_ending: End of the names of images, before their suffix, after the part they share with their mask.
+        mask_ending: End of the names of masks, likewise.
         val_fraction: Fraction of the training images held out for validation if there is no ``val``; determined by
             `seed`.
         **kwargs: ``min_visibility`` and ``group_by_aspect`` of `ObjectDataModule`, and the loader options of

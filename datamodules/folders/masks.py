@@ -28,7 +28,8 @@ class MaskFolder(VisionDataModule):
         classes: Class of each value in the masks, such as ``{0: 0, 128: 1, 200: 255}``, where 255 = ignore; other
             values are refused. None: value k is class k.
         ignore_value: Value of pixels that do not count.
-        image_folder, mask_folder: Names of the two folders in each split.
+        image_folder: Name of the images' folder in each split.
+        mask_folder: Name of the masks' folder in each split.
         val_fraction: Fraction of the training images held out for validation if there is no ``val``; determined by
             `seed`.
         **kwargs: Loader options of `VisionDataModule`: ``batch_size``, ``seed``, ``train_transform``, ….

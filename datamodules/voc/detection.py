@@ -57,8 +57,10 @@ class VOCDetection(ObjectDataModule):
         year: ``2007``: train, val and test as published. ``2012``: train and val, which is also test, since the
             objects of the test set are not public. ``07+12``: trainval of both years for training, test of 2007 for
             validation and test, as in most papers.
-        train, val, test: Image sets, ``YEAR_NAME`` each; ``[2007_trainval, 2007_test, 2012_trainval]`` is known as
+        train: Training image sets, ``YEAR_NAME`` each; ``[2007_trainval, 2007_test, 2012_trainval]`` is known as
             07++12. None: those of `year`.
+        val: Validation image sets, likewise.
+        test: Test image sets, likewise.
         class_names: Classes of another dataset in this layout; None: VOC's twenty.
         skip_difficult: Whether to train without difficult objects; evaluation always includes them.
         **kwargs: ``min_visibility`` and ``group_by_aspect`` of `ObjectDataModule`, and the loader options of

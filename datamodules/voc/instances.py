@@ -45,7 +45,9 @@ class VOCInstances(ObjectDataModule):
     Args:
         root: Folder that contains ``VOCdevkit``, or ``VOCdevkit`` itself.
         year: Year of the image sets that are named without one.
-        train, val, test: Image sets, one or several. None for test: VOC 2007's own test set; otherwise val.
+        train: Training image sets, one or several.
+        val: Validation image sets.
+        test: Test image sets; None: VOC 2007's own test set; otherwise val.
         sbd: Folder of SBD, below `root` or absolute; None: searched for in the folders above.
         class_names: Classes of another dataset in this layout, without the background; None: VOC's twenty.
         **kwargs: ``min_visibility`` and ``group_by_aspect`` of `ObjectDataModule`, and the loader options of

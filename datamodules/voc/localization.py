@@ -27,7 +27,9 @@ class VOCLocalization(VisionDataModule):
             ``largest``: images with any such object, and of each image the object with the largest box, the first on
             ties.
         classes: Classes of interest, in the order of their labels; None: all.
-        train, val, test: Image sets, ``YEAR_NAME`` each; None: those of `year`.
+        train: Training image sets, ``YEAR_NAME`` each; None: those of `year`.
+        val: Validation image sets, likewise.
+        test: Test image sets, likewise.
         class_names: All classes of another dataset in this layout; None: VOC's twenty.
         min_visibility: Minimum fraction of the box that each transform must keep; the augmentation is sampled again
             otherwise.

@@ -38,8 +38,10 @@ class VOCSegmentation(VisionDataModule):
     Args:
         root: Folder that contains ``VOCdevkit``, or ``VOCdevkit`` itself.
         year: Year of the image sets that are named without one.
-        train, val, test: Image sets, one or several. None for test: VOC 2007's own test set; otherwise val, since the
-            masks of later test sets are not public.
+        train: Training image sets, one or several.
+        val: Validation image sets.
+        test: Test image sets; None: VOC 2007's own test set; otherwise val, since the masks of later test sets are not
+            public.
         sbd: Folder of SBD, below `root` or absolute; None: searched for in the folders above.
         mask_folder: Folder of VOC's masks, beside ``JPEGImages``. For SBD's masks as PNG files, name their folder
             (``SegmentationClassAug``) here, and their list in ``ImageSets/Segmentation`` as an image set.

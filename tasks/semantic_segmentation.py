@@ -171,8 +171,8 @@ class SemanticSegmentation(Task):
         expected = (len(images), self.num_classes, *images.shape[-2:])
         if not isinstance(logits, Tensor):
             raise TypeError(
-                f"model: must return logits {list(expected)}, got {type(logits).__name__} from {name}; wrap models of "
-                "torchvision in striate.models.TorchvisionSegmentation"
+                f"model: must return logits {list(expected)}, got {type(logits).__name__} from {name}; wrap "
+                "torchvision models in striate.models.TorchvisionSegmentation"
             )
         if tuple(logits.shape) != expected:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Base class of the detectors that are built on a network of torchvision's."""
+"""Base class of the detectors that are built on a torchvision network."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,7 +39,7 @@ def _setting(name: str, doc: str) -> Any:
 
 
 class NetworkDetector(Detector):
-    """A detector built on a network of torchvision's.
+    """A detector built on a torchvision network.
 
     Attributes:
         network: torchvision's Faster R-CNN, RetinaNet, FCOS or SSD.

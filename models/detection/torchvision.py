@@ -229,7 +229,7 @@ def _check(name: str, weights: str | None, backbone_weights: str | None, trainab
     if name not in names:
         near = get_close_matches(name, names, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names)}"
-        raise ValueError(f"name: must be a box detector of torchvision's, got {name!r}; {hint}")
+        raise ValueError(f"name: must be a torchvision box detector, got {name!r}; {hint}")
     if weights is not None and backbone_weights is not None:
         raise ValueError(
             f"backbone_weights: has no effect together with weights, which include the backbone's, got "

@@ -105,13 +105,13 @@ class SceneComposer:
 
     Args:
         split: ``"train"``, ``"val"`` or ``"test"``; they share neither digits nor regions of photographs.
-        size: Side of the square scene in pixels, at least 32.
+        image_size: Side of the square scene in pixels, at least 32.
         min_digits: Minimum number of digits in a scene, at least 1. If they cannot be placed within `max_occlusion`, a
             scene has fewer, but never none.
         max_digits: Maximum number of digits in a scene, at most 255. The number is drawn uniformly.
-        min_scale: Minimum height of a digit relative to `size`, before its rotation; at least 8 pixels.
-        max_scale: Maximum height of a digit relative to `size`, at most 1. A digit that would extend beyond the edge
-            after its rotation is shrunk to fit; one without room becomes smaller with each attempt to place it.
+        min_scale: Minimum height of a digit relative to `image_size`, before its rotation; at least 8 pixels.
+        max_scale: Maximum height of a digit relative to `image_size`, at most 1. A digit that would extend beyond the
+            edge after its rotation is shrunk to fit; one without room becomes smaller with each attempt to place it.
         contrast: Minimum difference in luminance (BT.601, 0 to 255) between a digit and the mean of what it covers; at
             most 127, which any background allows.
         max_occlusion: Maximum fraction of a digit's area that later digits may cover, in [0, 1).
@@ -122,13 +122,13 @@ class SceneComposer:
         ValueError: A parameter is out of its range; the message names it, the range and the value.
         TypeError: A parameter must be a whole number and is not.
 
-    >>> scene = SceneComposer("train", size=64)(0)
+    >>> scene = SceneComposer("train", image_size=64)(0)
     >>> scene.image.shape, scene.masks.shape, scene.boxes.shape
     ((64, 64, 3), (1, 64, 64), (1, 4))
     """
 
     split: str = "train"
-    size: int = 64
+    image_size: int = 64
     min_digits: int = 1
     max_digits: int = 1
     min_scale: float = 0.4
@@ -140,12 +140,12 @@ class SceneComposer:
 
     def __post_init__(self) -> None:
         check_choice("split", self.split, SPLITS)
-        for name in ("size", "min_digits", "max_digits", "seed"):
+        for name in ("image_size", "min_digits", "max_digits", "seed"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, SupportsIndex):
                 raise TypeError(f"{name}: must be a whole number, got {value!r}")
-        if self.size < _MIN_SIZE:
-            raise ValueError(f"size: must be >= {_MIN_SIZE} pixels, got {self.size}")
+        if self.image_size < _MIN_SIZE:
+            raise ValueError(f"image_size: must be >= {_MIN_SIZE} pixels, got {self.image_size}")
         if self.min_digits < 1:
             raise ValueError(f"min_digits: must be >= 1, got {self.min_digits}")
         if not self.min_digits <= self.max_digits <= _MAX_DIGITS:
@@ -153,15 +153,14 @@ class SceneComposer:
                 f"max_digits: must be from min_digits, {self.min_digits}, to {_MAX_DIGITS}, got {self.max_digits}"
             )
         if not 0 < self.min_scale <= 1:
-            raise ValueError(f"min_scale: must be a fraction of size in (0, 1], got {self.min_scale}")
+            raise ValueError(f"min_scale: must be a fraction of image_size in (0, 1], got {self.min_scale}")
         if not self.min_scale <= self.max_scale <= 1:
-            raise ValueError(
-                f"max_scale: must be a fraction of size from min_scale, {self.min_scale}, to 1, got {self.max_scale}"
-            )
-        if self.min_scale * self.size < _MIN_DIGIT_PX:
+            raise ValueError(f"max_scale: must be in [min_scale, 1] = [{self.min_scale}, 1], got {self.max_scale}")
+        if self.min_scale * self.image_size < _MIN_DIGIT_PX:
             raise ValueError(
                 f"min_scale: digits must be readable, >= {_MIN_DIGIT_PX:g} pixels, got {self.min_scale} for "
-                f"{self.min_scale * self.size:.3g} pixels; use >= {_MIN_DIGIT_PX / self.size:.3g} with size {self.size}"
+                f"{self.min_scale * self.image_size:.3g} pixels; use >= {_MIN_DIGIT_PX / self.image_size:.3g} "
+                f"with image_size {self.image_size}"
             )
         if not 0 <= self.contrast <= _MAX_CONTRAST:
             raise ValueError(f"contrast: must be a luminance in [0, {_MAX_CONTRAST:g}], got {self.contrast}")
@@ -185,7 +184,7 @@ class SceneComposer:
         count = len(layers)
         labels = np.array([layer.label for layer in layers], np.int64)
         boxes = np.empty((count, 4), np.float32)
-        masks = np.zeros((count, self.size, self.size), np.bool_)
+        masks = np.zeros((count, self.image_size, self.image_size), np.bool_)
         for i, layer in enumerate(layers):
             visible = owner[layer.window] == i + 1
             masks[i][layer.window] = visible
@@ -212,14 +211,14 @@ class SceneComposer:
     def _compose(self, index: int) -> tuple[UInt8Array, list[Layer], UInt8Array, UInt8Array]:
         """Return background and image, ``[H, W, 3]``, the layers, and the number of each pixel's layer, ``[H, W]``."""
         rng = _generator(self.seed, self.split, index)
-        background = _background(self.split, self.size, rng.random(6))
+        background = _background(self.split, self.image_size, rng.random(6))
         # all random numbers are drawn up front and in a fixed order, so a rejected placement shifts no later draw
         count = self.min_digits + int(rng.random() * (self.max_digits - self.min_digits + 1))
         glyph_draws = rng.random((count, 2))
         color_draws = rng.random((count, _COLORS, 5))
         placement_draws = rng.random((count, _ATTEMPTS, 3))
         image = background.copy()
-        owner = np.zeros((self.size, self.size), np.uint8)
+        owner = np.zeros((self.image_size, self.image_size), np.uint8)
         # areas in pixels; [0] is the background's and stays 0
         whole, visible = np.zeros(count + 1), np.zeros(count + 1)
         layers: list[Layer] = []
@@ -267,10 +266,10 @@ class SceneComposer:
         for attempt, (u_scale, u_x, u_y) in enumerate(attempts.tolist()):
             # later attempts draw from smaller heights
             max_scale = self.max_scale - (self.max_scale - self.min_scale) * attempt / (len(attempts) - 1)
-            height = self.size * (self.min_scale + (max_scale - self.min_scale) * u_scale)
-            alpha = _render(glyphs[glyph], height, angle, self.size)
+            height = self.image_size * (self.min_scale + (max_scale - self.min_scale) * u_scale)
+            alpha = _render(glyphs[glyph], height, angle, self.image_size)
             h, w = alpha.shape
-            left, top = int(u_x * (self.size - w + 1)), int(u_y * (self.size - h + 1))
+            left, top = int(u_x * (self.image_size - w + 1)), int(u_y * (self.image_size - h + 1))
             mask = alpha >= 0.5
             window = slice(top, top + h), slice(left, left + w)
             covered = np.bincount(owner[window][mask], minlength=len(visible))

@@ -100,7 +100,7 @@ class DigitScenes(VisionDataModule):
         """Return the source of a split's scenes."""
         composer = SceneComposer(
             split,
-            size=self.image_size,
+            image_size=self.image_size,
             min_digits=self.digits[0],
             max_digits=self.digits[1],
             min_scale=self.scale[0],

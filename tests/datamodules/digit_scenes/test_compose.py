@@ -27,7 +27,7 @@ def digest(scene: Scene) -> str:
 
 
 def crowded(split: str = "train", seed: int = 0) -> SceneComposer:
-    return SceneComposer(split, size=64, min_digits=2, max_digits=5, min_scale=0.25, max_scale=0.6, seed=seed)
+    return SceneComposer(split, image_size=64, min_digits=2, max_digits=5, min_scale=0.25, max_scale=0.6, seed=seed)
 
 
 @st.composite
@@ -37,7 +37,7 @@ def composers(draw: st.DrawFn) -> SceneComposer:
     min_digits = draw(st.integers(1, 5))
     return SceneComposer(
         split=draw(st.sampled_from(["train", "val", "test"])),
-        size=size,
+        image_size=size,
         min_digits=min_digits,
         max_digits=min_digits + draw(st.integers(0, 4)),
         min_scale=low,
@@ -53,7 +53,7 @@ def composers(draw: st.DrawFn) -> SceneComposer:
 @settings(max_examples=150, deadline=None)
 def test_targets_agree_with_each_other(composer: SceneComposer, index: int):
     scene = composer(index)
-    size, count = composer.size, len(scene.labels)
+    size, count = composer.image_size, len(scene.labels)
     assert 1 <= count <= composer.max_digits
     for array, dtype, shape in (
         (scene.image, "uint8", (size, size, 3)),
@@ -81,7 +81,7 @@ def test_image_and_targets_against_an_independent_renderer(composer: SceneCompos
     """The renderer paints one layer after another over the whole image, in double precision."""
     scene = composer(index)
     background, layers = composer.layers(index)
-    size, count = composer.size, len(layers)
+    size, count = composer.image_size, len(layers)
     canvas, touched = background.astype(np.float64), np.zeros((size, size), bool)
     whole = np.zeros((count, size, size), bool)
     for number, layer in enumerate(layers):
@@ -105,7 +105,7 @@ def test_image_and_targets_against_an_independent_renderer(composer: SceneCompos
 
 
 def test_maximum_contrast_gives_near_black_or_near_white():
-    composer = SceneComposer(contrast=127, size=32, min_scale=0.5)
+    composer = SceneComposer(contrast=127, image_size=32, min_scale=0.5)
     luminances = []
     for index in range(60):
         background, (layer,) = composer.layers(index)
@@ -119,7 +119,7 @@ def test_maximum_contrast_gives_near_black_or_near_white():
 @pytest.mark.parametrize(("size", "scale"), [(32, 0.25), (64, 0.35), (64, 0.8), (512, 0.8)])
 def test_edges_are_about_a_pixel_wide_at_any_size(size: int, scale: float):
     """Partly covered pixels per length of the outline; and no faint paint around the strokes."""
-    composer, widths = SceneComposer(size=size, min_scale=scale, max_scale=scale), []
+    composer, widths = SceneComposer(image_size=size, min_scale=scale, max_scale=scale), []
     for index in range(20):
         _, (layer,) = composer.layers(index)
         soft = (layer.alpha > 0) & (layer.alpha < 1)
@@ -136,18 +136,18 @@ def test_scale_is_the_height_of_the_digit(rotation: float):
     """Upright digits nearly have the requested height; rotated ones still stay inside the scene."""
     heights = []
     for index in range(40):
-        scene = SceneComposer(size=100, min_scale=0.6, max_scale=0.6, rotation=rotation)(index)
+        scene = SceneComposer(image_size=100, min_scale=0.6, max_scale=0.6, rotation=rotation)(index)
         heights.append(scene.boxes[0, 3] - scene.boxes[0, 1])
     assert 50 <= np.median(heights) <= 64
     if rotation == 0:
         assert max(heights) <= 64
-    largest = SceneComposer(size=100, min_scale=1, max_scale=1, rotation=rotation)
+    largest = SceneComposer(image_size=100, min_scale=1, max_scale=1, rotation=rotation)
     assert all(largest(i).boxes.min() >= 0 and largest(i).boxes.max() <= 100 for i in range(20))
 
 
 def test_rotations_in_both_directions():
     """Compare the orientation, from second moments, of the same digit with and without rotation."""
-    upright, rotated = (SceneComposer(size=96, min_scale=0.8, max_scale=0.8, rotation=r) for r in (0.0, 30.0))
+    upright, rotated = (SceneComposer(image_size=96, min_scale=0.8, max_scale=0.8, rotation=r) for r in (0.0, 30.0))
     angles = []
     for index in range(60):
         orientations = []
@@ -162,18 +162,18 @@ def test_rotations_in_both_directions():
 
 
 def test_number_of_digits_covers_the_whole_range():
-    composer = SceneComposer(size=128, min_digits=1, max_digits=4, min_scale=0.1, max_scale=0.25)
+    composer = SceneComposer(image_size=128, min_digits=1, max_digits=4, min_scale=0.1, max_scale=0.25)
     counts = np.bincount([len(composer(index).labels) for index in range(400)], minlength=6)
     assert counts[0] == counts[5] == 0
     assert counts[1:5].min() > 60  # 100 expected each
 
 
 def test_digits_without_room_are_omitted_but_never_all():
-    composer = SceneComposer(size=64, min_digits=9, max_digits=9, min_scale=0.9, max_scale=1.0, max_occlusion=0.0)
+    composer = SceneComposer(image_size=64, min_digits=9, max_digits=9, min_scale=0.9, max_scale=1.0, max_occlusion=0.0)
     counts = [len(composer(index).labels) for index in range(10)]
     assert min(counts) >= 1
     assert max(counts) < 9
-    roomy = SceneComposer(size=128, min_digits=4, max_digits=4, min_scale=0.15, max_scale=0.6)
+    roomy = SceneComposer(image_size=128, min_digits=4, max_digits=4, min_scale=0.15, max_scale=0.6)
     assert [len(roomy(index).labels) for index in range(100)] == [4] * 100
 
 
@@ -181,7 +181,7 @@ def test_labels_match_the_visible_digits():
     """A nearest-neighbor classifier on scikit-learn's raw 8 x 8 digits recognizes the masks."""
     images, targets = sources.load_digits()
     known = sources.split_digits("train")
-    composer = SceneComposer("train", size=96, min_scale=0.8, max_scale=0.8, rotation=0.0)
+    composer = SceneComposer("train", image_size=96, min_scale=0.8, max_scale=0.8, rotation=0.0)
     correct = 0
     for index in range(100):
         _, (layer,) = composer.layers(index)
@@ -198,7 +198,7 @@ def test_labels_match_the_visible_digits():
 
 
 def test_every_class_appears_about_equally_often():
-    composer = SceneComposer(size=32, min_scale=0.5)
+    composer = SceneComposer(image_size=32, min_scale=0.5)
     counts = np.bincount([composer(index).labels[0] for index in range(1000)], minlength=10)
     assert len(counts) == 10
     assert counts.min() > 60  # 100 expected each, standard deviation 9.5
@@ -238,9 +238,9 @@ def test_seeds_splits_and_indices_differ():
 def test_splits_and_seeds_draw_independently():
     """Positions are uncorrelated, not only the digits."""
     composers = (
-        SceneComposer("train", size=64),
-        SceneComposer("val", size=64),
-        SceneComposer("train", size=64, seed=1),
+        SceneComposer("train", image_size=64),
+        SceneComposer("val", image_size=64),
+        SceneComposer("train", image_size=64, seed=1),
     )
     centers = [[composer(i).boxes[0].reshape(2, 2).mean(axis=0) for i in range(200)] for composer in composers]
     for axis in (0, 1):
@@ -307,7 +307,7 @@ def test_scenes_use_their_own_split_only(split: str, monkeypatch: pytest.MonkeyP
 
 
 def test_backgrounds_are_crops_of_the_photographs():
-    composer = SceneComposer("val", size=64)
+    composer = SceneComposer("val", image_size=64)
     backgrounds = np.array([composer.layers(index)[0] for index in range(200)], np.float64)
     assert backgrounds.mean(axis=(1, 2, 3)).std() > 20  # a dark flower bed and a bright sky
     strips = sources.load_strips("val")
@@ -339,7 +339,7 @@ def imported(node: ast.AST) -> list[str]:
     ("arguments", "message"),
     [
         ({"split": "trian"}, r"split: .*got 'trian'.*'train'"),
-        ({"size": 31}, r"size: .* >= 32 .*got 31"),
+        ({"image_size": 31}, r"image_size: .* >= 32 .*got 31"),
         ({"min_digits": 0}, r"min_digits: .*got 0"),
         ({"min_digits": 3, "max_digits": 2}, r"max_digits: .*min_digits, 3, .*got 2"),
         ({"max_digits": 256}, r"max_digits: .*255, got 256"),
@@ -361,8 +361,8 @@ def test_bad_parameters_are_named(arguments: dict, message: str):
 
 
 def test_bad_types_and_indices_are_named():
-    with pytest.raises(TypeError, match="size: .*got 64.0"):
-        SceneComposer(size=64.0)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="image_size: .*got 64.0"):
+        SceneComposer(image_size=64.0)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="min_digits: .*got True"):
         SceneComposer(min_digits=True)
     with pytest.raises(ValueError, match="index: .*got -1"):

@@ -12,8 +12,8 @@ import yaml
 def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str | None]]]:
     """Split a command line into words without a key, and pairs of a key and its value.
 
-    >>> split_arguments(["coco", "--a.b", "-1", "--c=2", "out", "--d"])
-    (['coco', 'out'], [('a.b', '-1'), ('c', '2'), ('d', None)])
+    >>> split_arguments(["coco", "--a.b", "-1", "--e=2", "out", "--d"])
+    (['coco', 'out'], [('a.b', '-1'), ('e', '2'), ('d', None)])
     """
     positionals: list[str] = []
     pairs: list[tuple[str, str | None]] = []

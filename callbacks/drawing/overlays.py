@@ -102,9 +102,9 @@ def overlap_note(prediction: Mapping[str, np.ndarray], ground_truth: Mapping[str
 
 
 def hidden_note(prediction: Mapping[str, Any], min_score: float = MIN_SCORE) -> str:
-    """``, 57 of less than 50 % not drawn`` if a detector has objects of lower score; else empty."""
+    """``, 57 below 50 % not drawn`` if a detector has objects of lower score; else empty."""
     hidden = 0 if "scores" not in prediction else sum(score < min_score for score in prediction["scores"].tolist())
-    return f", {hidden} of less than {100 * min_score:.0f} % not drawn" if hidden else ""
+    return f", {hidden} below {100 * min_score:.0f} % not drawn" if hidden else ""
 
 
 def draw_target(

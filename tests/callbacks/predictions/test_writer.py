@@ -103,7 +103,7 @@ def draw(tmp_path, monkeypatch):
 
 
 def test_objects_of_score_one_half_are_drawn_by_default(draw):
-    assert draw((60, 60))[1] == ["cat  90%", "cat", "one.png, 1 of less than 50 % not drawn"]
+    assert draw((60, 60))[1] == ["cat  90%", "cat", "one.png, 1 below 50 % not drawn"]
 
 
 def test_all_objects_above_the_threshold_of_the_task_are_drawn(draw):

@@ -19,10 +19,10 @@ from ..annotations.annotation_table import (
     write_lines,
 )
 from ..annotations.objects import confined
-from ..coco.table import read_coco_table, write_coco_table
-from ..tables.table import TableFile
-from ..voc.table import read_voc_table, write_voc_table
-from ..yolo.table import read_yolo_table, write_yolo_table
+from ..coco.annotation_table import read_coco_table, write_coco_table
+from ..tables.annotation_table import TableFile
+from ..voc.annotation_table import read_voc_table, write_voc_table
+from ..yolo.annotation_table import read_yolo_table, write_yolo_table
 from .findings import format_box
 from .records import SplitRecord
 from .repair import Exclusions, Fixer, RepairLog, repair

@@ -17,8 +17,8 @@ from striate.datamodules import VisionDataModule
 from striate.datamodules.annotations.annotation_table import AnnotationTable, ImageEntry
 from striate.datamodules.doctor import Fix, Report, check, write_fix
 from striate.datamodules.doctor.repair import RepairLog, repair
+from striate.datamodules.yolo.annotation_table import label_line, read_line
 from striate.datamodules.yolo.labels import SLIVER
-from striate.datamodules.yolo.table import label_line, read_line
 from striate.tests.helpers.coco_voc import voc_xml
 from striate.tests.helpers.fixtures import noise, write_image
 

@@ -213,9 +213,7 @@ def test_the_minimum_score_is_an_argument():
     less = scored([[0, 0, 30, 30], [50, 0, 90, 50]], [0, 1], [0.31, 0.29])
     assert [entry.text for entry in draw_target(GRAY, less, NAMES, 100, min_score=0.3)[1]] == ["cat"]
     assert [entry.text for entry in draw_target(GRAY, less, NAMES, 100, min_score=0)[1]] == ["cat", "dog"]
-    assert hidden_note(less) == ", 2 below 50 % not drawn" and hidden_note(less, 0.3) == (
-        ", 1 below 30 % not drawn"
-    )
+    assert hidden_note(less) == ", 2 below 50 % not drawn" and hidden_note(less, 0.3) == (", 1 below 30 % not drawn")
 
 
 def test_colors_differ_and_have_contrast():

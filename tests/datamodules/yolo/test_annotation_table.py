@@ -5,8 +5,8 @@ import pytest
 
 from striate.datamodules.annotations.annotation_errors import record_faults
 from striate.datamodules.annotations.objects import ImageTable
+from striate.datamodules.yolo.annotation_table import clip_polygon
 from striate.datamodules.yolo.labels import read_labels
-from striate.datamodules.yolo.table import clip_polygon
 from striate.tests.helpers.small_datasets import repaired_line
 
 

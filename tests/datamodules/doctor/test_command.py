@@ -1,5 +1,6 @@
 """``striate data check``: exit codes and output on the terminal."""
 
+import functools
 import json
 import os
 import re
@@ -251,17 +252,19 @@ def test_ctrl_c_prints_the_findings_so_far(tmp_path):
         "    def __init__(self, source): self.source = source\n"
         "    def __len__(self): return len(self.source)\n"
         "    def __getitem__(self, index):\n"
-        "        if index == 5:\n            open('reached', 'w').close(); time.sleep(3)\n"
+        "        if index == 5:\n            open('reached', 'w').close(); time.sleep(8)\n"
         "        return self.source[index]\n"
     )
     (tmp_path / "slow.yaml").write_text("data: {class_path: slow.Slow, init_args: {root: set}}\n")
     command = [sys.executable, "-m", "striate", "data", "check", "--config", "slow.yaml", "--workers", "2"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, **pipes, start_new_session=True, env={**os.environ}) as process:
+    # a shell that runs the tests in the background has children ignore SIGINT, which they would hand on
+    restore = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen(command, **pipes, start_new_session=True, preexec_fn=restore) as process:
         deadline = time.monotonic() + 60
         while not (tmp_path / "reached").exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
-        time.sleep(0.5)
+        time.sleep(2)  # for the results of the other images to arrive
         os.killpg(process.pid, signal.SIGINT)  # to the workers too, as a terminal does
         out, error = process.communicate(timeout=60)
     assert process.returncode == 130, error

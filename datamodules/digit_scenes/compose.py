@@ -106,15 +106,15 @@ class SceneComposer:
     Args:
         split: ``"train"``, ``"val"`` or ``"test"``; they share neither digits nor regions of photographs.
         image_size: Side of the square scene in pixels, at least 32.
-        min_digits: Minimum number of digits in a scene, at least 1. If they cannot be placed within `max_occlusion`, a
+        min_digits: Minimum number of digits in a scene, at least 1. If they cannot be placed within `occlusion`, a
             scene has fewer, but never none.
         max_digits: Maximum number of digits in a scene, at most 255. The number is drawn uniformly.
-        min_scale: Minimum height of a digit relative to `image_size`, before its rotation; at least 8 pixels.
-        max_scale: Maximum height of a digit relative to `image_size`, at most 1. A digit that would extend beyond the
-            edge after its rotation is shrunk to fit; one without room becomes smaller with each attempt to place it.
+        scale: Minimum and maximum height of a digit relative to `image_size`, before its rotation; at least 8 pixels
+            and at most 1. A digit that would extend beyond the edge after its rotation is shrunk to fit; one without
+            room becomes smaller with each attempt to place it.
         contrast: Minimum difference in luminance (BT.601, 0 to 255) between a digit and the mean of what it covers; at
             most 127, which any background allows.
-        max_occlusion: Maximum fraction of a digit's area that later digits may cover, in [0, 1).
+        occlusion: Maximum fraction of a digit's area that later digits may cover, in [0, 1).
         rotation: Maximum rotation in both directions, in degrees, at most 45.
         seed: Nonnegative; another seed gives other scenes from the same split.
 
@@ -131,10 +131,9 @@ class SceneComposer:
     image_size: int = 64
     min_digits: int = 1
     max_digits: int = 1
-    min_scale: float = 0.4
-    max_scale: float = 0.8
+    scale: tuple[float, float] = (0.4, 0.8)
     contrast: float = 60.0
-    max_occlusion: float = 0.3
+    occlusion: float = 0.3
     rotation: float = 10.0
     seed: int = 0
 
@@ -152,20 +151,19 @@ class SceneComposer:
             raise ValueError(
                 f"max_digits: must be from min_digits, {self.min_digits}, to {_MAX_DIGITS}, got {self.max_digits}"
             )
-        if not 0 < self.min_scale <= 1:
-            raise ValueError(f"min_scale: must be a fraction of image_size in (0, 1], got {self.min_scale}")
-        if not self.min_scale <= self.max_scale <= 1:
-            raise ValueError(f"max_scale: must be in [min_scale, 1] = [{self.min_scale}, 1], got {self.max_scale}")
-        if self.min_scale * self.image_size < _MIN_DIGIT_PX:
+        low, high = self.scale
+        if not 0 < low <= high <= 1:
+            raise ValueError(f"scale: must be fractions of image_size with 0 < low <= high <= 1, got ({low}, {high})")
+        if low * self.image_size < _MIN_DIGIT_PX:
             raise ValueError(
-                f"min_scale: digits must be readable, >= {_MIN_DIGIT_PX:g} pixels, got {self.min_scale} for "
-                f"{self.min_scale * self.image_size:.3g} pixels; use >= {_MIN_DIGIT_PX / self.image_size:.3g} "
+                f"scale: digits must be readable, >= {_MIN_DIGIT_PX:g} pixels, got {low} for "
+                f"{low * self.image_size:.3g} pixels; use >= {_MIN_DIGIT_PX / self.image_size:.3g} "
                 f"with image_size {self.image_size}"
             )
         if not 0 <= self.contrast <= _MAX_CONTRAST:
             raise ValueError(f"contrast: must be a luminance in [0, {_MAX_CONTRAST:g}], got {self.contrast}")
-        if not 0 <= self.max_occlusion < 1:
-            raise ValueError(f"max_occlusion: must be a fraction of a digit in [0, 1), got {self.max_occlusion}")
+        if not 0 <= self.occlusion < 1:
+            raise ValueError(f"occlusion: must be a fraction of a digit in [0, 1), got {self.occlusion}")
         if not 0 <= self.rotation <= _MAX_ROTATION:
             raise ValueError(f"rotation: must be in [0, {_MAX_ROTATION:g}] degrees, got {self.rotation}")
         if self.seed < 0:
@@ -265,8 +263,9 @@ class SceneComposer:
         angle = math.radians(self.rotation * (2 * look[1] - 1))
         for attempt, (u_scale, u_x, u_y) in enumerate(attempts.tolist()):
             # later attempts draw from smaller heights
-            max_scale = self.max_scale - (self.max_scale - self.min_scale) * attempt / (len(attempts) - 1)
-            height = self.image_size * (self.min_scale + (max_scale - self.min_scale) * u_scale)
+            low, high = self.scale
+            largest = high - (high - low) * attempt / (len(attempts) - 1)
+            height = self.image_size * (low + (largest - low) * u_scale)
             alpha = _render(glyphs[glyph], height, angle, self.image_size)
             h, w = alpha.shape
             left, top = int(u_x * (self.image_size - w + 1)), int(u_y * (self.image_size - h + 1))
@@ -274,7 +273,7 @@ class SceneComposer:
             window = slice(top, top + h), slice(left, left + w)
             covered = np.bincount(owner[window][mask], minlength=len(visible))
             covered[0] = 0
-            if np.all(visible - covered >= (1 - self.max_occlusion) * whole):
+            if np.all(visible - covered >= (1 - self.occlusion) * whole):
                 visible -= covered
                 return int(labels[glyph]), left, top, alpha
         return None

@@ -17,7 +17,7 @@ _MIN_HEIGHT = 8.0  # of a readable digit, in pixels
 
 
 class DigitScenes(VisionDataModule):
-    """Handwritten digits on photographs, for each of the five tasks (DESIGN, "Data that is always there").
+    """Handwritten digits on photographs, for each of the five tasks.
 
     The digits are UCI's (scikit-learn's ``load_digits``, 1,797), the photographs scikit-learn's
     ``load_sample_images``. Scenes are composed of them, deterministically in (seed, index), and the three splits share
@@ -103,10 +103,9 @@ class DigitScenes(VisionDataModule):
             image_size=self.image_size,
             min_digits=self.digits[0],
             max_digits=self.digits[1],
-            min_scale=self.scale[0],
-            max_scale=self.scale[1],
+            scale=self.scale,
             contrast=self.contrast,
-            max_occlusion=self.occlusion,
+            occlusion=self.occlusion,
             seed=self.seed,
         )
         composer(0)  # load digits and photographs now, once, for all workers

@@ -263,6 +263,7 @@ def condense(message: str) -> str:
         for line in re.findall(r"^ *- (.+)", message, re.MULTILINE)
         if not line.startswith(("Expected", "Not a valid subclass", "a class path", "a dict"))
     ]
+    objections = [line for line in objections if "does not correspond to a subclass" not in line] or objections
     if not keys and objections:
         return objections[-1]
     text = class_problems[-1] if class_problems and not keys[1:] else message

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 from jsonargparse import Namespace
+from pydantic import ValidationError  # albumentations requires it
 
 from .argument_origins import CommandLine, key_parts
 from .class_paths import import_class, parameters
@@ -49,7 +50,21 @@ def describe_error(error: BaseException, command_line: CommandLine, config: Any 
     frames = [frame for frame, _ in traceback.walk_tb(origin.__traceback__)]
     if frames and frames[-1].f_globals.get("__name__", "").startswith("striate."):
         return add_key(str(origin), frames, command_line, config) or None  # without a message, a traceback says more
-    return condense(text) if origin is not error else None
+    if origin is error:
+        return None
+    if message := invalid_argument(origin):
+        return add_key(message, frames, command_line, config)
+    return add_key(condense(text), [], command_line, config)
+
+
+def invalid_argument(error: BaseException) -> str | None:
+    """The first invalid argument that pydantic reports, with which albumentations checks the arguments of its steps."""
+    if not isinstance(error.__cause__, ValidationError):
+        return None
+    first = error.__cause__.errors()[0]
+    problem = first["msg"].replace("Input should", "must", 1)
+    name = ".".join(map(str, first["loc"]))
+    return f"{name}: {problem}, got {first['input']!r}" if name else problem
 
 
 def add_key(
@@ -80,9 +95,13 @@ def add_key(
         and (value is not None or "got None" in message)
     ]
     classes = {path: import_class(path, key)[0] for key, path, _ in arguments if path is not None}
-    keys = owned_keys(found, classes, frames, name[-1])
-    if len(keys) > 1:  # several objects of one class: the value may tell them apart
-        keys = {key: value for key, value in keys.items() if f"got {value!r}" in message}
+    keys, certain = owned_keys(found, classes, frames, name[-1])
+    if len(keys) > 1 or not certain:  # several objects of one class, or an unknown one: the value decides
+        keys = {
+            key: value
+            for key, value in keys.items()
+            if re.search(rf"got {re.escape(repr(value))}(?![\w.]*\w)", message)
+        }
     if len(keys) != 1:
         return message
     (key,) = keys
@@ -91,11 +110,12 @@ def add_key(
 
 def owned_keys(
     found: list[tuple[str, str | None, Any]], classes: Mapping[str, Any], frames: list[FrameType], name: str
-) -> dict[str, Any]:
-    """Select the keys of the object that raised, with their values.
+) -> tuple[dict[str, Any], bool]:
+    """Select the keys of the object that raised, with their values, and whether that object has a class path.
 
-    This is the object of the innermost frame that runs in the owner of a key. If no frame does, all keys are selected;
-    but none if a frame runs in an object that has an argument of this name and is not from the configuration.
+    This is the object of the innermost frame that runs in the owner of a key. If no frame does, all keys are selected.
+    They are uncertain if one has no owner, such as ``run.name``, or if a frame runs in an object that has an argument
+    of this name but no class path: a dataclass of the configuration, or an object from elsewhere.
 
     Args:
         found: Keys with the right name: key, class path of the owner, value.
@@ -106,13 +126,14 @@ def owned_keys(
     for frame in reversed(frames):
         keys = {key: value for key, path, value in found if path and runs_in(frame, classes[path])}
         if keys:
-            return keys
+            return keys, True
+    certain = all(path for _, path, _ in found)
     for frame in frames:
         cls = type(frame.f_locals.get("self"))
         configured = any(runs_in(frame, owner) for owner in classes.values())
         if cls.__module__.startswith("striate.") and not configured and name in (parameters(cls) or {}):
-            return {}
-    return {key: value for key, _, value in found}
+            certain = False
+    return {key: value for key, _, value in found}, certain
 
 
 def runs_in(frame: FrameType, owner: Any) -> bool:

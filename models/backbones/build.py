@@ -12,6 +12,9 @@ from .torchvision import WITHOUT_STAGES, TorchvisionBackbone, torchvision_backbo
 _BUILDERS: dict[str, Callable[..., Backbone]] = {"plain": PlainCNN, "lite0": EfficientNetLite0}
 """Backbones of this package, by their name in `build_backbone`."""
 
+_TIMM = "timm/"
+"""Prefix of timm's networks, whose names may equal torchvision's."""
+
 
 def available_backbones() -> list[str]:
     """List the names that `build_backbone` accepts, besides ``timm/<name>`` for timm's networks.
@@ -49,17 +52,22 @@ def build_backbone(
         >>> build_backbone("resnet50", out_indices=(1, 2, 3, 4)).channels
         (256, 512, 1024, 2048)
     """
-    library, _, timm_name = name.partition("/")
-    if library == "timm" and timm_name:  # timm's names may equal torchvision's, so they have a prefix
-        return TimmBackbone(timm_name, weights, frozen_stages, freeze_norm, out_indices)
+    _check_name("name", name)
+    if name.startswith(_TIMM):
+        return TimmBackbone(name.removeprefix(_TIMM), weights, frozen_stages, freeze_norm, out_indices)
     if name in _BUILDERS:
         return _BUILDERS[name](
             weights=weights, frozen_stages=frozen_stages, freeze_norm=freeze_norm, out_indices=out_indices
         )
-    if name.startswith(tuple(WITHOUT_STAGES)) or name in torchvision_backbones():
-        return TorchvisionBackbone(name, weights, frozen_stages, freeze_norm, out_indices)
-    hint = suggest(name, available_backbones(), n=3)
-    raise ValueError(f"name: unknown backbone, got {name!r}; {hint} (timm's networks are named 'timm/<name>')")
+    return TorchvisionBackbone(name, weights, frozen_stages, freeze_norm, out_indices)
+
+
+def _check_name(argument: str, name: str) -> None:
+    """Require the name of a backbone; the error names the argument. Names of timm are checked later, by timm."""
+    is_timm = name.startswith(_TIMM) and name != _TIMM
+    if not (is_timm or name in _BUILDERS or name.startswith(tuple(WITHOUT_STAGES)) or name in torchvision_backbones()):
+        hint = f"{suggest(name, available_backbones(), n=3)} (timm's networks are named 'timm/<name>')"
+        raise ValueError(f"{argument}: unknown backbone, got {name!r}; {hint}")
 
 
 def as_backbone(backbone: Backbone | str, weights: str | None = None) -> Backbone:
@@ -70,9 +78,10 @@ def as_backbone(backbone: Backbone | str, weights: str | None = None) -> Backbon
         weights: Name or path of the weights, for a backbone given by name.
 
     Raises:
-        ValueError: ``weights`` is given together with a backbone that is already built.
+        ValueError: The name is unknown, or ``weights`` is given together with a backbone that is already built.
     """
     if isinstance(backbone, str):
+        _check_name("backbone", backbone)
         return build_backbone(backbone, weights)
     if weights is not None:
         raise ValueError(

@@ -44,6 +44,10 @@ class ExtraLayer:
     stride: int = 2
     padding: int = 1
 
+    def __post_init__(self) -> None:
+        check_min(1, channels=self.channels, squeeze=self.squeeze, kernel=self.kernel, stride=self.stride)
+        check_min(0, padding=self.padding)
+
 
 class L2Norm(nn.Module):
     """Scale the features of each cell to length 1, and then each channel by a learned factor.
@@ -144,7 +148,10 @@ class SSD(Detector):
         weights: str | None = None,
     ) -> None:
         check_detection_settings(score_threshold, nms_iou, max_detections)
-        check_min(1, candidates=candidates)
+        check_min(1, candidates=candidates, image_size=image_size)
+        check_min(0, negatives=negatives)
+        if not 0 < match_iou <= 1:
+            raise ValueError(f"match_iou: must be in (0, 1], got {match_iou}")
         super().__init__(num_classes, ResizeAndPad(fixed_size=(image_size, image_size)))
         self.backbone = backbone
         channels = [*backbone.channels, *(layer.channels for layer in extra)]

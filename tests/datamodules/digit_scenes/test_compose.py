@@ -27,7 +27,7 @@ def digest(scene: Scene) -> str:
 
 
 def crowded(split: str = "train", seed: int = 0) -> SceneComposer:
-    return SceneComposer(split, image_size=64, min_digits=2, max_digits=5, min_scale=0.25, max_scale=0.6, seed=seed)
+    return SceneComposer(split, image_size=64, min_digits=2, max_digits=5, scale=(0.25, 0.6), seed=seed)
 
 
 @st.composite
@@ -40,10 +40,9 @@ def composers(draw: st.DrawFn) -> SceneComposer:
         image_size=size,
         min_digits=min_digits,
         max_digits=min_digits + draw(st.integers(0, 4)),
-        min_scale=low,
-        max_scale=draw(st.floats(low, 1.0)),
+        scale=(low, draw(st.floats(low, 1.0))),
         contrast=draw(st.floats(0, 127)),
-        max_occlusion=draw(st.sampled_from([0.0, 0.3, 0.9])),
+        occlusion=draw(st.sampled_from([0.0, 0.3, 0.9])),
         rotation=draw(st.sampled_from([0.0, 10.0, 45.0])),
         seed=draw(st.integers(0, 2**40)),
     )
@@ -100,12 +99,12 @@ def test_image_and_targets_against_an_independent_renderer(composer: SceneCompos
     for number in range(count):
         np.testing.assert_array_equal(scene.masks[number], whole[number] & ~whole[number + 1 :].any(axis=0))
         hidden = 1 - scene.masks[number].sum() / whole[number].sum()
-        assert hidden <= composer.max_occlusion + 1e-9
+        assert hidden <= composer.occlusion + 1e-9
     np.testing.assert_array_equal(scene.labels, [layer.label for layer in layers])
 
 
 def test_maximum_contrast_gives_near_black_or_near_white():
-    composer = SceneComposer(contrast=127, image_size=32, min_scale=0.5)
+    composer = SceneComposer(contrast=127, image_size=32, scale=(0.5, 0.8))
     luminances = []
     for index in range(60):
         background, (layer,) = composer.layers(index)
@@ -119,7 +118,7 @@ def test_maximum_contrast_gives_near_black_or_near_white():
 @pytest.mark.parametrize(("size", "scale"), [(32, 0.25), (64, 0.35), (64, 0.8), (512, 0.8)])
 def test_edges_are_about_a_pixel_wide_at_any_size(size: int, scale: float):
     """Partly covered pixels per length of the outline; and no faint paint around the strokes."""
-    composer, widths = SceneComposer(image_size=size, min_scale=scale, max_scale=scale), []
+    composer, widths = SceneComposer(image_size=size, scale=(scale, scale)), []
     for index in range(20):
         _, (layer,) = composer.layers(index)
         soft = (layer.alpha > 0) & (layer.alpha < 1)
@@ -136,18 +135,18 @@ def test_scale_is_the_height_of_the_digit(rotation: float):
     """Upright digits nearly have the requested height; rotated ones still stay inside the scene."""
     heights = []
     for index in range(40):
-        scene = SceneComposer(image_size=100, min_scale=0.6, max_scale=0.6, rotation=rotation)(index)
+        scene = SceneComposer(image_size=100, scale=(0.6, 0.6), rotation=rotation)(index)
         heights.append(scene.boxes[0, 3] - scene.boxes[0, 1])
     assert 50 <= np.median(heights) <= 64
     if rotation == 0:
         assert max(heights) <= 64
-    largest = SceneComposer(image_size=100, min_scale=1, max_scale=1, rotation=rotation)
+    largest = SceneComposer(image_size=100, scale=(1, 1), rotation=rotation)
     assert all(largest(i).boxes.min() >= 0 and largest(i).boxes.max() <= 100 for i in range(20))
 
 
 def test_rotations_in_both_directions():
     """Compare the orientation, from second moments, of the same digit with and without rotation."""
-    upright, rotated = (SceneComposer(image_size=96, min_scale=0.8, max_scale=0.8, rotation=r) for r in (0.0, 30.0))
+    upright, rotated = (SceneComposer(image_size=96, scale=(0.8, 0.8), rotation=r) for r in (0.0, 30.0))
     angles = []
     for index in range(60):
         orientations = []
@@ -162,18 +161,18 @@ def test_rotations_in_both_directions():
 
 
 def test_number_of_digits_covers_the_whole_range():
-    composer = SceneComposer(image_size=128, min_digits=1, max_digits=4, min_scale=0.1, max_scale=0.25)
+    composer = SceneComposer(image_size=128, min_digits=1, max_digits=4, scale=(0.1, 0.25))
     counts = np.bincount([len(composer(index).labels) for index in range(400)], minlength=6)
     assert counts[0] == counts[5] == 0
     assert counts[1:5].min() > 60  # 100 expected each
 
 
 def test_digits_without_room_are_omitted_but_never_all():
-    composer = SceneComposer(image_size=64, min_digits=9, max_digits=9, min_scale=0.9, max_scale=1.0, max_occlusion=0.0)
+    composer = SceneComposer(image_size=64, min_digits=9, max_digits=9, scale=(0.9, 1.0), occlusion=0.0)
     counts = [len(composer(index).labels) for index in range(10)]
     assert min(counts) >= 1
     assert max(counts) < 9
-    roomy = SceneComposer(image_size=128, min_digits=4, max_digits=4, min_scale=0.15, max_scale=0.6)
+    roomy = SceneComposer(image_size=128, min_digits=4, max_digits=4, scale=(0.15, 0.6))
     assert [len(roomy(index).labels) for index in range(100)] == [4] * 100
 
 
@@ -181,7 +180,7 @@ def test_labels_match_the_visible_digits():
     """A nearest-neighbor classifier on scikit-learn's raw 8 x 8 digits recognizes the masks."""
     images, targets = sources.load_digits()
     known = sources.split_digits("train")
-    composer = SceneComposer("train", image_size=96, min_scale=0.8, max_scale=0.8, rotation=0.0)
+    composer = SceneComposer("train", image_size=96, scale=(0.8, 0.8), rotation=0.0)
     correct = 0
     for index in range(100):
         _, (layer,) = composer.layers(index)
@@ -198,7 +197,7 @@ def test_labels_match_the_visible_digits():
 
 
 def test_every_class_appears_about_equally_often():
-    composer = SceneComposer(image_size=32, min_scale=0.5)
+    composer = SceneComposer(image_size=32, scale=(0.5, 0.8))
     counts = np.bincount([composer(index).labels[0] for index in range(1000)], minlength=10)
     assert len(counts) == 10
     assert counts.min() > 60  # 100 expected each, standard deviation 9.5
@@ -343,14 +342,14 @@ def imported(node: ast.AST) -> list[str]:
         ({"min_digits": 0}, r"min_digits: .*got 0"),
         ({"min_digits": 3, "max_digits": 2}, r"max_digits: .*min_digits, 3, .*got 2"),
         ({"max_digits": 256}, r"max_digits: .*255, got 256"),
-        ({"min_scale": 0.0}, r"min_scale: .*\(0, 1\], got 0.0"),
-        ({"min_scale": float("nan")}, r"min_scale: .*got nan"),
-        ({"max_scale": 1.01}, r"max_scale: .*got 1.01"),
-        ({"min_scale": 0.5, "max_scale": 0.4}, r"max_scale: .*\[0.5, 1\], got 0.4"),
-        ({"min_scale": 0.1}, r"min_scale: .*got 0.1 for 6.4 pixels.* >= 0.125"),
+        ({"scale": (0.0, 0.8)}, r"scale: .*got \(0.0, 0.8\)"),
+        ({"scale": (float("nan"), 0.8)}, r"scale: .*got \(nan"),
+        ({"scale": (0.4, 1.01)}, r"scale: .*got .*1.01"),
+        ({"scale": (0.5, 0.4)}, r"scale: .*low <= high.*got \(0.5, 0.4\)"),
+        ({"scale": (0.1, 0.8)}, r"scale: .*got 0.1 for 6.4 pixels.* >= 0.125"),
         ({"contrast": -1.0}, r"contrast: .*got -1.0"),
         ({"contrast": 128.0}, r"contrast: .*127\], got 128.0"),
-        ({"max_occlusion": 1.0}, r"max_occlusion: .*got 1.0"),
+        ({"occlusion": 1.0}, r"occlusion: .*got 1.0"),
         ({"rotation": 46.0}, r"rotation: .*45\] degrees, got 46.0"),
         ({"seed": -1}, r"seed: .*got -1"),
     ],

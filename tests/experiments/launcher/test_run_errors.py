@@ -40,7 +40,7 @@ def check_positive(name, value):
 
 
 class Count(pl.Callback):
-    """Raises on a negative `count` when it is built, and on 0 or 7 when training starts."""
+    """Raises on a negative `count` when it is built, and on 0, 7 or 8 when training starts."""
 
     def __init__(self, count: int = 1):
         if count < 0:
@@ -52,6 +52,12 @@ class Count(pl.Callback):
             raise ValueError(f"count: nothing to do, got {self.count}")
         if self.count == 7:
             Helper(batch_size=-2).run()
+        if self.count == 8:
+            raise_name("resnet")
+
+
+def raise_name(name):
+    raise ValueError(f"name: unknown, got {name!r}")
 
 
 class Helper:
@@ -146,3 +152,24 @@ def test_errors_of_data_in_a_worker(configure, error, workers):
     argument = f'[{{"class_path": "albumentations.Lambda", "init_args": {{"image": "{HERE}.bad_sample", "p": 1}}}}]'
     message = error("--data.train_transform", argument, "--data.num_workers", workers)
     assert message.startswith("--data.train_transform") and "got None" in message, message
+
+
+@pytest.mark.parametrize("arguments, start", [
+    (["--data.train_transform", '[{"class_path": "albumentations.HorizontalFlip", "init_args": {"p": 3}}]'],
+     "--data.train_transform: must be less"),
+    (["--data.sampling", "striate.datamodules.RepeatFactor", "--data.sampling.threshold", -1],
+     "--data.sampling.threshold -1: must be"),
+])  # fmt: skip
+def test_an_object_inside_the_data_section(configure, error, arguments, start):
+    """jsonargparse reports the alternatives of a union; only one of them is the object that raised."""
+    configure()
+    assert error(*arguments).startswith(start)
+
+
+@pytest.mark.parametrize("name, message", [
+    ("mine", "name: unknown, got 'resnet'"),
+    ("resnet", "--run.name resnet: unknown, got 'resnet'"),
+])  # fmt: skip
+def test_a_key_without_a_class_needs_the_value(configure, error, name, message):
+    configure(callbacks=[{"count": 8}])
+    assert error("--run.name", name) == message

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from striate.models import Backbone, PlainCNN, available_backbones, build_backbone
+from striate.models.backbones import as_backbone
 from striate.models.backbones.base import measure, trace_shapes
 
 from ...helpers.networks import random_images
@@ -205,3 +206,10 @@ def test_weights_of_the_plain_network_from_a_file(tmp_path) -> None:
     assert torch.equal(first, expected[0])
     with pytest.raises(ValueError, match=r"does not match PlainCNN[\s\S]*\[4, 3, 3, 3\] in the file, \[5, 3, 3, 3\]"):
         PlainCNN(widths=(5, 8), weights=path)
+
+
+def test_an_unknown_backbone_is_reported_under_the_callers_argument():
+    with pytest.raises(ValueError, match="backbone: unknown backbone, got 'resnet8'"):
+        as_backbone("resnet8")
+    with pytest.raises(ValueError, match="name: unknown backbone, got 'resnet8'"):
+        build_backbone("resnet8")

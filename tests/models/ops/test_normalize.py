@@ -66,7 +66,7 @@ def test_cast_model_gets_its_dtype_from_exact_constants() -> None:
     np.testing.assert_allclose(double.flatten().numpy(), expected, rtol=1e-14)
 
 
-def test_materialised_from_meta_it_is_complete() -> None:
+def test_materialized_from_meta_it_is_complete() -> None:
     with torch.device("meta"):
         normalize = Normalize(MEAN, STD)
         assert normalize.mean.device.type == "meta"

@@ -52,8 +52,9 @@ def describe_error(error: BaseException, command_line: CommandLine, config: Any 
         return add_key(str(origin), frames, command_line, config) or None  # without a message, a traceback says more
     if origin is error:
         return None
-    if message := invalid_argument(origin):
-        return add_key(message, frames, command_line, config)
+    problem = invalid_argument(origin)
+    if problem is not None:
+        return add_key(problem, frames, command_line, config)
     return add_key(condense(text), [], command_line, config)
 
 

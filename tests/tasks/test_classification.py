@@ -205,3 +205,9 @@ def test_a_checkpoint_of_a_task_built_by_hand_has_only_weights_and_plain_values(
     assert loaded.label_smoothing == 0.1
     with pytest.raises(ValueError, match=r"does not match the model TinyNet, got \d of another shape \(such as model"):
         Classification.load_from_checkpoint(path, model=TinyNet(width=6))
+
+
+def test_num_classes_must_be_that_of_the_model():
+    with pytest.raises(ValueError, match="num_classes: the model TinyNet has 5 classes, got 7"):
+        Classification(TinyNet(5), num_classes=7)
+    assert Classification(TinyNet(5), num_classes=5).num_classes == 5

@@ -14,6 +14,8 @@ from typing import Any, Literal
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
+from ..models.ops.checks import check_dropout, check_min
+
 Unit = Literal["step", "epoch"]
 
 
@@ -153,6 +155,9 @@ class Polynomial(Schedule):
         power: Exponent; 1 is linear.
         final: Factor at the end.
         warmup, warmup_start, unit: See `Schedule`.
+
+    Raises:
+        ValueError: `power` or `warmup` is negative.
     """
 
     def __init__(
@@ -164,6 +169,7 @@ class Polynomial(Schedule):
         unit: Unit = "step",
     ) -> None:
         super().__init__(warmup, warmup_start, unit)
+        check_min(0, power=power)
         self.power, self.final = power, final
 
     def factor(self, time: float, end: float) -> float:
@@ -181,12 +187,17 @@ class Plateau(Schedule):
         patience: Epochs without improvement before it is applied.
         threshold: Smallest relative improvement that counts.
         min_lr: Lower bound of the learning rate.
+
+    Raises:
+        ValueError: `factor` is outside [0, 1), or another number is negative.
     """
 
     needs_end = False
 
     def __init__(self, factor: float = 0.1, patience: int = 5, threshold: float = 1e-4, min_lr: float = 0.0) -> None:
         super().__init__(unit="epoch")
+        check_dropout(factor=factor)  # [0, 1)
+        check_min(0, patience=patience, threshold=threshold, min_lr=min_lr)
         self.settings = {"factor": factor, "patience": patience, "threshold": threshold, "min_lr": min_lr}
 
     def build(self, optimizer: Optimizer, horizon: Horizon, monitor: str, mode: str) -> dict[str, Any]:

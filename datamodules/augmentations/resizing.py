@@ -196,8 +196,9 @@ class LargeScaleJitter(CanvasTransform):
         p: float = 1.0,
     ) -> None:
         super().__init__(p=p)
-        if height < 1 or (width is not None and width < 1):
-            raise ValueError(f"height, width: must be >= 1 pixel, got {height} and {width}")
+        for name, side in (("height", height), ("width", width)):
+            if side is not None and side < 1:
+                raise ValueError(f"{name}: must be >= 1 pixel, got {side}")
         check_interval("scale", scale, positive=True)
         self.height, self.width, self.scale = height, width, scale
         self.fill, self.fill_mask = fill, fill_mask

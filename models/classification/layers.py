@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..backbones.base import Backbone
-from ..ops.checks import check_choice, check_min
+from ..ops.checks import check_choice, check_dropout, check_min
 from ..ops.init import init_he
 
 MEAN_PIXEL = (122.679 / 255, 116.669 / 255, 104.007 / 255)
@@ -144,7 +144,7 @@ class FullyConnectedHead(nn.Module):
         - output: logits ``[B, K]``
 
     Raises:
-        ValueError: ``num_classes`` or ``hidden`` is below 1.
+        ValueError: ``num_classes`` or ``hidden`` is below 1, or ``dropout`` is outside [0, 1).
     """
 
     def __init__(
@@ -152,6 +152,7 @@ class FullyConnectedHead(nn.Module):
     ) -> None:
         super().__init__()
         check_min(1, num_classes=num_classes, hidden=hidden)
+        check_dropout(dropout=dropout)
         self.in_channels, self.in_size, self.num_classes = in_channels, in_size, num_classes
         self.fc6 = nn.Linear(in_channels * in_size**2, hidden)
         self.fc7 = nn.Linear(hidden, hidden)

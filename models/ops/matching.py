@@ -173,20 +173,20 @@ def bipartite_then_threshold(boxes: Tensor, anchors: Tensor, threshold: float = 
     return torch.where(owners >= 0, owners, matches)
 
 
-def _assign_greedily(values: list[float], places: list[int], boxes: Tensor, anchors: Tensor) -> dict[int, int]:
+def _assign_greedily(values: list[float], best_anchors: list[int], boxes: Tensor, anchors: Tensor) -> dict[int, int]:
     """Assign objects that compete for anchors: anchor -> object, the pair with the highest IoU first.
 
     On ties the first anchor goes first.
 
     Args:
         values: Highest IoU of each object.
-        places: Index of each object's best anchor.
+        best_anchors: Index of each object's best anchor.
         boxes: Ground-truth boxes ``[N, 4]``.
         anchors: Default boxes ``[A, 4]``.
     """
     columns = _ComputedIoU(boxes.cpu(), anchors.cpu())
     free = torch.ones(len(anchors), dtype=torch.bool)
-    queue = [(-value, place, index) for index, (value, place) in enumerate(zip(values, places, strict=True))]
+    queue = [(-value, place, index) for index, (value, place) in enumerate(zip(values, best_anchors, strict=True))]
     heapq.heapify(queue)
     assigned: dict[int, int] = {}
     candidates: dict[int, list[tuple[float, int, int]]] = {}  # further anchors of an object, the best last

@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from ..backbones import Backbone, as_backbone
-from ..ops.checks import check_choice, check_min
+from ..ops.checks import check_choice, check_dropout, check_min
 from ..weights import LoadReport, State, load_state_dict_file, match_weights, pretrained_is_skipped
 from .fcn_backbones import AlexNetFullyConvolutional, FullyConvolutional, VGG16FullyConvolutional
 from .fcn_upsampling import BilinearUpsample, Grid, align, crop, half_pixel_grid, offset
@@ -93,7 +93,8 @@ class FCN(nn.Module):
         weights: str | None = None,
     ) -> None:
         super().__init__()
-        check_min(1, num_classes=num_classes)
+        check_min(1, num_classes=num_classes, hidden=hidden)
+        check_dropout(dropout=dropout)
         check_choice(("fixed", "learned"), upsampling=upsampling)
         self.num_classes = num_classes
         self.backbone = as_backbone(backbone)

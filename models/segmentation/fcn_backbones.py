@@ -18,7 +18,7 @@ from ..backbones.base import Backbone
 from ..backbones.layers import named_layers, scale_channels
 from ..backbones.vgg16 import vgg16_blocks, vgg16_names
 from ..classification.layers import MEAN_PIXEL, PIXEL_UNIT, LocalResponseNorm
-from ..ops.checks import check_choice
+from ..ops.checks import check_choice, check_dropout, check_min
 from ..ops.init import init_he
 from ..ops.normalize import IMAGENET_MEAN, IMAGENET_STD
 from ..pretrained import find_weights
@@ -169,6 +169,8 @@ def reshape_to_convolutions(
 
 
 def _fully_connected(in_channels: int, size: int, hidden: int, dropout: float) -> dict[str, nn.Module]:
+    check_min(1, hidden=hidden)
+    check_dropout(dropout=dropout)
     return {
         "fc6": nn.Conv2d(in_channels, hidden, size),
         "relu6": nn.ReLU(inplace=True),

@@ -56,7 +56,7 @@ def crowded(seed, count=12, classes=CLASSES, most=160):
     for _ in range(count):
         objects, count_detected = int(rng.integers(0, 20)), int(rng.integers(0, 2 * most))
         corner, sides = rng.uniform(0, 300, (objects, 2)), np.exp(rng.uniform(1, 5.5, (objects, 2)))
-        truth, labels = (
+        target_boxes, labels = (
             np.concatenate((corner, corner + sides), 1).astype(np.float32),
             rng.integers(0, classes, objects),
         )
@@ -65,9 +65,9 @@ def crowded(seed, count=12, classes=CLASSES, most=160):
         if objects:
             matched = rng.integers(0, objects, count_detected)
             close = rng.random(count_detected) < 0.5
-            moved = truth[matched] + rng.normal(0, 4, (count_detected, 4)) * [1, 1, 0, 0]
+            moved = target_boxes[matched] + rng.normal(0, 4, (count_detected, 4)) * [1, 1, 0, 0]
             moved[:, 2:] = np.maximum(moved[:, 2:], moved[:, :2])
             detected, predicted = np.where(close[:, None], moved, detected), np.where(close, labels[matched], predicted)
-        target = target_of(truth, labels, iscrowd=rng.random(objects) < 0.1, difficult=rng.random(objects) < 0.2)
+        target = target_of(target_boxes, labels, iscrowd=rng.random(objects) < 0.1, difficult=rng.random(objects) < 0.2)
         samples.append((detections_of(detected, rng.random(count_detected), predicted), target))
     return samples

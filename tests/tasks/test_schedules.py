@@ -60,6 +60,15 @@ def test_invalid_arguments():
         Steps([3, 1])
 
 
+@pytest.mark.parametrize(
+    ("schedule", "name"),
+    [(Polynomial, "power"), (Plateau, "factor"), (Plateau, "patience"), (Plateau, "threshold"), (Plateau, "min_lr")],
+)
+def test_numbers_out_of_range(schedule, name):
+    with pytest.raises(ValueError, match=f"^{name}: must be .*got -5"):
+        schedule(**{name: -5})
+
+
 def test_plateau_uses_the_metric_and_direction_of_the_task():
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     built = Plateau(factor=0.5, patience=0).build(optimizer, Horizon(6, 3), "val/acc", "max")

@@ -7,6 +7,7 @@ from torchvision.models import detection as tv
 from torchvision.models.detection.fcos import FCOSHead
 
 from ...backbones import Backbone, as_backbone
+from ...ops.checks import check_min
 from ..detector import check_detection_settings
 from ..detector_weights import load_detector, prepare_backbone
 from ..pyramid import Pyramid, make_anchors, pyramid_resize
@@ -46,7 +47,8 @@ class FCOS(OneStageDetector):
         - output: B `Detections`
 
     Raises:
-        ValueError: As in `FasterRCNN`, or ``fpn_channels`` do not make 32 groups of 2 or more.
+        ValueError: As in `FasterRCNN`, ``fpn_channels`` do not make 32 groups of 2 or more, ``head_depth`` is below 1,
+            or ``radius`` is not above 0.
         FileNotFoundError: A path of weights does not exist.
 
     Reference:
@@ -80,6 +82,9 @@ class FCOS(OneStageDetector):
     ) -> None:
         check_detection_settings(score_threshold, nms_iou, max_detections)
         check_group_norm(fpn_channels, "FCOS")
+        check_min(1, head_depth=head_depth)
+        if not radius > 0:
+            raise ValueError(f"radius: must be > 0, got {radius}")
         body = as_backbone(backbone, weights)
         super().__init__(num_classes, pyramid_resize(body, min_size, max_size))
         prepare_backbone(body, "fcos_resnet50_fpn", detector_weights)

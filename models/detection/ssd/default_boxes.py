@@ -56,7 +56,7 @@ def ssd_scales(num_maps: int, first: int = 10, second: int = 20, last: int = 90)
 
 
 def ssd_aspects(num_maps: int) -> list[list[float]]:
-    """Aspect ratios of each map's default boxes besides 1: 2 and 3, but only 2 in the first and the last two maps.
+    """Aspect ratios of each map's default boxes, without 1: 2 and 3, but only 2 in the first and the last two maps.
 
     Example:
         >>> ssd_aspects(6)
@@ -114,7 +114,7 @@ def default_boxes(
         grids: Rows and columns of each map.
         image_size: Side of the input, in pixels.
         sides: Sides of the squares of each map and one more, in pixels.
-        aspects: Aspect ratios of each map, besides 1.
+        aspects: Aspect ratios of each map, in addition to 1.
         steps: Distance of neighboring cells in each map, in pixels. The center of the first cell is at half of it.
             None: the image's side divided by the map's. The authors use round numbers: 38 cells of 8 pixels extend
             beyond the image of 300.
@@ -130,11 +130,11 @@ def default_boxes(
     Reference:
         Liu et al., "SSD", ECCV 2016, section 2.2, and the authors' ``prior_box_layer.cpp``.
     """
-    if len(aspects) != len(grids) or len(sides) != len(grids) + 1 or (steps is not None and len(steps) != len(grids)):
-        raise ValueError(
-            f"scales: must be {len(grids) + 1} for {len(grids)} feature maps, with {len(grids)} lists of aspects and "
-            f"{len(grids)} steps, got {len(sides)}, {len(aspects)} and {'no' if steps is None else len(steps)} steps"
-        )
+    # sides are the argument scales of SSD, in pixels
+    for name, values, count in (("scales", sides, len(grids) + 1), ("aspects", aspects, len(grids))):
+        _check_length(name, values, count, len(grids))
+    if steps is not None:
+        _check_length("steps", steps, len(grids), len(grids))
     check_choice((None, *get_args(Clip)), clip=clip)
     maps = []
     for k, (rows, columns) in enumerate(grids):
@@ -149,3 +149,8 @@ def default_boxes(
         maps.append(corners.flatten(0, 2))
     boxes = torch.cat(maps)
     return (clip_boxes(boxes, image_size, image_size) if clip == "corners" else boxes).float()
+
+
+def _check_length(name: str, values: Sequence[object], count: int, num_maps: int) -> None:
+    if len(values) != count:
+        raise ValueError(f"{name}: must have length {count} for {num_maps} feature maps, got {len(values)}")

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from ...ops.box_coding import decode_boxes, encode_boxes
 from ...ops.boxes import clip_boxes
-from ...ops.checks import check_min
+from ...ops.checks import check_dropout, check_fraction, check_min
 from ...ops.init import init_he
 from ...ops.matching import match_anchors, sample_balanced
 from ..detector import Detections, check_detection_settings
@@ -40,6 +40,9 @@ class RoISettings:
         score_threshold: Detections have a higher score than this.
         nms_iou: Of two detections of one class with a higher IoU, the one with the lower score is dropped.
         max_detections: Maximum number of detections per image.
+
+    Raises:
+        ValueError: A number is out of range.
     """
 
     samples: int = 128
@@ -53,6 +56,15 @@ class RoISettings:
     score_threshold: float = 0.05
     nms_iou: float = 0.3
     max_detections: int = 100
+
+    def __post_init__(self) -> None:
+        check_min(1, samples=self.samples)
+        check_min(0, beta=self.beta)
+        check_fraction(positive_fraction=self.positive_fraction, foreground_iou=self.foreground_iou)
+        check_fraction(**{f"background_iou[{i}]": iou for i, iou in enumerate(self.background_iou)})
+        check_detection_settings(self.score_threshold, self.nms_iou, self.max_detections)
+        if not min(self.box_std) > 0:
+            raise ValueError(f"box_std: must be above 0, got {list(self.box_std)}")
 
 
 class RoISample(NamedTuple):
@@ -98,6 +110,7 @@ class RoIFullyConnected(nn.Module):
     def __init__(self, in_channels: int, size: int, hidden: int = 4096, dropout: float = 0.5) -> None:
         super().__init__()
         check_min(1, hidden=hidden, pool_size=size)
+        check_dropout(dropout=dropout)
         self.fc6 = nn.Linear(in_channels * size**2, hidden)
         self.fc7 = nn.Linear(hidden, hidden)
         self.drop6, self.drop7 = nn.Dropout(dropout), nn.Dropout(dropout)
@@ -139,9 +152,6 @@ class RoIHead(nn.Module):
     ) -> None:
         super().__init__()
         self.settings, self.num_classes = settings or RoISettings(), num_classes
-        check_detection_settings(self.settings.score_threshold, self.settings.nms_iou, self.settings.max_detections)
-        if min(self.settings.box_std) <= 0:
-            raise ValueError(f"box_std: must be above 0, got {list(self.settings.box_std)}")
         self.pool, self.body = pool, body
         self.score = nn.Linear(features, num_classes + 1)
         self.box = nn.Linear(features, 4 * num_classes)

@@ -16,6 +16,7 @@ from torchvision.ops import nms
 from ...ops.anchors import cell_anchors, grid_anchors, inside
 from ...ops.box_coding import decode_boxes, encode_boxes
 from ...ops.boxes import clip_boxes
+from ...ops.checks import check_fraction, check_min
 from ...ops.init import init_gaussian
 from ...ops.matching import match_anchors, sample_balanced
 
@@ -38,6 +39,9 @@ class RPNSettings:
         proposals: Number of proposals per image after it; in training and in evaluation.
         nms_iou: Of two boxes with a higher IoU, the one with the lower score is suppressed.
         min_size: Minimum side of a proposal, in pixels of the original image.
+
+    Raises:
+        ValueError: A number is out of range.
     """
 
     anchor_base: int = 16
@@ -52,6 +56,18 @@ class RPNSettings:
     proposals: tuple[int, int] = (2000, 300)
     nms_iou: float = 0.7
     min_size: float = 16.0
+
+    def __post_init__(self) -> None:
+        check_min(1, anchor_base=self.anchor_base, samples=self.samples)
+        check_min(0, beta=self.beta, min_size=self.min_size)
+        for name in ("before_nms", "proposals"):
+            check_min(1, **{f"{name}[{i}]": count for i, count in enumerate(getattr(self, name))})
+        check_fraction(
+            foreground_iou=self.foreground_iou,
+            background_iou=self.background_iou,
+            positive_fraction=self.positive_fraction,
+            nms_iou=self.nms_iou,
+        )
 
 
 class RPNOutput(NamedTuple):

@@ -109,7 +109,7 @@ class YOLOv1(Detector):
 
     Each of S x S cells has P predictors with a box and a confidence each, and one probability per class. An object
     belongs to the cell of its center. All outputs are linear and trained by squared errors (`yolo_terms`). Images are
-    resized to a square of ``image_size``, whatever their aspect ratio. There are 271,703,550 parameters for 20 classes.
+    stretched to a square of ``image_size`` pixels. There are 271,703,550 parameters for 20 classes.
 
     Fast YOLO: ``backbone=YOLOv1Backbone("fast")``, ``convs=(1024, 1024)``, ``bottleneck=256``.
 
@@ -180,6 +180,7 @@ class YOLOv1(Detector):
         max_detections: int = 300,
     ) -> None:
         check_min(1, image_size=image_size, grid_size=grid_size, boxes_per_cell=boxes_per_cell)
+        check_min(0, coord_weight=coord_weight, no_object_weight=no_object_weight)
         check_detection_settings(score_threshold, nms_iou, max_detections)
         built = YOLOv1Backbone(weights=weights) if backbone is None else as_backbone(backbone, weights)
         super().__init__(num_classes, ResizeAndPad(fixed_size=(image_size, image_size)))

@@ -213,6 +213,7 @@ def test_invalid_sizes_and_init():
     [
         ({"num_classes": 0}, "num_classes.*1, got 0"),
         ({"hidden": 0}, "hidden.*1, got 0"),
+        ({"dropout": 3}, "^dropout: must be .*got 3"),
         ({"first_stride": 0}, "first_stride.*1, got 0"),
         ({"first_kernel": -1}, "first_kernel.*1, got -1"),
         ({"width": 0}, "width.*96 channels.*got 0; use more than 0.042"),

@@ -362,6 +362,8 @@ def test_any_backbone_and_frozen_parts_stay_frozen(kind):
         (lambda: FasterRCNN(2, PlainCNN(), weights="a.pth"), "weights: has no effect.*got 'a.pth'"),
         (lambda: FasterRCNN(2, PlainCNN(), anchor_sizes=[[8]]), r"anchor_sizes.*3 levels.*got \[\[8\]\]"),
         (lambda: FasterRCNN(2, PlainCNN(), anchor_sizes=[[8], [8], [0]]), r"anchor_sizes.*above 0, got .*\[0\]"),
+        (lambda: FCOS(2, PlainCNN(), radius=-5), "^radius: must be .*got -5"),
+        (lambda: FCOS(2, PlainCNN(), head_depth=0), "^head_depth: must be .*got 0"),
         (lambda: FCOS(2, PlainCNN(), fpn_channels=32), "fpn_channels.*FCOS, got 32"),
         (lambda: RetinaNet(2, PlainCNN(), fpn_channels=0), "fpn_channels.*got 0"),
         (lambda: RetinaNet(2, PlainCNN(), fpn_channels=32, head_norm=True), "fpn_channels.*head_norm, got 32"),

@@ -445,6 +445,13 @@ def test_invalid_arguments():
         FCN("plain", 3, upsampling="nearest")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="num_classes: must be >= 1, got 0"):
         FCN("plain", 0)
+    for number in (3, -1):
+        for make in (
+            lambda dropout: FCN("plain", 3, dropout=dropout),
+            lambda dropout: AlexNetFullyConvolutional(dropout=dropout),
+        ):
+            with pytest.raises(ValueError, match=f"^dropout: must be .*got {number}"):
+                make(number)
     with pytest.raises(ValueError, match="layout.*got 'caffe'"):
         AlexNetFullyConvolutional("caffe")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="set layout: torchvision"):

@@ -110,9 +110,9 @@ def test_boxes_are_those_of_the_mirrored_image(grid, side, aspects):
 
 
 def test_what_makes_no_boxes_is_refused():
-    with pytest.raises(ValueError, match="scales.*3 for 2 feature maps.*got 3, 1"):
+    with pytest.raises(ValueError, match="^aspects.*2 for 2 feature maps.*got 1"):
         default_boxes([(2, 2), (1, 1)], 20, [5, 10, 15], [[2.0]])
-    with pytest.raises(ValueError, match="scales.*got 2, 1 and 2 steps"):
+    with pytest.raises(ValueError, match="^steps.*1 for 1 feature maps, got 2"):
         default_boxes([(2, 2)], 20, [5, 10], [[2.0]], [1, 2])
     with pytest.raises(ValueError, match="clip.*got 'both'"):
         default_boxes([(2, 2)], 20, [5, 10], [[2.0]], clip="both")

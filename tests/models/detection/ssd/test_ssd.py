@@ -260,8 +260,10 @@ def test_bad_arguments():
             extra=[ExtraLayer(8), ExtraLayer(8, padding=0)],
             scales=range(10, 70, 10),
         )
-    with pytest.raises(ValueError, match="scales.*5 for 4 feature maps"):
-        slim(scales=[10, 20])
+    for wrong in ({"scales": [10, 20]}, {"steps": [3, 5]}, {"aspects": [[2.0], [2.0]]}):
+        count = 5 if "scales" in wrong else 4
+        with pytest.raises(ValueError, match=f"^{next(iter(wrong))}: .*{count} for 4 feature maps, got 2"):
+            slim(**wrong)
     with pytest.raises(ValueError, match="boxes.*'coco', got 'kitti'"):
         SSD300(3, SSDVGG16(width=0.125, hidden=32), boxes="kitti")
     with pytest.raises(ValueError, match="boxes.*'coco', got 'kitti'"):

@@ -78,6 +78,23 @@ def test_anchors_of_no_pixel_are_refused():
         cell_anchors(scales=())
 
 
+@pytest.mark.parametrize(
+    ("settings", "arguments"),
+    [
+        (RPNSettings, ("anchor_base", "foreground_iou", "background_iou", "samples", "positive_fraction", "beta")),
+        (RPNSettings, ("nms_iou", "min_size")),
+        (RoISettings, ("samples", "positive_fraction", "foreground_iou", "beta", "nms_iou", "max_detections")),
+    ],
+)
+def test_settings_out_of_range(settings, arguments):
+    for name in arguments:
+        with pytest.raises(ValueError, match=f"^{name}: must be .*got -5"):
+            settings(**{name: -5})
+    pair = "background_iou" if settings is RoISettings else "proposals"
+    with pytest.raises(ValueError, match=rf"^{pair}\[1\]: must be .*got -5"):
+        settings(**{pair: (1, -5)})
+
+
 # -- the region proposal network ----------------------------------------------------------------------
 
 

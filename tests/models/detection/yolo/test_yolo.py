@@ -335,6 +335,8 @@ def test_any_backbone():
         ({"bottleneck": 4}, "bottleneck: has no effect.*got 4"),
         ({"bottleneck": 0, "hidden": (4,)}, "bottleneck.*got 0"),
         ({"dropout": 1.0}, "dropout.*got 1.0"),
+        ({"coord_weight": -5}, "^coord_weight: must be .*got -5"),
+        ({"no_object_weight": -5}, "^no_object_weight: must be .*got -5"),
         ({"weights": "x.ckpt"}, "weights: has no effect.*got 'x.ckpt'"),
     ],
 )

@@ -13,7 +13,8 @@ import torchvision
 from torch import Tensor, nn
 
 CLASSES = 10
-IGNORE_INDEX = 255  # in segmentation masks; the classes of the other cases are fewer
+# in segmentation masks; the classes of the other cases are fewer. Not imported: the peer must not load striate
+IGNORE_INDEX = 255
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # no weight decay, so that a bare `SGD(model.parameters(), …)` equals the task's parameter groups
 LR, MOMENTUM = 0.001, 0.9

@@ -12,6 +12,7 @@ from typing import NotRequired, TypedDict
 
 from torch import Tensor
 
+# models/segmentation/losses.py has the same value: neither package may import the other
 IGNORE_INDEX = 255
 """Value of semantic masks for pixels that have no class: neither trained on nor evaluated."""
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -97,6 +97,22 @@ class LoadReport:
                 more = f", and {len(keys) - _MAX_LISTED} more" if len(keys) > _MAX_LISTED else ""
                 lines.append(f"  {len(keys)} {title}: {', '.join(keys[:_MAX_LISTED])}{more}")
         return "\n".join(lines)
+
+
+@runtime_checkable
+class HasLoadReport(Protocol):
+    """A module that keeps the report on the weights loaded into it."""
+
+    load_report: LoadReport | None
+
+
+@runtime_checkable
+class DescribesWeights(Protocol):
+    """A model that describes in one text what was loaded into its parts."""
+
+    def describe_weights(self) -> str | None:
+        """Return lines of text; None: nothing was loaded."""
+        ...
 
 
 def load_state_dict_file(path: str | Path) -> dict[str, Tensor]:
@@ -302,9 +318,9 @@ def frozen_without_weights(model: nn.Module) -> list[str]:
 
 
 def summarize_loaded_weights(model: nn.Module) -> list[str]:
-    """Describe the weights loaded into a model: by its method ``load_report``, or by the reports of its modules."""
-    load_report = getattr(model, "load_report", None)
-    if callable(load_report):
-        return [text] if (text := load_report()) else []
-    reports = [getattr(module, "load_report", None) for module in model.modules()]  # backbones and heads have one each
-    return [report.summary() for report in reports if isinstance(report, LoadReport)]
+    """Describe the weights loaded into a model: in its own words (`DescribesWeights`), or by its modules' reports."""
+    if isinstance(model, DescribesWeights):
+        return [text] if (text := model.describe_weights()) else []
+    # backbones and heads have one report each
+    reports = [module.load_report for module in model.modules() if isinstance(module, HasLoadReport)]
+    return [report.summary() for report in reports if report is not None]

@@ -16,7 +16,7 @@ from torchmetrics import MeanMetric, Metric, MetricCollection
 
 from ..models.weights import skip_pretrained
 from .batch_requirements import check_batch, check_losses
-from .checkpoints import check_state_dict, is_plain, report_loaded_weights
+from .checkpoints import check_state_dict, is_plain, read_hyperparameters, report_loaded_weights
 from .class_counts import check_class_names, resolve_num_classes
 from .class_paths import load_with_current_classes
 from .compat import launched_from_config
@@ -376,7 +376,8 @@ class Task(pl.LightningModule):
             try:
                 return load_with_current_classes(lambda path: load(path, *args, **kwargs), checkpoint_path)
             except TypeError as error:
-                if "'model'" in str(error):
+                needs_model = "model" in inspect.signature(cls.__init__).parameters and "model" not in kwargs
+                if needs_model and "model" not in read_hyperparameters(checkpoint_path):
                     raise TypeError(
                         f"model: must be given (the task of {checkpoint_path} was built by hand), got nothing; call "
                         f"{cls.__name__}.load_from_checkpoint(path, model=…)"

@@ -1,8 +1,10 @@
 """Contents of a checkpoint: what may go in, whether its weights fit a model, and which weights a model has loaded."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import torch
 from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
@@ -36,6 +38,12 @@ def check_state_dict(saved: Mapping[str, Tensor], expected: Mapping[str, Tensor]
     ]
     if differences:
         raise ValueError(f"ckpt_path: the checkpoint does not match the model {model}, got {'; '.join(differences)}")
+
+
+def read_hyperparameters(path: str | Path) -> dict[str, Any]:
+    """Read the hyperparameters of a checkpoint, without its tensors; empty if it has none."""
+    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    return content.get("hyper_parameters", {})
 
 
 def is_plain(value: Any) -> bool:

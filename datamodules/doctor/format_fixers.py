@@ -18,10 +18,13 @@ from ..annotations.annotation_table import (
     write_csv,
     write_lines,
 )
+from ..annotations.mask_files import MaskedFiles
 from ..annotations.objects import confined
 from ..coco.annotation_table import read_coco_table, write_coco_table
+from ..folders.instances import InstanceMasks
 from ..tables.annotation_table import TableFile
 from ..voc.annotation_table import read_voc_table, write_voc_table
+from ..voc.segmentation import VOCSegmentation
 from ..yolo.annotation_table import read_yolo_table, write_yolo_table
 from .findings import format_box
 from .records import SplitRecord
@@ -83,7 +86,7 @@ def fix_yolo(report: Report, exclusions: Exclusions, folder: Path, log: RepairLo
     """Write ``FOLDER/data.yaml``, lists of images, and ``labels``, and link ``images``."""
     data: Any = report.data
     root, names = os.path.abspath(data.content.root), data.class_names  # noqa: PTH100
-    with_masks = getattr(data, "task", "detection") != "detection"
+    with_masks = data.task != "detection"
     content: dict[str, Any] = {"path": ".", "names": dict(enumerate(names)), "nc": len(names)}
     for record in report.records:
         table = read_yolo_table(record.sizes_by_path(), root, len(names), with_masks)
@@ -139,13 +142,13 @@ def fix_folders(report: Report, exclusions: Exclusions, folder: Path, log: Repai
         rows = []
         for index in _kept(report, record, exclusions, log):
             image = link_below(str(record.paths[index]), root, folder)
-            if hasattr(source, "masks"):
+            if isinstance(source, MaskedFiles):
                 mask = os.path.join(root, os.fsdecode(source.masks[index]))  # noqa: PTH118
                 rows.append((image, link_below(mask, root, folder)))
             else:
                 label = int(source.labels[index])
                 rows.append((image, names[label] if 0 <= label < len(names) else ""))
-        headings = ("image", "mask") if hasattr(source, "masks") else ("path", "label")
+        headings = ("image", "mask") if isinstance(source, MaskedFiles) else ("path", "label")
         write_csv(folder / f"manifest_{record.name}.csv", headings, rows)
     return {"root": str(folder)}
 
@@ -153,7 +156,9 @@ def fix_folders(report: Report, exclusions: Exclusions, folder: Path, log: Repai
 def fix_image_trees(report: Report, exclusions: Exclusions, folder: Path, log: RepairLog) -> dict[str, Any] | None:
     """Write the whole tree, with links, without the images to leave out."""
     root = _root(report)
-    if getattr(report.data, "class_file", None) is not None:  # it may name images that would be missing
+    if (
+        isinstance(report.data, InstanceMasks) and report.data.class_file is not None
+    ):  # it may name images that would be missing
         return fix_samples(report, exclusions, folder, log)
     for record in report.records:
         _kept(report, record, exclusions, log)
@@ -185,7 +190,7 @@ def fix_voc_masks(report: Report, exclusions: Exclusions, folder: Path, log: Rep
             lists = copy if is_sbd else copy / "ImageSets" / "Segmentation"
             write_lines(lists / f"{record.name}.txt", names)
             init_args[record.name].append(f"{'sbd' if is_sbd else home.name.removeprefix('VOC')}_{record.name}")
-            mask_folder = getattr(data, "mask_folder", "SegmentationClass")
+            mask_folder = data.mask_folder if isinstance(data, VOCSegmentation) else "SegmentationClass"
             _link_folders(home, copy, _SBD_FOLDERS if is_sbd else ("JPEGImages", "SegmentationObject", mask_folder))
             if is_sbd:  # its images may be those of VOC 2012
                 _link_folders(data.sets.devkit / "VOC2012", folder / "VOCdevkit/VOC2012", ("JPEGImages",))

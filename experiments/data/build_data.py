@@ -204,15 +204,17 @@ def parse_data_section(
 
 def explain_data_error(message: str, command_line: CommandLine, bare: Sequence[str]) -> str:
     """One line for a command line that does not parse; a key that came without ``data.`` may mean an option."""
-    from ..launcher.config_errors import explain
+    from ..launcher.class_paths import UnknownKey
+    from ..launcher.config_errors import Explanation, explain
 
     explanation = explain(message, command_line)
-    if match := re.match(r"--data\.(\w+): no such key", explanation):
-        suggested = re.findall("mean '(.+)'", explanation)
-        nearest = difflib.get_close_matches(match[1], [*command_line.options, *suggested], n=1)
-        if match[1] in bare and nearest and nearest[0] in command_line.options:
-            return f"--{match[1]}: no such key; did you mean '{nearest[0]}'?"
-    return explanation
+    if isinstance(explanation, Explanation) and isinstance(unknown := explanation.problem, UnknownKey):
+        key, suggested = unknown.key, [unknown.suggestion] if unknown.suggestion else []
+        nearest = difflib.get_close_matches(key, [*command_line.options, *suggested], n=1)
+        is_bare = key in bare and explanation.key == f"--data.{key}"
+        if is_bare and nearest and nearest[0] in command_line.options:
+            return str(Explanation(f"--{key}", UnknownKey(key, nearest[0])))
+    return str(explanation)
 
 
 def data_module_path(name: str) -> str:

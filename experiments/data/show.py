@@ -1,7 +1,7 @@
 """``striate data show``: a figure of augmented samples with their targets, in the order of training."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from typing import Any
 
 USAGE = """\
@@ -77,10 +77,11 @@ def page(data: Any, split: str, count: int, epoch: int = 0, side: int | None = N
     """
     from ...callbacks.drawing.canvas import grid
     from ...callbacks.drawing.overlays import target_of, target_panel, with_title
+    from ...tasks.interfaces import HasClassNames
 
     loader = make_loader(data, split, count, epoch)
-    size = len(loader.dataset) if hasattr(loader.dataset, "__len__") else None
-    names = getattr(data, "class_names", [])
+    size = len(loader.dataset) if isinstance(loader.dataset, Sized) else None
+    names = data.class_names if isinstance(data, HasClassNames) else []
     panels = []
     for batch, position in first_samples(loader, split, count):
         image = batch["image"][position].permute(1, 2, 0).numpy()  # [H, W, 3]

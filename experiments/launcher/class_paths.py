@@ -4,11 +4,9 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 from jsonargparse import ArgumentParser
-
-from .messages import did_you_mean
 
 # the package that a bare class name is looked up in, by the part of the configuration
 HOMES = {"model": "striate.tasks", "data": "striate.datamodules", "trainer.callbacks": "pytorch_lightning.callbacks"}
@@ -52,10 +50,28 @@ def import_class(path: str, key: str, home: str = "") -> tuple[Any, str | None]:
     return None, f"{module_name!r} has no {name!r}{hint}"
 
 
-def no_such_key(key: str, allowed: Iterable[str]) -> str:
-    """``no such key``, with the nearest of the allowed keys, or with all if none is near."""
-    allowed = sorted(allowed)
-    return "no such key" + did_you_mean(key, allowed, cutoff=0.6, otherwise=f"; use {', '.join(allowed)}")
+class UnknownKey(NamedTuple):
+    """A key that does not exist; as text, ``no such key`` with the suggestion, or with all allowed keys without one.
+
+    Attributes:
+        key: The last part of the key.
+        suggestion: The nearest allowed key. None: none is near.
+        allowed: The allowed keys.
+    """
+
+    key: str
+    suggestion: str | None
+    allowed: Sequence[str] = ()
+
+    @classmethod
+    def among(cls, allowed: Iterable[str], key: str) -> Self:
+        """Look for the allowed key that is nearest to an unknown one."""
+        allowed = sorted(allowed)
+        return cls(key, next(iter(difflib.get_close_matches(key, allowed, n=1, cutoff=0.6)), None), allowed)
+
+    def __str__(self) -> str:
+        hint = f"use {', '.join(self.allowed)}" if self.suggestion is None else f"did you mean {self.suggestion!r}?"
+        return f"no such key; {hint}"
 
 
 def parameters(thing: Any) -> dict[str, Any] | None:

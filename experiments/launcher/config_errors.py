@@ -9,20 +9,35 @@ import inspect
 import re
 from collections.abc import Iterator
 from itertools import takewhile
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from jsonargparse import Namespace
 
 from .argument_origins import CommandLine
-from .class_paths import import_class, no_such_key, parameters, subclasses, takes_module
+from .class_paths import UnknownKey, import_class, parameters, subclasses, takes_module
 from .messages import did_you_mean
 
 # what the launcher itself reads beside the sections
 TOP_LEVEL = ("seed_everything", "ckpt_path", "weights_only", "verbose", "return_predictions")
 
 
-def explain(message: str, command_line: CommandLine) -> str:
+class Explanation(NamedTuple):
+    """What is wrong with a key; as text, one line.
+
+    Attributes:
+        key: The key with its position: an option of the command line, or a key of a file and the line.
+        problem: What is wrong with it.
+    """
+
+    key: str
+    problem: str | UnknownKey
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.problem}"
+
+
+def explain(message: str, command_line: CommandLine) -> Explanation | str:
     """One line for a failed parse.
 
     Args:
@@ -30,7 +45,7 @@ def explain(message: str, command_line: CommandLine) -> str:
         command_line: The arguments that were parsed.
     """
     try:
-        explanation = (
+        explanation: Explanation | str | None = (
             ambiguous_name(message, command_line)
             or next(problems(command_line), None)
             or wrong_value(message, command_line)
@@ -62,7 +77,7 @@ def wrong_value(message: str, command_line: CommandLine) -> str | None:
     return f"{key}: must be {expected}, got {value!r}{did_you_mean(value, choices)}"
 
 
-def problems(command_line: CommandLine) -> Iterator[str]:
+def problems(command_line: CommandLine) -> Iterator[Explanation | str]:
     """Yield unknown keys, classes that do not exist, and missing sections, each in one line."""
     sections = command_line.sections
     top = top_level()
@@ -81,13 +96,13 @@ def problems(command_line: CommandLine) -> Iterator[str]:
         if sections is not None:  # the others may be wrong, and may take long to look at
             root.value = [(key, node) for key, node in root.value if key.value in sections or key.value not in top]
         for key, node, problem in yaml_problems(root, "", top):
-            yield f"{command_line.at_line(key, path, node)}: {problem}"
+            yield Explanation(command_line.at_line(key, path, node), problem)
         merged = merge(merged, yaml.safe_load(text) or {})
     for key, value in command_line.overrides:
         if key.split(".")[0] in command_line.options:
             continue
         if objection := override_problem(key, value, merged):
-            yield f"--{key}: {objection}"
+            yield Explanation(f"--{key}", objection)
         apply_class(merged, key, value)
     for section in ("model", "data"):
         if sections is not None and section not in sections:
@@ -118,7 +133,7 @@ def top_level() -> dict[str, Any]:
 
 def yaml_problems(
     node: yaml.Node, position: str, allowed: dict[str, Any] | None
-) -> Iterator[tuple[str, yaml.Node, str]]:
+) -> Iterator[tuple[str, yaml.Node, str | UnknownKey]]:
     """Yield each key that does not exist and each class that is not found below a node: key, node, problem."""
     if isinstance(node, yaml.SequenceNode):
         for number, item in enumerate(node.value):
@@ -140,7 +155,7 @@ def yaml_problems(
     for key, (key_node, value_node) in entries.items():
         name = f"{position}.{key}" if position else key
         if allowed is not None and key not in allowed:
-            yield name, key_node, no_such_key(key, allowed)
+            yield name, key_node, UnknownKey.among(allowed, key)
             continue
         below = (allowed or {}).get(key)
         yield from yaml_problems(value_node, name, below if isinstance(below, dict) else None)
@@ -162,25 +177,25 @@ def apply_class(merged: dict[str, Any], key: str, value: str | None) -> None:
         section[last] = {"class_path": path}
 
 
-def override_problem(key: str, value: str | None, merged: dict[str, Any]) -> str | None:
+def override_problem(key: str, value: str | None, merged: dict[str, Any]) -> str | UnknownKey | None:
     """What is wrong with ``--a.b.c value``; ``init_args`` may be left out, as on jsonargparse's command line."""
     parts = key.split(".")
     section = parts[0]
     top = top_level()
     if section not in top and section not in ("print_config", "help"):
-        return no_such_key(section, [*top, "config", "print_config"])
+        return UnknownKey.among([*top, "config", "print_config"], section)
     if len(parts) == 1 or parts[1] == "class_path":
         names_class = section in ("model", "data") and value and not value.lstrip().startswith("{")
         return import_class(value, section)[1] if names_class and value else None
     if isinstance(top.get(section), dict):
         if parts[1] not in top[section]:
-            return no_such_key(parts[1], top[section])
+            return UnknownKey.among(top[section], parts[1])
         bare = parts[1] == "callbacks" and value and re.fullmatch(r"[A-Z]\w+", value)
         return (import_class(value, "trainer.callbacks")[1] if value else None) if bare else class_problem(value)
     return nested_problem(parts, value, merged)
 
 
-def nested_problem(parts: list[str], value: str | None, merged: dict[str, Any]) -> str | None:
+def nested_problem(parts: list[str], value: str | None, merged: dict[str, Any]) -> str | UnknownKey | None:
     """What is wrong with a key below ``model`` or ``data``, given the classes that the configuration names."""
     current: Any = merged.get(parts[0])
     home = ""
@@ -194,7 +209,7 @@ def nested_problem(parts: list[str], value: str | None, merged: dict[str, Any]) 
         if part == "class_path":
             break
         if part not in allowed:
-            return no_such_key(part, allowed)
+            return UnknownKey.among(allowed, part)
         current = (current.get("init_args") or {}).get(part)
         home = "striate.models" if takes_module(cls, part) else ""
     # where the configuration has a class, a bare name may be short for one of its neighbors

@@ -38,7 +38,7 @@ def one_line_errors(
     except ArgumentError as error:
         from .config_errors import explain
 
-        message, code = explain(str(error), command_line), 2
+        message, code = str(explain(str(error), command_line)), 2
     except KeyboardInterrupt:
         if interrupted is None:
             raise

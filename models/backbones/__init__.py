@@ -1,6 +1,6 @@
 """Backbones: networks that map images to feature maps, in order of increasing stride."""
 
-from .base import Backbone
+from .base import Backbone, backbone_name
 from .build import as_backbone, available_backbones, build_backbone
 from .lite0 import EfficientNetLite0
 from .plain import PlainCNN
@@ -16,5 +16,6 @@ __all__ = [
     "TorchvisionHead",
     "as_backbone",
     "available_backbones",
+    "backbone_name",
     "build_backbone",
 ]

@@ -52,6 +52,7 @@ class Backbone(nn.Module):
         channels: Channels of each returned map.
         strides: Stride of each returned map, in pixels.
         load_report: Report on the weights loaded into the stages, or None.
+        name: Name for `build_backbone`, or None; see `backbone_name`.
 
     Shape:
         - images: ``[B, 3, H, W]``, ``uint8`` in [0, 255] or floating point in [0, 1].
@@ -65,6 +66,7 @@ class Backbone(nn.Module):
     strides: tuple[int, ...]
     out_indices: tuple[int, ...]
     load_report: LoadReport | None = None
+    name: str | None = None
 
     def __init__(
         self,
@@ -187,6 +189,11 @@ class Backbone(nn.Module):
             nn.Dropout(dropout or 0.0),
             nn.Linear(self.channels[-1], num_classes),
         )
+
+
+def backbone_name(backbone: Backbone) -> str:
+    """Return the name of a backbone for messages: that of its architecture if it has one, else its class's."""
+    return backbone.name or type(backbone).__name__
 
 
 def _name(backbone: Backbone) -> str:

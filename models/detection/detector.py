@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..ops.checks import check_fraction, check_min
+from ..weights import LoadReport
 from .resize import ImageBatch, ResizeAndPad
 
 Images = Tensor | Sequence[Tensor]
@@ -50,7 +51,7 @@ class Detector(nn.Module):
         ValueError: ``num_classes`` is below 1.
     """
 
-    load_report: Any = None
+    load_report: LoadReport | None = None
 
     def __init__(self, num_classes: int, resize: ResizeAndPad) -> None:
         super().__init__()

@@ -12,7 +12,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from ..backbones import Backbone
+from ..backbones import Backbone, backbone_name
 from ..pretrained import find_weights
 from ..weights import match_weights, pretrained_is_skipped
 
@@ -81,7 +81,7 @@ def prepare_backbone(backbone: Backbone, builder: str, weights: str | None) -> N
     if weights is None:
         return
     entry = published_weights(builder, weights)
-    name = getattr(backbone, "name", type(backbone).__name__)
+    name = backbone_name(backbone)
     if entry is not None and name != "resnet50":
         raise ValueError(
             f"detector_weights: {weights!r} of torchvision's {builder!r} need the backbone 'resnet50', got {name!r}; "
@@ -158,6 +158,7 @@ def load_detector(detector: nn.Module, builder: str, weights: str | None) -> Non
     aliases = _torchvision_names(detector, expected)
     background = int(builder.startswith("fasterrcnn"))
     num_classes: int = detector.num_classes  # type: ignore[assignment]
+    backbone: Backbone = detector.backbone  # type: ignore[assignment]
     for name in filter(_SCORES.match, list(state)):
         if key := next((ours for theirs, ours in aliases.items() if name.endswith(theirs)), ""):
             rows = _select_rows(state[name], expected[key].shape, num_classes, background)
@@ -169,7 +170,7 @@ def load_detector(detector: nn.Module, builder: str, weights: str | None) -> Non
     if unfit or report.missing or unexpected or not fitting:
         raise ValueError(
             f"{_KEY}: {weights!r} does not match this {type(detector).__name__} with the backbone "
-            f"{getattr(detector.backbone, 'name', type(detector.backbone).__name__)!r}:\n{report.describe()}"
+            f"{backbone_name(backbone)!r}:\n{report.describe()}"
         )
     detector.load_state_dict(fitting, strict=False)
     detector.load_report = replace(report, origin=f"{_KEY} {weights}")  # type: ignore[assignment]

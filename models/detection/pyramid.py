@@ -17,7 +17,7 @@ from torchvision.ops.feature_pyramid_network import (
     LastLevelP6P7,
 )
 
-from ..backbones import Backbone
+from ..backbones import Backbone, backbone_name
 from ..ops.checks import check_min
 from .resize import ResizeAndPad
 
@@ -87,7 +87,7 @@ def _level_indices(body: Backbone, finest: int) -> list[int]:
     """Indices of the backbone's maps that are levels of the pyramid."""
     last = {stride: index for index, stride in enumerate(body.strides)}
     strides = sorted(stride for stride in last if stride >= finest)
-    name = getattr(body, "name", type(body).__name__)
+    name = backbone_name(body)
     if not strides or strides[0] != finest:
         raise ValueError(
             f"finest_stride: must be a stride of {name}, which has {body.strides}, got {finest}; change it or the "

@@ -16,7 +16,7 @@ from ..classification.layers import FullyConnectedHead
 from ..ops.boxes import ordered_corners
 from ..ops.checks import check_choice, check_dropout, check_min
 from ..ops.init import init_he
-from ..weights import LoadReport, load_state_dict_file, match_weights
+from ..weights import HasLoadReport, LoadReport, load_state_dict_file, match_weights
 
 BoxKind = Literal["agnostic", "per_class"]
 Features = Literal["fc", "pooled", "spatial"]
@@ -144,7 +144,7 @@ class Localizer(nn.Module):
 
     With a `TorchvisionBackbone` the class head is torchvision's. As in `Classifier`, the class head is named ``head``
     and the trunk ``backbone``, so a classifier's checkpoint as ``weights`` of the backbone loads both. The trunk must
-    match completely, the head may match partly; `load_report` describes the result.
+    match completely, the head may match partly; `describe_weights` describes the result.
 
     Args:
         backbone: A backbone, or its name (see `build_backbone`).
@@ -200,7 +200,7 @@ class Localizer(nn.Module):
         self.num_classes, self.box, self.features = num_classes, box, features
         self.backbone = as_backbone(backbone, weights)
         self.head = _class_head(self.backbone, num_classes, features, dropout, image_size, hidden)
-        _load_head(self.head, self.backbone)
+        self._head_report = _load_head(self.head, self.backbone)
         boxes = num_classes if box == "per_class" else 1
         self.box_head: nn.Module
         if features == "spatial":
@@ -217,13 +217,13 @@ class Localizer(nn.Module):
         boxes = self.box_head(maps if self.features == "spatial" else vector)  # [B, boxes, 4]
         return LocalizerOutput(_last(self.head)(vector), boxes if self.box == "per_class" else boxes[:, 0])
 
-    def load_report(self) -> str | None:
+    def describe_weights(self) -> str | None:
         """Describe what was loaded into the trunk and the class head, as lines of text, or return None."""
-        trunk: LoadReport | None = self.backbone.load_report
+        trunk = self.backbone.load_report
         if trunk is None:
             return None
         lines = [f"from {trunk.origin}:", f"  trunk: all {len(trunk.loaded)} tensors" + _prefix_note(trunk.prefix)]
-        head: LoadReport | None = getattr(self.head, "load_report", None)
+        head = self._head_report
         if head is None or not head.loaded:
             lines.append("  class head: new, nothing in the file matches it")
         else:
@@ -275,14 +275,17 @@ def _last(head: Any) -> Any:
     return head.fc8 if isinstance(head, FullyConnectedHead) else head.classifier
 
 
-def _load_head(head: Any, backbone: Backbone) -> None:
+def _load_head(head: nn.Module, backbone: Backbone) -> LoadReport | None:
     """Load the class head from the trunk's checkpoint; torchvision's heads are loaded by `make_head`."""
+    if isinstance(head, HasLoadReport):
+        return head.load_report
     trunk = backbone.load_report
-    if trunk is None or not Path(trunk.origin).is_file() or hasattr(head, "load_report"):
-        return
+    if trunk is None or not Path(trunk.origin).is_file():
+        return None
     prefix = trunk.prefix.removesuffix("backbone.") + "head."
-    fitting, head.load_report = match_weights(head, load_state_dict_file(trunk.origin), prefixes=[prefix])
+    fitting, report = match_weights(head, load_state_dict_file(trunk.origin), prefixes=[prefix])
     head.load_state_dict(fitting, strict=False)
+    return report
 
 
 def _check_size(maps: Tensor, head: FullyConnectedHead) -> None:

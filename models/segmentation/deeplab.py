@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from ..backbones import Backbone, as_backbone
+from ..backbones import Backbone, as_backbone, backbone_name
 from ..ops.checks import check_dropout, check_min
 from ..ops.init import init_glorot, init_he
 from .layers import conv_norm_relu, resize
@@ -213,7 +213,7 @@ def dilated(backbone: Backbone, output_stride: int) -> Backbone:
     Raises:
         ValueError: It has no map of stride 4, or its last map cannot have a stride of ``output_stride``.
     """
-    name = getattr(backbone, "name", type(backbone).__name__)
+    name = backbone_name(backbone)
     if FINE_STRIDE not in backbone.strides[:-1]:
         raise ValueError(
             f"backbone: DeepLabV3Plus needs a map of stride {FINE_STRIDE} before the last, got {name} with the strides "

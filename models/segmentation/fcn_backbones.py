@@ -98,7 +98,6 @@ class FullyConvolutional(Backbone):
         strides = [grid.stride for grid in grids]
         super().__init__(stages, channels, strides, mean, std, frozen_stages, out_indices=out_indices)
         self.grids = tuple(grids[i] for i in self.out_indices)
-        self.load_report: LoadReport | None = None
         names_here = self.state_dict().keys()
         self._aliases = {
             f"{theirs}.{part}": f"{ours}.{part}"

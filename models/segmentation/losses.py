@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..ops.boxes import at_least_float32
 from ..ops.checks import check_choice, check_dropout, check_min
 
+# datamodules/batches.py has the same value: neither package may import the other
 IGNORE_INDEX = 255
 """Value of ignored pixels in a mask."""
 

@@ -6,7 +6,7 @@ of image pixels per cell.
 
 from torch import Tensor, nn
 
-from ..backbones import Backbone, TorchvisionBackbone, as_backbone
+from ..backbones import Backbone, TorchvisionBackbone, as_backbone, backbone_name
 from ..ops.checks import check_min
 from ..ops.init import init_glorot
 from .layers import conv_norm_relu, resize
@@ -74,7 +74,7 @@ class LRASPP(nn.Module):
         self.num_classes = num_classes
         self.backbone = as_backbone(backbone, weights)
         if FINE_STRIDE not in self.backbone.strides[:-1]:
-            name = getattr(self.backbone, "name", type(self.backbone).__name__)
+            name = backbone_name(self.backbone)
             raise ValueError(
                 f"backbone: LRASPP needs a map of stride {FINE_STRIDE} before the last, got {name} with the strides "
                 f"{self.backbone.strides}; choose other out_indices, or another backbone"

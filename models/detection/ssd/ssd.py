@@ -124,7 +124,6 @@ class SSD(Detector):
     """
 
     anchors: Tensor
-    load_report: LoadReport | None = None
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """Faster R-CNN as published: one feature map, a region proposal network, and Fast R-CNN's head on its proposals."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor, nn
 from torchvision.ops import RoIPool
@@ -136,7 +136,7 @@ class SingleMapFasterRCNN(Detector):
         proposals = self.rpn.propose(output, batch.sizes, batch.original_sizes, for_training=True)
         return self.rpn.losses(output, batch.sizes, targets) | self.head.losses(maps, proposals, targets)
 
-    def load_report(self) -> str | None:
+    def describe_weights(self) -> str | None:
         """What was loaded into the backbone, fc6 and fc7, as lines of text. None: nothing was loaded."""
         report = self.backbone.load_report
         if report is None:
@@ -171,7 +171,7 @@ def _load_fully_connected(body: RoIFullyConnected, backbone: Backbone) -> LoadRe
 
 def _find_fully_connected(backbone: Backbone) -> tuple[dict[str, Tensor], list[str], dict[str, str]] | None:
     """The tensors ``[...]`` of the backbone's file, possible prefixes of fc6 and fc7, and other names -> ours."""
-    report: Any = backbone.load_report
+    report = backbone.load_report
     if report is None:
         return None
     indices: tuple[int, ...] = ()

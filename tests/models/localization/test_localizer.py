@@ -140,7 +140,7 @@ def test_trunk_and_head_are_loaded_from_a_torchvision_classifier(tmp_path):
     path = save_checkpoint(trained, tmp_path / "best.ckpt")
     model = Localizer("squeezenet1_1", 3, features="spatial", weights=path)
     assert equal_states(model.backbone.state_dict(), trained.backbone.state_dict())
-    lines = model.load_report().splitlines()
+    lines = model.describe_weights().splitlines()
     assert lines[0] == f"from {path}:" and lines[1] == "  trunk: all 50 tensors, prefix 'model.backbone.'"
     assert lines[2:] == ["  class head: new, nothing in the file matches it", "  box head: new"]
 
@@ -156,10 +156,10 @@ def test_fully_connected_layers_are_loaded(tmp_path):
 
     other = Localizer(small_alexnet(weights=path), 6, features="fc", image_size=48, hidden=16)
     assert torch.equal(other.head.fc7.weight, trained.head.fc7.weight)
-    report = other.load_report()
+    report = other.describe_weights()
     assert "class head: fc6.weight, fc6.bias, fc7.weight, fc7.bias, prefix 'model.head.'" in report
     assert "class head, new: fc8.weight ([4, 16] in the file, [6, 16] in the model), fc8.bias ([4] in" in report
-    assert Localizer("plain", 2).load_report() is None
+    assert Localizer("plain", 2).describe_weights() is None
 
 
 @pytest.mark.parametrize(

@@ -118,15 +118,16 @@ def test_weights_of_a_zf_classifier_are_loaded_with_fc6_and_fc7(tmp_path):
     assert torch.equal(model.backbone.stages[2].conv5.weight, theirs.backbone.stages[2].conv5.weight)
     assert torch.equal(model.head.body.fc6.weight, theirs.head.fc6.weight)
     assert torch.equal(model.head.body.fc7.bias, theirs.head.fc7.bias)
-    assert "fc6 and fc7: loaded" in model.load_report()
-    assert "fc6 and fc7: new" in SingleMapFasterRCNN(2, backbone, pool_size=6, hidden=16).load_report()
+    assert "fc6 and fc7: loaded" in model.describe_weights()
+    assert "fc6 and fc7: new" in SingleMapFasterRCNN(2, backbone, pool_size=6, hidden=16).describe_weights()
     # a detector's checkpoint can be loaded as well
     torch.save({"state_dict": {f"model.{k}": v for k, v in model.state_dict().items()}}, tmp_path / "det.ckpt")
     again = SingleMapFasterRCNN(7, PaddedZFNetBackbone(str(tmp_path / "det.ckpt"), width=0.125), pool_size=6, hidden=24)
     assert torch.equal(again.head.body.fc6.weight, theirs.head.fc6.weight)
     with skip_pretrained():
         assert (
-            SingleMapFasterRCNN(2, PaddedZFNetBackbone("not/there.ckpt", width=0.125), hidden=8).load_report() is None
+            SingleMapFasterRCNN(2, PaddedZFNetBackbone("not/there.ckpt", width=0.125), hidden=8).describe_weights()
+            is None
         )
 
 
@@ -145,7 +146,7 @@ def test_weights_of_torchvisions_vgg16_are_loaded_with_fc6_and_fc7():
     assert first(model.backbone.stages[4][-2].weight) == order.index("features.28.weight")  # conv5_3, before its ReLU
     assert first(model.head.body.fc6.weight) == order.index("classifier.0.weight")
     assert first(model.head.body.fc7.bias) == order.index("classifier.3.bias")
-    assert "fc6 and fc7: loaded" in model.load_report()
+    assert "fc6 and fc7: loaded" in model.describe_weights()
 
 
 def test_other_names_of_backbones_are_refused():

@@ -231,6 +231,8 @@ class TorchvisionBackbone(Backbone):
         ((64, 128, 256, 512), (4, 8, 16, 32))
     """
 
+    name: str
+
     def __init__(
         self,
         name: str,

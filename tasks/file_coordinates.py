@@ -9,7 +9,7 @@ from ..models.ops.boxes import clip_boxes
 
 
 def only_resized(batch: Any) -> bool:
-    """Whether each image of a `PredictBatch` shows its whole file and nothing else, at whatever size."""
+    """Whether each image of a `PredictBatch` shows its whole file and nothing else, at any size."""
     # sides are rounded to whole pixels, corners are not; a crop or a border is at least one pixel wide
     tolerance = torch.tensor([[1e-3, 1e-3], [0.6, 1e-3], [1e-3, 0.6]])
     sizes = (image.shape[-2:] for image in batch["image"])

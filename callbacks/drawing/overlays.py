@@ -74,7 +74,7 @@ def is_background(label: int, names: Sequence[str]) -> bool:
 
 
 def target_of(batch: Mapping[str, Any], index: int) -> dict[str, Any]:
-    """The target of one image of a batch, whatever the task; empty if the batch has no targets."""
+    """The target of one image of a batch, for any task; empty if the batch has no targets."""
     if "target" in batch:
         return dict(batch["target"][index])
     return {field: batch[field][index] for field in ("label", "box", "mask") if field in batch}

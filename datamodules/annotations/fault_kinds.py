@@ -87,7 +87,7 @@ KINDS: dict[str, Kind] = {
         excludes_sample=True,
     ),
     "bad-target": Kind(
-        "targets that the reader refuses",
+        "targets that the reader rejects",
         "error",
         "Training would stop at them. The message says what is wrong.",
         "left out",
@@ -105,7 +105,7 @@ KINDS: dict[str, Kind] = {
     "unknown-image": Kind(
         "annotations of images that are not listed",
         "error",
-        "Training refuses such a file. List the image, or remove the annotation.",
+        "Training rejects such a file. List the image, or remove the annotation.",
         "dropped",
         "image is not listed, got {found}",
     ),

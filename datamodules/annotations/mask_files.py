@@ -20,7 +20,7 @@ _BITS_PER_SAMPLE, _SAMPLE_FORMAT = 258, 339  # TIFF tags
 
 @contextlib.contextmanager
 def image_errors(path: str | Path, kind: str = "mask") -> Iterator[None]:
-    """Raise whatever goes wrong with reading a file of this kind as an `ImageError`."""
+    """Raise any error of reading a file of this kind as an `ImageError`."""
     try:
         yield
     except ImageError:
@@ -134,7 +134,7 @@ class MaskedFiles:
     Args:
         root: Folder that the paths are relative to.
         images: Image files, encoded by `encode_paths`.
-        masks: Mask file of each image, encoded likewise.
+        masks: Mask file of each image, encoded in the same way.
         lookup: Class of each mask value; see `class_lookup`.
 
     Shape:

@@ -157,7 +157,7 @@ class ObjectMasksBuilder:
             counts = counts.encode()
         if not isinstance(counts, bytes) or not counts:
             return "run lengths are neither text nor a list of numbers"
-        # hotcoco refuses run lengths that exceed the image, but pads short ones with zeros; these fit an image with
+        # hotcoco rejects run lengths that exceed the image, but pads short ones with zeros; these fit an image with
         # one pixel less, too
         if not _fit(counts, height * width) or _fit(counts, height * width - 1):
             return "run lengths do not add up to the image"

@@ -295,7 +295,7 @@ class ObjectSource:
 class SemanticSource:
     """Images with the masks of their objects merged into one mask: 0 = background, then the classes from 1.
 
-    Where objects overlap, the smallest is on top, whatever their order; crowds are below all objects.
+    Where objects overlap, the smallest is on top, regardless of their order; crowds are below all objects.
 
     Args:
         images: Images.

@@ -11,7 +11,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from .in_memory import ImagesAndLabels, InMemoryDataModule
 
 _PIXELS = 3 * 32 * 32
-# the function by which numpy's pickles create an empty array, in whichever module this version of numpy keeps it
+# the function by which numpy's pickles create an empty array, in the module where this version of numpy keeps it
 _RECONSTRUCT: Any = np.empty(0).__reduce__()[0]
 
 
@@ -166,7 +166,7 @@ class CIFAR100(CIFAR10):
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Load numbers, text, lists, dicts and numpy arrays; refuse to look up anything else."""
+    """Load numbers, text, lists, dicts and numpy arrays; reject everything else."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in (("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct")):
@@ -177,7 +177,7 @@ class _ArrayUnpickler(pickle.Unpickler):
             return lambda name, align=False, copy=False: np.dtype(name, align=bool(align), copy=bool(copy))
         if (module, name) == ("_codecs", "encode"):  # how Python 3 writes bytes for Python 2
             return lambda text, encoding: text.encode("latin1" if encoding == "latin1" else "ascii")
-        raise pickle.UnpicklingError(f"refused to load {module}.{name}, which an array of numbers does not need")
+        raise pickle.UnpicklingError(f"must not load {module}.{name}, which an array of numbers does not need")
 
 
 def load_arrays(path: Path) -> Any:
@@ -190,7 +190,7 @@ def load_arrays(path: Path) -> Any:
         The content; strings of Python 2 are decoded as latin-1.
 
     Raises:
-        ValueError: The file is truncated or damaged, or the pickle refers to anything else, which is refused before it
+        ValueError: The file is truncated or damaged, or the pickle refers to anything else, which is rejected before it
             is imported or run.
     """
     with path.open("rb") as file:

@@ -115,7 +115,7 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
 
 
 def _gunzip(path: Path, data: bytes) -> bytes:
-    """Decompress as much as possible, so that the size of a truncated file can be reported; refuse a damaged one."""
+    """Decompress as much as possible, so that the size of a truncated file can be reported; reject a damaged one."""
     unpacked = bytearray()
     while data:
         stream = zlib.decompressobj(wbits=31)

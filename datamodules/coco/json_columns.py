@@ -127,7 +127,7 @@ class _MaskedContent(msgspec.Struct):
 
 
 def coco_columns(file: Path, with_masks: bool) -> CocoColumns:
-    """Read the columns of a file by whichever path accepts it.
+    """Read the columns of a file by the first path that accepts it.
 
     Raises:
         ValueError: The file is not JSON, or not in COCO's format; the message says where.

@@ -24,7 +24,7 @@ class CocoLocalization(VisionDataModule):
 
     Args:
         root: Folder of all files.
-        objects: ``one``: images with exactly one object of the classes of interest, whatever else they show.
+        objects: ``one``: images with exactly one object of the classes of interest, and any others.
             ``largest``: images with any such object, and of each image the object with the largest box, the first on
             ties.
         classes: Names of the categories of interest, in the order of their labels; None: all, by their ids.

@@ -41,7 +41,7 @@ def check(
     found so far.
 
     Args:
-        data: Any data module. It is read again, whatever it has opened before.
+        data: Any data module. It is read again, even if it was read before.
         splits: Splits to check.
         processes: Number of worker processes; None: one per core; 0: this process alone.
         ignored: Kinds of findings (`KINDS`) to skip.
@@ -131,7 +131,7 @@ class _Checkup:
                     else:
                         self.class_names = self.class_names or list(self.data.class_names)
                         paths = source_files(source)
-                except Exception as error:  # whatever a reader raises, the other splits are still checked
+                except Exception as error:  # for any error of a reader, the other splits are still checked
                     self._cannot_open(split, error)
                     source = None
             for fault in faults:

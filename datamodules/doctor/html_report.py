@@ -159,7 +159,7 @@ class _Gallery:
                 if "mask" in raw and raw["mask"].shape == image.shape[:2]:
                     image = overlay(image, np.asarray(raw["mask"], np.uint8))
                 return thumbnail(image, boxes, [box for box in valid if box not in boxes], masks)
-        except Exception:  # the image of a sample that its source refuses may still be readable
+        except Exception:  # the image of a sample that its source rejects may still be readable
             pass
         try:
             return thumbnail(read_image(path), boxes) if path is not None else None

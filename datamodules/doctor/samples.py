@@ -81,7 +81,7 @@ def inspect_sample(
     try:
         with record_faults() as faults:  # mask files are only read now
             raw = source[index]
-    except Exception as error:  # whatever one sample raises, the others are still inspected
+    except Exception as error:  # for any error of one sample, the others are still inspected
         summary.findings.append(_reading_error(error, path, index))
         if path is not None:  # the image itself may be valid, and a copy of another
             try:
@@ -186,7 +186,7 @@ class _Inspection:
             return [self._finding("bad-target", detail)]
         count = len(self.labels)
         found = self._label_faults() + self._box_faults() + self._mask_faults() + self._semantic_mask_faults()
-        if not found and len(self.labels) == count:  # whatever else training would stop at
+        if not found and len(self.labels) == count:  # any other error that would stop training
             try:
                 check_targets(
                     fill_defaults(self.raw, self.index) if "boxes" in self.raw else self.raw, self.num_classes

@@ -50,7 +50,7 @@ class Reader(NamedTuple):
 class Writer(ABC):
     """Base of the writers: write samples in one format, one after another.
 
-    A subclass lists the tasks of its format in `tasks`. Whatever a format cannot store is counted in `lost`, by a noun
+    A subclass lists the tasks of its format in `tasks`. Data that a format cannot store is counted in `lost`, by a noun
     phrase that follows the count; nothing is omitted silently.
     """
 

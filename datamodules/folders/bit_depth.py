@@ -57,7 +57,7 @@ def read_scaled(path: Path, scale: str | tuple[int, int] | None) -> np.ndarray:
             if (pages := getattr(opened, "n_frames", 1)) > 1:
                 raise ImageError(path, f"must be a single image, got {pages} in one file; save each in its own")
             bits: tuple[int, ...] = getattr(opened, "tag_v2", {}).get(_BITS_PER_SAMPLE, (1,)) if is_tiff else (16,)
-            if max(bits) <= 8 or opened.mode == "F":  # read_image refuses floating-point pixels
+            if max(bits) <= 8 or opened.mode == "F":  # read_image rejects floating-point pixels
                 return read_image(path)
             is_gray = opened.mode.startswith("I")
             if is_gray and scale is not None:  # Pillow rotates a TIFF by itself

@@ -44,7 +44,7 @@ class ClassesByDivisor:
 
     Args:
         divisor: Divisor of the ids.
-        labels: Class of each quotient, -1 = not an object; other quotients are refused.
+        labels: Class of each quotient, -1 = not an object; other quotients are rejected.
     """
 
     def __init__(self, divisor: int, labels: Mapping[int, int]) -> None:

@@ -42,18 +42,18 @@ class InstanceMasks(ObjectDataModule):
         class_names: Classes in the order of their labels. None: ``object``; with `class_file`, the names or numbers in
             that of the training set.
         divisor: The class of an object is ``value // divisor``, counted from 1; values below `divisor` are background.
-        classes: With `divisor`, class of each ``value // divisor``, from 0, or 255 = not an object; others are refused.
+        classes: With `divisor`, class of each ``value // divisor``, from 0, or 255 = no object; others are rejected.
         class_file: Table, ``.csv`` or ``.parquet``, below `root`, with the columns ``id`` and ``label``, and ``path``
             (of the image, below its folder) if the same value is a different object in each image. ``{split}`` in the
-            name stands for the split. Values that are not in it are refused.
-        scale_16bit: How gray images with more than 8 bits are scaled. None: they are refused. ``full``: from 0 to
+            name stands for the split. Values that are not in it are rejected.
+        scale_16bit: How gray images with more than 8 bits are scaled. None: they are rejected. ``full``: from 0 to
             65535. ``image``: from the minimum to the maximum of each image. ``percentile``: from the 1st to the 99.8th
             percentile of each image. ``[low, high]``: from `low` to `high` in all images; ``[0, 4095]`` for a camera of
             12 bits.
         image_folder: Folder of the images below `root`; ``{split}`` stands for train, val or test.
-        mask_folder: Folder of the masks, likewise.
+        mask_folder: Folder of the masks, in the same form.
         image_ending: End of the names of images, before their suffix, after the part they share with their mask.
-        mask_ending: End of the names of masks, likewise.
+        mask_ending: End of the names of masks, in the same form.
         val_fraction: Fraction of the training images held out for validation if there is no ``val``; determined by
             `seed`.
         **kwargs: ``min_visibility`` and ``group_by_aspect`` of `ObjectDataModule`, and the loader options of

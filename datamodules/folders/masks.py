@@ -26,7 +26,7 @@ class MaskFolder(VisionDataModule):
         root: Folder of the splits.
         class_names: Classes in the order of their labels, including the background if it is one.
         classes: Class of each value in the masks, such as ``{0: 0, 128: 1, 200: 255}``, where 255 = ignore; other
-            values are refused. None: value k is class k.
+            values are rejected. None: value k is class k.
         ignore_value: Value of pixels that do not count.
         image_folder: Name of the images' folder in each split.
         mask_folder: Name of the masks' folder in each split.

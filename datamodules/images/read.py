@@ -60,7 +60,7 @@ def read_image(path: str | Path, short_side: int | None = None) -> np.ndarray:
     """Read an image file as it is displayed, at reduced size if that suffices.
 
     Grayscale becomes three equal channels, 16 bits are scaled to 8, an alpha channel is dropped, CMYK is converted, and
-    the EXIF orientation is applied. A truncated file is refused, although most decoders would return it with the rest
+    the EXIF orientation is applied. A truncated file is rejected, although most decoders would return it with the rest
     in gray.
 
     Args:
@@ -199,7 +199,7 @@ def find_images(images: str | Path) -> list[Path]:
         images: A file, a folder (searched recursively) or a glob pattern (``**`` allowed).
 
     Returns:
-        The files, sorted. A single file is returned whatever its suffix.
+        The files, sorted. A single file is returned with any suffix.
 
     Raises:
         FileNotFoundError: There are none.

@@ -50,7 +50,7 @@ def _sizes_differ(shapes: set[tuple[int, ...]], with_masks: bool) -> ValueError:
     if with_masks:
         fix = "albumentations.RandomCrop with pad_if_needed: true, or set batch_size: 1"
     else:
-        fix = "albumentations.Resize, or SmallestMaxSize and CenterCrop, and end val_transform likewise"
+        fix = "albumentations.Resize, or SmallestMaxSize and CenterCrop, and end val_transform in the same way"
     return ValueError(
         f"train_transform: the images of a batch must have one size, got {named}; end it with transforms that fix the "
         f"size, such as {fix}"

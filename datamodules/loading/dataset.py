@@ -40,7 +40,7 @@ class TransformedDataset(Dataset[Sample]):
         replace_unreadable: Return the next readable sample in place of an unreadable one (for training, where every
             rank must make the same number of steps); otherwise leave the unreadable sample out of its batch.
         strict: Raise at an unreadable image.
-        num_classes: Number of classes. A label outside them is refused here, where the sample is known, and not on a
+        num_classes: Number of classes. A label outside them is rejected here, where the sample is known, and not on a
             GPU. None: labels are not checked.
         min_visibility: Fraction of a box's area that a transform must leave; otherwise its object is removed.
     """

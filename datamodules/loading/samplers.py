@@ -46,7 +46,7 @@ class EpochSampler(DistributedSampler):
     ) -> None:
         if num_replicas is None and not (torch.distributed.is_available() and torch.distributed.is_initialized()):
             num_replicas, rank = 1, 0
-        # a DistributedSampler in one process too: Lightning leaves it alone, whatever it does
+        # a DistributedSampler in one process too: Lightning does not replace it
         super().__init__(range(size), num_replicas, rank, shuffle=shuffle, seed=seed)  # type: ignore[arg-type]
         self.size, self.pad, self.skip = size if sampling is None else sampling.length, pad, 0
         if self.size < self.num_replicas:

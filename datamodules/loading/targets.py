@@ -73,7 +73,7 @@ def check_targets(raw: Sample, num_classes: int | None) -> None:
 
 def _check_boxes(raw: Sample, boxes: np.ndarray, width: int, height: int) -> None:
     """Check boxes ``[N, 4]`` against their image, and that the other fields have one entry per box."""
-    # comparisons with NaN are false, so it is refused
+    # comparisons with NaN are false, so it is rejected
     valid = (boxes[:, :2] >= 0) & (boxes[:, :2] < boxes[:, 2:]) & (boxes[:, 2:] <= (width, height))
     if not valid.all():
         box = [round(float(side), 2) for side in boxes[~valid.all(axis=1)][0]]

@@ -41,7 +41,7 @@ class VOCDetection(ObjectDataModule):
 
     Expected layout::
 
-        ROOT/VOCdevkit/VOC2007/ImageSets/Main/trainval.txt    (or ROOT/VOC2007/…; VOC2012 likewise)
+        ROOT/VOCdevkit/VOC2007/ImageSets/Main/trainval.txt    (or ROOT/VOC2007/…; VOC2012 in the same way)
         ROOT/VOCdevkit/VOC2007/Annotations/000005.xml …
         ROOT/VOCdevkit/VOC2007/JPEGImages/000005.jpg …
 
@@ -59,8 +59,8 @@ class VOCDetection(ObjectDataModule):
             validation and test, as in most papers.
         train: Training image sets, ``YEAR_NAME`` each; ``[2007_trainval, 2007_test, 2012_trainval]`` is known as
             07++12. None: those of `year`.
-        val: Validation image sets, likewise.
-        test: Test image sets, likewise.
+        val: Validation image sets, in the same form.
+        test: Test image sets, in the same form.
         class_names: Classes of another dataset in this layout; None: VOC's twenty.
         skip_difficult: Whether to train without difficult objects; evaluation always includes them.
         **kwargs: ``min_visibility`` and ``group_by_aspect`` of `ObjectDataModule`, and the loader options of

@@ -13,7 +13,7 @@ class VOCLocalization(VisionDataModule):
 
     Expected layout::
 
-        ROOT/VOCdevkit/VOC2007/ImageSets/Main/trainval.txt    (or ROOT/VOC2007/…; VOC2012 likewise)
+        ROOT/VOCdevkit/VOC2007/ImageSets/Main/trainval.txt    (or ROOT/VOC2007/…; VOC2012 in the same way)
         ROOT/VOCdevkit/VOC2007/Annotations/000005.xml …
         ROOT/VOCdevkit/VOC2007/JPEGImages/000005.jpg …
 
@@ -23,13 +23,13 @@ class VOCLocalization(VisionDataModule):
     Args:
         root: Folder that contains ``VOCdevkit``, or ``VOCdevkit`` itself.
         year: ``2007``, ``2012`` or ``07+12``, with the image sets of `VOCDetection`.
-        objects: ``one``: images with exactly one object of the classes of interest, whatever else they show.
+        objects: ``one``: images with exactly one object of the classes of interest, and any others.
             ``largest``: images with any such object, and of each image the object with the largest box, the first on
             ties.
         classes: Classes of interest, in the order of their labels; None: all.
         train: Training image sets, ``YEAR_NAME`` each; None: those of `year`.
-        val: Validation image sets, likewise.
-        test: Test image sets, likewise.
+        val: Validation image sets, in the same form.
+        test: Test image sets, in the same form.
         class_names: All classes of another dataset in this layout; None: VOC's twenty.
         min_visibility: Minimum fraction of the box that each transform must keep; the augmentation is sampled again
             otherwise.

@@ -18,7 +18,7 @@ class VOCSegmentation(VisionDataModule):
 
     Expected layout::
 
-        ROOT/VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt    (or ROOT/VOC2012/…; other years likewise)
+        ROOT/VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt    (or ROOT/VOC2012/…; other years in the same way)
         ROOT/VOCdevkit/VOC2012/JPEGImages/2007_000032.jpg …
         ROOT/VOCdevkit/VOC2012/SegmentationClass/2007_000032.png …
         ROOT/benchmark_RELEASE/dataset/train.txt, val.txt          (SBD, for sets that need it; or ROOT/sbd/…,

@@ -85,7 +85,7 @@ def parameters(thing: Any) -> dict[str, Any] | None:
     try:
         add = parser.add_class_arguments if inspect.isclass(thing) else parser.add_function_arguments
         names = add(thing, fail_untyped=False)
-    except Exception:  # whatever a signature may hold
+    except Exception:  # any error of an unusual signature
         return None
     return {name.partition(".")[0]: None for name in names} or None
 

@@ -84,7 +84,7 @@ class StriateCLI(LightningCLI):
         """Parse; checkpoints are loaded safely, and predictions are written instead of kept in memory.
 
         Lightning would next merge the hyperparameters of the checkpoint into the configuration. Here the configuration
-        decides, and a checkpoint of another model is refused; so the path is set aside until after the merge.
+        decides, and a checkpoint of another model is rejected; so the path is set aside until after the merge.
         """
         defaults = {f"{command}.weights_only": True for command in self.subcommands()}
         parser.set_defaults({**defaults, "predict.return_predictions": False})

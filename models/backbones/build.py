@@ -17,7 +17,7 @@ _TIMM = "timm/"
 
 
 def available_backbones() -> list[str]:
-    """List the names that `build_backbone` accepts, besides ``timm/<name>`` for timm's networks.
+    """List the names that `build_backbone` accepts, in addition to ``timm/<name>`` for timm's networks.
 
     Example:
         >>> "resnet50" in available_backbones()

@@ -53,7 +53,7 @@ def dilate_stages(
 
 
 def _dilate(conv: nn.Conv2d, factor: int) -> None:
-    # the padding grows likewise, to keep the size of the map
+    # the padding grows by the same factor, to keep the size of the map
     conv.dilation = tuple(dilation * factor for dilation in conv.dilation)
     conv.padding = tuple(int(padding) * factor for padding in conv.padding)
 

@@ -218,7 +218,7 @@ class LeNet5(nn.Module):
           reads the output cell by cell (section VII, SDNN); a classifier returns one output per image, so C5's
           activations are averaged over the cells before F6. At 32 pixels there is one cell.
         - Weights are drawn uniformly from +-2.4 / F, F the number of inputs of a unit, as published. Biases are drawn
-          likewise. Subsampling counts as F = 4 inputs.
+          in the same way. Subsampling counts as F = 4 inputs.
         - The paper trains with stochastic diagonal Levenberg-Marquardt; here the task's optimizer is used.
     """
 

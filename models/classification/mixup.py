@@ -34,7 +34,7 @@ def soft_targets(labels: Tensor, num_classes: int) -> Tensor:
 
 
 def mixup(images: Tensor, targets: Tensor, lam: float, partners: Tensor) -> tuple[Tensor, Tensor]:
-    """Blend each image with its partner: ``lam * image + (1 - lam) * partner``, and the targets likewise.
+    """Blend each image with its partner: ``lam * image + (1 - lam) * partner``, and the targets too.
 
     Args:
         images: Pixels; uint8 is converted to float in [0, 1], which models accept as well.

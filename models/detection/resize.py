@@ -38,7 +38,7 @@ class ResizeAndPad(nn.Module):
         min_size: Length of the shorter side, in pixels. Several lengths: one is drawn for each image in training
             (multi-scale), and the last is used in evaluation.
         max_size: Maximum length of the longer side, in pixels; takes precedence over ``min_size``.
-        fixed_size: Height and width of every image, in pixels, whatever its aspect ratio.
+        fixed_size: Height and width of every image, in pixels, regardless of its aspect ratio.
         size_divisible: Height and width of the batch become a multiple of this number of pixels, by padding on the
             right and below.
         fill: Color of the padding, RGB in [0, 1]: the network's mean, which normalization turns into 0.

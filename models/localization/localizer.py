@@ -131,7 +131,7 @@ def _full_precision(like: Tensor) -> torch.autocast:
 class Localizer(nn.Module):
     """Predicts the class and the box of the object in an image, with one trunk for both.
 
-    "Treat localization as a regression problem": besides the class scores, a second head regresses a box, and both are
+    "Treat localization as a regression problem": a second head, next to the classifier, regresses a box. Both are
     trained together (`striate.tasks.Localization`). ``features`` selects the input of the box head:
 
     - ``fc``: the activations of fc7, 4,096 for AlexNet and VGG, as in DeepPose and R-CNN. With torchvision's alexnet

@@ -20,7 +20,7 @@ MAX_LOG_RATIO = math.log(1000 / 16)
 def encode_boxes(boxes: Tensor, anchors: Tensor, weights: Sequence[float] = UNWEIGHTED) -> Tensor:
     """Encode boxes as offsets from anchors.
 
-    ``dx = w_x (x - x_a) / width_a`` and ``dw = w_w log(width / width_a)``, where x is the center; likewise for y and
+    ``dx = w_x (x - x_a) / width_a`` and ``dw = w_w log(width / width_a)``, where x is the center; similarly for y and
     height.
 
     Args:

@@ -185,7 +185,7 @@ class COCODetection(DetectionMetric):
     def confusion_matrix(self, iou: float = 0.5, score: float = 0.5) -> Tensor:
         """Return the confusion matrix of classes, with the background as class K: ground truth by prediction.
 
-        Each detection in turn, by descending score, takes the free object of highest IoU, whatever its class. As in
+        Each detection in turn, by descending score, takes the free object of highest IoU, of any class. As in
         COCO's metrics, detections inside a crowd of their class do not count, unless they took an object.
 
         Args:

@@ -23,7 +23,7 @@ class LocalizationMetrics(Metric):
     label.
 
     Computed: ``cls_err``, ``loc_err`` (top-1); ``cls_err5``, ``loc_err5`` (top-5, with six classes or more); ``acc``
-    and ``loc_acc``, 1 minus the first two; and for the box, whatever the label, ``box_iou`` (mean IoU), ``box_acc50``
+    and ``loc_acc``, 1 minus the first two; and for the box, with any label, ``box_iou`` (mean IoU), ``box_acc50``
     and ``box_acc75`` (share of images with an IoU of at least 0.5 and 0.75). All are 0 before the first image.
 
     Args:
@@ -87,7 +87,7 @@ def boxes_of(boxes: Tensor, labels: Tensor) -> Tensor:
     """Select the boxes of the given labels.
 
     Shape:
-        - boxes: ``[B, 4]``, one box whatever the label; or ``[B, K, 4]``
+        - boxes: ``[B, 4]``, one box for any label; or ``[B, K, 4]``
         - labels: ``[B, k]``
         - output: ``[B, k, 4]``
     """

@@ -4,7 +4,7 @@ Pixels count as in the VOC devkit's ``VOCevalseg``:
 
 - Pixels are counted over the whole data set, and the metric of a class is computed once, from the sums. (It is not the
   mean of metrics of single images.)
-- A pixel with ground truth 255 does not count, whatever is predicted there: neither for nor against any class. 255 is
+- A pixel with ground truth 255 does not count, regardless of the prediction: neither for nor against any class. 255 is
   never a prediction.
 
 `confusion` defines the metrics that are computed from the matrix.
@@ -79,7 +79,7 @@ class SegmentationConfusion(Metric):
 
 
 class BoundaryIoU(Metric):
-    """Intersection over union of the boundaries of each class: the quality of outlines, whatever the size of objects.
+    """Intersection over union of the boundaries of each class: the quality of outlines, for objects of any size.
 
     The boundary of a class in a mask is made of the pixels of the class that are at most d away, in rows and in
     columns, from a pixel of another class or from the image's edge; d is `ratio` times the image's diagonal, rounded,

@@ -174,7 +174,7 @@ def test_batches_do_not_depend_on_workers_or_resuming(folder):
     assert all(i == j and torch.equal(a, b) for (i, a), (j, b) in zip(joined, whole, strict=True))
 
 
-def test_an_unknown_sampling_is_refused():
+def test_an_unknown_sampling_is_rejected():
     with pytest.raises(
         ValueError,
         match=r"sampling: .*got 'balanced'.*'class_balanced'",

@@ -122,7 +122,7 @@ def test_score_and_overlap_are_options_of_predict(workdir):
     assert len(json.loads((out / "images.json").read_text())["images"]) == 3
 
 
-def test_a_transform_that_transposes_the_image_is_refused(workdir, capsys):
+def test_a_transform_that_transposes_the_image_is_rejected(workdir, capsys):
     write_known(workdir)
     write_images(workdir)
     steps = '[{"class_path": "albumentations.Transpose", "init_args": {"p": 1}}]'

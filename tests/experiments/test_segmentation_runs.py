@@ -135,7 +135,7 @@ def test_data_that_does_not_fit_produces_a_one_line_error(workdir, capsys):
     assert "data/val/images/0.png: the image is 30x20, but its mask" in message and "is 29x20" in message
 
 
-def test_classification_refuses_images_of_different_sizes(workdir, capsys):
+def test_classification_rejects_images_of_different_sizes(workdir, capsys):
     make_folder(workdir / "data", 4)
     (workdir / "small.yaml").write_text(yaml.safe_dump(CLASSIFICATION))
     for size in (20, 30):

@@ -68,7 +68,7 @@ def launch(*arguments: Any) -> None:
 
 
 def launch_error(capsys: pytest.CaptureFixture[str], code: int, *arguments: Any) -> str:
-    """Run ``striate`` with arguments that it must refuse, and return its one-line message.
+    """Run ``striate`` with arguments that it must reject, and return its one-line message.
 
     Args:
         capsys: Pytest's fixture.

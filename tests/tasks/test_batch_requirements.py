@@ -41,7 +41,7 @@ def run(task, data, command):
         ("detection", "localization"),
     ],
 )
-def test_data_of_another_task_is_refused_in_one_line(needed, provided_kind, command):
+def test_data_of_another_task_is_rejected_in_one_line(needed, provided_kind, command):
     data = DigitScenes(provided_kind, image_size=32, train_size=4, val_size=4, batch_size=2, num_workers=0)
     task = TASKS[needed](len(data.class_names))
     with pytest.raises(

@@ -21,7 +21,7 @@ def test_paths_are_found_by_name_in_their_part():
     }
 
 
-def test_an_old_checkpoint_loads_or_is_refused_in_one_line(workdir):
+def test_an_old_checkpoint_loads_or_is_rejected_in_one_line(workdir):
     make_folder(workdir / "data", per_class=8)
     backbone = {"class_path": "striate.models.PlainCNN", "init_args": {"widths": [8]}}
     model = {"class_path": "striate.models.Classifier", "init_args": {"backbone": backbone, "num_classes": 2}}

@@ -13,7 +13,7 @@ from striate.tests.helpers.fixtures import TinyNet, batch
 
 
 class Fixed(torch.nn.Module):
-    """Returns fixed logits, whatever the images."""
+    """Returns fixed logits for any images."""
 
     def __init__(self, logits):
         super().__init__()

@@ -20,7 +20,7 @@ from striate.tests.helpers.training import SaveAndStop, make_trainer
 
 
 class Fixed(torch.nn.Module):
-    """Returns fixed logits and boxes, whatever the images."""
+    """Returns fixed logits and boxes for any images."""
 
     def __init__(self, logits, boxes):
         super().__init__()

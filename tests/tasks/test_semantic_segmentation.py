@@ -195,10 +195,10 @@ def test_invalid_masks_are_rejected(listed, training):
     task = SemanticSegmentation(TinySegmenter()).train(training)
     data = batch([(4, 5)] * 2, listed=listed)
     data["mask"][1][2, 2:4], data["mask"][0][3, 3] = 11, 254
-    with pytest.raises(ValueError, match=r"mask: .* 0 … 10 or 255 = ignore, got") as refused:
+    with pytest.raises(ValueError, match=r"mask: .* 0 … 10 or 255 = ignore, got") as rejected:
         task.losses(data)
     # in a list, only the first image with invalid values
-    assert ("got 254 (1 pixel)" if listed else "got 11 (2 pixels), 254 (1 pixel)") in str(refused.value)
+    assert ("got 254 (1 pixel)" if listed else "got 11 (2 pixels), 254 (1 pixel)") in str(rejected.value)
     data = batch([(4, 5)] * 2, listed=listed)
     data["mask"] = [mask[:, :-1] for mask in data["mask"]] if listed else data["mask"][..., :-1]
     with pytest.raises(ValueError, match=r"mask: .*\[4, 5\] \(height, width\), got \[4, 4\]"):

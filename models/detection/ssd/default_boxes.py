@@ -114,7 +114,7 @@ def default_boxes(
         grids: Rows and columns of each map.
         image_size: Side of the input, in pixels.
         sides: Sides of the squares of each map and one more, in pixels.
-        aspects: Aspect ratios of each map, in addition to 1.
+        aspects: Aspect ratios of each map, without 1.
         steps: Distance of neighboring cells in each map, in pixels. The center of the first cell is at half of it.
             None: the image's side divided by the map's. The authors use round numbers: 38 cells of 8 pixels extend
             beyond the image of 300.

@@ -76,7 +76,7 @@ class L2Norm(nn.Module):
 class SSD(Detector):
     """SSD on any backbone; `SSD300` and `SSD512` are the published networks.
 
-    Every image is resized to a square, whatever its aspect ratio. Each map of the backbone and of the extra layers has
+    Every image is resized to a square, for any aspect ratio. Each map of the backbone and of the extra layers has
     two 3 x 3 convolutions: one for the classes and one for the offsets of its default boxes.
 
     Args:
@@ -86,7 +86,7 @@ class SSD(Detector):
         extra: Further maps. Each is computed from the one before, the first from the backbone's last.
         scales: Sides of the default boxes, in percent of the image's, one more than the number of maps. They are
             rounded down to whole pixels. None: `ssd_scales`, 10, 20, … 90.
-        aspects: Aspect ratios of the default boxes of each map, besides 1. None: `ssd_aspects`.
+        aspects: Aspect ratios of the default boxes of each map, without 1. None: `ssd_aspects`.
         steps: Distance of neighboring cells, in pixels, for each map. None: the image's side divided by the map's.
         clip: Which default boxes are clipped at the image's edge; see `default_boxes`.
         l2_norm: Initial length to which the features of the first map are normalized (`L2Norm`). None: no

@@ -137,7 +137,7 @@ class RoIHead(nn.Module):
     Attributes:
         box_mean: Mean of the offsets of each class, ``[K, 4]``; stored in checkpoints. It is initialized from the
             settings, the same for all classes. Fast R-CNN measures it on its training set; see `set_box_statistics`.
-        box_std: Standard deviation of the offsets of each class, ``[K, 4]``, likewise.
+        box_std: Standard deviation of the offsets of each class, ``[K, 4]``; stored and initialized in the same way.
 
     Reference:
         Girshick, "Fast R-CNN", ICCV 2015, sections 2.1 to 2.3; Ren et al., "Faster R-CNN", NIPS 2015, with the settings

@@ -42,7 +42,7 @@ def test_a_sample_has_image_label_and_clipped_box(tmp_path):
     assert sample["path"] == str(tmp_path / "a.png")
 
 
-def test_a_box_drawn_in_another_size_is_scaled_or_refused(tmp_path):
+def test_a_box_drawn_in_another_size_is_scaled_or_rejected(tmp_path):
     sizes = np.array([[120, 160]], np.int32)
     sample = source_of(tmp_path, [12, 16, 120, 160], sizes=sizes, rescale=True)[0]
     assert sample["box"].tolist() == [6, 4, 60, 40]

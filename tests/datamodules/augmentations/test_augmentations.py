@@ -269,7 +269,7 @@ def test_an_image_without_boxes_is_not_cropped():
     assert all(out["image"].shape == (48, 64, 3) for out, _ in crops((), 20))
 
 
-def test_a_crop_without_boxes_is_refused():
+def test_a_crop_without_boxes_is_rejected():
     with pytest.raises(ValueError, match=r"IoUCrop requires \['bboxes'\] missing"):
         run(views(scene(()))["mask"], IoUCrop())
 

@@ -317,7 +317,7 @@ def test_a_list_without_mixing_equals_a_compose():
     np.testing.assert_array_equal(one["image"], two["image"])
 
 
-def test_unsuitable_samples_are_refused():
+def test_unsuitable_samples_are_rejected():
     with pytest.raises(TypeError, match="train_transform: Mosaic needs boxes.*got samples with label"):
         mixed([{"image": np.zeros((8, 8, 3), np.uint8), "label": 1}], Mosaic())
     with pytest.raises(TypeError, match="train_transform: CopyPaste needs masks.*set task: instance_seg"):

@@ -128,7 +128,7 @@ def test_images_depend_on_seed_epoch_and_sample_only(policy: Any) -> None:
     assert np.array_equal(images[0]["image"], gradient())  # the source is not modified
 
 
-def test_bad_arguments_and_images_are_refused() -> None:
+def test_bad_arguments_and_images_are_rejected() -> None:
     for build, message in (
         (lambda: TrivialAugment(bins=1), "bins: .*got 1"),
         (lambda: RandAugment(count=0), "count: .*got 0"),

@@ -30,7 +30,7 @@ def run(*arguments):
     return check([*map(str, arguments), "--workers", "0"])
 
 
-def refused(capsys, *arguments):
+def rejected(capsys, *arguments):
     """The one-line error of a wrong call."""
     with pytest.raises(SystemExit) as exit_:
         check(list(map(str, arguments)))
@@ -103,7 +103,7 @@ def test_packaged_experiments_by_name(capsys):
     ],
 )
 def test_wrong_calls_exit_with_2(capsys, arguments, message):
-    error = refused(capsys, *arguments)
+    error = rejected(capsys, *arguments)
     assert error.startswith("striate: ") and error.count("\n") == 1
     assert re.search(message, error), error
 
@@ -118,30 +118,30 @@ def test_data_is_named_as_in_data_show(tmp_path, capsys):
         main(["data", "show", *name, "--root", "set", "--count", "2", "--out", "a.png", "--num_workers", "0"])
     assert (tmp_path / "runs/data_check/Mine.html").is_file()
     capsys.readouterr()
-    assert "short.yaml" not in refused(
+    assert "short.yaml" not in rejected(
         capsys, "--config", "short.yaml", "--root", "set", "--seed", "x"
     )  # the file is valid
 
 
 def test_an_invalid_folder_for_the_copy_exits_with_2_before_reading(tmp_path, capsys):
     small_datasets.write_folder(tmp_path / "set")
-    assert "--fix: must be new or empty" in refused(capsys, "--format", "folder", "set", "--fix", "set")
-    assert "--fix: must be outside" in refused(capsys, "--format", "folder", "set", "--fix", "set/fixed")
+    assert "--fix: must be new or empty" in rejected(capsys, "--format", "folder", "set", "--fix", "set")
+    assert "--fix: must be outside" in rejected(capsys, "--format", "folder", "set", "--fix", "set/fixed")
 
 
 def test_a_configuration_without_data(tmp_path, capsys):
     (tmp_path / "a.yaml").write_text("model: {}\n")
-    assert "data: missing" in refused(capsys, "--config", "a.yaml")
+    assert "data: missing" in rejected(capsys, "--config", "a.yaml")
     (tmp_path / "a.yaml").write_text("data: [\n")
-    assert "a.yaml, line 2: not valid YAML" in refused(capsys, "--config", "a.yaml")
+    assert "a.yaml, line 2: not valid YAML" in rejected(capsys, "--config", "a.yaml")
     (tmp_path / "a.yaml").write_text("data:\n  class_path: striate.datamodules.ImageFoldr\n")
-    assert "did you mean 'striate.datamodules.ImageFolder'" in refused(capsys, "--config", "a.yaml")
+    assert "did you mean 'striate.datamodules.ImageFolder'" in rejected(capsys, "--config", "a.yaml")
 
 
 def test_a_wrong_root_is_named_as_given(tmp_path, capsys):
     small_datasets.write_coco(tmp_path / "set")
     (tmp_path / "a.yaml").write_text("data: {class_path: CocoDetection, init_args: {root: set}}\n")
-    assert "--data.root nowhere: no file or folder 'nowhere'" in refused(
+    assert "--data.root nowhere: no file or folder 'nowhere'" in rejected(
         capsys, "--config", "a.yaml", "--root", "nowhere"
     )
     (tmp_path / "set2").mkdir()

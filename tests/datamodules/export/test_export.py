@@ -406,7 +406,7 @@ def test_existing_files_are_not_overwritten(tmp_path):
     assert (tmp_path / "full" / "mine.txt").is_file() and not list(tmp_path.glob("*.partial"))
 
 
-def test_invalid_arguments_and_unsupported_tasks_are_refused(tmp_path):
+def test_invalid_arguments_and_unsupported_tasks_are_rejected(tmp_path):
     num_tasks = {"coco": 4, "voc": 4, "yolo": 3, "masks": 1, "folder": 1}
     assert {name: len(kind.tasks) for name, kind in FORMATS.items()} == num_tasks
     with pytest.raises(ValueError, match="format: masks supports semantic_segmentation, got samples of detection"):

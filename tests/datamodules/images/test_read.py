@@ -1,4 +1,4 @@
-"""Reading images: every format is decoded correctly, or refused with its path."""
+"""Reading images: every format is decoded correctly, or rejected with its path."""
 
 import cv2
 import numpy as np
@@ -78,7 +78,7 @@ def test_exif_orientation_is_applied(tmp_path, orientation, corner):
     assert read[corner].min() > 200
 
 
-def test_truncated_files_are_refused_by_path(tmp_path):
+def test_truncated_files_are_rejected_by_path(tmp_path):
     for suffix in ("jpg", "png"):
         whole = write_image(tmp_path / f"whole.{suffix}", noisy_image(0, 1, 128)).read_bytes()
         cut = tmp_path / f"cut.{suffix}"
@@ -93,7 +93,7 @@ def test_a_jpeg_with_trailing_bytes_is_read(tmp_path):
     assert read_image(path).shape == (32, 32, 3)
 
 
-def test_files_that_are_not_images_are_refused(tmp_path):
+def test_files_that_are_not_images_are_rejected(tmp_path):
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "text.png").write_text("no picture")
     with pytest.raises(ImageError, match=r"empty.jpg: the file is empty"):

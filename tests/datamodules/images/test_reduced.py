@@ -116,7 +116,7 @@ def test_images_with_masks_are_read_at_full_size(tmp_path, photograph):
     assert data.datasets["val"].source[0]["image"].shape == (427, 641, 3)
 
 
-def test_a_file_of_half_the_annotated_size_is_refused(tmp_path, photograph):
+def test_a_file_of_half_the_annotated_size_is_rejected(tmp_path, photograph):
     root = write_large(tmp_path, photograph)
     Image.fromarray(photograph[:214, :321]).save(root / "train2017" / "large.jpg")
     data = CocoDetection(str(root), num_workers=0)

@@ -24,7 +24,7 @@ def test_collate_preserves_pixels_and_layout():
     assert batch["label"].tolist() == [0, 1, 0] and batch["label"].dtype == torch.int64
 
 
-def test_images_of_different_sizes_are_refused():
+def test_images_of_different_sizes_are_rejected():
     samples = [{"image": np.zeros((h, 8, 3), np.uint8), "label": 0, "index": 0, "unreadable": []} for h in (8, 9)]
     with pytest.raises(ValueError, match=r"^train_transform: .*got 8x8, 8x9"):
         collate(samples)

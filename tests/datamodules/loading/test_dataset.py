@@ -1,4 +1,4 @@
-"""Data sets: reproducible augmentation, unreadable images, and refused targets."""
+"""Data sets: reproducible augmentation, unreadable images, and rejected targets."""
 
 import albumentations as A
 import numpy as np
@@ -60,13 +60,13 @@ def test_strict_and_too_many_unreadable_images_raise():
         TransformedDataset(NumberedImages(40, broken=range(40)), replace_unreadable=True)[0]
 
 
-def test_labels_outside_the_classes_are_refused():
+def test_labels_outside_the_classes_are_rejected():
     assert TransformedDataset(NumberedImages(6), num_classes=3)[5]["label"] == 2
     with pytest.raises(ValueError, match="sample 5 of NumberedImages: label: .*2 classes.*got 2"):
         TransformedDataset(NumberedImages(6), num_classes=2)[5]
 
 
-def test_a_transform_that_changes_the_type_is_refused():
+def test_a_transform_that_changes_the_type_is_rejected():
     dataset = TransformedDataset(NoisyImages(2), A.Compose([A.Normalize()]))
     with pytest.raises(TypeError, match=r"got ndarray of float32.*Normalize"):
         dataset[0]

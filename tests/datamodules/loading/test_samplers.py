@@ -38,7 +38,7 @@ def test_ranks_share_the_samples(size, ranks):
             assert len(sampler) == len(list(sampler))
 
 
-def test_fewer_samples_than_devices_are_refused():
+def test_fewer_samples_than_devices_are_rejected():
     with pytest.raises(ValueError, match=r"trainer.devices: .*got 4 devices for 2 sample"):
         EpochSampler(2, False, False, num_replicas=4, rank=0)
 
@@ -128,7 +128,7 @@ def test_groups_are_reshuffled_each_epoch_and_resumable():
     assert {tuple(sorted(key.index for key in keys(GROUPS, epoch=epoch)[60:])) for epoch in range(9)} != {(60, 61, 62)}
 
 
-def test_groups_without_padding_are_refused():
+def test_groups_without_padding_are_rejected():
     with pytest.raises(ValueError, match="groups: need pad"):
         EpochSampler(3, False, False, groups=np.zeros(3))
 
@@ -150,6 +150,6 @@ def test_make_loader_with_sampling_and_groups():
     assert indices == [key.index for key in keys(GROUPS, epoch=0, sampling=draw)][: draw.length // 4 * 4]
 
 
-def test_groups_of_another_length_are_refused():
+def test_groups_of_another_length_are_rejected():
     with pytest.raises(ValueError, match="groups: .*got 3 for 5"):
         EpochSampler(5, True, True, groups=np.arange(3))

@@ -33,7 +33,7 @@ def test_source_sizes_and_unreadable_files(tmp_path):
         source_sizes([])
 
 
-def test_a_source_without_classes_or_sizes_is_refused():
+def test_a_source_without_classes_or_sizes_is_rejected():
     data = DigitScenes("detection", num_workers=0, train_size=4, val_size=2)
     data.setup("fit")
     data.sampling = RepeatFactor(0.5)
@@ -44,7 +44,7 @@ def test_a_source_without_classes_or_sizes_is_refused():
         data.train_dataloader()
 
 
-def test_class_balance_without_classes_is_refused():
+def test_class_balance_without_classes_is_rejected():
     data = DigitScenes(num_workers=0, train_size=4, val_size=2)
     data.sampling = "class_balanced"
     data.setup("fit")

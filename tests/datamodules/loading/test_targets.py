@@ -43,7 +43,7 @@ def test_missing_fields_get_defaults():
         ({"mask": np.zeros((40, 60), np.int64)}, "mask: .*got int64"),
     ],
 )
-def test_invalid_targets_are_refused(change, message):
+def test_invalid_targets_are_rejected(change, message):
     with pytest.raises(ValueError, match=message):
         transformed(detection_sample() | change, num_classes=9)
 

@@ -300,7 +300,7 @@ def test_a_checkpoint_with_more_epochs_than_are_asked_for(workdir, capsys):
     assert re.search("^--trainer.max_epochs 1: must be > 2, .*got 1;", message)
 
 
-def test_a_checkpoint_of_another_model_is_refused(workdir, capsys):
+def test_a_checkpoint_of_another_model_is_rejected(workdir, capsys):
     launch("fit", "--config", "small.yaml", "--trainer.max_epochs", 1)
     message = launch_error(
         capsys, 1, "validate", "--config", "small.yaml", "--ckpt_path", "best", "--model.model.width", 4
@@ -314,7 +314,7 @@ def test_weights_only_are_not_a_checkpoint(workdir, capsys):
     assert message.startswith("--ckpt_path weights.pt: weights only")
 
 
-def test_a_checkpoint_that_would_run_code_is_refused(workdir, capsys):
+def test_a_checkpoint_that_would_run_code_is_rejected(workdir, capsys):
     torch.save({"state_dict": {}, "x": Path("boom")}, workdir / "evil.ckpt")
     message = launch_error(capsys, 1, "fit", "--config", "small.yaml", "--ckpt_path", "evil.ckpt")
     assert "pickled objects" in message

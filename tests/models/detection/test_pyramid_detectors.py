@@ -148,7 +148,7 @@ def test_load_report(tmp_path):
     assert frozen_without_weights(slim("fcos")) == []
 
 
-def test_weights_for_another_backbone_are_refused_before_a_file_is_read():
+def test_weights_for_another_backbone_are_rejected_before_a_file_is_read():
     with pytest.raises(ValueError, match="detector_weights.*'resnet50', got 'resnet18'"):
         FasterRCNN(80, "resnet18", detector_weights="COCO_V1")
     with pytest.raises(ValueError, match="did you mean 'COCO_V1'"):
@@ -261,7 +261,7 @@ def test_settings_reach_torchvisions_parts():
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_settings_that_detect_nothing_are_refused(kind):
+def test_settings_that_detect_nothing_are_rejected(kind):
     for wrong in ({"score_threshold": 5}, {"nms_iou": -0.1}, {"max_detections": 0}):
         (name,) = wrong
         with pytest.raises(ValueError, match=f"^{name}: .*got {wrong[name]}"):

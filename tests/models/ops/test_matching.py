@@ -130,7 +130,7 @@ def test_bipartite_matching_by_hand():
     objects = torch.tensor([[2.0, 0.0, 5.0, 4.0], [2.0, 0.0, 6.0, 4.0]])  # 0.4 and 0.75; 1/3 and 1
     assert bipartite_then_threshold(objects, anchors).tolist() == [0, 1, -1]
     assert bipartite_then_threshold(objects.flip(0), anchors).tolist() == [1, 0, -1]
-    # torchvision: the later object takes it whatever the IoU, and the other gets none
+    # torchvision: the later object takes it at any IoU, and the other gets none
     assert SSDMatcher(0.5)(box_iou(objects, anchors)).tolist() == [-1, 1, -1]
     assert SSDMatcher(0.5)(box_iou(objects.flip(0), anchors)).tolist() == [-1, 1, -1]
     # an anchor assigned to an object keeps it, although another object overlaps it more

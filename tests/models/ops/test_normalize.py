@@ -91,12 +91,12 @@ def test_gradient_reaches_the_pixels() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.bool, torch.complex64])
-def test_other_dtypes_are_refused(dtype: torch.dtype) -> None:
+def test_other_dtypes_are_rejected(dtype: torch.dtype) -> None:
     with pytest.raises(TypeError, match=re.escape(f"uint8 in [0, 255] or floating point in [0, 1], got {dtype}")):
         Normalize()(torch.zeros(1, 3, 4, 4, dtype=dtype))
 
 
-def test_arrays_are_refused() -> None:
+def test_arrays_are_rejected() -> None:
     with pytest.raises(TypeError, match="images.*got ndarray"):
         Normalize()(np.zeros((1, 3, 4, 4), np.uint8))
 
@@ -110,12 +110,12 @@ def test_arrays_are_refused() -> None:
         ((2, 4, 5, 3), r"got \[2, 4, 5, 3\]; .*permute\(0, 3, 1, 2\)"),
     ],
 )
-def test_other_shapes_are_refused(shape: tuple[int, ...], message: str) -> None:
+def test_other_shapes_are_rejected(shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Normalize()(torch.zeros(shape, dtype=torch.uint8))
 
 
-def test_bad_constants_are_refused() -> None:
+def test_bad_constants_are_rejected() -> None:
     with pytest.raises(ValueError, match="mean.*got \\(0.5,\\)"):
         Normalize((0.5,), (0.5, 0.5))
     with pytest.raises(ValueError, match="std.*above 0.*0.0"):

@@ -106,7 +106,7 @@ def test_values_outside_the_classes_are_counted_and_named():
 
 
 @pytest.mark.parametrize("value, dtype", [(3, torch.uint8), (-1, torch.int64), (70000, torch.int64)])
-def test_predictions_outside_the_classes_are_refused(value, dtype):
+def test_predictions_outside_the_classes_are_rejected(value, dtype):
     metric = SegmentationConfusion(3)
     predicted = torch.tensor([[[0, 2, value]]], dtype=dtype)
     with pytest.raises(ValueError, match=rf"predicted.* 0 … 2, got {value}"):

@@ -119,7 +119,7 @@ NOWHERE = [0.0, 500, 10, 510]
         ("R", 2, 6 / 11, 1 / 2),  # recalls 0 … 0.5
         ("RwR", 2, (6 * 1 + 5 * 2 / 3) / 11, 1 / 2 + 1 / 2 * 2 / 3),
         ("wRR", 2, 11 * (2 / 3) / 11, 2 / 3),  # the higher precision to the right counts from the start
-        ("RRR", 10, 4 / 11, 3 / 10),  # 3 of 10 reach recall 0.3, whatever 3 * 0.1 is in floating point
+        ("RRR", 10, 4 / 11, 3 / 10),  # 3 of 10 reach recall 0.3, although 3 * 0.1 > 0.3 in floating point
         ("RwRwwR", 3, (4 * 1 + 3 * 2 / 3 + 4 * 1 / 2) / 11, (1 + 2 / 3 + 1 / 2) / 3),
         ("RwwwRR", 10, (2 + 2 * 1 / 2) / 11, (1 + 1 / 2 + 1 / 2) / 10),
     ],

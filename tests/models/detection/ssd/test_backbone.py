@@ -140,7 +140,7 @@ def test_layer_numbers_of_ssd_pytorch(classifier, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
 
 
-def test_other_weights_are_refused(tmp_path, classifier):
+def test_other_weights_are_rejected(tmp_path, classifier):
     _, path = classifier
     with pytest.raises(ValueError, match="weights.*does not match this VGG-16"):
         SSDVGG16(path, width=0.25, hidden=16)

@@ -109,7 +109,7 @@ def test_boxes_are_those_of_the_mirrored_image(grid, side, aspects):
     assert torch.allclose(areas[:, 2:], areas[:, :1].expand(-1, 2 * len(aspects)), rtol=1e-3)  # a ratio keeps the area
 
 
-def test_what_makes_no_boxes_is_refused():
+def test_what_makes_no_boxes_is_rejected():
     with pytest.raises(ValueError, match="^aspects.*2 for 2 feature maps.*got 1"):
         default_boxes([(2, 2), (1, 1)], 20, [5, 10, 15], [[2.0]])
     with pytest.raises(ValueError, match="^steps.*1 for 1 feature maps, got 2"):

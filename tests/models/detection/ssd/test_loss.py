@@ -135,6 +135,6 @@ def test_losses_of_half_precision_are_computed_in_single():
     assert losses["loss_class"].dtype == losses["loss_box"].dtype == torch.float32
 
 
-def test_a_ratio_below_zero_is_refused():
+def test_a_ratio_below_zero_is_rejected():
     with pytest.raises(ValueError, match="ratio.*got -1"):
         hard_negative_mining(torch.zeros(1, 2), torch.zeros(1, 2, dtype=torch.bool), -1)

@@ -318,7 +318,7 @@ def test_losses_equal_torchvisions(theirs, ours):
     assert losses["loss_class"].item() == pytest.approx(expected["classification"].item(), rel=1e-5)
 
 
-def test_unknown_torchvision_weights_are_refused():
+def test_unknown_torchvision_weights_are_rejected():
     with pytest.raises(ValueError, match="did you mean 'COCO_V1'"):
         SSD300.from_torchvision("COCO_V2")
     with skip_pretrained():

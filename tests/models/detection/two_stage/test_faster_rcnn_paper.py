@@ -149,7 +149,7 @@ def test_weights_of_torchvisions_vgg16_are_loaded_with_fc6_and_fc7():
     assert "fc6 and fc7: loaded" in model.describe_weights()
 
 
-def test_other_names_of_backbones_are_refused():
+def test_other_names_of_backbones_are_rejected():
     with pytest.raises(ValueError, match="backbone.*got 'vgg_16'; did you mean 'vgg16'"):
         SingleMapFasterRCNN(2, "vgg_16")
     with pytest.raises(ValueError, match="weights: has no effect.*got 'x.ckpt'.*PlainCNN"):

@@ -71,7 +71,7 @@ def test_an_anchor_may_touch_the_border_and_not_cross_it():
     assert inside(given, (6, 10)).tolist() == [True, False, False, False, False]
 
 
-def test_anchors_of_no_pixel_are_refused():
+def test_anchors_of_no_pixel_are_rejected():
     with pytest.raises(ValueError, match="anchor_base.*got 1, which gives 0 x 0"):
         cell_anchors(1, ratios=(9.0,))
     with pytest.raises(ValueError, match=r"anchor_scales.*above 0, got \[\]"):

@@ -139,7 +139,7 @@ def test_the_last_map_is_halved_if_that_makes_the_grid():
 
 
 class FixedGrid(YOLOv1):
-    """Returns given outputs, whatever the image."""
+    """Returns given outputs for any image."""
 
     def grid(self, pixels):
         return self.outputs

@@ -197,8 +197,7 @@ def backbone_name(backbone: Backbone) -> str:
 
 
 def _name(backbone: Backbone) -> str:
-    name = getattr(backbone, "name", None)
-    return repr(name) if isinstance(name, str) else type(backbone).__name__
+    return type(backbone).__name__ if backbone.name is None else repr(backbone.name)
 
 
 def check_out_indices(out_indices: Sequence[int] | None, num_stages: int) -> tuple[int, ...]:

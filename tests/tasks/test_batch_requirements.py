@@ -68,7 +68,7 @@ def test_additional_fields_are_allowed():
     "data, needed, fix",
     [
         (CocoDetection("x"), "instance_segmentation", "set task: instance_segmentation"),
-        (CocoDetection("x"), "localization", "use CocoLocalization, VOCLocalization or LocalizationManifest"),
+        (CocoDetection("x"), "localization", "use CocoLocalization, .*LocalizationManifest"),
         (ImageFolder("x"), "detection", "use CocoDetection, VOCDetection or YoloDetection"),
         (None, "classification", "use ImageFolder or Manifest"),
     ],

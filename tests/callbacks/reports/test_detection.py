@@ -106,5 +106,5 @@ def test_invalid_arguments_and_tasks(tmp_path):
     with pytest.raises(ValueError, match="score.*got 2"):
         DetectionReport(score=2)
     trainer = pl.Trainer(logger=False, accelerator="cpu", enable_progress_bar=False, enable_checkpointing=False)
-    with pytest.raises(TypeError, match=r"DetectionReport: .*detection_metric\(stage\).*got Classification"):
+    with pytest.raises(TypeError, match=r"DetectionReport: .*detection_metric.*got Classification"):
         DetectionReport().setup(trainer, Classification(TinyNet()), "test")

@@ -46,7 +46,7 @@ def test_a_box_drawn_in_another_size_is_scaled_or_rejected(tmp_path):
     sizes = np.array([[120, 160]], np.int32)
     sample = source_of(tmp_path, [12, 16, 120, 160], sizes=sizes, rescale=True)[0]
     assert sample["box"].tolist() == [6, 4, 60, 40]
-    with pytest.raises(ImageError, match="a.png: the image is 60x40, but its annotations are for 120x160"):
+    with pytest.raises(ImageError, match="a.png: .*60x40, .*annotations.* 120x160"):
         source_of(tmp_path, [12, 16, 120, 160], sizes=sizes)[0]
     assert source_of(tmp_path, [0, 0, 60, 40], sizes=sizes[:, ::-1] // 4 + [[20, 10]])[0]["box"].tolist() == [
         0,

@@ -320,7 +320,7 @@ def test_a_list_without_mixing_equals_a_compose():
 def test_unsuitable_samples_are_rejected():
     with pytest.raises(TypeError, match="train_transform: Mosaic needs boxes.*got samples with label"):
         mixed([{"image": np.zeros((8, 8, 3), np.uint8), "label": 1}], Mosaic())
-    with pytest.raises(TypeError, match="train_transform: CopyPaste needs masks.*set task: instance_seg"):
+    with pytest.raises(TypeError, match="train_transform: CopyPaste.*masks.*task: instance_seg"):
         mixed(Scenes(BOXES, "boxes"), CopyPaste())
     with pytest.raises(ValueError, match="sample 1 of Scenes: label: .*got 11"):
         mixed(Scenes([[], [(0, 0, 9, 9)]]), CopyPaste(), num_classes=5)

@@ -121,10 +121,7 @@ def test_a_sample_that_always_loses_its_object_is_omitted():
     valid = lost | {"box": np.array([0, 0, 40, 40], np.float32)}
     crop = A.Compose([A.Crop(32, 32, 64, 64)])
     training = TransformedDataset(Samples([lost, valid]), crop, replace_unreadable=True)
-    assert (
-        training[0]["index"] == 1
-        and "sample 0: 100 augmentations in a row removed the object" in training[0]["unreadable"][0]
-    )
+    assert training[0]["index"] == 1 and "sample 0: 100 augmentations" in training[0]["unreadable"][0]
     assert training[0]["box"].tolist() == [0, 0, 8, 8]
     assert "image" not in TransformedDataset(Samples([lost, valid]), crop)[0]
     with pytest.raises(ImageError, match="such as albumentations.BBoxSafeRandomCrop"):

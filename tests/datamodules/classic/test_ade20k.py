@@ -80,7 +80,7 @@ def test_bad_lists_of_names(tmp_path, text, message):
 
 
 def test_missing_files_show_the_expected_layout(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"(?s)images/training'\. ADE20K expects.*ADE_train_00000001.png"):
+    with pytest.raises(FileNotFoundError, match=r"(?s)images/training'.*ADE20K.*ADE_train_00000001.png"):
         module(tmp_path).make_source("train")
     base = tree(tmp_path)
     (base / "annotations" / "validation" / "ADE_val_00000002.png").unlink()
@@ -102,7 +102,7 @@ def test_bad_masks(tmp_path):
     with stops_at("label-outside", r"ADE_train_00000001.png: .*151 \(\d+ pixels?\)"):
         source[0]
     write_gray(folder / "ADE_train_00000001.png", np.ones((4, 2), np.uint8))
-    with pytest.raises(ImageError, match=r"the image is 4x2, but its mask '.*ADE_train_00000001.png' is 2x4"):
+    with pytest.raises(ImageError, match=r"image is 4x2, .*ADE_train_00000001.png' is 2x4"):
         source[0]
     write_image(folder / "ADE_train_00000001.png", noise(4, 2))
     with pytest.raises(ImageError, match="palette.*RGB"):

@@ -187,7 +187,7 @@ def test_bad_content(tmp_path, content, message):
 
 
 def test_missing_files_show_the_expected_layout(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"(?s)no cifar-100-python or cifar-100-binary in.*ROOT/cifar-100-py"):
+    with pytest.raises(FileNotFoundError, match=r"(?s)cifar-100-binary in.*ROOT/cifar-100-py"):
         CIFAR100(str(tmp_path)).setup("fit")
     folder = write_cifar10(tmp_path)
     (folder / "data_batch_4").unlink()

@@ -126,7 +126,7 @@ def test_unknown_label_ids(tmp_path):
 
 
 def test_missing_files_show_the_expected_layout(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"(?s)leftImg8bit/train'\. Cityscapes.*aachen_000000_000019_gtFine"):
+    with pytest.raises(FileNotFoundError, match=r"(?s)leftImg8bit/train'.*Cityscapes.*_000019_gtFine"):
         module(tmp_path).make_source("train")
     tree(tmp_path, mask_folders=("gtFine",))
     with pytest.raises(FileNotFoundError, match=r"(?s)gtCoarse/train.* contains: gtFine/, leftImg8bit/"):

@@ -164,7 +164,7 @@ def test_missing_files(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"images.txt: 1 of 6 images.*\n    010.Red_winged_"):
         cub(tmp_path).setup("fit")
     (base / "train_test_split.txt").unlink()
-    with pytest.raises(FileNotFoundError, match=r"(?s)no file '.*train_test_split.txt'.*contains: CUB_200_2011/"):
+    with pytest.raises(FileNotFoundError, match=r"(?s)no file '.*_test_split.txt'.*contains: CUB_200"):
         cub(tmp_path).setup("fit")
 
 

@@ -162,7 +162,7 @@ def test_malformed_xml(tmp_path):
     file = write_pets(tmp_path) / "annotations" / "xmls" / "Bengal_5.xml"
     text = file.read_text()[:150]
     file.write_text(text)
-    with pytest.raises(ValueError, match=rf"Bengal_5.xml, line {1 + text.count(chr(10))}, column \d+: malformed XML"):
+    with pytest.raises(ValueError, match=rf"Bengal_5.xml, line {1 + text.count(chr(10))}, column \d+: .*XML"):
         pets(tmp_path).setup("fit")
     file.write_text(voc_xml("Bengal_5", SIZE, [("cat", (1, 2, "x", 4), 0)]))
     with pytest.raises(ValueError, match="Bengal_5.xml, object 1: bndbox/xmax.*'x'"):

@@ -18,6 +18,7 @@ from striate.datamodules import (
 )
 from striate.datamodules.annotations.annotation_errors import AnnotationErrors
 from striate.datamodules.doctor import KINDS, check
+from striate.datamodules.doctor.findings import MAX_FINDINGS, Finding, Findings
 from striate.tests.helpers import small_datasets
 from striate.tests.helpers.coco_voc import voc_xml
 from striate.tests.helpers.fixtures import noise, write_image
@@ -479,3 +480,13 @@ def test_a_thousand_samples_take_seconds():
     begun = time.perf_counter()
     assert examine(InMemory([{"label": number % 2} for number in range(1000)])).clean
     assert time.perf_counter() - begun < 20
+
+
+def test_findings_beyond_the_limit_are_only_counted():
+    findings = Findings()
+    for number in range(MAX_FINDINGS + 5):
+        findings.add(Finding("orphan-image", str(number)))
+    findings.add(Finding("crash", "x"))
+    assert findings.counts["orphan-image"] == MAX_FINDINGS + 5 and len(findings.of("orphan-image")) == MAX_FINDINGS
+    assert findings.codes() == ["crash", "orphan-image"] and findings.total("error") == 1
+    assert all(kind.advice for kind in KINDS.values())

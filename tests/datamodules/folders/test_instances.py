@@ -276,7 +276,7 @@ def test_images_that_cannot_be_read(tmp_path):
     with pytest.raises(ImageError, match="1.tif: floating-point pixels"):
         source[1]
     save(folder / "0.tif", noise(5, 3))
-    with pytest.raises(ImageError, match=r"0.tif: the image is 5x3, but its mask '.*masks/x/0.tif' is 4x3"):
+    with pytest.raises(ImageError, match=r"0.tif: .*image is 5x3, .*masks/x/0.tif' is 4x3"):
         source[0]
     (folder / "0.tif").write_bytes(b"II*\0")
     with pytest.raises(ImageError, match="0.tif: "):

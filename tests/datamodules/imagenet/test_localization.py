@@ -152,7 +152,7 @@ def test_malformed_xml(tmp_path):
     text = file.read_text()
     file.write_text(text[:150])
     line = text[:150].count("\n") + 1
-    with pytest.raises(ValueError, match=rf"{TENCH}_7.xml, line {line}, column \d+: malformed XML"):
+    with pytest.raises(ValueError, match=rf"{TENCH}_7.xml, line {line}, column \d+: .*XML"):
         module(tmp_path).make_source("train")
     file.write_text(text.replace("<xmax>9<", "<xmax>nine<"))
     with pytest.raises(ValueError, match=f"{TENCH}_7.xml, object 1: bndbox/xmax.*'nine'"):

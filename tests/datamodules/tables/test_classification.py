@@ -115,9 +115,7 @@ def test_missing_images(folder):
 
 def test_missing_columns(folder):
     file = write(folder / "t.csv", "path,lable\na/0.png,0\n")
-    with pytest.raises(
-        ValueError, match=r"t.csv: .*'label' \(label_column\), got 'path', 'lable'; did you mean 'lable'"
-    ):
+    with pytest.raises(ValueError, match=r"t.csv: .*\(label_column\), got 'path', .*mean 'lable'"):
         Manifest(file).make_source("train")
     parquet = write_parquet(folder / "t.parquet", {"image": ["a/0.png"], "label": [0]})
     with pytest.raises(ValueError, match=r"'path' \(path_column\), got 'image', 'label'$"):
@@ -178,7 +176,7 @@ def test_parquet_without_pyarrow(folder, monkeypatch):
         return real(name, *rest, **options)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ImportError, match=r"t.parquet: reading Parquet needs pyarrow: pip install pyarrow"):
+    with pytest.raises(ImportError, match=r"t.parquet: .*pip install pyarrow"):
         (folder / "t.parquet").touch()
         Manifest(str(folder / "t.parquet")).make_source("train")
 

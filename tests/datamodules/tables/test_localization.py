@@ -100,9 +100,7 @@ def test_unusable_boxes(folder, box, code, kind):
 
 def test_several_faults_are_counted_in_one_warning(folder):
     rows = "a.png,0,1,1,1,9\nb.png,0,0,0,33,50\nc.png,0,5,5,9,9\ne.png,0,3,3,2,9\nf.png,0,nan,3,2,9\n"
-    with pytest.warns(
-        UserWarning, match=r"^4 annotations .*1 x .*box-not-finite.*1 x .*box-inv.*1 x .*box-zero.*line 2.*box-out"
-    ) as warned:
+    with pytest.warns(UserWarning, match=r"^4 .*box-not-finite.*box-inv.*box-zero.*line 2.*box-out") as warned:
         assert len(LocalizationManifest(table(folder, rows)).make_source("train")) == 1
     assert len(warned) == 1
 
@@ -157,7 +155,7 @@ def test_a_parquet_row_without_a_coordinate(folder):
 
 def test_missing_columns(folder):
     file = table(folder, "a.png,0,1,1,7,9\n", "path,label,x1,y1,xx,y2\n")
-    with pytest.raises(ValueError, match=r"t.csv: no column 'x2' \(box_columns\[2\]\), got 'path', .*'xx', 'y2'"):
+    with pytest.raises(ValueError, match=r"t.csv: .*'x2' \(box_columns\[2\]\), got .*'xx', 'y2'"):
         LocalizationManifest(file).make_source("train")
     with pytest.raises(ValueError, match=r"box_columns: .*four.*got \['x', 'y', 'w'\]"):
         LocalizationManifest(file, box_columns=["x", "y", "w"])

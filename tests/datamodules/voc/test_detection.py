@@ -114,7 +114,7 @@ def test_bad_annotation_files(tmp_path, text, code, message):
 
 
 def test_missing_files(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no file .*train.txt'(?s:.*)ROOT/VOCdevkit/VOC2007/Annotations"):
+    with pytest.raises(FileNotFoundError, match=r"no file .*train.txt'(?s:.*)VOCdevkit/VOC2007/Ann"):
         module(tmp_path).make_source("train")
     folder = write_voc(tmp_path) / "VOC2007"
     (folder / "Annotations" / "000007.xml").unlink()

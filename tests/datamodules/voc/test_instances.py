@@ -154,7 +154,7 @@ def test_an_image_without_objects(tmp_path):
             "SegmentationClass",
             np.full((6, 9), 21),
             ValueError,
-            "2007_000032.png: label is not a class, got the value 21; .*0 =",
+            "2007_000032.png: label .*got the value 21; .*0 =",
         ),
         (
             "SegmentationClass",
@@ -162,7 +162,7 @@ def test_an_image_without_objects(tmp_path):
             ImageError,
             r"Object/.*: the mask is 9x6, but the classes in '.*' are 6x9",
         ),
-        ("JPEGImages", None, ImageError, r"the image is 5x5, but its mask '.*Object/2007_000032.png' is 9x6"),
+        ("JPEGImages", None, ImageError, r"image is 5x5, .*Object/2007_000032.png' is 9x6"),
     ],
 )
 def test_inconsistent_masks(tmp_path, folder, values, error, message):

@@ -99,7 +99,7 @@ def test_an_image_of_another_size_than_annotated_is_unreadable(tmp_path):
     folder = write_voc(tmp_path, OBJECTS) / "VOC2007" / "JPEGImages"
     source = voc(tmp_path).make_source("train")
     write_image(folder / "000001.jpg", noise(375, 500))
-    with pytest.raises(ImageError, match="000001.jpg: the image is 375x500, but its annotations are for 500x375"):
+    with pytest.raises(ImageError, match="000001.jpg: .*375x500, .*annotations.* 500x375"):
         source[0]
 
 

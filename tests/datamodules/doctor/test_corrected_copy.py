@@ -1,9 +1,9 @@
-"""Corrected copies of data sets with mask files: lists or trees of links for the same reader."""
+"""The folder of a corrected copy, and copies of data sets with mask files: lists or trees of links."""
 
 import numpy as np
 import pytest
 
-from striate.datamodules import ADE20K, Cityscapes, InstanceMasks, VOCInstances, VOCSegmentation
+from striate.datamodules import ADE20K, Cityscapes, ImageFolder, InstanceMasks, VOCInstances, VOCSegmentation
 from striate.datamodules.doctor import check, write_fix, write_html
 from striate.experiments.data.check import check as command
 from striate.tests.helpers import small_datasets, voc_sbd_masks
@@ -101,7 +101,7 @@ def test_a_set_that_cannot_be_corrected(tmp_path, capsys, monkeypatch):
     assert command([*words, "--workers", "0"]) == 1
     out = capsys.readouterr().out
     assert f"{tmp_path / 'fixed'}: no corrected copy\n" in out and " change" not in out and "fixed.yaml" not in out
-    assert "nothing can be corrected automatically: 1 sample to leave out is listed in excluded.csv" in out
+    assert "1 sample to leave out is listed in excluded.csv" in out
     assert "2.png" in (tmp_path / "fixed/excluded.csv").read_text()
     assert not (tmp_path / "fixed/fixed.yaml").exists()
 
@@ -111,3 +111,15 @@ def test_paths_may_be_text(tmp_path):
     report = check(InstanceMasks(str(tmp_path / "data"), num_workers=0), processes=0)
     assert write_html(report, str(tmp_path / "new/p.html")) == tmp_path / "new/p.csv"
     assert write_fix(report, str(tmp_path / "fixed")).folder == tmp_path / "fixed"
+
+
+def test_the_folder_must_be_empty_and_outside_the_data(tmp_path):
+    root = small_datasets.write_folder(tmp_path / "data")
+    report = check(ImageFolder(str(root), num_workers=0), processes=0)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "a.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="folder: must be new or empty"):
+        write_fix(report, tmp_path / "full")
+    with pytest.raises(ValueError, match="folder: must be outside"):
+        write_fix(report, root / "fixed")
+    assert (tmp_path / "full" / "a.txt").read_text() == "mine" and not (root / "fixed").exists()

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, Unpack
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
+from ..datamodules.base import Unpack
 from ..datamodules.batches import ClassificationBatch
 from ..models.classification.lenet import LeNet5, MAPLoss, RBFOutput
 from ..models.classification.mixup import BatchMixer

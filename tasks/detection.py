@@ -1,12 +1,13 @@
 """The task of object detection, `Detection`."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, Unpack
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
+from ..datamodules.base import Unpack
 from ..datamodules.batches import DetectionBatch
 from ..models.detection import Detections, Detector, classwise_nms
 from .base import Task, TaskOptions

@@ -1,7 +1,7 @@
 """The task of classification with localization."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Unpack
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from ..datamodules.base import Unpack
 from ..datamodules.batches import LocalizationBatch
 from ..models.ops.box_losses import BoxLoss
 from ..models.ops.boxes import clip_boxes, normalize_boxes

@@ -1,13 +1,14 @@
 """The task of semantic segmentation."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal, Unpack
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
+from ..datamodules.base import Unpack
 from ..datamodules.batches import SemanticSegmentationBatch
 from ..models.segmentation.inference import argmax_labels, augmented_logits, sliding_logits
 from ..models.segmentation.losses import IGNORE_INDEX, PixelCrossEntropy, WeightedLosses

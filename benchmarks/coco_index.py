@@ -184,7 +184,7 @@ def child() -> None:
     )
     import pycocotools.coco  # noqa: F401 - imports are not measured, on either side
 
-    import striate.datamodules.coco.json  # noqa: F401
+    import striate.datamodules.coco.annotation_file  # noqa: F401
 
     before = resident_mb()
     clock = time_call(lambda: kept.append(call()))

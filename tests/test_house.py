@@ -51,6 +51,14 @@ def test_no_circle_of_imports():
     assert not circle, " -> ".join(circle)
 
 
+def test_imported_modules_exist():
+    """Imports in functions too, which importing the module would not run."""
+    existing = {module.name for module in [*MODULES, *TESTS]}
+    for module in [*MODULES, *TESTS]:
+        unknown = {name for name in imported(module) if name.split(".")[0] == "striate"} - existing
+        assert not unknown, f"{module.name} imports {', '.join(sorted(unknown))}"
+
+
 @pytest.mark.parametrize("name", ["pytorch_lightning", "lightning", "wandb", "striate.datamodules"])
 def test_models_are_plain_pytorch(name):
     for module in MODULES:

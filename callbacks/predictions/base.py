@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -12,13 +12,6 @@ from ..drawing.canvas import NEUTRAL, captions, class_name, panel
 from ..drawing.overlays import MIN_SCORE, hidden_note, target_panel
 
 CORNERS = ("x1", "y1", "x2", "y2")
-
-
-@runtime_checkable
-class NamesFiles(Protocol):
-    """A source of samples that knows the files of its images, in order."""
-
-    paths: Sequence[Path]
 
 
 class TaskWriter:
@@ -31,11 +24,12 @@ class TaskWriter:
         task: The task whose predictions are written.
         folder: Folder of the run.
         rank: Rank of this process.
-        paths: Files of all images to predict, in order; None: unknown.
+        paths: Files of all images to predict, in order, for writers that name files or number images by them; None:
+            unknown.
     """
 
-    def __init__(self, task: Task, folder: Path, rank: int, paths: Sequence[Path] | None = None) -> None:
-        self.task, self.folder, self.rank, self.paths = task, folder, rank, paths
+    def __init__(self, task: Task, folder: Path, rank: int, paths: Sequence[str] | None = None) -> None:
+        self.task, self.folder, self.rank = task, folder, rank
 
     @property
     def names(self) -> Sequence[str]:

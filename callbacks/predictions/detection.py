@@ -39,7 +39,7 @@ class DetectionWriter(OverlayWriter):
 
     task: Detection
 
-    def __init__(self, task: Detection, folder: Path, rank: int, paths: Sequence[Path] | None = None) -> None:
+    def __init__(self, task: Detection, folder: Path, rank: int, paths: Sequence[str] | None = None) -> None:
         super().__init__(task, folder, rank, paths)
         self.min_score = 0.0 if task.score_threshold > 0 else MIN_SCORE
         self._lines = folder / f"detections.rank{rank}.jsonl"

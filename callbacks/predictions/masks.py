@@ -30,7 +30,7 @@ class MaskWriter(OverlayWriter):
         paths: See `TaskWriter`.
     """
 
-    def __init__(self, task: Task, folder: Path, rank: int, paths: Sequence[Path] | None = None) -> None:
+    def __init__(self, task: Task, folder: Path, rank: int, paths: Sequence[str] | None = None) -> None:
         super().__init__(task, folder, rank, paths)
         self._palette = palette()
         # some file systems do not distinguish names that differ only in case

@@ -14,9 +14,10 @@ from torch.utils.data import DataLoader
 
 from ...datamodules import TransformedDataset
 from ...datamodules.images.read import ImageError, read_image
+from ...datamodules.loading.sources import HasFiles
 from ...tasks import Task
 from ..tracking.logging import run_folder
-from .base import BoxWriter, NamesFiles, TaskWriter, file_size
+from .base import BoxWriter, TaskWriter, file_size
 from .detection import DetectionWriter
 from .masks import MaskWriter
 
@@ -153,8 +154,8 @@ class PredictionWriter(BasePredictionWriter):
             writer.writerows(rows)
 
 
-def image_paths(loader: Any) -> Sequence[Path] | None:
+def image_paths(loader: Any) -> list[str] | None:
     """Files of the images that a loader reads for prediction; None if its data set does not know them."""
     dataset = loader.dataset if isinstance(loader, DataLoader) else None
     source = dataset.source if isinstance(dataset, TransformedDataset) else None
-    return source.paths if isinstance(source, NamesFiles) else None
+    return source.files() if isinstance(source, HasFiles) else None

@@ -144,6 +144,18 @@ KINDS: dict[str, Kind] = {
         "clipped",
         "box extends beyond its image",
     ),
+    "box-normalized": Kind(
+        "boxes in fractions of the image where pixels are expected",
+        "error",
+        "Training rejects them: read as pixels, each would be a speck in the corner. The message says what to do.",
+        sentence="boxes are fractions of the image, but must be in pixels: {found}",
+    ),
+    "box-in-pixels": Kind(
+        "boxes in pixels where fractions of the image are expected",
+        "error",
+        "Training rejects them: read as fractions, none would lie in its image. The message says what to do.",
+        sentence="boxes are in pixels, but must be fractions of the image: {found}",
+    ),
     "bad-mask": Kind(
         "objects whose mask cannot be used",
         "error",

@@ -1,0 +1,91 @@
+"""Boxes in fractions of their image where pixels are expected, and pixels where fractions are expected."""
+
+from pathlib import Path
+
+import numpy as np
+
+from .annotation_errors import Fault, record_error
+
+TOLERANCE = 0.05
+"""How far a fraction of an image may extend beyond 0 and 1."""
+SMALLEST_SIDE = 3
+"""Images with a shorter side are too small to tell fractions from pixels."""
+
+
+def are_fractions(boxes: np.ndarray, sizes: np.ndarray) -> bool:
+    """Return whether all boxes lie in 0 to 1 although their images are larger, so that they are not in pixels.
+
+    Boxes with a NaN or infinite coordinate, and boxes of tiny images, do not count.
+
+    Args:
+        boxes: x1, y1, x2, y2 as they are written.
+        sizes: Width and height of each box's image; 0: unknown.
+
+    Shape:
+        - boxes: ``[N, 4]``.
+        - sizes: ``[N, 2]``.
+
+    >>> are_fractions(np.array([[0.1, 0.2, 0.5, 1.0]]), np.array([[640, 480]]))
+    True
+    """
+    sides = np.asarray(sizes).reshape(-1, 2).min(axis=1)
+    counted = np.isfinite(boxes).all(axis=1) & ((sides == 0) | (sides >= SMALLEST_SIDE))
+    with np.errstate(invalid="ignore"):
+        inside = ((boxes >= -TOLERANCE) & (boxes <= 1 + TOLERANCE)).all(axis=1)
+    return bool(counted.any() and inside[counted].all())
+
+
+def reject_fractions(boxes: np.ndarray, sizes: np.ndarray, file: Path, entry: str, remedy: str) -> bool:
+    """Reject boxes that are fractions of their image (`are_fractions`), where pixels are expected.
+
+    Args:
+        boxes: x1, y1, x2, y2 as they are written.
+        sizes: Width and height of each box's image; 0: unknown.
+        file: Their file, or the folder of their files.
+        entry: Where in the file they are, such as ``annotations, bbox``.
+        remedy: What to do, such as the argument that reads fractions.
+
+    Returns:
+        Whether they are. This is only returned within `record_faults`; the caller then leaves out the boxes.
+
+    Shape:
+        - boxes: ``[N, 4]``.
+        - sizes: ``[N, 2]``.
+
+    Raises:
+        DataError: They are, outside `record_faults`.
+    """
+    if not are_fractions(boxes, sizes):
+        return False
+    first = boxes[np.isfinite(boxes).all(axis=1)][0]
+    found = f"all {len(boxes)} lie in 0 to 1 (first: {', '.join(f'{side:g}' for side in first)})"
+    record_error(Fault("box-normalized", file, [entry], "entry", found, remedy))
+    return True
+
+
+def reject_pixels(boxes: np.ndarray, file: Path, entry: str, remedy: str) -> bool:
+    """Reject boxes in pixels, where fractions of the image are expected: most have a coordinate beyond 2.
+
+    Args:
+        boxes: x1, y1, x2, y2 as they are written.
+        file, entry, remedy: See `reject_fractions`.
+
+    Returns:
+        Whether they are. This is only returned within `record_faults`; the caller then leaves out the boxes.
+
+    Shape:
+        - boxes: ``[N, 4]``.
+
+    Raises:
+        DataError: They are, outside `record_faults`.
+    """
+    finite = boxes[np.isfinite(boxes).all(axis=1)]
+    beyond = (np.abs(finite) > 2).any(axis=1)
+    if 2 * beyond.sum() <= len(finite):
+        return False
+    found = (
+        f"{int(beyond.sum())} of {len(boxes)} have a coordinate beyond 2, got "
+        f"{', '.join(f'{side:g}' for side in finite[beyond][0])}"
+    )
+    record_error(Fault("box-in-pixels", file, [entry], "entry", found, remedy))
+    return True

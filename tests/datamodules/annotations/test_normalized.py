@@ -1,0 +1,46 @@
+"""Boxes in fractions of the image and in pixels: recognized only where all or most of them say so."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from striate.datamodules.annotations.annotation_errors import record_faults
+from striate.datamodules.annotations.normalized import are_fractions, reject_fractions, reject_pixels
+from striate.tests.helpers.faults import stops_at
+
+SIZE = np.array([[64, 48]])
+FRACTIONS = np.array([[0.1, 0.2, 0.5, 0.9], [0.0, 0.0, 1.0, 1.0], [0.3, 0.3, 1.02, 0.7]])
+
+
+@pytest.mark.parametrize(
+    ("boxes", "size", "expected"),
+    [
+        (FRACTIONS, (64, 48), True),
+        (FRACTIONS, (0, 0), True),  # unknown size
+        (FRACTIONS, (2, 2), False),  # an image of two pixels: these may be pixels
+        (np.vstack([FRACTIONS, [[3, 3, 9, 9]]]), (64, 48), False),  # one box in pixels
+        (np.vstack([FRACTIONS, [[np.nan, 3, 9, 9]]]), (64, 48), True),
+        (np.full((2, 4), np.nan), (64, 48), False),
+        (np.zeros((0, 4)), (64, 48), False),
+    ],
+)
+def test_boxes_are_fractions_if_all_lie_in_0_to_1(boxes, size, expected):
+    assert are_fractions(boxes, np.tile(size, (len(boxes), 1))) is expected
+
+
+def test_fractions_are_rejected_with_the_first_box_and_what_to_do():
+    sizes = np.tile(SIZE, (3, 1))
+    with stops_at("box-normalized", match=r"a\.csv, x1, y1: .*fractions.*all 3 .*0\.1, 0\.2, 0\.5, 0\.9\); set it"):
+        reject_fractions(FRACTIONS, sizes, Path("a.csv"), "x1, y1", "set it")
+    with record_faults() as faults:
+        assert reject_fractions(FRACTIONS, sizes, Path("a.csv"), "x1, y1", "")
+    assert [fault.code for fault in faults] == ["box-normalized"]
+    assert not reject_fractions(FRACTIONS * 48, sizes, Path("a.csv"), "x1, y1", "")
+
+
+def test_pixels_are_rejected_if_most_boxes_have_them():
+    boxes = np.array([[1.0, 2, 30, 40], [0, 0, 5, 5], [0, 0, 1, 1]])
+    with stops_at("box-in-pixels", match=r"a\.csv, x1: .*2 of 3 .*1, 2, 30, 40; set it"):
+        reject_pixels(boxes, Path("a.csv"), "x1", "set it")
+    assert not reject_pixels(np.vstack([boxes[1:], FRACTIONS]), Path("a.csv"), "x1", "")

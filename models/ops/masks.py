@@ -1,0 +1,213 @@
+"""Masks of objects as run lengths, and pasting of small masks into the image.
+
+Shape legend: M masks of an image of H by W pixels, E edges of all masks together; ``m`` cells per side of a small mask.
+Boxes are ``x1, y1, x2, y2`` in pixels. Coordinates lie between pixels: the center of pixel (0, 0) is (0.5, 0.5).
+
+Networks predict small masks in boxes, or coarse maps. Only one object at a time becomes pixels, and only in the window
+of its box, so memory does not grow with the number of objects times the size of the image.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .checks import check_fraction
+
+
+class RunLengths:
+    """Binary masks of M objects of one image, stored as the edges of their runs of pixels.
+
+    Pixels are numbered column by column, as in COCO's run lengths: pixel (x, y) is number ``x * H + y``. The edges of a
+    mask are the numbers at which a run of ones starts and ends (exclusive), in turn: strictly ascending, an even count.
+
+    Args:
+        edges: The edges of all masks, mask after mask.
+        offsets: Index of the first edge of each mask, and the number of all edges.
+        size: Height H and width W of the image, in pixels.
+
+    Shape:
+        - edges: ``[E]`` int64
+        - offsets: ``[M + 1]`` int64
+
+    Example:
+        >>> masks = RunLengths.from_dense(torch.tensor([[[0, 1, 1], [0, 1, 0]]]).bool())
+        >>> masks.edges.tolist(), masks.area().tolist(), masks.counts(0)
+        ([2, 5], [3], [2, 3, 1])
+    """
+
+    def __init__(self, edges: Tensor, offsets: Tensor, size: tuple[int, int]) -> None:
+        self.edges, self.offsets, self.size = edges, offsets, size  # [E], [M + 1]
+
+    @classmethod
+    def from_dense(cls, masks: Tensor) -> "RunLengths":
+        """Encode masks ``[M, H, W]``; pixels other than 0 are ones."""
+        return cls.from_windows([(mask.T != 0, 0, 0) for mask in masks], masks.shape[-2:], masks.device)
+
+    @classmethod
+    def from_windows(
+        cls, windows: Sequence[tuple[Tensor, int, int]], size: Sequence[int], device: torch.device | None = None
+    ) -> "RunLengths":
+        """Encode masks that are given in windows of the image.
+
+        Args:
+            windows: For each mask the pixels of its window, *transposed*, bool ``[w, h]``, and the x and y of the
+                window's upper left pixel. The window lies inside the image.
+            size: Height H and width W of the image, in pixels.
+            device: Device of the result; None: that of the windows.
+        """
+        height, width = size
+        edges = [_edges(pixels, x, y, height) for pixels, x, y in windows]
+        counts = torch.tensor([0, *map(len, edges)]).cumsum(0)
+        joined = torch.cat(edges) if edges else torch.zeros(0, dtype=torch.int64)
+        return cls(joined.to(device or joined.device), counts.to(device or joined.device), (height, width))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: Tensor | slice) -> "RunLengths":
+        """Select masks by indices int64 ``[N]``, by flags bool ``[M]``, or by a slice, in that order."""
+        chosen = torch.arange(len(self), device=self.device)[index]
+        lengths = self.offsets.diff()[chosen]
+        offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+        # the n-th edge of a selected mask is the n-th of the original
+        shift = (self.offsets[:-1][chosen] - offsets[:-1]).repeat_interleave(lengths)
+        return RunLengths(self.edges[torch.arange(len(shift), device=shift.device) + shift], offsets, self.size)
+
+    @classmethod
+    def cat(cls, parts: Sequence["RunLengths"]) -> "RunLengths":
+        """Concatenate masks of the same image; at least one part."""
+        lengths = torch.cat([part.offsets.diff() for part in parts])
+        offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+        return cls(torch.cat([part.edges for part in parts]), offsets, parts[0].size)
+
+    def to(self, device: torch.device | str) -> "RunLengths":
+        """Move the masks to a device."""
+        return RunLengths(self.edges.to(device), self.offsets.to(device), self.size)
+
+    def cpu(self) -> "RunLengths":
+        """Move the masks to the CPU, as tensors do."""
+        return self.to("cpu")
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the edges."""
+        return self.edges.device
+
+    def dense(self) -> Tensor:
+        """Decode all masks: bool ``[M, H, W]``."""
+        height, width = self.size
+        changes = torch.zeros(len(self), height * width + 1, dtype=torch.int8, device=self.device)
+        changes[self._mask_of_edge(), self.edges] = 1 - 2 * self._is_end().to(torch.int8)
+        ones = changes[:, :-1].cumsum(1, dtype=torch.int8)  # stays 0 or 1
+        return ones.bool().unflatten(1, (width, height)).transpose(1, 2)
+
+    def area(self) -> Tensor:
+        """Number of pixels of each mask: int64 ``[M]``."""
+        signed = torch.where(self._is_end(), self.edges, -self.edges)
+        return torch.zeros(len(self), dtype=torch.int64, device=self.device).index_add_(0, self._mask_of_edge(), signed)
+
+    def boxes(self) -> Tensor:
+        """The tightest box around each mask: float32 ``[M, 4]``; zeros around an empty mask."""
+        height, width = self.size
+        starts, ends = self.edges[0::2], self.edges[1::2] - 1  # first and last pixel of each run
+        rows, last_rows = starts % height, ends % height
+        columns, last_columns = starts // height, ends // height
+        spans = last_columns > columns  # a run over several columns touches the upper and the lower border
+        top, bottom = torch.where(spans, 0, rows), torch.where(spans, height - 1, last_rows)
+        run_mask = self._mask_of_edge()[0::2]
+        limits = [(columns, width, "amin"), (top, height, "amin"), (last_columns, -1, "amax"), (bottom, -1, "amax")]
+        sides = [
+            torch.full((len(self),), start, dtype=torch.int64, device=self.device).scatter_reduce_(
+                0, run_mask, values, reduction
+            )
+            for values, start, reduction in limits
+        ]
+        boxes = torch.stack([sides[0], sides[1], sides[2] + 1, sides[3] + 1], 1).float()
+        return boxes * (self.offsets.diff() > 0)[:, None]
+
+    def counts(self, index: int) -> list[int]:
+        """COCO's uncompressed run lengths of one mask: zeros first, then ones, in turn, up to the last pixel."""
+        start, stop = self.offsets[index : index + 2].tolist()
+        pixels = self.size[0] * self.size[1]
+        edges = self.edges[start:stop].cpu()
+        ends = [] if len(edges) and int(edges[-1]) == pixels else [pixels]
+        return torch.cat([edges.new_zeros(1), edges, edges.new_tensor(ends)]).diff().tolist()
+
+    def coco(self) -> list[dict[str, Any]]:
+        """Each mask as COCO's JSON has it uncompressed: ``size`` and ``counts``."""
+        return [{"size": list(self.size), "counts": self.counts(index)} for index in range(len(self))]
+
+    def __repr__(self) -> str:
+        return f"RunLengths({len(self)} masks of {self.size[0]} x {self.size[1]} pixels)"
+
+    def _mask_of_edge(self) -> Tensor:
+        """The mask to which each edge belongs: int64 ``[E]``."""
+        return torch.arange(len(self), device=self.device).repeat_interleave(self.offsets.diff())
+
+    def _is_end(self) -> Tensor:
+        """Whether each edge ends a run: bool ``[E]``; every mask has an even number of edges."""
+        return torch.arange(len(self.edges), device=self.device) % 2 == 1
+
+
+def _edges(pixels: Tensor, x: int, y: int, height: int) -> Tensor:
+    """The edges of a mask in a window: int64 ``[E]``, from transposed pixels bool ``[w, h]`` at column x, row y."""
+    padded = torch.nn.functional.pad(pixels.to(torch.uint8), (1, 1))  # zeros above and below each column
+    column, row = (padded[:, 1:] != padded[:, :-1]).nonzero(as_tuple=True)
+    edges = (column + x) * height + (row + y)
+    if pixels.shape[1] < height or not len(edges):
+        return edges
+    # a run that ends at the lower border goes on if the next column begins with a one
+    joined = torch.zeros(len(edges), dtype=torch.bool, device=edges.device)
+    equal = edges[1:-1:2] == edges[2::2]
+    joined[1:-1:2], joined[2::2] = equal, equal
+    return edges[~joined]
+
+
+def paste_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float = 0.5) -> RunLengths:
+    """Paste small masks into the image and binarize them.
+
+    The ``m x m`` values of a mask are at the centers of equal cells that tile its box. A pixel gets the bilinear
+    interpolation at its center; beyond the outermost centers, the value falls to 0 over one cell. Boxes are not
+    rounded. ``grid_sample`` (``align_corners=False``, zero padding), and so Detectron2, computes the same. torchvision
+    rounds boxes to whole pixels first, which shifts the borders of its masks by up to half a pixel or more.
+
+    Args:
+        masks: Values in [0, 1], such as probabilities.
+        boxes: The box of each mask, in pixels. It may leave the image, where it is clipped.
+        size: Height H and width W of the image, in pixels.
+        threshold: Pixels with a higher value are ones.
+
+    Shape:
+        - masks: ``[M, m, m]``
+        - boxes: ``[M, 4]``
+
+    Raises:
+        ValueError: Shapes are others than these, or ``threshold`` is outside [0, 1].
+    """
+    check_fraction(mask_threshold=threshold)
+    if masks.ndim != 3 or boxes.shape != (len(masks), 4):
+        raise ValueError(
+            f"masks: must be [M, m, m] with boxes [M, 4], got {list(masks.shape)} and boxes {list(boxes.shape)}"
+        )
+    height, width = size
+    rows, columns = masks.shape[1:]
+    transposed = masks.float().transpose(1, 2)  # [M, m columns, m rows]
+    windows = []
+    for mask, (x1, y1, x2, y2) in zip(transposed, boxes.double().tolist(), strict=True):
+        first_x, across = _interpolation(x1, x2, columns, width, masks.device)
+        first_y, down = _interpolation(y1, y2, rows, height, masks.device)
+        windows.append((across @ mask @ down.T > threshold, first_x, first_y))
+    return RunLengths.from_windows(windows, size, masks.device)
+
+
+def _interpolation(low: float, high: float, cells: int, limit: int, device: torch.device) -> tuple[int, Tensor]:
+    """The bilinear weights of a side of a box: the first pixel that it reaches, and float32 ``[pixels, cells]``."""
+    cell = max(high - low, 1e-6) / cells  # side of a cell, in pixels
+    # pixels whose center is less than a cell away from the centers of the outermost cells
+    first = min(max(int(low - cell / 2 - 0.5), 0), limit)
+    last = max(min(int(high + cell / 2 + 0.5) + 1, limit), first)
+    positions = (torch.arange(first, last, dtype=torch.float64, device=device) + 0.5 - low) / cell - 0.5
+    distances = positions[:, None] - torch.arange(cells, device=device)
+    return first, (1 - distances.abs()).clamp_(min=0).float()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..ops.checks import check_fraction, check_min
+from ..ops.masks import RunLengths
 from ..weights import LoadReport
 from .resize import ImageBatch, ResizeAndPad
 
@@ -30,7 +31,7 @@ class Detections(TypedDict):
     boxes: Tensor  # float32 [M, 4], x1, y1, x2, y2 in pixels of the input image, inside it
     scores: Tensor  # float32 [M], 0..1, descending
     labels: Tensor  # int64 [M], 0..K-1
-    masks: NotRequired[Tensor]  # instance segmentation: float32 [M, H, W], 0..1
+    masks: NotRequired[RunLengths]  # instance segmentation: M masks in pixels of the input image
 
 
 class Detector(nn.Module):
@@ -68,7 +69,7 @@ class Detector(nn.Module):
         """
         batch = self.resize(check_images(images))
         with torch.no_grad():
-            return self.resize.restore(self.detect(batch), batch)
+            return self.restore(self.detect(batch), batch)
 
     def losses(
         self, images: Images, targets: Sequence[Mapping[str, Any]], targets_checked: bool = False
@@ -98,6 +99,10 @@ class Detector(nn.Module):
     def detect(self, batch: ImageBatch) -> list[Detections]:
         """Detect the objects of each image of a batch, with boxes in pixels of the resized images."""
         raise NotImplementedError(self._undefined("detect(batch)"))
+
+    def restore(self, detections: Sequence[Detections], batch: ImageBatch) -> list[Detections]:
+        """Map boxes ``[M, 4]`` of the resized images back to the original images."""
+        return self.resize.restore(detections, batch)
 
     def compute_losses(self, batch: ImageBatch, targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Compute the losses of a batch, whose targets have boxes in pixels of the resized images.
@@ -173,19 +178,19 @@ def check_targets(images: Sequence[Tensor], targets: Sequence[Mapping[str, Any]]
     for index, target in enumerate(targets):
         if missing := [field for field in ("boxes", "labels") if field not in target]:
             raise ValueError(
-                f"{_target_name(index, target)}: must have boxes and labels, but {' and '.join(missing)} is missing, "
+                f"{target_name(index, target)}: must have boxes and labels, but {' and '.join(missing)} is missing, "
                 f"got {', '.join(target)}"
             )
         boxes, labels = target["boxes"], target["labels"]
         kinds = [value.dtype if isinstance(value, Tensor) else type(value).__name__ for value in (boxes, labels)]
         if not isinstance(boxes, Tensor) or not boxes.is_floating_point() or kinds[1] != torch.int64:
             raise TypeError(
-                f"{_target_name(index, target)}: boxes must be a floating point tensor and labels an int64 tensor, "
+                f"{target_name(index, target)}: boxes must be a floating point tensor and labels an int64 tensor, "
                 f"got {kinds[0]} and {kinds[1]}"
             )
         if boxes.ndim != 2 or boxes.shape[1] != 4 or labels.shape != boxes.shape[:1]:
             raise ValueError(
-                f"{_target_name(index, target)}: boxes must be [N, 4] and labels [N], got {list(boxes.shape)} and "
+                f"{target_name(index, target)}: boxes must be [N, 4] and labels [N], got {list(boxes.shape)} and "
                 f"{list(labels.shape)}"
             )
     if num_classes is None or not targets:
@@ -228,7 +233,7 @@ def _raise_first(
     while number >= len(targets[index]["labels"]):
         number -= len(targets[index]["labels"])
         index += 1
-    name, (height, width) = _target_name(index, targets[index]), images[index].shape[-2:]
+    name, (height, width) = target_name(index, targets[index]), images[index].shape[-2:]
     if error == "label":
         raise ValueError(f"{name}: label {number} must be in 0 … {num_classes - 1}, got {int(labels[first])}")
     raise ValueError(
@@ -238,7 +243,8 @@ def _raise_first(
     )
 
 
-def _target_name(index: int, target: Mapping[str, Any]) -> str:
+def target_name(index: int, target: Mapping[str, Any]) -> str:
+    """How messages name the target of an image: its index, and its ``image_id`` if it has one."""
     image_id = target.get("image_id")
     if isinstance(image_id, Tensor) and image_id.numel() == 1:
         image_id = image_id.item()

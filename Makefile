@@ -1,4 +1,4 @@
-# make demo | test | test-slow | check | format | bench | wheel: each sets up .venv first, unless that is done.
+# make demo | test | test-slow | check | docs | format | bench | wheel: each sets up .venv first, unless that is done.
 
 PYTHON ?= python3
 VENV := .venv
@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 JOBS ?= 2
 
-.PHONY: demo test test-slow check format bench wheel clean
+.PHONY: demo test test-slow check docs format bench wheel clean
 
 $(READY): setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -31,6 +31,11 @@ check: $(READY)
 	@mkdir -p $(VENV)/typing && ln -sfn "$(CURDIR)" $(VENV)/typing/striate
 	cd $(VENV)/typing && ../bin/mypy --config-file "$(CURDIR)/setup.cfg" -p striate.models -p striate.datamodules \
 	  -p striate.tasks -p striate.callbacks -p striate.experiments -p striate.benchmarks
+
+# The site of the documentation; a warning, such as a broken link or an unknown argument in a docstring, is an error.
+docs: $(READY)
+	PATH="$(BIN):$$PATH" $(BIN)/mkdocs build --strict --quiet
+	@echo "documentation: $(CURDIR)/build/site/index.html"
 
 format: $(READY)
 	$(BIN)/ruff format .

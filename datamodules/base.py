@@ -45,6 +45,9 @@ else:
 
 Transforms = Sequence[Step]
 
+STAGE_SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
+"""The splits that each stage needs."""
+
 
 class LoaderOptionsExceptBatchSize(TypedDict, total=False):
     """`LoaderOptions` of a data module that states its own default of ``batch_size``."""
@@ -141,6 +144,7 @@ class VisionDataModule(pl.LightningDataModule):
         self.train_transform, self.val_transform = train_transform, val_transform
         self.seed, self.images, self.strict, self.sampling = seed, images, strict, sampling
         self.datasets: dict[str, TransformedDataset] = {}
+        self._opened: set[str] = set()
         self._train_loader: ResumableLoader | None = None
         self._resume: dict[str, int] | None = None
 
@@ -165,17 +169,26 @@ class VisionDataModule(pl.LightningDataModule):
         raise NotImplementedError(f"{type(self).__name__}: implement class_names")
 
     @property
+    def num_classes(self) -> int:
+        """Number of classes K, the length of `class_names`."""
+        return len(self.class_names)
+
+    @property
     def variable_size_images(self) -> bool:
         """Whether a batch is a list of images that may differ in size, as for detectors, or a single tensor."""
         return False
 
     # -- Lightning's hooks -------------------------------------------------------------------------
 
-    def setup(self, stage: str) -> None:
-        """Open the splits that `stage` (fit, validate, test, predict) needs."""
-        for split in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage, ()):
+    def setup(self, stage: str = "fit") -> None:
+        """Open the splits that `stage` (fit, validate, test, predict) needs.
+
+        A trainer calls it. Without a trainer the loaders call it themselves.
+        """
+        for split in STAGE_SPLITS.get(stage, ()):
             if split not in self.datasets and (source := self.make_source(split)) is not None:
-                self.datasets[split] = self.dataset(source, split == "train", len(self.class_names))
+                self.datasets[split] = self.dataset(source, split == "train", self.num_classes)
+            self._opened.add(split)
 
     def dataset(self, source: Source, training: bool, num_classes: int | None = None) -> TransformedDataset:
         """Wrap a source with the transform of training or evaluation."""
@@ -190,6 +203,7 @@ class VisionDataModule(pl.LightningDataModule):
             strict=self.strict,
             num_classes=num_classes,
             min_visibility=self.min_visibility,
+            transform_name="train_transform" if training else "val_transform",
         )
 
     def train_dataloader(self) -> ResumableLoader:
@@ -219,6 +233,7 @@ class VisionDataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> ResumableLoader | list[Any]:
         """Return the validation loader: in order, each sample once over all ranks; empty without a validation split."""
+        self._open("val")
         return self._loader("val", self.eval_batch_size) if "val" in self.datasets else []
 
     def test_dataloader(self) -> ResumableLoader:
@@ -243,9 +258,17 @@ class VisionDataModule(pl.LightningDataModule):
             return collate_objects
         return collate if training else collate_whole
 
+    def _open(self, split: str) -> None:
+        """Open a split whose loader is requested before `setup`, as in a training loop without a trainer."""
+        if split not in self._opened | self.datasets.keys():
+            if self.trainer is None:
+                self.prepare_data()
+            self.setup({"train": "fit", "val": "validate"}.get(split, split))
+
     def _loader(self, split: str, batch_size: int) -> ResumableLoader:
+        self._open(split)
         if split not in self.datasets:
-            raise ValueError(f"{type(self).__name__} has no {split} split; call setup() first, or add its data")
+            raise ValueError(f"{type(self).__name__} has no {split} split; add its data")
         training = split == "train"
         # augmentation of whole batches, such as MixUp, is left to on_before_batch_transfer
         return make_loader(

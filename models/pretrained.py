@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import URLError
 
+import torch
 import torchvision
 from torch import Tensor
 
@@ -46,10 +47,11 @@ class WeightSource:
             try:
                 state = self.entry.get_state_dict(progress=True, check_hash=True)
             except (URLError, TimeoutError, ConnectionError) as error:
+                cache = Path(torch.hub.get_dir(), "checkpoints")
                 raise ConnectionError(
-                    f"{self.key}: {self.origin} could not be downloaded ({getattr(error, 'reason', error)}); give "
-                    f"the path of a file, such as {Path(self.entry.url).name} from {self.entry.url}, or null for "
-                    "random initialization"
+                    f"{self.key}: {self.origin} could not be downloaded ({getattr(error, 'reason', error)}); copy "
+                    f"{Path(self.entry.url).name} from {self.entry.url} into {cache}, or give the path of a file, or "
+                    "null for random initialization"
                 ) from error
         # Torchvision's published DenseNets have names from before dots in module names were forbidden.
         return {re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", key): v for key, v in state.items()}

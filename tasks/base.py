@@ -14,6 +14,7 @@ from pytorch_lightning.utilities.parsing import collect_init_args
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric, MetricCollection
 
+from ..models.ops.checks import check_min
 from ..models.weights import skip_pretrained
 from .batch_requirements import check_batch, check_losses
 from .checkpoints import check_state_dict, is_plain, read_hyperparameters, report_loaded_weights
@@ -66,7 +67,8 @@ class Task(pl.LightningModule):
         unreadable: Images that could not be read.
 
     Raises:
-        ValueError: The number of classes is unknown, differs from the model's, or is out of range.
+        ValueError: The number of classes is unknown, differs from the model's, or is out of range, or
+            ``backbone_lr_factor`` is negative.
     """
 
     kind: ClassVar[str] = ""
@@ -90,6 +92,7 @@ class Task(pl.LightningModule):
         self._save_configuration(inspect.currentframe())
         self.model = model
         self.num_classes = resolve_num_classes(model, num_classes, self.min_classes, self.max_classes)
+        check_min(0, backbone_lr_factor=backbone_lr_factor)
         self.optimizer, self.scheduler = optimizer, scheduler
         self.backbone_lr_factor, self.decay_norm_and_bias = backbone_lr_factor, decay_norm_and_bias
         self.class_names: list[str] = []

@@ -13,6 +13,7 @@ from ..datamodules.base import Unpack
 from ..datamodules.batches import LocalizationBatch
 from ..models.ops.box_losses import BoxLoss
 from ..models.ops.boxes import clip_boxes, normalize_boxes
+from ..models.ops.checks import check_min
 from .base import Task, TaskOptions
 from .classification import top_predictions
 from .file_coordinates import boxes_in_file
@@ -61,12 +62,12 @@ class Localization(Task):
         super().__init__(model, num_classes, **kwargs)
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing: must be in [0, 1), got {label_smoothing}")
-        if min(class_weight, box_weight) < 0 or class_weight + box_weight == 0:
+        check_min(0, class_weight=class_weight, box_weight=box_weight)
+        check_min(1, top_k=top_k)
+        if class_weight == box_weight == 0:
             raise ValueError(
-                f"class_weight, box_weight: must be >= 0 and not both 0, got {class_weight} and {box_weight}"
+                f"class_weight: must be > 0 if box_weight is 0, got {class_weight}; set one of them above 0"
             )
-        if top_k < 1:
-            raise ValueError(f"top_k: must be >= 1, got {top_k}")
         self.box_loss = BoxLoss() if box_loss is None else box_loss
         self.class_weight, self.box_weight = class_weight, box_weight
         self.label_smoothing, self.top_k = label_smoothing, min(top_k, self.num_classes)

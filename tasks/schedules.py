@@ -9,12 +9,12 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
-from ..models.ops.checks import check_dropout, check_min
+from ..models.ops.checks import check_choice, check_dropout, check_fraction, check_min, indexed
 
 Unit = Literal["step", "epoch"]
 
@@ -46,14 +46,15 @@ class Schedule:
             ``step`` or ``epoch``.
 
     Raises:
-        ValueError: `warmup` is negative.
+        ValueError: `warmup` is negative, `warmup_start` is outside [0, 1], or `unit` is unknown.
     """
 
     needs_end = True
 
     def __init__(self, warmup: int = 0, warmup_start: float = 0.0, unit: Unit = "step") -> None:
-        if warmup < 0:
-            raise ValueError(f"warmup: must be a number of {unit}s >= 0, got {warmup}")
+        check_choice(get_args(Unit), unit=unit)
+        check_min(0, warmup=warmup)
+        check_fraction(warmup_start=warmup_start)
         self.warmup, self.warmup_start, self.unit = warmup, warmup_start, unit
 
     def factor(self, time: float, end: float) -> float:
@@ -109,6 +110,9 @@ class Steps(Schedule):
         milestones: Times of the changes, in `unit`, ascending.
         gamma: Factor per milestone.
         warmup, warmup_start, unit: See `Schedule`.
+
+    Raises:
+        ValueError: `milestones` are negative or not ascending, or `gamma` or an argument of `Schedule` is out of range.
     """
 
     needs_end = False
@@ -122,8 +126,11 @@ class Steps(Schedule):
         unit: Unit = "epoch",
     ) -> None:
         super().__init__(warmup, warmup_start, unit)
+        check_min(0, **indexed("milestones", milestones))
         if list(milestones) != sorted(milestones):
             raise ValueError(f"milestones: must be in ascending order, got {list(milestones)}")
+        if not 0 < gamma <= 1:
+            raise ValueError(f"gamma: must be in (0, 1], got {gamma}; 0.1 divides the learning rate by 10")
         self.milestones, self.gamma = list(milestones), gamma
 
     def factor(self, time: float, end: float) -> float:
@@ -137,10 +144,14 @@ class Cosine(Schedule):
     Args:
         final: Factor at the end.
         warmup, warmup_start, unit: See `Schedule`.
+
+    Raises:
+        ValueError: `final` is outside [0, 1], or an argument of `Schedule` is out of range.
     """
 
     def __init__(self, final: float = 0.0, warmup: int = 0, warmup_start: float = 0.0, unit: Unit = "step") -> None:
         super().__init__(warmup, warmup_start, unit)
+        check_fraction(final=final)
         self.final = final
 
     def factor(self, time: float, end: float) -> float:
@@ -157,7 +168,7 @@ class Polynomial(Schedule):
         warmup, warmup_start, unit: See `Schedule`.
 
     Raises:
-        ValueError: `power` or `warmup` is negative.
+        ValueError: `power` is negative, `final` is outside [0, 1], or an argument of `Schedule` is out of range.
     """
 
     def __init__(
@@ -170,6 +181,7 @@ class Polynomial(Schedule):
     ) -> None:
         super().__init__(warmup, warmup_start, unit)
         check_min(0, power=power)
+        check_fraction(final=final)
         self.power, self.final = power, final
 
     def factor(self, time: float, end: float) -> float:

@@ -10,6 +10,7 @@ from torchmetrics import Metric, MetricCollection
 
 from ..datamodules.base import Unpack
 from ..datamodules.batches import SemanticSegmentationBatch
+from ..models.ops.checks import check_min
 from ..models.segmentation.inference import argmax_labels, augmented_logits, sliding_logits
 from ..models.segmentation.losses import IGNORE_INDEX, PixelCrossEntropy, WeightedLosses
 from .base import Task, TaskOptions
@@ -44,7 +45,8 @@ class SemanticSegmentation(Task):
         num_classes: Number of classes K; None: ``model.num_classes``.
         loss: Training loss of logits ``[B, K, H, W]`` and masks ``[B, H, W]`` with 255 = ignore; one of
             `striate.models`: ``PixelCrossEntropy``, ``DiceLoss``, ``SoftmaxFocalLoss``, ``LovaszSoftmax``,
-            ``OhemCrossEntropy``, or their sum ``WeightedLosses``. None: cross-entropy.
+            ``OhemCrossEntropy``, or their sum ``WeightedLosses``; or torch's
+            ``nn.CrossEntropyLoss(ignore_index=255)``. Masks reach it as int64. None: cross-entropy.
         label_smoothing: Label smoothing of the cross-entropy that is used without a `loss`.
         class_weights: Class weights of the cross-entropy that is used without a `loss`.
         auxiliary_weight: Weight of each auxiliary head's loss in training (PSPNet, section 4.2: 0.4), for models with
@@ -94,6 +96,9 @@ class SemanticSegmentation(Task):
                 f"loss: must be null with label_smoothing or class_weights, got {type(loss).__name__}; give them to "
                 "the loss itself, such as striate.models.PixelCrossEntropy"
             )
+        if loss is not None:
+            _check_ignore_index(loss)
+        check_min(0, auxiliary_weight=auxiliary_weight)
         if boundary is not None and not boundary > 0:
             raise ValueError(
                 f"boundary: must be > 0, a fraction of the diagonal such as 0.02, got {boundary}; null turns it off"
@@ -131,8 +136,8 @@ class SemanticSegmentation(Task):
         return {"loss_pixel": torch.cat(losses).mean()}, predicted
 
     def _training_losses(self, batch: SemanticSegmentationBatch) -> dict[str, Tensor]:
-        images, masks = batch["image"], batch["mask"]
-        if not isinstance(images, Tensor) or not isinstance(masks, Tensor):
+        images, stored = batch["image"], batch["mask"]
+        if not isinstance(images, Tensor) or not isinstance(stored, Tensor):
             raise ValueError(
                 "train_transform: must give the images of a batch one size, got several sizes; end it with a step such "
                 "as albumentations.RandomCrop with pad_if_needed, or set batch_size: 1"
@@ -143,6 +148,7 @@ class SemanticSegmentation(Task):
         else:
             logits = self.model(images)
         self._check_logits(logits, images)
+        masks = stored.long()  # [B, H, W], as torch's losses need them
         if isinstance(self.loss, WeightedLosses):
             losses = {f"loss_{name}": term for name, term in self.loss.terms(logits, masks).items()}
         else:
@@ -258,6 +264,16 @@ class SemanticSegmentation(Task):
                 "(--data.val_transform null)"
             )
         return self.predict(batch["image"], batch.get("file_size"))
+
+
+def _check_ignore_index(loss: nn.Module) -> None:
+    """Require that torch's own losses, also inside others, skip ignored pixels."""
+    for module in loss.modules():
+        if isinstance(module, nn.CrossEntropyLoss | nn.NLLLoss) and module.ignore_index != IGNORE_INDEX:
+            raise ValueError(
+                f"loss: ignore_index of {type(module).__name__} must be {IGNORE_INDEX}, the value of ignored pixels in "
+                f"masks, got {module.ignore_index}; pass ignore_index={IGNORE_INDEX}"
+            )
 
 
 def uniform_parts(batch: Mapping[str, Any] | SemanticSegmentationBatch) -> Iterator[tuple[Tensor, Tensor]]:

@@ -6,6 +6,7 @@ import pkgutil
 import re
 import shlex
 import sys
+import typing
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,19 @@ def test_every_detector_and_recipe_is_documented():
     detectors = {name for name, cls in exported.items() if isinstance(cls, type) and issubclass(cls, Detector)}
     assert {"SSD300", "YOLOv1"} < detectors <= set(striate.models.__all__)
     assert not [name for name in detectors | recipes("detection") if f"`{name}`" not in text]
+
+
+def test_every_key_of_every_batch_is_documented():
+    from striate.datamodules import batches
+
+    documented, current = {}, None
+    for line in (ROOT / "docs" / "python.md").read_text(encoding="utf-8").splitlines():
+        if match := re.match(r"\| (`\w+`|) \| (`\w+`(?:, `\w+`)*) \| .+\|$", line):
+            current = match[1].strip("`") or current
+            documented.setdefault(current, set()).update(re.findall(r"\w+", match[2]))
+    types = {name: value for name, value in vars(batches).items() if typing.is_typeddict(value)}
+    assert len(types) == 8
+    assert documented == {name: set(typing.get_type_hints(value)) for name, value in types.items()}
 
 
 def blocks(language):

@@ -182,7 +182,7 @@ class PCALighting(A.ImageOnlyTransform):
 
     Args:
         eigenvalues: Eigenvalues of the covariance of RGB in [0, 1] over the training set, from `rgb_pca`. The default
-            is ImageNet's.
+            is ImageNet's, as fb.resnet.torch states it; AlexNet's authors published none.
         eigenvectors: The axes as columns, rows R, G, B.
         sigma: Standard deviation of the alphas.
         p: Probability of applying it.

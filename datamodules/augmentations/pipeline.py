@@ -37,6 +37,10 @@ class LostObjectError(ValueError):
     """Every augmentation drawn for a sample removed its only object."""
 
 
+class ImageTypeError(TypeError):
+    """A transform returned an image that is not a uint8 array."""
+
+
 def check_min_visibility(value: float) -> float:
     """Return a ``min_visibility`` argument if it is valid.
 
@@ -72,7 +76,7 @@ class TargetAugmentation:
         """Augment a raw sample.
 
         Raises:
-            TypeError: The pipeline returns an image that is not uint8.
+            ImageTypeError: The pipeline returns an image that is not uint8.
             LostObjectError: The object of a localization sample was removed each time.
         """
         with_boxes = "box" in raw or ("boxes" in raw and ("masks" not in raw or self._needs_boxes))
@@ -149,8 +153,8 @@ def _augment_one_box(pipeline: A.Compose, raw: Sample) -> Sample:
         if len(out["bboxes"]):
             return {"image": require_uint8(out["image"]), "box": out["bboxes"][0, :4].astype(np.float32)}
     raise LostObjectError(
-        f"{MAX_REDRAWS} augmentations in a row removed the object; crop less in train_transform or val_transform, or "
-        "use a crop that keeps it, such as albumentations.BBoxSafeRandomCrop"
+        f"{MAX_REDRAWS} augmentations in a row removed the object; crop less, or use a crop that keeps it, such as "
+        "albumentations.BBoxSafeRandomCrop"
     )
 
 
@@ -185,12 +189,12 @@ def require_uint8(image: Any) -> np.ndarray:
     """Return the image ``[H, W, 3]`` of a pipeline if it is still a uint8 array.
 
     Raises:
-        TypeError: It is not.
+        ImageTypeError: It is not.
     """
     if isinstance(image, np.ndarray) and image.dtype == np.uint8:
         return image
     kind = f"{type(image).__name__} of {image.dtype}" if isinstance(image, np.ndarray) else type(image).__name__
-    raise TypeError(
-        f"train_transform, val_transform: images must stay uint8 [H, W, 3], got {kind}; remove Normalize, ToFloat and "
-        "ToTensorV2: the model normalizes on the device"
+    raise ImageTypeError(
+        f"images must stay uint8 [H, W, 3], got {kind}; remove Normalize, ToFloat and ToTensorV2: the model normalizes "
+        "on the device"
     )

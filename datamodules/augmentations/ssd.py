@@ -42,6 +42,8 @@ class PhotometricDistort(A.ImageOnlyTransform):
         saturation: Minimum and maximum factor.
         hue: Maximum shift in both directions, in degrees of 360. (The reference's 18 are in steps of two degrees.)
         change: Probability of each of the four.
+        inverse: Probability of replacing a factor of contrast or saturation by its inverse. Darknet draws factors from
+            1 to 1.5 and inverts half of them, so that darker is as probable as brighter.
         shuffle: Probability of shuffling the channels (0 in the reference).
         p: Probability of applying the transform at all.
 
@@ -64,6 +66,7 @@ class PhotometricDistort(A.ImageOnlyTransform):
         hue: float
         change: float
         shuffle: float
+        inverse: float
 
     def __init__(
         self,
@@ -73,18 +76,20 @@ class PhotometricDistort(A.ImageOnlyTransform):
         hue: float = 36.0,
         change: float = 0.5,
         shuffle: float = 0.0,
+        inverse: float = 0.0,
         p: float = 1.0,
     ) -> None:
         super().__init__(p=p)
-        check_interval("contrast", contrast)
-        check_interval("saturation", saturation)
+        check_interval("contrast", contrast, positive=inverse > 0)
+        check_interval("saturation", saturation, positive=inverse > 0)
         for name, value, limit in (("brightness", brightness, 255), ("hue", hue, 180)):
             if not 0 <= value <= limit:
                 raise ValueError(f"{name}: must be in [0, {limit}], got {value}")
         check_probability("change", change)
         check_probability("shuffle", shuffle)
+        check_probability("inverse", inverse)
         self.brightness, self.contrast, self.saturation, self.hue = brightness, contrast, saturation, hue
-        self.change, self.shuffle = change, shuffle
+        self.change, self.shuffle, self.inverse = change, shuffle, inverse
 
     def get_params(self) -> dict[str, Any]:
         """Draw the changes of one image; None: no change."""
@@ -98,6 +103,10 @@ class PhotometricDistort(A.ImageOnlyTransform):
         drawn: dict[str, Any] = {
             name: draw.uniform(*limits) if draw.random() < self.change else None for name, limits in ranges.items()
         }
+        if self.inverse > 0:  # otherwise no random number is drawn
+            for name in ("contrast", "saturation"):
+                if draw.random() < self.inverse and drawn[name] is not None:
+                    drawn[name] = 1 / drawn[name]
         drawn["contrast_first"] = draw.random() < 0.5
         drawn["channels"] = draw.sample(range(3), 3) if draw.random() < self.shuffle else None
         return drawn

@@ -33,7 +33,7 @@ class CIFAR10(InMemoryDataModule):
     """
 
     dataset_name = "CIFAR10"
-    num_classes: ClassVar[int] = 10
+    published_classes: ClassVar[int] = 10
     folders: ClassVar[tuple[str, str]] = ("cifar-10-batches-py", "cifar-10-batches-bin")
     training: ClassVar[tuple[str, ...]] = tuple(f"data_batch_{number}" for number in range(1, 6))
     test: ClassVar[str] = "test_batch"
@@ -54,8 +54,10 @@ class CIFAR10(InMemoryDataModule):
             names = path.read_text(encoding="utf-8").split()
         else:
             names = self._entry(path, load_arrays(path), self.keys[1])
-        if len(names) != self.num_classes:
-            raise ValueError(f"{path}: {self.dataset_name} must have {self.num_classes} class names, got {len(names)}")
+        if len(names) != self.published_classes:
+            raise ValueError(
+                f"{path}: {self.dataset_name} must have {self.published_classes} class names, got {len(names)}"
+            )
         return [str(name) for name in names]
 
     def find(self) -> tuple[Path, bool]:
@@ -128,11 +130,11 @@ class CIFAR10(InMemoryDataModule):
         """
         if labels.ndim != 1 or labels.dtype.kind not in "iu":
             raise ValueError(f"{path}: labels must be a list of whole numbers, got {labels.dtype}")
-        wrong = (labels < 0) | (labels >= self.num_classes)
+        wrong = (labels < 0) | (labels >= self.published_classes)
         if wrong.any():
             index = int(wrong.argmax())
             raise ValueError(
-                f"{path}: labels must be 0 to {self.num_classes - 1}, got {labels[index]} for image {index}"
+                f"{path}: labels must be 0 to {self.published_classes - 1}, got {labels[index]} for image {index}"
             )
         return labels.astype(np.int64)
 
@@ -155,7 +157,7 @@ class CIFAR100(CIFAR10):
     """
 
     dataset_name = "CIFAR100"
-    num_classes = 100
+    published_classes = 100
     folders = ("cifar-100-python", "cifar-100-binary")
     training = ("train",)
     test = "test"

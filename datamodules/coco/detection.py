@@ -95,7 +95,7 @@ class CocoDetection(ObjectDataModule):
         """Whether a batch is a list of images; False for semantic segmentation."""
         return self.task != "semantic_segmentation"
 
-    def setup(self, stage: str) -> None:
+    def setup(self, stage: str = "fit") -> None:
         """Open the splits that a stage needs; see `VisionDataModule`.
 
         Raises:

@@ -11,7 +11,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from ..augmentations.multi_image import Augmentation
-from ..augmentations.pipeline import LostObjectError
+from ..augmentations.pipeline import ImageTypeError, LostObjectError
 from ..images.read import ImageError
 from .sources import Sample, Source
 from .targets import check_targets, drop_empty_masks, fill_defaults
@@ -43,6 +43,7 @@ class TransformedDataset(Dataset[Sample]):
         num_classes: Number of classes. A label outside them is rejected here, where the sample is known, and not on a
             GPU. None: labels are not checked.
         min_visibility: Fraction of a box's area that a transform must leave; otherwise its object is removed.
+        transform_name: Name of the argument that `transform` comes from, for messages.
     """
 
     max_replacements = 20  # this many unreadable images in a row are no accident
@@ -56,8 +57,10 @@ class TransformedDataset(Dataset[Sample]):
         strict: bool = False,
         num_classes: int | None = None,
         min_visibility: float = 0.0,
+        transform_name: str = "transform",
     ) -> None:
         self.source, self.transform, self.seed = source, transform, seed
+        self.transform_name = transform_name
         self._augmentation = None if transform is None else Augmentation(transform, min_visibility)
         self.replace_unreadable, self.strict = replace_unreadable, strict
         self.num_classes = num_classes
@@ -98,7 +101,10 @@ class TransformedDataset(Dataset[Sample]):
         try:
             return self._augmentation(raw, generator, draw_partner)
         except LostObjectError as error:
-            raise ImageError(raw.get("path", f"sample {key.index}"), str(error)) from error
+            reason = f"{self.transform_name}: {error}"
+            raise ImageError(raw.get("path", f"sample {key.index}"), reason) from error
+        except ImageTypeError as error:
+            raise TypeError(f"{self.transform_name}: {error}") from error
 
     def _checked(self, raw: Sample, index: int) -> Sample:
         if "boxes" in raw:

@@ -176,9 +176,17 @@ class StriateCLI(LightningCLI):
         Two callbacks, because ``save_last`` of Lightning 2.6 skips epochs that were not the best.
         """
         last = ModelCheckpoint(filename="last", enable_version_counter=False)
-        if (monitor := getattr(self.model, "monitor", None)) is None:
+        monitor, mode = getattr(self.model, "monitor", None), getattr(self.model, "mode", "min")
+        name = type(self.model).__name__
+        if monitor is None:
+            if is_first_rank():
+                notice(
+                    f"only last.ckpt is saved, and no best.ckpt: {name} does not name the metric to select it by; give "
+                    'the class the attributes monitor = "val/loss" (a metric that it logs) and mode = "min" or "max"'
+                )
             return [last]
-        mode = getattr(self.model, "mode", "min")
+        if mode not in ("min", "max"):
+            raise ValueError(f"mode: must be 'min' or 'max' on {name}, the better direction of {monitor}, got {mode!r}")
         return [ModelCheckpoint(filename="best", monitor=monitor, mode=mode, enable_version_counter=False), last]
 
 

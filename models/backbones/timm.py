@@ -3,7 +3,8 @@
 import importlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,6 +17,9 @@ from .base import Backbone, check_out_indices
 
 _ANY_SIZE: tuple[dict[str, Any], ...] = ({"strict_img_size": False}, {"dynamic_img_size": True}, {})
 """Arguments that make timm's transformers accept images of any size; most networks have neither."""
+
+_NETWORK = frozenset({"httpcore", "httpx", "http", "huggingface_hub", "requests", "urllib", "urllib3"})
+"""Packages whose errors mean that a download failed."""
 
 
 def _timm() -> Any:
@@ -50,6 +54,7 @@ class TimmBackbone(Backbone):
         ImportError: timm is not installed.
         ValueError: The name or the weights are unknown, or the weights do not match.
         FileNotFoundError: ``weights`` is the path of a missing file.
+        ConnectionError: Published weights could not be downloaded.
     """
 
     def __init__(
@@ -65,7 +70,8 @@ class TimmBackbone(Backbone):
     ) -> None:
         full_name, path = _resolve(name, weights)
         load = bool(weights) and not pretrained_is_skipped()
-        net = _create_extractor(full_name, load and path is None, options, out_indices)
+        with _explained_download(full_name):
+            net = _create_extractor(full_name, load and path is None, options, out_indices)
         config = net.pretrained_cfg
         self._frozen_names: tuple[str, ...] = ()
         self._input_side: int = config["input_size"][-1]
@@ -150,6 +156,25 @@ def _create_extractor(
     # For transformers, timm's out_indices number the blocks and not the maps, so the network cannot be shortened.
     getter = type(net).__name__ == "FeatureGetterNet"
     return create(name, pretrained=pretrained, **({} if getter else {"out_indices": tuple(range(needed))}))
+
+
+@contextmanager
+def _explained_download(name: str) -> Iterator[None]:
+    """Report a failed download of published weights in one line; other errors pass."""
+    try:
+        yield
+    except Exception as error:
+        chain: list[BaseException] = [error]
+        while cause := chain[-1].__cause__ or chain[-1].__context__:
+            chain.append(cause)
+        if not _NETWORK & {type(each).__module__.partition(".")[0] for each in chain}:
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConnectionError(
+            f"weights: timm's {name!r} could not be downloaded ({reason}); copy Hugging Face's cache "
+            "(~/.cache/huggingface/hub by default) from a machine that has them, or give the path of a file, or null "
+            "for random initialization"
+        ) from error
 
 
 def _creator(options: dict[str, Any] | None, **fixed: Any) -> Any:

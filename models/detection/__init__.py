@@ -15,6 +15,7 @@ from .detector import Detections, Detector, check_images, check_targets
 from .one_stage.fcos import FCOS
 from .one_stage.retinanet import RetinaNet
 from .postprocessing import select_detections
+from .pyramid import FeaturePyramid
 from .resize import ImageBatch, ResizeAndPad, scale_boxes
 from .ssd.backbone import SSDVGG16
 from .ssd.default_boxes import default_boxes, ssd_aspects, ssd_scales
@@ -51,6 +52,7 @@ __all__ = [
     "Detector",
     "ExtraLayer",
     "FasterRCNN",
+    "FeaturePyramid",
     "GridOutput",
     "GridTarget",
     "ImageBatch",

@@ -5,6 +5,7 @@ Shape legend: B images, C channels, levels from fine to coarse, A anchors.
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -17,67 +18,92 @@ from torchvision.ops.feature_pyramid_network import (
     LastLevelP6P7,
 )
 
-from ..backbones import Backbone, backbone_name
-from ..ops.checks import check_min
+from ..backbones import Backbone, as_backbone, backbone_name
+from ..ops.checks import check_choice, check_min
 from .resize import ResizeAndPad
 
 Sizes = Sequence[Sequence[float]]
+Extra = Literal["pool", "p6p7"]
 
 _SIZE_DIVISIBLE = 32
 
 
-class Pyramid(nn.Module):
-    """A backbone with a feature pyramid; its tensors have torchvision's names.
+class FeaturePyramid(nn.Module):
+    """A feature pyramid on any backbone: maps of several strides, all with the same channels and similar semantics.
+
+    Like a backbone, it maps pixels to feature maps, and has ``channels`` and ``strides``. `FasterRCNN`, `RetinaNet` and
+    `FCOS` are built on it. Its tensors have torchvision's names.
 
     Args:
-        body: The backbone. Its maps of stride ``finest_stride`` and coarser are used, the last of each stride.
+        backbone: The backbone, or the name of one (see `build_backbone`). Its maps of stride ``finest_stride`` and
+            coarser are used, the last of each stride.
         channels: Number of channels C of every level.
         finest_stride: Stride of the finest level, in pixels.
-        extra: ``pool``: one additional level, every other cell of the coarsest (Faster R-CNN). ``p6p7``: two additional
-            levels, by strided convolutions (RetinaNet, FCOS).
+        extra: Levels beyond the backbone's. None: none. ``pool``: one, every other cell of the coarsest (Faster R-CNN).
+            ``p6p7``: two, by strided convolutions (RetinaNet, FCOS).
         extra_from_trunk: Whether ``p6p7`` start from the backbone's last map rather than the pyramid's.
 
     Attributes:
-        strides: Strides of all levels, in pixels.
+        body: The backbone.
+        channels: Number of channels of each level.
+        strides: Stride of each level, in pixels.
+        out_channels: C, as torchvision's detectors call it.
 
     Shape:
-        - images: ``[B, 3, H, W]``
-        - output: one map per level, by name, ``[B, C, H / strides[i], W / strides[i]]``
+        - images: ``[B, 3, H, W]``, ``uint8`` in [0, 255] or floating point in [0, 1]
+        - output: one map per level, from fine to coarse, ``[B, C, H / strides[i], W / strides[i]]``
 
     Raises:
-        ValueError: The backbone has no map of ``finest_stride``, or strides do not double from map to map.
+        ValueError: The backbone has no map of ``finest_stride``, strides do not double from map to map, or an argument
+            is out of range.
 
     Reference:
         Lin et al., "Feature pyramid networks for object detection", CVPR 2017, section 3.
+
+    Example:
+        >>> import torch
+        >>> pyramid = FeaturePyramid("resnet18", channels=64)
+        >>> pyramid.channels, pyramid.strides
+        ((64, 64, 64, 64), (4, 8, 16, 32))
+        >>> [tuple(level.shape) for level in pyramid(torch.zeros(1, 3, 64, 96, dtype=torch.uint8))]
+        [(1, 64, 16, 24), (1, 64, 8, 12), (1, 64, 4, 6), (1, 64, 2, 3)]
     """
 
     def __init__(
         self,
-        body: Backbone,
+        backbone: Backbone | str,
         channels: int = 256,
         finest_stride: int = 4,
-        extra: str = "pool",
+        extra: Extra | None = None,
         extra_from_trunk: bool = False,
     ) -> None:
         super().__init__()
-        check_min(1, fpn_channels=channels)
-        self.body = body
-        self._used = _level_indices(body, finest_stride)
-        strides = [body.strides[index] for index in self._used]
-        widths = [body.channels[index] for index in self._used]
-        blocks: ExtraFPNBlock = LastLevelMaxPool()
-        if extra == "p6p7":
+        check_min(1, channels=channels)
+        check_choice((None, *get_args(Extra)), extra=extra)
+        if extra_from_trunk and extra != "p6p7":
+            raise ValueError(f"extra_from_trunk: must be false without extra 'p6p7', got true with extra {extra!r}")
+        self.body = as_backbone(backbone)
+        self._used = _level_indices(self.body, finest_stride)
+        strides = [self.body.strides[index] for index in self._used]
+        widths = [self.body.channels[index] for index in self._used]
+        blocks: ExtraFPNBlock | None = None
+        if extra == "pool":
+            blocks = LastLevelMaxPool()
+            strides += [2 * strides[-1]]
+        elif extra == "p6p7":
             blocks = LastLevelP6P7(widths[-1] if extra_from_trunk else channels, channels)
             # torchvision would decide this by whether the two numbers of channels are equal
             blocks.use_P5 = not extra_from_trunk
             strides += [2 * strides[-1], 4 * strides[-1]]
-        else:
-            strides += [2 * strides[-1]]
         self.fpn = FeaturePyramidNetwork(widths, channels, blocks)
         self.strides = tuple(strides)
-        self.out_channels = channels
+        self.channels, self.out_channels = (channels,) * len(strides), channels
 
-    def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """The levels ``[B, C, h, w]`` of images ``[B, 3, H, W]``, from fine to coarse."""
+        return list(self.named_levels(images).values())
+
+    def named_levels(self, images: Tensor) -> OrderedDict[str, Tensor]:
         """The levels ``[B, C, h, w]`` under torchvision's names: "0", "1", …, and "pool", or "p6" and "p7"."""
         maps = self.body(images)
         return self.fpn(OrderedDict((str(level), maps[index]) for level, index in enumerate(self._used)))
@@ -99,6 +125,14 @@ def _level_indices(body: Backbone, finest: int) -> list[int]:
             "on; change the backbone's out_indices or finest_stride"
         )
     return [last[stride] for stride in strides]
+
+
+def detector_pyramid(
+    backbone: Backbone, fpn_channels: int, finest_stride: int, extra: Extra, p6_from_trunk: bool = False
+) -> FeaturePyramid:
+    """Build the pyramid of a detector; errors name the detector's arguments, those of the signature."""
+    check_min(1, fpn_channels=fpn_channels)
+    return FeaturePyramid(backbone, fpn_channels, finest_stride, extra, p6_from_trunk)
 
 
 class Anchors(AnchorGenerator):

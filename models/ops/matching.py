@@ -76,7 +76,7 @@ def match_anchors(
         >>> match_anchors(torch.tensor([[0.0, 0.0, 4.0, 4.0]]), anchors, foreground_iou=0.7, background_iou=0.3)
         tensor([ 0, -2, -1])
     """
-    _check_thresholds(foreground_iou, background_iou, min_background_iou)
+    check_thresholds(foreground_iou, background_iou, min_background_iou)
     return _match(_ComputedIoU(boxes, anchors), foreground_iou, background_iou, allow_low_quality, min_background_iou)
 
 
@@ -96,7 +96,7 @@ def match_iou(
     Raises:
         ValueError: ``iou`` is not a matrix, or thresholds are out of order.
     """
-    _check_thresholds(foreground_iou, background_iou, min_background_iou)
+    check_thresholds(foreground_iou, background_iou, min_background_iou)
     if iou.ndim != 2:
         raise ValueError(f"iou: must be [N, A], objects by anchors, got {list(iou.shape)}")
     return _match(_GivenIoU(iou), foreground_iou, background_iou, allow_low_quality, min_background_iou)
@@ -342,7 +342,12 @@ def _best_objects(iou: _IoU, anchors: Tensor) -> Tensor:
     return torch.cat(result)
 
 
-def _check_thresholds(foreground: float, background: float, min_background: float) -> None:
+def check_thresholds(foreground: float, background: float, min_background: float = 0.0) -> None:
+    """Require thresholds of `match_anchors` that are in order.
+
+    Raises:
+        ValueError: They are not.
+    """
     if not 0 <= min_background <= background <= foreground <= 1 or foreground == 0:
         raise ValueError(
             "foreground_iou: must be above 0 and 1 >= foreground_iou >= background_iou >= min_background_iou >= 0, got "

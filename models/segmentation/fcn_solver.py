@@ -1,10 +1,12 @@
-"""The optimizer of FCN's and other Caffe nets: biases have twice the learning rate and no weight decay."""
+"""The optimizer of FCN's and other Caffe nets, in which biases have their own learning rate and weight decay."""
 
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import nn
+
+from ..ops.checks import check_min
 
 
 class CaffeSGD(torch.optim.SGD):
@@ -21,6 +23,12 @@ class CaffeSGD(torch.optim.SGD):
         weight_decay: Weight decay of weights.
         bias_lr_factor: Learning rate of biases relative to ``lr``.
         bias_weight_decay: Weight decay of biases.
+        new_biases_only: Whether the two apply only to new layers. Biases of the group named ``backbone``, as a task
+            names the pretrained layers, then have the learning rate and weight decay of weights, as in the solver of
+            FCN-AlexNet.
+
+    Raises:
+        ValueError: A number is negative, or ``new_biases_only`` is true and no group is named ``backbone``.
 
     Example:
         >>> groups = CaffeSGD(torch.nn.Linear(2, 3).parameters(), lr=0.1, weight_decay=5e-4).param_groups
@@ -36,11 +44,19 @@ class CaffeSGD(torch.optim.SGD):
         weight_decay: float = 5e-4,
         bias_lr_factor: float = 2.0,
         bias_weight_decay: float = 0.0,
+        new_biases_only: bool = False,
     ) -> None:
+        check_min(0, bias_lr_factor=bias_lr_factor, bias_weight_decay=bias_weight_decay)
         groups: list[dict[str, Any]] = []
         entries: list[Any] = list(params)
         inputs: list[dict[str, Any]] = entries if entries and isinstance(entries[0], dict) else [{"params": entries}]
+        if new_biases_only and not any(_of_backbone(group) for group in inputs):
+            raise ValueError(
+                "new_biases_only: must be false without a parameter group named 'backbone', got true; use a model with "
+                "an attribute backbone"
+            )
         for group in inputs:
+            as_weights = new_biases_only and _of_backbone(group)
             parameters = group["params"]
             parameters = [parameters] if isinstance(parameters, nn.Parameter) else list(parameters)
             weights = [p for p in parameters if p.ndim > 1]  # matrices and kernels
@@ -49,7 +65,12 @@ class CaffeSGD(torch.optim.SGD):
             if weights:
                 groups.append({"weight_decay": weight_decay, **group, "lr": rate, "params": weights})
             if biases:
-                settings = {"lr": rate * bias_lr_factor, "weight_decay": bias_weight_decay, "params": biases}
+                factor, decay = (1.0, weight_decay) if as_weights else (bias_lr_factor, bias_weight_decay)
+                settings = {"lr": rate * factor, "weight_decay": decay, "params": biases}
                 name = {"name": f"{group['name']} (biases)"} if weights and "name" in group else {}
                 groups.append({**group, **settings, **name})
         super().__init__(groups, lr=lr, momentum=momentum, weight_decay=weight_decay)
+
+
+def _of_backbone(group: dict[str, Any]) -> bool:
+    return str(group.get("name", "")).startswith("backbone")

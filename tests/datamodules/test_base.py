@@ -12,7 +12,9 @@ import torch
 from jsonargparse import ArgumentParser
 
 from striate.datamodules import CocoDetection, ImageFolder, RepeatFactor, VisionDataModule
-from striate.tests.helpers.fixtures import noisy_image, write_image
+from striate.tasks import Classification
+from striate.tests.helpers.fixtures import TinyNet, noisy_image, write_image
+from striate.tests.helpers.training import make_trainer
 
 
 @pytest.fixture
@@ -38,6 +40,56 @@ def module(root, **options):
     data = CocoDetection(root, batch_size=4, num_workers=0, **files, **options)
     data.setup("fit")
     return data
+
+
+class Counting(VisionDataModule):
+    """Four samples per split; counts how often a split is opened and files are prepared."""
+
+    class_names = ["dark", "light"]  # noqa: RUF012
+
+    def __init__(self, splits=("train", "val", "test")):
+        super().__init__(batch_size=2, num_workers=0)
+        self.splits, self.calls = splits, []
+
+    def prepare_data(self):
+        self.calls.append("prepare")
+
+    def make_source(self, split):
+        self.calls.append(split)
+        if split not in self.splits:
+            return None
+        return [{"image": np.full((8, 8, 3), 50 * i, np.uint8), "label": i % 2} for i in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("loader", "opened"),
+    [("train_dataloader", ["train", "val"]), ("val_dataloader", ["val"]), ("test_dataloader", ["test"])],
+)
+def test_loaders_open_their_split_without_a_trainer(loader, opened):
+    data = Counting()
+    assert data.num_classes == 2
+    batches = list(getattr(data, loader)())
+    assert sorted(index for batch in batches for index in batch["index"].tolist()) == [0, 1, 2, 3]
+    assert data.calls == ["prepare", *opened]
+    list(getattr(data, loader)())
+    assert data.calls == ["prepare", *opened]  # once
+
+
+def test_a_split_that_does_not_exist_is_sought_once():
+    data = Counting(splits=("train",))
+    data.setup("fit")
+    assert data.val_dataloader() == [] and data.val_dataloader() == []
+    with pytest.raises(ValueError, match="Counting has no test split; add its data"):
+        data.test_dataloader()
+    assert data.calls == ["train", "val", "prepare", "test"]
+
+
+def test_a_trainer_opens_each_split_once():
+    data = Counting()
+    task = Classification(TinyNet(2, width=4))
+    trainer = make_trainer(max_epochs=1)
+    trainer.fit(task, data)
+    assert data.calls == ["prepare", "train", "val"]
 
 
 def test_detection_batches_are_grouped_by_aspect(coco):

@@ -187,7 +187,10 @@ def test_boxes_outside_their_image_are_rejected():
         ({"model": torch.nn.Identity()}, "num_classes.*Identity.*got None"),
         ({"num_classes": 3}, "num_classes: the model Fixed has 2 classes, got 3"),
         ({"label_smoothing": 1.0}, r"label_smoothing.*\[0, 1\), got 1.0"),
-        ({"box_weight": -1.0}, "box_weight.*got 1.0 and -1.0"),
+        ({"box_weight": -1.0}, "^box_weight: must be >= 0, got -1.0"),
+        ({"class_weight": -1.0}, "^class_weight: must be >= 0, got -1.0"),
+        ({"class_weight": 0.0, "box_weight": 0.0}, "^class_weight: must be > 0 if box_weight is 0, got 0.0; set one"),
+        ({"backbone_lr_factor": -0.1}, "^backbone_lr_factor: must be >= 0, got -0.1"),
         ({"top_k": 0}, "top_k.*got 0"),
     ],
 )

@@ -61,6 +61,23 @@ def test_invalid_arguments():
 
 
 @pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Steps([3], gamma=10), r"^gamma: must be in \(0, 1\], got 10; 0.1 divides"),
+        (lambda: Steps([3], gamma=0), r"^gamma: .*got 0"),
+        (lambda: Steps([-3, 2]), r"^milestones\[0\]: must be >= 0, got -3"),
+        (lambda: Cosine(final=-0.1), r"^final: must be in \[0, 1\], got -0.1"),
+        (lambda: Polynomial(final=2), r"^final: must be in \[0, 1\], got 2"),
+        (lambda: Constant(warmup=3, warmup_start=10), r"^warmup_start: must be in \[0, 1\], got 10"),
+        (lambda: Constant(unit="epochs"), "^unit: must be one of 'step', 'epoch', got 'epochs'; did you mean 'epoch'"),
+    ],
+)
+def test_factors_that_would_raise_or_reverse_the_learning_rate(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
     ("schedule", "name"),
     [(Polynomial, "power"), (Plateau, "factor"), (Plateau, "patience"), (Plateau, "threshold"), (Plateau, "min_lr")],
 )

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from sklearn.metrics import jaccard_score
+from torch import nn
 
 from striate.models import DiceLoss, PixelCrossEntropy, WeightedLosses, pixel_cross_entropy, soft_dice_loss
 from striate.tasks import SemanticSegmentation
@@ -49,6 +50,23 @@ def test_training_loss_is_cross_entropy_over_all_counted_pixels():
         task.model(data["image"]), data["mask"].long(), weights, ignore_index=255, label_smoothing=0.1
     )
     torch.testing.assert_close(losses["loss_pixel"], expected)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_torchs_cross_entropy_trains_as_ours_does(weighted):
+    plain = nn.CrossEntropyLoss(ignore_index=255)
+    loss = WeightedLosses({"ce": plain}) if weighted else plain
+    task = SemanticSegmentation(TinySegmenter(), loss=loss).train()
+    data = batch([(8, 12)] * 2)
+    losses, _ = task.losses(data)
+    reference = SemanticSegmentation(task.model).train().losses(data)[0]["loss_pixel"]
+    torch.testing.assert_close(losses["loss_ce" if weighted else "loss_pixel"], reference)
+
+
+@pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(), nn.NLLLoss(), WeightedLosses({"ce": nn.CrossEntropyLoss()})])
+def test_torchs_losses_must_ignore_what_masks_ignore(loss):
+    with pytest.raises(ValueError, match="^loss: ignore_index of .*Loss must be 255.*got -100; pass ignore_index=255"):
+        SemanticSegmentation(TinySegmenter(), loss=loss)
 
 
 def test_weighted_terms_have_names_and_auxiliary_heads_are_weighted():

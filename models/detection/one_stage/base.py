@@ -37,7 +37,7 @@ class OneStageDetector(NetworkDetector):
         return self.network.backbone.body
 
     def _run_head(self, batch: ImageBatch) -> HeadOutput:
-        levels = list(self.network.backbone(batch.pixels).values())
+        levels = self.network.backbone(batch.pixels)
         values = {name: value.float() for name, value in self.network.head(levels).items()}
         anchors = self.network.anchor_generator(ImageList(batch.pixels, batch.sizes), levels)
         cells = [level.shape[-2] * level.shape[-1] for level in levels]

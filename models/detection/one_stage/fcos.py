@@ -10,7 +10,7 @@ from ...backbones import Backbone, as_backbone
 from ...ops.checks import check_min
 from ..detector import check_detection_settings
 from ..detector_weights import load_detector, prepare_backbone
-from ..pyramid import Pyramid, make_anchors, pyramid_resize
+from ..pyramid import detector_pyramid, make_anchors, pyramid_resize
 from .base import HeadOutput, OneStageDetector, check_group_norm
 
 
@@ -88,7 +88,7 @@ class FCOS(OneStageDetector):
         body = as_backbone(backbone, weights)
         super().__init__(num_classes, pyramid_resize(body, min_size, max_size))
         prepare_backbone(body, "fcos_resnet50_fpn", detector_weights)
-        pyramid = Pyramid(body, fpn_channels, finest_stride, "p6p7", p6_from_trunk)
+        pyramid = detector_pyramid(body, fpn_channels, finest_stride, "p6p7", p6_from_trunk)
         self.network = tv.FCOS(
             pyramid,
             num_classes,

@@ -11,7 +11,7 @@ from ...backbones import Backbone, as_backbone
 from ...ops.matching import match_anchors
 from ..detector import check_detection_settings
 from ..detector_weights import load_detector, prepare_backbone
-from ..pyramid import Pyramid, Sizes, make_anchors, pyramid_resize
+from ..pyramid import Sizes, detector_pyramid, make_anchors, pyramid_resize
 from .base import NORM_GROUPS, HeadOutput, OneStageDetector, check_group_norm
 
 
@@ -90,7 +90,7 @@ class RetinaNet(OneStageDetector):
         body = as_backbone(backbone, weights)
         super().__init__(num_classes, pyramid_resize(body, min_size, max_size))
         prepare_backbone(body, "retinanet_resnet50_fpn", detector_weights)
-        pyramid = Pyramid(body, fpn_channels, finest_stride, "p6p7", p6_from_trunk)
+        pyramid = detector_pyramid(body, fpn_channels, finest_stride, "p6p7", p6_from_trunk)
         sizes = anchor_sizes or [[int(4 * stride * 2 ** (n / 3)) for n in range(3)] for stride in pyramid.strides]
         anchors = make_anchors(sizes, ratios, pyramid.strides)
         norm = partial(nn.GroupNorm, NORM_GROUPS) if head_norm else None

@@ -15,7 +15,7 @@ from ...backbones.base import Backbone, _on_meta
 from ...backbones.layers import named_layers
 from ...ops.box_coding import decode_boxes
 from ...ops.boxes import at_least_float32, clip_boxes
-from ...ops.checks import check_min
+from ...ops.checks import OrMapping, as_settings, check_min
 from ...ops.matching import bipartite_then_threshold
 from ...weights import LoadReport, State, load_state_dict_file, match_weights, pretrained_is_skipped
 from ..detector import Detections, Detector, check_detection_settings
@@ -83,7 +83,8 @@ class SSD(Detector):
         num_classes: Number of classes K, without background.
         backbone: The backbone. All maps that it returns are used.
         image_size: Side of the square, in pixels.
-        extra: Further maps. Each is computed from the one before, the first from the backbone's last.
+        extra: Further maps, each an `ExtraLayer` or a dictionary of its arguments. Each is computed from the one
+            before, the first from the backbone's last.
         scales: Sides of the default boxes, in percent of the image's, one more than the number of maps. They are
             rounded down to whole pixels. None: `ssd_scales`, 10, 20, … 90.
         aspects: Aspect ratios of the default boxes of each map, without 1. None: `ssd_aspects`.
@@ -130,7 +131,7 @@ class SSD(Detector):
         num_classes: int,
         backbone: Backbone,
         image_size: int = 300,
-        extra: Sequence[ExtraLayer] = (),
+        extra: Sequence[OrMapping[ExtraLayer]] = (),
         scales: Sequence[float] | None = None,
         aspects: Sequence[Sequence[float]] | None = None,
         steps: Sequence[float] | None = None,
@@ -153,11 +154,12 @@ class SSD(Detector):
             raise ValueError(f"match_iou: must be in (0, 1], got {match_iou}")
         super().__init__(num_classes, ResizeAndPad(fixed_size=(image_size, image_size)))
         self.backbone = backbone
-        channels = [*backbone.channels, *(layer.channels for layer in extra)]
+        layers = [as_settings(ExtraLayer, f"extra[{number}]", layer) for number, layer in enumerate(extra)]
+        channels = [*backbone.channels, *(layer.channels for layer in layers)]
         self.norm = nn.Identity() if l2_norm is None else L2Norm(channels[0], l2_norm)
         in_channels = channels[len(backbone.channels) - 1 : -1]
         self.extra = nn.ModuleList(
-            _extra_layer(width, layer, batch_norm) for width, layer in zip(in_channels, extra, strict=True)
+            _extra_layer(width, layer, batch_norm) for width, layer in zip(in_channels, layers, strict=True)
         )
         aspects = ssd_aspects(len(channels)) if aspects is None else aspects
         sides = whole_pixels(ssd_scales(len(channels)) if scales is None else scales, image_size)

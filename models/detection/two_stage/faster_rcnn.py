@@ -23,7 +23,7 @@ from ...ops.matching import BACKGROUND, IGNORED, match_anchors
 from ..detector import Detections, check_detection_settings
 from ..detector_weights import load_detector, prepare_backbone
 from ..network_detector import NetworkDetector, torchvision_mode
-from ..pyramid import Pyramid, Sizes, make_anchors, pyramid_resize
+from ..pyramid import Sizes, detector_pyramid, make_anchors, pyramid_resize
 from ..resize import ImageBatch
 
 
@@ -113,7 +113,7 @@ class FasterRCNN(NetworkDetector):
         body = as_backbone(backbone, weights)
         super().__init__(num_classes, pyramid_resize(body, min_size, max_size))
         prepare_backbone(body, "fasterrcnn_resnet50_fpn", detector_weights)
-        pyramid = Pyramid(body, fpn_channels, finest_stride)
+        pyramid = detector_pyramid(body, fpn_channels, finest_stride, "pool")
         sizes = anchor_sizes or [[8 * stride] for stride in pyramid.strides]
         anchors = make_anchors(sizes, ratios, pyramid.strides)
         pool = _roi_pool(pyramid.strides[:-1], canonical_scale)
@@ -148,7 +148,7 @@ class FasterRCNN(NetworkDetector):
         """Detections without targets, and losses with targets."""
         with torchvision_mode(self.network, training=targets is not None):
             images = ImageList(batch.pixels, batch.sizes)
-            levels = self.network.backbone(batch.pixels)
+            levels = self.network.backbone.named_levels(batch.pixels)
             proposals, rpn_losses = self.network.rpn(images, levels, targets)
             detections, roi_losses = self.network.roi_heads(levels, proposals, batch.sizes, targets)
         return detections, {**rpn_losses, **roi_losses}

@@ -8,7 +8,7 @@ from torchvision.ops import RoIPool
 
 from ...backbones import Backbone, TorchvisionBackbone, as_backbone
 from ...classification.zfnet import ZFNetBackbone
-from ...ops.checks import check_choice
+from ...ops.checks import OrMapping, as_settings, check_choice, check_min
 from ...weights import LoadReport, load_state_dict_file, match_weights
 from ..detector import Detections, Detector
 from ..resize import ImageBatch, ResizeAndPad
@@ -80,8 +80,8 @@ class SingleMapFasterRCNN(Detector):
         pool_size: Number of cells per side of a pooled region. None: 7, or 6 with ``zf``.
         hidden: Number of units of fc6 and of fc7.
         dropout: Probability of dropping a unit of fc6 and of fc7.
-        rpn: Anchors, sampling and proposals. None: the reference's.
-        roi: Sampling and detection. None: the reference's.
+        rpn: Anchors, sampling and proposals, as `RPNSettings` or a dictionary of its arguments. None: the reference's.
+        roi: Sampling and detection, as `RoISettings` or a dictionary of its arguments. None: the reference's.
 
     Shape:
         - images: B tensors ``[3, H_i, W_i]``, ``uint8`` in [0, 255] or floating point in [0, 1]
@@ -106,9 +106,10 @@ class SingleMapFasterRCNN(Detector):
         pool_size: int | None = None,
         hidden: int = 4096,
         dropout: float = 0.5,
-        rpn: RPNSettings | None = None,
-        roi: RoISettings | None = None,
+        rpn: OrMapping[RPNSettings] | None = None,
+        roi: OrMapping[RoISettings] | None = None,
     ) -> None:
+        check_min(1, rpn_channels=rpn_channels, pool_size=pool_size)
         if isinstance(backbone, str):
             check_choice(tuple(_ARCHITECTURES), backbone=backbone)
         architecture = _ARCHITECTURES[backbone if isinstance(backbone, str) else "vgg16"]
@@ -118,10 +119,12 @@ class SingleMapFasterRCNN(Detector):
             resize = ResizeAndPad(600, 1000, size_divisible=stride, fill=built.normalize.mean.tolist())
         super().__init__(num_classes, resize)
         self.backbone = built
-        self.rpn = RPN(channels, rpn_channels or architecture.rpn_channels, stride, rpn)
+        self.rpn = RPN(
+            channels, rpn_channels or architecture.rpn_channels, stride, as_settings(RPNSettings, "rpn", rpn)
+        )
         body = RoIFullyConnected(channels, size, hidden, dropout)
         self._body_report = _load_fully_connected(body, built)
-        self.head = RoIHead(RoIPool(size, 1 / stride), body, hidden, num_classes, roi)
+        self.head = RoIHead(RoIPool(size, 1 / stride), body, hidden, num_classes, as_settings(RoISettings, "roi", roi))
 
     def detect(self, batch: ImageBatch) -> list[Detections]:
         """Detect the objects of each image; see `Detector.detect`."""

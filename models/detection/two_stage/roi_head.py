@@ -16,9 +16,18 @@ from torch.nn import functional as F
 
 from ...ops.box_coding import decode_boxes, encode_boxes
 from ...ops.boxes import clip_boxes
-from ...ops.checks import check_dropout, check_fraction, check_min
+from ...ops.checks import (
+    OrMapping,
+    as_settings,
+    check_above,
+    check_dropout,
+    check_fraction,
+    check_length,
+    check_min,
+    indexed,
+)
 from ...ops.init import init_he
-from ...ops.matching import match_anchors, sample_balanced
+from ...ops.matching import check_thresholds, match_anchors, sample_balanced
 from ..detector import Detections, check_detection_settings
 from ..postprocessing import select_detections
 
@@ -42,7 +51,9 @@ class RoISettings:
         max_detections: Maximum number of detections per image.
 
     Raises:
-        ValueError: A number is out of range.
+        TypeError: An argument has a wrong type.
+        ValueError: A number is out of range, a list has a wrong length, or the end of ``background_iou`` exceeds
+            ``foreground_iou``.
     """
 
     samples: int = 128
@@ -61,10 +72,14 @@ class RoISettings:
         check_min(1, samples=self.samples)
         check_min(0, beta=self.beta)
         check_fraction(positive_fraction=self.positive_fraction, foreground_iou=self.foreground_iou)
-        check_fraction(**{f"background_iou[{i}]": iou for i, iou in enumerate(self.background_iou)})
+        check_length(2, background_iou=self.background_iou)
+        check_fraction(**indexed("background_iou", self.background_iou))
+        if self.background_iou[0] >= self.background_iou[1]:
+            raise ValueError(f"background_iou: must be an ascending range, got {list(self.background_iou)}")
+        check_thresholds(self.foreground_iou, self.background_iou[1], self.background_iou[0])
         check_detection_settings(self.score_threshold, self.nms_iou, self.max_detections)
-        if not min(self.box_std) > 0:
-            raise ValueError(f"box_std: must be above 0, got {list(self.box_std)}")
+        check_length(4, box_mean=self.box_mean, box_std=self.box_std)
+        check_above(0, **indexed("box_std", self.box_std))
 
 
 class RoISample(NamedTuple):
@@ -132,7 +147,7 @@ class RoIHead(nn.Module):
         body: Module from pooled regions to feature vectors ``[R, D]``.
         features: Number of features D.
         num_classes: Number of classes K, without background.
-        settings: Training and detection. None: Faster R-CNN's.
+        settings: Training and detection, or a dictionary of them. None: Faster R-CNN's.
 
     Attributes:
         box_mean: Mean of the offsets of each class, ``[K, 4]``; stored in checkpoints. It is initialized from the
@@ -148,10 +163,16 @@ class RoIHead(nn.Module):
     box_std: Tensor
 
     def __init__(
-        self, pool: nn.Module, body: nn.Module, features: int, num_classes: int, settings: RoISettings | None = None
+        self,
+        pool: nn.Module,
+        body: nn.Module,
+        features: int,
+        num_classes: int,
+        settings: OrMapping[RoISettings] | None = None,
     ) -> None:
         super().__init__()
-        self.settings, self.num_classes = settings or RoISettings(), num_classes
+        check_min(1, features=features, num_classes=num_classes)
+        self.settings, self.num_classes = as_settings(RoISettings, "settings", settings), num_classes
         self.pool, self.body = pool, body
         self.score = nn.Linear(features, num_classes + 1)
         self.box = nn.Linear(features, 4 * num_classes)

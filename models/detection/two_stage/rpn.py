@@ -16,9 +16,9 @@ from torchvision.ops import nms
 from ...ops.anchors import cell_anchors, grid_anchors, inside
 from ...ops.box_coding import decode_boxes, encode_boxes
 from ...ops.boxes import clip_boxes
-from ...ops.checks import check_fraction, check_min
+from ...ops.checks import OrMapping, as_settings, check_above, check_fraction, check_length, check_min, indexed
 from ...ops.init import init_gaussian
-from ...ops.matching import match_anchors, sample_balanced
+from ...ops.matching import check_thresholds, match_anchors, sample_balanced
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,9 @@ class RPNSettings:
         min_size: Minimum side of a proposal, in pixels of the original image.
 
     Raises:
-        ValueError: A number is out of range.
+        TypeError: An argument has a wrong type.
+        ValueError: A number is out of range, a list has a wrong length, or ``background_iou`` exceeds
+            ``foreground_iou``.
     """
 
     anchor_base: int = 16
@@ -61,13 +63,19 @@ class RPNSettings:
         check_min(1, anchor_base=self.anchor_base, samples=self.samples)
         check_min(0, beta=self.beta, min_size=self.min_size)
         for name in ("before_nms", "proposals"):
-            check_min(1, **{f"{name}[{i}]": count for i, count in enumerate(getattr(self, name))})
+            check_length(2, **{name: getattr(self, name)})
+            check_min(1, **indexed(name, getattr(self, name)))
+        for name in ("anchor_scales", "anchor_ratios"):
+            if not (values := getattr(self, name)):
+                raise ValueError(f"{name}: must have at least one number, got {list(values)}")
+            check_above(0, **indexed(name, values))
         check_fraction(
             foreground_iou=self.foreground_iou,
             background_iou=self.background_iou,
             positive_fraction=self.positive_fraction,
             nms_iou=self.nms_iou,
         )
+        check_thresholds(self.foreground_iou, self.background_iou)
 
 
 class RPNOutput(NamedTuple):
@@ -94,7 +102,7 @@ class RPN(nn.Module):
         in_channels: Number of channels C of the map.
         channels: Number of channels of the 3 x 3 convolution: 512 with VGG-16, 256 with ZF.
         stride: Stride of the map, in pixels.
-        settings: Anchors, training and proposals. None: the reference's.
+        settings: Anchors, training and proposals, or a dictionary of them. None: the reference's.
 
     Reference:
         Ren et al., "Faster R-CNN", NIPS 2015, section 3.1, with the settings of the authors' Python code. Deviations
@@ -105,9 +113,12 @@ class RPN(nn.Module):
 
     cell: Tensor
 
-    def __init__(self, in_channels: int, channels: int, stride: int, settings: RPNSettings | None = None) -> None:
+    def __init__(
+        self, in_channels: int, channels: int, stride: int, settings: OrMapping[RPNSettings] | None = None
+    ) -> None:
         super().__init__()
-        self.settings, self.stride = settings or RPNSettings(), stride
+        check_min(1, channels=channels, stride=stride)
+        self.settings, self.stride = as_settings(RPNSettings, "settings", settings), stride
         s = self.settings
         self.register_buffer("cell", cell_anchors(s.anchor_base, s.anchor_scales, s.anchor_ratios), persistent=False)
         self.conv = nn.Conv2d(in_channels, channels, 3, padding=1)

@@ -166,6 +166,21 @@ def test_distribution_of_distortions():
     }  # fmt: skip
 
 
+def test_darknets_factors_are_inverted_in_half_of_the_draws():
+    """Factors from 1 to 1.5, uniform, and inverses of such: half below 1, with a median of 1 / 1.25."""
+    step = PhotometricDistort(contrast=(1, 1.5), saturation=(1, 1.5), inverse=0.5, change=1)
+    step.set_random_seed(0)
+    drawn = [step.get_params() for _ in range(2000)]
+    for name in ("contrast", "saturation"):
+        values = np.array([params[name] for params in drawn])
+        darker = values[values < 1]
+        assert 900 < len(darker) < 1100
+        np.testing.assert_allclose(np.quantile(values[values >= 1], [0.01, 0.5, 0.99]), [1.005, 1.25, 1.495], atol=0.02)
+        np.testing.assert_allclose(np.quantile(1 / darker, [0.01, 0.5, 0.99]), [1.005, 1.25, 1.495], atol=0.02)
+    both = np.array([[params[name] < 1 for name in ("contrast", "saturation")] for params in drawn])
+    assert 400 < both.all(1).sum() < 600  # inverted independently of each other
+
+
 def test_distortion_without_changes_and_wrong_types():
     image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     np.testing.assert_array_equal(A.Compose([PhotometricDistort(change=0)])(image=image)["image"], image)
@@ -368,6 +383,8 @@ def test_drawn_short_sides():
     (lambda: PhotometricDistort(contrast=(1.5, 0.5)), r"contrast: .*got \(1.5, 0.5\)"),
     (lambda: PhotometricDistort(hue=181), "hue: .*got 181"),
     (lambda: PhotometricDistort(change=2), "change: .*got 2"),
+    (lambda: PhotometricDistort(inverse=2), "inverse: .*got 2"),
+    (lambda: PhotometricDistort(contrast=(0, 1.5), inverse=0.5), r"contrast: .*\(0, inf\), got \(0.0, 1.5\)"),
 ])  # fmt: skip
 def test_arguments_out_of_range(make, message):
     with pytest.raises(ValueError, match=message):

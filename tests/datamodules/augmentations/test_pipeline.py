@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from striate.datamodules import DigitScenes
+from striate.datamodules import DigitScenes, VisionDataModule
 from striate.datamodules.augmentations.resizing import ShortSideResize
 from striate.datamodules.images.read import ImageError
 from striate.datamodules.loading.dataset import SampleKey, TransformedDataset
@@ -121,11 +121,27 @@ def test_a_sample_that_always_loses_its_object_is_omitted():
     valid = lost | {"box": np.array([0, 0, 40, 40], np.float32)}
     crop = A.Compose([A.Crop(32, 32, 64, 64)])
     training = TransformedDataset(Samples([lost, valid]), crop, replace_unreadable=True)
-    assert training[0]["index"] == 1 and "sample 0: 100 augmentations" in training[0]["unreadable"][0]
+    assert training[0]["index"] == 1 and "sample 0: transform: 100 augmentations" in training[0]["unreadable"][0]
     assert training[0]["box"].tolist() == [0, 0, 8, 8]
     assert "image" not in TransformedDataset(Samples([lost, valid]), crop)[0]
     with pytest.raises(ImageError, match="such as albumentations.BBoxSafeRandomCrop"):
         TransformedDataset(Samples([lost]), crop, strict=True)[0]
+
+
+@pytest.mark.parametrize(("training", "name"), [(True, "train_transform"), (False, "val_transform")])
+def test_errors_of_a_pipeline_name_its_argument(training, name):
+    """Not the argument of the other pipeline too, which may be fine."""
+    sample = {"image": np.zeros((32, 32, 3), np.uint8), "label": 1, "box": np.array([0, 0, 8, 8], np.float32)}
+    data = VisionDataModule(train_transform=[A.ToFloat()], val_transform=[A.ToFloat()])
+    with pytest.raises(
+        TypeError, match=rf"^{name}: images must stay uint8 \[H, W, 3\], got ndarray of float32; remove"
+    ):
+        data.dataset(Samples([sample]), training)[0]
+    data = VisionDataModule(
+        train_transform=[A.Crop(16, 16, 32, 32)], val_transform=[A.Crop(16, 16, 32, 32)], strict=True
+    )
+    with pytest.raises(ImageError, match=f"sample 0: {name}: 100 augmentations in a row removed the object; crop less"):
+        data.dataset(Samples([sample]), training)[0]
 
 
 boxes_of_pixels = st.tuples(st.integers(0, 55), st.integers(0, 35), st.integers(2, 60), st.integers(2, 40)).map(

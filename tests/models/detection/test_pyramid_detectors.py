@@ -7,7 +7,15 @@ from torch import nn
 from torchvision.models import WeightsEnum, get_model
 
 from striate.datamodules import DigitScenes
-from striate.models import FCOS, FasterRCNN, PlainCNN, RetinaNet, TorchvisionBackbone, skip_pretrained
+from striate.models import (
+    FCOS,
+    FasterRCNN,
+    FeaturePyramid,
+    PlainCNN,
+    RetinaNet,
+    TorchvisionBackbone,
+    skip_pretrained,
+)
 from striate.models.detection.network_detector import torchvision_mode
 from striate.models.detection.two_stage.faster_rcnn import BlockwiseMatcher, BoxesAndAnchors
 from striate.models.weights import frozen_without_weights, summarize_loaded_weights
@@ -277,10 +285,56 @@ def test_retinanets_head_norm_and_p6_from_the_backbone():
     assert sum(isinstance(module, nn.GroupNorm) for module in detector.network.head.modules()) == 8
     backbone, pyramid = detector.backbone, detector.network.backbone
     images = torch.rand(1, 3, 64, 64)
-    levels = pyramid.eval()(images)
+    levels = pyramid.eval().named_levels(images)
     assert torch.allclose(levels["p6"], pyramid.fpn.extra_blocks.p6(backbone(images)[-1]))
     pyramid.fpn.extra_blocks.use_P5 = True
-    assert torch.allclose(pyramid(images)["p6"], pyramid.fpn.extra_blocks.p6(levels["1"]))
+    assert torch.allclose(pyramid.named_levels(images)["p6"], pyramid.fpn.extra_blocks.p6(levels["1"]))
+
+
+@pytest.mark.parametrize(
+    ("extra", "strides"), [(None, (4, 8, 16)), ("pool", (4, 8, 16, 32)), ("p6p7", (4, 8, 16, 32, 64))]
+)
+def test_a_pyramid_alone_has_the_interface_of_a_backbone(extra, strides):
+    torch.manual_seed(0)
+    pyramid = FeaturePyramid(PlainCNN((8, 16, 16, 32)), 24, extra=extra)
+    assert (pyramid.strides, pyramid.channels) == (strides, (24,) * len(strides))
+    images = torch.randint(0, 256, (2, 3, 128, 64), dtype=torch.uint8)
+    levels = pyramid(images)
+    assert [tuple(level.shape) for level in levels] == [(2, 24, 128 // s, 64 // s) for s in strides]
+    sum(level.sum() for level in levels).backward()
+    assert all(parameter.grad is not None for parameter in pyramid.parameters())
+    # FPN's top-down path: the coarsest level is its own lateral connection, smoothed; a finer one adds it, upsampled
+    maps = pyramid.body(images)
+    lateral = pyramid.fpn.inner_blocks
+    top = lateral[2](maps[3])
+    torch.testing.assert_close(levels[2], pyramid.fpn.layer_blocks[2](top))
+    middle = lateral[1](maps[2]) + top.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    torch.testing.assert_close(levels[1], pyramid.fpn.layer_blocks[1](middle))
+
+
+def test_detectors_use_the_public_pyramid_under_torchvisions_names():
+    detector = slim("fasterrcnn")
+    pyramid = detector.network.backbone
+    assert isinstance(pyramid, FeaturePyramid) and pyramid.strides == (4, 8, 16, 32)
+    assert {key.split(".")[2] for key in detector.state_dict() if key.startswith("network.backbone.")} == {
+        "body",
+        "fpn",
+    }
+    assert list(pyramid.named_levels(torch.zeros(1, 3, 64, 64))) == ["0", "1", "2", "pool"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"channels": 0}, "^channels: must be >= 1, got 0"),
+        ({"extra": "p6"}, "^extra: must be one of None, 'pool', 'p6p7', got 'p6'; did you mean 'p6p7'?"),
+        ({"extra": "pool", "extra_from_trunk": True}, "^extra_from_trunk: must be false without .*got true.*'pool'"),
+        ({"finest_stride": 3}, "^finest_stride: .*got 3"),
+    ],
+)
+def test_invalid_pyramids(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        FeaturePyramid(PlainCNN((8, 8, 8)), **arguments)
 
 
 def test_an_object_that_no_anchor_overlaps_makes_no_anchor_foreground():
@@ -323,7 +377,7 @@ def test_under_autocast_boxes_keep_their_precision(kind):
     assert len(far) > 3
     assert (far % 1 != 0).float().mean() > 0.2  # some sides of FCOS lie on its anchors
     assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses.values())
-    images = detector.network.backbone(torch.rand(1, 3, 64, 640))
+    images = detector.network.backbone.named_levels(torch.rand(1, 3, 64, 640))
     anchors = detector.network.rpn.anchor_generator if kind == "fasterrcnn" else detector.network.anchor_generator
     batch = torchvision.models.detection.image_list.ImageList(torch.empty(1, 3, 64, 640), [(64, 640)])
     levels = list(images.values())

@@ -5,7 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from striate.models import CaffeSGD
+from striate.models import CaffeSGD, FCNAlexNet, skip_pretrained
+from striate.tasks.optimizers import group_parameters
+from striate.tests.helpers.networks import quick_initialization
 
 
 def test_updates_match_caffe():
@@ -38,6 +40,22 @@ def test_settings_of_groups_take_precedence():
         ("head (biases)", 1.0, 0.0, None),
         ("backbone (no decay)", 0.02, 0.0, 0.1),
     ]
+
+
+def test_fcn_alexnets_solver_decays_every_bias_but_that_of_the_scores():
+    with skip_pretrained(), quick_initialization():
+        net = FCNAlexNet(5)
+    groups = group_parameters(net, backbone_lr_factor=1.0, decay_norm_and_bias=False)
+    optimizer = CaffeSGD(groups, lr=0.1, weight_decay=0.5, new_biases_only=True)
+    settings = {id(p): (g["lr"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]}
+    trained = {name: settings[id(p)] for name, p in net.named_parameters() if p.requires_grad}
+    scores = {name: rate for name, rate in trained.items() if not name.startswith("backbone.")}
+    assert sorted(rate for rate in scores.values()) == [(0.1, 0.5), (0.2, 0.0)]
+    assert scores[next(name for name in scores if name.endswith("bias"))] == (0.2, 0.0)
+    biases = [rate for name, rate in trained.items() if name.startswith("backbone.") and name.endswith("bias")]
+    assert len(biases) == 7 and set(biases) == {(0.1, 0.5)}
+    with pytest.raises(ValueError, match="^new_biases_only: must be false without .*'backbone', got true"):
+        CaffeSGD(nn.Linear(2, 2).parameters(), new_biases_only=True)
 
 
 def test_mean_with_scaled_learning_rate_equals_the_sum():

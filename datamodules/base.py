@@ -129,6 +129,8 @@ class VisionDataModule(pl.LightningDataModule):
         for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
             if size is not None and size < 1:
                 raise ValueError(f"{name}: must be >= 1, got {size}")
+        if seed < 0:
+            raise ValueError(f"seed: must be >= 0, got {seed}")
         if num_workers is not None and num_workers < 0:
             raise ValueError(f"num_workers: must be >= 0, or null (automatic), got {num_workers}")
         if not isinstance(sampling, RepeatFactor):

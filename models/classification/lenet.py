@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..ops.checks import check_choice, check_min
+from ..ops.checks import check_above, check_choice, check_min
 from ..ops.normalize import Normalize
 
 BACKGROUND, FOREGROUND = -0.1, 1.175
@@ -101,6 +101,7 @@ class MAPLoss(nn.Module):
 
     def __init__(self, j: float = 0.1) -> None:
         super().__init__()
+        check_above(0, j=j)
         self.j = j
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..ops.checks import check_fraction
+from ..ops.checks import check_fraction, check_min
 
 
 def soft_targets(labels: Tensor, num_classes: int) -> Tensor:
@@ -143,6 +143,7 @@ class BatchMixer:
             if alpha < 0:
                 raise ValueError(f"{name}: must be a positive Beta parameter, got {alpha}; use 0 to disable it")
         check_fraction(switch_prob=switch_prob, prob=prob)
+        check_min(1, num_classes=num_classes)
         self.mixup_alpha, self.cutmix_alpha = mixup_alpha, cutmix_alpha
         self.switch_prob, self.num_classes, self.prob = switch_prob, num_classes, prob
 

@@ -195,7 +195,7 @@ class Localizer(nn.Module):
         super().__init__()
         check_choice(get_args(BoxKind), box=box)
         check_choice(get_args(Features), features=features)
-        check_min(1, num_classes=num_classes)
+        check_min(1, num_classes=num_classes, image_size=image_size, hidden=hidden, box_width=box_width)
         check_dropout(dropout=dropout)
         self.num_classes, self.box, self.features = num_classes, box, features
         self.backbone = as_backbone(backbone, weights)

@@ -160,7 +160,7 @@ class DeepLabV3Plus(nn.Module):
         auxiliary: bool = False,
     ) -> None:
         super().__init__()
-        check_min(1, num_classes=num_classes)
+        check_min(1, num_classes=num_classes, channels=channels, fine_channels=fine_channels)
         check_dropout(dropout=dropout)
         self.num_classes = num_classes
         if output_stride not in get_args(OutputStride):

@@ -70,7 +70,7 @@ class LRASPP(nn.Module):
         channels: int = 128,
     ) -> None:
         super().__init__()
-        check_min(1, num_classes=num_classes)
+        check_min(1, num_classes=num_classes, channels=channels)
         self.num_classes = num_classes
         self.backbone = as_backbone(backbone, weights)
         if FINE_STRIDE not in self.backbone.strides[:-1]:

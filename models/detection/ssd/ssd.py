@@ -15,7 +15,7 @@ from ...backbones.base import Backbone, _on_meta
 from ...backbones.layers import named_layers
 from ...ops.box_coding import decode_boxes
 from ...ops.boxes import at_least_float32, clip_boxes
-from ...ops.checks import OrMapping, as_settings, check_min
+from ...ops.checks import OrMapping, as_settings, check_above, check_min
 from ...ops.matching import bipartite_then_threshold
 from ...weights import LoadReport, State, load_state_dict_file, match_weights, pretrained_is_skipped
 from ..detector import Detections, Detector, check_detection_settings
@@ -150,6 +150,7 @@ class SSD(Detector):
         check_detection_settings(score_threshold, nms_iou, max_detections)
         check_min(1, candidates=candidates, image_size=image_size)
         check_min(0, negatives=negatives)
+        check_above(0, l2_norm=l2_norm)
         if not 0 < match_iou <= 1:
             raise ValueError(f"match_iou: must be in (0, 1], got {match_iou}")
         super().__init__(num_classes, ResizeAndPad(fixed_size=(image_size, image_size)))

@@ -19,6 +19,7 @@ from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.poolers import initLevelMapper
 
 from ...backbones import Backbone, as_backbone
+from ...ops.checks import check_length, check_min, indexed
 from ...ops.matching import BACKGROUND, IGNORED, match_anchors
 from ..detector import Detections, check_detection_settings
 from ..detector_weights import load_detector, prepare_backbone
@@ -110,6 +111,9 @@ class FasterRCNN(NetworkDetector):
         max_detections: int = 100,
     ) -> None:
         check_detection_settings(score_threshold, nms_iou, max_detections)
+        check_min(1, hidden=hidden, rpn_samples=rpn_samples, roi_samples=roi_samples, canonical_scale=canonical_scale)
+        check_length(2, proposals=proposals)
+        check_min(1, **indexed("proposals", proposals))
         body = as_backbone(backbone, weights)
         super().__init__(num_classes, pyramid_resize(body, min_size, max_size))
         prepare_backbone(body, "fasterrcnn_resnet50_fpn", detector_weights)

@@ -10,7 +10,7 @@ from ...backbones import Backbone, as_backbone
 from ...backbones.base import trace_shapes
 from ...backbones.darknet import LEAK, YOLOv1Backbone, convolution, init_leaky
 from ...ops.boxes import clip_boxes
-from ...ops.checks import check_dropout, check_min
+from ...ops.checks import check_dropout, check_min, indexed
 from ..detector import Detections, Detector, check_detection_settings
 from ..postprocessing import select_detections
 from ..resize import ImageBatch, ResizeAndPad
@@ -60,8 +60,7 @@ class YOLOHead(nn.Module):
         check_dropout(dropout=dropout)
         if bottleneck is not None and not hidden:
             raise ValueError(f"bottleneck: has no effect without hidden layers, got {bottleneck}; remove it")
-        check_min(1, **{f"convs[{i}]": width for i, width in enumerate(convs)}, bottleneck=bottleneck)
-        check_min(1, **{f"hidden[{i}]": units for i, units in enumerate(hidden)})
+        check_min(1, **indexed("convs", convs), **indexed("hidden", hidden), bottleneck=bottleneck)
         self.grid_size, self.outputs = grid_size, outputs
         halves = in_size == 2 * grid_size and bool(convs)
         size = grid_size if halves else in_size

@@ -5,7 +5,20 @@ import re
 
 import pytest
 
-from striate.models import SSD, ExtraLayer, PlainCNN, RoISettings, RPNSettings, SingleMapFasterRCNN
+from striate.models import (
+    LRASPP,
+    SSD,
+    BatchMixer,
+    DeepLabV3Plus,
+    ExtraLayer,
+    FasterRCNN,
+    Localizer,
+    MAPLoss,
+    PlainCNN,
+    RoISettings,
+    RPNSettings,
+    SingleMapFasterRCNN,
+)
 from striate.models.detection import RPN
 from striate.models.ops.checks import as_settings, check_above, check_fraction, check_length, check_min
 
@@ -83,5 +96,26 @@ def test_models_take_dictionaries_as_in_a_yaml():
     ],
 )
 def test_settings_that_would_fail_in_training_fail_at_once(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: FasterRCNN(2, PlainCNN((8, 8)), proposals=(100,)), r"^proposals: must have 2 numbers, got \[100\]"),
+        (lambda: FasterRCNN(2, PlainCNN((8, 8)), proposals=(100, 0)), r"^proposals\[1\]: must be >= 1, got 0"),
+        (lambda: FasterRCNN(2, PlainCNN((8, 8)), hidden=0), "^hidden: must be >= 1, got 0"),
+        (lambda: FasterRCNN(2, PlainCNN((8, 8)), roi_samples=0), "^roi_samples: must be >= 1, got 0"),
+        (lambda: FasterRCNN(2, PlainCNN((8, 8)), canonical_scale=0), "^canonical_scale: must be >= 1, got 0"),
+        (lambda: SSD(2, PlainCNN((8, 8)), 64, l2_norm=0.0), "^l2_norm: must be > 0, got 0.0"),
+        (lambda: DeepLabV3Plus("resnet18", 2, fine_channels=0), "^fine_channels: must be >= 1, got 0"),
+        (lambda: LRASPP(2, channels=0), "^channels: must be >= 1, got 0"),
+        (lambda: Localizer("plain", 2, box_width=0), "^box_width: must be >= 1, got 0"),
+        (lambda: BatchMixer(num_classes=0), "^num_classes: must be >= 1, got 0"),
+        (lambda: MAPLoss(j=0.0), "^j: must be > 0, got 0.0"),
+    ],
+)
+def test_sizes_of_networks_are_checked(make, message):
     with pytest.raises(ValueError, match=message):
         make()

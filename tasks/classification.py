@@ -44,7 +44,7 @@ class Classification(Task):
             ``forward_with_auxiliary``; None: 0.3 (GoogLeNet, section 5). It has no effect on other models, which is
             warned of.
         top_k: Number of classes in a prediction, those with the highest scores.
-        kwargs: ``optimizer``, ``scheduler``, ``backbone_lr_factor`` and ``decay_norm_and_bias`` of `Task`.
+        **kwargs: ``optimizer``, ``scheduler``, ``backbone_lr_factor`` and ``decay_norm_and_bias`` of `Task`.
 
     Raises:
         ValueError: K is unknown, an argument is out of range, the model takes no images of side `ten_crop`, or two

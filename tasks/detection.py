@@ -41,7 +41,7 @@ class Detection(Task):
             those of low score.
         nms_iou: IoU above which `predict` suppresses the lower-scoring of two objects of the same class; None: no
             suppression beyond the model's own.
-        kwargs: ``optimizer``, ``scheduler``, ``backbone_lr_factor`` and ``decay_norm_and_bias`` of `Task`.
+        **kwargs: ``optimizer``, ``scheduler``, ``backbone_lr_factor`` and ``decay_norm_and_bias`` of `Task`.
 
     Attributes:
         category_ids: The source's category ids, such as COCO's 1 … 90, where the data module has them.

@@ -38,7 +38,7 @@ class Localization(Task):
         box_weight: Weight of the box loss in the sum.
         label_smoothing: Share of the target spread evenly over all classes, in training only.
         top_k: Number of classes in a prediction, those with the highest scores.
-        kwargs: ``optimizer``, ``scheduler``, ``backbone_lr_factor`` and ``decay_norm_and_bias`` of `Task`.
+        **kwargs: ``optimizer``, ``scheduler``, ``backbone_lr_factor`` and ``decay_norm_and_bias`` of `Task`.
 
     Raises:
         ValueError: K is unknown or differs from the model's, or an argument is out of range.

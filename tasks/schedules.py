@@ -109,7 +109,9 @@ class Steps(Schedule):
     Args:
         milestones: Times of the changes, in `unit`, ascending.
         gamma: Factor per milestone.
-        warmup, warmup_start, unit: See `Schedule`.
+        warmup: Duration of a linear warmup at the start, in `unit`.
+        warmup_start: Factor at the start of the warmup.
+        unit: Unit of all durations: optimizer ``step`` or ``epoch``.
 
     Raises:
         ValueError: `milestones` are negative or not ascending, or `gamma` or an argument of `Schedule` is out of range.
@@ -143,7 +145,9 @@ class Cosine(Schedule):
 
     Args:
         final: Factor at the end.
-        warmup, warmup_start, unit: See `Schedule`.
+        warmup: Duration of a linear warmup at the start, in `unit`.
+        warmup_start: Factor at the start of the warmup.
+        unit: Unit of all durations: optimizer ``step`` or ``epoch``.
 
     Raises:
         ValueError: `final` is outside [0, 1], or an argument of `Schedule` is out of range.
@@ -165,7 +169,9 @@ class Polynomial(Schedule):
     Args:
         power: Exponent; 1 is linear.
         final: Factor at the end.
-        warmup, warmup_start, unit: See `Schedule`.
+        warmup: Duration of a linear warmup at the start, in `unit`.
+        warmup_start: Factor at the start of the warmup.
+        unit: Unit of all durations: optimizer ``step`` or ``epoch``.
 
     Raises:
         ValueError: `power` is negative, `final` is outside [0, 1], or an argument of `Schedule` is out of range.

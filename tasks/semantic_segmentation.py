@@ -58,7 +58,7 @@ class SemanticSegmentation(Task):
         overlap: Minimum overlap of neighboring windows, as a fraction of the window.
         scales: Factors of the image's sides for multi-scale evaluation, whose probabilities are averaged.
         flip: Average over mirrored images too.
-        kwargs: ``optimizer``, ``scheduler``, ``backbone_lr_factor`` and ``decay_norm_and_bias`` of `Task`.
+        **kwargs: ``optimizer``, ``scheduler``, ``backbone_lr_factor`` and ``decay_norm_and_bias`` of `Task`.
 
     Raises:
         ValueError: K is unknown or differs from the model's, or an argument is out of range or excludes another.

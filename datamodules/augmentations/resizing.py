@@ -162,7 +162,8 @@ class LargeScaleJitter(CanvasTransform):
         height: Height of the frame, in pixels.
         width: Width of the frame, in pixels; None: equal to `height`.
         scale: Minimum and maximum scale.
-        fill, fill_mask: See `CanvasTransform`.
+        fill: Color of the canvas where the image does not cover it.
+        fill_mask: Value of a semantic mask there; 0 is ignored.
         p: Probability of applying it.
 
     Targets:

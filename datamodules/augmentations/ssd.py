@@ -160,7 +160,8 @@ class ZoomOut(CanvasTransform):
 
     Args:
         max_ratio: Maximum ratio of the canvas's sides to the image's.
-        fill, fill_mask: See `CanvasTransform`.
+        fill: Color of the canvas where the image does not cover it.
+        fill_mask: Value of a semantic mask there; 0 is ignored.
         p: Probability of applying it.
 
     Targets:

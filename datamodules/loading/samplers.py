@@ -23,7 +23,8 @@ class EpochSampler(DistributedSampler):
         shuffle: Whether to reorder each epoch.
         pad: Whether to repeat a few samples if the ranks do not divide them evenly.
         seed: Seed of the order.
-        num_replicas, rank: Taken from ``torch.distributed`` where that is initialized.
+        num_replicas: Number of ranks; None: taken from ``torch.distributed`` where that is initialized.
+        rank: Index of this rank; None: as above.
         sampling: Draws the samples of an epoch; None: each once.
         groups: Group of each sample, ``[N]`` with N = `size`; None: no groups.
         batch_size: Size of the batches that `groups` applies to.

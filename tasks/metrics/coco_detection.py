@@ -75,7 +75,7 @@ class COCODetection(DetectionMetric):
 
     Args:
         num_classes: Number of classes K. Labels are 0 … K-1, in detections and targets.
-        kwargs: Arguments of torchmetrics' ``Metric``.
+        **kwargs: Arguments of torchmetrics' ``Metric``.
 
     Raises:
         ValueError: `num_classes` is out of range. Labels outside the classes, NaN scores and invalid boxes are rejected

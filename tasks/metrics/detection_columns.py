@@ -78,7 +78,7 @@ class DetectionMetric(Metric):
 
     Args:
         num_classes: Number of classes K.
-        kwargs: Arguments of torchmetrics' ``Metric`` (``compute_on_cpu``, ``sync_on_compute``, …).
+        **kwargs: Arguments of torchmetrics' ``Metric`` (``compute_on_cpu``, ``sync_on_compute``, …).
 
     Raises:
         ValueError: `num_classes` is below 1, or too large for float32 to represent each label.

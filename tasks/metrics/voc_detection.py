@@ -58,7 +58,7 @@ class VOCDetection(DetectionMetric):
         year: Year of the rule: 11 recalls up to 2009, all recalls from 2010 on. Papers on VOC 2007 mean 11.
         iou: Minimum IoU of a correct detection.
         inclusive: Boxes name their first and last pixels, as VOC's files do (see the module).
-        kwargs: Arguments of torchmetrics' ``Metric``.
+        **kwargs: Arguments of torchmetrics' ``Metric``.
 
     Raises:
         ValueError: `num_classes`, `year` or `iou` is out of range.

@@ -190,6 +190,55 @@ def test_default_callbacks_stay_when_the_yaml_lists_others(workdir, monkeypatch)
     )  # fmt: skip
 
 
+OWN_MODULE = """
+import pytorch_lightning as pl
+import torch
+from striate.tests.helpers.fixtures import TinyNet
+
+
+class Own(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.model = TinyNet(2, width=4)
+
+    def training_step(self, batch, batch_idx):
+        return torch.nn.functional.cross_entropy(self.model(batch["image"]), batch["label"])
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val/loss", self.training_step(batch, batch_idx), batch_size=len(batch["label"]))
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class Monitored(Own):
+    monitor = "val/loss"
+
+
+class Typo(Monitored):
+    mode = "minimum"
+"""
+
+
+@pytest.mark.parametrize("name", ["Own", "Monitored"])
+def test_a_module_of_ones_own_is_told_how_to_get_its_best_checkpoint(workdir, capsys, name):
+    (workdir / "own_module.py").write_text(OWN_MODULE)
+    config = CLASSIFICATION | {"model": {"class_path": f"own_module.{name}"}}
+    (workdir / "own.yaml").write_text(yaml.safe_dump(config))
+    launch("fit", "--config", "own.yaml", "--trainer.max_epochs", 1)
+    saved = {path.name for path in (workdir / "runs" / "own" / "fit-1" / "checkpoints").iterdir()}
+    notices = re.findall("striate: only last.ckpt is saved.*: Own does .*monitor = .*mode = ", capsys.readouterr().err)
+    assert (saved, len(notices)) == (({"last.ckpt"}, 1) if name == "Own" else ({"last.ckpt", "best.ckpt"}, 0))
+
+
+def test_an_unknown_direction_of_the_monitored_metric_is_rejected(workdir, capsys):
+    (workdir / "own_module.py").write_text(OWN_MODULE)
+    config = CLASSIFICATION | {"model": {"class_path": "own_module.Typo"}}
+    (workdir / "own.yaml").write_text(yaml.safe_dump(config))
+    message = launch_error(capsys, 1, "fit", "--config", "own.yaml")
+    assert re.search("mode: must be 'min' or 'max' on Typo, .*val/loss, got 'minimum'", message)
+
+
 def test_last_is_the_last_epoch_even_if_an_earlier_one_was_better(workdir):
     launch("fit", "--config", "small.yaml", "--trainer.max_epochs", 4)
     folder = workdir / "runs" / "small" / "fit-1"

@@ -48,6 +48,8 @@ from .folders.masks import MaskFolder
 from .imagenet.classification import ImageNet
 from .imagenet.localization import ImageNetLocalization
 from .images.read import ImageError, read_image
+from .labeling_tools.label_studio import LabelStudioJson
+from .labeling_tools.labelme import LabelmeJson
 from .loading.collate import collate, collate_objects
 from .loading.dataset import TransformedDataset
 from .loading.epoch_sampling import RepeatFactor
@@ -90,6 +92,8 @@ __all__ = [
     "InstanceSegmentationBatch",
     "InstanceTarget",
     "IoUCrop",
+    "LabelStudioJson",
+    "LabelmeJson",
     "LargeScaleJitter",
     "LocalizationBatch",
     "LocalizationManifest",

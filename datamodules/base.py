@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
+from .annotations.annotation_errors import DataError
 from .annotations.argument_checks import check_choice
 from .augmentations.multi_image import Mix, Step
 from .augmentations.pipeline import check_min_visibility
@@ -26,7 +27,7 @@ from .loading.epoch_sampling import (
     aspect_groups,
 )
 from .loading.loader import ResumableLoader, default_workers, make_loader, prepare_worker
-from .loading.sources import HasShortSide, Sample, Source, class_presence, prediction_sample, source_sizes
+from .loading.sources import HasAbsence, HasShortSide, Sample, Source, class_presence, source_sizes
 
 if TYPE_CHECKING:
     from typing import Unpack as Unpack
@@ -186,9 +187,14 @@ class VisionDataModule(pl.LightningDataModule):
         """Open the splits that `stage` (fit, validate, test, predict) needs.
 
         A trainer calls it. Without a trainer the loaders call it themselves.
+
+        Raises:
+            DataError: No training sample has anything to learn from; the message says why.
         """
         for split in STAGE_SPLITS.get(stage, ()):
             if split not in self.datasets and (source := self.make_source(split)) is not None:
+                if split == "train":
+                    reject_absence(source)
                 self.datasets[split] = self.dataset(source, split == "train", self.num_classes)
             self._opened.add(split)
 
@@ -302,6 +308,16 @@ class VisionDataModule(pl.LightningDataModule):
         return aspect_groups(source_sizes(self.datasets["train"].source))
 
 
+def reject_absence(source: Source) -> None:
+    """Reject a training set that has nothing to learn from.
+
+    Raises:
+        DataError: The source knows that no sample has anything to learn from; the message says why.
+    """
+    if isinstance(source, HasAbsence) and (fault := source.absence()) is not None:
+        raise DataError.of(fault)
+
+
 class ObjectOptions(LoaderOptions, total=False):
     """`LoaderOptions` and the options of `ObjectDataModule`, for a constructor's ``**kwargs``."""
 
@@ -349,4 +365,8 @@ class ImageFiles:
         return [str(path) for path in self.paths]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return prediction_sample(read_image(self.paths[index]), str(self.paths[index]))
+        image = read_image(self.paths[index])
+        height, width = image.shape[:2]
+        corners = np.array([(0, 0), (width, 0), (0, height)], np.float32)
+        size = np.array([height, width])
+        return {"image": image, "path": str(self.paths[index]), "file_size": size, "corners": corners}

@@ -174,7 +174,7 @@ class Detection(Task):
 
     # -- prediction --------------------------------------------------------------------------------
 
-    def predict_batch(self, images: Tensor | Sequence[Tensor]) -> list[dict[str, Any]]:
+    def predict(self, images: Tensor | Sequence[Tensor]) -> list[dict[str, Any]]:
         """Return the objects of each image, by descending score.
 
         Shape:

@@ -131,6 +131,19 @@ def record_error(fault: Fault, message: str | None = None) -> None:
     sink.append(fault)
 
 
+def record_warning(fault: Fault, message: str) -> None:
+    """Record a fault that a reader can live with; outside `record_faults`, warn of it.
+
+    Args:
+        fault: At least one annotation.
+        message: The warning, which begins with the consequence.
+    """
+    if (sink := _SINK.get()) is None:
+        rank_zero_warn(message)
+    else:
+        sink.append(fault)
+
+
 class AnnotationErrors:
     """Counts annotations that cannot be used, by fault, for one warning.
 
@@ -181,15 +194,23 @@ class AnnotationErrors:
             count, first = self._counts.get(key, (0, fault.name(0)))
             self._counts[key] = (count + len(plain), first)
 
+    @property
+    def total(self) -> int:
+        """Number of annotations that were dropped."""
+        return sum(count for count, _ in self._counts.values())
+
+    def summary(self) -> str:
+        """Return how many annotations were dropped for each fault, with the first; empty: none."""
+        return "; ".join(
+            f"{count} x {sentence} ({code}, first: {first})"
+            for (code, sentence), (count, first) in self._counts.items()
+        )
+
     def warn(self) -> None:
         """Warn once of everything that was dropped, if anything was."""
         if self._counts:
-            total = sum(count for count, _ in self._counts.values())
-            faults = "; ".join(
-                f"{count} x {sentence} ({code}, first: {first})"
-                for (code, sentence), (count, first) in self._counts.items()
-            )
             rank_zero_warn(
-                f"{total} annotation{'s' * (total > 1)} of {self.file} dropped: {faults}; run striate data check to "
-                "list all of them and to write a corrected copy, or set strict: true to stop at the first"
+                f"{self.total} annotation{'s' * (self.total > 1)} of {self.file} dropped: {self.summary()}; run "
+                "striate data check to list all of them and to write a corrected copy, or set strict: true to stop at "
+                "the first"
             )

@@ -47,6 +47,46 @@ KINDS: dict[str, Kind] = {
         "annotation file cannot be used: {found}",
         excludes_sample=True,
     ),
+    "no-objects": Kind(
+        "splits without a usable object",
+        "error",
+        "There is nothing to train on, or nothing to measure. The message says why.",
+        sentence="{found}",
+    ),
+    "duplicate-class": Kind(
+        "classes with the same name",
+        "error",
+        "One class would be taught as two: names that differ in case or in blanks at their ends count as the same, and "
+        "so does a second background. The message names the argument that merges them.",
+        sentence="classes have the same name: {found}",
+    ),
+    "box-corners": Kind(
+        "boxes that are two corners where a corner and a size are expected",
+        "error",
+        "Training rejects them: read as x, y, width, height, they would extend beyond their objects and images.",
+        sentence="boxes look like two corners, x1, y1, x2, y2: {found}",
+    ),
+    "keypoints": Kind(
+        "labels with keypoints where polygons are expected",
+        "error",
+        "Training rejects them: read as polygons, they would give wrong boxes. The message says what to do.",
+        sentence="labels look like boxes with keypoints, not like polygons: {found}",
+    ),
+    "many-crowds": Kind(
+        "annotation files that mark many objects as crowds",
+        "warning",
+        "Crowds are never trained on. Some tools mark every brush mask as a crowd; set crowds: objects if these are "
+        "single objects.",
+        sentence="{found}",
+    ),
+    "bad-area": Kind(
+        "objects with an impossible area",
+        "warning",
+        "The area is zero, negative or larger than the image. It is computed from the mask or the box instead, but "
+        "other tools would use it, and would report metrics by size that are wrong or NaN.",
+        "computed from the mask or the box",
+        "area is zero, negative or beyond the image",
+    ),
     "missing-image": Kind(
         "images that do not exist",
         "error",
@@ -186,7 +226,7 @@ KINDS: dict[str, Kind] = {
         "images that occur twice in a split, pixel for pixel",
         "warning",
         "They count double, and may carry different annotations. Keep one.",
-        "the first is kept, unless their labels differ",
+        "the first is kept, unless their labels differ; entries of one file are merged, with all objects",
         "image is listed before, got {found}",
     ),
     "leaked-image": Kind(

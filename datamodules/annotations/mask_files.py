@@ -12,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from ..batches import IGNORE_INDEX
 from ..images.read import NO_FORMAT, ImageError, read_image
 from ..loading.targets import counted_values
+from .absence import absence_by_reading
 from .annotation_errors import DataError, Fault
 
 MASK_VALUES = 65536  # values of a mask of 16 bits
@@ -160,6 +161,15 @@ class MaskedFiles:
                 path, image.shape[1::-1], f"its mask {str(mask_path)!r} is", values.shape[::-1]
             )
         return {"image": image, "mask": self._classes(mask_path, values), "path": str(path)}
+
+    def absence(self) -> Fault | None:
+        """Return why no mask has a pixel to learn from; None: one has."""
+
+        def usable(mask: np.bytes_) -> bool:
+            path = self.root / os.fsdecode(mask)
+            return bool((self._classes(path, self.read(path)) != IGNORE_INDEX).any())
+
+        return absence_by_reading(self.masks, self.root, usable)
 
     def read(self, path: Path) -> np.ndarray:
         """Read the values of a mask file: ``[H, W]``; a subclass may read other formats."""

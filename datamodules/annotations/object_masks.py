@@ -6,7 +6,6 @@ COCO's takes seconds.
 """
 
 import json
-import math
 from array import array
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +14,8 @@ import msgspec
 import numpy as np
 
 _RUNS = b'"'  # first byte of the text of run lengths, which polygons do not begin with
+_FARTHEST = 2.0**40  # pixels; the coordinates of a polygon and their sum stay below it
+_DIGITS, _LONG = bytes.maketrans(b"123456789", b"0" * 9), b"0" * 20
 _POLYGONS = msgspec.json.Decoder(list[list[float]])
 
 
@@ -113,7 +114,10 @@ class ObjectMasksBuilder:
                 self._text += compact
                 self._ends.append(len(self._text))
                 return None
-            segmentation = json.loads(segmentation)
+            try:
+                segmentation = json.loads(segmentation)
+            except (ValueError, RecursionError) as error:  # a number of thousands of digits
+                return f"cannot be read ({error})"
         if isinstance(segmentation, dict):
             problem = self._add_runs(segmentation, height, width)
         else:
@@ -131,10 +135,13 @@ class ObjectMasksBuilder:
         for polygon in polygons:
             if not isinstance(polygon, list) or not set(map(type, polygon)) <= {int, float}:
                 return "a polygon is not a list of numbers"
-            if not math.isfinite(sum(polygon)):  # one sum is faster than testing each number
-                return "a polygon has a coordinate that is NaN or infinite"
             if len(polygon) % 2:
                 return "a polygon has an odd number of coordinates"
+            if not polygon:
+                continue
+            # faster than testing each number; a sum with NaN or infinity is neither above nor below
+            if not (-_FARTHEST < sum(polygon) < _FARTHEST and min(polygon) > -_FARTHEST and max(polygon) < _FARTHEST):
+                return "a polygon has a coordinate that is NaN, infinite or far outside"
             if len(polygon) >= 6:
                 valid.append(polygon)
         if not valid:
@@ -149,12 +156,12 @@ class ObjectMasksBuilder:
         if size != [height, width]:
             return "run lengths are for another size than the image's"
         if isinstance(counts, list):
-            valid = all(isinstance(count, int) and count >= 0 for count in counts)
+            valid = all(type(count) is int and count >= 0 for count in counts)
             if not valid or sum(counts) != height * width:
                 return "run lengths do not add up to the image"
-            counts = rle.frPyObjects({"size": size, "counts": counts}, height, width)["counts"]
+            counts = rle.frPyObjects({"size": [height, width], "counts": counts}, height, width)["counts"]
         elif isinstance(counts, str):
-            counts = counts.encode()
+            counts = counts.encode(errors="replace")
         if not isinstance(counts, bytes) or not counts:
             return "run lengths are neither text nor a list of numbers"
         # hotcoco rejects run lengths that exceed the image, but pads short ones with zeros; these fit an image with
@@ -175,6 +182,8 @@ def _is_plain(text: bytes) -> bool:
 
     Such polygons have numbers without exponents, which are therefore finite, and an even count of at least six.
     """
+    if _LONG in text.translate(_DIGITS):  # perhaps too large for a float
+        return False
     rest = text.translate(None, b"0123456789.-")
     commas = len(rest) - 4
     if commas & 1 and commas >= 5 and rest == b"[[%b]]" % (b"," * commas):  # a single polygon, as most objects have
@@ -190,6 +199,6 @@ def _fit(counts: bytes, pixels: int) -> bool:
 
     try:
         rle.area({"size": [1, pixels], "counts": counts})
-    except ValueError:
+    except (ValueError, OverflowError):
         return False
     return True

@@ -15,7 +15,8 @@ from ..images.read import ImageError, read_image, reduced_sizes
 from ..images.sizes import image_sizes
 from ..loading.epoch_sampling import ClassPresence
 from ..loading.sources import Sample
-from .annotation_errors import AnnotationErrors, recording
+from .absence import no_objects
+from .annotation_errors import AnnotationErrors, Fault, recording
 from .dataset_layout import check_files_exist, encode_paths, missing
 from .object_masks import ObjectMasks
 from .validity import BOX_CODES, box_faults
@@ -71,10 +72,12 @@ class Objects:
     Attributes:
         starts: int64 ``[M + 1]``; image m has the objects ``starts[m]`` up to ``starts[m + 1]``.
         boxes: float32 ``[N, 4]``, x1, y1, x2, y2 in pixels.
-        labels: int32 ``[N]``, 0 to K-1.
+        labels: int32 ``[N]``, 0 to K-1; -1 for the background, which only semantic masks have.
         iscrowd, difficult: bool ``[N]``.
         area: float32 ``[N]``, pixels.
         masks: Masks of the objects; None: read without masks.
+        origin: File or folder of the annotations, for messages.
+        left_out: What was dropped and why, see `AnnotationErrors.summary`; empty: nothing.
     """
 
     starts: np.ndarray
@@ -84,6 +87,8 @@ class Objects:
     difficult: np.ndarray
     area: np.ndarray
     masks: ObjectMasks | None = None
+    origin: str = ""
+    left_out: str = ""
 
     @staticmethod
     def grouped(
@@ -95,8 +100,14 @@ class Objects:
         difficult: np.ndarray | None = None,
         area: np.ndarray | None = None,
         masks: ObjectMasks | None = None,
+        errors: AnnotationErrors | None = None,
     ) -> "Objects":
         """Build objects that are sorted by image; None: no crowd, none difficult, and the areas of the boxes.
+
+        Args:
+            num_images: Number of images.
+            image_of, boxes, labels, iscrowd, difficult, area, masks: The objects.
+            errors: What was dropped of their file.
 
         Shape:
             - image_of: ``[N]`` int64, index of each object's image, ascending.
@@ -112,6 +123,7 @@ class Objects:
             no_flags.copy() if difficult is None else difficult,
             (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) if area is None else area.astype(np.float32),
             masks,
+            *(("", "") if errors is None else (str(errors.file), errors.summary())),
         )
 
     def of(self, image: int) -> Sample:
@@ -139,6 +151,25 @@ class Objects:
     def presence(self) -> ClassPresence:
         """Return which classes occur in each image; crowds do not count."""
         return ClassPresence.of_objects(self.starts, self.labels, ~self.iscrowd)
+
+    def absence(self, root: Path, crowds_count: bool = False) -> Fault | None:
+        """Return why there is no usable object; None: there is one.
+
+        Args:
+            root: Folder of the images, where the file of the annotations is not known.
+            crowds_count: Whether crowds can be used.
+        """
+        if ((self.labels >= 0) & (crowds_count | ~(self.iscrowd | self.difficult))).any():
+            return None
+        crowds, difficult = int(self.iscrowd.sum()), int((self.difficult & ~self.iscrowd).sum())
+        reasons = []
+        if crowds:
+            reasons.append(f"{crowds} are crowds, which are never trained on (set crowds: objects if they are not)")
+        if difficult:
+            reasons.append(f"{difficult} are difficult")
+        if self.left_out:
+            reasons.append(f"dropped: {self.left_out}")
+        return no_objects(self.origin or root, len(self.starts) - 1, "; ".join(reasons) or "it has no annotation")
 
 
 @dataclass(frozen=True, eq=False)
@@ -273,6 +304,10 @@ class ObjectSource:
         """Return the file of each image."""
         return [self.images.path(image) for image in self.selected.tolist()]
 
+    def absence(self) -> Fault | None:
+        """Return why no image has a usable object; None: one has."""
+        return self.objects.absence(self.images.root)
+
     def __getitem__(self, index: int) -> Sample:
         image = int(self.selected[index])
         pixels = self.images.read(image, None if self.with_masks else self.short_side)
@@ -310,8 +345,12 @@ class SemanticSource:
 
     def presence(self) -> ClassPresence:
         """Return which classes occur in each image, without the background."""
-        presence = self.objects.presence()
-        return presence._replace(classes=presence.classes + 1)
+        objects = self.objects
+        return ClassPresence.of_objects(objects.starts, objects.labels + 1, ~objects.iscrowd)
+
+    def absence(self) -> Fault | None:
+        """Return why no image has a usable object; None: one has."""
+        return self.objects.absence(self.images.root, crowds_count=True)
 
     def files(self) -> list[str]:
         """Return the file of each image."""

@@ -11,7 +11,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from ..images.read import ImageError, read_image, reduced_sizes
 from ..images.sizes import image_sizes
 from ..loading.targets import box_areas
-from .annotation_errors import AnnotationErrors
+from .annotation_errors import AnnotationErrors, DataError
 from .labeled_images import LabeledFiles
 from .objects import ObjectSource, usable_boxes
 
@@ -114,7 +114,12 @@ def one_object_per_image(source: ObjectSource, classes: Sequence[int], rule: str
         source: Images with all their objects. Crowds and difficult objects do not count.
         classes: Labels of the classes of interest; label ``classes[k]`` becomes k.
         rule: See `select_objects`.
+
+    Raises:
+        DataError: The source has no usable object.
     """
+    if (fault := source.absence()) is not None:
+        raise DataError.of(fault)
     images, objects = source.images, source.objects
     image_of = np.repeat(np.arange(len(images.names)), np.diff(objects.starts))
     new_label = np.full(max(*classes, int(objects.labels.max(initial=0))) + 1, -1, np.int64)

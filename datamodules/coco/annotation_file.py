@@ -2,17 +2,22 @@
 
 import contextlib
 import gc
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..annotations.annotation_errors import AnnotationErrors, Fault, record_error, recording
+from ..annotations.annotation_errors import AnnotationErrors, DataError, Fault, record_error, recording
 from ..annotations.object_masks import ObjectMasks, ObjectMasksBuilder
 from ..annotations.objects import ImageTable, Objects, confined, usable_boxes
+from ..images.file_names import resolve_names
+from .checks import check_box_units, check_crowds, check_polygon_units, plausible_areas, warn_about_repeated_files
+from .classes import CocoClasses, read_classes
 from .json_columns import CocoColumns, coco_columns, record_bad_entry
+from .options import CocoOptions
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,8 +27,9 @@ class CocoFile:
     Attributes:
         images: Images, in the order of the file.
         objects: Usable objects, image by image, and in the order of the file within an image.
-        class_names: Names of the categories, in the order of their ids.
-        category_ids: Id of each class, ascending: class k is category ``category_ids[k]``.
+        class_names: Names of the classes, in the order of the ids of their categories.
+        category_ids: Id of each class, ascending: class k is category ``category_ids[k]``, and any others that were
+            merged with it.
     """
 
     images: ImageTable
@@ -33,28 +39,47 @@ class CocoFile:
 
 
 def read_coco(
-    file: Path, folder: Path, with_boxes: bool = True, with_masks: bool = False, strict: bool = False
+    file: Path,
+    folder: Path,
+    with_boxes: bool = True,
+    with_masks: bool = False,
+    strict: bool = False,
+    options: CocoOptions | None = None,
 ) -> CocoFile:
     """Read an annotation file.
 
     Args:
         file: JSON with ``images``, ``annotations`` and ``categories``.
         folder: Folder of the images.
-        with_boxes: Whether to leave out objects whose boxes cannot be used.
+        with_boxes: Whether to leave out objects whose boxes cannot be used. Without, objects are merged into one mask
+            per image, with a background.
         with_masks: Whether to read masks too, and leave out objects whose masks cannot be used.
         strict: Whether to stop at an object that cannot be used, instead of counting it.
+        options: How to read what can be understood in two ways.
 
     Raises:
-        ValueError: The file is not such JSON, an id occurs twice, a path leads out of `folder`, or an annotation
-            belongs to an unlisted image or category; if `strict`, an object cannot be used.
+        DataError: The file is not such JSON, an id occurs twice, a path leads out of `folder`, or an annotation
+            belongs to an unlisted image or category; numbers are in another unit; if `strict`, an object cannot be
+            used.
     """
+    options = options or CocoOptions()
     with _no_garbage_collection():
         columns = _check_images(file, folder, coco_columns(file, with_masks))
         ids = np.array(columns.image_ids, np.int64)
-        images = ImageTable.of_names(folder, columns.image_names, columns.image_sizes, ids)
-        category_ids, names = _categories(file, columns)
-        objects = _objects(file, columns, images, category_ids, with_boxes, with_masks, strict)
-        return CocoFile(images, objects, names, category_ids)
+        names = resolve_names(folder, columns.image_names)
+        images = ImageTable.of_names(folder, names, columns.image_sizes, ids)
+        warn_about_repeated_files(file, names)
+        classes = read_classes(file, columns, options.merge_categories, with_background=not with_boxes)
+        objects = _objects(file, columns, images, classes, _Task(with_boxes, with_masks, strict), options)
+        return CocoFile(images, objects, classes.names, classes.category_ids)
+
+
+class _Task(NamedTuple):
+    """Which parts of the objects a task needs; see `read_coco`."""
+
+    with_boxes: bool
+    with_masks: bool
+    strict: bool
 
 
 @contextlib.contextmanager
@@ -79,7 +104,7 @@ def _check_images(file: Path, folder: Path, columns: CocoColumns) -> CocoColumns
         ValueError: An image fails.
     """
     if not columns.image_ids:
-        raise ValueError(f"{file}: images must list at least one image, got []")
+        raise DataError(f"{file}: images must list at least one image, got []")
     valid, ids = np.ones(len(columns.image_ids), np.bool_), set()
     entries = zip(columns.image_ids, columns.image_names, columns.image_sizes.tolist(), strict=True)
     for index, (number, name, size) in enumerate(entries):
@@ -88,6 +113,8 @@ def _check_images(file: Path, folder: Path, columns: CocoColumns) -> CocoColumns
             problem = f"id must be unique, got {number} more than once"
         elif not confined(name):
             problem = f"file_name leads out of its folder {str(folder)!r}; make it relative to that folder"
+        elif not _is_path(name):
+            problem = f"file_name must be the path of a file, got {name!r}"
         elif min(size) < 1:
             problem = f"width and height must be numbers of pixels, got {size[0]} and {size[1]}"
         if problem is not None:
@@ -97,21 +124,6 @@ def _check_images(file: Path, folder: Path, columns: CocoColumns) -> CocoColumns
     return columns if valid.all() else columns.select_images(valid)
 
 
-def _categories(file: Path, columns: CocoColumns) -> tuple[list[int], list[str]]:
-    """Return the ids of the categories, ascending, and their names."""
-    names: dict[int, str] = {}
-    for index, (number, name) in enumerate(zip(columns.category_ids, columns.category_names, strict=True)):
-        if number in names:
-            problem = f"id must be unique, got {number} more than once"
-            record_bad_entry(file, "categories", {"name": name}, index, problem)
-        else:
-            names[number] = name
-    if not names:
-        raise ValueError(f"{file}: categories must list at least one category, got []")
-    ids = sorted(names)
-    return ids, [names[number] for number in ids]
-
-
 def _positions(ids: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Return the position of each of `ids` ``[N]`` in `known` ``[M]``, or -1: ``[N]`` int64."""
     order = np.argsort(known, kind="stable")
@@ -119,60 +131,78 @@ def _positions(ids: np.ndarray, known: np.ndarray) -> np.ndarray:
     return np.where(known[positions] == ids, positions, -1)
 
 
+def _is_path(name: str) -> bool:
+    """Return whether text can be the name of a file: it is not blank, and has no character that none can have."""
+    try:
+        return bool(name.strip()) and "\0" not in name and bool(os.fsencode(name))
+    except UnicodeEncodeError:
+        return False
+
+
 def _objects(
-    file: Path,
-    columns: CocoColumns,
-    images: ImageTable,
-    category_ids: list[int],
-    with_boxes: bool,
-    with_masks: bool,
-    strict: bool,
+    file: Path, columns: CocoColumns, images: ImageTable, classes: CocoClasses, task: _Task, options: CocoOptions
 ) -> Objects:
     """Build the usable objects, sorted by image."""
-    ids = columns.ids
-    image_of = _positions(columns.object_image_ids, images.ids)
-    labels = _positions(columns.object_category_ids, np.array(category_ids, np.int64))
-    for code, positions, numbers, key in (
-        ("unknown-image", image_of, columns.object_image_ids, "image_id"),
-        ("label-outside", labels, columns.object_category_ids, "category_id"),
-    ):
-        if (unknown := positions < 0).any():
-            found, remedy = f"{key} {numbers[unknown][0]}", "list it, or remove the annotation"
-            record_error(Fault(code, file, ids[unknown].tolist(), found=found, remedy=remedy))
-    known = (image_of >= 0) & (labels >= 0)
-    if not known.all():  # only while faults are recorded
-        columns = columns.select_objects(known)
-        image_of, labels, ids = image_of[known], labels[known], columns.ids
-    if with_masks and len(ids) and not any(map(_has_mask, columns.segmentations)) and not recording():
-        raise ValueError(
+    columns, image_of, labels = _known_objects(file, columns, images, classes)
+    ids, sizes = columns.ids, images.sizes[image_of]
+    if task.with_masks and len(ids) and not any(map(_has_mask, columns.segmentations)) and not recording():
+        raise DataError(
             f"{file}: tasks with masks need segmentation, got {len(ids)} annotations without it; set task: detection, "
             "or add masks"
         )
-    errors = AnnotationErrors(file, strict, lambda number: images.path(image_of[number]))
+    if task.with_boxes:
+        check_box_units(file, columns, sizes, options.box_format)
+    iscrowd = columns.iscrowd
+    if options.crowds == "objects":
+        iscrowd = np.zeros(len(ids), np.bool_)
+    elif task.with_boxes:
+        check_crowds(file, ids, iscrowd, labels, classes.names)
+    errors = AnnotationErrors(file, task.strict, lambda number: images.path(image_of[number]))
     boxes = columns.boxes
-    with np.errstate(invalid="ignore"):  # infinite values are counted later
-        boxes[:, 2:] += boxes[:, :2]
+    if options.box_format != "xyxy":
+        with np.errstate(invalid="ignore", over="ignore"):  # infinite values are counted later
+            boxes[:, 2:] += boxes[:, :2]
     usable = np.ones(len(ids), np.bool_)
-    if with_boxes:
-        usable = usable_boxes(boxes, images.sizes[image_of], ids, errors)
+    if task.with_boxes:
+        usable = usable_boxes(boxes, sizes, ids, errors)
+    else:  # a box of NaN or beyond float32 does not matter
+        boxes = np.clip(np.nan_to_num(boxes), 0, np.tile(sizes, 2))
     order = np.argsort(image_of, kind="stable")
     order = order[usable[order]]
     masks = None
-    if with_masks:
-        order, masks = _masks(columns.segmentations, order, images.sizes[image_of], ids, boxes, errors)
+    if task.with_masks:
+        order, masks = _masks(columns.segmentations, order, sizes, ids, boxes, errors)
+        check_polygon_units(file, ids[order], masks, sizes[order])
     errors.warn()
-    with np.errstate(invalid="ignore"):
-        box_areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    area = np.where(np.isfinite(columns.area), columns.area, box_areas)
     return Objects.grouped(
         len(images.names),
         image_of[order],
         boxes[order],
         labels[order],
-        iscrowd=columns.iscrowd[order],
-        area=area[order],
+        iscrowd=iscrowd[order],
+        area=plausible_areas(file, columns.area[order], boxes[order], sizes[order], ids[order], masks),
         masks=masks,
+        errors=errors,
     )
+
+
+def _known_objects(
+    file: Path, columns: CocoColumns, images: ImageTable, classes: CocoClasses
+) -> tuple[CocoColumns, np.ndarray, np.ndarray]:
+    """Return the objects of listed images and categories, the image of each ``[N]``, and the label of each ``[N]``."""
+    image_of = _positions(columns.object_image_ids, images.ids)
+    category_of = _positions(columns.object_category_ids, classes.known_ids)
+    for code, positions, numbers, key in (
+        ("unknown-image", image_of, columns.object_image_ids, "image_id"),
+        ("label-outside", category_of, columns.object_category_ids, "category_id"),
+    ):
+        if (unknown := positions < 0).any():
+            found, remedy = f"{key} {numbers[unknown][0]}", "list it, or remove the annotation"
+            record_error(Fault(code, file, columns.ids[unknown].tolist(), found=found, remedy=remedy))
+    known = (image_of >= 0) & (category_of >= 0)
+    if not known.all():  # only while faults are recorded
+        columns, image_of, category_of = columns.select_objects(known), image_of[known], category_of[known]
+    return columns, image_of, classes.label_of[category_of]
 
 
 def _has_mask(segmentation: Any) -> bool:

@@ -3,13 +3,15 @@
 from pathlib import Path
 from typing import Literal, get_args
 
-from ..annotations.annotation_errors import Fault, MissingFileError, record_error
+from ..annotations.annotation_errors import DataError, Fault, MissingFileError, record_error
 from ..annotations.argument_checks import check_choice
 from ..annotations.dataset_layout import layout_error
 from ..annotations.objects import ObjectSource, SemanticSource
+from ..annotations.other_formats import other_format_below, other_format_of_file
 from ..base import ObjectDataModule, ObjectOptions, Unpack
 from .annotation_file import CocoFile, read_coco
 from .json_columns import ENTRY_CODES
+from .options import BoxFormat, CocoOptions, Crowds
 
 CocoTask = Literal["detection", "instance_segmentation", "semantic_segmentation"]
 
@@ -31,7 +33,8 @@ class CocoDetection(ObjectDataModule):
     Objects that cannot be used are left out with one warning that counts them, or stop the run if `strict`: a NaN or
     infinite coordinate, a box without area or outside its image; for tasks with masks, polygons of fewer than three
     points, and run lengths of another size. An annotation of an unlisted image or category always stops the run. An
-    image of another size than listed counts as unreadable.
+    image of another size than listed counts as unreadable. Numbers in other units stop the run: boxes or polygons in
+    fractions of the image, boxes of two corners. An impossible area is computed from the mask or the box.
 
     Args:
         root: Folder of all files.
@@ -45,6 +48,12 @@ class CocoDetection(ObjectDataModule):
         test_images: Folder of the test images.
         skip_empty: Whether to train without images that have no object other than crowds; evaluation always includes
             all images.
+        crowds: ``ignore``: objects with ``iscrowd`` are never trained on, and are not counted as missed or false.
+            ``objects``: the flag is ignored, for tools that set it for each mask drawn with a brush.
+        box_format: ``xywh``: x, y, width, height, as COCO defines it. ``xyxy``: two corners. ``auto``: the former;
+            the run stops if boxes look like two corners.
+        merge_categories: Whether categories whose names differ only in case or in blanks at the ends are one class,
+            and a category named background is the background of semantic segmentation. Otherwise they stop the run.
         **kwargs: ``min_visibility`` and ``group_by_aspect`` of `ObjectDataModule`, and the loader options of
             `VisionDataModule`: ``batch_size``, ``seed``, ``train_transform``, ….
 
@@ -66,10 +75,16 @@ class CocoDetection(ObjectDataModule):
         test_annotations: str | None = None,
         test_images: str | None = None,
         skip_empty: bool = False,
+        crowds: Crowds = "ignore",
+        box_format: BoxFormat = "auto",
+        merge_categories: bool = False,
         **kwargs: Unpack[ObjectOptions],
     ) -> None:
         super().__init__(**kwargs)
         check_choice("task", task, get_args(CocoTask))
+        check_choice("crowds", crowds, get_args(Crowds))
+        check_choice("box_format", box_format, get_args(BoxFormat))
+        self.options = CocoOptions(crowds, box_format, merge_categories)
         self.root, self.task, self.skip_empty = Path(root).expanduser(), task, skip_empty
         self.files = {
             "train": (train_annotations, train_images),
@@ -95,17 +110,6 @@ class CocoDetection(ObjectDataModule):
         """Whether a batch is a list of images; False for semantic segmentation."""
         return self.task != "semantic_segmentation"
 
-    def setup(self, stage: str = "fit") -> None:
-        """Open the splits that a stage needs; see `VisionDataModule`.
-
-        Raises:
-            ValueError: The training set has no object.
-        """
-        super().setup(stage)
-        if stage == "fit" and not (content := self._content("train")).objects.counts().any():
-            file = self.root / self.files["train"][0]
-            raise ValueError(f"{file}, annotations: none of its {len(content.images.names)} images has an object")
-
     def make_source(self, split: str) -> ObjectSource | SemanticSource:
         """Return the images of a split with their objects, or with one semantic mask each."""
         content = self._content(split)
@@ -123,11 +127,16 @@ class CocoDetection(ObjectDataModule):
         if names not in self.contents:
             file, folder = (self.root / name for name in names)
             if not file.is_file():
-                raise self._layout_error(f"{split}_annotations: no file {str(file)!r}")
+                hint = other_format_below(self.root)
+                raise self._layout_error(f"{split}_annotations: no file {str(file)!r}{hint}")
             if not folder.is_dir():
+                if (advice := other_format_of_file(file)) is not None:
+                    raise DataError(f"{split}_annotations: must be COCO's JSON, got {str(file)!r}, {advice}")
                 raise self._layout_error(f"{split}_images: no folder {str(folder)!r}")
             with_masks = self.task != "detection"
-            content = read_coco(file, folder, self.task != "semantic_segmentation", with_masks, self.strict)
+            content = read_coco(
+                file, folder, self.task != "semantic_segmentation", with_masks, self.strict, self.options
+            )
             content.images.check(file)
             self._check_categories(file, content)
             self.contents[names] = content

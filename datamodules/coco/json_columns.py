@@ -7,7 +7,6 @@ unusual but valid (NaN, which is counted later; ids that are text).
 """
 
 import dataclasses
-import json
 import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,9 +16,14 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from ..annotations.annotation_errors import Fault, record_error
+from ..annotations.annotation_errors import DataError, Fault, record_error
 from ..annotations.argument_checks import did_you_mean
+from ..annotations.flags import FLAG_RULE, read_flag
+from ..annotations.json_files import read_json
+from ..annotations.other_formats import other_format
 
+FORMAT = "COCO's JSON"
+"""What a file must be, for messages."""
 ENTRY_CODES = {"images": "bad-target", "annotations": "unusable-annotation", "categories": "unopened-split"}
 """Fault of an entry that cannot be used, by its list."""
 
@@ -35,6 +39,8 @@ _NAMES = {
     "categories": ("category", ("name", "id")),
 }
 _TYPE_NAMES = {int: "a whole number", str: "text", list: "a list"}
+_INT64 = 2**63  # ids beyond it do not fit into the columns
+_MAX_SIDE = 2**31 - 1  # pixels
 Box = tuple[float, float, float, float]
 
 
@@ -50,7 +56,7 @@ class CocoColumns:
         object_image_ids, object_category_ids: int64 ``[N]``, ids of each annotation's image and category.
         boxes: float64 ``[N, 4]``, x, y, width, height.
         area: float64 ``[N]``; NaN where the file has none.
-        iscrowd: bool ``[N]``.
+        iscrowd: bool ``[N]``; see `read_flag`.
         segmentations: Mask of each annotation, as JSON text (bytes) or decoded; empty if masks are not read.
     """
 
@@ -144,10 +150,13 @@ def fast_columns(file: Path, with_masks: bool) -> CocoColumns | None:
             return None
     try:
         content: Any = msgspec.json.decode(text, type=_MaskedContent if with_masks else _Content)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
     _release_pages(text)
     images, items, categories = content.images, content.annotations, content.categories
+    ids = [image.id for image in images] + [category.id for category in categories]
+    if any(item.iscrowd not in (0, 1) for item in items) or max(map(abs, ids), default=0) >= _INT64:
+        return None
     try:
         return CocoColumns(
             [image.id for image in images],
@@ -196,7 +205,7 @@ def tolerant_columns(file: Path) -> CocoColumns:
         ValueError: The file is not JSON, or not in COCO's format; the message says where. Within `record_faults`, bad
             entries are recorded and left out, and the annotations of bad images are left out silently.
     """
-    content = read_json(file)
+    content = read_json(file, FORMAT)
     all_images, items, categories = (_list(file, content, key) for key in ("images", "annotations", "categories"))
     images = _valid_entries(file, "images", all_images)
     categories = _valid_entries(file, "categories", categories)
@@ -204,19 +213,19 @@ def tolerant_columns(file: Path) -> CocoColumns:
     if len(images) < len(all_images):  # only while faults are recorded
         removed = {image.get("id") for image in all_images if isinstance(image, dict)} - {i["id"] for i in images}
         items = [item for item in items if item["image_id"] not in removed]
-    areas = [item.get("area") for item in items]
+    areas = [np.nan if (area := item.get("area")) is None else area for item in items]
     return CocoColumns(
         [image["id"] for image in images],
         [image["file_name"] for image in images],
         np.array([(image["width"], image["height"]) for image in images], np.int32).reshape(-1, 2),
         [category["id"] for category in categories],
         [category["name"] for category in categories],
-        np.array([item.get("id", index) for index, item in enumerate(items)]),
+        np.array([item.get("id", index) for index, item in enumerate(items)], None if items else np.int64),
         np.array([item["image_id"] for item in items], np.int64),
         np.array([item["category_id"] for item in items], np.int64),
         np.array([item["bbox"] for item in items], np.float64).reshape(-1, 4),
-        np.array([float(area) if isinstance(area, int | float) else np.nan for area in areas], np.float64),
-        np.array([bool(item.get("iscrowd", 0)) for item in items], np.bool_),
+        np.array(areas, np.float64),
+        np.array([read_flag(item.get("iscrowd")) for item in items], np.bool_),
         [item.get("segmentation") for item in items],
     )
 
@@ -255,17 +264,37 @@ def entry_problem(key: str, entry: Any) -> str | None:
     if not isinstance(entry, dict):
         return f"must be an object with {', '.join(_FIELDS[key])}, got {_shorten(entry)}"
     for field, kind in _FIELDS[key].items():
-        if not isinstance(entry.get(field), kind) and not (kind is int and _is_whole(entry.get(field))):
-            value = _shorten(entry[field]) if field in entry else "no such field"
-            return f"{field} must be {_TYPE_NAMES[kind]}, got {value}"
-    box = entry["bbox"] if key == "annotations" else [0] * 4
-    if len(box) == 4 and all(isinstance(side, int | float) for side in box):
-        return None
-    return f"bbox must be four numbers, x, y, width, height, got {_shorten(box)}"
+        value = entry.get(field)
+        if not (_is_whole(value) if kind is int else isinstance(value, kind)):
+            got = _shorten(value) if field in entry else "no such field"
+            return f"{field} must be {_TYPE_NAMES[kind]}, got {got}"
+    if key == "images" and max(abs(entry["width"]), abs(entry["height"])) > _MAX_SIDE:
+        return f"width and height must be numbers of pixels, got {entry['width']} and {entry['height']}"
+    return _annotation_problem(entry) if key == "annotations" else None
+
+
+def _annotation_problem(entry: dict[str, Any]) -> str | None:
+    """Return what is wrong with the fields that only annotations have."""
+    box, area = entry["bbox"], entry.get("area")
+    if len(box) != 4 or not all(map(_is_number, box)):
+        return f"bbox must be four numbers, x, y, width, height, got {_shorten(box)}"
+    if "id" in entry and not (isinstance(entry["id"], str) or _is_whole(entry["id"])):
+        return f"id must be a whole number or text, got {_shorten(entry['id'])}"
+    if area is not None and not _is_number(area):
+        return f"area must be a number of pixels, got {_shorten(area)}"
+    if read_flag(entry.get("iscrowd")) is None:
+        return f"iscrowd {FLAG_RULE}, got {_shorten(entry['iscrowd'])}"
+    return None
+
+
+def _is_number(value: Any) -> bool:
+    """Return whether a value is a number that fits into a float; NaN and infinity do."""
+    return isinstance(value, float) or (type(value) is int and abs(value) < _INT64)
 
 
 def _is_whole(value: Any) -> bool:
-    return isinstance(value, float) and value.is_integer()
+    """Return whether a value is a whole number that fits into 64 bits, such as 64 or 64.0."""
+    return _is_number(value) and (isinstance(value, int) or (value.is_integer() and abs(value) < _INT64))
 
 
 def with_integers(key: str, entry: Any) -> Any:
@@ -276,36 +305,23 @@ def with_integers(key: str, entry: Any) -> Any:
     """
     if not isinstance(entry, dict):
         return entry
-    floats = [field for field, kind in _FIELDS[key].items() if kind is int and _is_whole(entry.get(field))]
+    whole = [field for field, kind in _FIELDS[key].items() if kind is int and _is_whole(entry.get(field))]
+    floats = [field for field in whole if isinstance(entry[field], float)]
     return entry | {field: int(entry[field]) for field in floats} if floats else entry
 
 
 def _shorten(value: Any) -> str:
-    text = repr(value)
+    text = repr(value) if not isinstance(value, int) or abs(value) < 10**60 else "a number of more than 60 digits"
     return text if len(text) <= 60 else f"{text[:57]}…"
-
-
-def read_json(file: Path) -> Any:
-    """Parse a JSON file.
-
-    Raises:
-        ValueError: The JSON is malformed; the message has the line.
-    """
-    try:
-        return json.loads(file.read_bytes())
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{file}, line {error.lineno}, column {error.colno}: malformed JSON ({error.msg}); is the file complete?"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: must be JSON in UTF-8 ({error})") from error
 
 
 def _list(file: Path, content: Any, key: str) -> list[Any]:
     """Remove and return one of the three lists, so that its memory can be freed early."""
     entries = content.pop(key, None) if isinstance(content, dict) else None
     if not isinstance(entries, list):
-        known = list(content) if isinstance(content, dict) else type(content).__name__
+        if (advice := other_format(content)) is not None:
+            raise DataError(f"{file}: must be {FORMAT}, got {advice}")
+        known = _shorten(list(content)) if isinstance(content, dict) else type(content).__name__
         hint = did_you_mean(key, content) if isinstance(content, dict) else ""
-        raise ValueError(f"{file}: a file in COCO's format must have the list {key!r}, got {known}{hint}")
+        raise DataError(f"{file}: a file in COCO's format must have the list {key!r}, got {known}{hint}")
     return entries

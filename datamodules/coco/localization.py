@@ -7,6 +7,7 @@ from ..annotations.objects import ObjectSource
 from ..annotations.one_box import BoxSource, ObjectRule, one_object_per_image, require_images
 from ..base import LoaderOptions, Unpack, VisionDataModule
 from .detection import CocoDetection
+from .options import BoxFormat, Crowds
 
 
 class CocoLocalization(VisionDataModule):
@@ -36,6 +37,11 @@ class CocoLocalization(VisionDataModule):
         test_images: Folder of the test images.
         min_visibility: Minimum fraction of the box that each transform must keep; the augmentation is sampled again
             otherwise.
+        crowds: ``ignore``: objects with ``iscrowd`` do not count. ``objects``: they count like all others.
+        box_format: ``xywh``: x, y, width, height. ``xyxy``: two corners. ``auto``: the former; the run stops if boxes
+            look like two corners.
+        merge_categories: Whether categories whose names differ only in case or in blanks at the ends are one class;
+            otherwise they stop the run.
         **kwargs: Loader options of `VisionDataModule`: ``batch_size``, ``seed``, ``train_transform``, ….
 
     Raises:
@@ -57,12 +63,24 @@ class CocoLocalization(VisionDataModule):
         test_annotations: str | None = None,
         test_images: str | None = None,
         min_visibility: float = 0.0,
+        crowds: Crowds = "ignore",
+        box_format: BoxFormat = "auto",
+        merge_categories: bool = False,
         **kwargs: Unpack[LoaderOptions],
     ) -> None:
         super().__init__(**kwargs)
         check_choice("objects", objects, get_args(ObjectRule))
         files = (train_annotations, train_images, val_annotations, val_images, test_annotations, test_images)
-        self._reader = CocoDetection(root, "detection", *files, num_workers=0, strict=self.strict)
+        self._reader = CocoDetection(
+            root,
+            "detection",
+            *files,
+            crowds=crowds,
+            box_format=box_format,
+            merge_categories=merge_categories,
+            num_workers=0,
+            strict=self.strict,
+        )
         self._reader.reported_as = type(self)
         self.objects, self.min_visibility = objects, min_visibility
         self._classes = None if classes is None else list(classes)

@@ -12,7 +12,7 @@ from ..annotations.annotation_errors import AbsentSplitError, Fault, record_faul
 from ..annotations.argument_checks import did_you_mean
 from ..annotations.fault_kinds import KINDS
 from ..base import VisionDataModule
-from ..loading.sources import HasFiles, Source
+from ..loading.sources import HasAbsence, HasFiles, Source
 from .duplicates import exact_groups, near_pairs
 from .findings import Finding, Findings, findings_of
 from .formats import format_of, unlisted_images
@@ -136,9 +136,18 @@ class _Checkup:
                     source = None
             for fault in faults:
                 self._add(fault, split)
+            if source is not None and split != "test":
+                self._look_for_objects(source, split)
             if source is not None and not self._same_as_before(split, paths, len(source)):
                 self._register(split, source, paths)
         self.progress("opening", len(splits), len(splits))
+
+    def _look_for_objects(self, source: Source, split: str) -> None:
+        """Add a finding if a source knows that it has no usable object."""
+        with record_faults():  # its samples are inspected later
+            fault = source.absence() if isinstance(source, HasAbsence) else None
+        if fault is not None:
+            self._add(fault, split)
 
     def _register(self, split: str, source: Source, paths: list[str] | None) -> None:
         self.sources[split], self._paths[split] = source, paths

@@ -20,7 +20,7 @@ from ..annotations.annotation_table import (
 )
 from ..annotations.mask_files import MaskedFiles
 from ..annotations.objects import confined
-from ..coco.annotation_table import read_coco_table, write_coco_table
+from ..coco.annotation_table import correct_areas, read_coco_table, write_coco_table
 from ..folders.instances import InstanceMasks
 from ..tables.annotation_table import TableFile
 from ..voc.annotation_table import read_voc_table, write_voc_table
@@ -45,13 +45,16 @@ def fix_coco(report: Report, exclusions: Exclusions, folder: Path, log: RepairLo
         if names not in done:
             file = data.root / annotations
             try:
-                content, table = read_coco_table(file, data.root / images, data.task)
+                content, table = read_coco_table(file, data.root / images, data.task, data.options.box_format)
             except (ValueError, OSError, KeyError, TypeError) as error:
                 log.remaining.append(f"{file}: not corrected, cannot be read ({type(error).__name__}: {error})")
                 continue
             table = repair(table, exclusions.get(split, {}), log)
             done[names] = _inside(annotations, f"annotations/{split}.json"), _inside(images, f"{split}_images")
-            write_coco_table(content, table, folder / done[names][0], folder / done[names][1])
+            for entry in correct_areas(table):
+                log.add(file, entry.name, "bad-area", "computed from the mask or the box")
+            target, links = (folder / name for name in done[names])
+            write_coco_table(content, table, target, links, data.options.box_format)
         if split != "test" or names != data.files["val"]:
             init_args[f"{split}_annotations"], init_args[f"{split}_images"] = done[names]
     return init_args
@@ -89,7 +92,7 @@ def fix_yolo(report: Report, exclusions: Exclusions, folder: Path, log: RepairLo
     with_masks = data.task != "detection"
     content: dict[str, Any] = {"path": ".", "names": dict(enumerate(names)), "nc": len(names)}
     for record in report.records:
-        table = read_yolo_table(record.sizes_by_path(), root, len(names), with_masks)
+        table = read_yolo_table(record.sizes_by_path(), root, len(names), with_masks, data.has_keypoints)
         table = repair(table, exclusions[record.name], log)
         write_yolo_table(table, root, folder, f"{record.name}.txt")
         content[record.name] = f"{record.name}.txt"

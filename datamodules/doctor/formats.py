@@ -50,6 +50,12 @@ def splits_of_folders(data: Any) -> list[str]:
     return [split for split in SPLITS if split in {"train", *held_out} or (data.root / split).is_dir()]
 
 
+def splits_of_tools(data: Any) -> list[str]:
+    """Return train and the splits that have files or are held out."""
+    held_out = {"val"} if data.val_fraction is not None else set()
+    return [split for split in SPLITS if split in {"train", *held_out} or data.read_drawings(split) is not None]
+
+
 def splits_of_tables(data: Any) -> list[str]:
     """Return the splits that have a table or are held out."""
     held_out = {"val"} if data.val_fraction is not None else set()
@@ -82,6 +88,13 @@ def unlisted_by_coco(data: Any, listed: set[str]) -> Unlisted:
         images = content.images
         known |= {os.path.abspath(images.path(number)) for number in range(len(images.names))}  # noqa: PTH100
     return (("orphan-image", path, "not in the annotation files") for path in _files_beside(known, IMAGE_SUFFIXES))
+
+
+def coco_notes(data: Any, split: str, images: list[str]) -> Iterator[str]:
+    """Report how many objects are crowds."""
+    objects = data.contents[data.files[split]].objects
+    if crowds := int(objects.iscrowd.sum()):
+        yield f"{split}: {crowds:,} of {len(objects.iscrowd):,} objects are crowds, which are never trained on."
 
 
 def unlisted_by_voc(data: Any, listed: set[str]) -> Iterator[tuple[str, str, str]]:
@@ -144,9 +157,11 @@ def _label_files(data: Any, images: Iterable[str]) -> list[str]:
 
 _TABLES: dict[str, Any] = {"splits": splits_of_tables, "unlisted": unlisted_by_tables}
 FORMATS: dict[str, Format] = {
-    "coco": Format("CocoDetection", unlisted=unlisted_by_coco),
+    "coco": Format("CocoDetection", unlisted=unlisted_by_coco, notes=coco_notes),
     "voc": Format("VOCDetection", unlisted=unlisted_by_voc),
     "yolo": Format("YoloDetection", unlisted=unlisted_by_yolo, notes=yolo_notes),
+    "labelme": Format("LabelmeJson", splits=splits_of_tools),
+    "label_studio": Format("LabelStudioJson", splits=splits_of_tools),
     "masks": Format("MaskFolder", splits=splits_of_folders, unlisted=unlisted_by_masks),
     "folder": Format("ImageFolder", splits=splits_of_folders, unlisted=_nothing),
     "manifest": Format("Manifest", **_TABLES),

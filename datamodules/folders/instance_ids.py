@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..annotations.absence import absence_by_reading
+from ..annotations.annotation_errors import Fault
 from ..annotations.mask_files import read_ids
 from ..images.read import ImageError
 from ..loading.sources import Sample
@@ -90,6 +92,10 @@ class IdFiles:
     def files(self) -> list[str]:
         """Return the file of each image."""
         return [str(self.path(index)) for index in range(len(self))]
+
+    def absence(self) -> Fault | None:
+        """Return why no image has an object; None: one has."""
+        return absence_by_reading(self, self.root, lambda sample: len(sample["labels"]) > 0)
 
     def __getitem__(self, index: int) -> Sample:
         image = int(self.selected[index])

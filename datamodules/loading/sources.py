@@ -9,18 +9,12 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from ..annotations.annotation_errors import Fault
 from ..images.sizes import image_sizes
 from .epoch_sampling import ClassPresence
 
 Sample = dict[str, Any]
 """Fields of one sample, as numpy arrays and numbers; see `striate.datamodules.batches`."""
-
-
-def prediction_sample(image: np.ndarray, path: str) -> Sample:
-    """Return the sample of an image ``[H, W, 3]`` to predict, with what leads from a transformed image back to it."""
-    height, width = image.shape[:2]
-    corners = np.array([(0, 0), (width, 0), (0, height)], np.float32)
-    return {"image": image, "path": path, "file_size": np.array([height, width]), "corners": corners}
 
 
 class Source(Protocol):
@@ -79,6 +73,15 @@ class HasFiles(Protocol):
 
     def files(self) -> list[str]:
         """Return the image file of each sample, in order."""
+        ...
+
+
+@runtime_checkable
+class HasAbsence(Protocol):
+    """A source that may have nothing to learn from, and knows why."""
+
+    def absence(self) -> Fault | None:
+        """Return why no sample has anything to learn from; None: one has."""
         ...
 
 

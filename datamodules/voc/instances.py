@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..annotations.absence import absence_by_reading
 from ..annotations.annotation_errors import AnnotationErrors, DataError, Fault
 from ..annotations.dataset_layout import check_files_exist, encode_paths
 from ..annotations.mask_files import check_class_count, read_mask
@@ -129,6 +130,12 @@ class InstanceFiles:
     def path(self, index: int) -> str:
         """Return the file of the image with this index."""
         return os.fsdecode(self.images[index])
+
+    def absence(self) -> Fault | None:
+        """Return why no image has an object; None: one has."""
+        return absence_by_reading(
+            self, Path(os.fsdecode(self.objects[0])).parent, lambda sample: len(sample["labels"]) > 0
+        )
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         path, mask_path = (Path(os.fsdecode(paths[index])) for paths in (self.images, self.objects))

@@ -13,9 +13,12 @@ from .labels import SLIVER, Defect, corners_of_label, label_defect, label_path, 
 
 
 def read_yolo_table(
-    sizes: Mapping[str, tuple[int, int]], root: str, num_classes: int, with_masks: bool
+    sizes: Mapping[str, tuple[int, int]], root: str, num_classes: int, with_masks: bool, keypoints: bool = False
 ) -> AnnotationTable:
-    """Read the label files of images, given their paths and their widths and heights (0: unknown)."""
+    """Read the label files of images, given their paths and their widths and heights (0: unknown).
+
+    Keypoints behind boxes are left out, since a corrected copy is one of boxes.
+    """
     table = AnnotationTable([], min_side=SLIVER)
     for path, size in sizes.items():
         width, height = pixels_of([size])[0].tolist()
@@ -28,6 +31,7 @@ def read_yolo_table(
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     words = line.decode(errors="replace").split()
+                    words = words[:5] if keypoints else words
                     table.objects.append(read_line(image, number, words, num_classes, with_masks))
     return table
 

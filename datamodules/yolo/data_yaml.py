@@ -17,12 +17,14 @@ class DataYaml(NamedTuple):
         root: Folder of the dataset, absolute.
         class_names: Names of the classes 0 to K-1.
         splits: Folders and text files of each split, as written.
+        num_keypoints: Count of the numbers of each label's keypoints, from ``kpt_shape``; None: no such key.
     """
 
     file: Path
     root: Path
     class_names: list[str]
     splits: dict[str, list[str]]
+    num_keypoints: int | None = None
 
 
 def read_data_yaml(file: Path) -> DataYaml:
@@ -43,8 +45,6 @@ def read_data_yaml(file: Path) -> DataYaml:
         raise ValueError(f"{file}: must have the keys path, train, val, test and names, got {type(content).__name__}")
     if "names" not in content:
         raise ValueError(f"{file}: no key 'names' for the classes{did_you_mean('names', map(str, content))}")
-    if "kpt_shape" in content:
-        raise ValueError(f"{file}, kpt_shape: labels with keypoints are not supported; export boxes alone")
     splits: dict[str, list[str]] = {}
     for key in ("train", "val", "test"):
         entries = content.get(key)
@@ -53,7 +53,18 @@ def read_data_yaml(file: Path) -> DataYaml:
             raise ValueError(f"{file}, {key}: must be a folder, a text file, or a list of these, got {content[key]!r}")
         if entries:
             splits[key] = entries
-    return DataYaml(file, _data_root(file, content.get("path")), _class_names(file, content), splits)
+    root = _data_root(file, content.get("path"))
+    return DataYaml(file, root, _class_names(file, content), splits, _num_keypoints(file, content.get("kpt_shape")))
+
+
+def _num_keypoints(file: Path, shape: Any) -> int | None:
+    """Return the count of the numbers of a label's keypoints: points times 2 or 3."""
+    if shape is None:
+        return None
+    is_pair = isinstance(shape, list) and len(shape) == 2 and all(type(side) is int for side in shape)
+    if not is_pair or shape[0] < 1 or shape[1] not in (2, 3):
+        raise ValueError(f"{file}, kpt_shape: must be the number of keypoints and 2 or 3, got {shape!r}")
+    return int(shape[0] * shape[1])
 
 
 def _class_names(file: Path, content: dict[str, Any]) -> list[str]:

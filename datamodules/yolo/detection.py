@@ -4,13 +4,14 @@ import os
 from pathlib import Path
 from typing import Literal, get_args
 
-from ..annotations.annotation_errors import OUTSIDE, Fault, MissingFileError, record_error
+from ..annotations.annotation_errors import OUTSIDE, DataError, Fault, MissingFileError, record_error
 from ..annotations.argument_checks import check_choice
 from ..annotations.dataset_layout import layout_error
 from ..annotations.objects import ImageTable, ObjectSource, image_numbers
 from ..base import ObjectDataModule, ObjectOptions, Unpack
 from ..images.read import IMAGE_SUFFIXES
 from .data_yaml import DataYaml, read_data_yaml
+from .keypoints import Points
 from .labels import RelativeObjectSource, label_path, read_labels
 
 YoloTask = Literal["detection", "instance_segmentation"]
@@ -35,7 +36,8 @@ class YoloDetection(ObjectDataModule):
     The labels of an image are beside it or, if its path has a folder ``images``, in a folder ``labels`` that replaces
     the last of these. A line is ``class x y width height``, with the center x, y, or a polygon
     ``class x1 y1 x2 y2 x3 y3 …``, in fractions of the image's width and height. The box of a polygon is the smallest
-    around it. An image without label file has no objects.
+    around it. An image without label file has no objects. Of labels with keypoints, if ``data.yaml`` has ``kpt_shape``,
+    the boxes are read.
 
     Objects that cannot be used are left out with one warning that counts them, or stop the run if `strict`: a NaN or
     infinite number, numbers in pixels, a box without area or outside its image, a polygon of fewer than three points;
@@ -45,6 +47,10 @@ class YoloDetection(ObjectDataModule):
         root: The ``data.yaml``, under any name, or its folder.
         task: ``detection``; ``instance_segmentation``: with masks, rasterized as by pycocotools.
         skip_empty: Whether to train without images that have no object; evaluation always includes all images.
+        points: What follows the first numbers of a label. ``polygons``: a label with more than four numbers is a
+            polygon, or an oriented box, which is one of four points. ``keypoints``: it is a box with keypoints, which
+            are left out. ``auto``: the latter if ``data.yaml`` has ``kpt_shape``, otherwise the former; the run stops
+            if all labels look like boxes with keypoints.
         **kwargs: ``min_visibility`` and ``group_by_aspect`` of `ObjectDataModule`, and the loader options of
             `VisionDataModule`: ``batch_size``, ``seed``, ``train_transform``, ….
 
@@ -61,10 +67,13 @@ class YoloDetection(ObjectDataModule):
         root: str,
         task: YoloTask = "detection",
         skip_empty: bool = False,
+        points: Points = "auto",
         **kwargs: Unpack[ObjectOptions],
     ) -> None:
         super().__init__(**kwargs)
         check_choice("task", task, get_args(YoloTask))
+        check_choice("points", points, get_args(Points))
+        self.points: Points = points
         self.root, self.task, self.skip_empty = Path(root).expanduser(), task, skip_empty
         self._content: DataYaml | None = None
 
@@ -74,6 +83,11 @@ class YoloDetection(ObjectDataModule):
         if self._content is None:
             self._content = read_data_yaml(_find_data_yaml(self.root))
         return self._content
+
+    @property
+    def has_keypoints(self) -> bool:
+        """Whether labels are boxes with keypoints, by the argument `points` or the ``data.yaml``."""
+        return self.points == "keypoints" or (self.points == "auto" and self.content.num_keypoints is not None)
 
     @property
     def class_names(self) -> list[str]:
@@ -96,7 +110,15 @@ class YoloDetection(ObjectDataModule):
         images = ImageTable.of_names(content.root, names, ids=image_numbers(stems))
         images.check(content.file)
         with_masks = self.task == "instance_segmentation"
-        objects, num_label_files = read_labels(images, content.class_names, with_masks, self.strict)
+        points: Points = "keypoints" if self.has_keypoints else self.points
+        if with_masks and points == "keypoints":
+            raise DataError(
+                f"{content.file}: task: instance_segmentation needs polygons, got labels with keypoints; set task: "
+                "detection, or points: polygons if they are polygons"
+            )
+        objects, num_label_files = read_labels(
+            images, content.class_names, with_masks, self.strict, points, content.num_keypoints
+        )
         if not num_label_files:
             first = label_path(str(content.root), names[0])
             raise _layout_error(

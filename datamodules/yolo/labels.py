@@ -10,10 +10,13 @@ from typing import NamedTuple
 import numpy as np
 
 from ..annotations.annotation_errors import AnnotationErrors, DataError, Fault, record_error, recording
+from ..annotations.corners import are_corners
+from ..annotations.normalized import reject_pixels
 from ..annotations.object_masks import ObjectMasksBuilder
 from ..annotations.objects import ImageTable, Objects, ObjectSource, usable_boxes
 from ..images.sizes import image_sizes
 from ..loading.sources import Sample
+from .keypoints import KeypointEvidence, Points, has_visibility
 
 _BOX = 5  # numbers in a line with a box: class, x, y, width, height
 _POINTS = 7  # numbers in a line with the smallest polygon: class, three points
@@ -57,7 +60,12 @@ def label_path(root: str, name: str) -> str:
 
 
 def read_labels(
-    images: ImageTable, class_names: Sequence[str], with_masks: bool = False, strict: bool = False
+    images: ImageTable,
+    class_names: Sequence[str],
+    with_masks: bool = False,
+    strict: bool = False,
+    points: Points = "polygons",
+    num_keypoints: int | None = None,
 ) -> tuple[Objects, int]:
     """Read the objects of images.
 
@@ -66,15 +74,18 @@ def read_labels(
         class_names: Classes.
         with_masks: Whether to read the polygons as masks, and leave out objects without one.
         strict: Whether to stop at an object that cannot be used, instead of counting it.
+        points: What more than four numbers are; ``auto``: a polygon, unless all look like a box with keypoints.
+        num_keypoints: Count of the numbers of a label's keypoints, where it is known.
 
     Returns:
         The objects, without areas, with boxes (float64) and masks in fractions of their image's width and height; the
         number of images with a label file.
 
     Raises:
-        ValueError: A line is not a label; the message has the file and the line.
+        DataError: A line is not a label, with the file and the line; most boxes are in pixels, or all are corners;
+            labels look like keypoints.
     """
-    collector = _LabelCollector(len(class_names), with_masks)
+    collector = _LabelCollector(len(class_names), with_masks, points == "keypoints", num_keypoints)
     root, num_files = str(images.root), 0
     ends = np.zeros(len(images.names) + 1, np.int64)
     for image, name in enumerate(images.names):
@@ -87,6 +98,10 @@ def read_labels(
             text = b""
         collector.add(path, text)
         ends[image + 1] = len(collector.labels)
+    if points == "auto" and (found := collector.evidence.found()) is not None:
+        remedy = "set points: keypoints to read the boxes alone, or points: polygons if they are polygons"
+        record_error(Fault("keypoints", images.root, ["labels"], "entry", found, remedy))
+        return read_labels(images, class_names, with_masks, strict, "keypoints")  # only while faults are recorded
     return collector.objects(images, ends, strict), num_files
 
 
@@ -107,8 +122,9 @@ class Defect(NamedTuple):
 class _LabelCollector:
     """Collects the labels of images, one label file after another."""
 
-    def __init__(self, num_classes: int, with_masks: bool) -> None:
-        self.num_classes, self.with_masks = num_classes, with_masks
+    def __init__(self, num_classes: int, with_masks: bool, keypoints: bool, num_keypoints: int | None) -> None:
+        self.num_classes, self.with_masks, self.keypoints = num_classes, with_masks, keypoints
+        self.num_keypoints, self.evidence, self.num_polygons = num_keypoints, KeypointEvidence(), 0
         self.labels, self.lines, self.corners = array("i"), array("q"), array("d")
         self.masks = ObjectMasksBuilder(relative=True)
         self.defects: dict[Defect, list[int]] = {}  # indices of the objects with each defect
@@ -119,11 +135,13 @@ class _LabelCollector:
             words = line.split()
             if not words:
                 continue
-            parsed = parse_label(words, self.num_classes)
+            parsed = parse_label(words, self.num_classes, self.keypoints, self.num_keypoints)
             if isinstance(parsed, Defect):
                 record_error(Fault(parsed.code, Path(path), [number], "line", parsed.found, parsed.remedy))
                 continue
             label, numbers = parsed
+            self.evidence.add(numbers)
+            self.num_polygons += len(numbers) + 1 > _BOX
             if defect := label_defect(numbers, self.with_masks):
                 self.defects.setdefault(defect, []).append(len(self.labels))
             self.labels.append(label)
@@ -151,6 +169,8 @@ class _LabelCollector:
             return np.array([f"{path}, line {self.lines[k]}" for path, k in zip(relative, objects, strict=True)])
 
         boxes = np.array(self.corners, np.float64).reshape(-1, 4)
+        if self._in_other_units(boxes, images.root):
+            return Objects.grouped(len(images.names), image_of[:0], boxes[:0], image_of[:0])
         without_polygon = len(self.defects.get(Defect("bad-mask", _NO_POLYGON), ()))
         if without_polygon and without_polygon == len(boxes) and not recording():
             raise DataError(
@@ -183,7 +203,23 @@ class _LabelCollector:
             no_flags.copy(),
             np.full(len(kept), np.nan, np.float32),
             self.masks.build().select(kept) if self.with_masks else None,
+            str(root),
+            errors.summary(),
         )
+
+    def _in_other_units(self, boxes: np.ndarray, root: Path) -> bool:
+        """Reject boxes ``[N, 4]`` in pixels, or of two corners; return whether they are, while faults are recorded."""
+        remedy = "divide x and width by the width of the image, y and height by its height"
+        if len(boxes) > 1 and reject_pixels(boxes, root, "labels", remedy):
+            return True
+        with np.errstate(invalid="ignore"):
+            written = np.concatenate([boxes[:, :2] + boxes[:, 2:], 2 * (boxes[:, 2:] - boxes[:, :2])], axis=1) / 2
+        if self.num_polygons or not are_corners(written, np.ones((len(boxes), 2)), centered=True):
+            return False
+        found = f"all {len(boxes)} ascend, and most extend beyond their image as x, y, width, height"
+        remedy = "write each label as 'class x y width height', where x, y is the center of the box"
+        record_error(Fault("box-corners", root, ["labels"], "entry", found, remedy))
+        return True
 
 
 def pixels_of(sizes: Sequence[tuple[int, int]] | np.ndarray) -> np.ndarray:
@@ -220,12 +256,16 @@ def corners_of_label(numbers: Sequence[float]) -> tuple[float, float, float, flo
     return min(numbers[::2]), min(numbers[1::2]), max(numbers[::2]), max(numbers[1::2])
 
 
-def parse_label(words: Sequence[bytes | str], num_classes: int) -> tuple[int, list[float]] | Defect:
+def parse_label(
+    words: Sequence[bytes | str], num_classes: int, keypoints: bool = False, num_keypoints: int | None = None
+) -> tuple[int, list[float]] | Defect:
     """Return the class of a label and its other numbers, or what is wrong with its line.
 
     Args:
         words: Words of the line, at least one.
         num_classes: Number of classes.
+        keypoints: Whether keypoints follow the box; they are left out.
+        num_keypoints: Count of their numbers; None: any whole number of points.
 
     >>> parse_label("1 0.5 0.5 0.2 0.1".split(), 2), parse_label(["2"], 2).code
     ((1, [0.5, 0.5, 0.2, 0.1]), 'label-outside')
@@ -236,6 +276,14 @@ def parse_label(words: Sequence[bytes | str], num_classes: int) -> tuple[int, li
         return Defect("unusable-annotation", f"a label must be numbers, got {_shorten(words)}")
     if not (label.is_integer() and 0 <= label < num_classes):
         return Defect("label-outside", f"{label:g}", f"there are {num_classes} classes, 0 to {num_classes - 1}")
+    extra = len(words) - _BOX
+    if keypoints:
+        if extra < 0 or (extra != num_keypoints if num_keypoints is not None else extra % 2 and extra % 3):
+            expected = f"{_BOX + num_keypoints} numbers" if num_keypoints is not None else "5 numbers and keypoints"
+            return Defect("unusable-annotation", f"a label must have {expected}, got {len(words)} in {_shorten(words)}")
+        return int(label), numbers[: _BOX - 1]
+    if len(words) % 2 == 0 and has_visibility(numbers):
+        return Defect("keypoints", f"{extra // 3} points", "set points: keypoints to read the boxes alone")
     if len(words) % 2 == 0 or len(words) == 1:
         return Defect(
             "unusable-annotation",

@@ -69,7 +69,7 @@ def _images_of(file: Path) -> Path:
     """The folder that contains the first image of an annotation file."""
     try:
         content = json.loads(file.read_bytes())
-        name = str(content["images"][0]["file_name"])
+        name = str(content["images"][0]["file_name"]).replace("\\", "/")
     except (ValueError, KeyError, IndexError, TypeError):
         name = ""
     stem = file.stem.rpartition("_")[2]  # instances_train2017 -> train2017
@@ -124,6 +124,8 @@ def guess_tables(path: Path, given: Collection[str]) -> dict[str, Any]:
 
 GUESSES: dict[str, Guess] = {
     "coco": guess_coco,
+    "labelme": guess_folder,
+    "label_studio": guess_folder,
     "coco_localization": guess_coco_files,
     "voc": guess_voc,
     "voc_localization": guess_voc,

@@ -205,7 +205,7 @@ def test_a_yolo_list_of_images(tmp_path):
     (tmp_path / "val.txt").write_text("images/c.png\n")
     (tmp_path / "data.yaml").write_text("names: [cat]\ntrain: train.txt\nval: val.txt\n")
     report = check(YoloDetection(str(tmp_path), num_workers=0), processes=0)
-    assert found(report) == {"bad-target": 1, "box-zero-area": 1}
+    assert found(report) == {"bad-target": 1, "box-zero-area": 1, "no-objects": 1}
     assert places(report, "bad-target") == ["train.txt, line 2"] and len(report.records[0]) == 2
 
 

@@ -296,7 +296,8 @@ def test_voc_files(tmp_path):
     (year / "Annotations" / "000004.xml").unlink()
     small_datasets.write_xml(year, "000005", [], size=(40, 60))
     report = examine(voc(tmp_path))
-    assert dict(report.findings.counts) == {"annotation-file": 1, "missing-annotation": 1, "size-mismatch": 1}
+    faults = {"annotation-file": 1, "missing-annotation": 1, "size-mismatch": 1}
+    assert dict(report.findings.counts) == faults | {"no-objects": 1}  # in val
     assert "malformed XML" in report.findings.of("annotation-file")[0].detail
     assert report.findings.of("missing-annotation")[0].location == str(year / "Annotations" / "000004.xml")
     assert [split.images for split in report.statistics.splits] == [2, 1, 1]

@@ -251,7 +251,7 @@ def test_a_class_may_be_written_as_a_float_and_a_file_begin_with_a_byte_order_ma
         ("names: [cat, no]\nval: images/val", "names: class 1 .*got False; .*quotes"),
         ("names: [cat, cat]\nval: images/val", "names: .*got 'cat' more"),
         ("nc: 3\nnames: [cat, dog]\nval: images/val", "nc: must be 2.*got 3"),
-        ("kpt_shape: [17, 3]\nnames: [cat]\nval: images/val", "kpt_shape: .*keypoints"),
+        ("kpt_shape: [17, 4]\nnames: [cat]\nval: images/val", r"kpt_shape: .*keypoints and 2 or 3, got \[17, 4\]"),
         ("path: 3\nnames: [cat]\nval: images/val", "path: .*got 3"),
         ("names: [cat]\nval: ../other/images", "val: .*got '../other/images'"),
         ("names: [cat]\nval: /etc", "val: .*got '/etc'"),

@@ -1,0 +1,180 @@
+"""Checks of a whole annotation file in COCO's format: units of its numbers, crowds, areas, and images listed twice."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..annotations.annotation_errors import Fault, record_error, record_warning, recording
+from ..annotations.corners import are_corners
+from ..annotations.normalized import are_fractions, reject_fractions
+from ..annotations.object_masks import ObjectMasks
+from .json_columns import CocoColumns
+from .options import BoxFormat
+
+MANY_CROWDS = 0.25
+"""Fraction of the objects from which crowds are reported; 0.01 in COCO."""
+_SAMPLED_MASKS = 256
+_TO_PIXELS = "multiply x and width by the width of the image, y and height by its height"
+
+
+def check_box_units(file: Path, columns: CocoColumns, sizes: np.ndarray, box_format: BoxFormat) -> None:
+    """Reject boxes that are fractions of their images, or two corners instead of a corner and a size.
+
+    Args:
+        file: The file, for messages.
+        columns: Its N objects, with boxes as they are written.
+        sizes: Width and height of each object's image.
+        box_format: What the numbers are; ``auto``: a corner and a size, unless they look like corners.
+
+    Shape:
+        - sizes: ``[N, 2]``.
+
+    Raises:
+        DataError: They are.
+    """
+    boxes = columns.boxes
+    if reject_fractions(boxes, sizes, file, "annotations, bbox", _TO_PIXELS) or box_format != "auto":
+        return
+    if are_corners(boxes, sizes, columns.area):
+        first = boxes[np.isfinite(boxes).all(axis=1)][0]
+        found = f"bbox [{', '.join(f'{side:g}' for side in first)}] of annotation {columns.ids[0]}, and all others"
+        remedy = "set box_format: xyxy to read them so, or box_format: xywh if they are x, y, width, height"
+        record_error(Fault("box-corners", file, ["annotations, bbox"], "entry", found, remedy))
+
+
+def check_polygon_units(file: Path, ids: np.ndarray, masks: ObjectMasks, sizes: np.ndarray) -> None:
+    """Reject polygons that are fractions of their images; a sample of the objects is looked at.
+
+    Args:
+        file: The file, for messages.
+        ids: Name of each object.
+        masks: Their masks.
+        sizes: Width and height of each object's image.
+
+    Shape:
+        - ids: ``[N]``.
+        - sizes: ``[N, 2]``.
+
+    Raises:
+        DataError: They are.
+    """
+    sampled = np.unique(np.linspace(0, len(ids) - 1, _SAMPLED_MASKS).round().astype(np.int64)) if len(ids) else []
+    boxes, kept = [], []
+    for index in sampled:
+        if polygons := masks.polygons(int(index)):
+            points = np.concatenate([np.reshape(polygon, (-1, 2)) for polygon in polygons])
+            boxes.append([*points.min(axis=0), *points.max(axis=0)])
+            kept.append(index)
+    if boxes and are_fractions(np.array(boxes), sizes[kept]):
+        found = f"the polygons of all {len(boxes)} (first: annotation {ids[kept[0]]}) lie in 0 to 1"
+        remedy = "multiply each x by the width of the image, each y by its height"
+        record_error(Fault("box-normalized", file, ["annotations, segmentation"], "entry", found, remedy))
+
+
+def check_crowds(
+    file: Path, ids: np.ndarray, iscrowd: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
+) -> None:
+    """Warn of many crowds, or of a class whose objects are all crowds.
+
+    Args:
+        file: The file, for messages.
+        ids: Name of each object.
+        iscrowd: Whether each is a crowd.
+        labels: Class of each.
+        class_names: Names of the K classes.
+
+    Shape:
+        - ids, iscrowd, labels: ``[N]``.
+    """
+    if not iscrowd.any():
+        return
+    count, total = int(iscrowd.sum()), len(ids)
+    marked = np.bincount(labels[iscrowd], minlength=len(class_names))
+    only = np.flatnonzero((marked > 0) & (np.bincount(labels[~iscrowd], minlength=len(class_names)) == 0))
+    if count < MANY_CROWDS * total and not len(only):
+        return
+    crowds = f"{count} of {total} objects are crowds and never trained on"
+    lost = f", all objects of {', '.join(class_names[label] for label in only[:5])}" if len(only) else ""
+    reason = "iscrowd is 1, which some tools write for every brush mask; set crowds: objects if they are single objects"
+    fault = Fault("many-crowds", file, ["annotations"], "entry", f"{crowds}{lost}: {reason}")
+    record_warning(fault, f"{crowds}{lost} ({file}, first: annotation {ids[iscrowd][0]}): {reason}")
+
+
+def plausible_areas(
+    file: Path, areas: np.ndarray, boxes: np.ndarray, sizes: np.ndarray, ids: np.ndarray, masks: ObjectMasks | None
+) -> np.ndarray:
+    """Return the area of each object: as written, or computed from its mask or box.
+
+    An area is computed where there is none, and where it is zero, negative, infinite or larger than the image. The
+    latter are counted in one warning.
+
+    Args:
+        file: The file, for messages.
+        areas: Areas as written, in pixels; NaN: none.
+        boxes: x1, y1, x2, y2 of each object, in its image.
+        sizes: Width and height of each object's image.
+        ids: Name of each object.
+        masks: Mask of each object; None: read without masks.
+
+    Shape:
+        - areas, ids: ``[N]``.
+        - boxes: ``[N, 4]``.
+        - sizes: ``[N, 2]``.
+        - Output: ``[N]`` float64.
+    """
+    box_areas = np.where(np.isfinite(boxes).all(axis=1), (boxes[:, 2:] - boxes[:, :2]).prod(axis=1), 0.0)
+    bad = impossible_areas(areas, box_areas, sizes)
+    areas = np.where(np.isnan(areas) | bad, box_areas, areas)
+    if masks is not None:
+        for index in np.flatnonzero(bad):
+            width, height = sizes[index].tolist()
+            areas[index] = masks.decode([int(index)], height, width).sum() or areas[index]
+    if bad.any():
+        indices = np.flatnonzero(bad)
+        source = "masks" if masks is not None else "boxes"
+        fault = Fault("bad-area", file, ids[indices].tolist())
+        record_warning(
+            fault,
+            f"{len(indices)} of {len(ids)} areas replaced by those of the {source} (zero, negative or beyond the "
+            f"image; first: {file}, annotation {ids[indices[0]]}); run striate data check to list them",
+        )
+    return areas
+
+
+def impossible_areas(areas: np.ndarray, box_areas: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Return which areas are zero, negative, larger than the image, or, like all others, fractions of the image.
+
+    Args:
+        areas: Areas as written, in pixels; NaN: none.
+        box_areas: Area of each object's box.
+        sizes: Width and height of each object's image.
+
+    Shape:
+        - areas, box_areas: ``[N]``.
+        - sizes: ``[N, 2]``.
+        - Output: ``[N]`` bool.
+    """
+    bad = (areas <= 0) | (areas > sizes.astype(np.float64).prod(axis=1))  # not NaN
+    if len(areas) and (areas <= 1).all() and np.median(box_areas) > 16:
+        bad |= areas <= 1
+    return np.asarray(bad)
+
+
+def warn_about_repeated_files(file: Path, names: Sequence[str]) -> None:
+    """Warn of images that are listed more than once; ``striate data check`` finds them by their pixels.
+
+    Args:
+        file: The file, for messages.
+        names: Name of each image.
+    """
+    if len(distinct := set(names)) == len(names) or recording():
+        return
+    seen: set[str] = set()
+    first = next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+    count = len(names) - len(distinct)
+    record_warning(
+        Fault("duplicate-image", file, [first], "entry", "the same file"),
+        f"{count} of {len(names)} images are listed more than once, and each entry has only a part of the objects "
+        f"({file}, first: {first!r}); run striate data check --fix to merge the entries",
+    )

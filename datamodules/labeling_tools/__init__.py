@@ -1,0 +1,1 @@
+"""Readers of the files that labeling tools save: labelme and Label Studio."""

@@ -1,0 +1,248 @@
+"""Label Studio's exports ``JSON`` and ``JSON-MIN``."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+from urllib.parse import parse_qs, urlsplit
+
+import numpy as np
+
+from ..annotations.annotation_errors import DataError, Fault, record_error
+from ..annotations.argument_checks import check_choice
+from ..annotations.dataset_layout import layout_error
+from ..annotations.json_files import read_json
+from ..annotations.other_formats import other_format
+from ..base import ObjectOptions, Unpack
+from ..images.file_names import FileNames
+from ..images.read import IMAGE_SUFFIXES
+from .brush import decode_brush
+from .drawings import Drawing, Drawings, ellipse, rectangle
+from .module import LabelingToolDataModule, ToolTask
+
+Several = Literal["error", "first", "last"]
+
+_LABEL_KEYS = ("rectanglelabels", "polygonlabels", "brushlabels", "ellipselabels", "labels", "keypointlabels")
+_GEOMETRY = ("x", "points", "rle")
+_UPLOAD = re.compile(r"^[0-9a-f]{8}-")  # before the name of an uploaded file
+_FOLDERS = ("", "images/", "upload/", "media/upload/")  # where images lie beside an export
+
+
+class LabelStudioJson(LabelingToolDataModule):
+    """Objects in Label Studio's exports JSON and JSON-MIN, with boxes, with masks, or as one semantic mask per image.
+
+    Expected layout::
+
+        ROOT/project-1.json             (or any other name; it may be root itself)
+        ROOT/images/3fd2a1b0-a.jpg …    (or beside the file; the eight characters and the hyphen may be missing)
+
+    Rectangles, rotated ones, polygons, ellipses and masks drawn with a brush are objects. Their units are percent of
+    the image, which become pixels. Keypoints have no area; they are left out with one warning, like boxes outside their
+    image, or stop the run if `strict`. Predictions, drafts, and cancelled annotations are ignored.
+
+    Args:
+        root: The JSON file, or the folder of the only JSON file.
+        task: ``detection``; ``instance_segmentation``: with masks; ``semantic_segmentation``: the masks of an image
+            merged into one, with class 0 as background, and small objects on top of large ones.
+        class_names: Names of the classes; None: those of the training set, sorted.
+        val_fraction: Fraction of the images to hold out for validation, drawn with `seed`.
+        image_folder: Folder of the images, below the folder of the JSON file or absolute.
+        several: What to do with a task that several people annotated: ``error``: stop the run; ``first`` or ``last``:
+            use that annotation. One that is marked as ground truth is always used.
+        **kwargs: ``min_visibility`` and ``group_by_aspect`` of `ObjectDataModule`, and the loader options of
+            `VisionDataModule`: ``batch_size``, ``seed``, ``train_transform``, ….
+
+    Raises:
+        FileNotFoundError: Files or images are missing; the message shows the expected layout.
+        ValueError: The file is not Label Studio's; the message has the task.
+
+    Batches are `DetectionBatch`, `InstanceSegmentationBatch` or `SemanticSegmentationBatch`. An ``image_id`` is the
+    position of the task in the file.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        task: ToolTask = "detection",
+        class_names: list[str] | None = None,
+        val_fraction: float | None = None,
+        image_folder: str = ".",
+        several: Several = "error",
+        **kwargs: Unpack[ObjectOptions],
+    ) -> None:
+        super().__init__(root, task, class_names, val_fraction, **kwargs)
+        check_choice("several", several, get_args(Several))
+        self.image_folder, self.several = image_folder, several
+
+    def read_drawings(self, split: str) -> Drawings | None:
+        """Return the images and objects of a split's own files; None if it has none."""
+        if split != "train":
+            return None
+        file = self._file()
+        content = read_json(file, "Label Studio's JSON")
+        if not isinstance(content, list) or not all(isinstance(task, dict) for task in content):
+            found = other_format(content) or f"{type(content).__name__}"
+            raise DataError(f"{file}: must be Label Studio's JSON or JSON-MIN, a list of tasks, got {found}")
+        if not content:
+            raise DataError(f"{file}: must list at least one task, got []")
+        folder = file.parent / self.image_folder
+        drawings, images = Drawings(folder, file, "entry"), FileNames(folder)
+        for task in _tasks(content, file):
+            try:
+                self._add(task, drawings, images)
+            except (ValueError, OverflowError) as error:
+                record_error(Fault("bad-target", file, [task.name], "entry", str(error)))
+        return drawings
+
+    def _file(self) -> Path:
+        if self.root.is_file():
+            return self.root
+        files = sorted(self.root.glob("*.json")) if self.root.is_dir() else []
+        if len(files) != 1:
+            problem = f"root: must be a JSON file or the folder of one, got {len(files)} in {str(self.root)!r}"
+            raise layout_error(problem, type(self), self.root)
+        return files[0]
+
+    def _add(self, task: "_Task", drawings: Drawings, images: FileNames) -> None:
+        """Add a task's image and objects to `drawings`, or raise a `ValueError` that says what is wrong with it."""
+        name = _find_image(_image_of(task.data), images)
+        results = self._select(task.annotations)
+        sizes = {(result.get("original_width"), result.get("original_height")) for result in results}
+        if len(sizes) > 1:
+            raise ValueError(f"original_width and original_height must be the same throughout, got {sorted(sizes)}")
+        size = sizes.pop() if sizes else (0, 0)  # 0: unknown
+        if not all(type(side) is int and 0 <= side < 2**31 for side in size):
+            raise ValueError(f"original_width and original_height must be numbers of pixels, got {size}")
+        image = len(drawings.names)
+        drawings.names.append(name)
+        drawings.sizes.append(size)
+        for number, result in enumerate(results, start=1):
+            place = f"{task.name}, region {result.get('id', number)}"
+            try:
+                drawings.objects.append(_read_result(result, image, place, size))
+            except (ValueError, OverflowError) as error:
+                drawings.unusable.append((place, str(error)))
+
+    def _select(self, annotations: list[Any]) -> list[dict[str, Any]]:
+        """Return the results with labels of the annotation to use."""
+        if not all(isinstance(one, dict) and isinstance(one.get("result"), list) for one in annotations):
+            raise ValueError("annotations must be a list of annotations, each with a list result")
+        valid = [one for one in annotations if not one.get("was_cancelled")]
+        valid = [one for one in valid if one.get("ground_truth")][:1] or valid
+        if len(valid) > 1 and self.several == "error":
+            raise ValueError(f"it has {len(valid)} annotations; set several: first or several: last to use one of them")
+        results = valid[-1 if self.several == "last" else 0]["result"] if valid else []
+        if not all(isinstance(result, dict) for result in results):
+            raise ValueError("result must be a list of regions")
+        labeled = [result for result in results if _labels(result)]
+        known = {result.get("id") for result in labeled}
+        bare = [result for result in results if _has_geometry(result) and result.get("id") not in known]
+        return labeled + bare
+
+
+class _Task(NamedTuple):
+    """A task: its file and name for messages, its data (such as the image), and its annotations."""
+
+    file: Path
+    name: str
+    data: dict[str, Any]
+    annotations: list[Any]
+
+
+def _tasks(content: list[dict[str, Any]], file: Path) -> Iterator[_Task]:
+    """Yield the tasks of a file, in either form; rows of JSON-MIN with the same id are annotations of one task."""
+    by_id: dict[Any, _Task] = {}
+    for index, task in enumerate(content):
+        name = f"task {task.get('id', index)}"
+        if isinstance(task.get("data"), dict):
+            annotations = task.get("annotations", task.get("completions", []))
+            yield _Task(file, name, task["data"], annotations if isinstance(annotations, list) else [None])
+            continue
+        regions = [region for values in task.values() if isinstance(values, list) for region in values]
+        results = [region | {"value": region} for region in regions if isinstance(region, dict)]
+        known = by_id.setdefault(str(task.get("id", -index - 1)), _Task(file, name, task, []))
+        known.annotations.append({"result": results})
+    yield from by_id.values()
+
+
+def _image_of(data: dict[str, Any]) -> str:
+    """Return the address of a task's image."""
+    found = {key: value for key, value in data.items() if isinstance(value, str) and _is_image(value)}
+    if len(found) != 1 and "image" not in found:
+        raise ValueError(f"data must have the path of one image, got {', '.join(found) or 'none'}")
+    return found["image"] if "image" in found else next(iter(found.values()))
+
+
+def _is_image(address: str) -> bool:
+    return _path_of(address).lower().endswith(IMAGE_SUFFIXES)
+
+
+def _path_of(address: str) -> str:
+    """Return the path in an address: that of ``/data/local-files/?d=PATH`` is its PATH."""
+    parts = urlsplit(address.replace("\\", "/"))
+    return parse_qs(parts.query).get("d", [parts.path])[0]
+
+
+def _find_image(address: str, images: FileNames) -> str:
+    """Return the name of an image below its folder: the longest end of its path that exists there."""
+    *folders, file = [part for part in _path_of(address).split("/") if part not in ("", ".", "..")]
+    names = ["/".join([*folders[start:], file]) for start in range(len(folders) + 1)]
+    names.append(_UPLOAD.sub("", file))
+    found = (images.resolve(folder + name) for name in names for folder in _FOLDERS)
+    return next((name for name in found if name is not None), file)
+
+
+def _labels(result: dict[str, Any]) -> list[str]:
+    """Return the labels of a region."""
+    value = result.get("value")
+    found = [value[key] for key in _LABEL_KEYS if value.get(key)] if isinstance(value, dict) else []
+    return found[0] if found and isinstance(found[0], list) and _has_geometry(result) else []
+
+
+def _has_geometry(result: dict[str, Any]) -> bool:
+    value = result.get("value")
+    return isinstance(value, dict) and any(key in value for key in _GEOMETRY)
+
+
+def _read_result(result: dict[str, Any], image: int, place: str, size: tuple[int, int]) -> Drawing:
+    """Return the object of a region, or raise a `ValueError` that says what is wrong with it."""
+    value, labels = result["value"], _labels(result)
+    if len(labels) != 1 or not isinstance(labels[0], str):
+        raise ValueError(f"a region must have one label, got {labels}")
+    if result.get("image_rotation"):
+        raise ValueError(f"the image must not be rotated, got image_rotation {result['image_rotation']}")
+    if "keypointlabels" in value:
+        raise ValueError("a keypoint has no area, and is no object")
+    label, (width, height) = labels[0], size
+    if "rle" in value:
+        if not isinstance(value["rle"], list):
+            raise ValueError(f"rle must be a list of numbers, got {type(value['rle']).__name__}")
+        return Drawing(image, place, label, [], decode_brush(value["rle"], height, width))
+    if "points" in value:
+        points = value["points"]
+        if not isinstance(points, list) or len(points) < 3:
+            raise ValueError("a polygon must have three points")
+        pairs = [(_number(x) * width / 100, _number(y) * height / 100) for x, y in points]
+        return Drawing(image, place, label, [[side for pair in pairs for side in pair]])
+    x, y, turn = (_number(value.get(key, 0)) for key in ("x", "y", "rotation"))
+    x, y = x * width / 100, y * height / 100
+    if "radiusX" in value:
+        radii = _number(value["radiusX"]) * width / 100, _number(value.get("radiusY")) * height / 100
+        return Drawing(image, place, label, [ellipse(x, y, *radii, turn)])
+    across, down = _number(value.get("width")) * width / 100, _number(value.get("height")) * height / 100
+    return Drawing(image, place, label, [_turned(x, y, across, down, turn)])
+
+
+def _number(value: Any) -> float:
+    if type(value) not in (int, float):
+        raise ValueError(f"coordinates must be numbers in percent, got {value!r}")
+    return float(value)
+
+
+def _turned(x: float, y: float, width: float, height: float, degrees: float) -> list[float]:
+    """Return the polygon of a rectangle that is turned clockwise about its first corner."""
+    if not degrees:
+        return rectangle(x, y, x + width, y + height)
+    cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    corners = ((0, 0), (width, 0), (width, height), (0, height))
+    return [float(side) for dx, dy in corners for side in (x + dx * cos - dy * sin, y + dx * sin + dy * cos)]

@@ -1,5 +1,6 @@
 """Instance segmentation: detectors whose objects have masks."""
 
 from .instance_segmenter import InstanceSegmenter, check_mask_targets
+from .position_sensitive import position_sensitive_pool
 
-__all__ = ["InstanceSegmenter", "check_mask_targets"]
+__all__ = ["InstanceSegmenter", "check_mask_targets", "position_sensitive_pool"]

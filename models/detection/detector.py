@@ -117,7 +117,7 @@ class Detector(nn.Module):
         return f"{type(self).__name__} does not define {method}; implement detect and compute_losses in a Detector"
 
 
-def check_detection_settings(score_threshold: float, nms_iou: float, max_detections: int) -> None:
+def check_detection_settings(score_threshold: float, nms_iou: float, max_detections: int | None) -> None:
     """Require settings with which a detector can detect something.
 
     Raises:

@@ -15,7 +15,7 @@ def select_detections(
     scores: Tensor,
     score_threshold: float,
     nms_iou: float,
-    max_detections: int,
+    max_detections: int | None,
     candidates: int | None = None,
     class_agnostic: bool = False,
 ) -> Detections:
@@ -26,7 +26,7 @@ def select_detections(
         scores: Scores of the classes, without background.
         score_threshold: Detections have a higher score than this.
         nms_iou: Maximum IoU of two detections of a class.
-        max_detections: Maximum number of detections of all classes together.
+        max_detections: Maximum number of detections of all classes together. None: no limit.
         candidates: Number of detections per class, highest scores first, that enter non-maximum suppression (SSD: 400).
             With ``class_agnostic``, of all classes together. None: all.
         class_agnostic: Whether detections of different classes suppress each other.

@@ -132,7 +132,8 @@ class YOLOv1(Detector):
         score_threshold: Detections have a higher score than this. The authors' code uses 0.001 for evaluation and 0.2
             for drawing.
         nms_iou: Of two detections of one class with a higher IoU, the one with the lower score is dropped.
-        max_detections: Maximum number of detections per image.
+        max_detections: Maximum number of detections per image. None: all that are left after suppression, as in the
+            authors' code; at most ``grid_size**2 * boxes_per_cell`` of each class.
 
     Attributes:
         backbone: The backbone.
@@ -149,13 +150,14 @@ class YOLOv1(Detector):
         Redmon, Divvala, Girshick, Farhadi, "You only look once: unified, real-time object detection", CVPR 2016,
         section 2; not the later ``yolov1.cfg``, which has batch normalization, a locally connected layer, and P = 3.
         Where the paper is silent, this follows the authors' code as first released (November 2015): several objects in
-        one cell (`encode_grid`), boxes that overlap no object (`responsible_predictors`), NMS by class at 0.5, no
-        padding except in convolutions. Deviations from both:
+        one cell (`encode_grid`), boxes that overlap no object (`responsible_predictors`), NMS by class at 0.5 of boxes
+        that may leave the image, which are clipped after it, no padding except in convolutions. Deviations from both:
 
         - The last layer starts near 0, with boxes of a quarter of the image's sides at the centers of their cells.
           With an IoU of exactly 0 everywhere, as from boxes of size 0, the error alone would decide at first.
         - A confidence or class probability below 0 counts as 0 in a score, since the product of two such would be a
           high score. A score above 1 counts as 1, after sorting.
+        - A box that lies outside the image is dropped, after suppression; that code writes it with inverted corners.
         - Objects smaller than a hundredth of the image are learned; that code skips them.
     """
 
@@ -176,7 +178,7 @@ class YOLOv1(Detector):
         no_object_weight: float = 0.5,
         score_threshold: float = 0.001,
         nms_iou: float = 0.5,
-        max_detections: int = 300,
+        max_detections: int | None = None,
     ) -> None:
         check_min(1, image_size=image_size, grid_size=grid_size, boxes_per_cell=boxes_per_cell)
         check_min(0, coord_weight=coord_weight, no_object_weight=no_object_weight)
@@ -239,14 +241,15 @@ class YOLOv1(Detector):
     def detect(self, batch: ImageBatch) -> list[Detections]:
         """Detect objects from all pairs of a predictor's box and a class of its cell; see `Detector.detect`."""
         output = split_grid(self.grid(batch.pixels), self.boxes_per_cell)
-        size = float(self.image_size)
-        boxes = clip_boxes(decode_grid(output.boxes) * size, size, size)
-        visible = (boxes[..., 2:] > boxes[..., :2]).all(-1)  # not outside the image
-        confidence = output.confidence.clamp(min=0) * visible
-        scores = confidence[..., None] * output.classes.clamp(min=0)[..., None, :]  # [B, S, S, P, K]
+        boxes = decode_grid(output.boxes) * float(self.image_size)
+        confidence, classes = output.confidence.clamp(min=0), output.classes.clamp(min=0)
+        scores = confidence[..., None] * classes[..., None, :]  # [B, S, S, P, K]
         return [self._select(*prediction) for prediction in zip(boxes.flatten(1, 3), scores.flatten(1, 3), strict=True)]
 
     def _select(self, boxes: Tensor, scores: Tensor) -> Detections:
         """Detections of one image from boxes ``[A, 4]`` and scores ``[A, K]``."""
-        detections = select_detections(boxes, scores, self.score_threshold, self.nms_iou, self.max_detections)
-        return {**detections, "scores": detections["scores"].clamp(max=1)}
+        detections = select_detections(boxes, scores, self.score_threshold, self.nms_iou, None)
+        clipped = clip_boxes(detections["boxes"], float(self.image_size), float(self.image_size))
+        inside = (clipped[:, 2:] > clipped[:, :2]).all(1).nonzero()[:, 0][: self.max_detections]
+        labels, scores = detections["labels"][inside], detections["scores"][inside].clamp(max=1)
+        return Detections(boxes=clipped[inside], scores=scores, labels=labels)

@@ -181,6 +181,31 @@ def test_low_scores_and_duplicates_are_dropped():
     )
 
 
+def test_boxes_are_clipped_after_suppression_as_in_darknet():
+    # of image 32, twice as wide as it is: x from -16 to 16 and from -2 to 30; clipped they would have an IoU of 16 / 30
+    one, two = [0.0, 0.5, 1.0, 0.5], [0.875, 0.5, 1.0, 0.5]
+    outputs = grid_of({(0, 0): ([one, two], [0.9, 0.6], [1.0, 0.0])})
+    (detected,) = fixed_grid(outputs, nms_iou=0.5)(images(1))
+    assert detected["scores"].tolist() == pytest.approx([0.9, 0.6])  # IoU 18 / 46 before clipping
+    assert detected["boxes"][:, 0].tolist() == [0, 0] and detected["boxes"][:, 2].tolist() == pytest.approx([16, 30])
+    # a box outside the image suppresses too, and is dropped only then
+    outputs = grid_of({(0, 0): ([[-1.2, 0.5, 1.0, 0.5], [-0.9, 0.5, 1.0, 0.5]], [0.9, 0.6], [1.0, 0.0])})
+    assert len(fixed_grid(outputs, nms_iou=0.5)(images(1))[0]["scores"]) == 0
+    assert len(fixed_grid(outputs, nms_iou=0.9)(images(1))[0]["scores"]) == 1
+
+
+def test_there_is_no_limit_of_detections_by_default():
+    outputs = torch.zeros(1, 7, 7, 10 + 20)
+    outputs[..., :8] = torch.tensor([0.5, 0.5, 0.1, 0.1, 0.5, 0.5, 0.3, 0.3])
+    outputs[..., 8:10] = 0.5
+    outputs[..., 10:] = torch.linspace(0.1, 0.9, 20)
+    model = FixedGrid(20, PlainCNN((4, 8, 8)), image_size=32, grid_size=7, convs=(8,), hidden=(8,))
+    model.outputs = outputs
+    assert len(model(images(1))[0]["scores"]) == 7 * 7 * 2 * 20
+    model.max_detections = 300
+    assert len(model(images(1))[0]["scores"]) == 300
+
+
 def test_two_negative_factors_are_no_detection_and_scores_are_at_most_1():
     box = [0.5, 0.5, 0.5, 0.5]
     outputs = grid_of({(0, 0): ([box, box], [-0.9, 1.4], [-0.9, 1.2])})

@@ -92,7 +92,8 @@ class VisionDataModule(pl.LightningDataModule):
             do not depend on it.
         train_transform: Albumentations transforms for training, in order. They may include transforms that mix
             samples (`Mosaic`, `CopyPaste`).
-        val_transform: Albumentations transforms for validation, test and prediction.
+        val_transform: Albumentations transforms for validation, test and prediction. They remove no object from the
+            evaluation: one of which nothing is left is missed.
         seed: Seed of the order, the augmentation and the splits.
         images: A file, folder or glob pattern for ``predict``.
         strict: Whether to stop at an unreadable image, instead of counting and skipping it.
@@ -153,7 +154,7 @@ class VisionDataModule(pl.LightningDataModule):
 
     @property
     def min_visibility(self) -> float:
-        """Fraction of a box's area that a transform must leave; otherwise its object is removed."""
+        """Fraction of a box's area that a transform must leave in training; otherwise its object is removed."""
         return self._min_visibility
 
     @min_visibility.setter
@@ -212,6 +213,7 @@ class VisionDataModule(pl.LightningDataModule):
             num_classes=num_classes,
             min_visibility=self.min_visibility,
             transform_name="train_transform" if training else "val_transform",
+            keep_objects=not training,
         )
 
     def train_dataloader(self) -> ResumableLoader:
@@ -329,8 +331,8 @@ class ObjectDataModule(VisionDataModule):
     """Base of the data modules for detection and instance segmentation.
 
     Args:
-        min_visibility: Minimum fraction of a box's area that each transform must keep; objects that lose more are
-            removed.
+        min_visibility: Minimum fraction of a box's area that each transform must keep in training; objects that lose
+            more are removed. Evaluation counts every object.
         group_by_aspect: Whether training batches have images of similar aspect ratio, which reduces padding.
         **kwargs: Loader options of `VisionDataModule`: ``batch_size``, ``seed``, ``train_transform``, ….
     """

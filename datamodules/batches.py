@@ -27,7 +27,11 @@ class ClassificationBatch(TypedDict):
 
 
 class LocalizationBatch(TypedDict):
-    """Images, and one label and one box per image."""
+    """Images, and one label and one box per image.
+
+    In evaluation, an object of which ``val_transform`` leaves nothing has the box 0, 0, 0, 0: it is counted, and no box
+    is correct.
+    """
 
     image: Tensor  # uint8 [B, 3, H, W], RGB, 0..255; channels-last in memory
     label: Tensor  # int64 [B], 0..K-1
@@ -47,7 +51,11 @@ class SemanticSegmentationBatch(TypedDict):
 
 
 class DetectionTarget(TypedDict):
-    """The objects of one image; N may be 0."""
+    """The objects of one image; N may be 0.
+
+    In evaluation, an object of which ``val_transform`` leaves nothing has the box 0, 0, 0, 0 and the area that its
+    source states: it is counted, and missed. Evaluation also has boxes below one pixel.
+    """
 
     boxes: Tensor  # float32 [N, 4], x1 y1 x2 y2 in pixels, 0 <= x1 < x2 <= W, 0 <= y1 < y2 <= H
     labels: Tensor  # int64 [N], 0..K-1
@@ -60,7 +68,7 @@ class DetectionTarget(TypedDict):
 class InstanceTarget(DetectionTarget):
     """The objects of one image with their masks, which may overlap if the source's do."""
 
-    masks: Tensor  # uint8 [N, H, W], 0 or 1, none empty
+    masks: Tensor  # uint8 [N, H, W], 0 or 1, none empty in training
 
 
 class DetectionBatch(TypedDict):

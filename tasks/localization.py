@@ -87,6 +87,9 @@ class Localization(Task):
         smoothing = self.label_smoothing if self.training else 0.0
         loss = F.cross_entropy(logits, labels, reduction="sum", label_smoothing=smoothing) / max(len(labels), 1)
         predicted = boxes_of(boxes, labels[:, None])[:, 0]  # [B, 4], of the ground-truth class
+        if not self.training:  # an object that val_transform removed has no box to compare with
+            visible = (target[:, 2:] > target[:, :2]).all(1)
+            predicted, target = predicted[visible], target[visible]
         weighted = {
             "loss_class": self.class_weight * loss,
             "loss_box": self.box_weight * self.box_loss(predicted, target),

@@ -26,6 +26,7 @@ MIN_SCORE = 0.5  # predicted objects of lower score are not drawn by default
 _BACKGROUNDS = ("background", "bg", "unlabeled", "unlabelled", "void")
 _PALETTE = palette()
 _GRAY = (150, 150, 150)
+_OBJECT_FIELDS = ("boxes", "labels", "masks", "scores", "iscrowd", "difficult")
 _FILL = 0.55  # opacity of a mask over the image
 
 
@@ -82,12 +83,23 @@ def target_of(batch: Mapping[str, Any], index: int) -> dict[str, Any]:
 
 def drawable_fields(target: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The fields of a target or prediction that can be drawn, as arrays, from any device."""
-    fields = ("label", "score", "box", "mask", "boxes", "labels", "masks", "scores", "iscrowd", "difficult")
-    return {
+    fields = ("label", "score", "box", "mask", *_OBJECT_FIELDS)
+    arrays = {
         field: target[field].detach().cpu().numpy() if isinstance(target[field], Tensor) else np.asarray(target[field])
         for field in fields
         if field in target
     }
+    # evaluation counts objects of which a transform left nothing; their boxes have no area
+    if "box" in arrays and not _has_area(arrays["box"].reshape(1, 4)).all():
+        del arrays["box"]
+    if "boxes" in arrays and not (visible := _has_area(arrays["boxes"].reshape(-1, 4))).all():
+        arrays |= {field: arrays[field][visible] for field in _OBJECT_FIELDS if field in arrays}
+    return arrays
+
+
+def _has_area(boxes: np.ndarray) -> np.ndarray:
+    """Which boxes ``[N, 4]`` cover something: ``[N]`` bool."""
+    return (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
 
 
 def overlap_note(prediction: Mapping[str, np.ndarray], ground_truth: Mapping[str, np.ndarray]) -> str:

@@ -15,6 +15,7 @@ from ..images.read import ImageError, read_image, reduced_sizes
 from ..images.sizes import image_sizes
 from ..loading.epoch_sampling import ClassPresence
 from ..loading.sources import Sample
+from ..loading.targets import mask_areas
 from .absence import no_objects
 from .annotation_errors import AnnotationErrors, Fault, recording
 from .dataset_layout import check_files_exist, encode_paths, missing
@@ -74,7 +75,7 @@ class Objects:
         boxes: float32 ``[N, 4]``, x1, y1, x2, y2 in pixels.
         labels: int32 ``[N]``, 0 to K-1; -1 for the background, which only semantic masks have.
         iscrowd, difficult: bool ``[N]``.
-        area: float32 ``[N]``, pixels.
+        area: float32 ``[N]``, pixels; NaN: that of the mask, computed when the mask is decoded.
         masks: Masks of the objects; None: read without masks.
         origin: File or folder of the annotations, for messages.
         left_out: What was dropped and why, see `AnnotationErrors.summary`; empty: nothing.
@@ -324,7 +325,16 @@ class ObjectSource:
             sample["area"] *= np.float32(scale.prod())
         if self.with_masks:
             sample["masks"] = self.objects.masks_of(image, *pixels.shape[:2])
+            sample["area"] = _known_areas(sample["area"], sample["masks"])
         return sample
+
+
+def _known_areas(area: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """Areas ``[N]``, those that are NaN taken from the masks ``[N, H, W]``."""
+    unknown = np.isnan(area)
+    if unknown.any():
+        area[unknown] = mask_areas(masks[unknown])
+    return area
 
 
 class SemanticSource:
@@ -360,8 +370,9 @@ class SemanticSource:
         pixels = self.images.read(index)
         masks = self.objects.masks_of(index, *pixels.shape[:2])
         target = self.objects.of(index)
+        area = _known_areas(target["area"], masks)
         semantic = np.zeros(pixels.shape[:2], np.uint8)
         # crowds first, then from the largest object to the smallest
-        for number in np.lexsort((-target["area"], ~target["iscrowd"])):
+        for number in np.lexsort((-area, ~target["iscrowd"])):
             semantic[masks[number] != 0] = target["labels"][number] + 1
         return {"image": pixels, "mask": semantic, "path": self.images.path(index)}

@@ -61,13 +61,16 @@ class Augmentation:
     Args:
         steps: Transforms in order, or one ``albumentations.Compose``.
         min_visibility: Fraction of a box's area that a transform must leave; otherwise its object is removed.
+        keep_objects: Keep every object, for evaluation; see `TargetAugmentation`.
     """
 
-    def __init__(self, steps: A.Compose | Sequence[Step], min_visibility: float = 0.0) -> None:
+    def __init__(
+        self, steps: A.Compose | Sequence[Step], min_visibility: float = 0.0, keep_objects: bool = False
+    ) -> None:
         self.min_visibility = check_min_visibility(min_visibility)
         self.stages: list[TargetAugmentation | Mix] = []
         if isinstance(steps, A.Compose):
-            self.stages.append(TargetAugmentation(steps, min_visibility))
+            self.stages.append(TargetAugmentation(steps, min_visibility, keep_objects))
             return
         pending: list[Any] = []  # consecutive albumentations transforms, which form one stage
         for step in [*steps, None]:
@@ -75,7 +78,7 @@ class Augmentation:
                 pending.append(step)
                 continue
             if pending:
-                self.stages.append(TargetAugmentation(A.Compose(pending), min_visibility))
+                self.stages.append(TargetAugmentation(A.Compose(pending), min_visibility, keep_objects))
                 pending = []
             if step is not None:
                 self.stages.append(step)

@@ -13,6 +13,8 @@ albumentations (2.0.8) moves boxes and masks with the image. This module adds th
 - Where an object has a mask, the mask determines what is left of it: its box is computed from the mask, and the object
   is removed with its last pixel. (A rotated and cropped box may be lost while pixels of its object remain.) Boxes pass
   through only for a transform that uses them, or for ``min_visibility``.
+- In evaluation no object is removed (``keep_objects``), since metrics would rise with each lost object: boxes below a
+  pixel stay as they are, and an object of which nothing is left gets the box 0, 0, 0, 0, which nothing can match.
 """
 
 import random
@@ -61,13 +63,16 @@ class TargetAugmentation:
     Args:
         transform: The pipeline; its own ``bbox_params``, if any, are not used.
         min_visibility: Fraction of a box's area that a transform must leave; otherwise the object is removed.
+        keep_objects: Keep every object, for evaluation. `min_visibility` has no effect, and an object of which nothing
+            is left has an empty mask, the box 0, 0, 0, 0, and the area that its source states.
 
     Raises:
         ValueError: `min_visibility` is not in [0, 1].
     """
 
-    def __init__(self, transform: A.Compose, min_visibility: float = 0.0) -> None:
-        self.transform, self.min_visibility = transform, check_min_visibility(min_visibility)
+    def __init__(self, transform: A.Compose, min_visibility: float = 0.0, keep_objects: bool = False) -> None:
+        min_visibility = 0.0 if keep_objects else check_min_visibility(min_visibility)
+        self.transform, self.min_visibility, self.keep_objects = transform, min_visibility, keep_objects
         self._box_pipeline: A.Compose | None = None
         self._point_pipeline: A.Compose | None = None
         self._needs_boxes = min_visibility > 0 or _uses_boxes(transform)
@@ -84,9 +89,12 @@ class TargetAugmentation:
         # all transforms of the pipeline share both generators
         pipeline.set_random_state(generator, random.Random(int(generator.integers(2**63))))
         if "box" in raw:
-            return {**raw, **_augment_one_box(pipeline, raw)}
+            return {**raw, **_augment_one_box(pipeline, raw, self.keep_objects)}
         if "boxes" in raw:
-            return {**raw, **_augment_objects(pipeline, raw, with_boxes)}
+            objects, remaining = _augment_objects(pipeline, raw, with_boxes)
+            if self.keep_objects and len(remaining) < len(raw["boxes"]):
+                objects = _with_lost_objects(objects, remaining, raw)
+            return {**raw, **objects}
         if "mask" in raw:
             return {**raw, **_augment_mask(pipeline, raw)}
         if "corners" in raw:
@@ -95,7 +103,7 @@ class TargetAugmentation:
 
     def _with_boxes(self) -> A.Compose:
         if self._box_pipeline is None:
-            side = MIN_SIZE - _ROUNDING
+            side = _ROUNDING if self.keep_objects else MIN_SIZE - _ROUNDING
             params = A.BboxParams("pascal_voc", min_width=side, min_height=side, min_visibility=self.min_visibility)
             self._box_pipeline = self._composed(bbox_params=params)
         return self._box_pipeline
@@ -146,19 +154,21 @@ def _moves_keypoints(transform: Any) -> bool:
     return isinstance(transform, A.ImageOnlyTransform)
 
 
-def _augment_one_box(pipeline: A.Compose, raw: Sample) -> Sample:
+def _augment_one_box(pipeline: A.Compose, raw: Sample, keep_object: bool) -> Sample:
     box = np.asarray(raw["box"], np.float64).reshape(1, 4)
     for _ in range(MAX_REDRAWS):
         out = pipeline(image=raw["image"], bboxes=box.copy())
-        if len(out["bboxes"]):
-            return {"image": require_uint8(out["image"]), "box": out["bboxes"][0, :4].astype(np.float32)}
+        if len(out["bboxes"]) or keep_object:
+            left = out["bboxes"][0, :4] if len(out["bboxes"]) else np.zeros(4)
+            return {"image": require_uint8(out["image"]), "box": left.astype(np.float32)}
     raise LostObjectError(
         f"{MAX_REDRAWS} augmentations in a row removed the object; crop less, or use a crop that keeps it, such as "
         "albumentations.BBoxSafeRandomCrop"
     )
 
 
-def _augment_objects(pipeline: A.Compose, raw: Sample, with_boxes: bool) -> Sample:
+def _augment_objects(pipeline: A.Compose, raw: Sample, with_boxes: bool) -> tuple[Sample, np.ndarray]:
+    """Augment a sample with objects; returns the fields that change, and the indices ``[M]`` of those that remain."""
     boxes, masks = raw["boxes"].astype(np.float64), raw.get("masks")
     inputs: Sample = {"image": raw["image"]}
     if with_boxes:
@@ -182,7 +192,19 @@ def _augment_objects(pipeline: A.Compose, raw: Sample, with_boxes: bool) -> Samp
         area, new_boxes = area[remaining], boxes_of_masks(masks)
         sample = {"masks": masks}
     sample |= {field: raw[field][remaining] for field in OBJECT_FIELDS}
-    return sample | {"image": image, "boxes": new_boxes, "area": area.astype(np.float32)}
+    return sample | {"image": image, "boxes": new_boxes, "area": area.astype(np.float32)}, remaining
+
+
+def _with_lost_objects(sample: Sample, remaining: np.ndarray, raw: Sample) -> Sample:
+    """Return an augmented sample with all objects of `raw`, of which those at `remaining` ``[M]`` are left."""
+    count = len(raw["boxes"])
+    kept = {field: raw[field] for field in OBJECT_FIELDS} | {"boxes": np.zeros((count, 4), np.float32)}
+    if "masks" in raw:
+        kept["masks"] = np.zeros((count, *sample["image"].shape[:2]), np.uint8)
+    for field in kept.keys() & {"boxes", "masks", "area"}:
+        kept[field] = np.array(kept[field])
+        kept[field][remaining] = sample[field]
+    return sample | kept
 
 
 def require_uint8(image: Any) -> np.ndarray:

@@ -107,7 +107,7 @@ def plausible_areas(
     """Return the area of each object: as written, or computed from its mask or box.
 
     An area is computed where there is none, and where it is zero, negative, infinite or larger than the image. The
-    latter are counted in one warning.
+    latter are counted in one warning. Where there is none, but a mask, it is NaN: that of the mask, once decoded.
 
     Args:
         file: The file, for messages.
@@ -125,7 +125,7 @@ def plausible_areas(
     """
     box_areas = np.where(np.isfinite(boxes).all(axis=1), (boxes[:, 2:] - boxes[:, :2]).prod(axis=1), 0.0)
     bad = impossible_areas(areas, box_areas, sizes)
-    areas = np.where(np.isnan(areas) | bad, box_areas, areas)
+    areas = np.where(bad | (np.isnan(areas) & (masks is None)), box_areas, areas)
     if masks is not None:
         for index in np.flatnonzero(bad):
             width, height = sizes[index].tolist()

@@ -28,8 +28,9 @@ class SampleKey(NamedTuple):
 class TransformedDataset(Dataset[Sample]):
     """A source with its augmentation pipeline.
 
-    A localization sample whose only object every augmentation cuts away is treated as unreadable. An unreadable image
-    that a transform would have mixed in is replaced by another one, or by the sample itself if none can be read.
+    In training, a localization sample whose only object every augmentation cuts away is treated as unreadable. An
+    unreadable image that a transform would have mixed in is replaced by another one, or by the sample itself if none
+    can be read.
 
     Args:
         source: Returns raw samples; may raise `ImageError`.
@@ -44,6 +45,8 @@ class TransformedDataset(Dataset[Sample]):
             GPU. None: labels are not checked.
         min_visibility: Fraction of a box's area that a transform must leave; otherwise its object is removed.
         transform_name: Name of the argument that `transform` comes from, for messages.
+        keep_objects: Keep every object, for evaluation: what the transform removes is missed, not left out
+            (`TargetAugmentation`).
     """
 
     max_replacements = 20  # this many unreadable images in a row are no accident
@@ -58,10 +61,11 @@ class TransformedDataset(Dataset[Sample]):
         num_classes: int | None = None,
         min_visibility: float = 0.0,
         transform_name: str = "transform",
+        keep_objects: bool = False,
     ) -> None:
         self.source, self.transform, self.seed = source, transform, seed
-        self.transform_name = transform_name
-        self._augmentation = None if transform is None else Augmentation(transform, min_visibility)
+        self.transform_name, self.keep_objects = transform_name, keep_objects
+        self._augmentation = None if transform is None else Augmentation(transform, min_visibility, keep_objects)
         self.replace_unreadable, self.strict = replace_unreadable, strict
         self.num_classes = num_classes
 
@@ -93,7 +97,7 @@ class TransformedDataset(Dataset[Sample]):
     def _augmented(self, raw: Sample, key: SampleKey, unreadable: list[str]) -> Sample:
         raw = self._checked(raw, key.index)
         if self._augmentation is None:
-            return drop_empty_masks(raw)
+            return dict(raw) if self.keep_objects else drop_empty_masks(raw)
         # SeedSequence mixes the four numbers into independent streams
         seeds = np.random.SeedSequence((self.seed, key.epoch, key.index, key.repeat))
         generator = np.random.Generator(np.random.PCG64(seeds))

@@ -69,6 +69,20 @@ def test_with_one_box_per_class_that_of_the_true_class_is_trained():
     assert task.model.boxes.grad.abs().sum(-1).gt(0).tolist() == [[True, False], [False, True]]
 
 
+@pytest.mark.parametrize("predicted", [[0.0, 0, 0, 0], [0.25, 0.25, 0.75, 0.75]])
+def test_an_object_that_the_transform_removed_is_counted_as_wrong(monkeypatch, predicted):
+    monkeypatch.setattr(Localization, "targets_checked", True)  # as with striate's data modules
+    task = Localization(Fixed(LOGITS, [[0, 0, 0.4, 0.5], predicted])).eval()
+    lost = batch([0, 1], [[0, 0, 20, 10], [0, 0, 0, 0]])
+    losses, outputs = task.losses(lost)
+    assert losses["loss_box"].item() == pytest.approx(0.1**2)  # of the first alone
+    metrics = task.make_metrics()
+    task.update_metrics(metrics, outputs, lost)
+    result = task.compute_metrics(metrics)
+    assert result["acc"] == 1 and result["loc_acc"] == result["box_acc50"] == 0.5
+    assert result["box_iou"].item() == pytest.approx(0.8 / 2)
+
+
 def test_an_empty_batch_has_zero_loss_with_a_live_graph():
     task = Localization(Fixed(LOGITS, [[0.0] * 4] * 2))
     losses, _ = task.losses(batch([], []))

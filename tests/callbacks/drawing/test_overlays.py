@@ -223,11 +223,12 @@ def test_colors_differ_and_have_contrast():
 
 
 def test_targets_of_all_batches():
-    batch = {"image": torch.zeros(2, 3, 4, 4), "label": torch.tensor([4, 5]), "box": torch.ones(2, 4), "index": None}
+    box = torch.tensor([1.0, 1, 2, 2])
+    batch = {"image": torch.zeros(2, 3, 4, 4), "label": torch.tensor([4, 5]), "box": box.expand(2, 4), "index": None}
     fields = drawable_fields(target_of(batch, 1))
     assert fields.keys() == {"label", "box"} and fields["label"] == 5
-    listed = {"image": [], "target": [{"boxes": torch.zeros(0, 4)}, {"boxes": torch.ones(1, 4), "image_id": 3}]}
-    assert drawable_fields(target_of(listed, 1))["boxes"].tolist() == [[1] * 4] and not target_of(
+    listed = {"image": [], "target": [{"boxes": torch.zeros(0, 4)}, {"boxes": box[None], "image_id": 3}]}
+    assert drawable_fields(target_of(listed, 1))["boxes"].tolist() == [[1, 1, 2, 2]] and not target_of(
         {"image": 0, "path": []}, 0
     )
 
@@ -282,3 +283,17 @@ def test_class_0_is_not_tinted_if_its_name_is_that_of_the_background(name, plain
     assert (picture == 128).all() == plain and legend[0].text == f"{name}: 100 %"
     painted, _ = draw_target(gray, {"mask": np.ones((20, 20), np.uint8)}, [name, "bg"], 20)
     assert not (painted == 128).all()  # another class with that name is tinted
+
+
+def test_objects_of_which_evaluation_has_nothing_left_are_not_drawn():
+    lost = {
+        "boxes": torch.tensor([[0.0, 0, 0, 0], [1, 2, 5, 6]]),
+        "labels": torch.tensor([3, 4]),
+        "masks": torch.zeros(2, 8, 8, dtype=torch.uint8),
+        "iscrowd": torch.tensor([False, True]),
+    }
+    fields = drawable_fields(lost)
+    assert fields["boxes"].tolist() == [[1, 2, 5, 6]] and fields["labels"].tolist() == [4]
+    assert fields["masks"].shape == (1, 8, 8) and fields["iscrowd"].tolist() == [True]
+    assert drawable_fields({"label": torch.tensor(1), "box": torch.zeros(4)}).keys() == {"label"}
+    assert drawable_fields({"label": torch.tensor(1), "box": torch.tensor([1.0, 1, 2, 2])}).keys() == {"label", "box"}

@@ -135,9 +135,11 @@ def test_augmentation_of_extreme_sizes(tmp_path, make, task, steps, sizes):
     data.setup("validate")
     batch = next(iter(data.val_dataloader()))
     assert [tuple(image.shape[:0:-1]) for image in batch["image"]] == sizes
-    for target, (width, height) in zip(batch["target"], sizes, strict=True):
+    for target, (width, height), annotated in zip(batch["target"], sizes, EXTREME.values(), strict=True):
         boxes = target["boxes"]
-        assert len(boxes) and (boxes[:, :2] < boxes[:, 2:]).all() and (boxes >= 0).all()
+        assert len(boxes) == len(annotated)  # evaluation counts every object; those of which nothing is left are 0
+        lost = (boxes == 0).all(1)
+        assert not lost.all() and ((boxes[:, :2] < boxes[:, 2:]).all(1) | lost).all() and (boxes >= 0).all()
         assert (boxes[:, 2] <= width).all() and (boxes[:, 3] <= height).all()
     if len(steps) == 1 and isinstance(steps[0], A.HorizontalFlip):  # without rounding
         for target, (width, _), given_boxes in zip(batch["target"], EXTREME, EXTREME.values(), strict=True):
@@ -184,16 +186,18 @@ def test_short_run_lengths(tmp_path, counts):
     assert source[0]["labels"].tolist() == [1, 0]
 
 
-def test_a_mask_without_pixels_never_reaches_a_batch(tmp_path):
+def test_a_mask_without_pixels_is_never_trained_on_and_is_missed_in_evaluation(tmp_path):
     from striate.tests.helpers.coco_voc import coco_content
 
     content = coco_content()
     content["annotations"][0]["segmentation"] = {"size": [40, 60], "counts": [2400]}
     write_coco(tmp_path, content)
     data = CocoDetection(str(tmp_path), "instance_segmentation", num_workers=0)
-    data.setup("validate")
+    data.setup("fit")
     assert len(data.make_source("val")[0]["labels"]) == 3  # as annotated, for the check of the data
-    sample = data.datasets["val"][0]
+    counted = data.datasets["val"][0]
+    assert counted["labels"].tolist() == [0, 1, 0] and counted["masks"].any(axis=(1, 2)).tolist() == [False, True, True]
+    sample = data.datasets["train"][0]
     assert sample["labels"].tolist() == [1, 0] and sample["area"].tolist() == [391.5, 360]
     assert sample["masks"].shape == (2, 40, 60) and sample["masks"].any(axis=(1, 2)).all()
     assert sample["iscrowd"].tolist() == [False, True] and len(sample["boxes"]) == len(sample["difficult"]) == 2

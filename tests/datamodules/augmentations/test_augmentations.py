@@ -338,7 +338,8 @@ def test_sizes_and_boxes_against_torchvisions_detectors(width, height, limits):
     raw = {"image": np.zeros((height, width, 3), np.uint8), "boxes": boxes.numpy(), "labels": np.zeros(2)}
     out = run(raw, ShortSideResize(*limits))
     assert out["image"].shape[:2] == (ours[1], ours[0])
-    for label, box in enumerate(out["boxes"] if len(out["boxes"]) == 2 else ()):
+    assert len(out["boxes"]) == 2
+    for label, box in enumerate(out["boxes"]):
         np.testing.assert_allclose(
             box / np.tile(ours, 2), target["boxes"][label].numpy() / np.tile(theirs, 2), atol=1e-5
         )

@@ -124,6 +124,8 @@ def test_a_sample_that_always_loses_its_object_is_omitted():
     assert training[0]["index"] == 1 and "sample 0: transform: 100 augmentations" in training[0]["unreadable"][0]
     assert training[0]["box"].tolist() == [0, 0, 8, 8]
     assert "image" not in TransformedDataset(Samples([lost, valid]), crop)[0]
+    counted = TransformedDataset(Samples([lost]), crop, strict=True, keep_objects=True)[0]  # evaluation
+    assert counted["box"].tolist() == [0, 0, 0, 0] and counted["label"] == 1 and not counted["unreadable"]
     with pytest.raises(ImageError, match="such as albumentations.BBoxSafeRandomCrop"):
         TransformedDataset(Samples([lost]), crop, strict=True)[0]
 
@@ -140,8 +142,56 @@ def test_errors_of_a_pipeline_name_its_argument(training, name):
     data = VisionDataModule(
         train_transform=[A.Crop(16, 16, 32, 32)], val_transform=[A.Crop(16, 16, 32, 32)], strict=True
     )
+    if not training:  # evaluation counts the object
+        assert not data.dataset(Samples([sample]), training)[0]["box"].any()
+        return
     with pytest.raises(ImageError, match=f"sample 0: {name}: 100 augmentations in a row removed the object; crop less"):
         data.dataset(Samples([sample]), training)[0]
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_evaluation_keeps_every_object(masks):
+    boxes = [[20, 5, 24, 9], [0, 0, 10, 10], [40, 10, 58, 30]]
+    raw = detection_sample(boxes, masks=masks) | {"labels": [5, 6, 7], "area": [11.0, 22.0, 300.0]}
+    raw |= {"iscrowd": [False, True, False]}
+    for steps, left in (
+        ([A.Crop(15, 0, 60, 40)], [[5, 5, 9, 9], [0, 0, 0, 0], [25, 10, 43, 30]]),
+        ([A.Crop(15, 0, 60, 40), A.Crop(20, 0, 45, 40)], [[0, 0, 0, 0], [0, 0, 0, 0], [5, 10, 23, 30]]),
+        ([A.Crop(11, 11, 19, 40)], [[0, 0, 0, 0]] * 3),
+    ):
+        out = transformed(raw, *steps, keep_objects=True, min_visibility=0.99)
+        np.testing.assert_allclose(out["boxes"], left, rtol=1e-6)
+        assert out["boxes"].dtype == np.float32 and (out["boxes"] == 0).all(axis=1).tolist() == [
+            not any(b) for b in left
+        ]
+        assert out["labels"].tolist() == [5, 6, 7] and out["iscrowd"].tolist() == [False, True, False]
+        lost = [box == [0, 0, 0, 0] for box in left]
+        assert [area for area, gone in zip(out["area"], lost, strict=True) if gone] == [
+            area for area, gone in zip((11, 22, 300), lost, strict=True) if gone
+        ]
+        if masks:
+            np.testing.assert_array_equal(out["masks"], box_masks(left, out["image"].shape[:2]))
+
+
+def test_evaluation_keeps_boxes_below_a_pixel():
+    small = detection_sample([[8, 4, 12, 8], [20, 10, 40, 30]])
+    steps = A.Resize(4, 6)
+    assert transformed(small, steps)["boxes"].tolist() == [[2, 1, 4, 3]]
+    kept = transformed(small, steps, keep_objects=True)
+    np.testing.assert_allclose(kept["boxes"], [[0.8, 0.4, 1.2, 0.8], [2, 1, 4, 3]], rtol=1e-6)
+    np.testing.assert_allclose(kept["area"], [0.16, 4], rtol=1e-5)
+    # and finer than any pixel: nothing is left
+    tiny = transformed(detection_sample([[8, 4, 8.5, 4.5], [20, 10, 40, 30]]), A.Resize(1, 1), keep_objects=True)
+    assert tiny["boxes"][0].tolist() == [0, 0, 0, 0] and len(tiny["labels"]) == 2
+
+
+def test_data_modules_keep_objects_in_evaluation_only():
+    steps = [A.Crop(0, 0, 1, 1)]
+    data = DigitScenes("detection", train_size=4, val_size=4, num_workers=0, train_transform=steps, val_transform=steps)
+    data.setup("fit")
+    assert not any(len(data.datasets["train"][index]["labels"]) for index in range(4))
+    counts = [len(data.make_source("val")[index]["labels"]) for index in range(4)]
+    assert [len(data.datasets["val"][index]["labels"]) for index in range(4)] == counts and sum(counts) >= 4
 
 
 boxes_of_pixels = st.tuples(st.integers(0, 55), st.integers(0, 35), st.integers(2, 60), st.integers(2, 40)).map(

@@ -372,3 +372,28 @@ def test_training_set_without_objects(tmp_path):
         module(tmp_path).setup("fit")
     data = module(tmp_path, val_annotations="annotations/instances_train2017.json", val_images="train2017")
     data.setup("validate")  # validation does not need objects
+
+
+def test_a_file_without_areas_has_those_of_boxes_or_masks(tmp_path):
+    content = coco_content()
+    for item in content["annotations"]:
+        del item["area"]
+    write_coco(tmp_path, content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        boxed = module(tmp_path).make_source("train")[0]
+        masked = module(tmp_path, "instance_segmentation").make_source("train")[0]
+    np.testing.assert_allclose(boxed["area"], [20.25 * 14.76, 57.5 * 37, 360], rtol=1e-6)
+    assert masked["area"].tolist() == masked["masks"].sum(axis=(1, 2)).tolist()
+
+
+@pytest.mark.parametrize("task, boxes", [("detection", None), ("instance_segmentation", [0, 0, 0, 0])])
+def test_evaluation_counts_objects_that_the_transform_leaves_nothing_of(tmp_path, task, boxes):
+    write_coco(tmp_path)
+    data = module(tmp_path, task, train_transform=[A.Resize(2, 3)], val_transform=[A.Resize(2, 3)], min_visibility=0.9)
+    data.setup("fit")
+    assert len(data.datasets["train"][1]["labels"]) < 2
+    kept = data.datasets["val"][1]
+    assert kept["labels"].tolist() == [1, 2]
+    small = kept["boxes"][1].tolist()
+    assert small == boxes if boxes else 0 < small[2] - small[0] < 1

@@ -26,10 +26,14 @@ class TaskWriter:
         rank: Rank of this process.
         paths: Files of all images to predict, in order, for writers that name files or number images by them; None:
             unknown.
+
+    Attributes:
+        min_score: Minimum score of the objects in tables and plots.
     """
 
     def __init__(self, task: Task, folder: Path, rank: int, paths: Sequence[str] | None = None) -> None:
         self.task, self.folder, self.rank = task, folder, rank
+        self.min_score = MIN_SCORE
 
     @property
     def names(self) -> Sequence[str]:
@@ -74,6 +78,14 @@ class TaskWriter:
         lines = [*captions(prediction, {}, self.names), (name, NEUTRAL)]
         return panel(image, lines, side=side, square=False)
 
+    def count_header(self) -> list[str]:
+        """Return the column names of ``counts.csv``, one row per image; empty: the task has no such table."""
+        return []
+
+    def counts(self, path: str, prediction: dict[str, Any]) -> list[Any]:
+        """Return the row of ``counts.csv`` of an image, with the path of its file first."""
+        return [path]
+
     def join(self) -> None:
         """Merge the files of all ranks; called on the first rank, when all are done."""
 
@@ -86,8 +98,6 @@ class TaskWriter:
 
 class OverlayWriter(TaskWriter):
     """Base class of the writers that draw predictions over the image."""
-
-    min_score = MIN_SCORE
 
     def draw(self, image: np.ndarray, name: str, prediction: dict[str, Any], side: int) -> np.ndarray:
         """Draw a prediction over its image ``[H, W, 3]``, to ``[h, w, 3]`` uint8 (`TaskWriter.draw`)."""

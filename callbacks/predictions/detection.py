@@ -6,6 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from ...tasks import Detection
 from ..drawing.canvas import class_name
 from ..drawing.overlays import MIN_SCORE
@@ -13,7 +16,10 @@ from .base import CORNERS, OverlayWriter
 
 
 class DetectionWriter(OverlayWriter):
-    """Writes one row per object, and ``detections.json`` with ``images.json`` in COCO's formats.
+    """Writes one row per object, the numbers of objects of each image, and COCO's ``detections.json``, ``images.json``.
+
+    The tables, ``predictions.csv`` and ``counts.csv``, have the objects that plots show: all that the task predicts if
+    its ``score_threshold`` is above 0, else those with a score of at least 0.5. ``detections.json`` has all objects.
 
     ``detections.json`` is a list of results. ``images.json`` is an annotation file without annotations: images with
     their ids, names and sizes, and categories. pycocotools reads both: ``COCO("images.json").loadRes
@@ -27,8 +33,6 @@ class DetectionWriter(OverlayWriter):
 
     Each image is written when it is predicted, as one line in a file of this rank. `join` merges the lines of all ranks
     into the two files, with one line in memory at a time.
-
-    With a ``score_threshold`` of the task above 0, plots show all predicted objects; else those of score >= 0.5.
 
     Args:
         task: See `TaskWriter`.
@@ -57,6 +61,7 @@ class DetectionWriter(OverlayWriter):
         boxes: list[list[float]] = prediction["boxes"].tolist()
         labels: list[int] = prediction["labels"].tolist()
         scores: list[float] = prediction["scores"].tolist()
+        shown: list[bool] = self._shown(prediction).tolist()
         image = {"id": image_id, "file_name": path, "height": size[0], "width": size[1]}
         results = [
             {
@@ -70,9 +75,23 @@ class DetectionWriter(OverlayWriter):
         with self._lines.open("a", encoding="utf-8") as file:
             file.write(json.dumps([index, image, results]) + "\n")
         return [
-            [path, class_name(label, self.names), f"{score:.6f}", *(f"{side:.2f}" for side in box)]
-            for box, label, score in zip(boxes, labels, scores, strict=True)
+            [path, class_name(labels[number], self.names), f"{scores[number]:.6f}", *(f"{side:.2f}" for side in box)]
+            for number, box in enumerate(boxes)
+            if shown[number]
         ]
+
+    def _shown(self, prediction: dict[str, Any]) -> Tensor:
+        """Which objects are in the tables and plots: bool ``[M]``, compared in float32 as the task does."""
+        return prediction["scores"] >= self.min_score
+
+    def count_header(self) -> list[str]:
+        """Return the column names of ``counts.csv``: the path, the number of objects, and that of each class."""
+        return ["path", "objects", *(class_name(k, self.names) for k in range(self.task.num_classes))]
+
+    def counts(self, path: str, prediction: dict[str, Any]) -> list[Any]:
+        """Return the numbers of objects of an image, in all and of each class, 0 where there is none."""
+        labels = prediction["labels"][self._shown(prediction)]
+        return [path, len(labels), *torch.bincount(labels, minlength=self.task.num_classes).tolist()]
 
     def join(self) -> None:
         """Merge the lines of all ranks into ``detections.json`` and ``images.json``, by index of the image."""

@@ -29,9 +29,15 @@ WRITERS: dict[str, Any] = {
 }
 """`Task.kind` -> writer of its predictions."""
 
+TABLES = ("predictions", "counts")
+"""Names of the tables, without their suffix."""
+
 
 class PredictionWriter(BasePredictionWriter):
-    """Writes ``predictions.csv`` and annotated plots; masks too for segmentation, and COCO's files for detection.
+    """Writes ``predictions.csv`` and annotated plots; masks too for segmentation, and for detection more files.
+
+    Detection: ``predictions.csv`` has one row per object, ``counts.csv`` one row per image with the number of objects
+    of each class. Both have the objects that plots show; COCO's ``detections.json`` has all.
 
     The task's kind selects the writer, which defines the columns: `TaskWriter` for classification, `BoxWriter` for
     localization, `MaskWriter` for semantic segmentation, `DetectionWriter` for detection.
@@ -42,11 +48,18 @@ class PredictionWriter(BasePredictionWriter):
     Args:
         pictures: Draw annotated plots.
         side: Longer side of a plot in pixels; strips may be longer, to remain legible.
+        score_threshold: Minimum score of the objects in the tables and plots; None: all that the task predicts if its
+            own ``score_threshold`` is above 0, else 0.5.
+
+    Raises:
+        ValueError: `score_threshold` is not in [0, 1].
     """
 
-    def __init__(self, pictures: bool = True, side: int = 448) -> None:
+    def __init__(self, pictures: bool = True, side: int = 448, score_threshold: float | None = None) -> None:
         super().__init__(write_interval="batch")
-        self.pictures, self.side = pictures, side
+        if score_threshold is not None and not 0 <= score_threshold <= 1:
+            raise ValueError(f"score_threshold: must be in [0, 1], got {score_threshold}")
+        self.pictures, self.side, self.score_threshold = pictures, side, score_threshold
         self._count = 0
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -63,13 +76,16 @@ class PredictionWriter(BasePredictionWriter):
         self._folder = run_folder(trainer)
         self._folder.mkdir(parents=True, exist_ok=True)
         self._count = 0
-        self._header_written = False
+        self._started: set[str] = set()  # tables with a header
         paths = image_paths(trainer.predict_dataloaders)
         self._writer: TaskWriter = WRITERS[pl_module.kind](pl_module, self._folder, trainer.global_rank, paths)
-        self._table(trainer, trainer.global_rank).unlink(missing_ok=True)
+        if self.score_threshold is not None:
+            self._writer.min_score = self.score_threshold
+        for name in TABLES:
+            self._table(trainer, name, trainer.global_rank).unlink(missing_ok=True)
 
-    def _table(self, trainer: pl.Trainer, rank: int) -> Path:
-        return self._folder / ("predictions.csv" if trainer.world_size == 1 else f"predictions.rank{rank}.csv")
+    def _table(self, trainer: pl.Trainer, name: str, rank: int) -> Path:
+        return self._folder / (f"{name}.csv" if trainer.world_size == 1 else f"{name}.rank{rank}.csv")
 
     def write_on_batch_end(
         self,
@@ -84,17 +100,27 @@ class PredictionWriter(BasePredictionWriter):
         """Append the rows of a batch, and draw its plots."""
         if not prediction:
             return
-        with self._table(trainer, trainer.global_rank).open("a", newline="", encoding="utf-8") as file:
-            table = csv.writer(file)
-            if not self._header_written:
-                table.writerow(self._writer.header(prediction[0]))
-                self._header_written = True
-            for position, fields in enumerate(prediction):
-                path, index = batch["path"][position], int(batch["index"][position])
-                table.writerows(self._writer.rows(path, index, fields, file_size(batch, position)))
-                self._count += 1
-                if self.pictures:
-                    self._draw(path, index, fields)
+        rows: list[tuple[int, list[Any]]] = []
+        counts: list[tuple[int, list[Any]]] = []
+        for position, fields in enumerate(prediction):
+            path, index = batch["path"][position], int(batch["index"][position])
+            rows += [(index, row) for row in self._writer.rows(path, index, fields, file_size(batch, position))]
+            counts.append((index, self._writer.counts(path, fields)))
+            self._count += 1
+            if self.pictures:
+                self._draw(path, index, fields)
+        self._append(trainer, "predictions", self._writer.header(prediction[0]), rows)
+        if header := self._writer.count_header():
+            self._append(trainer, "counts", header, counts)
+
+    def _append(self, trainer: pl.Trainer, name: str, header: list[str], rows: list[tuple[int, list[Any]]]) -> None:
+        """Append rows to a table of this rank; one of several ranks begins its rows with the index of the image."""
+        with self._table(trainer, name, trainer.global_rank).open("a", newline="", encoding="utf-8") as file:
+            table, alone = csv.writer(file), trainer.world_size == 1
+            if name not in self._started:
+                table.writerow(header if alone else ["index", *header])
+                self._started.add(name)
+            table.writerows(row if alone else [index, *row] for index, row in rows)
 
     def _draw(self, path: str, index: int, prediction: dict[str, Any]) -> None:
         try:
@@ -118,7 +144,8 @@ class PredictionWriter(BasePredictionWriter):
             trainer.strategy.barrier()
             count = int(trainer.strategy.reduce(torch.tensor(count, device=pl_module.device), reduce_op="sum"))
             if trainer.is_global_zero:
-                self._join(trainer)
+                for name in TABLES:
+                    self._join(trainer, name)
         if unreadable and not count:
             path, reason = next(iter(unreadable.items()))
             raise ValueError(
@@ -127,7 +154,8 @@ class PredictionWriter(BasePredictionWriter):
             )
         if trainer.is_global_zero:
             self._writer.join()
-        others = [name for name in ("detections.json", "masks", "pictures") if (self._folder / name).exists()]
+        beside = ("counts.csv", "detections.json", "masks", "pictures")
+        others = [name for name in beside if (self._folder / name).exists()]
         files = f": {self._folder / 'predictions.csv'}" + (f", with {', '.join(others)} beside it" if others else "")
         rank_zero_info(f"\nPredicted {count} image(s){files if count else ''}")
         for path, reason in list(unreadable.items())[:20]:
@@ -135,11 +163,12 @@ class PredictionWriter(BasePredictionWriter):
         if unreadable:
             rank_zero_info(f"Skipped {len(unreadable)} image(s) that could not be read.")
 
-    def _join(self, trainer: pl.Trainer) -> None:
+    def _join(self, trainer: pl.Trainer, name: str) -> None:
+        """Merge a table of all ranks into one, in the order of the images, as a single process writes it."""
         header: list[str] = []
         rows: list[list[str]] = []
         for rank in range(trainer.world_size):
-            path = self._table(trainer, rank)
+            path = self._table(trainer, name, rank)
             if path.is_file():  # a rank without images has no file
                 with path.open(newline="", encoding="utf-8") as file:
                     header, *rank_rows = list(csv.reader(file))
@@ -147,11 +176,9 @@ class PredictionWriter(BasePredictionWriter):
                 path.unlink()
         if not header:
             return
-        rows.sort(key=lambda row: row[0])  # stable, so that the rows of an image stay in order
-        with (self._folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(header)
-            writer.writerows(rows)
+        rows.sort(key=lambda row: int(row[0]))  # stable, so that the rows of an image stay in order
+        with (self._folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows(row[1:] for row in [header, *rows])
 
 
 def image_paths(loader: Any) -> list[str] | None:

@@ -1,11 +1,13 @@
 """Predicted objects in COCO's files: ids of images and classes, boxes, and the shares of several ranks."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 from pycocotools.coco import COCO
 
+from striate.callbacks import PredictionWriter
 from striate.callbacks.predictions.base import file_size
 from striate.callbacks.predictions.detection import DetectionWriter, category_ids, image_ids
 from striate.tasks import Detection
@@ -53,8 +55,7 @@ def test_two_ranks_make_one_file_that_pycocotools_loads(task, tmp_path, capsys):
     detections = detections_of([[1, 2, 11, 22], [0, 0, 60, 40]], [0.9, 0.25], [1, 0])
     assert writers[0].rows("p/12.jpg", 0, detections, (40, 60)) == [
         ["p/12.jpg", "dog", "0.900000", "1.00", "2.00", "11.00", "22.00"],
-        ["p/12.jpg", "cat", "0.250000", "0.00", "0.00", "60.00", "40.00"],
-    ]
+    ]  # that of 0.25 is in detections.json alone
     assert writers[0].rows("p/30.jpg", 2, detections_of([], [], []), (10, 10)) == []
     writers[1].rows("p/5.jpg", 1, detections_of([[3.00049, 4, 5, 6]], [0.5], [0]), (20, 30))
     writers[0].join()
@@ -68,6 +69,30 @@ def test_two_ranks_make_one_file_that_pycocotools_loads(task, tmp_path, capsys):
     assert [image["file_name"] for image in annotations.loadImgs([12, 5, 30])] == ["p/12.jpg", "p/5.jpg", "p/30.jpg"]
     assert annotations.loadCats([90])[0]["name"] == "dog" and len(loaded.getAnnIds(imgIds=[12])) == 2
     assert annotations.loadImgs([12])[0]["height"] == 40
+
+
+def test_tables_have_the_objects_that_plots_show(tmp_path):
+    boxes = [[0, 0, 9, 9]] * 5
+    prediction = detections_of(boxes, [0.9, 0.7, 0.5, 0.3, 0.0], [1, 1, 0, 1, 0])
+    for score_threshold, own, rows, counts in (
+        (0.0, None, 3, [3, 1, 2]),  # as plots do: 0.5 and above
+        (0.3, None, 5, [5, 2, 3]),  # the task has dropped what is below
+        (0.0, 0.7, 2, [2, 0, 2]),  # 0.7 in float32 is below 0.7
+        (0.0, 0.0, 5, [5, 2, 3]),
+    ):
+        callback = PredictionWriter(score_threshold=own)
+        task = Detection(Known([], 2), score_threshold=score_threshold)
+        task.class_names = ["cat", "dog"]
+        callback.on_predict_start(
+            SimpleNamespace(log_dir=str(tmp_path), global_rank=0, world_size=1, predict_dataloaders=None), task
+        )
+        writer = callback._writer
+        assert len(writer.rows("a.jpg", 0, prediction, (9, 9))) == rows
+        assert writer.count_header() == ["path", "objects", "cat", "dog"]
+        assert writer.counts("a.jpg", prediction) == ["a.jpg", *counts]
+        assert writer.counts("a.jpg", detections_of([], [], [])) == ["a.jpg", 0, 0, 0]
+    with pytest.raises(ValueError, match=r"score_threshold: must be in \[0, 1\], got 50"):
+        PredictionWriter(score_threshold=50)
 
 
 def test_no_detections_are_an_empty_list(task, tmp_path):

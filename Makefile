@@ -21,8 +21,9 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -n $(JOBS) -m 'not slow'
 
+# Property tests run here too, with other examples than in `make test`, which always has the same.
 test-slow: $(READY)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m 'slow or hypothesis' --hypothesis-profile random
 
 # The checkout may have any name; a link lets the type checker see it as the package striate.
 check: $(READY)

@@ -36,9 +36,9 @@ class Detection(Task):
         train_on_difficult: Train on objects that VOC marks as difficult.
         voc: Log Pascal VOC's AP at IoU 0.50 too: 2007, the mean over 11 recalls; 2010 or 2012, the area under the
             curve.
-        score_threshold: Minimum score of predicted objects. With a threshold above 0, plots show all predicted objects;
-            with 0 they show those with a score of at least 0.5. Metrics use all detections of the model, including
-            those of low score.
+        score_threshold: Minimum score of predicted objects. With a threshold above 0, plots and tables have all
+            predicted objects; with 0 those with a score of at least 0.5. Metrics use all detections of the model,
+            including those of low score.
         nms_iou: IoU above which `predict` suppresses the lower-scoring of two objects of the same class; None: no
             suppression beyond the model's own.
         **kwargs: ``optimizer``, ``scheduler``, ``backbone_lr_factor`` and ``decay_norm_and_bias`` of `Task`.
@@ -167,6 +167,16 @@ class Detection(Task):
         if "voc" in metrics:
             table["voc_ap"] = metrics["voc"].class_table()["ap"]
         return table
+
+    def best_thresholds(self, stage: EvaluationStage) -> dict[str, Tensor]:
+        """Return ``threshold`` (score of highest F1 at IoU 0.5), ``f1``, ``precision`` and ``recall``.
+
+        Shape:
+            - output: ``[K + 1]`` each: per class, then for all classes together; NaN where no detection is correct.
+        """
+        best = self.metrics(stage)["coco"].best_thresholds()
+        columns = {"threshold": best.score, "f1": best.f1, "precision": best.precision, "recall": best.recall}
+        return {name: torch.from_numpy(values) for name, values in columns.items()}
 
     def detection_metric(self, stage: EvaluationStage) -> COCODetection:
         """Return the metric of a stage, for its curves, kinds of error and confusion matrix."""

@@ -120,3 +120,14 @@ class DetectionReporter(Protocol):
     def detection_metric(self, stage: EvaluationStage) -> COCODetection:
         """Return the metric of one evaluation stage."""
         ...
+
+
+@runtime_checkable
+class ThresholdReporter(Protocol):
+    """A task that can recommend a score threshold for each class."""
+
+    class_names: Sequence[str]
+
+    def best_thresholds(self, stage: EvaluationStage) -> dict[str, Tensor]:
+        """Return columns by name, the first ``threshold``: per class, then for all classes together, ``[K + 1]``."""
+        ...

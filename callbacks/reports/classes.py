@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 
-from ...tasks.interfaces import ClassReporter
+from ...tasks.interfaces import ClassReporter, ThresholdReporter
 from ..drawing.canvas import class_name, confusion_figure
 from ..tracking.logging import log_picture, log_table, run_folder
+from ..tracking.thresholds import THRESHOLDS_FILE, threshold_rows
 
 
 class ClassReport(pl.Callback):
@@ -16,15 +17,18 @@ class ClassReport(pl.Callback):
 
     Works with any task that implements `striate.tasks.ClassReporter`; every `Task` does. The figure is drawn after each
     validation or test, the tables are written once at the end. A task without a confusion matrix gets the table of
-    classes only; a task without either gets nothing.
+    classes only; a task without either gets nothing. A detector also gets the score threshold of highest F1 for each
+    class and for all classes together, from validation only: a test set may not choose it.
 
-    Files: ``pictures/val_confusion.png``, ``val_confusion.csv``, ``val_classes.csv``, and the same for ``test``.
-    Loggers: ``val/confusion`` and, as W&B tables, ``val/confusion_table`` and ``val/classes``.
+    Files: ``pictures/val_confusion.png``, ``val_confusion.csv``, ``val_classes.csv``, and the same for ``test``;
+    ``val_thresholds.csv``. Loggers: ``val/confusion`` and, as W&B tables, ``val/confusion_table``, ``val/classes`` and
+    ``val/thresholds``.
     """
 
     def __init__(self) -> None:
         self._confusion: dict[str, np.ndarray] = {}
         self._columns: dict[str, dict[str, list[float]]] = {}
+        self._thresholds: dict[str, list[float]] = {}
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Collect the validation results and draw the confusion matrix."""
@@ -54,10 +58,13 @@ class ClassReport(pl.Callback):
         # called on every rank: computing the metrics gathers their counts
         matrix = task.confusion_matrix(stage)
         columns = {name: values.tolist() for name, values in task.class_table(stage).items()}
+        find_thresholds = stage == "val" and isinstance(task, ThresholdReporter)
+        thresholds = task.best_thresholds(stage) if find_thresholds else {}  # type: ignore[operator]
         folder = run_folder(trainer)
         if not trainer.is_global_zero:
             return
         self._confusion, self._columns = {}, {stage: columns} if columns else {}
+        self._thresholds = {name: values.tolist() for name, values in thresholds.items()}
         if matrix is None:
             return
         counts = self._confusion[stage] = matrix.cpu().numpy()  # [K, K]
@@ -81,7 +88,10 @@ class ClassReport(pl.Callback):
                 for k, row in enumerate(zip(*columns.values(), strict=True))
             ]
             log_table(trainer, ["class", *columns], rows, folder / f"{stage}_classes.csv", f"{stage}/classes")
-        self._confusion, self._columns = {}, {}
+        if self._thresholds:
+            rows = threshold_rows(self._thresholds, task.class_names)
+            log_table(trainer, ["class", *self._thresholds], rows, folder / THRESHOLDS_FILE, "val/thresholds")
+        self._confusion, self._columns, self._thresholds = {}, {}, {}
 
 
 def _cell(value: float) -> float | None:

@@ -43,18 +43,24 @@ class DetectionReport(pl.Callback):
         iou: Minimum IoU of a correct detection: 0.5, 0.55, … 0.95.
         score: Minimum score of the detections in the confusion matrix.
         during_fit: Report after each validation of a training run too.
+        max_detections: Number of detections of an image, of all classes together, that count in TIDE's errors. The
+            default is that of TIDE's code; curves and `val/map` count up to 100 of each class.
 
     Raises:
-        ValueError: `iou` is not one of COCO's ten, or `score` is not in [0, 1].
+        ValueError: `iou` is not one of COCO's ten, `score` not in [0, 1], or `max_detections` below 1.
         TypeError: At set-up: the task has no detection metric.
     """
 
-    def __init__(self, iou: float = 0.5, score: float = 0.5, during_fit: bool = False) -> None:
+    def __init__(
+        self, iou: float = 0.5, score: float = 0.5, during_fit: bool = False, max_detections: int = 100
+    ) -> None:
         if not any(abs(iou - value) < 1e-6 for value in IOUS):
             raise ValueError(f"iou: must be one of COCO's, 0.5, 0.55, … 0.95, got {iou}")
         if not 0 <= score <= 1:
             raise ValueError(f"score: must be in [0, 1], got {score}")
-        self.iou, self.score, self.during_fit = iou, score, during_fit
+        if max_detections < 1:
+            raise ValueError(f"max_detections: must be >= 1, got {max_detections}")
+        self.iou, self.score, self.during_fit, self.max_detections = iou, score, during_fit, max_detections
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Check that the task has a detection metric, before the run starts."""
@@ -77,7 +83,7 @@ class DetectionReport(pl.Callback):
         metric = task.detection_metric(stage)
         # on every rank: these gather the boxes of all ranks
         curves = {name: values.numpy() for name, values in metric.pr_curves(self.iou).items()}
-        errors = metric.tide(self.iou)
+        errors = metric.tide(self.iou, max_detections=self.max_detections)
         confusion = metric.confusion_matrix(self.iou, self.score).numpy()
         folder = run_folder(trainer)
         if not trainer.is_global_zero:

@@ -16,6 +16,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_info
 from ... import __version__
 from ...tasks import Task
 from .logging import run_folder
+from .thresholds import threshold_note
 
 
 class RunRecord(pl.Callback):
@@ -116,6 +117,7 @@ class RunReport(pl.Callback):
         ]
         if isinstance(pl_module, Task) and pl_module.monitor in trainer.callback_metrics:
             lines.append(f"Last {pl_module.monitor}: {float(trainer.callback_metrics[pl_module.monitor]):.4f}")
+        lines += [note] if (note := threshold_note(folder)) else []
         rank_zero_info("\n".join([*lines, describe_run(folder)]))
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -127,7 +129,8 @@ class RunReport(pl.Callback):
         """Log the files of the run, after a test."""
         folder = run_folder(trainer)
         if trainer.is_global_zero:
-            rank_zero_info(describe_run(folder))
+            note = threshold_note(folder) if trainer.state.fn == "validate" else ""
+            rank_zero_info("\n".join([*([note] if note else []), describe_run(folder)]))
 
 
 def describe_run(folder: Path) -> str:

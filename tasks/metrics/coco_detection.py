@@ -11,6 +11,7 @@ The results are those of pycocotools to the last digit, given the same float32 b
   ``area``, of its mask where the source knows it. The size of a detection is that of its box, and only matters where it
   matches nothing.
 - At most 100 detections of a class in an image count, those of highest score.
+- Of detections of equal score in different images, that of the lower ``image_id`` ranks first.
 
 COCO has no difficult objects (`DetectionTarget.difficult`); here they count like others.
 
@@ -26,7 +27,9 @@ import torch
 from torch import Tensor
 
 from .detection_columns import DetectionColumns, DetectionMetric, GroundTruthColumns, select
+from .detection_matches import BestThresholds, best_thresholds, match_detections
 from .detection_overlaps import Floats, Integers, match_greedily, overlaps, pairs_of_images
+from .tide import tide_errors
 
 METRICS = {
     "map": "AP",
@@ -70,8 +73,8 @@ class COCODetection(DetectionMetric):
     for a value. NaN as the monitored metric is no improvement.
 
     The metric works without striate's tasks too, and takes torchvision's dictionaries. Under DDP every rank has to call
-    `compute`, `tide` and `confusion_matrix`, since they gather. `class_table` and `pr_curves` use the result of
-    `compute`, and call it first if necessary.
+    `compute`, `tide`, `best_thresholds` and `confusion_matrix`, since they gather. `class_table` and `pr_curves` use
+    the result of `compute`, and call it first if necessary.
 
     Args:
         num_classes: Number of classes K. Labels are 0 … K-1, in detections and targets.
@@ -155,15 +158,18 @@ class COCODetection(DetectionMetric):
             "scores": scores.masked_fill(undefined, torch.nan),
         }
 
-    def tide(self, iou: float = 0.5, background_iou: float = 0.1) -> dict[str, Any]:
-        """Return how much AP each kind of error costs.
+    def tide(self, iou: float = 0.5, background_iou: float = 0.1, max_detections: int = 100) -> dict[str, Any]:
+        """Return how much AP each kind of error costs, by the rules of TIDE's authors (see `metrics.tide`).
 
         Args:
-            iou: Minimum IoU of a correct detection: 0.5, 0.55, … 0.95.
-            background_iou: IoU below which a detection is on the background; less than `iou`.
+            iou: Minimum IoU of a correct detection.
+            background_iou: IoU up to which a detection is on the background; less than `iou`.
+            max_detections: Number of detections of an image that count, of all classes together and of highest score.
+                The default is that of TIDE's code and published results. `compute` counts up to 100 of each class, so
+                its ``map50`` may be higher than ``ap``.
 
         Raises:
-            ValueError: `iou` is not one of COCO's ten, or `background_iou` is not in [0, `iou`).
+            ValueError: `iou` is not in (0, 1], `background_iou` not in [0, `iou`), or `max_detections` is below 1.
 
         Returns:
             ``ap`` at `iou` (NaN without objects); ``delta_ap``, the AP gained without the error, by kind of error:
@@ -173,14 +179,31 @@ class COCODetection(DetectionMetric):
         Reference:
             Bolya et al., "TIDE: A General Toolbox for Identifying Object Detection Errors", ECCV 2020.
         """
-        iou_step(iou)  # hotcoco has no matches at other IoUs
+        if not 0 < iou <= 1:
+            raise ValueError(f"iou: must be in (0, 1], got {iou}")
         if not 0 <= background_iou < iou:
             raise ValueError(f"background_iou: must be in [0, {iou}), below iou, got {background_iou}")
+        if max_detections < 1:
+            raise ValueError(f"max_detections: must be >= 1, got {max_detections}; the default of TIDE is 100")
         with self.sync_context():
-            detections, ground_truth, images = self.columns()
-        errors = _evaluate_at_once(detections, ground_truth, images, self.num_classes).tide_errors(iou, background_iou)
-        base = errors["ap_base"] if (~ground_truth.crowd).any() else float("nan")
-        return {"ap": base, "delta_ap": dict(errors["delta_ap"]), "counts": dict(errors["counts"])}
+            detections, ground_truth, _ = self.columns()
+        return tide_errors(detections, ground_truth, self.num_classes, iou, background_iou, max_detections)
+
+    def best_thresholds(self, iou: float = 0.5) -> BestThresholds:
+        """Return the score threshold of highest F1 for each class, and for all classes together.
+
+        Thresholds found on a set are too good on the same set: find them in validation, and use them elsewhere.
+
+        Args:
+            iou: Minimum IoU of a correct detection.
+
+        Shape:
+            - output: ``score``, ``f1``, ``precision``, ``recall``, float64 ``[K + 1]`` each; the last value is that of
+              all classes together. NaN where no detection is correct.
+        """
+        with self.sync_context():
+            detections, ground_truth, _ = self.columns()
+        return best_thresholds(match_detections(detections, ground_truth, self.num_classes, iou), self.num_classes)
 
     def confusion_matrix(self, iou: float = 0.5, score: float = 0.5) -> Tensor:
         """Return the confusion matrix of classes, with the background as class K: ground truth by prediction.
@@ -243,23 +266,6 @@ def confusion_counts(
     columns = np.concatenate((ranked.labels[matched], np.full(missed.sum(), num_classes), ranked.labels[unmatched]))
     side = num_classes + 1
     return np.bincount(rows * side + columns, minlength=side * side).reshape(side, side)
-
-
-def _evaluate_at_once(
-    detections: DetectionColumns, ground_truth: GroundTruthColumns, images: int, num_classes: int
-) -> hotcoco.COCOeval:
-    """Evaluate all images in one call, which unlike streaming keeps the boxes; without areas, for all sizes."""
-    objects = hotcoco.COCO.from_arrays(
-        [{"id": image} for image in range(images)],
-        _categories(num_classes),
-        ground_truth.image,
-        ground_truth.labels,
-        _corner_and_sides(ground_truth.boxes),
-        iscrowd=ground_truth.crowd,
-    )
-    evaluation = hotcoco.COCOeval(objects, objects.load_res(_rows(detections)), "bbox")
-    evaluation.evaluate()
-    return evaluation
 
 
 def _stream(

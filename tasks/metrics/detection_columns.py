@@ -8,7 +8,11 @@ of a streaming evaluation has no boxes left from which to tell kinds of error ap
 
 A detection takes 24 bytes and an object 32. The rows are ordinary list states of torchmetrics, so they gather over
 ranks, merge, pickle and move between devices like those of its own metrics; ranks may have different numbers of rows,
-or none. Images are identified by their order alone, so sources may number theirs in any way, or not at all.
+or none.
+
+Images are in the order of their ids, where targets have them, and so ranks and batches do not matter. The order decides
+between detections of equal score in different images. Only images without an id, or with the same one, are in the order
+of the updates.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,7 +36,7 @@ OPTIONAL_FIELDS = {"area": torch.nan, "iscrowd": 0.0, "difficult": 0.0}
 WIDTHS = {
     "detections": 4 + len(DETECTION_FIELDS),  # x1 y1 x2 y2 score label
     "objects": 4 + len(TARGET_FIELDS) + len(OPTIONAL_FIELDS),  # x1 y1 x2 y2 label area crowd difficult
-    "counts": 2,  # detections and objects of each image
+    "counts": 4,  # detections and objects of each image; whether it has an id (1 or 0), and the id
 }
 """Name of a state -> number of its columns."""
 
@@ -42,7 +46,7 @@ Flags = NDArray[np.bool_]
 class DetectionColumns(NamedTuple):
     """The detections of all images, image after image, in their original order within an image."""
 
-    image: Integers  # [M], 0..I-1, ascending
+    image: Integers  # [M], 0..I-1 by image id, ascending
     boxes: Floats  # [M, 4], x1 y1 x2 y2 in pixels
     scores: Floats  # [M]
     labels: Integers  # [M], 0..K-1
@@ -73,8 +77,9 @@ class DetectionMetric(Metric):
 
     Coordinates, scores and areas are stored as float32, as detectors return them; all computation is in float64.
 
-    The order of images is that of the updates, and over several processes that of the ranks, one after the other. It
-    only matters between detections of equal score in different images: that of the earlier image ranks first.
+    Of detections of equal score in different images, that of the lower ``image_id`` ranks first, as in pycocotools and
+    in VOC's devkit, whose images are sorted. So the results do not depend on batches, nor on the number of processes.
+    Images without ids come last, in the order of the updates, and of the ranks.
 
     Args:
         num_classes: Number of classes K.
@@ -107,11 +112,11 @@ class DetectionMetric(Metric):
                 ``labels`` ``[M]``, 0 … K-1.
             targets: For each image ``boxes`` ``[N, 4]`` and ``labels`` ``[N]``, in the same pixels, and optionally
                 ``iscrowd`` and ``difficult`` (default: false) and ``area`` (default, and where it is NaN: that of the
-                box), ``[N]`` each.
+                box), ``[N]`` each; and ``image_id``, a whole number or a tensor with one.
 
         Raises:
             ValueError: The numbers of targets and detections differ, a field is missing, or shapes do not agree.
-            TypeError: A field is not a tensor.
+            TypeError: A field is not a tensor, or an ``image_id`` is not a whole number.
         """
         if len(detections) != len(targets):
             raise ValueError(f"targets: must be one per image, {len(detections)}, got {len(targets)}")
@@ -125,8 +130,21 @@ class DetectionMetric(Metric):
                 _check_fields(f"{argument}[{index}]", fields, required)
         self.detections.append(self._rows(detections, DETECTION_FIELDS, {}))
         self.objects.append(self._rows(targets, TARGET_FIELDS, OPTIONAL_FIELDS))
-        sizes = [(len(one["boxes"]), len(target["boxes"])) for one, target in zip(detections, targets, strict=True)]
-        self.counts.append(torch.tensor(sizes).to(self.device, non_blocking=True))  # a blocking copy would wait
+        self.counts.append(self._counts(detections, targets))
+
+    def _counts(self, detections: Sequence[Mapping[str, Any]], targets: Sequence[Mapping[str, Any]]) -> Tensor:
+        """Numbers of detections and objects of each image, and its id: int64 ``[B, 4]``, without waiting for a GPU."""
+        rows, on_device = [], {}
+        for index, (one, target) in enumerate(zip(detections, targets, strict=True)):
+            image_id = _image_id(f"targets[{index}]", target.get("image_id"))
+            if isinstance(image_id, Tensor) and image_id.device.type != "cpu":
+                on_device[index] = image_id
+            known = 0 if image_id is None or index in on_device else int(image_id)
+            rows.append((len(one["boxes"]), len(target["boxes"]), int(image_id is not None), known))
+        counts = torch.tensor(rows).to(self.device, non_blocking=True)  # a blocking copy would wait
+        for index, image_id in on_device.items():
+            counts[index, 3] = image_id.reshape(())
+        return counts
 
     def _rows(
         self, images: Sequence[Mapping[str, Any]], required: Sequence[str], optional: Mapping[str, float]
@@ -164,7 +182,7 @@ class DetectionMetric(Metric):
         """Return detections, ground truth and the number of images I: of this rank, within `compute` of all ranks.
 
         Raises:
-            ValueError: A label is not a class, a score is NaN, or a box is invalid; names the image and the fault.
+            ValueError: A label is not a class, a score is NaN, an area negative, or a box invalid; names the image.
         """
         empty = isinstance(self.counts, list) and not self.counts
         detections, objects, counts = (
@@ -177,11 +195,13 @@ class DetectionMetric(Metric):
             )
         )
         image_of_detection, image_of_object = (np.repeat(np.arange(len(counts)), counts[:, side]) for side in (0, 1))
-        self._check("detection", detections, image_of_detection, detections[:, 5])
-        self._check("object", objects, image_of_object, objects[:, 4])
-        invalid = np.flatnonzero(np.isnan(detections[:, 4]))
-        if len(invalid):
-            raise ValueError(f"scores: must be numbers, got NaN in {_image(image_of_detection[invalid[0]])}")
+        self._check("detection", detections, image_of_detection, detections[:, 5], counts)
+        self._check("object", objects, image_of_object, objects[:, 4], counts)
+        _check_numbers(detections[:, 4], image_of_detection, objects[:, 5], image_of_object, counts)
+        rank = np.empty(len(counts), np.int64)  # of each image, by id; images without one come last
+        rank[np.lexsort((counts[:, 3], counts[:, 2] == 0))] = np.arange(len(counts))
+        image_of_detection, detections = _by_image(rank[image_of_detection], detections)
+        image_of_object, objects = _by_image(rank[image_of_object], objects)
         boxes, area = objects[:, :4].astype(np.float64), objects[:, 5].astype(np.float64)
         sides = boxes[:, 2:] - boxes[:, :2]
         ground_truth = GroundTruthColumns(
@@ -196,25 +216,68 @@ class DetectionMetric(Metric):
         predicted = DetectionColumns(image_of_detection, coordinates, scores, detections[:, 5].astype(np.int64))
         return predicted, ground_truth, len(counts)
 
-    def _check(self, kind: str, rows: NDArray[Any], image: Integers, labels: NDArray[Any]) -> None:
+    def _check(
+        self, kind: str, rows: NDArray[Any], image: Integers, labels: NDArray[Any], counts: NDArray[Any]
+    ) -> None:
         """Check that labels ``[n]`` are classes and that boxes, the first four columns of ``[n, …]``, are valid."""
         invalid = np.flatnonzero(~((labels >= 0) & (labels < self.num_classes)))
         if len(invalid):
             raise ValueError(
                 f"labels: must be in 0 … {self.num_classes - 1}, got {labels[invalid[0]]:g} ({kind} in "
-                f"{_image(image[invalid[0]])})"
+                f"{_image(image[invalid[0]], counts)})"
             )
         boxes = rows[:, :4]
         invalid = np.flatnonzero(~(np.isfinite(boxes).all(1) & (boxes[:, 2:] >= boxes[:, :2]).all(1)))
         if len(invalid):
             raise ValueError(
                 f"boxes: must be x1, y1, x2, y2, finite, with x1 <= x2 and y1 <= y2, got "
-                f"{boxes[invalid[0]].round(4).tolist()} ({kind} in {_image(image[invalid[0]])})"
+                f"{boxes[invalid[0]].round(4).tolist()} ({kind} in {_image(image[invalid[0]], counts)})"
             )
 
 
-def _image(index: int) -> str:
-    return f"image {index}, in the order of the updates"
+def _check_numbers(
+    scores: NDArray[Any], image: Integers, area: NDArray[Any], object_image: Integers, counts: NDArray[Any]
+) -> None:
+    """Check scores ``[M]`` and areas ``[N]``, with the image of each and the ``counts [I, 4]``, for messages."""
+    invalid = np.flatnonzero(np.isnan(scores))
+    if len(invalid):
+        raise ValueError(f"scores: must be numbers, got NaN in {_image(image[invalid[0]], counts)}")
+    invalid = np.flatnonzero(area < 0)  # pycocotools counts such objects in no size, not even among all
+    if len(invalid):
+        raise ValueError(
+            f"area: must be >= 0, got {area[invalid[0]]:g} in {_image(object_image[invalid[0]], counts)}; leave it "
+            "out, or pass NaN, for the area of the box"
+        )
+
+
+def _by_image(image: Integers, rows: NDArray[Any]) -> tuple[Integers, NDArray[Any]]:
+    """Sort rows ``[n, …]`` and the image of each, ``[n]``, by image; rows of an image keep their order."""
+    order = np.argsort(image, kind="stable")
+    return image[order], rows[order]
+
+
+def _image_id(name: str, value: Any) -> Tensor | int | None:
+    """The id of an image, a number or tensor ``[]`` or ``[1]``; None without one.
+
+    Raises:
+        TypeError: It is neither a whole number nor a tensor with one.
+    """
+    if value is None or isinstance(value, (int, np.integer)):
+        return value
+    whole = isinstance(value, Tensor) and not (value.is_floating_point() or value.is_complex())
+    if whole and value.numel() == 1:
+        return value
+    kind = f"a tensor {list(value.shape)} of {value.dtype}" if isinstance(value, Tensor) else repr(value)
+    raise TypeError(
+        f"{name}: image_id must be a whole number, got {kind}; number the images, or leave it out, and detections of "
+        "equal score are ranked in the order of the updates"
+    )
+
+
+def _image(index: int, counts: NDArray[Any]) -> str:
+    """Name of an image in messages: its position in the updates, with its id if it has one (``counts [I, 4]``)."""
+    number = f", image_id {counts[index, 3]}" if counts[index, 2] else ""
+    return f"image {index}, in the order of the updates{number}"
 
 
 def _check_fields(name: str, fields: Mapping[str, Any], required: Sequence[str]) -> None:

@@ -57,11 +57,17 @@ def overlaps(boxes: Floats, candidates: Floats, pixel: float = 0.0, of_box: bool
 
 
 def best_overlaps(
-    boxes: Floats, image: Integers, candidates: Floats, candidate_image: Integers, pixel: float = 0.0
+    boxes: Floats,
+    image: Integers,
+    candidates: Floats,
+    candidate_image: Integers,
+    pixel: float = 0.0,
+    unlike: tuple[Integers, Integers] | None = None,
 ) -> tuple[Integers, Floats]:
     """For each box, the candidate of its image with the highest IoU (the first on ties), and that IoU.
 
-    Where the image has no candidate, the IoU is -1 and the index has no meaning.
+    Where the image has no candidate, the IoU is -1 and the index has no meaning. With `unlike`, labels ``[M]`` and
+    ``[N]``, only candidates of another label are compared.
 
     Shape:
         - boxes: ``[M, 4]``
@@ -73,6 +79,8 @@ def best_overlaps(
     best, overlap = np.zeros(len(boxes), np.int64), np.full(len(boxes), -1.0)
     for box, candidate in pairs_of_images(image, candidate_image):
         ious = overlaps(boxes[box], candidates[candidate], pixel)
+        if unlike is not None:
+            ious[unlike[0][box] == unlike[1][candidate]] = -1
         begins = np.flatnonzero(np.diff(box, prepend=-1))
         unique = box[begins]
         overlap[unique] = np.maximum.reduceat(ious, begins) if len(begins) else ious

@@ -1,5 +1,7 @@
 """Random detections and ground truth for the tests of metrics: small ones with edge cases, and crowded ones."""
 
+from fractions import Fraction
+
 import numpy as np
 import torch
 from hypothesis import strategies as st
@@ -71,3 +73,32 @@ def crowded(seed, count=12, classes=CLASSES, most=160):
         target = target_of(target_boxes, labels, iscrowd=rng.random(objects) < 0.1, difficult=rng.random(objects) < 0.2)
         samples.append((detections_of(detected, rng.random(count_detected), predicted), target))
     return samples
+
+
+def overfull(seed, count=130):
+    """An image with `count` detections of class 1, of different scores, each near one of its 40 objects."""
+    rng = np.random.default_rng(seed)
+    corner = rng.uniform(0, 300, (40, 2))
+    target_boxes = np.concatenate((corner, corner + rng.uniform(10, 120, (40, 2))), 1).astype(np.float32)
+    boxes = target_boxes[rng.integers(0, 40, count)] + rng.normal(0, 2, (count, 4))
+    scores = (1 + rng.permutation(count)) / (count + 1)
+    return detections_of(boxes, scores, [1] * count), target_of(target_boxes, [1] * 40)
+
+
+def rounded_scores(pairs):
+    """The same pairs with scores rounded to eighths, so that many are equal, in different images too."""
+    return [(d | {"scores": (8 * d["scores"]).round() / 8}, target) for d, target in pairs]
+
+
+def with_ids(pairs, ids):
+    """The same pairs with an ``image_id`` each."""
+    return [(d, t | {"image_id": torch.tensor(number)}) for (d, t), number in zip(pairs, ids, strict=True)]
+
+
+def fraction_iou(one, other, pixel=0):
+    """IoU of two boxes as a fraction; sides are `pixel` longer than the differences of the edges."""
+    sides = [min(one[i + 2], other[i + 2]) - max(one[i], other[i]) + pixel for i in (0, 1)]
+    intersection = max(sides[0], 0) * max(sides[1], 0)
+    areas = [(b[2] - b[0] + pixel) * (b[3] - b[1] + pixel) for b in (one, other)]
+    either = sum(areas) - intersection
+    return Fraction(intersection) / Fraction(either) if either else Fraction(0)

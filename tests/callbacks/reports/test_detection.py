@@ -108,3 +108,24 @@ def test_invalid_arguments_and_tasks(tmp_path):
     trainer = pl.Trainer(logger=False, accelerator="cpu", enable_progress_bar=False, enable_checkpointing=False)
     with pytest.raises(TypeError, match=r"DetectionReport: .*detection_metric.*got Classification"):
         DetectionReport().setup(trainer, Classification(TinyNet()), "test")
+
+
+def test_score_thresholds_of_highest_f1_come_from_validation_alone(run):
+    folder = run("validate", ClassReport())
+    cat, dog, together = read_csv(folder / "val_thresholds.csv")
+    assert list(dog) == ["class", "threshold", "f1", "precision", "recall"]
+    # of two dogs one is detected, with the highest score; no cat is
+    assert list(dog.values()) == ["dog", "0.9", "0.6667", "1.0", "0.5"]
+    assert list(cat.values()) == ["cat", "", "", "", ""]
+    assert together["class"] == "(all classes)" and float(together["f1"]) == 0.5
+    (folder / "val_thresholds.csv").unlink()
+    run("test", ClassReport())
+    assert (folder / "test_classes.csv").is_file() and not list(folder.glob("*_thresholds.csv"))
+
+
+def test_tide_counts_as_many_detections_as_the_report_is_told(run):
+    folder = run("test", DetectionReport(max_detections=1))
+    errors = {row["error"]: int(row["count"]) for row in read_csv(folder / "test_errors.csv")}
+    assert errors["background"] == errors["wrong class"] == 0 and errors["missed"] == 2
+    with pytest.raises(ValueError, match="max_detections: must be >= 1, got 0"):
+        DetectionReport(max_detections=0)

@@ -14,7 +14,16 @@ from pycocotools.cocoeval import COCOeval
 
 from striate.tasks.metrics import COCODetection
 
-from ...helpers.random_detections import CLASSES, crowded, detections_of, images, target_of
+from ...helpers.random_detections import (
+    CLASSES,
+    crowded,
+    detections_of,
+    images,
+    overfull,
+    rounded_scores,
+    target_of,
+    with_ids,
+)
 
 NAMES = ("map", "map50", "map75", "map_small", "map_medium", "map_large")
 NAMES += ("mar1", "mar10", "mar100", "mar_small", "mar_medium", "mar_large")
@@ -96,12 +105,38 @@ def test_equals_pycocotools_on_edge_cases(pairs):
 @settings(max_examples=6, deadline=None)
 @given(st.integers(0, 10**6))
 def test_equals_pycocotools_with_more_than_100_detections(seed):
-    pairs = crowded(seed)
-    assert (
-        max(int(torch.bincount(detections["labels"]).max()) for detections, _ in pairs if len(detections["labels"]))
-        > 100
-    )
-    assert_equals_pycocotools(pairs)
+    full = overfull(seed)
+    assert int(torch.bincount(full[0]["labels"]).max()) > 100
+    assert_equals_pycocotools([*crowded(seed, 4), full])
+
+
+@pytest.mark.parametrize("batch", [1, 7])
+def test_equal_scores_are_ranked_by_image_id_as_in_pycocotools(batch):
+    pairs = rounded_scores(crowded(4, 70, classes=1, most=6))  # more images than BLOCK
+    expected = undefined(evaluate_by_pycocotools(pairs, 1).stats)
+    shuffled = np.random.default_rng(0).permutation(len(pairs)).tolist()
+    numbered = with_ids(pairs, [10 * n - 50 for n in range(len(pairs))])
+    metric = count([numbered[n] for n in shuffled], batch, classes=1)
+    np.testing.assert_allclose([value.item() for value in metric.compute().values()], expected, rtol=0, atol=1e-12)
+    curves = count(numbered, classes=1).pr_curves()
+    torch.testing.assert_close(metric.pr_curves(), curves, rtol=0, atol=0, equal_nan=True)
+    # the order matters in this data: by updates it is another, where ids are missing or equal
+    for plain in ([pairs[n] for n in shuffled], [with_ids(pairs, [3] * len(pairs))[n] for n in shuffled]):
+        assert abs(count(plain, batch, classes=1).compute()["map"].item() - expected[0]) > 1e-4
+
+
+def test_images_without_an_id_come_last():
+    def image(correct, **fields):
+        box = [0, 0, 9, 9]
+        return detections_of([box if correct else [50, 50, 60, 60]], [0.5], [0]), target_of([box], [0]) | fields
+
+    for ids, first in (((None, 4), False), ((9, 4), False), ((4, 9), True), ((4, None), True)):
+        pairs = [
+            image(right, **({} if number is None else {"image_id": number}))
+            for right, number in zip((True, False), ids, strict=True)
+        ]
+        ap = count(pairs, classes=1).compute()["map"].item()
+        assert ap == pytest.approx(51 / 101 * (1 if first else 0.5)), ids
 
 
 def test_equals_pycocotools_on_each_edge_case():
@@ -276,11 +311,26 @@ def test_undefined_metrics_are_nan_and_checkpointing_handles_them(tmp_path):
     assert saver.best_model_score == pytest.approx(1) and saver.best_model_path.endswith("1.ckpt")
 
 
-def test_image_ids_are_optional_and_have_no_effect():
+def test_image_ids_are_optional_and_may_be_equal():
     pairs = crowded(1)
     plain = count(pairs).compute()
-    numbered = [(detections, target | {"image_id": torch.tensor(7)}) for detections, target in pairs]
+    numbered = with_ids(pairs, [7] * len(pairs))
     torch.testing.assert_close(count(numbered, size=1).compute(), plain, rtol=0, atol=0, equal_nan=True)
+
+
+def test_thresholds_of_highest_f1_by_hand():
+    ground_truth = target_of([[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10]], [0, 0, 1])
+    boxes = [[0, 0, 10, 10], [0, 50, 10, 60], [20, 0, 30, 9], [40, 0, 50, 3], [0, 0, 10, 10]]
+    metric = COCODetection(3)
+    metric.update([detections_of(boxes, [0.9, 0.7, 0.7, 0.6, 0.3], [0, 0, 0, 1, 0])], [ground_truth])
+    best = metric.best_thresholds()
+    # class 0: at 0.9 F1 is 2/3; at 0.7, where one is wrong and one right, 4/5; at 0.3, with a duplicate, 4/6
+    assert best.score[0] == pytest.approx(0.7) and best.f1[0] == pytest.approx(4 / 5)
+    assert (best.precision[0], best.recall[0]) == (pytest.approx(2 / 3), 1)
+    # class 1: IoU 0.3; class 2 does not occur; together: 4 of 3 + 3 at 0.7
+    assert np.isnan(best.score[1:3]).all() and np.isnan(best.f1[1:3]).all()
+    assert best.score[3] == pytest.approx(0.7) and best.f1[3] == pytest.approx(4 / 6)
+    assert metric.best_thresholds(iou=0.25).score[1] == pytest.approx(0.6)
 
 
 def test_forward_reset_merge_pickle_and_moves():
@@ -347,10 +397,15 @@ def test_bad_arguments():
         COCODetection(0)
     with pytest.raises(ValueError, match="iou.*0.55.*got 0.52"):
         metric.pr_curves(0.52)
-    with pytest.raises(ValueError, match="iou.*0.55.*got 0.25"):
-        metric.tide(0.25)
+    with pytest.raises(ValueError, match=r"iou: must be in \(0, 1\], got 0"):
+        metric.tide(0)
     with pytest.raises(ValueError, match=r"background_iou.*\[0, 0.5\).*got 0.6"):
         metric.tide(background_iou=0.6)
+    with pytest.raises(ValueError, match="max_detections.*>= 1, got 0; the default of TIDE is 100"):
+        metric.tide(max_detections=0)
+    for wrong_id in ("a.jpg", 1.0, torch.tensor(1.0), torch.tensor([1, 2])):
+        with pytest.raises(TypeError, match=r"targets\[0\]: image_id must be a whole number.*number the images"):
+            metric.update([good], [target | {"image_id": wrong_id}])
     metric.update([], [])
     assert not metric.counts
     for wrong, message in [
@@ -370,4 +425,8 @@ def test_bad_arguments():
     metric = COCODetection(2)
     metric.update([good], [target | {"labels": torch.tensor([3])}])
     with pytest.raises(ValueError, match=r"labels.*got 3 \(object in image 0,"):
+        metric.compute()
+    metric = COCODetection(2)
+    metric.update([good], [target | {"area": torch.tensor([-1.0]), "image_id": torch.tensor([139])}])
+    with pytest.raises(ValueError, match="area: must be >= 0, got -1 in image 0,.*image_id 139.*area of the box"):
         metric.compute()

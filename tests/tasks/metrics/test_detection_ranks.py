@@ -9,14 +9,14 @@ import torch
 
 from striate.tasks.metrics import COCODetection, VOCDetection
 
-from ...helpers.random_detections import CLASSES, crowded
+from ...helpers.random_detections import CLASSES, crowded, rounded_scores, with_ids
 
 FIRST = [0, 1]  # the ranks of the smaller group
 
 
 def shards():
-    """The batches of each of three ranks; the second has none."""
-    pairs = crowded(5, 9)
+    """The batches of each of three ranks, with many equal scores; the second has none, the third the first images."""
+    pairs = with_ids(rounded_scores(crowded(5, 9)), [40, 50, 60, 7, 90, 80, 70, 30, 20])
     return [[pairs[:2], pairs[2:7]], [], [pairs[7:]]]
 
 
@@ -30,6 +30,7 @@ def results(batches, group=None):
         result |= metric.compute()
         result |= {f"{type(metric).__name__}/{name}": value for name, value in metric.class_table().items()}
     result |= {"curves": coco.pr_curves()["precision"], "confusion": coco.confusion_matrix()}
+    result["thresholds"] = torch.from_numpy(coco.best_thresholds().score)
     result["tide"] = torch.tensor(list(coco.tide()["delta_ap"].values()))
     assert sum(len(rows) for rows in coco.counts) == sum(len(batch) for batch in batches)  # the local state is restored
     return result
@@ -66,8 +67,9 @@ def test_several_processes_count_as_one(tmp_path, recwarn):
     assert [process.wait(timeout=90) for process in others.values()] == [0, 0]
     computed |= {rank: torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in others}
     for world, ranks in ((2, FIRST), (3, [0, 1, 2])):
-        whole = results([batch for shard in shards()[:world] for batch in shard])
-        assert len(whole) == 12 + 6 + 1 + 3 + 3 and whole["map"] > 0.05
+        pairs = [pair for shard in shards()[:world] for batch in shard for pair in batch]
+        whole = results([sorted(pairs, key=lambda pair: pair[1]["image_id"].item())])
+        assert len(whole) == 12 + 6 + 1 + 3 + 4 and whole["map"] > 0.05
         for rank in ranks:
             assert computed[rank][world].keys() == whole.keys()
             for name, value in whole.items():

@@ -14,15 +14,16 @@ from striate.tasks.metrics import VOCDetection, detection_overlaps
 from striate.tasks.metrics.detection_overlaps import best_overlaps
 from striate.tasks.metrics.voc_detection import average_precision
 
-from ...helpers.random_detections import CLASSES, crowded, detections_of, images, target_of
-
-
-def fraction_iou(one, other, pixel=0):
-    sides = [min(one[i + 2], other[i + 2]) - max(one[i], other[i]) + pixel for i in (0, 1)]
-    intersection = max(sides[0], 0) * max(sides[1], 0)
-    areas = [(b[2] - b[0] + pixel) * (b[3] - b[1] + pixel) for b in (one, other)]
-    either = sum(areas) - intersection
-    return Fraction(intersection) / Fraction(either) if either else Fraction(0)
+from ...helpers.random_detections import (
+    CLASSES,
+    crowded,
+    detections_of,
+    fraction_iou,
+    images,
+    rounded_scores,
+    target_of,
+    with_ids,
+)
 
 
 def reference(pairs, label, year, threshold=Fraction(1, 2), pixel=0):
@@ -95,6 +96,15 @@ def test_equals_the_reference_in_fractions(pairs, year, pixel):
 @given(st.integers(0, 10**6), st.sampled_from([2007, 2010]))
 def test_equals_the_reference_on_many_detections(seed, year):
     assert_equals_reference(crowded(seed, 6, most=40), year)
+
+
+def test_equal_scores_are_ranked_by_image_id():
+    pairs = rounded_scores(crowded(2, 12, most=40))
+    ordered = count(pairs, 2010).class_table()
+    numbered = with_ids(pairs, range(100, 112))
+    assert_equals_reference(pairs, 2010)
+    torch.testing.assert_close(count(numbered[::-1], 2010).class_table(), ordered, rtol=0, atol=0)
+    assert not torch.equal(count(pairs[::-1], 2010).class_table()["ap"], ordered["ap"])  # the order matters here
 
 
 def test_block_size_does_not_change_results(monkeypatch):

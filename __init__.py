@@ -5,4 +5,35 @@ segmentation) share backbones and data modules. This module imports nothing heav
 ``striate.models``, ``striate.tasks``, ``striate.datamodules`` and ``striate.callbacks``.
 """
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from .tasks import Task
+
 __version__ = "0.1.0"
+
+
+def load(path: "str | PathLike[str]", **kwargs: Any) -> "Task":
+    """Load a trained task from its checkpoint, ready to predict.
+
+    The checkpoint names the task's class, its classes and the transform of its images. `Task.predict` of the result
+    takes paths, PIL images, arrays and tensors of any size.
+
+    Args:
+        path: A checkpoint, such as ``runs/quickstart/fit-1/checkpoints/best.ckpt``.
+        kwargs: Arguments of the task to replace, such as ``score_threshold``; ``model``, the network, for a task that
+            was built in Python, whose checkpoint holds weights only; ``map_location``, as in `torch.load`.
+
+    Returns:
+        The task in evaluation mode.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is not the checkpoint of a task, or its class has not been imported.
+        TypeError: ``model`` is needed and missing.
+    """
+    from .tasks.loading import load_task
+
+    return load_task(path, **kwargs)

@@ -27,7 +27,15 @@ from .loading.epoch_sampling import (
     aspect_groups,
 )
 from .loading.loader import ResumableLoader, default_workers, make_loader, prepare_worker
-from .loading.sources import HasAbsence, HasShortSide, Sample, Source, class_presence, source_sizes
+from .loading.sources import (
+    HasAbsence,
+    HasShortSide,
+    Sample,
+    Source,
+    class_presence,
+    prediction_sample,
+    source_sizes,
+)
 
 if TYPE_CHECKING:
     from typing import Unpack as Unpack
@@ -367,8 +375,4 @@ class ImageFiles:
         return [str(path) for path in self.paths]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        image = read_image(self.paths[index])
-        height, width = image.shape[:2]
-        corners = np.array([(0, 0), (width, 0), (0, height)], np.float32)
-        size = np.array([height, width])
-        return {"image": image, "path": str(self.paths[index]), "file_size": size, "corners": corners}
+        return prediction_sample(read_image(self.paths[index]), str(self.paths[index]))

@@ -324,3 +324,35 @@ def summarize_loaded_weights(model: nn.Module) -> list[str]:
     # backbones and heads have one report each
     reports = [module.load_report for module in model.modules() if isinstance(module, HasLoadReport)]
     return [report.summary() for report in reports if report is not None]
+
+
+def parts_without_weights(model: nn.Module) -> list[str]:
+    """Return the names of the parts of a model with parameters that no weights were loaded into, in order.
+
+    A part is a child of the model, such as ``backbone`` or ``head``. Auxiliary heads do not count.
+
+    Example:
+        >>> net = nn.ModuleDict({"backbone": nn.Linear(2, 2), "head": nn.Linear(2, 1)})
+        >>> parts_without_weights(net)
+        ['backbone', 'head']
+        >>> net["backbone"].load_report = load_weights(net["backbone"], nn.Linear(2, 2).state_dict())
+        >>> parts_without_weights(net)
+        ['head']
+    """
+    loaded: set[str] = set()
+    for prefix, module in model.named_modules():
+        report = module.load_report if isinstance(module, HasLoadReport) else None
+        if report is None:
+            continue
+        tensors = {name for name in module.state_dict() if not name.endswith("num_batches_tracked")}
+        names = {name for name in report.loaded if not name.endswith("num_batches_tracked")}
+        if not report.missing and not report.mismatched and len(names) >= len(tensors):
+            names = tensors  # a report may have the names of the file
+        loaded |= {f"{prefix}.{name}" if prefix else name for name in names}
+    missing = [name for name, _ in model.named_parameters() if name not in loaded]
+    return list(dict.fromkeys(name.partition(".")[0] for name in missing if not re.search(r"(^|\.)aux", name)))
+
+
+def reports_weights(model: nn.Module) -> bool:
+    """Whether a model or a part of it reports what was loaded into it, as the models of striate do."""
+    return any(isinstance(module, HasLoadReport) for module in model.modules())

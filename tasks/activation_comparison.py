@@ -198,11 +198,11 @@ class ActivationComparison(Task):
         """Return ``acc_relu`` and ``acc_tanh``."""
         return {f"acc_{name}": metrics[f"acc_{name}"].compute() for name in NAMES}
 
-    def predict(self, images: Tensor) -> list[dict[str, Any]]:
+    def predict_batch(self, images: Tensor) -> list[dict[str, Any]]:
         """Return label, score and the five most probable classes of each image, by the network of ReLUs.
 
         Shape:
             - images: ``[B, 3, H, W]``.
-            - Output: B dictionaries, see `Classification.predict`.
+            - Output: B dictionaries, see `Classification.predict_batch`.
         """
         return top_predictions(self.model(images)["relu"], min(5, self.num_classes))

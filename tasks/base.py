@@ -3,28 +3,33 @@
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Any, ClassVar, Literal, TypedDict
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
-from pytorch_lightning.core.mixins import HyperparametersMixin
-from pytorch_lightning.utilities.parsing import collect_init_args
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric, MetricCollection
 
+from ..models.modes import evaluation_mode
 from ..models.ops.checks import check_min
 from ..models.weights import skip_pretrained
 from .batch_requirements import check_batch, check_losses
-from .checkpoints import check_state_dict, is_plain, read_hyperparameters, report_loaded_weights
-from .class_counts import check_class_names, resolve_num_classes
+from .checkpoints import (
+    check_model_given,
+    check_state_dict,
+    report_loaded_weights,
+    restore_entries,
+    save_configuration,
+    task_entries,
+)
+from .class_counts import check_class_names, check_same_classes, resolve_num_classes
 from .class_paths import load_with_current_classes
-from .compat import launched_from_config
-from .interfaces import ChecksTargets, EvaluationStage, HasClassNames
+from .interfaces import ChecksTargets, EvaluationStage, HasClassNames, HasValTransform
 from .metrics.confusion import class_accuracies
 from .nonfinite import NonFiniteGuard, check_weights
 from .optimizers import build_optimizer, build_scheduler, group_parameters
+from .prediction import Images, predict_images
 from .schedules import Schedule
 from .unreadable_images import UnreadableImages
 
@@ -41,7 +46,7 @@ class TaskOptions(TypedDict, total=False):
 class Task(pl.LightningModule):
     """Base class of the tasks.
 
-    A subclass supplies `losses`, `make_metrics`, `update_metrics`, `compute_metrics` and `predict`.
+    A subclass supplies `losses`, `make_metrics`, `update_metrics`, `compute_metrics` and `predict_batch`.
 
     Args:
         model: Module of the task's kind, from pixels to predictions (docs/design.md, "Interfaces").
@@ -57,13 +62,14 @@ class Task(pl.LightningModule):
             how predictions are written. Empty: batches are not checked.
         monitor: Metric for checkpointing, early stopping and plateau schedules.
         mode: ``max`` or ``min``, the better direction of `monitor`.
-        variable_size_images: Whether `predict` takes a list of images that differ in size.
+        variable_size_images: Whether `predict_batch` takes a list of images that differ in size.
         evaluation_loss: Whether evaluation computes a loss too, ``val/loss``.
         min_classes: Minimum number of classes.
         max_classes: Maximum number of classes; None: unlimited.
         num_classes: Number of classes K.
         class_names: Class names of the data module. They are saved in the checkpoint, so that prediction needs no
-            training data.
+            training data, and compared with those of other data.
+        val_transform: The data module's transform for evaluation, which `predict` applies. It is saved too.
         unreadable: Images that could not be read.
 
     Raises:
@@ -89,31 +95,17 @@ class Task(pl.LightningModule):
         decay_norm_and_bias: bool = False,
     ) -> None:
         super().__init__()
-        self._save_configuration(inspect.currentframe())
+        save_configuration(self, inspect.currentframe())
         self.model = model
         self.num_classes = resolve_num_classes(model, num_classes, self.min_classes, self.max_classes)
         check_min(0, backbone_lr_factor=backbone_lr_factor)
         self.optimizer, self.scheduler = optimizer, scheduler
         self.backbone_lr_factor, self.decay_norm_and_bias = backbone_lr_factor, decay_norm_and_bias
         self.class_names: list[str] = []
+        self.val_transform: Any = None
         self.unreadable = UnreadableImages()
         self._metrics = nn.ModuleDict()
         self._guard = NonFiniteGuard()
-
-    def _save_configuration(self, frame: FrameType | None) -> None:
-        """Save plain values as hyperparameters, so that checkpoints hold no pickled objects.
-
-        Under the launcher, Lightning supplies the whole configuration, including that of nested modules, and a
-        checkpoint rebuilds everything. A task built by hand has objects as arguments; only its plain values are saved.
-        """
-        if launched_from_config():
-            self.save_hyperparameters(logger=False)
-            return
-        arguments: dict[str, Any] = {}
-        for level in collect_init_args(frame, [], classes=(HyperparametersMixin,)):  # type: ignore[arg-type]
-            arguments |= level
-        if plain := [name for name, value in arguments.items() if is_plain(value)]:
-            self.save_hyperparameters(*plain, frame=frame, logger=False)
 
     # -- supplied by a task ------------------------------------------------------------------------
 
@@ -137,9 +129,9 @@ class Task(pl.LightningModule):
         """Return the scalars to log at the end of an epoch, by name without the stage."""
         raise NotImplementedError
 
-    def predict(self, images: Tensor) -> list[dict[str, Any]]:
-        """Return one prediction per image, with plain tensors on the CPU. Shape: images ``[B, 3, H, W]``."""
-        raise NotImplementedError
+    def predict_batch(self, images: Tensor) -> list[dict[str, Any]]:
+        """Return predictions as plain CPU tensors, called without gradient. Shape: images ``[B, 3, H, W]``."""
+        raise NotImplementedError(f"{type(self).__name__}: implement predict_batch(images), which `predict` calls")
 
     # -- reports, for callbacks --------------------------------------------------------------------
 
@@ -159,6 +151,28 @@ class Task(pl.LightningModule):
         return {"images": counts.sum(1), "accuracy": class_accuracies(counts.double())}
 
     # -- steps -------------------------------------------------------------------------------------
+
+    def predict(self, images: Images) -> list[dict[str, Any]]:
+        """Predict images of any kind and size, in evaluation mode and without gradient; modes are restored afterwards.
+
+        Args:
+            images: One image or a list of images, each a path, a PIL image, an array or a tensor in RGB; or a folder,
+                or a glob pattern. They pass `val_transform`, and results are in pixels of the given image. A tensor of
+                4 dimensions is a batch of a data module's loader, and goes to the network as it is.
+
+        Returns:
+            One prediction per image: the fields of `predict_batch`; the names of its classes (`name_labels`); and
+            ``path``, for a file.
+
+        Shape:
+            - images: tensors ``[3, H, W]`` or ``[1, H, W]``, arrays ``[H, W, 3]`` or ``[H, W]``, batches
+              ``[B, 3, H, W]``; uint8, or floating point in [0, 1].
+
+        Raises:
+            TypeError: An image is of another kind.
+            ValueError: An image cannot be read, or has another shape, type or range; the message names it.
+        """
+        return predict_images(self, images)
 
     def forward(self, images: Tensor) -> Any:
         """Return the model's output for images ``[B, 3, H, W]``."""
@@ -219,13 +233,15 @@ class Task(pl.LightningModule):
                 f"val_transform: must give {type(self).__name__} images of one size, got several sizes; end it with "
                 "albumentations.Resize, or with SmallestMaxSize and CenterCrop"
             )
-        return self.predict(images) if len(images) else []
+        with evaluation_mode(self), torch.no_grad():
+            return self.predict_batch(images) if len(images) else []
 
     def _evaluate(self, batch: Any, stage: EvaluationStage) -> None:
         self.unreadable.add(batch)
         if size := len(batch["image"]):
             self._check_batch(batch)
-            losses, outputs = self.evaluate(batch)
+            with evaluation_mode(self), torch.no_grad():
+                losses, outputs = self.evaluate(batch)
             metrics = self.metrics(stage)
             if self.evaluation_loss:
                 check_losses(losses, type(self.model).__name__)
@@ -299,10 +315,11 @@ class Task(pl.LightningModule):
         return isinstance(data, ChecksTargets) and data.checks_targets
 
     def setup(self, stage: str) -> None:
-        """Take over the class names of the data module, and report loaded weights.
+        """Take over class names and transform of the data module, and report loaded weights.
 
         Raises:
-            ValueError: The data module has another number of classes than the model.
+            ValueError: The data module has another number of classes than the model, or, in evaluation, other classes
+                than the task was trained with.
         """
         # as the images are, so that convolutions need not convert their weights
         self.model.to(memory_format=torch.channels_last)
@@ -314,7 +331,11 @@ class Task(pl.LightningModule):
         if isinstance(data, HasClassNames):
             names = list(data.class_names)
             check_class_names(names, type(data).__name__, self.num_classes, type(self.model).__name__, self.min_classes)
+            if self.trainer.ckpt_path is None:  # otherwise the names of the checkpoint count, which comes later
+                check_same_classes(self.class_names, names, type(data).__name__, training=stage == "fit")
             self.class_names = names
+        if isinstance(data, HasValTransform):
+            self.val_transform = data.val_transform
 
     # -- optimizer ---------------------------------------------------------------------------------
 
@@ -344,22 +365,22 @@ class Task(pl.LightningModule):
     # -- checkpoints -------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the class names, and prevent a bad checkpoint from overwriting a good one.
+        """Save class names, transform and class, and prevent a bad checkpoint from overwriting a good one.
 
         Raises:
             NonFiniteError: A loss or a weight is NaN or infinite.
         """
         self._guard.flush()
         check_weights(self, self._step_name())
-        checkpoint["class_names"] = self.class_names
+        checkpoint |= task_entries(self)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the class names, and reject the checkpoint of another model.
+        """Restore class names and transform, and reject the checkpoint of another model or of other classes.
 
         Raises:
-            ValueError: Names or shapes of the weights differ.
+            ValueError: Names or shapes of the weights differ, or the classes differ from those of the data.
         """
-        self.class_names = list(checkpoint.get("class_names", []))
+        restore_entries(self, checkpoint)
         check_state_dict(checkpoint["state_dict"], self.state_dict(), type(self.model).__name__)
 
     @classmethod
@@ -378,11 +399,6 @@ class Task(pl.LightningModule):
         with skip_pretrained():
             try:
                 return load_with_current_classes(lambda path: load(path, *args, **kwargs), checkpoint_path)
-            except TypeError as error:
-                needs_model = "model" in inspect.signature(cls.__init__).parameters and "model" not in kwargs
-                if needs_model and "model" not in read_hyperparameters(checkpoint_path):
-                    raise TypeError(
-                        f"model: must be given (the task of {checkpoint_path} was built by hand), got nothing; call "
-                        f"{cls.__name__}.load_from_checkpoint(path, model=…)"
-                    ) from error
+            except TypeError:
+                check_model_given(cls, checkpoint_path, kwargs)
                 raise

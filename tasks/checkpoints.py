@@ -1,14 +1,75 @@
 """Contents of a checkpoint: what may go in, whether its weights fit a model, and which weights a model has loaded."""
 
+import inspect
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
+from pytorch_lightning.core.mixins import HyperparametersMixin
+from pytorch_lightning.utilities.parsing import collect_init_args
 from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
+from ..datamodules.augmentations.plain import transform_from_plain, transform_to_plain
+from ..models.ops.checks import suggest
 from ..models.weights import frozen_without_weights, summarize_loaded_weights
+from .class_counts import check_same_classes
+from .class_paths import class_path
+from .compat import launched_from_config
+from .interfaces import HasClassNames
+
+TRANSFORM_KEY = "val_transform"
+
+
+def save_configuration(task: pl.LightningModule, frame: FrameType | None) -> None:
+    """Save plain values as hyperparameters, so that checkpoints hold no pickled objects.
+
+    Under the launcher, Lightning supplies the whole configuration, including that of nested modules, and a checkpoint
+    rebuilds everything. A task built by hand has objects as arguments; only its plain values are saved.
+
+    Args:
+        task: The task.
+        frame: Frame of the constructor of the base class.
+    """
+    if launched_from_config():
+        task.save_hyperparameters(logger=False, frame=frame)
+        return
+    arguments: dict[str, Any] = {}
+    for level in collect_init_args(frame, [], classes=(HyperparametersMixin,)):  # type: ignore[arg-type]
+        arguments |= level
+    if plain := [name for name, value in arguments.items() if is_plain(value)]:
+        task.save_hyperparameters(*plain, frame=frame, logger=False)
+
+
+def task_entries(task: Any) -> dict[str, Any]:
+    """Return what a checkpoint has for prediction: class of the task, class names, and transform as plain values."""
+    entries = {"task": class_path(type(task)), "class_names": task.class_names}
+    try:
+        entries[TRANSFORM_KEY] = transform_to_plain(task.val_transform)
+    except ValueError as error:
+        rank_zero_warn(f"the checkpoint does not hold the transform, which `predict` in Python needs: {error}")
+    return entries
+
+
+def restore_entries(task: Any, checkpoint: Mapping[str, Any]) -> None:
+    """Give a task the class names of a checkpoint and, unless it has one from its data, the transform.
+
+    Raises:
+        ValueError: The class names differ from those of the data that the task is trained or evaluated on.
+    """
+    saved, data = list(checkpoint.get("class_names", [])), task.datamodule
+    if isinstance(data, HasClassNames) and task.trainer.state.fn != "predict":
+        check_same_classes(saved, list(data.class_names), type(data).__name__)
+    task.class_names = saved or task.class_names
+    if task.val_transform is None and TRANSFORM_KEY in checkpoint:
+        try:
+            task.val_transform = transform_from_plain(checkpoint[TRANSFORM_KEY])
+        except ValueError as error:
+            rank_zero_warn(f"images are predicted without the transform of the training data: {error}")
 
 
 def check_state_dict(saved: Mapping[str, Tensor], expected: Mapping[str, Tensor], model: str) -> None:
@@ -40,10 +101,59 @@ def check_state_dict(saved: Mapping[str, Tensor], expected: Mapping[str, Tensor]
         raise ValueError(f"ckpt_path: the checkpoint does not match the model {model}, got {'; '.join(differences)}")
 
 
-def read_hyperparameters(path: str | Path) -> dict[str, Any]:
-    """Read the hyperparameters of a checkpoint, without its tensors; empty if it has none."""
+def read_checkpoint(path: Path, name: str) -> dict[str, Any]:
+    """Read a checkpoint of Lightning, without running code from it; tensors are only mapped into memory.
+
+    Args:
+        path: The file.
+        name: The argument with its value, for messages.
+
+    Raises:
+        FileNotFoundError: There is no such file; the message suggests the nearest.
+        ValueError: The file is not a checkpoint of Lightning.
+    """
+    if not path.is_file():
+        folder = path if path.is_dir() else path.parent
+        siblings = sorted(map(str, [*folder.glob("*.ckpt"), *folder.glob("checkpoints/*.ckpt")]))
+        kind = "a folder, not a file" if path.is_dir() else "no such file"
+        raise FileNotFoundError(f"{name}: {kind}" + (f"; {suggest(str(path), siblings)}" if siblings else ""))
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        unsafe = "weights_only" in str(error) or "Unsupported global" in str(error)
+        reason = (
+            "it holds pickled objects, which could run code when loaded; only weights and plain values are accepted"
+            if unsafe
+            else "it is damaged, or was not written by torch.save"
+        )
+        raise ValueError(f"{name}: not a checkpoint: {reason}") from error
+    if not isinstance(content, dict) or "state_dict" not in content:
+        raise ValueError(
+            f"{name}: weights only, not the checkpoint of a run (no 'state_dict' inside); to start from weights, pass "
+            "the file as `weights` of the backbone"
+        )
+    return content
+
+
+def check_model_given(cls: type, path: str | Path, given: Mapping[str, Any]) -> None:
+    """Require the model of a task that was built by hand, whose checkpoint cannot rebuild it.
+
+    Args:
+        cls: Class of the task.
+        path: The checkpoint.
+        given: Keyword arguments of the call.
+
+    Raises:
+        TypeError: The model is missing.
+    """
+    if "model" not in inspect.signature(cls).parameters or "model" in given:
+        return
     content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    return content.get("hyper_parameters", {})
+    if "model" not in content.get("hyper_parameters", {}):
+        raise TypeError(
+            f"model: must be given (the task of {path} was built by hand), got nothing; call "
+            f"{cls.__name__}.load_from_checkpoint(path, model=…) or striate.load(path, model=…)"
+        )
 
 
 def is_plain(value: Any) -> bool:

@@ -1,7 +1,9 @@
-"""Checks of the number of classes: of the model, of the task and of the data."""
+"""Checks of classes, their number and their names: of the model, of the task, of a checkpoint and of the data."""
 
+import unicodedata
 from collections.abc import Sequence
 
+from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import nn
 
 from .interfaces import HasNumClasses
@@ -45,7 +47,7 @@ def check_class_names(names: Sequence[str], data: str, num_classes: int, model: 
     Raises:
         ValueError: The numbers differ, or the data has too few classes.
     """
-    listed = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
+    listed = list_names(names)
     if len(names) < minimum:
         raise ValueError(f"class_names: {data} must have >= {minimum} classes, got {len(names)} ({listed})")
     if len(names) != num_classes:
@@ -53,3 +55,36 @@ def check_class_names(names: Sequence[str], data: str, num_classes: int, model: 
             f"num_classes: the data module {data} has {len(names)} classes ({listed}), got {num_classes} from the "
             f"model {model}; set num_classes: {len(names)}"
         )
+
+
+def check_same_classes(trained: Sequence[str], names: Sequence[str], data: str, training: bool = False) -> None:
+    """Compare the classes that weights were trained with, and their order, with those of a data module.
+
+    Args:
+        trained: Class names from a checkpoint, or from an earlier training; empty: unknown, and not compared.
+        names: Class names of the data module.
+        data: Class name of the data module, for the message.
+        training: The weights are only the start of a new training: warn.
+
+    Raises:
+        ValueError: The names or their order differ, and it is not for a new training.
+    """
+    pairs = [[unicodedata.normalize("NFC", name) for name in each] for each in (trained, names)]
+    if not trained or pairs[0] == pairs[1]:
+        return
+    if training:
+        rank_zero_warn(
+            f"training gives the outputs other classes than before: {list_names(names)} ({data}) instead of "
+            f"{list_names(trained)}; check their order if you continue the same task"
+        )
+        return
+    first = next((i for i, pair in enumerate(zip(*pairs, strict=False)) if pair[0] != pair[1]), min(map(len, pairs)))
+    raise ValueError(
+        f"class_names: must be those of the checkpoint in its order, {list_names(trained)}, got {list_names(names)} "
+        f"from {data} (the first difference is class {first}); rename or reorder the classes of the data, or train anew"
+    )
+
+
+def list_names(names: Sequence[str]) -> str:
+    """Return the first ten of several names, for a message."""
+    return ", ".join(names[:10]) + (", …" if len(names) > 10 else "")

@@ -1,13 +1,17 @@
-"""Class paths in the hyperparameters of old checkpoints: find classes that have moved or have a new name."""
+"""Hyperparameters of old checkpoints: find classes that have moved, and classes and arguments with a new name."""
 
 import importlib
 import io
+import sys
 from argparse import ArgumentError
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+
+RENAMED_ARGUMENTS = {"append_truth": "append_ground_truth"}
+"""New names of arguments by their old ones, which no other class has."""
 
 RENAMED = {"TrainingRace": "ActivationComparison", "ActivationRace": "ActivationPair"}
 """New names of classes by their old ones."""
@@ -45,10 +49,12 @@ def load_with_current_classes(load: Callable[[Any], Any], path: str | Path) -> A
 
 
 def update_class_paths(value: Any) -> Any:
-    """Copy nested hyperparameters, with each class path of striate replaced by one that exists."""
+    """Copy nested hyperparameters, with each class path of striate and each argument replaced by one that exists."""
     if isinstance(value, dict):
         return {
-            key: current_path(item) if key in ("class_path", "_class_path") else update_class_paths(item)
+            RENAMED_ARGUMENTS.get(key, key): current_path(item)
+            if key in ("class_path", "_class_path")
+            else update_class_paths(item)
             for key, item in value.items()
         }
     return [update_class_paths(item) for item in value] if isinstance(value, list) else value
@@ -71,6 +77,31 @@ def current_path(path: str) -> str:
     if not _has(part, name):
         raise ValueError(f"checkpoint: the class {path} no longer exists; rebuild the model and load the weights only")
     return f"{part}.{name}"
+
+
+def class_path(cls: type) -> str:
+    """Return the full name of a class, for `find_class`; that from its package if the package exports it."""
+    package = cls.__module__.rpartition(".")[0]
+    exported = getattr(sys.modules.get(package), cls.__name__, None) is cls
+    return f"{package if exported else cls.__module__}.{cls.__qualname__}"
+
+
+def find_class(path: str) -> type:
+    """Return the class that a checkpoint names. Only modules of striate are imported for that.
+
+    Raises:
+        ValueError: There is no such class, or its module has not been imported yet.
+    """
+    module, _, name = current_path(path).rpartition(".")
+    if module.startswith("striate."):
+        importlib.import_module(module)
+    found = getattr(sys.modules.get(module), name, None)
+    if not isinstance(found, type):
+        raise ValueError(
+            f"checkpoint: must name a class that has been imported, got {path}; import {module} first, since a "
+            "checkpoint may not run code of its choice"
+        )
+    return found
 
 
 def _has(module: str, name: str) -> bool:

@@ -161,7 +161,7 @@ class Classification(Task):
             result["acc5"] = metrics["acc5"].compute()
         return result
 
-    def predict(self, images: Tensor) -> list[dict[str, Any]]:
+    def predict_batch(self, images: Tensor) -> list[dict[str, Any]]:
         """Return label, score and the `top_k` classes of each image.
 
         Shape:
@@ -173,7 +173,7 @@ class Classification(Task):
 
 
 def top_predictions(logits: Tensor, top_k: int) -> list[dict[str, Any]]:
-    """Turn logits ``[B, K]`` into B predictions with the `top_k` most probable classes (`Classification.predict`)."""
+    """Turn logits ``[B, K]`` into B predictions with the `top_k` most probable classes (see `Classification`)."""
     scores, labels = logits.float().softmax(dim=1).topk(top_k, dim=1)
     return [
         {"label": top_labels[0], "score": top_scores[0], "top_labels": top_labels, "top_scores": top_scores}

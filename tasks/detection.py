@@ -184,7 +184,7 @@ class Detection(Task):
 
     # -- prediction --------------------------------------------------------------------------------
 
-    def predict(self, images: Tensor | Sequence[Tensor]) -> list[dict[str, Any]]:
+    def predict_batch(self, images: Tensor | Sequence[Tensor]) -> list[dict[str, Any]]:
         """Return the objects of each image, by descending score.
 
         Shape:

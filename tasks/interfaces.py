@@ -69,6 +69,13 @@ class HasClassNames(Protocol):
 
 
 @runtime_checkable
+class HasValTransform(Protocol):
+    """A data module with a transform of the images that are evaluated and predicted."""
+
+    val_transform: Any
+
+
+@runtime_checkable
 class ChecksTargets(Protocol):
     """A data module that says whether its workers validate the targets of each sample."""
 
@@ -92,7 +99,7 @@ class Predictor(Protocol):
     class_names: Sequence[str]
 
     def predict(self, images: Tensor) -> list[dict[str, Any]]:
-        """Return one prediction per image. Shape: images ``[B, 3, H, W]``."""
+        """Return one prediction per image of a transformed batch. Shape: images ``[B, 3, H, W]``."""
         ...
 
 

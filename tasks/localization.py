@@ -133,7 +133,7 @@ class Localization(Task):
         """Return the metrics of `LocalizationMetrics`, scalars by name."""
         return metrics["localization"].compute()
 
-    def predict(self, images: Tensor) -> list[dict[str, Any]]:
+    def predict_batch(self, images: Tensor) -> list[dict[str, Any]]:
         """Return label, score and box of each image, and the `top_k` classes.
 
         Shape:

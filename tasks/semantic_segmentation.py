@@ -10,6 +10,7 @@ from torchmetrics import Metric, MetricCollection
 
 from ..datamodules.base import Unpack
 from ..datamodules.batches import SemanticSegmentationBatch
+from ..models.modes import evaluation_mode
 from ..models.ops.checks import check_min
 from ..models.segmentation.inference import argmax_labels, augmented_logits, sliding_logits
 from ..models.segmentation.losses import IGNORE_INDEX, PixelCrossEntropy, WeightedLosses
@@ -228,7 +229,7 @@ class SemanticSegmentation(Task):
 
     # -- prediction --------------------------------------------------------------------------------
 
-    def predict(self, images: Tensor | Sequence[Tensor], sizes: Tensor | None = None) -> list[dict[str, Any]]:
+    def predict_batch(self, images: Tensor | Sequence[Tensor], sizes: Tensor | None = None) -> list[dict[str, Any]]:
         """Return the class of each pixel of each image.
 
         Args:
@@ -263,7 +264,8 @@ class SemanticSegmentation(Task):
                 "step that may crop, pad or move them; keep steps such as albumentations.Resize, or none "
                 "(--data.val_transform null)"
             )
-        return self.predict(batch["image"], batch.get("file_size"))
+        with evaluation_mode(self), torch.no_grad():
+            return self.predict_batch(batch["image"], batch.get("file_size"))
 
 
 def _check_ignore_index(loss: nn.Module) -> None:

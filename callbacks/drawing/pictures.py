@@ -71,7 +71,7 @@ class Pictures(pl.Callback):
                 continue  # unreadable; the task reports it
             image = batch["image"][0].permute(1, 2, 0).cpu().numpy()  # [H, W, 3]
             ground_truth = drawable_fields(target_of(batch, 0))
-            on_device = trainer.strategy.batch_to_device(batch["image"])
+            on_device = trainer.strategy.batch_to_device(batch["image"][0][None])  # [1, 3, H, W]
             with torch.no_grad(), trainer.precision_plugin.forward_context():
                 prediction = task.predict(on_device)[0]
             if ground_truth.keys() <= {"label"}:

@@ -17,6 +17,13 @@ Sample = dict[str, Any]
 """Fields of one sample, as numpy arrays and numbers; see `striate.datamodules.batches`."""
 
 
+def prediction_sample(image: np.ndarray, path: str) -> Sample:
+    """Return the sample of an image ``[H, W, 3]`` to predict, with what leads from a transformed image back to it."""
+    height, width = image.shape[:2]
+    corners = np.array([(0, 0), (width, 0), (0, height)], np.float32)
+    return {"image": image, "path": path, "file_size": np.array([height, width]), "corners": corners}
+
+
 class Source(Protocol):
     """Raw samples by index: ``image`` (RGB uint8 ``[H, W, 3]``, numpy) and the targets that belong to it."""
 

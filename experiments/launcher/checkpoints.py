@@ -1,12 +1,15 @@
 """Find the checkpoint that ``--ckpt_path`` stands for, and check it."""
 
-import pickle
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import torch
+from jsonargparse import Namespace
+from torch import nn
 
-from .messages import did_you_mean
+from ...models.weights import parts_without_weights, reports_weights
+from ...tasks.checkpoints import read_checkpoint
 
 
 def find_checkpoint(name: str, run_root: Path) -> Path:
@@ -30,24 +33,7 @@ def find_checkpoint(name: str, run_root: Path) -> Path:
         path = newest
     else:
         path = Path(name).expanduser()
-    if not path.is_file():
-        siblings = map(str, path.parent.glob("*.ckpt")) if path.parent.is_dir() else ()
-        raise FileNotFoundError(f"--ckpt_path {name}: no such file{did_you_mean(str(path), siblings, cutoff=0.3)}")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        unsafe = "weights_only" in str(error) or "Unsupported global" in str(error)
-        reason = (
-            "it holds pickled objects, which could run code when loaded; only weights and plain values are accepted"
-            if unsafe
-            else "it is damaged, or was not written by torch.save"
-        )
-        raise ValueError(f"--ckpt_path {path}: not a checkpoint: {reason}") from error
-    if not isinstance(content, dict) or "state_dict" not in content:
-        raise ValueError(
-            f"--ckpt_path {path}: weights only, not the checkpoint of a run (no 'state_dict' inside); "
-            "to start from weights, pass the file as `weights` of the backbone"
-        )
+    read_checkpoint(path, f"--ckpt_path {path}")
     return path
 
 
@@ -57,3 +43,33 @@ def newest_checkpoint(run_root: Path, name: str) -> Path | None:
     runs = {int(match[1]): entry for entry in entries if (match := re.fullmatch(r"fit-(\d+)", entry.name))}
     candidates = (runs[number] / "checkpoints" / name for number in sorted(runs, reverse=True))
     return next((path for path in candidates if path.is_file()), None)
+
+
+def random_parts(task: nn.Module, config: Any) -> list[str]:
+    """Return the parts of a task's model that have random weights, as far as can be known without a checkpoint.
+
+    Models of striate report what they have loaded. Of other models, an argument that names weights is taken as proof.
+
+    Args:
+        task: The task; without an attribute ``model``, it is itself the model.
+        config: Resolved configuration of the task.
+    """
+    model = task.model if isinstance(getattr(task, "model", None), nn.Module) else task
+    if not any(True for _ in model.parameters()) or (not reports_weights(model) and names_weights(config)):
+        return []
+    return parts_without_weights(model)
+
+
+def names_weights(config: Any) -> bool:
+    """Whether a configuration has a value for an argument that names weights, such as ``weights: DEFAULT``."""
+    if isinstance(config, Mapping | Namespace):
+        entries = dict(config.items()) if isinstance(config, Mapping) else vars(config)
+        return any(
+            (
+                (re.search(r"(^|_)(weights|pretrained|checkpoint|ckpt)", key) and isinstance(value, str | Path | bool))
+                and bool(value)
+            )
+            or names_weights(value)
+            for key, value in entries.items()
+        )
+    return isinstance(config, list | tuple) and any(map(names_weights, config))

@@ -36,12 +36,14 @@ from ...callbacks import (
 )
 from ...models.weights import skip_pretrained
 from .argument_origins import CommandLine
-from .checkpoints import find_checkpoint
+from .checkpoints import find_checkpoint, random_parts
 from .class_paths import prefer_own_classes
 from .error_reports import one_line_errors
 from .messages import notice
 from .parser import PARSER, accept_none
 from .runs import RunSettings, WandbSettings, is_first_rank, make_loggers, open_run
+
+ALLOW_RANDOM = "allow_random_weights"
 
 
 class StriateCLI(LightningCLI):
@@ -76,9 +78,11 @@ class StriateCLI(LightningCLI):
         return self.config[self.config.subcommand] if hasattr(self, "config") else None
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the sections ``run`` and ``wandb``."""
+        """Add the sections ``run`` and ``wandb``, and the switch for evaluation without weights."""
         parser.add_class_arguments(RunSettings, "run")
         parser.add_class_arguments(WandbSettings, "wandb")
+        help_ = "Let validate, test and predict run with random weights; no effect in fit."
+        parser.add_argument(f"--{ALLOW_RANDOM}", action="store_true", help=help_)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse; checkpoints are loaded safely, and predictions are written instead of kept in memory.
@@ -99,11 +103,23 @@ class StriateCLI(LightningCLI):
         run.name = run.name or default_run_name()
         if self.ckpt_path is not None:
             settings.ckpt_path = str(find_checkpoint(self.ckpt_path, Path(run.root) / run.name))
-        elif self.subcommand != "fit" and is_first_rank():
-            notice(
-                f"no --ckpt_path: {self.subcommand} uses the weights that the YAML names, and random ones where it "
-                "names none (--ckpt_path best: the best of the last training run)"
+
+    def check_weights(self) -> None:
+        """Require weights for everything but training: a checkpoint, or weights that the model has loaded.
+
+        Raises:
+            ValueError: Parts of the model have random weights.
+        """
+        if self.subcommand == "fit" or self.section("ckpt_path") is not None:
+            return
+        random = random_parts(self.model, self.section("model"))
+        if random and not self.section(ALLOW_RANDOM):
+            raise ValueError(
+                f"--ckpt_path: {self.subcommand} needs trained weights, got none for {', '.join(random)}; pass "
+                f"--ckpt_path best (of the last training run) or a path, or --{ALLOW_RANDOM} to use random ones"
             )
+        if random and is_first_rank():
+            notice(f"random weights in {', '.join(random)} (--{ALLOW_RANDOM}): the results mean nothing")
 
     def section(self, name: str | None = None) -> Any:
         """The resolved configuration of the command, or a section of it."""
@@ -120,6 +136,7 @@ class StriateCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Build the trainer with the loggers of the run and the callbacks that every run has."""
+        self.check_weights()  # before the run has a folder
         settings = self.config_init[str(self.subcommand)].trainer
         configured = settings.get("callbacks") or []
         configured = list(configured) if isinstance(configured, list | tuple) else [configured]
@@ -143,10 +160,10 @@ class StriateCLI(LightningCLI):
             raise ValueError(f"trainer: {error}") from error
 
     def dump_config(self) -> dict[str, Any]:
-        """The resolved configuration as plain values. The checkpoint is left out, so that it describes a new run."""
+        """The resolved configuration as plain values, without what is of this command only, such as the checkpoint."""
         text = self.parser.dump(self.config, skip_link_targets=False, skip_none=False, format="yaml")
         config = yaml.safe_load(text)[str(self.subcommand)]
-        return {key: value for key, value in config.items() if key != "ckpt_path"}
+        return {key: value for key, value in config.items() if key not in ("ckpt_path", ALLOW_RANDOM)}
 
     def default_callbacks(self, progress_bar: bool, logged: bool) -> list[pl.Callback]:
         """The callbacks that every run has."""

@@ -14,6 +14,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from ..modes import evaluation_mode
 from ..ops.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from ..weights import LoadReport, load_weights, pretrained_is_skipped
 
@@ -244,16 +245,10 @@ def trace_shapes(modules: Iterable[nn.Module], side: int, in_channels: int = 3) 
 def _on_meta(module: nn.Module, x: Tensor) -> Any:
     """Run a module on a meta tensor ``[1, C, H, W]`` in evaluation mode, without modifying the module."""
     tensors = {k: v.detach().to("meta") for k, v in chain(module.named_parameters(), module.named_buffers())}
-    modes = [(m, m.training) for m in module.modules()]
-    module.eval()
     # the image must match a model in half or double precision
     dtype = next((t.dtype for t in tensors.values() if t.is_floating_point()), x.dtype)
-    try:
-        with torch.no_grad(), _ShapesOnly():
-            return functional_call(module, tensors, (x.to(dtype),))
-    finally:
-        for m, mode in modes:
-            m.training = mode
+    with evaluation_mode(module), torch.no_grad(), _ShapesOnly():
+        return functional_call(module, tensors, (x.to(dtype),))
 
 
 def smallest_side(modules: Iterable[nn.Module], in_channels: int = 3, largest: int = 256) -> int | None:

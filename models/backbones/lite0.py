@@ -8,6 +8,7 @@ import os
 import re
 from collections import OrderedDict
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple
@@ -213,8 +214,9 @@ class EfficientNetLite0(Backbone):
             # In the package, the head has the prefix of the trunk; in striate, it is a sibling of the backbone.
             prefixes = (prefix, prefix.removesuffix("backbone.") + "head.")
             names = {"_fc.weight": "3.weight", "_fc.bias": "3.bias"}
-            fitting, _ = match_weights(head, state, prefixes=prefixes, aliases=names)
+            fitting, report = match_weights(head, state, prefixes=prefixes, aliases=names)
             head.load_state_dict(fitting, strict=False)
+            head.load_report = replace(report, unexpected=(), origin=str(self._path)) if fitting else None  # type: ignore[assignment]
         return head
 
 

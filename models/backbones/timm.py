@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from ..modes import evaluation_mode
 from ..ops.checks import suggest
 from ..weights import load_weights, pretrained_is_skipped
 from .base import Backbone, check_out_indices
@@ -213,12 +214,8 @@ def _parameters_by_level(net: nn.Module, side: int) -> list[set[str]]:
     for key, value in net.named_parameters():
         tensors[key] = value.detach().to("meta").requires_grad_()
         names[id(tensors[key])] = key  # autograd leaves are identified by their id
-    modes = [(module, module.training) for module in net.modules()]
-    net.eval()
-    with torch.enable_grad():
+    with evaluation_mode(net), torch.enable_grad():
         maps = functional_call(net, tensors, (torch.empty(1, 3, side, side, device="meta"),))
-    for module, mode in modes:
-        module.training = mode
     return [{names[leaf] for leaf in _leaves(m)} for m in maps]
 
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from ..ops.checks import check_above, check_choice, check_min
 from ..ops.normalize import Normalize
+from ..ops.pixels import check_pixel_type, layout_hint
 
 BACKGROUND, FOREGROUND = -0.1, 1.175
 """Inputs of C1 for pixel 0 (background) and pixel 255 (ink), so that they have about mean 0 and variance 1."""
@@ -267,10 +268,12 @@ class LeNet5(nn.Module):
 
         The background is -0.1 and ink 1.175; sides below 32 pixels are padded to 32.
         """
+        check_pixel_type(images)
         if images.ndim == 4 and images.shape[1] not in {3, self.in_channels}:
             choices = "1 or 3" if self.in_channels == 1 else "3"
             raise ValueError(
                 f"images: LeNet5(in_channels={self.in_channels}) takes {choices} channels, got {images.shape[1]}"
+                f"{layout_hint(images.shape)}"
             )
         if images.ndim == 4 and images.shape[1] > self.in_channels:
             # The weights of luminance sum to 1, so it may be computed after normalization.

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from ..modes import evaluation_mode
 from ..ops.checks import check_min
 from .layers import TrunkWithHead
 
@@ -39,7 +40,8 @@ class TenCrop(nn.Module):
     """Wraps a classifier to average its softmax over ten crops.
 
     ``forward`` returns the logarithm of the mean probabilities. These are logits whose softmax is that mean, so
-    accuracy and cross-entropy work as for any classifier. The crops run one after another, in the memory of one crop.
+    accuracy and cross-entropy work as for any classifier. The crops run one after another, in the memory of one crop,
+    and with the model in evaluation mode.
 
     Args:
         model: Any classifier, ``images -> logits [B, K]``.
@@ -66,5 +68,7 @@ class TenCrop(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logarithm of the mean softmax, ``[B, K]``."""
-        views = torch.stack([self.model(crop).log_softmax(-1) for crop in ten_crops(images, self.size)])  # [10, B, K]
+        with evaluation_mode(self.model):
+            views = torch.stack([self.model(crop).log_softmax(-1) for crop in ten_crops(images, self.size)])
+        # [10, B, K]
         return views.logsumexp(0) - math.log(len(views))

@@ -10,16 +10,15 @@ from typing import Any, NotRequired, TypedDict
 import torch
 from torch import Tensor, nn
 
+from ..modes import evaluation_mode
 from ..ops.checks import check_fraction, check_min
 from ..ops.masks import RunLengths
+from ..ops.pixels import PixelRange, check_pixel_type, layout_hint
 from ..weights import LoadReport
 from .resize import ImageBatch, ResizeAndPad
 
 Images = Tensor | Sequence[Tensor]
 """B images, ``uint8`` in [0, 255] or floating point in [0, 1]: ``[B, 3, H, W]``, or B tensors ``[3, H_i, W_i]``."""
-
-_OVERSHOOT = 0.25
-"""How far floating point pixels may leave [0, 1]. A sharpening interpolation adds less."""
 
 BOX_TOLERANCE = 0.01
 """Pixels by which a ground-truth box may leave its image, as rounding makes it do when boxes are scaled."""
@@ -38,8 +37,8 @@ class Detector(nn.Module):
     """Base class of the detectors. It checks the input, resizes images on the device, and maps boxes back.
 
     A subclass implements `detect` and `compute_losses`, which take one padded batch and boxes in its pixels. `forward`
-    returns detections and `losses` returns losses, in training and in evaluation mode alike. The mode only affects
-    batch normalization, dropout and random sizes.
+    returns detections and `losses` returns losses, in any mode. `forward` always evaluates: batch normalization uses
+    its running statistics, and dropout and random sizes are off. In `losses` they follow the mode.
 
     Args:
         num_classes: Number of classes K, without background.
@@ -59,16 +58,17 @@ class Detector(nn.Module):
         check_min(1, num_classes=num_classes)
         self.num_classes = num_classes
         self.resize = resize
+        self._pixel_range = PixelRange()
 
     def forward(self, images: Images) -> list[Detections]:
-        """Detect the objects of each image, without gradient.
+        """Detect the objects of each image, in evaluation mode and without gradient; modes are restored afterwards.
 
         Shape:
             - images: ``[B, 3, H, W]``, or B tensors ``[3, H_i, W_i]``; see `Images`
             - output: B `Detections`
         """
-        batch = self.resize(check_images(images))
-        with torch.no_grad():
+        with evaluation_mode(self), torch.no_grad():
+            batch = self.resize(check_images(images, self._pixel_range, training=False))
             return self.restore(self.detect(batch), batch)
 
     def losses(
@@ -91,7 +91,7 @@ class Detector(nn.Module):
             TypeError: Boxes or labels have a wrong type.
             ValueError: Boxes or labels are invalid; names the image (`check_targets`).
         """
-        images = check_images(images)
+        images = check_images(images, self._pixel_range, self.training)
         check_targets(images, targets, None if targets_checked else self.num_classes)
         batch = self.resize(images)
         return self.compute_losses(batch, self.resize.targets(targets, batch))
@@ -127,8 +127,13 @@ def check_detection_settings(score_threshold: float, nms_iou: float, max_detecti
     check_min(1, max_detections=max_detections)
 
 
-def check_images(images: Images) -> list[Tensor]:
+def check_images(images: Images, pixel_range: PixelRange | None = None, training: bool = False) -> list[Tensor]:
     """Check images and return them one by one.
+
+    Args:
+        images: The images.
+        pixel_range: The model's check of the range; None: a new one.
+        training: Whether the model is in training mode, where a GPU is not waited for in each step (`PixelRange`).
 
     Shape:
         - images: ``[B, 3, H, W]``, or B tensors ``[3, H_i, W_i]``
@@ -136,25 +141,16 @@ def check_images(images: Images) -> list[Tensor]:
 
     Raises:
         TypeError: An image is neither ``uint8`` nor floating point.
-        ValueError: An image is not ``[3, H, W]``, has no pixel, or is floating point outside [0, 1]. The last is only
-            checked on the CPU, since it would make the program wait for a GPU.
+        ValueError: An image is not ``[3, H, W]``, has no pixel, or is floating point outside [0, 1].
     """
     listed = list(images)
-    for index, image in enumerate(listed):
-        if not isinstance(image, Tensor) or (image.dtype != torch.uint8 and not image.is_floating_point()):
-            kind = image.dtype if isinstance(image, Tensor) else type(image).__name__
-            raise TypeError(
-                f"images[{index}]: must be a tensor, uint8 in [0, 255] or floating point in [0, 1], got {kind}"
-            )
+    names = [f"images[{index}]" for index in range(len(listed))]
+    for name, image in zip(names, listed, strict=True):
+        check_pixel_type(image, name)
         if image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
-            raise ValueError(f"images[{index}]: must be [3, H, W] with at least one pixel, got {list(image.shape)}")
-        if image.is_floating_point() and image.device.type == "cpu":
-            low, high = (float(value) for value in image.detach().aminmax())
-            if not (low >= -_OVERSHOOT and high <= 1 + _OVERSHOOT):
-                raise ValueError(
-                    f"images[{index}]: floating point pixels must be in [0, 1], got values from {low:.4g} to "
-                    f"{high:.4g}; pass pixels from 0 to 255 as uint8, and leave normalization to the model"
-                )
+            hint = layout_hint(image.shape)
+            raise ValueError(f"{name}: must be [3, H, W] with at least one pixel, got {list(image.shape)}{hint}")
+    (PixelRange() if pixel_range is None else pixel_range).check(listed, training, names)
     return listed
 
 

@@ -12,6 +12,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.models.detection.ssd import SSD
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
+from ..modes import restored_modes
 from .detector import Detector
 
 _MODE_DEPENDENT = (
@@ -61,11 +62,7 @@ def torchvision_mode(network: nn.Module, training: bool) -> Iterator[None]:
     Only modules whose results depend on the mode are switched; batch normalization and dropout keep theirs.
     """
     modules = [module for module in network.modules() if isinstance(module, _MODE_DEPENDENT)]
-    previous = [module.training for module in modules]
-    for module in modules:
-        module.training = training
-    try:
+    with restored_modes(modules):
+        for module in modules:
+            module.training = training
         yield
-    finally:
-        for module, mode in zip(modules, previous, strict=True):
-            module.training = mode

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..compat import ConversionAwareModule
+from .pixels import PixelRange, check_pixel_type, layout_hint
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 """Mean of ImageNet's training pixels, RGB in [0, 1]."""
@@ -38,7 +39,9 @@ class Normalize(ConversionAwareModule):
         - output: ``[B, C, H, W]``, floating point
 
     Raises:
-        ValueError: ``mean`` and ``std`` differ in length, or a ``std`` is not above 0.
+        ValueError: ``mean`` and ``std`` differ in length, or a ``std`` is not above 0; in ``forward``, images have
+            another layout, or floating point pixels are outside [0, 1] (`PixelRange`).
+        TypeError: In ``forward``, images are neither uint8 nor floating point.
 
     Example:
         >>> normalize = Normalize(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
@@ -61,6 +64,7 @@ class Normalize(ConversionAwareModule):
         self._constants = tuple(float(m) for m in mean), tuple(float(s) for s in std)
         self.register_buffer("mean", torch.tensor(self._constants[0]), persistent=False)
         self.register_buffer("std", torch.tensor(self._constants[1]), persistent=False)
+        self._range = PixelRange()
         self._compute_affine()
 
     def _compute_affine(self) -> None:
@@ -82,9 +86,11 @@ class Normalize(ConversionAwareModule):
 
         Raises:
             TypeError: ``images`` is neither ``uint8`` nor floating point.
-            ValueError: ``images`` is not ``[B, C, H, W]`` with the channels of ``mean``.
+            ValueError: ``images`` is not ``[B, C, H, W]`` with the channels of ``mean``, or floating point pixels are
+                outside [0, 1].
         """
-        _check_images(images, len(self._constants[0]))
+        _check_layout(images, len(self._constants[0]))
+        self._range.check([images], self.training)
         scale = self._scale_uint8 if images.dtype == torch.uint8 else self._scale
         return torch.addcmul(self._shift, images, scale).to(self.mean.dtype)
 
@@ -93,15 +99,11 @@ class Normalize(ConversionAwareModule):
         return "mean=({}), std=({})".format(*(", ".join(f"{v:.6g}" for v in c) for c in self._constants))
 
 
-def _check_images(images: Any, channels: int) -> None:
-    if not isinstance(images, Tensor):
-        raise TypeError(f"images: must be a tensor [B, {channels}, H, W], got {type(images).__name__}")
-    if images.dtype != torch.uint8 and not images.dtype.is_floating_point:
-        raise TypeError(f"images: must be uint8 in [0, 255] or floating point in [0, 1], got {images.dtype}")
+def _check_layout(images: Any, channels: int) -> None:
+    """Require pixels ``[B, channels, H, W]``."""
+    check_pixel_type(images)
     if images.ndim != 4 or images.shape[1] != channels:
-        hint = ""
-        if images.ndim == 3:
+        hint = layout_hint(images.shape, channels)
+        if images.ndim == 3 and images.shape[0] == channels:
             hint = "; add the batch dimension with images[None]"
-        elif images.ndim == 4 and images.shape[3] == channels:
-            hint = "; move channels to the front with images.permute(0, 3, 1, 2)"
         raise ValueError(f"images: must be [B, {channels}, H, W], got {list(images.shape)}{hint}")

@@ -6,12 +6,31 @@ Shape legend: B images, K classes, H x W pixels. A model is any callable that re
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import wraps
+from typing import Concatenate, ParamSpec
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from ..modes import evaluation_mode
 
 Logits = Callable[[Tensor], Tensor]
+Arguments = ParamSpec("Arguments")
+
+
+def evaluated(
+    function: Callable[Concatenate[Logits, Arguments], Tensor],
+) -> Callable[Concatenate[Logits, Arguments], Tensor]:
+    """Run a function of a model and images ``[B, 3, H, W]`` with the model in evaluation mode, if it is a module."""
+
+    @wraps(function)
+    def wrapped(model: Logits, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Tensor:
+        with evaluation_mode(model) if isinstance(model, nn.Module) else nullcontext():
+            return function(model, *args, **kwargs)  # logits [B, K, H, W]
+
+    return wrapped
 
 
 def window_starts(length: int, window: int, overlap: float) -> list[int]:
@@ -33,6 +52,7 @@ def window_starts(length: int, window: int, overlap: float) -> list[int]:
     return [(2 * k * (length - window) + steps) // (2 * steps) for k in range(steps + 1)]
 
 
+@evaluated
 def sliding_logits(model: Logits, images: Tensor, window: tuple[int, int], overlap: float) -> Tensor:
     """Compute the logits of large images as the mean over overlapping windows.
 
@@ -77,6 +97,7 @@ def _cover(length: int, window: int, starts: Sequence[int]) -> Tensor:
     return cover
 
 
+@evaluated
 def augmented_logits(model: Logits, images: Tensor, scales: Sequence[float], flip: bool) -> Tensor:
     """Compute the logarithm of the mean softmax over scaled and horizontally flipped images.
 

@@ -1,5 +1,6 @@
 """torchvision's segmentation networks with the interface of this package."""
 
+from dataclasses import replace
 from typing import Any
 
 import torchvision
@@ -9,7 +10,7 @@ from ..backbones import TorchvisionBackbone
 from ..ops.checks import check_min, suggest
 from ..ops.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from ..pretrained import find_weights
-from ..weights import load_weights, match_weights, pretrained_is_skipped
+from ..weights import LoadReport, load_weights, match_weights, pretrained_is_skipped
 from .layers import resize
 
 _SCORES = ("classifier.4.", "aux_classifier.4.", "classifier.low_classifier.", "classifier.high_classifier.")
@@ -57,6 +58,8 @@ class TorchvisionSegmentation(nn.Module):
         >>> TorchvisionSegmentation("lraspp_mobilenet_v3_large", num_classes=5).eval()(images).shape
         torch.Size([1, 5, 50, 75])
     """
+
+    load_report: LoadReport | None = None
 
     def __init__(
         self,
@@ -116,6 +119,7 @@ class TorchvisionSegmentation(nn.Module):
         if invalid or report.unexpected or not fitting:
             raise ValueError(f"{origin} does not match torchvision's {self.name!r}:\n{report.describe()}")
         self.network.load_state_dict(fitting, strict=False)
+        self.load_report = replace(report, origin=origin)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits ``[B, K, H, W]`` of images ``[B, 3, H, W]``, without running the auxiliary head."""

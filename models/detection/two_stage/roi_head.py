@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...modes import evaluation_mode
 from ...ops.box_coding import decode_boxes, encode_boxes
 from ...ops.boxes import clip_boxes
 from ...ops.checks import (
@@ -271,12 +272,13 @@ class RoIHead(nn.Module):
 
     @torch.no_grad()
     def detect(self, maps: Tensor, proposals: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> list[Detections]:
-        """Detect the objects of each image, clipped to its height and width in ``sizes``.
+        """Detect the objects of each image, clipped to its height and width in ``sizes``, in evaluation mode.
 
         Shape:
             - maps: ``[B, C, h, w]``; proposals: B tensors ``[P_i, 4]``; output: B `Detections`
         """
-        output = self(maps, proposals)
+        with evaluation_mode(self):
+            output = self(maps, proposals)
         counts = [len(boxes) for boxes in proposals]
         parts = zip(proposals, output.logits.split(counts), output.deltas.split(counts), sizes, strict=True)
         return [self._select(*part) for part in parts]

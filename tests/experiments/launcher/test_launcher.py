@@ -27,6 +27,13 @@ def workdir(workdir):
     return workdir
 
 
+class OwnNet(TinyNet):
+    """A network that loads its weights itself, in its own way."""
+
+    def __init__(self, checkpoint: str | None = None) -> None:
+        super().__init__()
+
+
 EMA = {"class_path": "pytorch_lightning.callbacks.EMAWeightAveraging", "init_args": {"decay": 0.5}}
 
 
@@ -130,9 +137,39 @@ def test_a_renamed_run_folder_does_not_count_as_a_run(workdir):
     assert "ckpt_path" not in yaml.safe_load(config.read_text())  # launching it again starts a new run
 
 
-def test_evaluating_without_a_checkpoint_says_so(workdir, capsys):
-    launch("validate", "--config", "small.yaml")
-    assert "no --ckpt_path: validate uses the weights" in capsys.readouterr().err
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_evaluating_random_weights_is_rejected(workdir, capsys, command):
+    (workdir / "data").rename(workdir / "all")
+    for split in ("train", "val", "test"):
+        make_folder(workdir / "data" / split, 2)
+    call = (command, "--config", "small.yaml", "--data.images", "all")
+    message = launch_error(capsys, 1, *call)
+    expected = f"^--ckpt_path: {command} needs trained weights, got none for backbone, head; pass --ckpt_path best .*"
+    assert re.search(f"{expected}--allow_random_weights", message)
+    assert not (workdir / "runs").exists()
+    launch(*call, "--allow_random_weights")
+    assert "random weights in backbone, head (--allow_random_weights): " in capsys.readouterr().err
+    config = yaml.safe_load((workdir / "runs" / "small" / f"{command}-1" / "config.yaml").read_text())
+    assert "allow_random_weights" not in config
+
+
+def test_evaluating_a_model_that_names_weights(workdir, capsys):
+    """A classifier of striate names those of its backbone, which include the head only for the same classes."""
+    backbone = {"class_path": "striate.models.PlainCNN", "init_args": {"widths": [4]}}
+    model = {"class_path": "striate.models.Classifier", "init_args": {"backbone": backbone, "num_classes": 2}}
+    config = yaml.safe_load(yaml.safe_dump(CLASSIFICATION))
+    config["model"]["init_args"]["model"] = model
+    Path("plain.yaml").write_text(yaml.safe_dump(config))
+    launch("fit", "--config", "plain.yaml", "--trainer.max_epochs", 1)
+    weights = "runs/plain/fit-1/checkpoints/last.ckpt"
+    named = ("validate", "--config", "plain.yaml", "--model.model.backbone.weights", weights)
+    assert "got none for head; " in launch_error(capsys, 1, *named)
+    own = {"class_path": "striate.tests.experiments.launcher.test_launcher.OwnNet", "init_args": {"checkpoint": "a.pt"}}
+    config["model"]["init_args"]["model"] = own
+    Path("own.yaml").write_text(yaml.safe_dump(config))
+    launch("validate", "--config", "own.yaml")
+    message = launch_error(capsys, 1, "validate", "--config", "own.yaml", "--model.model.checkpoint", "null")
+    assert "--ckpt_path: validate needs trained weights" in message
 
 
 def test_ctrl_c_in_validation_keeps_raw_and_averaged_weights_separate(workdir):
@@ -380,7 +417,7 @@ def test_predict_that_can_read_nothing_fails(workdir, capsys, names):
     for name in names:
         (workdir / "new").mkdir(exist_ok=True)
         (workdir / "new" / name).write_bytes(b"no image")
-    message = launch_error(capsys, 1, "predict", "--config", "small.yaml", "--data.images", "new/*")
+    message = launch_error(capsys, 1, "predict", "--allow_random_weights", "--config", "small.yaml", "--data.images", "new/*")
     assert f"got {len(names)} unreadable file(s), the first: new/broken.png: " in message and "--data.images" in message
 
 

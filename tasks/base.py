@@ -23,7 +23,7 @@ from .checkpoints import (
     save_configuration,
     task_entries,
 )
-from .class_counts import check_class_names, check_same_classes, resolve_num_classes
+from .class_counts import adopt_class_names, check_same_classes, resolve_num_classes
 from .class_paths import load_with_current_classes
 from .interfaces import ChecksTargets, EvaluationStage, HasClassNames, HasValTransform
 from .metrics.confusion import class_accuracies
@@ -67,8 +67,7 @@ class Task(pl.LightningModule):
         min_classes: Minimum number of classes.
         max_classes: Maximum number of classes; None: unlimited.
         num_classes: Number of classes K.
-        class_names: Class names of the data module. They are saved in the checkpoint, so that prediction needs no
-            training data, and compared with those of other data.
+        class_names: Class names of the data module, also in checkpoints; they are compared with those of other data.
         val_transform: The data module's transform for evaluation, which `predict` applies. It is saved too.
         unreadable: Images that could not be read.
 
@@ -156,13 +155,12 @@ class Task(pl.LightningModule):
         """Predict images of any kind and size, in evaluation mode and without gradient; modes are restored afterwards.
 
         Args:
-            images: One image or a list of images, each a path, a PIL image, an array or a tensor in RGB; or a folder,
-                or a glob pattern. They pass `val_transform`, and results are in pixels of the given image. A tensor of
-                4 dimensions is a batch of a data module's loader, and goes to the network as it is.
+            images: An image or a list of images, each a path, PIL image, array or tensor in RGB; a folder; or a glob
+                pattern. They pass `val_transform`, and results are in pixels of the given image. A tensor of 4
+                dimensions is a batch of a data module's loader, and goes to the network as it is.
 
         Returns:
-            One prediction per image: the fields of `predict_batch`; the names of its classes (`name_labels`); and
-            ``path``, for a file.
+            Per image the fields of `predict_batch`, the names of its classes (`name_labels`) and, for a file, ``path``.
 
         Shape:
             - images: tensors ``[3, H, W]`` or ``[1, H, W]``, arrays ``[H, W, 3]`` or ``[H, W]``, batches
@@ -260,11 +258,11 @@ class Task(pl.LightningModule):
         return dict(self._metrics[stage].items())  # type: ignore[operator]
 
     def on_validation_epoch_start(self) -> None:
-        """Reset the validation metrics, which an interrupted epoch may have left partly filled."""
+        """Compare the classes with the data's, and reset the metrics, which an interrupted epoch may have filled."""
         self._reset_metrics("val")
 
     def on_test_epoch_start(self) -> None:
-        """Reset the test metrics before each test run."""
+        """Compare the classes with the data's, and reset the test metrics before each test run."""
         self._reset_metrics("test")
 
     def on_validation_epoch_end(self) -> None:
@@ -276,6 +274,8 @@ class Task(pl.LightningModule):
         self._log_metrics("test")
 
     def _reset_metrics(self, stage: EvaluationStage) -> None:
+        if isinstance(self.datamodule, HasClassNames):
+            check_same_classes(self.class_names, self.datamodule.class_names, type(self.datamodule).__name__)
         for metric in self.metrics(stage).values():
             metric.reset()
 
@@ -315,27 +315,26 @@ class Task(pl.LightningModule):
         return isinstance(data, ChecksTargets) and data.checks_targets
 
     def setup(self, stage: str) -> None:
-        """Take over class names and transform of the data module, and report loaded weights.
+        """Take over class names and transform of the data module.
 
         Raises:
-            ValueError: The data module has another number of classes than the model, or, in evaluation, other classes
-                than the task was trained with.
+            ValueError: The data module has another number of classes than the model.
         """
         # as the images are, so that convolutions need not convert their weights
         self.model.to(memory_format=torch.channels_last)
-        if stage == "fit":
-            report_loaded_weights(self.model, resumed=self.trainer.ckpt_path is not None)
         if stage == "predict":
             return  # the checkpoint has the names, and the training data may be absent
         data = self.datamodule
         if isinstance(data, HasClassNames):
-            names = list(data.class_names)
-            check_class_names(names, type(data).__name__, self.num_classes, type(self.model).__name__, self.min_classes)
-            if self.trainer.ckpt_path is None:  # otherwise the names of the checkpoint count, which comes later
-                check_same_classes(self.class_names, names, type(data).__name__, training=stage == "fit")
-            self.class_names = names
+            adopt_class_names(self, list(data.class_names), type(data).__name__, training=stage == "fit")
         if isinstance(data, HasValTransform):
             self.val_transform = data.val_transform
+
+    def on_fit_start(self) -> None:
+        """Report loaded weights; leave evaluation mode, in which `striate.load` returns a task."""
+        report_loaded_weights(self.model, resumed=self.trainer.ckpt_path is not None)
+        if not any(module.training for module in self.model.modules()):
+            self.train()
 
     # -- optimizer ---------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 import unicodedata
 from collections.abc import Sequence
+from typing import Any
 
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import nn
@@ -55,6 +56,26 @@ def check_class_names(names: Sequence[str], data: str, num_classes: int, model: 
             f"num_classes: the data module {data} has {len(names)} classes ({listed}), got {num_classes} from the "
             f"model {model}; set num_classes: {len(names)}"
         )
+
+
+def adopt_class_names(task: Any, names: list[str], data: str, training: bool) -> None:
+    """Give a task the class names of a data module, after comparing their number with the model's.
+
+    Evaluation keeps the names that the weights were trained with; `check_same_classes` compares them when it starts.
+
+    Args:
+        task: The task.
+        names: Class names of the data module.
+        data: Class name of the data module, for messages.
+        training: Whether the data is for training.
+
+    Raises:
+        ValueError: The numbers differ, or the data has too few classes.
+    """
+    check_class_names(names, data, task.num_classes, type(task.model).__name__, task.min_classes)
+    if training:
+        check_same_classes(task.class_names, names, data, training=True)
+    task.class_names = names if training else task.class_names or names
 
 
 def check_same_classes(trained: Sequence[str], names: Sequence[str], data: str, training: bool = False) -> None:

@@ -103,7 +103,7 @@ def _array_pixels(array: np.ndarray, name: str) -> Tensor:
         raise ValueError(f"{name}: must be an array [H, W, 3] or [H, W], got {list(array.shape)}{fix}")
     if pixels.dtype != np.uint8 and pixels.dtype.kind != "f":
         raise TypeError(f"{name}: must be uint8 or floating point in [0, 1], got {array.dtype}; scale it to uint8")
-    return torch.from_numpy(np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3))))
+    return torch.from_numpy(np.array(np.broadcast_to(pixels, (*pixels.shape[:2], 3))))
 
 
 def _to_uint8(pixels: Tensor, name: str) -> Tensor:

@@ -10,9 +10,11 @@ import typing
 from pathlib import Path
 
 import pytest
+import yaml
 
 import striate
 from striate.tests.helpers.fixtures import make_folder
+from striate.tests.helpers.launcher import launch, run_config
 
 ROOT = Path(striate.__file__).parent
 PARTS = ("models", "datamodules", "tasks", "callbacks", "experiments")
@@ -77,10 +79,22 @@ def blocks(language):
             yield pytest.param(text, id=f"{path.name}-{number}")
 
 
+def train_quickstart(folder):
+    """Write the checkpoint of a run named quickstart, of a detector that trains in a second."""
+    model = {"class_path": "striate.tests.helpers.tiny_detector.TinyDetector"}
+    data = {"class": "DigitScenes", "task": "detection", "image_size": 32, "train_size": 2, "val_size": 2}
+    config = run_config("Detection", model, data | {"batch_size": 2}, lr=0.01, trainer={"max_epochs": 1})
+    (folder / "quickstart.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    launch("fit", "--config", "quickstart.yaml")
+    assert (folder / "runs/quickstart/fit-1/checkpoints/best.ckpt").is_file()
+
+
 @pytest.mark.parametrize("code", list(blocks("python")))
 def test_python_blocks_run(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make_folder(tmp_path / "photos", per_class=6, size=64)
+    if "striate.load(" in code:
+        train_quickstart(tmp_path)
     exec(compile(code, "README", "exec"), {"__name__": "readme"})
 
 

@@ -85,13 +85,14 @@ class FourLayerCNN(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits ``[B, K]`` of images ``[B, 3, image_size, image_size]``."""
-        if tuple(images.shape[-2:]) != (self.image_size, self.image_size):
-            height, width = images.shape[-2:]
+        pixels = self.normalize(images)
+        if tuple(pixels.shape[-2:]) != (self.image_size, self.image_size):
+            height, width = pixels.shape[-2:]
             raise ValueError(
                 f"images: fc4 was built for {self.image_size} x {self.image_size} pixels, got {height} x {width}; "
                 "resize them, or build FourLayerCNN with another image_size"
             )
-        return self.fc4(self.trunk(self.normalize(images)).flatten(1))
+        return self.fc4(self.trunk(pixels).flatten(1))
 
 
 class ActivationPair(nn.Module):

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from ..backbones.base import Backbone
 from ..ops.checks import check_choice, check_dropout, check_min
 from ..ops.init import init_he
+from ..ops.pixels import check_pixel_layout
 
 MEAN_PIXEL = (122.679 / 255, 116.669 / 255, 104.007 / 255)
 """Mean RGB of ImageNet's training images in [0, 1]; Caffe's values, which R-CNN and FCN use too."""
@@ -220,6 +221,7 @@ class TrunkWithHead(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Return the activations of fc7, ``[B, hidden]``, of images ``[B, 3, H, W]``."""
+        check_pixel_layout(images)
         self.check_size(*images.shape[-2:])
         return self.head.features(self.backbone(images)[-1])
 

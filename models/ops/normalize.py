@@ -4,13 +4,12 @@ Shapes: ``B`` images, ``C`` channels (3 for RGB), ``H`` by ``W`` pixels.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..compat import ConversionAwareModule
-from .pixels import PixelRange, check_pixel_type, layout_hint
+from .pixels import PixelRange, check_pixel_layout
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 """Mean of ImageNet's training pixels, RGB in [0, 1]."""
@@ -89,7 +88,7 @@ class Normalize(ConversionAwareModule):
             ValueError: ``images`` is not ``[B, C, H, W]`` with the channels of ``mean``, or floating point pixels are
                 outside [0, 1].
         """
-        _check_layout(images, len(self._constants[0]))
+        check_pixel_layout(images, len(self._constants[0]))
         self._range.check([images], self.training)
         scale = self._scale_uint8 if images.dtype == torch.uint8 else self._scale
         return torch.addcmul(self._shift, images, scale).to(self.mean.dtype)
@@ -97,13 +96,3 @@ class Normalize(ConversionAwareModule):
     def extra_repr(self) -> str:
         """Mean and standard deviation, for ``repr``."""
         return "mean=({}), std=({})".format(*(", ".join(f"{v:.6g}" for v in c) for c in self._constants))
-
-
-def _check_layout(images: Any, channels: int) -> None:
-    """Require pixels ``[B, channels, H, W]``."""
-    check_pixel_type(images)
-    if images.ndim != 4 or images.shape[1] != channels:
-        hint = layout_hint(images.shape, channels)
-        if images.ndim == 3 and images.shape[0] == channels:
-            hint = "; add the batch dimension with images[None]"
-        raise ValueError(f"images: must be [B, {channels}, H, W], got {list(images.shape)}{hint}")

@@ -31,6 +31,21 @@ def check_pixel_type(images: Any, name: str = "images") -> None:
         raise TypeError(f"{expected}, got {images.dtype}{fix}")
 
 
+def check_pixel_layout(images: Any, channels: int = 3) -> None:
+    """Require a batch of pixels, ``[B, channels, H, W]``.
+
+    Raises:
+        TypeError: It is not a tensor of uint8 or floating point.
+        ValueError: It has another shape; the message suggests how to change it.
+    """
+    check_pixel_type(images)
+    if images.ndim != 4 or images.shape[1] != channels:
+        hint = layout_hint(images.shape, channels)
+        if images.ndim == 3 and images.shape[0] == channels:
+            hint = "; add the batch dimension with images[None]"
+        raise ValueError(f"images: must be [B, {channels}, H, W], got {list(images.shape)}{hint}")
+
+
 def layout_hint(shape: Sequence[int], channels: int = 3) -> str:
     """Return the end of an error message about the layout of one image or a batch; empty without a suggestion.
 
@@ -75,7 +90,9 @@ class PixelRange:
         if not floats:
             return
         device = next(iter(floats.values())).device.type
-        if device != "cpu" and ((training and self._passed) or torch.cuda.is_current_stream_capturing()):
+        if device != "cpu" and training and self._passed:
+            return
+        if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():
             return
         try:
             extremes = [torch.stack(image.detach().aminmax()).float() for image in floats.values()]  # [2] each

@@ -135,8 +135,8 @@ class UNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits ``[B, K, H, W]`` of images ``[B, 3, H, W]``."""
-        height, width = images.shape[-2:]
         maps, *skips = reversed(self.backbone(images))
+        height, width = images.shape[-2:]
         for index, (block, stride) in enumerate(zip(self.blocks, self.strides, strict=True)):
             skip = skips[index] if index < len(skips) else None
             # rounded up, like padded strided layers

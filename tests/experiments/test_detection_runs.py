@@ -64,6 +64,8 @@ def write_images(workdir):
     return {"new/000012.png": (40, 70), "new/000345.png": (20, 70), "new/000007.png": (7, 5)}
 
 
+PREDICT = ("predict", "--allow_random_weights", "--config", "known.yaml", "--data.images", "new")
+
 # three objects per image: the lower right quarter, one of lower score that overlaps it, and another
 KNOWN = [[0.5, 0.5, 1, 1, 0, 0.9], [0.5, 0.6, 1, 1, 0, 0.5], [0, 0, 0.5, 1, 2, 0.4]]
 
@@ -87,7 +89,7 @@ def test_predictions_are_in_the_pixels_of_the_file_for_any_transform(workdir):
         "null",
         '[{"class_path": "albumentations.Resize", "init_args": {"height": 30, "width": 44}}]',
     ), 1):  # fmt: skip
-        launch("predict", "--allow_random_weights", "--config", "known.yaml", "--data.images", "new", "--data.val_transform", steps)
+        launch(*PREDICT, "--data.val_transform", steps)
         out = workdir / "runs" / "known" / f"predict-{number}"
         rows = read_csv(out / "predictions.csv")
         # the plots show two of the three objects: the third has a score of 0.4
@@ -116,11 +118,11 @@ def test_predictions_are_in_the_pixels_of_the_file_for_any_transform(workdir):
 def test_score_and_overlap_are_options_of_predict(workdir):
     write_known(workdir)
     write_images(workdir)
-    launch("predict", "--allow_random_weights", "--config", "known.yaml", "--data.images", "new",
+    launch(*PREDICT,
            "--model.score_threshold", 0.45, "--model.nms_iou", 0.7)  # fmt: skip
     rows = read_csv(workdir / "runs" / "known" / "predict-1" / "predictions.csv")
     assert [row["score"] for row in rows] == ["0.900000"] * 3
-    launch("predict", "--allow_random_weights", "--config", "known.yaml", "--data.images", "new", "--model.score_threshold", 1)
+    launch(*PREDICT, "--model.score_threshold", 1)
     out = workdir / "runs" / "known" / "predict-2"
     assert (out / "predictions.csv").read_text().splitlines() == ["path,label,score,x1,y1,x2,y2"]
     assert json.loads((out / "detections.json").read_text()) == []
@@ -131,7 +133,7 @@ def test_a_transform_that_transposes_the_image_is_rejected(workdir, capsys):
     write_known(workdir)
     write_images(workdir)
     steps = '[{"class_path": "albumentations.Transpose", "init_args": {"p": 1}}]'
-    message = launch_error(capsys, 1, "predict", "--allow_random_weights", "--config", "known.yaml", "--data.images", "new",
+    message = launch_error(capsys, 1, *PREDICT,
                    "--data.val_transform", steps)  # fmt: skip
     assert re.search("val_transform .*must only resize, crop and pad", message)
 

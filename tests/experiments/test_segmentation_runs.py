@@ -122,8 +122,8 @@ def test_data_that_does_not_fit_produces_a_one_line_error(workdir, capsys):
     message = launch_error(capsys, 1, *fit, "--model.model.num_classes", 3)
     assert "--model.model.num_classes 3: " in message and "MaskFolder" in message and "dark, light" in message
     crop = json.dumps([{"class_path": "albumentations.CenterCrop", "init_args": {"height": 8, "width": 8}}])
-    message = launch_error(capsys, 1, "predict", "--allow_random_weights", "--config", "folder.yaml", "--data.images", "data/val/images",
-                   "--data.val_transform", crop)  # fmt: skip
+    call = ("predict", "--allow_random_weights", "--config", "folder.yaml", "--data.images", "data/val/images")
+    message = launch_error(capsys, 1, *call, "--data.val_transform", crop)
     assert "val_transform" in message and "must only resize the images to predict" in message
     mask = np.full((20, 30), 0, np.uint8)
     mask[3, 4:9], mask[5, 5] = 2, 77
@@ -140,7 +140,8 @@ def test_classification_rejects_images_of_different_sizes(workdir, capsys):
     (workdir / "small.yaml").write_text(yaml.safe_dump(CLASSIFICATION))
     for size in (20, 30):
         write_image(workdir / "new" / f"{size}.png", noisy_image(0, size, size))
-    message = launch_error(capsys, 1, "predict", "--allow_random_weights", "--config", "small.yaml", "--data.images", "new")
+    call = ("predict", "--allow_random_weights", "--config", "small.yaml", "--data.images", "new")
+    message = launch_error(capsys, 1, *call)
     assert re.search("val_transform: .*Classification images of one size, got several sizes", message)
 
 

@@ -32,8 +32,8 @@ from ..helpers.networks import quick_initialization
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "classifier": lambda: Classifier(PlainCNN((8,)), 3),
     "localizer": lambda: Localizer(PlainCNN((8,)), 3),
-    "alexnet": lambda: AlexNet(3, width=0.1, hidden=8),
-    "zfnet": lambda: ZFNet(3, width=0.1, hidden=8),
+    "alexnet": lambda: AlexNet(3, width=0.1, hidden=8, image_size=64),
+    "zfnet": lambda: ZFNet(3, width=0.1, hidden=8, image_size=64),
     "googlenet": lambda: GoogLeNet(3),
     "lenet": lambda: LeNet5(),
     "lenet_rgb": lambda: LeNet5(in_channels=3),
@@ -49,7 +49,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "plain": lambda: PlainCNN((8,)),
 }
 
-PIXELS = torch.linspace(0, 1, 2 * 3 * 32 * 32).reshape(2, 3, 32, 32)
+PIXELS = torch.linspace(0, 1, 2 * 3 * 64 * 64).reshape(2, 3, 64, 64)
 
 WRONG: dict[str, tuple[Any, type[Exception], str]] = {
     "0..255": (PIXELS * 255, ValueError, r"must be in \[0, 1\], got values from 0 to 255; pass pixels from 0 to 255"),
@@ -65,8 +65,8 @@ WRONG: dict[str, tuple[Any, type[Exception], str]] = {
     "bool": (PIXELS > 0, TypeError, "got torch.bool$"),
     "array": (PIXELS.numpy(), TypeError, "must be a tensor.*got ndarray"),
     "list": (list(np.zeros((2, 3, 8, 8))), TypeError, "must be a tensor.*got"),
-    "channels last": (PIXELS.permute(0, 2, 3, 1), ValueError, r"got (\[2, 32, 32, 3\]|32); .*permute\(0, 3, 1, 2\)"),
-    "four channels": (torch.zeros(2, 4, 32, 32), ValueError, r"got (\[2, 4, 32, 32\]|4)$"),
+    "channels last": (PIXELS.permute(0, 2, 3, 1), ValueError, r"got (\[2, 64, 64, 3\]|64); .*permute\(0, 3, 1, 2\)"),
+    "four channels": (torch.zeros(2, 4, 64, 64), ValueError, r"got (\[2, 4, 64, 64\]|4)$"),
 }
 
 
@@ -80,7 +80,7 @@ def test_what_is_no_image_is_rejected(name: str) -> None:
             with pytest.raises(error, match=f"^images: .*{message}"):
                 model(images)
     if not name.startswith("lenet"):
-        with pytest.raises(ValueError, match=r"must be \[B, 3, H, W\], got \[2, 1, 32, 32\]"):
+        with pytest.raises(ValueError, match=r"must be \[B, 3, H, W\], got \[2, 1, 64, 64\]"):
             model(PIXELS[:, :1])
 
 

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torchvision.ops import RoIPool
 
+from striate.models import RoIFullyConnected, RoIHead, RoISettings
 from striate.models.classification.tencrop import TenCrop
-from striate.models.detection.two_stage import RoIFullyConnected, RoIHead, RoISettings
 from striate.models.modes import evaluation_mode
 from striate.models.segmentation.inference import augmented_logits, sliding_logits
 

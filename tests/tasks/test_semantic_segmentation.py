@@ -187,7 +187,7 @@ def test_predictions_have_the_requested_size():
     image = torch.zeros(3, 4, 8, dtype=torch.uint8)
     image[0, :, 4:] = 200
     tall = image.transpose(1, 2).contiguous()
-    first, second = task.predict([image, tall], torch.tensor([[8, 16], [8, 4]]))
+    first, second = task.predict_batch([image, tall], torch.tensor([[8, 16], [8, 4]]))
     assert first["mask"].dtype == torch.uint8 and first["mask"].shape == (8, 16) and second["mask"].shape == (8, 4)
     assert torch.equal(first["mask"], (torch.arange(16) >= 8).to(torch.uint8).expand(8, 16))
     assert torch.equal(second["mask"], (torch.arange(8) >= 4).to(torch.uint8)[:, None].expand(8, 4))

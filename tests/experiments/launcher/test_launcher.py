@@ -417,7 +417,8 @@ def test_predict_that_can_read_nothing_fails(workdir, capsys, names):
     for name in names:
         (workdir / "new").mkdir(exist_ok=True)
         (workdir / "new" / name).write_bytes(b"no image")
-    message = launch_error(capsys, 1, "predict", "--allow_random_weights", "--config", "small.yaml", "--data.images", "new/*")
+    call = ("predict", "--allow_random_weights", "--config", "small.yaml", "--data.images", "new/*")
+    message = launch_error(capsys, 1, *call)
     assert f"got {len(names)} unreadable file(s), the first: new/broken.png: " in message and "--data.images" in message
 
 

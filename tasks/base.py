@@ -389,9 +389,6 @@ class Task(pl.LightningModule):
         """Load as Lightning does, without fetching pretrained weights that the checkpoint would overwrite.
 
         The checkpoint of a launched run rebuilds its model. That of a task built by hand needs ``model=…``.
-
-        Raises:
-            TypeError: ``model=…`` is needed and missing.
         """
         kwargs.setdefault("weights_only", True)
         load = super().load_from_checkpoint

@@ -62,7 +62,10 @@ def restore_entries(task: Any, checkpoint: Mapping[str, Any]) -> None:
         ValueError: The class names differ from those of the data that the task is trained or evaluated on.
     """
     saved, data = list(checkpoint.get("class_names", [])), task.datamodule
-    if isinstance(data, HasClassNames) and task.trainer.state.fn != "predict":
+    predicting = (
+        data is None or task.trainer.state.fn == "predict"
+    )  # the training data may be absent: do not ask for it
+    if not predicting and isinstance(data, HasClassNames):
         check_same_classes(saved, list(data.class_names), type(data).__name__)
     task.class_names = saved or task.class_names
     if task.val_transform is None and TRANSFORM_KEY in checkpoint:

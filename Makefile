@@ -35,7 +35,7 @@ check: $(READY)
 
 # The site of the documentation; a warning, such as a broken link or an unknown argument in a docstring, is an error.
 docs: $(READY)
-	PATH="$(BIN):$$PATH" $(BIN)/mkdocs build --strict --quiet
+	PATH="$(BIN):$$PATH" NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "documentation: $(CURDIR)/build/site/index.html"
 
 format: $(READY)

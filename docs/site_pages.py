@@ -12,6 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import griffe
+from mkdocs.plugins import event_priority
+from mkdocs.structure.files import File
+
 ROOT = Path(__file__).parents[1]
 PARTS = {"models": "Models", "datamodules": "Data modules", "tasks": "Tasks", "callbacks": "Callbacks"}
 OUTSIDE = {"../README.md": "index.md", "CHANGELOG.md": "changelog.md", "../CHANGELOG.md": "changelog.md"}
@@ -33,29 +37,37 @@ class PublicName(NamedTuple):
         return f"{self.package}.{self.name}"
 
 
-def exported(init: Path) -> Iterator[tuple[str, str]]:
-    """Yield the names in ``__all__`` of a package, each with the first part of the module it comes from."""
-    tree = ast.parse(init.read_text(encoding="utf-8"))
+def exported(package: str) -> Iterator[tuple[str, str]]:
+    """Yield the names in ``__all__`` of a package, each with the module that it is imported from."""
+    path = ROOT.joinpath(*package.split(".")[1:], "__init__.py")
+    tree = ast.parse(path.read_text(encoding="utf-8")) if path.is_file() else ast.Module([], [])
     origin = {
-        alias.asname or alias.name: (node.module or "").partition(".")[0]
+        alias.asname or alias.name: f"{package.rsplit('.', node.level - 1)[0]}.{node.module}"
         for node in tree.body
-        if isinstance(node, ast.ImportFrom) and node.level == 1
+        if isinstance(node, ast.ImportFrom) and node.level
         for alias in node.names
     }
     for node in tree.body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
             for name in ast.literal_eval(node.value):
-                yield name, origin.get(name, "")
+                yield name, origin.get(name, package)
+
+
+def defining_module(package: str, name: str) -> str:
+    """The module that defines an exported name, through any number of packages that pass it on."""
+    module = dict(exported(package)).get(name, package)
+    return package if module == package else defining_module(module, name)
 
 
 def public_names() -> list[PublicName]:
     """All exported names, each once, under the highest package that exports it."""
-    found: dict[str, PublicName] = {}
+    found: dict[tuple[str, str], PublicName] = {}
     inits = [path for part in PARTS for path in (ROOT / part).rglob("__init__.py")]
     for init in [ROOT / "__init__.py", *sorted(inits, key=lambda path: (len(path.parts), path))]:
         package = ".".join(["striate", *init.parent.relative_to(ROOT).parts])
-        for name, group in exported(init):
-            found.setdefault(name, PublicName(package, name, group))
+        for name, module in exported(package):
+            group = module.removeprefix(package).strip(".").partition(".")[0]
+            found.setdefault((defining_module(package, name), name), PublicName(package, name, group))
     return list(found.values())
 
 
@@ -91,13 +103,29 @@ def relinked(text: str) -> str:
     return re.sub(r"\[([^\]]*)\]\(([\w./-]+)(#[\w-]+)?\)", replace, text)
 
 
+class Examples(griffe.Extension):
+    """Shows the code of docstrings as code: griffe knows the section "Examples", and would quote other ``>>>``."""
+
+    def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
+        """Rename the section of an object's docstring, or add it to code that has none."""
+        if obj.docstring is not None:
+            text = re.sub(r"(?m)^Example:$", "Examples:", obj.docstring.value)
+            obj.docstring.value = re.sub(r"(?m)(?<=\n\n)(?:(?:>>>|\.\.\.).*\n?(?:\S.*\n?)*)+", _as_section, text)
+
+
+def _as_section(code: re.Match[str]) -> str:
+    return "Examples:\n" + "".join(f"    {line}" for line in code[0].splitlines(keepends=True))
+
+
 # -- hooks ---------------------------------------------------------------------------------------------------------
 
 
+@event_priority(100)
 def on_config(config: Any) -> Any:
     """Let the handler of docstrings find striate under any name of the checkout, and list the reference in the menu."""
     folder = Path(tempfile.mkdtemp(prefix="striate-docs-"))
     (folder / "striate").symlink_to(ROOT, target_is_directory=True)
+    # before the plugin reads its configuration
     config.plugins["mkdocstrings"].config["handlers"]["python"]["paths"] = [str(folder)]
     entries: dict[str, list[dict[str, str]]] = {}
     for path, (title, _) in reference_pages().items():
@@ -109,8 +137,6 @@ def on_config(config: Any) -> Any:
 
 def on_files(files: Any, config: Any) -> Any:
     """Add the pages whose text is elsewhere."""
-    from mkdocs.structure.files import File
-
     texts = {
         "index.md": relinked((ROOT / "README.md").read_text(encoding="utf-8")),
         "changelog.md": relinked((ROOT / "CHANGELOG.md").read_text(encoding="utf-8")),

@@ -65,12 +65,36 @@ def test_every_key_of_every_batch_is_documented():
 
     documented, current = {}, None
     for line in (ROOT / "docs" / "python.md").read_text(encoding="utf-8").splitlines():
-        if match := re.match(r"\| (`\w+`|) \| (`\w+`(?:, `\w+`)*) \| .+\|$", line):
-            current = match[1].strip("`") or current
+        if match := re.match(r"\| (`\w+`)? ?\| (`\w+`(?:, `\w+`)*) \| .+\|$", line):
+            current = match[1].strip("`") if match[1] else current
             documented.setdefault(current, set()).update(re.findall(r"\w+", match[2]))
     types = {name: value for name, value in vars(batches).items() if typing.is_typeddict(value)}
     assert len(types) == 8
     assert documented == {name: set(typing.get_type_hints(value)) for name, value in types.items()}
+
+
+def test_the_reference_lists_every_public_name_once():
+    """`make docs`, a step of CI, builds the pages; here their lists are compared with what the packages export."""
+    pytest.importorskip("mkdocs")
+    pages = importlib.import_module("striate.docs.site_pages")
+    listed = [name for _, names in pages.reference_pages().values() for name in names]
+    assert len(set(listed)) == len(listed)
+    found = {}
+    for path in listed:
+        package, _, name = path.rpartition(".")
+        found.setdefault(name, []).append(getattr(importlib.import_module(package), name))
+    packages = [importlib.import_module(name) for name in modules() if not name.startswith("striate.experiments")]
+    exported = {(package.__name__, name) for package in packages for name in getattr(package, "__all__", ())}
+    assert len(exported) > 250 and "FeaturePyramid" in found
+    for package, name in exported:
+        value = getattr(importlib.import_module(package), name)
+        assert sum(value is one for one in found[name]) == 1, f"{package}.{name}"
+
+
+def test_links_between_sources_become_links_between_pages():
+    pages = importlib.import_module("striate.docs.site_pages")
+    text = "[a](docs/data.md), [b](../README.md#x), [c](tasks/base.py), [d](CHANGELOG.md), [e](https://x.org/a.md)"
+    assert pages.relinked(text) == "[a](data.md), [b](index.md#x), `c`, [d](changelog.md), [e](https://x.org/a.md)"
 
 
 def blocks(language):

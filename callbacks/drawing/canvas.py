@@ -1,16 +1,15 @@
 """Basic drawing: panels with captions, grids of panels, and confusion matrices, as ``uint8`` plots."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-Color = tuple[int, int, int]
-RIGHT, WRONG, NEUTRAL = (24, 120, 60), (190, 30, 45), (40, 40, 48)
-PAPER = (255, 255, 255)
+from ...datamodules.images.fonts import TextFont, chart_fonts, drawable_name, shorten
+from .colors import NEUTRAL, PAPER, RIGHT, WRONG, Color
 
 
 def class_name(label: int, names: Sequence[str]) -> str:
@@ -21,15 +20,20 @@ def class_name(label: int, names: Sequence[str]) -> str:
 def captions(prediction: dict[str, Any], ground_truth: dict[str, Any], names: Sequence[str]) -> list[tuple[str, Color]]:
     """Caption lines for a classified image: the predicted class with its score, and the true class if it is known."""
     label = int(prediction["label"])
-    text = f"{class_name(label, names)}  {100 * prediction['score']:.0f} %"
+    text = f"{drawable_name(label, names)}  {100 * prediction['score']:.0f} %"
     if "label" not in ground_truth:
         return [(text, NEUTRAL)]
     true_label = int(ground_truth["label"])
-    return [(text, RIGHT if label == true_label else WRONG), (f"is {class_name(true_label, names)}", NEUTRAL)]
+    return [(text, RIGHT if label == true_label else WRONG), (f"is {drawable_name(true_label, names)}", NEUTRAL)]
 
 
 def panel(
-    image: np.ndarray, lines: Sequence[tuple[str, Color]], side: int = 176, rows: int = 2, square: bool = True
+    image: np.ndarray,
+    lines: Sequence[tuple[str, Color]],
+    side: int = 176,
+    rows: int = 2,
+    square: bool = True,
+    height: int | None = None,
 ) -> np.ndarray:
     """An image on white paper, with lines of text below.
 
@@ -39,22 +43,37 @@ def panel(
         side: Side of the square that the image is fitted into, in pixels.
         rows: Number of lines to reserve space for.
         square: Make the paper square, for a grid; else it has the image's shape (`fit_legible`).
+        height: Height of the paper in a grid, in pixels (`common_height`); None: `side`.
 
     Shape:
         - image: ``[H, W, 3]``.
         - Output: ``[h, side + 8, 3]`` uint8, with h as the text needs; ``[h, w, 3]`` if it is not square.
     """
-    text_size = max(13, side // 20)
-    line = text_size + 5
-    font = ImageFont.load_default(text_size)
+    font = TextFont(text_size(side))
+    line = font.size + 5
     picture = fit_square(image, side) if square else fit_legible(image, side)
     text_width = max((font.getlength(text) for text, _ in lines[:rows]), default=0.0)
-    width, height = (side, side) if square else paper_size(picture, text_width, side)
+    width, height = (side, height or side) if square else paper_size(picture, text_width, side)
     page = place_on_paper(picture, width, height, line * rows)
     draw = ImageDraw.Draw(page)
     for row, (text, color) in enumerate(lines[:rows]):
-        draw.text((6, height + 6 + line * row), shorten(text, font, width), fill=color, font=font)
+        font.draw(draw, (6, height + 6 + line * row), shorten(text, font, width), color)
     return np.asarray(page)
+
+
+def text_size(side: int) -> int:
+    """Size of the text below an image of a size, in pixels."""
+    return max(13, side // 20)
+
+
+def common_height(images: Iterable[np.ndarray], side: int) -> int:
+    """The height in pixels that images need in a grid of panels, when each is fitted into a square.
+
+    Shape:
+        - images: each ``[H_i, W_i, 3]``.
+    """
+    needed = max(math.ceil(side * image.shape[0] / max(image.shape[:2])) for image in images)
+    return min(max(needed, side // 4), side)
 
 
 def place_on_paper(picture: np.ndarray, width: int, height: int, text_height: int) -> Image.Image:
@@ -101,15 +120,6 @@ def _scale(image: np.ndarray, factor: float) -> np.ndarray:
     return np.asarray(resized, np.uint8)
 
 
-def shorten(text: str, font: Any, width: int) -> str:
-    """Cut `text` to a width in pixels, with an ellipsis if anything is cut."""
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + "…") > width:
-        text = text[:-1]
-    return text + "…"
-
-
 def grid(panels: Sequence[np.ndarray], columns: int | None = None) -> np.ndarray:
     """Arrange panels of one size in rows.
 
@@ -136,7 +146,7 @@ def confusion_figure(counts: np.ndarray, names: Sequence[str], title: str) -> np
 
     Args:
         counts: Counts, ground truth by prediction.
-        names: Class names; the axes have none with more than 40 classes.
+        names: Class names; the axes have none with more than 40 classes. Long names are shortened.
         title: Title of the plot.
 
     Shape:
@@ -147,23 +157,30 @@ def confusion_figure(counts: np.ndarray, names: Sequence[str], title: str) -> np
 
     number = len(counts)
     percentages = 100 * counts / counts.sum(axis=1, keepdims=True).clip(min=1)
+    labels = chart_names(range(number), names)
     side = min(max(4.0, 1.8 + 0.42 * number), 12.0)
-    figure = Figure(figsize=(side + 0.8, side), dpi=110, layout="constrained")
-    axes = figure.add_subplot()
-    heatmap = axes.imshow(percentages, cmap="Blues", vmin=0, vmax=100)
-    figure.colorbar(heatmap, ax=axes, label="% of the true class", shrink=0.8)
-    axes.set(xlabel="predicted", ylabel="true", title=title)
-    if number <= 40:
-        labels = [class_name(k, names) for k in range(number)]
-        longest = max(map(len, labels))
-        axes.set_xticks(range(number), labels, rotation=90 if longest > 3 else 0, fontsize=8)
-        axes.set_yticks(range(number), labels, fontsize=8)
-    if number <= 15:
-        for row, column in np.argwhere(counts > 0):
-            percentage = percentages[row, column]
-            text = "white" if percentage > 55 else "black"
-            axes.text(column, row, f"{percentage:.0f}", ha="center", va="center", fontsize=8, color=text)
-    return render_figure(figure)
+    with chart_fonts([*labels, title]):
+        figure = Figure(figsize=(side + 0.8, side), dpi=110, layout="constrained")
+        axes = figure.add_subplot()
+        heatmap = axes.imshow(percentages, cmap="Blues", vmin=0, vmax=100)
+        figure.colorbar(heatmap, ax=axes, label="% of the true class", shrink=0.8)
+        axes.set(xlabel="predicted", ylabel="true", title=title)
+        if number <= 40:
+            longest = max(map(len, labels))
+            axes.set_xticks(range(number), labels, rotation=90 if longest > 3 else 0, fontsize=8)
+            axes.set_yticks(range(number), labels, fontsize=8)
+        if number <= 15:
+            for row, column in np.argwhere(counts > 0):
+                percentage = percentages[row, column]
+                text = "white" if percentage > 55 else "black"
+                axes.text(column, row, f"{percentage:.0f}", ha="center", va="center", fontsize=8, color=text)
+        return render_figure(figure)
+
+
+def chart_names(labels: Iterable[int], names: Sequence[str]) -> list[str]:
+    """Names of classes for a chart: at most about 25 letters, or the class's number if no font has its characters."""
+    font = TextFont(13)
+    return [shorten(drawable_name(label, names), font, 160) for label in labels]
 
 
 def render_figure(figure: Any) -> np.ndarray:

@@ -6,62 +6,37 @@ A target is a dictionary of NumPy arrays or tensors with the fields of a batch (
 photograph as on a small digit.
 """
 
-import colorsys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
-from ...datamodules.export.voc import palette
+from ...datamodules.images.fonts import TextFont, drawable_name, shorten
 from ...tasks.metrics.segmentation import IGNORE_INDEX
-from .canvas import NEUTRAL, PAPER, Color, class_name, fit_legible, fit_square, paper_size, place_on_paper, shorten
-from .tags import draw_tags
+from .canvas import fit_legible, fit_square, paper_size, place_on_paper, text_size
+from .colors import DIM, EDGE, GRAY, NEUTRAL, PAPER, Color, color_of, contrast_color, pale
+from .legend import LegendEntry, draw_dashed_box, draw_legend, legend_width, line_height
+from .regions import OBJECT_OPACITY, PALE_OPACITY, draw_contours, draw_masks, fill_class, hatch
+from .tags import draw_tags, tag_size
 
-_HUES = (0.0, 0.58, 0.33, 0.13, 0.78, 0.47, 0.92, 0.06, 0.66, 0.22)
-MIN_SCORE = 0.5  # predicted objects of lower score are not drawn by default
+MIN_SCORE = 0.5
+"""Minimum score of predicted objects that are drawn, by default."""
+
+BEST = 3
+"""Number of objects that are drawn paler where none has the minimum score."""
+
+CROWDED, LEGIBLE = 12, 24
+"""Number of objects from which an image is crowded, and the size in pixels that half of them should have then."""
+
+DENSE = 20
+"""Number of small objects from which their names are left out: colors stand for the classes."""
+
 _BACKGROUNDS = ("background", "bg", "unlabeled", "unlabelled", "void")
-_PALETTE = palette()
-_GRAY = (150, 150, 150)
 _OBJECT_FIELDS = ("boxes", "labels", "masks", "scores", "iscrowd", "difficult")
-_FILL = 0.55  # opacity of a mask over the image
-
-
-class LegendEntry(NamedTuple):
-    """An entry of the legend below a plot: a patch of color and a name.
-
-    Attributes:
-        text: The class or group that the color stands for.
-        color: Color of the patch; None: text without a patch.
-        hatched: Stripe the patch, like ignored pixels and the masks of crowds.
-        dashed: Make the patch a dashed box, like those of crowds and of difficult objects.
-    """
-
-    text: str
-    color: Color | None = None
-    hatched: bool = False
-    dashed: bool = False
-
-
-def color_of(number: int) -> Color:
-    """The color of a class or an object: ten hues, then the same hues paler, then darker."""
-    hue, level = _HUES[number % len(_HUES)], number // len(_HUES) % 3
-    saturation, value = ((0.85, 0.95), (0.45, 1.0), (0.9, 0.6))[level]
-    red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
-    return round(255 * red), round(255 * green), round(255 * blue)
-
-
-def mask_color(label: int) -> Color:
-    """The color of a class in a semantic mask: that of VOC's palette, as in the PNG files of predictions.
-
-    >>> mask_color(15)
-    (192, 128, 128)
-    """
-    red, green, blue = _PALETTE[3 * label : 3 * label + 3]
-    return red, green, blue
 
 
 def is_background(label: int, names: Sequence[str]) -> bool:
@@ -70,7 +45,7 @@ def is_background(label: int, names: Sequence[str]) -> bool:
     >>> is_background(0, ["_Background_", "bg"]), is_background(1, ["road", "bg"])
     (True, False)
     """
-    name = class_name(label, names)
+    name = names[label] if label < len(names) else ""
     return name == "background" or (label == 0 and name.strip(" _-").lower() in _BACKGROUNDS)
 
 
@@ -113,10 +88,74 @@ def overlap_note(prediction: Mapping[str, np.ndarray], ground_truth: Mapping[str
     return f", IoU {intersection / union:.2f}" if union > 0 else ""
 
 
-def hidden_note(prediction: Mapping[str, Any], min_score: float = MIN_SCORE) -> str:
-    """``, 57 below 50 % not drawn`` if a detector has objects of lower score; else empty."""
-    hidden = 0 if "scores" not in prediction else sum(score < min_score for score in prediction["scores"].tolist())
-    return f", {hidden} below {100 * min_score:.0f} % not drawn" if hidden else ""
+def score_note(prediction: Mapping[str, Any], min_score: float = MIN_SCORE) -> str:
+    """What is not drawn of a detector's objects: ``, 57 below 50 % not drawn``; empty if all are.
+
+    If all scores are below the minimum: ``, 57 below 50 %: best 3 drawn``.
+    """
+    scores = [] if "scores" not in prediction else prediction["scores"].tolist()
+    hidden = sum(score < min_score for score in scores)
+    if not hidden:
+        return ""
+    if hidden == len(scores):
+        return f", {hidden} below {100 * min_score:.0f} %" + (f": best {BEST} drawn" if hidden > BEST else "")
+    return f", {hidden} below {100 * min_score:.0f} % not drawn"
+
+
+def select_objects(target: Mapping[str, np.ndarray], min_score: float) -> tuple[dict[str, np.ndarray], bool]:
+    """The objects to draw, and whether they are the best few of which none has the minimum score.
+
+    Args:
+        target: Target or prediction with fields of N objects, ``[N, …]``; one without scores is returned as it is.
+        min_score: Minimum score.
+    """
+    if "scores" not in target or not len(target["scores"]):
+        return dict(target), False
+    scores = target["scores"]
+    keep = np.flatnonzero(scores >= min_score)
+    weak = not len(keep)
+    if weak:
+        keep = np.argsort(-scores, kind="stable")[:BEST]
+    chosen = {key: value[keep] if value.ndim and len(value) == len(scores) else value for key, value in target.items()}
+    return chosen, weak
+
+
+def check_drawing(side: int | None, score_threshold: float | None, samples: Sequence[int] | None) -> None:
+    """Check the arguments that callbacks have for their plots.
+
+    Raises:
+        ValueError: `side` is below 32, `score_threshold` not in [0, 1], or `samples` empty or with a negative index.
+    """
+    if side is not None and side < 32:
+        raise ValueError(f"side: must be >= 32, got {side}")
+    if score_threshold is not None and not 0 <= score_threshold <= 1:
+        raise ValueError(f"score_threshold: must be in [0, 1], got {score_threshold}")
+    if samples is not None and (not samples or min(samples) < 0):
+        raise ValueError(f"samples: must be indices >= 0, at least one, got {list(samples)}")
+
+
+def legible_side(image: np.ndarray, target: Mapping[str, Any], side: int, most: int) -> int:
+    """The side at which objects are drawn large enough: `side`, up to `most` for an image with many small ones.
+
+    Args:
+        image: RGB uint8.
+        target: Target or prediction of the image, with the objects that are drawn.
+        side: Usual side of the plot, in pixels.
+        most: Maximum side, in pixels.
+
+    Shape:
+        - image: ``[H, W, 3]``.
+    """
+    boxes = np.asarray(target.get("boxes", ()), np.float64).reshape(-1, 4)
+    if len(boxes) < CROWDED:
+        return side
+    median = float(np.median((boxes[:, 2:] - boxes[:, :2]).min(axis=1)))
+    return int(np.clip(np.ceil(LEGIBLE / max(median, 1e-6) * max(image.shape[:2])), side, most))
+
+
+def is_dense(boxes: np.ndarray) -> bool:
+    """Whether boxes ``[N, 4]``, in pixels of the plot, are too many and too small for names at each."""
+    return len(boxes) >= DENSE and bool(np.median((boxes[:, 2:] - boxes[:, :2]).min(axis=1)) < 2 * LEGIBLE)
 
 
 def draw_target(
@@ -126,11 +165,12 @@ def draw_target(
     side: int,
     min_score: float = MIN_SCORE,
     square: bool = True,
+    labels: bool = True,
 ) -> tuple[np.ndarray, list[LegendEntry]]:
     """Draw a target on its image, and return the plot and its legend.
 
-    The classes of a mask have VOC's colors. The background (`is_background`) is not tinted, and ignored pixels are
-    striped.
+    Each class of a mask has one color, and the image is gray below it. The background (`is_background`) is not colored,
+    and ignored pixels are striped. If no object has the minimum score, the best `BEST` are drawn in paler colors.
 
     Args:
         image: RGB uint8.
@@ -139,6 +179,7 @@ def draw_target(
         side: Longer side of the result, in pixels.
         min_score: Minimum score of the objects that are drawn.
         square: Fit the result into a square; else strips are larger (`canvas.fit_legible`).
+        labels: Write class and score at each box; only the score, if it has one, where objects are many and small.
 
     Shape:
         - image: ``[H, W, 3]``.
@@ -149,23 +190,19 @@ def draw_target(
     factor = np.array(picture.shape[1::-1]) / image.shape[1::-1]
     if "mask" in target:
         return _draw_classes(picture, target["mask"], names)
-    if "scores" in target:  # a detector returns up to a hundred boxes of low score
-        keep = target["scores"] >= min_score
-        target = {
-            key: value[keep] if value.ndim and len(value) == len(keep) else value for key, value in target.items()
-        }
+    target, weak = select_objects(target, min_score)
     if "boxes" in target:
-        return _draw_objects(picture, target, names, factor)
+        return _draw_objects(picture, target, names, factor, labels, weak)
     if "box" in target:
         single = {"boxes": target["box"].reshape(1, 4), "labels": target["label"].reshape(1)}
         if "score" in target:
             single["scores"] = target["score"].reshape(1)
-        return _draw_objects(picture, single, names, factor)
-    return picture, [LegendEntry(class_name(int(target["label"]), names))] if "label" in target else []
+        return _draw_objects(picture, single, names, factor, labels)
+    return picture, [LegendEntry(drawable_name(int(target["label"]), names))] if "label" in target else []
 
 
 def _draw_classes(picture: np.ndarray, mask: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, list[LegendEntry]]:
-    """Tint a picture ``[h, w, 3]`` by the classes of a mask ``[H, W]``."""
+    """Color a picture ``[h, w, 3]`` by the classes of a mask ``[H, W]``, with lines between them."""
     height, width = picture.shape[:2]
     resized = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
     picture, legend = picture.copy(), []
@@ -174,37 +211,53 @@ def _draw_classes(picture: np.ndarray, mask: np.ndarray, names: Sequence[str]) -
         region, share = resized == label, counts[label] / mask.size
         percentage = "< 1 %" if share < 0.005 else f"{100 * share:.0f} %"
         if label == IGNORE_INDEX:
-            _hatch(picture, region)
-            legend.append(LegendEntry(f"ignored: {percentage}", _GRAY, hatched=True))
-        elif is_background(label, names):  # not tinted, so that the image stays visible
-            legend.append(LegendEntry(f"{class_name(label, names)}: {percentage}", PAPER))
+            hatch(picture, region)
+            legend.append(LegendEntry(f"ignored: {percentage}", GRAY, hatched=True))
+        elif is_background(label, names):  # not colored, so that the image stays visible
+            legend.append(LegendEntry(f"{drawable_name(label, names)}: {percentage}", PAPER))
         else:
-            _tint(picture, region, mask_color(label))
-            legend.append(LegendEntry(f"{class_name(label, names)}: {percentage}", mask_color(label)))
+            fill_class(picture, region, color_of(label))
+            legend.append(LegendEntry(f"{drawable_name(label, names)}: {percentage}", color_of(label)))
+    draw_contours(picture, resized, max(1, max(height, width) // 400))
     return picture, sorted(legend, key=lambda entry: entry.hatched or entry.color == PAPER)
 
 
 def _draw_objects(
-    picture: np.ndarray, target: Mapping[str, np.ndarray], names: Sequence[str], factor: np.ndarray
+    picture: np.ndarray,
+    target: Mapping[str, np.ndarray],
+    names: Sequence[str],
+    factor: np.ndarray,
+    labels: bool,
+    weak: bool = False,
 ) -> tuple[np.ndarray, list[LegendEntry]]:
-    """Draw boxes, masks and tags on a picture ``[h, w, 3]``; `factor` ``[2]`` scales x and y of the boxes."""
-    boxes, labels = np.asarray(target["boxes"], np.float64).reshape(-1, 4), target["labels"]
+    """Draw boxes, masks and tags on a picture ``[h, w, 3]``; `factor` ``[2]`` scales x and y of the boxes.
+
+    The colors are paler if the objects are `weak`, with scores below the minimum.
+    """
+    boxes, classes = np.asarray(target["boxes"], np.float64).reshape(-1, 4), target["labels"]
     crowds = np.asarray(target.get("iscrowd", np.zeros(len(boxes))), np.bool_)
     difficult = np.asarray(target.get("difficult", np.zeros(len(boxes))), np.bool_)
     masks = target.get("masks")
     # with masks, colors tell objects apart; boxes are told apart by their position, so colors can stand for classes
-    colors = [color_of(int(n)) for n in (labels if masks is None else range(len(boxes)))]
+    colors = [color_of(int(n)) for n in (classes if masks is None else range(len(boxes)))]
+    colors = [pale(color) for color in colors] if weak else colors
     if masks is not None:
-        picture = _draw_masks(picture, np.asarray(masks), colors, crowds)
-    tags = [class_name(int(label), names) for label in labels]
-    scores = [f"{100 * float(score):.0f}%" for score in target["scores"]] if "scores" in target else [""] * len(boxes)
+        picture = draw_masks(picture, np.asarray(masks), colors, crowds, PALE_OPACITY if weak else OBJECT_OPACITY)
     page = Image.fromarray(picture)
     draw = ImageDraw.Draw(page)
     corners = boxes * np.tile(factor, 2)
     for box, color, dashed in zip(corners.tolist(), colors, crowds | difficult, strict=True):
         _draw_box(draw, box, page.size, color, bool(dashed), thin=masks is not None)
-    draw_tags(draw, corners, page.size, list(zip(tags, scores, strict=True)), colors)
-    return np.asarray(page), _object_legend(labels, crowds, difficult, names, without_patches=masks is not None)
+    if labels:
+        tags = [drawable_name(int(label), names) for label in classes]
+        scores = [f"{100 * float(score):.0f}%" for score in target.get("scores", ())] or [""] * len(boxes)
+        dense = masks is None and is_dense(corners)
+        texts = [("" if dense else tag, score) for tag, score in zip(tags, scores, strict=True)]
+        draw_tags(page, corners, texts, colors, tag_size(corners, max(page.size)), filled=not dense)
+    legend = _object_legend(classes, crowds, difficult, names, without_patches=masks is not None)
+    if weak:
+        legend = [entry._replace(color=entry.color and pale(entry.color)) for entry in legend]
+    return np.asarray(page), legend
 
 
 def _object_legend(
@@ -217,20 +270,20 @@ def _object_legend(
     if not len(labels):
         return [LegendEntry("no objects")]
     legend = [
-        LegendEntry(class_name(label, names) + times, None if without_patches else color_of(label))
+        LegendEntry(drawable_name(label, names) + times, None if without_patches else color_of(label))
         for label, times in _class_counts(labels[~crowds])
     ]
     legend += [
         LegendEntry(
-            f"{class_name(label, names)} crowd{times}",
-            _GRAY if without_patches else color_of(label),
+            f"{drawable_name(label, names)} crowd{times}",
+            GRAY if without_patches else color_of(label),
             hatched=without_patches,
             dashed=not without_patches,
         )
         for label, times in _class_counts(labels[crowds])
     ]
     if difficult.any():
-        legend.append(LegendEntry(f"{difficult.sum()} difficult", _GRAY, dashed=True))
+        legend.append(LegendEntry(f"{difficult.sum()} difficult", GRAY, dashed=True))
     return legend
 
 
@@ -239,62 +292,22 @@ def _class_counts(labels: np.ndarray) -> list[tuple[int, str]]:
     return [(label, f" x{count}" if count > 1 else "") for label, count in sorted(Counter(labels.tolist()).items())]
 
 
-def _draw_masks(picture: np.ndarray, masks: np.ndarray, colors: Sequence[Color], crowds: np.ndarray) -> np.ndarray:
-    """Tint a picture ``[h, w, 3]`` by masks ``[N, H, W]``, the larger below the smaller; crowds ``[N]`` are striped."""
-    picture = picture.copy()
-    size = picture.shape[1::-1]
-    for index in np.argsort(-masks.sum(axis=(1, 2)), kind="stable").tolist():
-        region = cv2.resize(masks[index].astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) != 0
-        if crowds[index]:
-            _hatch(picture, region)
-        else:
-            _tint(picture, region, colors[index])
-    return picture
-
-
-def _tint(picture: np.ndarray, region: np.ndarray, color: Color) -> None:
-    """Tint a region ``[h, w]`` of a picture ``[h, w, 3]`` and draw its outline, in place."""
-    picture[region] = np.rint(picture[region] * (1 - _FILL) + np.array(color) * _FILL).astype(np.uint8)
-    outlines, _ = cv2.findContours(region.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(picture, outlines, -1, color, 1, cv2.LINE_8)
-
-
-def _hatch(picture: np.ndarray, region: np.ndarray) -> None:
-    """Draw gray stripes over a region ``[h, w]`` of a picture ``[h, w, 3]``, in place."""
-    rows, columns = np.nonzero(region)
-    light = ((rows + columns) // 5 % 2).astype(bool)
-    stripes = np.where(light, 205, 110)[:, None]
-    picture[rows, columns] = np.rint(picture[rows, columns] * 0.35 + stripes * 0.65).astype(np.uint8)
-
-
 def _draw_box(
     draw: ImageDraw.ImageDraw, box: Sequence[float], size: tuple[int, int], color: Color, dashed: bool, thin: bool
 ) -> None:
-    """Draw the outline of a box, clipped to the picture."""
+    """Draw the outline of a box, clipped to the picture; a dark line separates light colors from bright images."""
     x1, y1 = max(0, round(box[0])), max(0, round(box[1]))
     # coordinates lie between pixels; the last pixel inside is one less
     x2, y2 = min(size[0], round(box[2])) - 1, min(size[1], round(box[3])) - 1
     x2, y2 = max(x1, x2), max(y1, y2)
-    width = 1 if thin else 2
+    shorter = min(x2 - x1, y2 - y1) + 1
+    width = 1 if thin or shorter < 16 else 2 if shorter < 160 else 3
     if dashed:
-        _draw_dashed_box(draw, (x1, y1, x2, y2), color, width)
-    else:
-        draw.rectangle((x1, y1, x2, y2), outline=color, width=min(width, x2 - x1 + 1, y2 - y1 + 1))
-
-
-def _draw_dashed_box(
-    draw: ImageDraw.ImageDraw, corners: tuple[int, int, int, int], color: Color, width: int, length: int = 4
-) -> None:
-    """Draw a dashed outline, with dashes of `length` pixels."""
-    x1, y1, x2, y2 = corners
-    for start in range(x1, x2 + 1, 2 * length):
-        end = min(start + length, x2)
-        draw.line([(start, y1), (end, y1)], color, width)
-        draw.line([(start, y2), (end, y2)], color, width)
-    for start in range(y1, y2 + 1, 2 * length):
-        end = min(start + length, y2)
-        draw.line([(x1, start), (x1, end)], color, width)
-        draw.line([(x2, start), (x2, end)], color, width)
+        draw_dashed_box(draw, (x1, y1, x2, y2), color, width)
+        return
+    if not thin and shorter >= 16 and contrast_color(color) == (0, 0, 0):
+        draw.rectangle((x1, y1, x2, y2), outline=EDGE, width=width + 1)
+    draw.rectangle((x1, y1, x2, y2), outline=color, width=min(width, shorter))
 
 
 def target_panel(
@@ -305,6 +318,8 @@ def target_panel(
     side: int = 256,
     min_score: float = MIN_SCORE,
     square: bool = True,
+    labels: bool = True,
+    height: int | None = None,
 ) -> np.ndarray:
     """An image with its target on white paper, with a legend and a note below.
 
@@ -316,68 +331,31 @@ def target_panel(
         side: Side of the square that the image is fitted into, in pixels.
         min_score: Minimum score of the objects that are drawn.
         square: Make the paper square, for a grid; else it has the image's shape, with space for the text.
+        labels: Write class and score at each box.
+        height: Height of the paper in a grid, in pixels (`canvas.common_height`); None: `side`.
 
     Shape:
         - image: ``[H, W, 3]``.
-        - Output: ``[side + 8 + 54, side + 8, 3]`` uint8; ``[h, w, 3]`` if it is not square.
+        - Output: ``[side + 8 + 54, side + 8, 3]`` uint8, with more space for text above a side of 270;
+          ``[h, w, 3]`` if it is not square.
     """
-    picture, legend = draw_target(image, target, names, side, min_score, square)
-    font = ImageFont.load_default(13)
-    legend_width = sum((0 if entry.color is None else 15) + font.getlength(entry.text) + 9 for entry in legend)
-    font = ImageFont.load_default(11)
-    text_width = 4 + max(legend_width, font.getlength(note))
-    width, height = (side, side) if square else paper_size(picture, text_width, side)
-    page = place_on_paper(picture, width, height, 54)
+    picture, legend = draw_target(image, target, names, side, min_score, square, labels)
+    font, small = TextFont(text_size(side)), TextFont(text_size(side) - 2)
+    text_width = 4 + max(legend_width(legend, font), small.getlength(note))
+    width, height = (side, height or side) if square else paper_size(picture, text_width, side)
+    line = line_height(font)
+    page = place_on_paper(picture, width, height, 2 * line + small.size + 9)
     draw = ImageDraw.Draw(page)
-    rows = _draw_legend(draw, legend, (6, height + 7), width - 4)
-    draw.text((6, height + 9 + 17 * rows), shorten(note, font, width - 4), fill=(130, 130, 138), font=font)
+    rows = draw_legend(draw, legend, (6, height + 7), width - 4, font)
+    small.draw(draw, (6, height + 9 + line * rows), shorten(note, small, width - 4), DIM)
     drawn = np.asarray(page)
-    return drawn if square else drawn[: height + 28 + 17 * rows]
-
-
-def _draw_legend(
-    draw: ImageDraw.ImageDraw, legend: Sequence[LegendEntry], start: tuple[int, int], width: int, rows: int = 2
-) -> int:
-    """Draw the entries in at most `rows` lines of 17 pixels, and return the number of lines; ``+3`` stands for more."""
-    font = ImageFont.load_default(13)
-    reserve = font.getlength("+99")
-    x, row = 0.0, 0
-    for number, entry in enumerate(legend):
-        patch = 0 if entry.color is None else 15
-        text = shorten(entry.text, font, width - patch)
-        entry_width = patch + font.getlength(text)
-        last = row == rows - 1 and number < len(legend) - 1
-        if x > 0 and x + entry_width + (reserve + 8 if last else 0) > width:
-            row, x = row + 1, 0.0
-        if row == rows:
-            break
-        left, top = start[0] + x, start[1] + 17 * row
-        if entry.color is not None:
-            _draw_patch(draw, (round(left), top + 3), entry, entry.color)
-        draw.text((left + patch, top), text, fill=NEUTRAL, font=font)
-        x += entry_width + 9
-    else:
-        return row + bool(legend)
-    more = f"+{len(legend) - number}"
-    draw.text((start[0] + width - font.getlength(more), start[1] + 17 * (rows - 1)), more, fill=NEUTRAL, font=font)
-    return rows
-
-
-def _draw_patch(draw: ImageDraw.ImageDraw, corner: tuple[int, int], entry: LegendEntry, color: Color) -> None:
-    x, y = corner
-    if entry.dashed:
-        _draw_dashed_box(draw, (x, y, x + 10, y + 10), color, width=2, length=3)
-        return
-    draw.rectangle((x, y, x + 10, y + 10), fill=color, outline=(120, 120, 128))
-    if entry.hatched:
-        for shift in (3, 7, 11, 15):
-            x1, x2 = max(0, shift - 9), min(9, shift)
-            draw.line([(x + 1 + x1, y + 1 + shift - x1), (x + 1 + x2, y + 1 + shift - x2)], fill=(70, 70, 70))
+    return drawn if square else drawn[: height + 17 + line * rows + small.size]
 
 
 def with_title(picture: np.ndarray, title: str) -> np.ndarray:
-    """Add a line of text above a picture. Shape: ``[H, W, 3]`` to ``[H + 30, W, 3]`` uint8."""
-    page = Image.fromarray(np.concatenate([np.full((30, picture.shape[1], 3), PAPER, np.uint8), picture]))
-    font = ImageFont.load_default(15)
-    ImageDraw.Draw(page).text((10, 7), shorten(title, font, picture.shape[1] - 20), fill=NEUTRAL, font=font)
+    """Add a line of text above a picture. Shape: ``[H, W, 3]`` to ``[H + 30, W, 3]`` uint8, or more if it is wide."""
+    font = TextFont(max(15, picture.shape[1] // 80))
+    page = Image.fromarray(np.concatenate([np.full((2 * font.size, picture.shape[1], 3), PAPER, np.uint8), picture]))
+    text = shorten(title, font, picture.shape[1] - 20)
+    font.draw(ImageDraw.Draw(page), (10, font.size // 2), text, NEUTRAL)
     return np.asarray(page)

@@ -1,5 +1,6 @@
 """Plots of the same samples after each validation and test, with predictions beside the ground truth."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,64 +10,102 @@ from torch.utils.data import DataLoader
 
 from ...tasks.interfaces import Predictor
 from ..tracking.logging import log_picture, run_folder
-from ..tracking.wandb_boxes import Sample, log_boxes
-from .canvas import captions, grid, panel
-from .overlays import drawable_fields, hidden_note, overlap_note, target_of, target_panel
+from ..tracking.wandb_images import Sample, WandbSamples
+from .canvas import captions, common_height, grid, panel
+from .overlays import (
+    MIN_SCORE,
+    check_drawing,
+    drawable_fields,
+    legible_side,
+    overlap_note,
+    score_note,
+    target_of,
+    target_panel,
+)
 
-GAP = 14
-"""Pixels between a pair of ground truth and prediction and the next."""
+SIDE, CLASS_SIDE = 224, 176
+"""Usual side of an image with boxes or masks, and of one with classes only, in pixels."""
 
 
 class Pictures(pl.Callback):
     """Draws predictions and ground truth of a fixed set of samples, as PNG files and on the loggers.
 
     Classes are written below their image. Boxes and masks are drawn, the ground truth on the left and the prediction on
-    the right.
+    the right. If no object of an image has the minimum score, the best three are drawn paler, and the caption says so.
 
-    Works with any task that implements `striate.tasks.Predictor`, and any map-style data set. The samples are spread
-    evenly over the data set, so that data sorted by class show every class. The first rank draws them.
+    Works with any task that implements `striate.tasks.Predictor`, and any map-style data set. The first rank draws.
 
-    Files: ``pictures/val_epoch_003.png``, ``pictures/test.png``. Loggers: ``val/pictures``, ``test/pictures``; on W&B
-    also ``val/boxes``, ``test/boxes``: the same samples with boxes that can be filtered by class and score.
+    Files: ``pictures/val_epoch_003.png``, ``pictures/test.png``. Loggers: ``val/pictures``, ``test/pictures``. On W&B
+    these are the samples themselves: each image is stored once, with boxes that can be filtered by class and score, and
+    masks, as layers of each epoch.
 
     Args:
-        count: Number of samples.
+        count: Number of samples, spread evenly over the data set, so that data sorted by class show every class.
         every_n_epochs: Epochs between two plots in training.
+        side: Side of the square that each image is fitted into, in pixels; None: 224 (176 for classification), and up
+            to 448 if an image has many small objects.
+        score_threshold: Minimum score of the objects that are drawn.
+        labels: Write class and score at each box.
+        samples: Indices of the samples in the data set; None: chosen by `count`.
 
     Raises:
-        ValueError: An argument is below 1.
+        ValueError: `count` or `every_n_epochs` is below 1, `side` below 32, `score_threshold` not in [0, 1], an index is
+            negative, or, at the first validation, one is not in the data set.
     """
 
-    def __init__(self, count: int = 16, every_n_epochs: int = 1) -> None:
+    def __init__(
+        self,
+        count: int = 16,
+        every_n_epochs: int = 1,
+        side: int | None = None,
+        score_threshold: float = MIN_SCORE,
+        labels: bool = True,
+        samples: Sequence[int] | None = None,
+    ) -> None:
         for name, value in (("count", count), ("every_n_epochs", every_n_epochs)):
             if value < 1:
                 raise ValueError(f"{name}: must be >= 1, got {value}")
+        check_drawing(side, score_threshold, samples)
         self.count, self.every_n_epochs = count, every_n_epochs
+        self.side, self.score_threshold, self.labels = side, score_threshold, labels
+        self.samples = None if samples is None else list(samples)
+        self._wandb = WandbSamples()
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw the validation samples, except in the sanity check."""
-        if trainer.sanity_checking or (trainer.state.fn == "fit" and (trainer.current_epoch + 1) % self.every_n_epochs):
+        """Draw the validation samples; the sanity check only checks `samples`."""
+        if trainer.sanity_checking:
+            self._indices(trainer.val_dataloaders, "val")
+            return
+        if trainer.state.fn == "fit" and (trainer.current_epoch + 1) % self.every_n_epochs:
             return
         name = f"val_epoch_{trainer.current_epoch:03d}" if trainer.state.fn == "fit" else "val"
-        self._draw(trainer, pl_module, trainer.val_dataloaders, name, "val/pictures")
+        self._draw(trainer, pl_module, trainer.val_dataloaders, name, "val")
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw the test samples, after each test."""
-        self._draw(trainer, pl_module, trainer.test_dataloaders, "test", "test/pictures")
+        self._draw(trainer, pl_module, trainer.test_dataloaders, "test", "test")
 
-    def _draw(self, trainer: pl.Trainer, task: pl.LightningModule, loader: Any, name: str, key: str) -> None:
-        folder = run_folder(trainer)
-        loader = loader[0] if isinstance(loader, list | tuple) and loader else loader
-        if not (trainer.is_global_zero and isinstance(loader, DataLoader) and isinstance(task, Predictor)):
-            return
+    def _indices(self, loaders: Any, split: str) -> tuple[Any, list[int]]:
+        """The loader, and the indices of the samples to draw; none if the data set has no indices."""
+        loader = loaders[0] if isinstance(loaders, list | tuple) and loaders else loaders
+        if not isinstance(loader, DataLoader) or isinstance(loader.dataset, torch.utils.data.IterableDataset):
+            return loader, []
         dataset: Any = loader.dataset
-        if isinstance(dataset, torch.utils.data.IterableDataset):
+        if self.samples is None:
+            return loader, np.unique(np.linspace(0, len(dataset) - 1, self.count).round().astype(int)).tolist()
+        if max(self.samples) >= len(dataset):
+            raise ValueError(f"samples: must be < {len(dataset)}, the samples of {split}, got {max(self.samples)}")
+        return loader, self.samples
+
+    def _draw(self, trainer: pl.Trainer, task: pl.LightningModule, loaders: Any, name: str, split: str) -> None:
+        folder = run_folder(trainer)
+        loader, indices = self._indices(loaders, split)
+        if not (trainer.is_global_zero and isinstance(task, Predictor)):
             return
-        indices = np.unique(np.linspace(0, len(dataset) - 1, self.count).round().astype(int))
-        panels, samples = [], []
-        for index in indices.tolist():
+        samples = []
+        for index in indices:
             # one at a time, since the images of a data set may differ in size
-            batch = loader.collate_fn([dataset[index]])
+            batch = loader.collate_fn([loader.dataset[index]])
             if not len(batch["image"]):
                 continue  # unreadable; the task reports it
             image = batch["image"][0].permute(1, 2, 0).cpu().numpy()  # [H, W, 3]
@@ -74,15 +113,36 @@ class Pictures(pl.Callback):
             on_device = trainer.strategy.batch_to_device(batch["image"][0][None])  # [1, 3, H, W]
             with torch.no_grad(), trainer.precision_plugin.forward_context():
                 prediction = task.predict(on_device)[0]
-            if ground_truth.keys() <= {"label"}:
-                panels.append(panel(image, captions(prediction, ground_truth, task.class_names)))
-                continue
             fields = drawable_fields(prediction)
-            note = f"predicted{overlap_note(fields, ground_truth)}{hidden_note(fields)}"
-            pair = ((f"ground truth, sample {index}", ground_truth), (note, fields))
-            drawn = [target_panel(image, target, task.class_names, text, side=224) for text, target in pair]
-            panels.append(np.hstack([*drawn, np.full_like(drawn[0][:, :GAP], 255)]))
-            samples.append(Sample(image, ground_truth, fields, index))
-        if panels:
-            log_picture(trainer, grid(panels), folder / "pictures" / f"{name}.png", key)
-            log_boxes(trainer, samples, task.class_names, key.replace("pictures", "boxes"))
+            caption = f"sample {index}{overlap_note(fields, ground_truth)}"
+            if ground_truth.keys() <= {"label"}:
+                caption = ", ".join(text for text, _ in captions(prediction, ground_truth, task.class_names))
+            samples.append(Sample(image, ground_truth, fields, index, caption))
+        if samples:
+            picture = self._figure(samples, task.class_names)
+            path = folder / "pictures" / f"{name}.png"
+            log_picture(trainer, picture, path, f"{split}/pictures", on_wandb=False)
+            self._wandb.log(trainer, samples, task.class_names, f"{split}/pictures")
+
+    def _figure(self, samples: Sequence[Sample], names: Sequence[str]) -> np.ndarray:
+        """The samples in one figure ``[H, W, 3]`` uint8: classes, or pairs of ground truth and prediction."""
+        if samples[0].ground_truth.keys() <= {"label"}:
+            side = self.side or CLASS_SIDE
+            height = common_height((one.image for one in samples), side)
+            lines = [captions(one.prediction, one.ground_truth, names) for one in samples]
+            return grid([panel(one.image, text, side, height=height) for one, text in zip(samples, lines, strict=True)])
+        side = self.side or max(legible_side(one.image, one.ground_truth, SIDE, 2 * SIDE) for one in samples)
+        height = common_height((one.image for one in samples), side)
+        panels = []
+        for one in samples:
+            note = f"predicted{overlap_note(one.prediction, one.ground_truth)}"
+            note += score_note(one.prediction, self.score_threshold)
+            pair = ((f"ground truth, sample {one.number}", one.ground_truth), (note, one.prediction))
+            drawn = [
+                target_panel(
+                    one.image, target, names, text, side, self.score_threshold, labels=self.labels, height=height
+                )
+                for text, target in pair
+            ]
+            panels.append(np.hstack([*drawn, np.full_like(drawn[0][:, : side // 16], 255)]))
+        return grid(panels)

@@ -8,10 +8,14 @@ import numpy as np
 from torch import Tensor
 
 from ...tasks import Task
-from ..drawing.canvas import NEUTRAL, captions, class_name, panel
-from ..drawing.overlays import MIN_SCORE, hidden_note, target_panel
+from ..drawing.canvas import captions, class_name, panel
+from ..drawing.colors import NEUTRAL
+from ..drawing.overlays import MIN_SCORE, drawable_fields, legible_side, score_note, select_objects, target_panel
 
 CORNERS = ("x1", "y1", "x2", "y2")
+
+SIDE = 448
+"""Usual longer side of a plot, in pixels."""
 
 
 class TaskWriter:
@@ -62,21 +66,21 @@ class TaskWriter:
             row += [class_name(label, self.names), f"{score:.6f}", *self._box_cells(prediction, rank)]
         return [row]
 
-    def draw(self, image: np.ndarray, name: str, prediction: dict[str, Any], side: int) -> np.ndarray:
+    def draw(self, image: np.ndarray, name: str, prediction: dict[str, Any], side: int | None = None) -> np.ndarray:
         """Plot a prediction on its image.
 
         Args:
             image: RGB uint8.
             name: File name of the image, for the caption.
             prediction: One item of the list that `Task.predict` returns.
-            side: Longer side of the plot, in pixels.
+            side: Longer side of the plot, in pixels; None: chosen for the image.
 
         Shape:
             - image: ``[H, W, 3]``.
             - Output: ``[h, w, 3]`` uint8.
         """
         lines = [*captions(prediction, {}, self.names), (name, NEUTRAL)]
-        return panel(image, lines, side=side, square=False)
+        return panel(image, lines, side=side or SIDE, square=False)
 
     def count_header(self) -> list[str]:
         """Return the column names of ``counts.csv``, one row per image; empty: the task has no such table."""
@@ -99,10 +103,15 @@ class TaskWriter:
 class OverlayWriter(TaskWriter):
     """Base class of the writers that draw predictions over the image."""
 
-    def draw(self, image: np.ndarray, name: str, prediction: dict[str, Any], side: int) -> np.ndarray:
+    labels = True
+
+    def draw(self, image: np.ndarray, name: str, prediction: dict[str, Any], side: int | None = None) -> np.ndarray:
         """Draw a prediction over its image ``[H, W, 3]``, to ``[h, w, 3]`` uint8 (`TaskWriter.draw`)."""
-        note = name + hidden_note(prediction, self.min_score)
-        return target_panel(image, prediction, self.names, note, side, self.min_score, square=False)
+        note = name + score_note(prediction, self.min_score)
+        if side is None:
+            shown, _ = select_objects(drawable_fields(prediction), self.min_score)
+            side = legible_side(image, shown, SIDE, 2 * SIDE)
+        return target_panel(image, prediction, self.names, note, side, self.min_score, square=False, labels=self.labels)
 
 
 class BoxWriter(OverlayWriter):

@@ -16,8 +16,9 @@ from ...datamodules import TransformedDataset
 from ...datamodules.images.read import ImageError, read_image
 from ...datamodules.loading.sources import HasFiles
 from ...tasks import Task
+from ..drawing.overlays import check_drawing
 from ..tracking.logging import run_folder
-from .base import BoxWriter, TaskWriter, file_size
+from .base import BoxWriter, OverlayWriter, TaskWriter, file_size
 from .detection import DetectionWriter
 from .masks import MaskWriter
 
@@ -47,19 +48,30 @@ class PredictionWriter(BasePredictionWriter):
 
     Args:
         pictures: Draw annotated plots.
-        side: Longer side of a plot in pixels; strips may be longer, to remain legible.
+        side: Longer side of a plot in pixels; strips may be longer, to remain legible. None: 448, and up to 896 for an
+            image with many small objects.
         score_threshold: Minimum score of the objects in the tables and plots; None: all that the task predicts if its
-            own ``score_threshold`` is above 0, else 0.5.
+            own ``score_threshold`` is above 0, else 0.5. If no object of an image has it, the plot shows the best three
+            in paler colors.
+        labels: Write class and score at each box.
+        samples: Indices of the images that get a plot, in the order of the images; None: all.
 
     Raises:
-        ValueError: `score_threshold` is not in [0, 1].
+        ValueError: `side` is below 32, `score_threshold` not in [0, 1], or an index negative.
     """
 
-    def __init__(self, pictures: bool = True, side: int = 448, score_threshold: float | None = None) -> None:
+    def __init__(
+        self,
+        pictures: bool = True,
+        side: int | None = None,
+        score_threshold: float | None = None,
+        labels: bool = True,
+        samples: Sequence[int] | None = None,
+    ) -> None:
         super().__init__(write_interval="batch")
-        if score_threshold is not None and not 0 <= score_threshold <= 1:
-            raise ValueError(f"score_threshold: must be in [0, 1], got {score_threshold}")
-        self.pictures, self.side, self.score_threshold = pictures, side, score_threshold
+        check_drawing(side, score_threshold, samples)
+        self.pictures, self.side, self.score_threshold, self.labels = pictures, side, score_threshold, labels
+        self.samples = None if samples is None else set(samples)
         self._count = 0
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -81,6 +93,8 @@ class PredictionWriter(BasePredictionWriter):
         self._writer: TaskWriter = WRITERS[pl_module.kind](pl_module, self._folder, trainer.global_rank, paths)
         if self.score_threshold is not None:
             self._writer.min_score = self.score_threshold
+        if isinstance(self._writer, OverlayWriter):
+            self._writer.labels = self.labels
         for name in TABLES:
             self._table(trainer, name, trainer.global_rank).unlink(missing_ok=True)
 
@@ -107,7 +121,7 @@ class PredictionWriter(BasePredictionWriter):
             rows += [(index, row) for row in self._writer.rows(path, index, fields, file_size(batch, position))]
             counts.append((index, self._writer.counts(path, fields)))
             self._count += 1
-            if self.pictures:
+            if self.pictures and (self.samples is None or index in self.samples):
                 self._draw(path, index, fields)
         self._append(trainer, "predictions", self._writer.header(prediction[0]), rows)
         if header := self._writer.count_header():

@@ -7,9 +7,10 @@ import numpy as np
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import WandbLogger
 
+from ...datamodules.images.fonts import chart_fonts
 from ...tasks.interfaces import DetectionReporter, EvaluationStage
 from ...tasks.metrics.coco_detection import IOUS
-from ..drawing.canvas import class_name, confusion_figure, render_figure
+from ..drawing.canvas import chart_names, class_name, confusion_figure, render_figure
 from ..tracking.logging import log_picture, log_table, run_folder
 
 ERRORS = {
@@ -148,21 +149,26 @@ def curves_figure(recall: np.ndarray, precision: np.ndarray, names: Sequence[str
     from matplotlib.figure import Figure
 
     defined = [k for k in range(len(names)) if not np.isnan(precision[k]).all()]
-    figure = Figure(figsize=(7.2, 4.8), dpi=110, layout="constrained")
-    axes = figure.add_subplot()
-    if len(defined) <= MAX_CURVES:
-        colors = colormaps["tab10" if len(defined) <= 10 else "tab20"].colors  # type: ignore[attr-defined]
-        for color, k in zip(colors, sorted(defined, key=lambda k: -precision[k].mean()), strict=False):
-            axes.plot(recall, precision[k], color=color, lw=1.3, label=f"{names[k]}  {100 * precision[k].mean():.1f}")
-    if defined:
-        mean = precision[defined].mean(axis=0)
-        axes.plot(recall, mean, color="black", lw=2.6, label=f"mean of {len(defined)}  {100 * mean.mean():.1f}")
-        axes.legend(title="AP, %", fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
-    else:
-        axes.text(0.5, 0.5, "no objects", ha="center", color="gray")
-    axes.set(xlabel="recall", ylabel="precision", title=title, xlim=(0, 1), ylim=(0, 1.02))
-    axes.grid(alpha=0.3)
-    return render_figure(figure)
+    labels = chart_names(range(len(names)), names)
+    with chart_fonts([*labels, title]):
+        figure = Figure(figsize=(7.2, 4.8), dpi=110, layout="constrained")
+        axes = figure.add_subplot()
+        if len(defined) <= MAX_CURVES:
+            colors = colormaps["tab10" if len(defined) <= 10 else "tab20"].colors  # type: ignore[attr-defined]
+            for color, k in zip(colors, sorted(defined, key=lambda k: -precision[k].mean()), strict=False):
+                # a space in front: matplotlib leaves labels that begin with an underscore out of the legend
+                label = f" {labels[k]}  {100 * precision[k].mean():.1f}"
+                axes.plot(recall, precision[k], color=color, lw=1.3, label=label)
+        if defined:
+            mean = precision[defined].mean(axis=0)
+            label = f" mean of {len(defined)}  {100 * mean.mean():.1f}"
+            axes.plot(recall, mean, color="black", lw=2.6, label=label)
+            axes.legend(title="AP, %", fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+        else:
+            axes.text(0.5, 0.5, "no objects", ha="center", color="gray")
+        axes.set(xlabel="recall", ylabel="precision", title=title, xlim=(0, 1), ylim=(0, 1.02))
+        axes.grid(alpha=0.3)
+        return render_figure(figure)
 
 
 def errors_figure(errors: Mapping[str, Any], title: str) -> np.ndarray:

@@ -25,7 +25,7 @@ def run_folder(trainer: pl.Trainer) -> Path:
     return Path(trainer.log_dir or trainer.default_root_dir)
 
 
-def log_picture(trainer: pl.Trainer, picture: np.ndarray, path: Path, key: str) -> None:
+def log_picture(trainer: pl.Trainer, picture: np.ndarray, path: Path, key: str, on_wandb: bool = True) -> None:
     """Save a plot as PNG, and log it under `key` on every logger that takes images.
 
     Args:
@@ -33,13 +33,14 @@ def log_picture(trainer: pl.Trainer, picture: np.ndarray, path: Path, key: str) 
         picture: RGB uint8 ``[H, W, 3]``.
         path: The PNG file; its folder is created.
         key: Key of the plot, such as ``val/pictures``.
+        on_wandb: Log it on W&B too.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(picture).save(path)
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.add_image(key, picture, trainer.global_step, dataformats="HWC")
-        elif isinstance(logger, LogsImages):
+        elif isinstance(logger, LogsImages) and (on_wandb or not isinstance(logger, WandbLogger)):
             logger.log_image(key, [picture])
 
 

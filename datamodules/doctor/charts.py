@@ -12,6 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
+from ..images.fonts import TextFont, chart_fonts, shorten
+
 # placeholders, which stand for the page's variables in the finished SVG
 _TEXT, _GRID, _ERROR = "#010101", "#020202", "#030303"
 _SERIES = ("#040404", "#050505", "#060606")  # train, val, test
@@ -96,25 +98,27 @@ def class_bars(names: Sequence[str], series: Series, unit: str) -> str:
     hidden, head = len(order) - MAX_CLASSES, MAX_CLASSES * 2 // 3
     if hidden > 0:
         order = np.concatenate([order[:head], order[head - MAX_CLASSES :]])
-    rows, labels = np.arange(len(order)), [names[label] for label in order]
+    rows, font = np.arange(len(order)), TextFont(13)
+    labels = [shorten(names[label], font, 180) for label in order]
     if hidden > 0:  # a row for the hidden classes
         rows[head:] += 1
         labels.insert(head, f"… {hidden} more …")
-    figure, axes = _figure(0.5 + 0.17 * len(labels))
-    height = 0.8 / len(series)
-    for number, ((name, counts), color) in enumerate(zip(series, _SERIES * len(series), strict=False)):
-        fractions = counts[order] / max(counts.sum(), 1)
-        axes.barh(rows - 0.4 + height * (number + 0.5), fractions, height * 0.85, color=color, label=name)
-    axes.set_yticks(range(len(labels)), labels, parse_math=False)
-    axes.set_ylim(len(labels) - 0.4, -0.6)
-    axes.grid(visible=False, axis="y")
-    for row, label in zip(rows, order, strict=True):
-        amounts = " / ".join(short_number(int(counts[label])) for _, counts in series)
-        color = _TEXT if series[0][1][label] else _ERROR
-        axes.text(1.01, float(row), amounts, color=color, va="center", transform=axes.get_yaxis_transform())
-    axes.xaxis.set_major_locator(MaxNLocator(4))
-    axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
-    return _render(figure, axes, f"Classes ({unit})", len(series))
+    with chart_fonts(labels):  # they measure the text, which the browser draws with its own
+        figure, axes = _figure(0.5 + 0.17 * len(labels))
+        height = 0.8 / len(series)
+        for number, ((name, counts), color) in enumerate(zip(series, _SERIES * len(series), strict=False)):
+            fractions = counts[order] / max(counts.sum(), 1)
+            axes.barh(rows - 0.4 + height * (number + 0.5), fractions, height * 0.85, color=color, label=name)
+        axes.set_yticks(range(len(labels)), labels)
+        axes.set_ylim(len(labels) - 0.4, -0.6)
+        axes.grid(visible=False, axis="y")
+        for row, label in zip(rows, order, strict=True):
+            amounts = " / ".join(short_number(int(counts[label])) for _, counts in series)
+            color = _TEXT if series[0][1][label] else _ERROR
+            axes.text(1.01, float(row), amounts, color=color, va="center", transform=axes.get_yaxis_transform())
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+        return _render(figure, axes, f"Classes ({unit})", len(series))
 
 
 def short_number(value: float) -> str:

@@ -1,1 +1,1 @@
-"""Reading of image files and of their sizes."""
+"""Reading of image files and of their sizes, and fonts for text on images."""

@@ -14,7 +14,9 @@ Draws samples as the network sees them: augmented, with their targets, from the 
     --count 16      number of samples
     --epoch 0       epoch of the order and the augmentation
     --out FILE.png  file to write; default: NAME_SPLIT.png
-    --side 256      side of each panel in pixels; default: 256, or 320 for images larger than that
+    --side 256      side of each panel in pixels; default: 256, 320 for images larger than that, and up to 512 for
+                    images with many small objects
+    --labels true   write the class at each box
     --KEY VALUE     any key of the data section: --image_size 96, or --data.image_size 96"""
 
 
@@ -38,6 +40,7 @@ def show(arguments: Sequence[str]) -> None:
         "epoch": Option(int, 0),
         "out": Option(str | None),
         "side": Option(int | None),
+        "labels": Option(bool, True),
     }
     call = parse_data_command(arguments, options)
     values = call.options
@@ -52,12 +55,22 @@ def show(arguments: Sequence[str]) -> None:
     if not out.parent.is_dir():
         fail(f"--out: no folder {str(out.parent)!r}")
     with call.one_line_errors("interrupted; nothing was written"):
-        figure, count = page(call.build(), values.split, values.count, values.epoch, values.side, call.name)
+        figure, count = page(
+            call.build(), values.split, values.count, values.epoch, values.side, call.name, values.labels
+        )
         Image.fromarray(figure).save(out)
     notice(f"{out}: {count} samples of {values.split}")
 
 
-def page(data: Any, split: str, count: int, epoch: int = 0, side: int | None = None, name: str = "") -> tuple[Any, int]:
+def page(
+    data: Any,
+    split: str,
+    count: int,
+    epoch: int = 0,
+    side: int | None = None,
+    name: str = "",
+    labels: bool = True,
+) -> tuple[Any, int]:
     """Draw samples in one figure.
 
     Args:
@@ -66,8 +79,10 @@ def page(data: Any, split: str, count: int, epoch: int = 0, side: int | None = N
         split: ``train``, ``val`` or ``test``.
         count: Number of samples.
         epoch: Epoch of the order and the augmentation.
-        side: Side of each panel in pixels; None: 256, or 320 if the first image is larger than that.
+        side: Side of each panel in pixels; None: 256, or 320 if the first image is larger than that, and up to twice
+            that if an image has many small objects.
         name: Name of the data in the title.
+        labels: Write the class at each box.
 
     Returns:
         The figure and the number of samples on it.
@@ -75,23 +90,28 @@ def page(data: Any, split: str, count: int, epoch: int = 0, side: int | None = N
     Shape:
         - Output: ``[H, W, 3]`` uint8, and an integer.
     """
-    from ...callbacks.drawing.canvas import grid
-    from ...callbacks.drawing.overlays import target_of, target_panel, with_title
+    from ...callbacks.drawing.canvas import common_height, grid
+    from ...callbacks.drawing.overlays import legible_side, target_of, target_panel, with_title
     from ...tasks.interfaces import HasClassNames
 
     loader = make_loader(data, split, count, epoch)
     size = len(loader.dataset) if isinstance(loader.dataset, Sized) else None
     names = data.class_names if isinstance(data, HasClassNames) else []
-    panels = []
+    samples = []
     for batch, position in first_samples(loader, split, count):
         image = batch["image"][position].permute(1, 2, 0).numpy()  # [H, W, 3]
-        side = side or (256 if max(image.shape) <= 256 else 320)
         note = f"{image.shape[1]} x {image.shape[0]}"
         if "index" in batch:
             note = f"no. {int(batch['index'][position])}   {note}"
         if "path" in batch:
             note += f"   {batch['path'][position].replace(chr(92), '/').rsplit('/', 1)[-1]}"
-        panels.append(target_panel(image, target_of(batch, position), names, note, side))
+        samples.append((image, target_of(batch, position), note))
+    usual = 256 if max(samples[0][0].shape) <= 256 else 320
+    side = side or max(legible_side(image, target, usual, 2 * usual) for image, target, _ in samples)
+    height = common_height((image for image, _, _ in samples), side)
+    panels = [
+        target_panel(image, target, names, note, side, labels=labels, height=height) for image, target, note in samples
+    ]
     root = math.ceil(math.sqrt(len(panels)))
     # full rows, if a number of columns near the square root allows it
     columns = next((c for c in range(root, min(2 * root, 8)) if len(panels) % c == 0), root)

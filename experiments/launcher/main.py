@@ -1,5 +1,6 @@
 """Entry point of ``striate``: answers what needs no torch at once, and passes the rest to the launcher."""
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -38,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     Exits with 0 for success, 1 for a run that failed or was interrupted, and 2 for a wrong call.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # class names may be in a script that the terminal lacks
     words = list(sys.argv[1:] if arguments is None else arguments)
     command = words[0] if words else "--help"
     if command in ("-h", "--help"):

@@ -9,23 +9,20 @@ from torch import nn
 
 from striate.callbacks import Pictures
 from striate.callbacks.drawing import pictures
-from striate.callbacks.drawing.canvas import NEUTRAL
+from striate.callbacks.drawing.colors import NEUTRAL, color_of, contrast_color, pale
+from striate.callbacks.drawing.legend import LegendEntry
 from striate.callbacks.drawing.overlays import (
-    LegendEntry,
-    color_of,
     draw_target,
     drawable_fields,
-    hidden_note,
-    mask_color,
+    legible_side,
+    score_note,
     target_of,
     target_panel,
     with_title,
 )
-from striate.callbacks.drawing.tags import contrast_color
-from striate.callbacks.predictions.masks import MaskWriter
+from striate.callbacks.drawing.tags import draw_tags
 from striate.datamodules import DigitScenes
-from striate.tasks import SemanticSegmentation
-from striate.tests.helpers.tiny_segmenter import TinySegmenter
+from striate.tests.helpers.text_fonts import use_fonts
 
 GRAY = np.full((50, 100, 3), 128, np.uint8)
 NAMES = ["cat", "dog", "car"]
@@ -88,15 +85,15 @@ def test_a_long_name_is_cut_before_the_score_where_space_is_short(written):
     assert texts_of(written, GRAY, alone, names, size) == ["a long ellipse  98%"]
     assert texts_of(written, GRAY, objects([small], [0]), names, size) == ["a long ellipse"]
     # neighbors all around, which the name would cover
-    around = [[x, y, x + 6, y + 6] for x in (20, 30, 50, 60) for y in range(2, 48, 8)]
-    crowded = scored([small, *around], [0] * 25, [0.98] * 25)
+    around = [[x, y, x + 6, y + 6] for x in (30, 40, 50, 60, 70) for y in (10, 20, 30) if (x, y) != (40, 20)]
+    crowded = scored([small, *around], [0] * 15, [0.98] * 15)
     texts = texts_of(written, GRAY, crowded, names, size)
-    assert texts[0] != "a long ellipse  98%" and all(text.endswith("98%") for text in texts)
-    assert any(text.endswith("…  98%") for text in texts)
+    assert texts.count("a long ellipse  98%") <= 2 and all(text.endswith("98%") for text in texts)
+    assert any("…" in text for text in texts) and "98%" in texts
     # at the edge a tag starts further left; in a picture narrower than the tag it is cut
     (edge,) = texts_of(written, GRAY, scored([[90, 20, 100, 30]], [0], [0.98]), names, size)
     assert edge == "a long ellipse  98%" and 0 < written[0][1] < written[0][2] <= size
-    for width, text in ((30, "a l…  98%"), (15, "98%")):
+    for width, text in ((30, "a…e  98%"), (15, "98%")):
         strip = np.full((120, width, 3), 128, np.uint8)
         assert texts_of(written, strip, scored([[2, 40, 9, 60]], [0], [0.98]), names, 240) == [text]
         assert written[0][2] <= 2 * width
@@ -164,7 +161,7 @@ def test_colors_tell_instances_or_semantic_classes_apart():
     picture, legend = draw_target(GRAY, {"mask": semantic}, ["background", "dog", "car"], 100)
     assert [entry.text for entry in legend] == ["dog: 18 %", "car: 18 %", "background: 54 %", "ignored: 10 %"]
     assert legend[3].hatched and (picture[45] == 128).all()  # the background is not tinted
-    np.testing.assert_allclose(picture[30, 25], 128 * 0.45 + np.array([128, 0, 0]) * 0.55, atol=1)  # VOC's
+    np.testing.assert_allclose(picture[30, 25], 128 * 0.3 + np.array(color_of(1)) * 0.7, atol=1)
     assert picture[2].std() > 20 and (picture[2, :, 0] == picture[2, :, 1]).all()  # gray stripes
     assert (draw_target(GRAY, {"mask": semantic}, ["road", "dog", "car"], 100)[0][45] != 128).any()
 
@@ -177,13 +174,6 @@ def test_the_background_is_not_tinted_under_any_of_its_names(name):
     assert (picture[20:] == 128).all() and [entry.text for entry in legend] == ["dog: 20 %", f"{name}: 80 %"]
     picture, legend = draw_target(GRAY, {"mask": 1 - mask}, ["dog", name], 100)
     assert (picture[20:] != 128).any() and len(legend) == 2  # as another class it is tinted
-
-
-def test_masks_have_the_colors_of_the_predicted_files(tmp_path):
-    writer = MaskWriter(SemanticSegmentation(TinySegmenter(21)), tmp_path, 0)
-    writer.rows("a.jpg", 0, {"mask": torch.tensor([[1, 15, 20]], dtype=torch.uint8)}, (1, 3))
-    with Image.open(tmp_path / "masks" / "00000_a.png") as written:
-        assert [mask_color(label) for label in (1, 15, 20)] == [tuple(p) for p in np.asarray(written.convert("RGB"))[0]]
 
 
 def test_unusual_images_and_targets_are_drawn():
@@ -213,12 +203,122 @@ def test_the_minimum_score_is_an_argument():
     less = scored([[0, 0, 30, 30], [50, 0, 90, 50]], [0, 1], [0.31, 0.29])
     assert [entry.text for entry in draw_target(GRAY, less, NAMES, 100, min_score=0.3)[1]] == ["cat"]
     assert [entry.text for entry in draw_target(GRAY, less, NAMES, 100, min_score=0)[1]] == ["cat", "dog"]
-    assert hidden_note(less) == ", 2 below 50 % not drawn" and hidden_note(less, 0.3) == (", 1 below 30 % not drawn")
+    assert score_note(less, 0.3) == ", 1 below 30 % not drawn" and score_note(less, 0.2) == ""
+
+
+def test_the_best_three_are_drawn_paler_where_none_has_the_minimum_score(written):
+    boxes = [[0, 0, 20, 50], [25, 0, 45, 50], [50, 0, 70, 50], [75, 0, 95, 50]]
+    weak = scored(boxes, [0, 1, 0, 1], [0.2, 0.4, 0.1, 0.3])
+    picture, legend = draw_target(GRAY, weak, NAMES, 100, labels=False)
+    assert legend == [LegendEntry("cat", pale(color_of(0))), LegendEntry("dog x2", pale(color_of(1)))]
+    assert (picture[45, 25] == pale(color_of(1))).all() and (picture[45, 50:71] == 128).all()  # the worst is not drawn
+    assert not (picture == color_of(0)).all(axis=2).any()
+    assert score_note(weak) == ", 4 below 50 %: best 3 drawn" and score_note(scored([], [], [])) == ""
+    assert score_note(scored(boxes[:2], [0, 1], [0.1, 0.2])) == ", 2 below 50 %"
+    many = scored(boxes * 50, [0] * 200, [0.1] * 200)
+    target_panel(GRAY, many, NAMES, "predicted" + score_note(many), side=224)
+    assert [text for text, *_ in written][-1] == "predicted, 200 below 50 %: best 3 drawn"  # not shortened
+    target_panel(GRAY, weak, NAMES, "predicted" + score_note(weak), side=224)
+    assert [text for text, *_ in written][-1] == "predicted, 4 below 50 %: best 3 drawn"  # not shortened
+    # masks too: the tint is weaker
+    masks = np.ones((4, 50, 100), np.uint8)
+    strong, faint = (
+        draw_target(GRAY, weak | {"masks": masks}, NAMES, 100, least, labels=False)[0][25, 98].astype(int)
+        for least in (0.1, 0.5)
+    )
+    assert np.abs(faint - 128).max() < np.abs(strong - 128).max()
+
+
+def test_labels_can_be_left_out(written):
+    target = scored([[0, 20, 50, 50]], [0], [0.744])
+    picture, legend = draw_target(GRAY, target, NAMES, 200, labels=False)
+    assert not written and [entry.text for entry in legend] == ["cat"] and (picture[60, 1] == color_of(0)).all()
+
+
+def crowd(count, side, seed=0):
+    """Boxes of `side` pixels on an image of 640 by 480 pixels."""
+    generator = np.random.default_rng(seed)
+    corners = generator.uniform(0, [640 - side, 480 - side], (count, 2))
+    return np.concatenate([corners, corners + side], axis=1)
+
+
+def test_crowded_images_are_drawn_larger():
+    image = np.zeros((480, 640, 3), np.uint8)
+    assert legible_side(image, objects(crowd(20, 48), [0] * 20), 224, 448) == 24 / 48 * 640
+    assert legible_side(image, objects(crowd(20, 10), [0] * 20), 224, 448) == 448
+    assert legible_side(image, objects(crowd(20, 100), [0] * 20), 224, 448) == 224
+    assert legible_side(image, objects(crowd(4, 10), [0] * 4), 224, 448) == 224  # not crowded
+    assert legible_side(image, {"mask": image[..., 0]}, 224, 448) == 224
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_tags_leave_the_objects_of_a_crowd_visible(seed, monkeypatch):
+    boxes, tags = crowd(60, 40, seed), []
+    kept = ImageDraw.ImageDraw.rectangle
+
+    def rectangle(self, xy, fill=None, **more):
+        if fill is not None:
+            tags.append(np.array(xy, np.float64))
+        kept(self, xy, fill=fill, **more)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "rectangle", rectangle)
+    page = Image.new("RGB", (640, 480))
+    draw_tags(page, boxes, [("cat", f"{score}%") for score in range(40, 100)], [color_of(0)] * 60)
+    assert len(tags) >= 15
+    for tag in tags:
+        sides = np.minimum(boxes[:, 2:], tag[2:] + 1) - np.maximum(boxes[:, :2], tag[:2])
+        covered = np.sort(sides.clip(0).prod(axis=1) / 40**2)
+        assert covered[-1] <= 0.36 and covered[-2] <= 0.13  # its own box, and any other
+
+
+def test_many_small_objects_have_scores_but_no_names(written):
+    image = np.full((480, 640, 3), 128, np.uint8)
+    boxes = crowd(20, 40)
+    assert not texts_of(written, image, objects(boxes, [0] * 20), NAMES, 640)
+    texts = texts_of(written, image, scored(boxes, [0] * 20, [0.9] * 20), NAMES, 640)
+    assert len(texts) >= 10 and set(texts) == {"90%"}
+    few = scored(boxes[:19], [0] * 19, [0.9] * 19)
+    assert "cat  90%" in texts_of(written, image, few, NAMES, 640)
+    masks = np.zeros((20, 480, 640), np.uint8)  # their colors stand for objects, not for classes
+    assert "cat" in texts_of(written, image, objects(boxes, [0] * 20, masks=masks), NAMES, 640)
+
+
+@pytest.mark.parametrize("gray, fill", [(230, (20, 20, 24)), (30, (255, 255, 255))])
+def test_scores_of_many_objects_are_readable_on_any_image(gray, fill, monkeypatch):
+    fills, kept = set(), ImageDraw.ImageDraw.text
+    monkeypatch.setattr(
+        ImageDraw.ImageDraw, "text", lambda self, *args, **more: fills.add(more["fill"]) or kept(self, *args, **more)
+    )
+    draw_target(np.full((480, 640, 3), gray, np.uint8), scored(crowd(20, 40), [0] * 20, [0.9] * 20), NAMES, 640)
+    assert fills == {fill}
+
+
+def test_a_class_has_one_color_and_dark_borders_with_a_light_rim():
+    generator = np.random.default_rng(0)
+    image = generator.integers(0, 256, (60, 100, 3), np.uint8)
+    mask = np.zeros((60, 100), np.uint8)
+    mask[:, 50:] = 1
+    picture, _ = draw_target(image, {"mask": mask}, ["road", "car"], 100)
+    for label, region in ((0, picture[:, :45]), (1, picture[:, 55:])):
+        shade = region - 0.7 * np.array(color_of(label))
+        assert np.abs(shade - shade.mean(axis=2, keepdims=True)).max() <= 1  # gray below the color
+        assert region.std(axis=(0, 1)).max() < 0.3 * image.std()
+    assert (picture[:, 50] < 30).all() and (picture[:, [49, 51]] > 150).all()
+
+
+def test_names_without_a_font_are_drawn_as_numbers(monkeypatch):
+    use_fonts(monkeypatch)
+    target = scored([[30, 20, 80, 45]], [1], [0.9])
+    with pytest.warns(UserWarning, match="1 of 2 class names drawn as numbers"):
+        drawn = target_panel(GRAY, target, ["cat", "犬"], side=200)
+    np.testing.assert_array_equal(drawn, target_panel(GRAY, target, ["cat", "1"], side=200))
 
 
 def test_colors_differ_and_have_contrast():
-    colors = [color_of(number) for number in range(30)]
-    assert len(set(colors)) == 30 and color_of(30) == color_of(0)
+    colors = [color_of(number) for number in range(256)]
+    assert len(set(colors)) == 256 and color_of(256) == color_of(0)
+    for color in colors[:64]:  # apart from a black and from a white image
+        assert max(color) >= 100 and min(color) <= 190
     assert contrast_color((255, 255, 0)) == (0, 0, 0) and contrast_color((0, 0, 255)) == (255, 255, 255)
 
 

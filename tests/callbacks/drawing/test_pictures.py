@@ -6,12 +6,14 @@ import pytorch_lightning as pl
 import torch
 from PIL import Image
 
-from striate.callbacks import Pictures
+from striate.callbacks import Pictures, PredictionWriter
 from striate.callbacks.drawing import pictures
-from striate.callbacks.drawing.canvas import NEUTRAL, RIGHT, WRONG, captions, confusion_figure, grid, panel, shorten
+from striate.callbacks.drawing.canvas import captions, confusion_figure, grid, panel
+from striate.callbacks.drawing.colors import NEUTRAL, RIGHT, WRONG
 from striate.datamodules import ImageFolder
 from striate.tasks import Classification
 from striate.tests.helpers.fixtures import TinyNet, make_folder
+from striate.tests.helpers.text_fonts import use_fonts, write_font
 from striate.tests.helpers.training import RecordingLogger
 
 
@@ -37,15 +39,6 @@ def test_grid_places_row_by_row():
     assert grid(cells, columns=2)[:, :, 0].tolist() == [[1] * 3 + [2] * 3] * 2 + [[3] * 3 + [255] * 3] * 2
 
 
-def test_long_names_are_shortened():
-    from PIL import ImageFont
-
-    font = ImageFont.load_default(13)
-    cut = shorten("a very long class name indeed", font, 80)
-    assert cut.endswith("…") and font.getlength(cut) <= 80
-    assert shorten("cat", font, 80) == "cat"
-
-
 def test_confusion_figure_is_darkest_at_the_most_frequent_prediction():
     def middle(picture):
         return picture[picture.shape[0] // 4 : -picture.shape[0] // 4].astype(int)
@@ -54,6 +47,20 @@ def test_confusion_figure_is_darkest_at_the_most_frequent_prediction():
     swapped = confusion_figure(np.array([[1, 9], [4, 0]]), ["a", "b"], "t")
     assert diagonal.shape == swapped.shape and np.abs(middle(diagonal) - middle(swapped)).max() > 100
     assert confusion_figure(np.zeros((60, 60)), [str(k) for k in range(60)], "many").ndim == 3
+
+
+def test_names_in_confusion_figures(tmp_path, monkeypatch):
+    counts = np.eye(2)
+    use_fonts(monkeypatch)
+    with pytest.warns(UserWarning, match="class names drawn as numbers"):
+        numbered = confusion_figure(counts, ["cat", "犬"], "t")
+    np.testing.assert_array_equal(numbered, confusion_figure(counts, ["cat", "1"], "t"))
+    use_fonts(monkeypatch, write_font(tmp_path / "blocks.ttf", "犬", "Confusion Blocks"))
+    drawn = confusion_figure(counts, ["cat", "犬犬犬"], "t")
+    dark = (drawn[:, :100] < 60).all(axis=2)
+    assert np.lib.stride_tricks.sliding_window_view(dark, (10, 30)).all(axis=(2, 3)).any()  # three blocks in a row
+    long = confusion_figure(counts, ["cat", "a very long name " * 20], "t")
+    assert long.shape[1] <= 1.5 * drawn.shape[1] and not (long[:, :200] == long[0, 0]).all()
 
 
 @pytest.fixture
@@ -77,7 +84,9 @@ def run(tmp_path):
 
 def test_the_same_samples_each_epoch_as_png_and_on_loggers(run, tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(pictures, "panel", lambda image, lines: drawn.append(image) or panel(image, lines))
+    monkeypatch.setattr(
+        pictures, "panel", lambda image, *more, **named: drawn.append(image) or panel(image, *more, **named)
+    )
     logger, trainer, _ = run(Pictures(count=3))
     assert len(drawn) == 6  # the sanity check draws nothing
     dataset = trainer.val_dataloaders.dataset
@@ -96,3 +105,37 @@ def test_plots_every_second_epoch(run, tmp_path):
     ]  # fmt: skip
     with pytest.raises(ValueError, match="count.*got 0"):
         Pictures(count=0)
+
+
+def test_the_samples_and_their_size_can_be_chosen(run, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        pictures, "panel", lambda image, *more, **named: drawn.append(image) or panel(image, *more, **named)
+    )
+    _, trainer, _ = run(Pictures(samples=[5, 2], side=96), epochs=1)
+    dataset = trainer.val_dataloaders.dataset
+    for image, index in zip(drawn, (5, 2), strict=True):
+        np.testing.assert_array_equal(image, dataset[index]["image"])
+    with Image.open(tmp_path / "out" / "pictures" / "val_epoch_000.png") as saved:
+        assert saved.size[0] == 2 * (96 + 8)
+
+
+def test_an_index_beyond_the_data_is_rejected_before_training(run, tmp_path):
+    with pytest.raises(ValueError, match="samples: must be < 8, the samples of val, got 9"):
+        run(Pictures(samples=[0, 9]))
+    assert not (tmp_path / "out" / "pictures").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"side": 8}, "side: must be >= 32, got 8"),
+        ({"score_threshold": 50}, r"score_threshold: must be in \[0, 1\], got 50"),
+        ({"samples": []}, r"samples: must be indices >= 0, at least one, got \[\]"),
+        ({"samples": [3, -1]}, r"samples: must be indices >= 0, .*got \[3, -1\]"),
+    ],
+)
+def test_settings_out_of_range_are_rejected(arguments, message):
+    for callback in (Pictures, PredictionWriter):
+        with pytest.raises(ValueError, match=message):
+            callback(**arguments)

@@ -86,14 +86,14 @@ def draw(tmp_path, monkeypatch):
         lambda self, xy, text, *args, **kwargs: texts.append(text) or draw_text(self, xy, text, *args, **kwargs),
     )  # fmt: skip
 
-    def draw(size, prediction=OBJECTS, **arguments):
+    def draw(size, prediction=OBJECTS, settings=None, **arguments):
         texts.clear()
         path = tmp_path / "new" / "one.png"
         write_image(path, np.full((*size, 3), 128, np.uint8))
         task = Detection(Known([]), **arguments) if "boxes" in prediction else Classification(TinyNet())
         task.class_names = ["cat", "dog"]
         batch = {"path": [str(path)], "index": [3], "file_size": torch.tensor([size])}
-        writer, trainer = PredictionWriter(), trainer_of(tmp_path / "out")
+        writer, trainer = PredictionWriter(**(settings or {})), trainer_of(tmp_path / "out")
         writer.on_predict_start(trainer, task)
         writer.write_on_batch_end(trainer, task, [prediction], None, batch, 0, 0)
         with Image.open(tmp_path / "out" / "pictures" / "00003_one.png") as file:
@@ -108,6 +108,16 @@ def test_objects_of_score_one_half_are_drawn_by_default(draw):
 
 def test_all_objects_above_the_threshold_of_the_task_are_drawn(draw):
     assert draw((60, 60), score_threshold=0.3)[1] == ["dog  31%", "cat  90%", "cat", "dog", "one.png"]
+
+
+def test_the_plots_have_settings(draw, tmp_path):
+    assert draw((60, 60), settings={"score_threshold": 0.3})[1][-1] == "one.png"
+    assert draw((60, 60), settings={"labels": False})[1] == ["cat", "one.png, 1 below 50 % not drawn"]
+    assert max(draw((60, 60), settings={"side": 200})[0].shape) < 270
+    assert draw((60, 60), settings={"score_threshold": 0.95})[1][-1] == "one.png, 2 below 95 %"
+    (tmp_path / "out" / "pictures" / "00003_one.png").unlink()
+    with pytest.raises(FileNotFoundError):
+        draw((60, 60), settings={"samples": [2, 4]})  # the image has index 3
 
 
 def gray_area(picture):
@@ -126,8 +136,8 @@ def test_the_paper_has_the_shape_of_the_image(draw, prediction, size, drawn_size
     picture, texts = draw(size, prediction)
     assert gray_area(picture) == pytest.approx(drawn_size, abs=1)
     assert texts[-1] == "one.png"  # in full, even for a narrow image
-    assert picture.shape[0] <= drawn_size[0] + 8 + 54
-    assert picture.shape[1] <= max(drawn_size[1], 120) + 8
+    assert picture.shape[0] <= drawn_size[0] + 8 + 60
+    assert picture.shape[1] <= max(drawn_size[1], 140) + 8
 
 
 def test_boxes_are_drawn_in_place_in_a_strip(draw):

@@ -33,11 +33,11 @@ workdir = workdir_with(small=CONFIG)
 def test_show_draws_the_first_batches_of_training(workdir, monkeypatch, capsys):
     drawn = []
     original = overlays.target_panel
-    monkeypatch.setattr(overlays, "target_panel", lambda *args: drawn.append(args) or original(*args))
+    monkeypatch.setattr(overlays, "target_panel", lambda *args, **more: drawn.append(args) or original(*args, **more))
     launch("data", "show", "--config", "small.yaml", "--count", "10", "--data.seed", "3", "--trainer.max_epochs", "9")
     assert capsys.readouterr().err == "striate: small_train.png: 10 samples of train\n"
     with Image.open(workdir / "small_train.png") as saved:
-        assert saved.size == (5 * 264, 30 + 2 * 318)
+        assert saved.size == (5 * 264, 32 + 2 * 318)
     data = DigitScenes(**CONFIG["data"]["init_args"] | {"train_transform": None}, seed=3, num_workers=0)
     data.setup("fit")
     order = [key.index for key in data.train_dataloader().sampler]

@@ -1,0 +1,61 @@
+"""Private names of W&B that the callbacks use, in one module; tests fail when one moves."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+GROUND_TRUTH = "ground_truth"
+"""Name of the layer that never changes, so that it is stored once."""
+
+
+def wandb_image(pixels: Any, first: Any = None, boxes: Any = None, masks: Any = None, caption: str = "") -> Any:
+    """A `wandb.Image` that refers to the file of an image logged before, if there is one, instead of storing it again.
+
+    W&B's client copies the pixels into the run each time that an image is logged. The browser only needs their path,
+    and files of boxes and masks per step. The layer of the ground truth refers to the files of the first image too.
+
+    Args:
+        pixels: RGB uint8.
+        first: An image as returned by this function; None or not logged yet: the pixels are stored.
+        boxes: Layers of boxes by name, in W&B's format.
+        masks: Layers of masks by name, in W&B's format.
+        caption: Text below the image.
+
+    Shape:
+        - pixels: ``[H, W, 3]``.
+    """
+    stored = first is not None and first.is_bound()
+    layers = {
+        name: _reuse_ground_truth(kind, getattr(first, f"_{name}") if stored else None)
+        for name, kind in (("boxes", boxes), ("masks", masks))
+    }
+    image = _image_class()(first if stored else pixels, **layers)
+    image._caption = caption  # the constructor takes that of the first image
+    return image
+
+
+def _reuse_ground_truth(layers: Mapping[str, Any] | None, logged: Mapping[str, Any] | None) -> Any:
+    """The layers, with that of the ground truth replaced by the one that is logged."""
+    if not layers or not logged or GROUND_TRUTH not in logged:
+        return layers
+    return {**layers, GROUND_TRUTH: logged[GROUND_TRUTH]}
+
+
+@functools.cache
+def _image_class() -> Any:
+    import wandb
+
+    class StoredImage(wandb.Image):
+        """An image that is not copied if its file is in the run's folder."""
+
+        def bind_to_run(self, run: Any, key: Any, step: Any, id_: Any = None, ignore_copy_err: Any = None) -> None:
+            """Store the layers that are not stored yet, and the image unless it is."""
+            if self._path is None or not self._path.startswith(run.dir):
+                super().bind_to_run(run, key, step, id_, ignore_copy_err)
+                return
+            self._run = run
+            for layer in (*(self._boxes or {}).values(), *(self._masks or {}).values()):
+                if not layer.is_bound():
+                    layer.bind_to_run(run, key, step, id_, ignore_copy_err)
+
+    return StoredImage

@@ -1,0 +1,185 @@
+"""Samples on W&B: each image is stored once, and boxes and masks are layers that the browser draws over it."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import pytorch_lightning as pl
+from pytorch_lightning.loggers import WandbLogger
+
+from ...tasks.metrics.segmentation import IGNORE_INDEX
+from ..compat import GROUND_TRUTH, wandb_image
+from ..drawing.canvas import class_name, fit_square
+from ..drawing.overlays import MIN_SCORE as MIN_MASK_SCORE
+
+MAX_SIDE = 640
+"""Maximum length of the longer side of uploaded images, in pixels."""
+
+MIN_SCORE = 0.05
+"""Minimum score of uploaded boxes; W&B lets the user filter the rest."""
+
+PADDING = 128
+"""Gray level of the padding beside images that are smaller than others of their list."""
+
+MAX_OBJECTS = 100
+"""Maximum number of objects uploaded per image, those of highest score."""
+
+
+class Sample(NamedTuple):
+    """An image with ground truth and prediction.
+
+    Attributes:
+        image: RGB uint8 ``[H, W, 3]``.
+        ground_truth: Fields as returned by `overlays.drawable_fields`.
+        prediction: The same fields of the prediction.
+        number: Index of the sample in its data set.
+        caption: Text below the image.
+    """
+
+    image: np.ndarray
+    ground_truth: Mapping[str, np.ndarray]
+    prediction: Mapping[str, np.ndarray]
+    number: int
+    caption: str = ""
+
+
+class WandbSamples:
+    """Logs samples on W&B, and remembers which images each run has, so that later steps refer to their files."""
+
+    def __init__(self) -> None:
+        self._logged: dict[tuple[str, str], Any] = {}
+
+    def log(self, trainer: pl.Trainer, samples: Sequence[Sample], names: Sequence[str], key: str) -> None:
+        """Log samples under one key, on every W&B logger; call this on the first rank only."""
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                resized = [
+                    sample.image if max(sample.image.shape) <= MAX_SIDE else fit_square(sample.image, MAX_SIDE)
+                    for sample in samples
+                ]
+                images = [
+                    self._image(str(logger.experiment.id), sample, names, padded, inner)
+                    for sample, inner, padded in zip(samples, resized, pad_to_one_size(resized), strict=True)
+                ]
+                logger.log_metrics({key: images})  # type: ignore[dict-item]  # W&B logs media the way it logs metrics
+
+    def _image(self, run: str, sample: Sample, names: Sequence[str], padded: np.ndarray, inner: np.ndarray) -> Any:
+        """W&B's image of a sample, from its padded ``[H, W, 3]`` and its resized image ``[h, w, 3]``."""
+        digest = hashlib.sha256(repr(padded.shape).encode() + padded.tobytes())
+        for field, values in sorted(sample.ground_truth.items()):
+            digest.update(field.encode() + np.ascontiguousarray(values).tobytes())
+        stored = (run, digest.hexdigest())
+        layers = _layers(sample, names, padded, inner)
+        image = wandb_image(padded, self._logged.get(stored), caption=sample.caption, **layers)
+        self._logged.setdefault(stored, image)
+        return image
+
+
+def pad_to_one_size(images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Pad images with gray on the right and below to one size, which W&B requires within a list.
+
+    Shape:
+        - images: each ``[H_i, W_i, 3]`` uint8.
+        - Output: each ``[H, W, 3]`` uint8, the largest height and the largest width.
+    """
+    height, width = (max(image.shape[side] for image in images) for side in (0, 1))
+    canvases = [np.full((height, width, 3), PADDING, np.uint8) for _ in images]
+    for canvas, image in zip(canvases, images, strict=True):
+        canvas[: image.shape[0], : image.shape[1]] = image
+    return canvases
+
+
+def _layers(sample: Sample, names: Sequence[str], padded: np.ndarray, inner: np.ndarray) -> dict[str, Any]:
+    """The layers of boxes and masks of a sample, for its padded ``[H, W, 3]`` and resized image ``[h, w, 3]``."""
+    # boxes are in the sample's own pixels, and W&B wants fractions of the padded image
+    height, width = (sample.image.shape[side] * padded.shape[side] / inner.shape[side] for side in (0, 1))
+    boxes: dict[str, Any] = {}
+    masks: dict[str, Any] = {}
+    for name, target in ((GROUND_TRUTH, sample.ground_truth), ("predictions", sample.prediction)):
+        if target.keys() & {"box", "boxes"}:
+            entries = box_data(target, names, (width, height))
+            labels = {k: class_name(k, names) for k in {int(e["class_id"]) for e in entries} | set(range(len(names)))}
+            boxes[name] = {"box_data": entries, "class_labels": labels}
+        mask = mask_data(target, names, padded.shape, inner.shape)
+        if mask is not None:
+            masks[name] = mask
+    return {"boxes": boxes or None, "masks": masks or None}
+
+
+def mask_data(
+    target: Mapping[str, np.ndarray], names: Sequence[str], size: Sequence[int], inner: Sequence[int]
+) -> dict[str, Any] | None:
+    """A mask of classes in W&B's format; None if the target has no masks, or more classes than a mask can hold.
+
+    The masks of objects are merged, with smaller objects above larger ones: class k becomes k + 1, and 0 means no
+    object.
+
+    Args:
+        target: ``mask``, or ``masks`` and ``labels``, optionally with ``scores``.
+        names: Class names.
+        size: Height and width of the padded image, which the mask gets, in pixels.
+        inner: Height and width of the image in it.
+
+    Shape:
+        - target: ``mask`` ``[H, W]``, ``masks`` ``[N, H, W]``, ``labels`` ``[N]``.
+    """
+    if "mask" in target:
+        merged, shift, outside = np.asarray(target["mask"], np.uint8), 0, IGNORE_INDEX
+        labels = {IGNORE_INDEX: "ignored"}
+    elif "masks" in target and len(names) < IGNORE_INDEX:
+        merged, shift, outside = _merge(target), 1, 0
+        labels = {0: "no object"}
+    else:
+        return None
+    labels |= {k + shift: class_name(k, names) for k in range(len(names))}
+    canvas = np.full(tuple(size[:2]), outside, np.uint8)
+    canvas[: inner[0], : inner[1]] = cv2.resize(merged, (inner[1], inner[0]), interpolation=cv2.INTER_NEAREST)
+    return {"mask_data": canvas, "class_labels": labels}
+
+
+def _merge(target: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The class plus 1 of each pixel ``[H, W]``, from the masks ``[N, H, W]`` of objects of sufficient score."""
+    masks, labels = np.asarray(target["masks"]) != 0, np.asarray(target["labels"])
+    scores = np.asarray(target["scores"]) if "scores" in target else np.ones(len(labels))
+    merged = np.zeros(masks.shape[1:], np.uint8)
+    for index in np.argsort(-masks.sum(axis=(1, 2)), kind="stable"):
+        if scores[index] >= MIN_MASK_SCORE:
+            merged[masks[index]] = labels[index] + 1
+    return merged
+
+
+def box_data(target: Mapping[str, np.ndarray], names: Sequence[str], size: tuple[float, float]) -> list[dict[str, Any]]:
+    """Objects in W&B's format, by descending score: position as fractions of the sides, class, caption, score.
+
+    Args:
+        target: ``boxes`` and ``labels``, or ``box`` and ``label``; optionally ``scores`` or ``score``, ``iscrowd`` and
+            ``difficult``.
+        names: Class names.
+        size: Width and height of the image, in pixels.
+    """
+    single = "box" in target
+    boxes = np.asarray(target["box" if single else "boxes"], np.float64).reshape(-1, 4)
+    labels = np.asarray(target["label" if single else "labels"]).reshape(-1)
+    scores = target.get("score" if single else "scores")
+    flags = {flag: np.asarray(target[flag]).reshape(-1) for flag in ("iscrowd", "difficult") if flag in target}
+    values = None if scores is None else np.asarray(scores, np.float64).reshape(-1)
+    order = np.arange(len(boxes)) if values is None else np.argsort(-values, kind="stable")
+    entries = []
+    for index in order[:MAX_OBJECTS].tolist():
+        if values is not None and values[index] < MIN_SCORE and not single:
+            break
+        caption = class_name(int(labels[index]), names)
+        caption += "".join(f" ({flag.removeprefix('is')})" for flag, marks in flags.items() if marks[index])
+        caption += "" if values is None else f" {100 * values[index]:.0f}%"
+        sides = (boxes[index] / np.tile(size, 2)).tolist()
+        entry: dict[str, Any] = {
+            "position": dict(zip(("minX", "minY", "maxX", "maxY"), sides, strict=True)),
+            "class_id": int(labels[index]),
+            "box_caption": caption,
+        }
+        if values is not None:
+            entry["scores"] = {"score": float(values[index])}
+        entries.append(entry)
+    return entries

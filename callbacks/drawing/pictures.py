@@ -49,8 +49,8 @@ class Pictures(pl.Callback):
         samples: Indices of the samples in the data set; None: chosen by `count`.
 
     Raises:
-        ValueError: `count` or `every_n_epochs` is below 1, `side` below 32, `score_threshold` not in [0, 1], an index is
-            negative, or, at the first validation, one is not in the data set.
+        ValueError: `count` or `every_n_epochs` is below 1, `side` is below 32, `score_threshold` is not in [0, 1], an
+            index is negative, or, at the first validation, one is not in the data set.
     """
 
     def __init__(

@@ -74,7 +74,7 @@ def drawable_fields(target: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 def _has_area(boxes: np.ndarray) -> np.ndarray:
     """Which boxes ``[N, 4]`` cover something: ``[N]`` bool."""
-    return (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    return np.asarray((boxes[:, 2:] > boxes[:, :2]).all(axis=1))
 
 
 def overlap_note(prediction: Mapping[str, np.ndarray], ground_truth: Mapping[str, np.ndarray]) -> str:

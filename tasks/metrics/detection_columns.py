@@ -263,7 +263,7 @@ def _image_id(name: str, value: Any) -> Tensor | int | None:
         TypeError: It is neither a whole number nor a tensor with one.
     """
     if value is None or isinstance(value, (int, np.integer)):
-        return value
+        return None if value is None else int(value)
     whole = isinstance(value, Tensor) and not (value.is_floating_point() or value.is_complex())
     if whole and value.numel() == 1:
         return value

@@ -13,7 +13,8 @@ from .class_paths import find_class
 
 def load_task(path: str | PathLike[str], **kwargs: Any) -> Task:
     """Load the task of a checkpoint, in evaluation mode; see `striate.load`."""
-    content = read_checkpoint(Path(path).expanduser(), f"path {str(path)!r}")
+    file = Path(path).expanduser()
+    content = read_checkpoint(file, f"path {str(path)!r}")
     name = content.get("hyper_parameters", {}).get("_class_path") or content.get("task")
     if not isinstance(name, str):
         raise ValueError(
@@ -23,7 +24,7 @@ def load_task(path: str | PathLike[str], **kwargs: Any) -> Task:
     cls = find_class(name)
     if not issubclass(cls, Task):
         raise ValueError(f"path: must be the checkpoint of a striate.tasks.Task, got {str(path)!r} of {name}")
-    task: Task = cls.load_from_checkpoint(path, **kwargs)
+    task: Task = cls.load_from_checkpoint(file, **kwargs)
     if TRANSFORM_KEY not in content and not task.variable_size_images:
         rank_zero_warn(
             f"images are predicted in their own size: {path} does not hold the transform of its validation images; "

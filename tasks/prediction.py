@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -25,17 +25,6 @@ CHUNK = 16
 """Maximum number of images of one size that are predicted together."""
 
 _MODES_OF_8_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB", "La", "RGBa")
-
-
-class PredictsBatches(Protocol):
-    """What prediction needs of a task."""
-
-    class_names: list[str]
-    val_transform: Any
-
-    def predict_step(self, batch: Any, batch_idx: int) -> list[dict[str, Any]]:
-        """Return one prediction per image of a batch, in pixels of the given images."""
-        ...
 
 
 class GivenImages:

@@ -54,7 +54,8 @@ def random_parts(task: nn.Module, config: Any) -> list[str]:
         task: The task; without an attribute ``model``, it is itself the model.
         config: Resolved configuration of the task.
     """
-    model = task.model if isinstance(getattr(task, "model", None), nn.Module) else task
+    model: Any = getattr(task, "model", None)
+    model = model if isinstance(model, nn.Module) else task
     if not any(True for _ in model.parameters()) or (not reports_weights(model) and names_weights(config)):
         return []
     return parts_without_weights(model)

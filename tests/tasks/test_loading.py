@@ -1,6 +1,7 @@
 """`striate.load`: the task of a checkpoint, with classes and transform; and class names where checkpoints meet data."""
 
 import json
+import warnings
 from pathlib import Path
 
 import albumentations as A
@@ -13,6 +14,7 @@ import striate
 from striate.datamodules import ImageFolder
 from striate.datamodules.augmentations import ShortSideResize
 from striate.datamodules.augmentations.plain import transform_from_plain, transform_to_plain
+from striate.models import Classifier, PlainCNN
 from striate.tasks import Classification
 from striate.tasks.class_paths import update_class_paths
 from striate.tests.helpers.fixtures import TinyNet, batch, make_folder, noisy_image, write_image
@@ -201,3 +203,17 @@ def test_prediction_uses_the_names_of_the_checkpoint(tmp_path):
     task = Classification(TinyNet())
     pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False).predict(task, data, ckpt_path=path)
     assert task.class_names == ["cat", "dog"]
+
+
+@pytest.mark.filterwarnings("ignore:Found .* in eval mode")
+def test_only_a_new_training_warns_of_frozen_random_weights(tmp_path):
+    def task():
+        return Classification(Classifier(PlainCNN((4, 4), frozen_stages=1), 2))
+
+    trainer = make_trainer(max_epochs=1)
+    with pytest.warns(UserWarning, match="training keeps random weights in backbone"):
+        trainer.fit(task(), DATA)
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="training keeps random weights")
+        make_trainer(max_epochs=2).fit(task(), DATA, ckpt_path=tmp_path / "a.ckpt")

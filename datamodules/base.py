@@ -11,10 +11,12 @@ from torch.utils.data import DataLoader
 
 from .annotations.annotation_errors import DataError
 from .annotations.argument_checks import check_choice
+from .annotations.skipped_files import report_skipped
 from .augmentations.multi_image import Mix, Step
 from .augmentations.pipeline import check_min_visibility
 from .augmentations.resizing import sufficient_short_side
-from .images.read import find_images, read_image
+from .images.bit_depth import ReadOptions, Scale
+from .images.listing import find_images, list_folder
 from .loading.collate import collate, collate_objects, collate_whole
 from .loading.dataset import TransformedDataset
 from .loading.epoch_sampling import (
@@ -26,14 +28,15 @@ from .loading.epoch_sampling import (
     SamplingName,
     aspect_groups,
 )
+from .loading.image_files import ImageFiles
 from .loading.loader import ResumableLoader, default_workers, make_loader, prepare_worker
 from .loading.sources import (
     HasAbsence,
+    HasReadOptions,
     HasShortSide,
     Sample,
     Source,
     class_presence,
-    prediction_sample,
     source_sizes,
 )
 
@@ -69,6 +72,8 @@ class LoaderOptionsExceptBatchSize(TypedDict, total=False):
     images: str | None
     strict: bool
     sampling: Sampling
+    scale_16bit: Scale | list[float] | None
+    page: int | None
 
 
 class LoaderOptions(LoaderOptionsExceptBatchSize, total=False):
@@ -109,6 +114,11 @@ class VisionDataModule(pl.LightningDataModule):
             number of samples per epoch, but each class equally often, so samples of rare classes repeat, augmented
             anew each time. ``repeat_factor``: each sample at least once, samples of rare classes more often, by
             LVIS's rule and threshold; pass a `RepeatFactor` for another threshold.
+        scale_16bit: How images beyond 8 bits are scaled to 8. None: they are rejected. ``full``: from 0 to the highest
+            value of their bits, 65535 for 16. ``image``: from the lowest to the highest value of each image.
+            ``percentile``: from the 1st to the 99.8th percentile of each image. ``[low, high]``: from `low` to `high`
+            in all images, such as ``[0, 4095]`` for a camera of 12 bits or ``[-1000, 400]`` for CT.
+        page: Page or frame to read of TIFF, GIF, WebP and APNG files with several, from 0. None: they are rejected.
 
     Attributes:
         checks_targets: Whether labels and masks are compared with the classes when a sample is read, so that no other
@@ -134,6 +144,8 @@ class VisionDataModule(pl.LightningDataModule):
         images: str | None = None,
         strict: bool = False,
         sampling: Sampling = "uniform",
+        scale_16bit: Scale | list[float] | None = None,
+        page: int | None = None,
     ) -> None:
         super().__init__()
         for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
@@ -155,6 +167,8 @@ class VisionDataModule(pl.LightningDataModule):
         self.num_workers = default_workers() if num_workers is None else num_workers
         self.train_transform, self.val_transform = train_transform, val_transform
         self.seed, self.images, self.strict, self.sampling = seed, images, strict, sampling
+        self.scale_16bit, self.page = scale_16bit, page
+        self.read_options = ReadOptions.of(scale_16bit, page)
         self.datasets: dict[str, TransformedDataset] = {}
         self._opened: set[str] = set()
         self._train_loader: ResumableLoader | None = None
@@ -174,6 +188,13 @@ class VisionDataModule(pl.LightningDataModule):
     def make_source(self, split: str) -> Source | None:
         """Return the raw samples of ``train``, ``val`` or ``test``; None if the data has no such split."""
         raise NotImplementedError(f"{type(self).__name__}: implement make_source({split!r}), which returns the samples")
+
+    def open_source(self, split: str) -> Source | None:
+        """Return what `make_source` returns, with the options for reading image files (``scale_16bit``, ``page``)."""
+        source = self.make_source(split)
+        if isinstance(source, HasReadOptions):
+            source.options = self.read_options
+        return source
 
     @property
     def class_names(self) -> list[str]:
@@ -201,7 +222,7 @@ class VisionDataModule(pl.LightningDataModule):
             DataError: No training sample has anything to learn from; the message says why.
         """
         for split in STAGE_SPLITS.get(stage, ()):
-            if split not in self.datasets and (source := self.make_source(split)) is not None:
+            if split not in self.datasets and (source := self.open_source(split)) is not None:
                 if split == "train":
                     reject_absence(source)
                 self.datasets[split] = self.dataset(source, split == "train", self.num_classes)
@@ -212,6 +233,8 @@ class VisionDataModule(pl.LightningDataModule):
         steps = self.train_transform if training else self.val_transform
         if isinstance(source, HasShortSide):
             source.short_side = sufficient_short_side(steps)
+        if isinstance(source, HasReadOptions):
+            source.options = self.read_options
         return TransformedDataset(
             source,
             list(steps) if steps else None,
@@ -262,6 +285,8 @@ class VisionDataModule(pl.LightningDataModule):
         """Return the loader of the images that `images` names, after `val_transform`; batches are `PredictBatch`."""
         if self.images is None:
             raise ValueError("images: predict needs a file, a folder or a glob pattern, got null; set --data.images")
+        if (folder := Path(self.images).expanduser()).is_dir():
+            report_skipped([list_folder(folder)])
         dataset = self.dataset(ImageFiles(find_images(self.images)), training=False)
         return DataLoader(
             dataset,
@@ -355,24 +380,3 @@ class ObjectDataModule(VisionDataModule):
     def variable_size_images(self) -> bool:
         """Whether a batch is a list of images; True, since they differ in size."""
         return True
-
-
-class ImageFiles:
-    """Images by path, without targets: the source for ``predict``.
-
-    Args:
-        paths: The image files.
-    """
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths = list(paths)
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def files(self) -> list[str]:
-        """Return the path of each image."""
-        return [str(path) for path in self.paths]
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return prediction_sample(read_image(self.paths[index]), str(self.paths[index]))

@@ -13,6 +13,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_info
 from torch.utils.data import DataLoader
 
 from ...datamodules import TransformedDataset
+from ...datamodules.images.bit_depth import ReadOptions
 from ...datamodules.images.read import ImageError, read_image
 from ...datamodules.loading.sources import HasFiles
 from ...tasks import Task
@@ -122,7 +123,7 @@ class PredictionWriter(BasePredictionWriter):
             counts.append((index, self._writer.counts(path, fields)))
             self._count += 1
             if self.pictures and (self.samples is None or index in self.samples):
-                self._draw(path, index, fields)
+                self._draw(trainer, path, index, fields)
         self._append(trainer, "predictions", self._writer.header(prediction[0]), rows)
         if header := self._writer.count_header():
             self._append(trainer, "counts", header, counts)
@@ -136,9 +137,10 @@ class PredictionWriter(BasePredictionWriter):
                 self._started.add(name)
             table.writerows(row if alone else [index, *row] for index, row in rows)
 
-    def _draw(self, path: str, index: int, prediction: dict[str, Any]) -> None:
+    def _draw(self, trainer: pl.Trainer, path: str, index: int, prediction: dict[str, Any]) -> None:
         try:
-            image = read_image(path)
+            data = getattr(trainer, "datamodule", None)  # loaders alone may have been passed
+            image = read_image(path, options=getattr(data, "read_options", ReadOptions()))
         except ImageError:
             return  # the file has changed since it was predicted; its row is written
         target = self._folder / "pictures" / f"{index:05d}_{Path(path).stem}.png"

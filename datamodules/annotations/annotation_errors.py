@@ -115,6 +115,12 @@ def recording() -> bool:
     return _SINK.get() is not None
 
 
+def record(fault: Fault) -> None:
+    """Record a fault that stops no reader; outside `record_faults`, nothing happens."""
+    if (sink := _SINK.get()) is not None:
+        sink.append(fault)
+
+
 def record_error(fault: Fault, message: str | None = None) -> None:
     """Record a fault at which a reader otherwise stops. The caller then leaves out what is faulty and continues.
 

@@ -9,10 +9,18 @@ from pathlib import Path
 
 import numpy as np
 
-from ..images.read import IMAGE_SUFFIXES
+from ..images.file_names import FileNames
+from ..images.listing import SUPPORTED, is_system, list_folder
 from .annotation_errors import Fault, MissingFileError, record_error
+from .skipped_files import report_skipped
 
 _LAYOUT = re.compile(r"^Expected layout\b.*::\n\n((?: {4}.*\n|\n)+)", re.MULTILINE)
+
+_SPLIT_OF_NAME = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
 
 
 def expected_layout(reader: type) -> str:
@@ -42,18 +50,32 @@ def layout_error(
 
 
 def subfolders(folder: Path) -> list[str]:
-    """Return the names of the visible folders in a folder, sorted."""
+    """Return the names of the folders in a folder, sorted, without those of systems and tools."""
     with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.name[0] != "." and entry.is_dir())
+        return sorted(entry.name for entry in entries if not is_system(entry.name) and entry.is_dir())
 
 
 def image_names(folder: Path) -> list[str]:
-    """Return the names of the visible image files directly in a folder, by suffix, sorted; no file is opened."""
-    return sorted(
-        name
-        for name in os.listdir(folder)  # noqa: PTH208 - names alone: no Path object and no stat per file
-        if name.lower().endswith(IMAGE_SUFFIXES) and name[0] != "."
-    )
+    """Return the names of the image files directly in a folder, by suffix, sorted; no file is opened."""
+    listing = list_folder(folder, recursive=False)
+    report_skipped([listing])
+    return listing.images
+
+
+def split_folders(root: Path) -> dict[str, str]:
+    """Return the folder of each split that has one, by its usual names: ``train``, ``Training``, ``valid``, ….
+
+    Raises:
+        ValueError: Two folders are named like the same split.
+    """
+    folders: dict[str, str] = {}
+    for name in subfolders(root) if root.is_dir() else ():
+        if (split := _SPLIT_OF_NAME.get(name.lower())) is None:
+            continue
+        if split in folders:
+            raise ValueError(f"root: must have one folder for {split}, got {folders[split]!r} and {name!r}; rename one")
+        folders[split] = name
+    return folders
 
 
 def encode_paths(paths: Iterable[str | Path]) -> np.ndarray:
@@ -98,7 +120,8 @@ def check_files_exist(root: Path, names: Sequence[str], asked_by: str, kind: str
     """
     if absent := missing(root, names):
         fault = Fault("missing-image", Path(asked_by), absent, kind, images=[str(root / name) for name in absent])
-        first = "".join(f"\n    {name}" for name in absent[:5])
+        files = FileNames(root)
+        first = "".join(f"\n    {name}{files.hint(name)}" for name in absent[:5])
         more = f"\n    and {len(absent) - 5} more" if len(absent) > 5 else ""
         record_error(fault, f"{asked_by}: {len(absent)} of {len(names)} {kind} are not in {str(root)!r}:{first}{more}")
 
@@ -116,11 +139,16 @@ def images_by_class(folder: Path, class_folders: Sequence[str]) -> list[np.ndarr
     Raises:
         ValueError: A class has no images.
     """
-    files = [encode_paths(f"{name}/{file}" for file in image_names(folder / name)) for name in class_folders]
+    listings = [list_folder(folder / name, recursive=False) for name in class_folders]
+    report_skipped(listings)
+    files = [
+        encode_paths(f"{name}/{file}" for file in listing.images)
+        for name, listing in zip(class_folders, listings, strict=True)
+    ]
     if empty := [name for name, paths in zip(class_folders, files, strict=True) if not len(paths)]:
         raise ValueError(
             f"{folder}: no images in the class folder(s) {', '.join(map(repr, empty[:5]))}"
-            f"{f' and {len(empty) - 5} more' if len(empty) > 5 else ''}; searched for {', '.join(IMAGE_SUFFIXES)}"
+            f"{f' and {len(empty) - 5} more' if len(empty) > 5 else ''}; searched for {SUPPORTED}"
         )
     return files
 

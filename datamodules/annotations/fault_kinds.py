@@ -110,6 +110,30 @@ KINDS: dict[str, Kind] = {
         _DROP_SAMPLE,
         excludes_sample=True,
     ),
+    "bit-depth": Kind(
+        "images beyond 8 bits, without a scaling",
+        "error",
+        "Training would stop at them: their scaling is unknown. Set scale_16bit, for all images alike.",
+    ),
+    "flat-image": Kind(
+        "images without contrast",
+        "note",
+        "Their darkest and brightest pixels differ by less than 16 of 255 levels. Empty views, or files of more "
+        "bits that were saved with 8.",
+    ),
+    "unread-file": Kind(
+        "files among the images that are not read",
+        "warning",
+        "Of formats that are not read (HEIC, SVG, video …), without suffix, or outside the class folders. Convert "
+        "images to JPEG or PNG, and move other files away.",
+        sentence="left out: {found}",
+    ),
+    "skipped-file": Kind(
+        "files and folders that are left out",
+        "note",
+        "Of systems and tools (@eaDir, __MACOSX, ._*), texts among images, and links to folders that are read already.",
+        sentence="left out: {found}",
+    ),
     "size-mismatch": Kind(
         "images whose annotations are for another size",
         "error",
@@ -141,6 +165,42 @@ KINDS: dict[str, Kind] = {
         "the object is dropped (objects), or the image left out (masks, classification)",
         "label is not a class, got {found}",
         excludes_sample="objectless",
+    ),
+    "similar-classes": Kind(
+        "class names that differ only in case, blanks or Unicode form",
+        "error",
+        "Probably one class, which would be learned as several. Rename them, or set merge_similar_classes: true.",
+        sentence="{found}",
+    ),
+    "binary-mask": Kind(
+        "masks of 0 and 255 whose 255 is ignored",
+        "error",
+        "The second class would not be learned, and a perfect score reported. Set classes: {0: 0, 255: 1}.",
+        sentence="{found}",
+    ),
+    "absent-class": Kind(
+        "classes without a pixel in the training masks",
+        "warning",
+        "They cannot be learned, but count in the mean. Look at the values of the masks and the mapping in classes.",
+    ),
+    "turned-mask": Kind(
+        "images that EXIF turns, but not their masks",
+        "warning",
+        "Masks must be of the displayed image. One that was drawn on the pixels as they are stored lies upside down: "
+        "look at the pictures, and if it does, save the image without its EXIF orientation.",
+        sentence="{found}",
+    ),
+    "turned-image": Kind(
+        "images with boxes or masks that EXIF turns",
+        "note",
+        "Boxes and masks must be of the displayed image. If they were drawn on the pixels as they are stored, save the "
+        "images without their EXIF orientation.",
+    ),
+    "merged-objects": Kind(
+        "masks of one value with several separate parts",
+        "warning",
+        "They are trained as one object. If each part is an object, set split_components: true.",
+        sentence="{found}",
     ),
     "unknown-image": Kind(
         "annotations of images that are not listed",

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..images.bit_depth import ReadOptions
 from ..images.read import read_image
 from .dataset_layout import encode_paths
 
@@ -26,9 +27,11 @@ class LabeledFiles:
 
     Attributes:
         short_side: Length in pixels that the transforms need (see `read_image`); None: full resolution.
+        options: How image files are read, see `ReadOptions`.
     """
 
     short_side: int | None = None
+    options = ReadOptions()
 
     def __init__(self, paths: Sequence[Path | str] | np.ndarray, labels: np.ndarray, root: Path | None = None) -> None:
         self.paths = paths if isinstance(paths, np.ndarray) else encode_paths(paths)
@@ -49,7 +52,7 @@ class LabeledFiles:
     def __getitem__(self, index: int) -> dict[str, Any]:
         path = os.fsdecode(self.paths[index])
         return {
-            "image": read_image(path if self.root is None else self.root / path, self.short_side),
+            "image": read_image(path if self.root is None else self.root / path, self.short_side, self.options),
             "label": int(self.labels[index]),
         }
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..images.bit_depth import ReadOptions
+from ..images.file_names import resolve_names
 from ..images.read import ImageError, read_image, reduced_sizes
 from ..images.sizes import image_sizes
 from ..loading.epoch_sampling import ClassPresence
@@ -193,7 +195,12 @@ class ImageTable:
     def of_names(
         root: Path, names: Sequence[str], sizes: np.ndarray | None = None, ids: np.ndarray | None = None
     ) -> "ImageTable":
-        """Build a table from names; without `sizes` ``[M, 2]`` they are unknown, without `ids` ``[M]`` positions."""
+        """Build a table from names; without `sizes` ``[M, 2]`` they are unknown, without `ids` ``[M]`` positions.
+
+        Names in another Unicode form, or with backslashes, become those of the existing files (`FileNames`).
+        """
+        if not all(name.isascii() and "\\" not in name for name in names):
+            names = resolve_names(root, names)
         sizes = np.zeros((len(names), 2), np.int32) if sizes is None else sizes
         return ImageTable(root, encode_paths(names), sizes, np.arange(len(names)) if ids is None else ids)
 
@@ -201,12 +208,12 @@ class ImageTable:
         """Return the file of an image, as text: each part of a ``Path`` would be interned in every worker."""
         return os.path.join(self.root, os.fsdecode(self.names[image]))  # noqa: PTH118
 
-    def read(self, image: int, short_side: int | None = None) -> np.ndarray:
+    def read(self, image: int, short_side: int | None = None, options: ReadOptions | None = None) -> np.ndarray:
         """Read an image, and check that it has the size that its annotations were made for.
 
         Args:
             image: Index of the image.
-            short_side: See `read_image`.
+            short_side, options: See `read_image`.
 
         Shape:
             - Output: ``[H, W, 3]`` uint8.
@@ -215,7 +222,7 @@ class ImageTable:
             ImageError: It cannot be read, or has another size.
         """
         path = self.path(image)
-        pixels = read_image(path, short_side)
+        pixels = read_image(path, short_side, options or ReadOptions())
         width, height = self.sizes[image].tolist()
         expected = [(width, height)] if short_side is None else reduced_sizes(width, height)
         if width and pixels.shape[1::-1] not in expected:
@@ -275,9 +282,11 @@ class ObjectSource:
     Attributes:
         short_side: Length in pixels that the transforms need (see `read_image`); None: full resolution. Ignored where
             samples have masks. Boxes and areas are those of the returned image.
+        options: How image files are read, see `ReadOptions`.
     """
 
     short_side: int | None = None
+    options = ReadOptions()
 
     def __init__(
         self, images: ImageTable, objects: Objects, with_masks: bool = False, skip_empty: bool = False
@@ -311,7 +320,7 @@ class ObjectSource:
 
     def __getitem__(self, index: int) -> Sample:
         image = int(self.selected[index])
-        pixels = self.images.read(image, None if self.with_masks else self.short_side)
+        pixels = self.images.read(image, None if self.with_masks else self.short_side, self.options)
         sample: Sample = {
             "image": pixels,
             "path": self.images.path(image),
@@ -345,7 +354,12 @@ class SemanticSource:
     Args:
         images: Images.
         objects: Objects of the images, with masks.
+
+    Attributes:
+        options: How image files are read, see `ReadOptions`.
     """
+
+    options = ReadOptions()
 
     def __init__(self, images: ImageTable, objects: Objects) -> None:
         self.images, self.objects = images, objects
@@ -367,7 +381,7 @@ class SemanticSource:
         return [self.images.path(image) for image in range(len(self))]
 
     def __getitem__(self, index: int) -> Sample:
-        pixels = self.images.read(index)
+        pixels = self.images.read(index, options=self.options)
         masks = self.objects.masks_of(index, *pixels.shape[:2])
         target = self.objects.of(index)
         area = _known_areas(target["area"], masks)

@@ -65,7 +65,7 @@ class BoxSource(LabeledFiles):
         name = os.fsdecode(self.paths[index])
         path = Path(name) if self.root is None else self.root / name
         known = self.sizes is not None and bool(self.sizes[index].all())
-        pixels = read_image(path, self.short_side if known else None)
+        pixels = read_image(path, self.short_side if known else None, self.options)
         box = self._box(index, path, pixels.shape[1], pixels.shape[0])
         return {"image": pixels, "label": int(self.labels[index]), "box": box, "path": str(path)}
 

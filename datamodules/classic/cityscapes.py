@@ -81,7 +81,7 @@ class Cityscapes(VisionDataModule):
         self.root, self.annotations, self.train_ids = Path(root).expanduser(), annotations, train_ids
         ids = self.label_ids
         classes = None if train_ids else {ids[k]: k for k in range(len(ids))} | dict.fromkeys(_VOID, IGNORE_INDEX)
-        self.lookup = class_lookup(classes, len(ids), IGNORE_INDEX)
+        self.lookup = class_lookup(classes, len(ids))
 
     @property
     def class_names(self) -> list[str]:

@@ -9,6 +9,7 @@ from ..annotations.dataset_layout import layout_error
 from ..annotations.objects import ObjectSource, SemanticSource
 from ..annotations.other_formats import other_format_below, other_format_of_file
 from ..base import ObjectDataModule, ObjectOptions, Unpack
+from ..batches import IGNORE_INDEX
 from .annotation_file import CocoFile, read_coco
 from .json_columns import ENTRY_CODES
 from .options import BoxFormat, CocoOptions, Crowds
@@ -114,6 +115,11 @@ class CocoDetection(ObjectDataModule):
         """Return the images of a split with their objects, or with one semantic mask each."""
         content = self._content(split)
         if self.task == "semantic_segmentation":
+            if (count := len(content.class_names)) > IGNORE_INDEX - 2:
+                raise ValueError(
+                    f"{self.root / self.files[split][0]}, categories: a semantic mask has at most {IGNORE_INDEX - 2} "
+                    f"beside the background, got {count}; remove or merge some, or set another task"
+                )
             return SemanticSource(content.images, content.objects)
         skip_empty = self.skip_empty and split == "train"
         return ObjectSource(content.images, content.objects, self.task == "instance_segmentation", skip_empty)

@@ -19,7 +19,7 @@ from .formats import format_of, unlisted_images
 from .reading import Work, read_all
 from .records import SplitRecord
 from .report import SPLITS, Report
-from .statistics import statistics_of
+from .statistics import Statistics, statistics_of
 from .suggestions import suggestions
 
 MIN_SIDE = 32
@@ -67,6 +67,8 @@ def check(
     except KeyboardInterrupt:
         interrupted = True
     statistics = statistics_of(checkup.records, checkup.class_names or [], one_each=not data.variable_size_images)
+    for finding in absent_classes(statistics):
+        checkup.findings.add(finding)
     statistics.suggestions = suggestions(statistics)
     return Report(
         name or type(data).__name__,
@@ -125,7 +127,7 @@ class _Checkup:
                 warnings.simplefilter("ignore")  # what readers warn of is recorded anyway
                 source, paths = None, None
                 try:
-                    source = self.data.make_source(split)
+                    source = self.data.open_source(split)
                     if source is None:
                         self.notes.append(f"There is no {split} split.")
                     else:
@@ -268,6 +270,19 @@ class _Checkup:
                 self.findings.add(Finding(code, path, detail, image=image))
         except OSError as error:
             self.notes.append(f"Unlisted files could not be looked for: {error}")
+
+
+def absent_classes(statistics: Statistics) -> Iterator[Finding]:
+    """Yield a finding for each class that the masks of a training set, read to its end, do not have."""
+    for split in statistics.splits:
+        if (
+            statistics.kind == "pixels"
+            and split.name == "train"
+            and split.readable == split.images
+            and split.counts.any()
+        ):
+            for label in np.flatnonzero(split.counts == 0).tolist():
+                yield Finding("absent-class", statistics.class_names[label], f"class {label} has no pixel", split.name)
 
 
 class ImagePool:

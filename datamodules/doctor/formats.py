@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..images.read import IMAGE_SUFFIXES, list_images
+from ..annotations.dataset_layout import split_folders
+from ..images.file_names import composed
+from ..images.listing import IMAGE_SUFFIXES, is_system, list_images
 from ..yolo.labels import label_path
 from .report import SPLITS
 
@@ -47,7 +49,11 @@ def _nothing(data: Any, listed: set[str]) -> Unlisted:
 def splits_of_folders(data: Any) -> list[str]:
     """Return train and the splits that have a folder or are held out."""
     held_out = {"val"} if data.val_fraction is not None else set()
-    return [split for split in SPLITS if split in {"train", *held_out} or (data.root / split).is_dir()]
+    try:
+        folders = split_folders(data.root)
+    except ValueError:  # opening a split reports it
+        folders = {}
+    return [split for split in SPLITS if split in {"train", *held_out, *folders}]
 
 
 def splits_of_tools(data: Any) -> list[str]:
@@ -75,8 +81,8 @@ def _files_beside(files: Iterable[str], suffixes: tuple[str, ...]) -> list[str]:
     for folder, names in listed.items():
         base = Path(folder or "/")
         for entry in base.iterdir() if base.is_dir() else ():
-            hidden = entry.name[0] == "."
-            if not hidden and entry.name not in names and entry.name.lower().endswith(suffixes) and entry.is_file():
+            fits = entry.name.lower().endswith(suffixes) and not is_system(entry.name)
+            if fits and entry.name not in names and entry.is_file():
                 unlisted.append(f"{folder}/{entry.name}")
     return sorted(unlisted)
 
@@ -115,13 +121,13 @@ def unlisted_by_voc(data: Any, listed: set[str]) -> Iterator[tuple[str, str, str
 
 def unlisted_by_masks(data: Any, listed: set[str]) -> Iterator[tuple[str, str, str]]:
     """Find masks that have no image."""
-    for split in SPLITS:
+    for split in split_folders(data.root).values():
         images, masks = (data.root / split / folder for folder in data.folders)
         if not masks.is_dir() or not images.is_dir():
             continue
-        known = {path.relative_to(images).with_suffix("").as_posix() for path in list_images(images)}
+        known = {composed(path.relative_to(images).with_suffix("").as_posix()) for path in list_images(images)}
         for mask in list_images(masks):
-            if mask.relative_to(masks).with_suffix("").as_posix() not in known:
+            if composed(mask.relative_to(masks).with_suffix("").as_posix()) not in known:
                 yield "orphan-annotation", str(mask), f"no image of that name in {split}/{data.folders[0]}"
 
 

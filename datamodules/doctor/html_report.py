@@ -9,6 +9,7 @@ from string import Template
 import numpy as np
 
 from ..annotations.fault_kinds import KINDS
+from ..images.bit_depth import ReadOptions
 from ..images.read import read_image
 from .charts import class_bars, histogram
 from .findings import BoxRow, Finding, box_rows
@@ -162,7 +163,9 @@ class _Gallery:
         except Exception:  # the image of a sample that its source rejects may still be readable
             pass
         try:
-            return thumbnail(read_image(path), boxes) if path is not None else None
+            return (
+                thumbnail(read_image(path, options=ReadOptions("percentile", 0)), boxes) if path is not None else None
+            )
         except Exception:
             return None
 

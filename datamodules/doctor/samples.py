@@ -13,13 +13,16 @@ import numpy as np
 from ..annotations.annotation_errors import RECORDED, DataError, record_faults
 from ..annotations.validity import box_faults, differs_from_mask, repeated_objects
 from ..batches import IGNORE_INDEX
-from ..images.read import ImageError, read_image
+from ..images.bit_depth import BitDepthError, ReadOptions
+from ..images.read import ImageError, orientation_of, read_image
 from ..loading.sources import Source
 from ..loading.targets import boxes_of_masks, check_targets, fill_defaults
 from .findings import Finding, box_rows, findings_of, format_box
 
 GRAY_SIDE, COLOR_SIDE = 16, 4
 """Sides of the two small versions by which images are compared, in gray and in color."""
+MIN_LEVELS = 16
+"""Levels of 255 between the darkest and the brightest pixel below which an image has no contrast."""
 APPEARANCE_BYTES = GRAY_SIDE * GRAY_SIDE + 2 * COLOR_SIDE * COLOR_SIDE
 
 
@@ -85,7 +88,7 @@ def inspect_sample(
         summary.findings.append(_reading_error(error, path, index))
         if path is not None:  # the image itself may be valid, and a copy of another
             try:
-                summary.keep_image(read_image(path))
+                summary.keep_image(read_image(path, options=getattr(source, "options", ReadOptions())))
             except Exception:
                 return summary
         return summary
@@ -98,6 +101,7 @@ def inspect_sample(
     if warning := decoder_warnings():
         summary.findings.append(Finding("damaged-image", inspection.location, warning, image=path, index=index))
     summary.keep_image(inspection.image)
+    summary.findings += _image_findings(inspection, summary.findings)
     if inspection.countable:
         summary.boxes, summary.labels, summary.not_crowd = inspection.boxes, inspection.labels, inspection.not_crowd
         summary.class_pixels = inspection.class_pixels
@@ -115,7 +119,23 @@ def _reading_error(error: Exception, path: str | None, index: int) -> Finding:
     if path is not None:
         message = message.removeprefix(path).lstrip(": ")
     code = error.fault.code if isinstance(error, DataError) and error.fault is not None else "bad-target"
+    code = "bit-depth" if isinstance(error, BitDepthError) else code
     return Finding(code, path or f"sample {index}", message, image=path, index=index)
+
+
+def _image_findings(inspection: "_Inspection", reported: Sequence[Finding]) -> list[Finding]:
+    """The findings about an image itself: without contrast, or turned by EXIF although it has boxes."""
+    if not _is_image(inspection.image) or not inspection.image.size:
+        return []
+    found = []
+    low, high = int(inspection.image.min()), int(inspection.image.max())
+    if high - low < MIN_LEVELS:
+        found.append(inspection.finding("flat-image", f"its pixels are {low} to {high} of 255"))
+    is_reported = any(finding.code == "turned-mask" for finding in reported)
+    turnable = inspection.has_boxes and inspection.path is not None and not is_reported
+    if turnable and (orientation := orientation_of(inspection.path or "")) != 1:
+        found.append(inspection.finding("turned-image", f"orientation {orientation}"))
+    return found
 
 
 def _is_image(image: np.ndarray) -> bool:
@@ -180,10 +200,10 @@ class _Inspection:
         """Return the faults of the sample."""
         if not _is_image(self.image):
             self.countable = False
-            return [self._finding("bad-target", f"its image is {self.image.dtype} {list(self.image.shape)}")]
+            return [self.finding("bad-target", f"its image is {self.image.dtype} {list(self.image.shape)}")]
         if not self.countable:
             detail = f"{len(self.boxes)} boxes, {len(self.labels)} labels, {len(self.not_crowd)} flags of crowds"
-            return [self._finding("bad-target", detail)]
+            return [self.finding("bad-target", detail)]
         count = len(self.labels)
         found = self._label_faults() + self._box_faults() + self._mask_faults() + self._semantic_mask_faults()
         if not found and len(self.labels) == count:  # any other error that would stop training
@@ -192,11 +212,11 @@ class _Inspection:
                     fill_defaults(self.raw, self.index) if "boxes" in self.raw else self.raw, self.num_classes
                 )
             except ValueError as error:
-                found.append(self._finding("bad-target", str(error)))
+                found.append(self.finding("bad-target", str(error)))
         return found
 
-    def _finding(self, code: str, detail: str, boxes: np.ndarray | None = None) -> Finding:
-        """A finding of this sample, with boxes ``[N, 4]`` to mark."""
+    def finding(self, code: str, detail: str, boxes: np.ndarray | None = None) -> Finding:
+        """Return a finding of this sample, with boxes ``[N, 4]`` to mark."""
         marked = box_rows(boxes) if boxes is not None else ()
         return Finding(code, self.location, detail, image=self.path, index=self.index, boxes=marked)
 
@@ -219,7 +239,7 @@ class _Inspection:
         for number in np.flatnonzero(wrong):
             owner = f"object {number + 1} has the label" if self.has_boxes else "the label is"
             box = self.boxes[[number]] if self.has_boxes else None
-            found.append(self._finding("label-outside", f"{owner} {self.labels[number]}, {classes}", box))
+            found.append(self.finding("label-outside", f"{owner} {self.labels[number]}, {classes}", box))
         self._keep(~wrong)
         return found
 
@@ -229,14 +249,14 @@ class _Inspection:
         height, width = self.image.shape[:2]
         codes = box_faults(self.boxes, np.broadcast_to((width, height), (len(self.boxes), 2)))
         found = [
-            self._finding(codes[number], f"{format_box(self.boxes[number])} in {width}x{height}", self.boxes[[number]])
+            self.finding(codes[number], f"{format_box(self.boxes[number])} in {width}x{height}", self.boxes[[number]])
             for number in np.flatnonzero(codes != "")
         ]
         valid = np.flatnonzero(codes == "")
         repeated = valid[repeated_objects(np.zeros(len(valid)), self.labels[valid], self.boxes[valid])]
         for number in repeated:
             detail = self._object(self.labels[number], self.boxes[number])
-            found.append(self._finding("duplicate-object", detail, self.boxes[[number]]))
+            found.append(self.finding("duplicate-object", detail, self.boxes[[number]]))
         return found
 
     def _mask_faults(self) -> list[Finding]:
@@ -245,26 +265,26 @@ class _Inspection:
             return []
         filled = masks.any(axis=(1, 2))
         found = [
-            self._finding("empty-mask", self._object(self.labels[number], self.boxes[number]), self.boxes[[number]])
+            self.finding("empty-mask", self._object(self.labels[number], self.boxes[number]), self.boxes[[number]])
             for number in np.flatnonzero(~filled)
         ]
         tight, boxes, labels = boxes_of_masks(masks[filled]), self.boxes[filled], self.labels[filled]
         for number in np.flatnonzero(differs_from_mask(tight, boxes)):
             detail = f"{self._object(labels[number], boxes[number])}, but its mask fills {format_box(tight[number])}"
-            found.append(self._finding("mask-box", detail, np.stack([boxes[number], tight[number]])))
+            found.append(self.finding("mask-box", detail, np.stack([boxes[number], tight[number]])))
         return found
 
     def _semantic_mask_faults(self) -> list[Finding]:
         mask = self.raw.get("mask")
         if mask is None or mask.dtype != np.uint8 or mask.shape != self.image.shape[:2]:
             return []
-        counts = np.bincount(mask.ravel(), minlength=256)
+        counts = np.bincount(mask.ravel(), minlength=max(256, self.num_classes or 0))
         known = self.num_classes if self.num_classes is not None else IGNORE_INDEX
         self.class_pixels = counts[:known]
         found = []
         if wrong := [value for value in np.flatnonzero(counts[:IGNORE_INDEX]).tolist() if value >= known]:
             values = ", ".join(f"{value} ({counts[value]} pixels)" for value in wrong[:5])
-            found.append(self._finding("label-outside", f"the mask has {values}, but there are {known} classes"))
+            found.append(self.finding("label-outside", f"the mask has {values}, but there are {known} classes"))
         if counts[IGNORE_INDEX] == mask.size:
-            found.append(self._finding("empty-mask", "every pixel is ignored"))
+            found.append(self.finding("empty-mask", "every pixel is ignored"))
         return found

@@ -156,7 +156,7 @@ def _open(data: VisionDataModule, splits: Sequence[str] | None) -> tuple[dict[st
     absent: dict[str, str] = {}
     for split in splits or SPLITS:
         try:
-            source = data.make_source(split)
+            source = data.open_source(split)
         except (FileNotFoundError, ValueError) as error:
             if splits is not None or split == "train":
                 raise

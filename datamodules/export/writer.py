@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from ..images.read import bits_per_channel
 from ..loading.sources import Sample
 
 COPIED = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -121,8 +122,9 @@ def _original(sample: Sample, suffixes: Sequence[str]) -> Path | None:
     if path is None or path.suffix.lower() not in suffixes:
         return None
     with Image.open(path) as opened:  # reads the header only
-        # another size: rotated by EXIF, or decoded at reduced size; another mode: 16 bits, CMYK, transparent
+        # another size: rotated by EXIF, or decoded at reduced size; another mode: CMYK, transparent
         same = opened.mode in ("RGB", "L") and opened.size == sample["image"].shape[1::-1]
+        same = same and bits_per_channel(opened) <= 8 and getattr(opened, "n_frames", 1) == 1
     return path if same else None
 
 

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from ..batches import IGNORE_INDEX
+from ..images.file_names import composed
 from ..tables.labels import class_labels, implied_class_names, labeled_rows
 from ..tables.table_reader import Table, read_table
 
@@ -148,7 +149,8 @@ def _image_of_rows(table: Table, images: Sequence[str]) -> np.ndarray:
     index_of = {name: index for index, name in enumerate(images)}
     image_of = np.zeros(len(table.lines), np.int64)
     for row, path in enumerate(table.values["path"]):
-        image_of[row] = index_of.get(path, index_of.get(os.path.splitext(str(path))[0], -1))  # noqa: PTH122
+        name = composed(str(path))
+        image_of[row] = index_of.get(name, index_of.get(os.path.splitext(name)[0], -1))  # noqa: PTH122
         if image_of[row] < 0:
             raise ValueError(f"{table.location(row)}: path must be one of the {len(images)} images, got {path!r}")
     return image_of

@@ -3,14 +3,16 @@
 import os
 from pathlib import Path
 
+import cv2
 import numpy as np
+from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 
 from ..annotations.absence import absence_by_reading
-from ..annotations.annotation_errors import Fault
-from ..annotations.mask_files import read_ids
-from ..images.read import ImageError
+from ..annotations.annotation_errors import Fault, record, recording
+from ..annotations.mask_files import read_ids, record_turned
+from ..images.bit_depth import ReadOptions
+from ..images.read import ImageError, read_image
 from ..loading.sources import Sample
-from .bit_depth import read_scaled
 from .id_classes import IdClasses
 
 _MAX_COUNTED = 2**22  # ids up to which counting all values is faster than sorting the pixels
@@ -37,6 +39,33 @@ def split_ids(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return values[has_background:].astype(np.int64), (inverse.reshape(ids.shape) + (1 - has_background)).astype(
         np.int32
     )
+
+
+def split_components(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Renumber the connected parts of a mask's objects from 1; pixels that touch at a corner are connected.
+
+    Returns:
+        The id of each part, ascending; the mask with the number of each pixel's part, 0 = none.
+
+    Shape:
+        - ids: ``[H, W]`` of nonnegative whole numbers.
+        - Output: ``[N]`` int64; ``[H, W]`` int32.
+    """
+    from scipy.ndimage import find_objects
+
+    values, numbered = split_ids(ids)
+    parts, owners = np.zeros_like(numbered), []
+    for number, (rows, columns) in enumerate(find_objects(numbered), start=1):
+        count, labels = cv2.connectedComponents((numbered[rows, columns] == number).astype(np.uint8), connectivity=8)
+        parts[rows, columns] += np.where(labels > 0, labels + len(owners), 0)
+        owners += [values[number - 1]] * (count - 1)
+    return np.array(owners, np.int64), parts
+
+
+def count_components(ids: np.ndarray) -> int:
+    """Count the connected parts of a mask ``[H, W]`` that has a single value beside 0; 0 if it has none or several."""
+    values, numbered = split_ids(ids)
+    return cv2.connectedComponents(numbered.astype(np.uint8), connectivity=8)[0] - 1 if len(values) == 1 else 0
 
 
 def masks_and_boxes(numbered: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -70,16 +99,20 @@ class IdFiles:
         images: Image files, ``[M]`` bytes, see `encode_paths`.
         masks: Mask file of each image, ``[M]`` bytes.
         classes: Returns the class of an id.
-        scale: Scaling of images with more than 8 bits; see `read_scaled`.
+        split_components: Whether each connected part of an id is an object.
 
     Attributes:
         selected: Indices of the images that the source returns.
+        options: How image files are read, see `ReadOptions`.
     """
 
+    options = ReadOptions()
+
     def __init__(
-        self, root: Path, images: np.ndarray, masks: np.ndarray, classes: IdClasses, scale: str | tuple[int, int] | None
+        self, root: Path, images: np.ndarray, masks: np.ndarray, classes: IdClasses, split_components: bool = False
     ) -> None:
-        self.root, self.images, self.masks, self.classes, self.scale = root, images, masks, classes, scale
+        self.root, self.images, self.masks, self.classes = root, images, masks, classes
+        self.split_components = split_components
         self.selected = np.arange(len(images))  # [M]
 
     def __len__(self) -> int:
@@ -100,12 +133,15 @@ class IdFiles:
     def __getitem__(self, index: int) -> Sample:
         image = int(self.selected[index])
         path, mask_path = self.path(index), self.root / os.fsdecode(self.masks[image])
-        pixels, ids = read_scaled(path, self.scale), read_ids(mask_path)
+        pixels, ids = read_image(path, options=self.options), read_ids(mask_path)
         if pixels.shape[:2] != ids.shape:
             raise ImageError.size_mismatch(
                 path, pixels.shape[1::-1], f"its mask {str(mask_path)!r} is", ids.shape[::-1]
             )
-        values, numbered = split_ids(ids)
+        if recording():
+            record_turned(path, mask_path)
+            self._record_merged_objects(path, mask_path, ids)
+        values, numbered = (split_components if self.split_components else split_ids)(ids)
         labels = self.classes(values, image, mask_path)
         objects = np.flatnonzero(labels >= 0)
         masks, boxes = masks_and_boxes(numbered, objects + 1)
@@ -117,3 +153,26 @@ class IdFiles:
             "labels": labels[objects],
             "masks": masks,
         }
+
+    def _record_merged_objects(self, path: Path, mask: Path, ids: np.ndarray) -> None:
+        """Record a fault if the ids ``[H, W]`` of an image are one value with several parts."""
+        if not self.split_components and (count := count_components(ids)) > 1:
+            found = f"{mask.name} has one value and {count} separate parts, which are one object"
+            record(Fault("merged-objects", path, [path], "path", found, images=[str(path)]))
+
+    def warn_of_merged_objects(self) -> None:
+        """Warn if the first masks have one value each, but several separate parts: masks without ids of objects."""
+        counts = []
+        for name in self.masks[:3]:
+            try:
+                ids = read_ids(self.root / os.fsdecode(name))
+            except ValueError:  # reported when its sample is read
+                continue
+            if len(np.unique(ids)) > 2:
+                return
+            counts.append(count_components(ids))
+        if not self.split_components and max(counts, default=0) > 1:
+            rank_zero_warn(
+                f"{max(counts)} separate parts are one object (masks of {self.root} have one value each, the first: "
+                f"{os.fsdecode(self.masks[0])}): set split_components: true if each part is an object"
+            )

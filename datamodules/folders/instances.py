@@ -7,11 +7,10 @@ import numpy as np
 
 from ..annotations.annotation_errors import MissingFileError
 from ..annotations.argument_checks import check_class_names
-from ..annotations.dataset_layout import layout_error
+from ..annotations.dataset_layout import layout_error, split_folders
 from ..base import ObjectDataModule, ObjectOptions, Unpack
 from ..batches import IGNORE_INDEX
 from ..loading.splits import check_val_fraction, random_split
-from .bit_depth import Scale, check_scale
 from .id_classes import IdClasses, classes_by_divisor, read_id_classes
 from .instance_ids import IdFiles
 from .pairs import pair_files
@@ -27,15 +26,18 @@ class InstanceMasks(ObjectDataModule):
         ROOT/test/images/c.tif      ROOT/test/masks/c.tif      (if there is a test set)
 
     A mask is a gray PNG or TIFF of 8, 16 or 32 bits with the size of its image. An object consists of all pixels with
-    its value, connected or not; its box is the smallest around them.
+    its value, connected or not (see `split_components`); its box is the smallest around them. A mask is of the image as
+    it is displayed, after its EXIF orientation; a mask with an orientation of its own is turned, too.
+
+    The folders of the splits may also be named ``training``, ``valid``, ``validation`` or ``testing``, in any case.
 
     All objects have one class, unless `divisor` or `class_file` defines others. To read Cityscapes, set
     ``image_folder: "leftImg8bit/{split}"``, ``mask_folder: "gtFine/{split}"``, ``image_ending: _leftImg8bit``,
     ``mask_ending: _gtFine_instanceIds``, ``divisor: 1000`` and `classes`; for Cellpose's data, set both folders to
     ``"{split}"``, ``image_ending: _img`` and ``mask_ending: _masks``.
 
-    Images may be PNG, TIFF, or anything that `read_image` reads. They are returned with 8 bits; `scale_16bit` defines
-    how 16 bits are converted.
+    Images may be PNG, TIFF, or anything that `read_image` reads; ``scale_16bit`` defines how more than 8 bits are
+    converted.
 
     Args:
         root: Folder of all files.
@@ -43,13 +45,11 @@ class InstanceMasks(ObjectDataModule):
             that of the training set.
         divisor: The class of an object is ``value // divisor``, counted from 1; values below `divisor` are background.
         classes: With `divisor`, class of each ``value // divisor``, from 0, or 255 = no object; others are rejected.
+        split_components: Whether the pixels of a value that do not touch each other are objects of their own, as in
+            masks of 0 and 255.
         class_file: Table, ``.csv`` or ``.parquet``, below `root`, with the columns ``id`` and ``label``, and ``path``
             (of the image, below its folder) if the same value is a different object in each image. ``{split}`` in the
             name stands for the split. Values that are not in it are rejected.
-        scale_16bit: How gray images with more than 8 bits are scaled. None: they are rejected. ``full``: from 0 to
-            65535. ``image``: from the minimum to the maximum of each image. ``percentile``: from the 1st to the 99.8th
-            percentile of each image. ``[low, high]``: from `low` to `high` in all images; ``[0, 4095]`` for a camera of
-            12 bits.
         image_folder: Folder of the images below `root`; ``{split}`` stands for train, val or test.
         mask_folder: Folder of the masks, in the same form.
         image_ending: End of the names of images, before their suffix, after the part they share with their mask.
@@ -61,8 +61,8 @@ class InstanceMasks(ObjectDataModule):
 
     Raises:
         FileNotFoundError: Folders, or masks of images, are missing.
-        ValueError: A value has no class, or an image has 16 bits and `scale_16bit` is not set; the message names the
-            file.
+        ValueError: A value has no class, or an image has 16 bits and ``scale_16bit`` is not set; the message names
+            the file.
 
     Batches are `InstanceSegmentationBatch`. An ``image_id`` is the image's position in its folder, sorted by name.
     """
@@ -74,7 +74,7 @@ class InstanceMasks(ObjectDataModule):
         divisor: int | None = None,
         classes: dict[int, int] | None = None,
         class_file: str | None = None,
-        scale_16bit: Scale | list[int] | None = None,
+        split_components: bool = False,
         image_folder: str = "{split}/images",
         mask_folder: str = "{split}/masks",
         image_ending: str = "",
@@ -88,10 +88,10 @@ class InstanceMasks(ObjectDataModule):
             if "{split}" not in folder:
                 raise ValueError(f"{name}: must contain {{split}}, such as {{split}}/images, got {folder!r}")
         _check_classes(class_names, divisor, classes, class_file)
-        self.scale = check_scale(scale_16bit)
         self.root, self.val_fraction = Path(root).expanduser(), val_fraction
         self.folders, self.endings = (image_folder, mask_folder), (image_ending, mask_ending)
         self.divisor, self.classes, self.class_file = divisor, classes, class_file
+        self.split_components = split_components
         self._names = ["object"] if class_names is None and class_file is None else class_names
 
     @property
@@ -103,7 +103,7 @@ class InstanceMasks(ObjectDataModule):
 
     def make_source(self, split: str) -> IdFiles:
         """Return the images of a split with their objects."""
-        val_folder = self.root / self.folders[0].replace("{split}", "val")
+        val_folder = self.root / self._folder(0, "val")
         has_val = val_folder.is_dir()
         if split == "test" or (split == "val" and has_val):
             return self._open(split)
@@ -117,14 +117,25 @@ class InstanceMasks(ObjectDataModule):
         return source
 
     def _open(self, split: str) -> IdFiles:
-        image_folder, mask_folder = (folder.replace("{split}", split) for folder in self.folders)
+        image_folder, mask_folder = self._folder(0, split), self._folder(1, split)
         names, images, masks = pair_files(self.root, image_folder, mask_folder, type(self), *self.endings)
         classes: IdClasses
         if self.class_file is not None:
             classes = read_id_classes(self._class_file(split), self.class_names, names)[0]
         else:
             classes = classes_by_divisor(self.divisor, self.classes, len(self.class_names))
-        return IdFiles(self.root, images, masks, classes, self.scale)
+        source = IdFiles(self.root, images, masks, classes, self.split_components)
+        if split == "train":
+            source.warn_of_merged_objects()
+        return source
+
+    def _folder(self, number: int, split: str) -> str:
+        """Return the folder of images (0) or masks (1) of a split, by any usual name of the split."""
+        pattern = self.folders[number]
+        before = pattern.partition("{split}")[0]
+        if not before or before.endswith("/"):
+            split = split_folders(self.root / before).get(split, split)
+        return pattern.replace("{split}", split)
 
     def _class_file(self, split: str) -> Path:
         file = self.root / (self.class_file or "").replace("{split}", split)

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from ..annotations.dataset_layout import layout_error
+from ..annotations.dataset_layout import layout_error, split_folders
+from ..annotations.mask_classes import check_mask_classes
 from ..annotations.mask_files import MASK_VALUES, MaskedFiles, check_class_count, class_lookup
 from ..base import LoaderOptions, Unpack, VisionDataModule
 from ..batches import IGNORE_INDEX
@@ -19,15 +20,17 @@ class MaskFolder(VisionDataModule):
         ROOT/val/images/b.jpg       ROOT/val/masks/b.png       (or val_fraction)
         ROOT/test/images/c.jpg      ROOT/test/masks/c.png      (if there is a test set)
 
+    The folders of the splits may also be named ``training``, ``valid``, ``validation`` or ``testing``, in any case.
     A mask is a gray or palette image with the name of its image, up to the suffix, at the same depth. Its values are
-    the classes, or `classes` maps them.
+    the classes, or `classes` maps them. A mask is of the image as it is displayed, after its EXIF orientation; a mask
+    with an orientation of its own is turned, too.
 
     Args:
         root: Folder of the splits.
         class_names: Classes in the order of their labels, including the background if it is one.
-        classes: Class of each value in the masks, such as ``{0: 0, 128: 1, 200: 255}``, where 255 = ignore; other
-            values are rejected. None: value k is class k.
-        ignore_value: Value of pixels that do not count.
+        classes: Class of each value in the masks, such as ``{0: 0, 128: 1, 200: 255}``, where the class 255 = ignore;
+            other values are rejected. For masks of 0 and 255: ``{0: 0, 255: 1}``. None: value k is class k.
+        ignore_value: Value of pixels that do not count; None: 255, unless `classes` gives 255 a class.
         image_folder: Name of the images' folder in each split.
         mask_folder: Name of the masks' folder in each split.
         val_fraction: Fraction of the training images held out for validation if there is no ``val``; determined by
@@ -46,7 +49,7 @@ class MaskFolder(VisionDataModule):
         root: str,
         class_names: list[str],
         classes: dict[int, int] | None = None,
-        ignore_value: int = IGNORE_INDEX,
+        ignore_value: int | None = None,
         image_folder: str = "images",
         mask_folder: str = "masks",
         val_fraction: float | None = None,
@@ -61,7 +64,7 @@ class MaskFolder(VisionDataModule):
                     f"classes: must map 0 to {MASK_VALUES - 1} to 0 to {len(class_names) - 1} or {IGNORE_INDEX}, got "
                     f"{value}: {label}"
                 )
-        if not 0 <= ignore_value < MASK_VALUES:
+        if ignore_value is not None and not 0 <= ignore_value < MASK_VALUES:
             raise ValueError(f"ignore_value: must be 0 to {MASK_VALUES - 1}, got {ignore_value}")
         self.root, self.val_fraction, self._names = Path(root).expanduser(), val_fraction, list(class_names)
         self.folders = image_folder, mask_folder
@@ -74,13 +77,18 @@ class MaskFolder(VisionDataModule):
 
     def make_source(self, split: str) -> MaskedFiles:
         """Return the images and masks of a split."""
-        has_val = (self.root / "val").is_dir()
+        folders = split_folders(self.root)
+        has_val = "val" in folders
         if split == "val" and not has_val and self.val_fraction is None:
             problem = f"no folder {str(self.root / 'val')!r}; add it, or set val_fraction: 0.1"
             raise layout_error(problem, type(self), self.root)
         held_out = split == "val" and not has_val
-        image_folder, mask_folder = (f"{'train' if held_out else split}/{folder}" for folder in self.folders)
+        base = "train" if held_out else split
+        image_folder, mask_folder = (f"{folders.get(base, base)}/{folder}" for folder in self.folders)
         _, images, masks = pair_files(self.root, image_folder, mask_folder, type(self))
+        if base == "train":
+            remedy = f"set classes: {{0: 0, {IGNORE_INDEX}: 1}}"
+            check_mask_classes(MaskedFiles(self.root, images, masks, self.lookup), self._names, remedy)
         if self.val_fraction is not None and not has_val and split != "test":
             mask = random_split(len(images), self.val_fraction, self.seed)
             selected = mask if held_out else ~mask

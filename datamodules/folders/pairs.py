@@ -1,5 +1,6 @@
 """Pairs the images of a folder with the masks of another folder, by name."""
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -7,7 +8,9 @@ import numpy as np
 
 from ..annotations.annotation_errors import AbsentSplitError, Fault, record_error
 from ..annotations.dataset_layout import encode_paths, layout_error
-from ..images.read import IMAGE_SUFFIXES
+from ..annotations.skipped_files import report_skipped
+from ..images.file_names import composed
+from ..images.listing import SUPPORTED, Listing, list_folder
 
 
 class Pairs(NamedTuple):
@@ -42,12 +45,15 @@ def pair_files(
     for folder in (image_folder, mask_folder):
         if not (root / folder).is_dir():
             raise layout_error(f"no folder {str(root / folder)!r}", reader, root, AbsentSplitError)
-    images, masks = files_by_name(root, image_folder, image_ending), files_by_name(root, mask_folder, mask_ending)
+    listings = {folder: list_folder(root / folder) for folder in (image_folder, mask_folder)}
+    report_skipped(listings.values())
+    images = files_by_name(image_folder, listings[image_folder], image_ending)
+    masks = files_by_name(mask_folder, listings[mask_folder], mask_ending)
     if image_folder == mask_folder and mask_ending:  # a mask may have the ending of an image, too
         images = {name: file for name, file in images.items() if file not in set(masks.values())}
     if not images:
-        suffixes = ", ".join(image_ending + suffix for suffix in IMAGE_SUFFIXES)
-        raise ValueError(f"{root / image_folder}: no images; searched for {suffixes}")
+        ending = f" whose names end with {image_ending!r}" if image_ending else ""
+        raise ValueError(f"{root / image_folder}: no images{ending}; searched for {SUPPORTED}")
     if unpaired := [name for name in images if name not in masks]:
         paths = [str(root / images[name]) for name in unpaired]
         more = f" and {len(unpaired) - 3} more" if len(unpaired) > 3 else ""
@@ -60,31 +66,29 @@ def pair_files(
     return Pairs(names, encode_paths(images[name] for name in names), encode_paths(masks[name] for name in names))
 
 
-def files_by_name(root: Path, folder: str, ending: str = "") -> dict[str, str]:
-    """List the image files below a folder.
+def files_by_name(folder: str, listing: Listing, ending: str = "") -> dict[str, str]:
+    """Return the image files of a folder by the names that images and masks share.
 
     Args:
-        root: Folder that the returned paths are relative to.
-        folder: Folder below `root`, searched recursively.
+        folder: Path of the folder, with which the returned paths begin.
+        listing: What it contains.
         ending: End of the file names before their suffix; other files are skipped.
 
     Returns:
-        The path of each file by its name: the path below `folder` without suffix and `ending`. Sorted.
+        The path of each file by its name: the path below `folder` without suffix and `ending`, in Unicode's composed
+        form. Sorted by path.
 
     Raises:
         ValueError: Two files have the same name.
     """
-    base = root / folder
     files: dict[str, str] = {}
-    for path in sorted(base.rglob("*")):
-        inner = path.relative_to(base)
-        if path.suffix.lower() not in IMAGE_SUFFIXES or any(part.startswith(".") for part in inner.parts):
+    for inner in listing.images:
+        stem = os.path.splitext(inner)[0]  # noqa: PTH122 - a hundred thousand times
+        if not stem.endswith(ending):
             continue
-        name = inner.with_suffix("").as_posix()
-        if not name.endswith(ending):
-            continue
-        name = name.removesuffix(ending)
+        name = composed(stem.removesuffix(ending))
         if name in files:
-            raise ValueError(f"{base}: {Path(files[name]).name} and {path.name} have the same name; keep one")
+            first, second = Path(files[name]).name, Path(inner).name
+            raise ValueError(f"{listing.folder}: {first} and {second} have the same name; keep one")
         files[name] = (Path(folder) / inner).as_posix()
     return files

@@ -15,7 +15,7 @@ from ..annotations.json_files import read_json
 from ..annotations.other_formats import other_format
 from ..base import ObjectOptions, Unpack
 from ..images.file_names import FileNames
-from ..images.read import IMAGE_SUFFIXES
+from ..images.listing import IMAGE_SUFFIXES
 from .brush import decode_brush
 from .drawings import Drawing, Drawings, ellipse, rectangle
 from .module import LabelingToolDataModule, ToolTask

@@ -5,15 +5,17 @@ same batches with any number of workers, and a resumed run continues as if it ha
 """
 
 import functools
+import traceback
 from typing import Any, NamedTuple
 
+import albumentations as A
 import numpy as np
 from torch.utils.data import Dataset
 
 from ..augmentations.multi_image import Augmentation
 from ..augmentations.pipeline import ImageTypeError, LostObjectError
 from ..images.read import ImageError
-from .sources import Sample, Source
+from .sources import HasFiles, Sample, Source
 from .targets import check_targets, drop_empty_masks, fill_defaults
 
 
@@ -109,6 +111,20 @@ class TransformedDataset(Dataset[Sample]):
             raise ImageError(raw.get("path", f"sample {key.index}"), reason) from error
         except ImageTypeError as error:
             raise TypeError(f"{self.transform_name}: {error}") from error
+        except Exception as error:
+            if (step := failed_step(error)) is None:
+                raise
+            height, width = raw["image"].shape[:2]
+            raise ValueError(
+                f"{self.transform_name}: {step} fails ({' '.join(str(error).split())}), got an image of "
+                f"{width}x{height}, {self._name(raw, key.index)}; {_remedy(error)}"
+            ) from error
+
+    def _name(self, raw: Sample, index: int) -> str:
+        """Return the file of a sample, or its index in its source."""
+        if "path" in raw:
+            return str(raw["path"])
+        return self.source.files()[index] if isinstance(self.source, HasFiles) else f"sample {index}"
 
     def _checked(self, raw: Sample, index: int) -> Sample:
         if "boxes" in raw:
@@ -130,3 +146,19 @@ class TransformedDataset(Dataset[Sample]):
                     raise
                 unreadable.append(str(error))
         return self._checked(self.source[index], index)
+
+
+def failed_step(error: BaseException) -> str | None:
+    """Return the name of the transform of another library that raised an error; None if none did."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if not frames or frames[-1].f_globals.get("__name__", "").startswith("striate.datamodules."):
+        return None
+    owners = (frame.f_locals.get("self") for frame in reversed(frames))
+    return next((type(owner).__name__ for owner in owners if isinstance(owner, A.BasicTransform)), None)
+
+
+def _remedy(error: Exception) -> str:
+    """What to do about an error of a transform."""
+    if "crop" in str(error).lower() or type(error).__name__ == "CropSizeError":
+        return "resize smaller images before it, with albumentations.SmallestMaxSize, or set its pad_if_needed: true"
+    return "change or remove this transform"

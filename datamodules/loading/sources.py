@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from ..annotations.annotation_errors import Fault
+from ..images.bit_depth import ReadOptions
 from ..images.sizes import image_sizes
 from .epoch_sampling import ClassPresence
 
@@ -38,6 +39,14 @@ class HasShortSide(Protocol):
 
     short_side: int | None
     """Length in pixels that the short side needs; None: full resolution. Set by the data module."""
+
+
+@runtime_checkable
+class HasReadOptions(Protocol):
+    """A source that reads image files."""
+
+    options: ReadOptions
+    """How to read those that could be read in several ways. Set by the data module."""
 
 
 @runtime_checkable

@@ -64,6 +64,8 @@ def check_targets(raw: Sample, num_classes: int | None) -> None:
             raise ValueError(
                 f"mask: must be uint8 [{height}, {width}] like its image, got {mask.dtype} {list(mask.shape)}"
             )
+        if num_classes is not None and num_classes >= IGNORE_INDEX:
+            raise ValueError(f"mask: must have at most {IGNORE_INDEX - 1} classes in 8 bits, got {num_classes}")
         if num_classes is not None and mask.size and (mask + np.uint8(1)).max() > num_classes:  # 255 + 1 = 0
             values = counted_values(mask[(mask >= num_classes) & (mask != IGNORE_INDEX)])
             raise ValueError(f"mask: values must be one of {classes}, or {IGNORE_INDEX} = ignore, got {values}")

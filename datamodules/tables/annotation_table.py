@@ -9,6 +9,7 @@ from typing import Any
 from ..annotations.annotation_errors import OUTSIDE
 from ..annotations.annotation_table import AnnotationTable, ImageEntry, ObjectEntry, Reason, link, rounded, write_csv
 from ..annotations.objects import confined
+from ..annotations.similar_names import canonical
 from ..annotations.validity import class_number
 
 
@@ -26,6 +27,7 @@ class TableFile:
     def __init__(self, file: Path, data: Any) -> None:
         self.file, self.class_names, self.rooted = file, [str(name) for name in data.class_names], data.root is not None
         self.base = Path(data.root) if self.rooted else file.parent
+        self.merge = data.merge
         self.many = data.variable_size_images  # one row per object, of which an image may have none
         self.headings, self.rows = _read_rows(file)
         self.path, self.label = self.headings.index(data.path_column), self.headings.index(data.label_column)
@@ -71,7 +73,8 @@ class TableFile:
             return Reason("bad-target", OUTSIDE), True
         if not label and (filled or not self.many):
             return Reason("missing-annotation", "no label"), False
-        if label and class_number(label, self.class_names) < 0:
+        names = [canonical(name) for name in self.class_names] if self.merge else self.class_names
+        if label and class_number(canonical(label) if self.merge else label, names) < 0:
             return Reason("label-outside", f"label {label!r}"), False
         if self.many and label and filled < len(self.sides):
             return Reason("unusable-annotation", f"{filled} of the four sides of a box"), False

@@ -49,7 +49,7 @@ class Manifest(TableDataModule):
     def class_names(self) -> list[str]:
         """Names of the classes: those of the argument, or of the training table."""
         if self._names is None:
-            self._names = implied_class_names(self._table("train"), self.label_column)
+            self._names = implied_class_names(self._table("train"), self.label_column, self.merge)
         return list(self._names)
 
     def make_source(self, split: str) -> LabeledFiles:
@@ -73,8 +73,10 @@ class Manifest(TableDataModule):
         """Read the table of a split, the class of each row ``[N]``, and the folder of its images, which exist."""
         table = self._table(split)
         if self._names is None and split == "train":
-            self._names = implied_class_names(table, self.label_column)  # avoids reading the same table again
-        labels = class_labels(table, self.label_column, self.class_names)
+            self._names = implied_class_names(
+                table, self.label_column, self.merge
+            )  # avoids reading the same table again
+        labels = class_labels(table, self.label_column, self.class_names, self.merge)
         folder = self._image_folder(table)
         usable = labels != RECORDED
         if self.root is not None:

@@ -121,7 +121,7 @@ class DetectionManifest(TableDataModule):
     def _implied_names(self, objects: Table) -> list[str]:
         if not len(objects.lines):
             raise ValueError(f"{objects.file}: no objects to take the classes from; set class_names")
-        return implied_class_names(objects, self.label_column)
+        return implied_class_names(objects, self.label_column, self.merge)
 
     def _read(self, split: str) -> ObjectSource:
         table = self._read_table(split, _OPTIONAL)
@@ -132,7 +132,7 @@ class DetectionManifest(TableDataModule):
         objects = table.select(is_object)
         if self._names is None and split == "train":
             self._names = self._implied_names(objects)  # avoids reading the same table again
-        labels = class_labels(objects, self.label_column, self.class_names)
+        labels = class_labels(objects, self.label_column, self.class_names, self.merge)
         index_of: dict[str, int] = {}
         paths = table.values[self.path_column]
         image_of = np.array([index_of.setdefault(path, len(index_of)) for path in paths], np.int64)

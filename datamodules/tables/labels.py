@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from ..annotations.annotation_errors import RECORDED
+from ..annotations.annotation_errors import RECORDED, Fault, record_error
 from ..annotations.argument_checks import did_you_mean
+from ..annotations.similar_names import canonical, describe_similar, merged_names, similar_names
 from .table_reader import Table
 
 _WHOLE = re.compile(r"[+-]?\d+")
@@ -34,19 +35,28 @@ def labeled_rows(table: Table, column: str, allow_empty: bool = False) -> np.nda
     return labeled
 
 
-def implied_class_names(table: Table, column: str) -> list[str]:
+def implied_class_names(table: Table, column: str, merge: bool = False) -> list[str]:
     """Return the classes that a training table implies: its labels, sorted, or the numbers from 0 to the largest.
 
     Args:
         table: Table in which each row has a label.
         column: Heading of the labels.
+        merge: Whether labels that differ only in case, blanks or Unicode form are one class.
 
     Raises:
-        ValueError: Numbers are negative or have gaps, as when they count from 1; the message has the first line.
+        ValueError: Numbers are negative or have gaps, as when they count from 1; the message has the first line. Or
+            such labels exist, unless `merge`.
     """
     labels = table.values[column]
     if not _are_whole_numbers(labels):
-        return sorted({str(label) for label in labels})
+        names = sorted({str(label) for label in labels})
+        if merge:
+            return sorted(set(merged_names(names).values()))
+        if similar := similar_names(names):
+            found = f"{column} must not differ only in case, blanks or Unicode form, got {describe_similar(similar)}"
+            remedy = "correct them, or set merge_similar_classes: true"
+            record_error(Fault("similar-classes", table.file, [column], "column", found, remedy))
+        return names
     numbers = np.array([int(label) for label in labels], dtype=np.int64)
     present = np.unique(numbers)
     if present[0] != 0 or present[-1] != len(present) - 1:
@@ -61,13 +71,14 @@ def implied_class_names(table: Table, column: str) -> list[str]:
     return [str(number) for number in present]
 
 
-def class_labels(table: Table, column: str, class_names: Sequence[str]) -> np.ndarray:
+def class_labels(table: Table, column: str, class_names: Sequence[str], merge: bool = False) -> np.ndarray:
     """Return the class of each row.
 
     Args:
         table: Table in which each row has a label.
         column: Heading of the labels.
         class_names: Classes.
+        merge: Whether labels may differ from them in case, blanks and Unicode form.
 
     Shape:
         - Output: ``[N]`` int64.
@@ -76,11 +87,12 @@ def class_labels(table: Table, column: str, class_names: Sequence[str]) -> np.nd
         DataError: A label is not a class; within `record_faults`, its row has `RECORDED` instead.
     """
     written = table.values[column]
-    label_of: dict[Any, int] = {name: label for label, name in enumerate(class_names)}
-    are_names = not _are_whole_numbers(written) or all(str(label) in label_of for label in written)
+    key = canonical if merge else str
+    label_of: dict[Any, int] = {key(name): label for label, name in enumerate(class_names)}
+    are_names = not _are_whole_numbers(written) or all(key(str(label)) in label_of for label in written)
     # a number of any size is clipped to one that is not a class
     last = len(class_names)
-    numbers = [label_of.get(str(text), -1) if are_names else max(-1, min(int(text), last)) for text in written]
+    numbers = [label_of.get(key(str(text)), -1) if are_names else max(-1, min(int(text), last)) for text in written]
     labels = np.array(numbers, dtype=np.int64)
     for row in np.flatnonzero((labels < 0) | (labels >= last)).tolist():
         remedy = f"classes are 0 to {len(class_names) - 1}"

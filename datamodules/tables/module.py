@@ -18,6 +18,7 @@ class TableOptions(LoaderOptions, total=False):
     path_column: str
     label_column: str
     class_names: list[str] | None
+    merge_similar_classes: bool
 
 
 class TableDataModule(VisionDataModule):
@@ -34,6 +35,8 @@ class TableDataModule(VisionDataModule):
         path_column: Heading of the paths.
         label_column: Heading of the labels.
         class_names: Classes in the order of their labels; null: those of the training table.
+        merge_similar_classes: Whether labels that differ only in case, blanks or Unicode form (``Cat``, ``cat``) are
+            one class, with the first of these names; they are rejected otherwise.
         **kwargs: Loader options of `VisionDataModule`: ``batch_size``, ``seed``, ``train_transform``, ….
 
     Raises:
@@ -52,6 +55,7 @@ class TableDataModule(VisionDataModule):
         path_column: str = "path",
         label_column: str = "label",
         class_names: list[str] | None = None,
+        merge_similar_classes: bool = False,
         **kwargs: Unpack[LoaderOptions],
     ) -> None:
         super().__init__(**kwargs)
@@ -61,7 +65,7 @@ class TableDataModule(VisionDataModule):
         check_class_names(class_names)
         self.tables = {"train": train, "val": val, "test": test}
         self.root, self.val_fraction = None if root is None else Path(root).expanduser(), val_fraction
-        self.path_column, self.label_column = path_column, label_column
+        self.path_column, self.label_column, self.merge = path_column, label_column, merge_similar_classes
         self.box_columns: list[str] = []  # set by the data modules with boxes
         self._names = None if class_names is None else list(class_names)
 

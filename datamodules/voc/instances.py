@@ -13,6 +13,7 @@ from ..annotations.mask_files import check_class_count, read_mask
 from ..annotations.objects import image_numbers
 from ..base import ObjectDataModule, ObjectOptions, Unpack
 from ..batches import IGNORE_INDEX
+from ..images.bit_depth import ReadOptions
 from ..images.read import ImageError, read_image
 from ..loading.targets import boxes_of_masks
 from .detection import VOC_CLASSES
@@ -116,7 +117,12 @@ class InstanceFiles:
 
     Shape:
         - ids: ``[N]`` int64.
+
+    Attributes:
+        options: How image files are read, see `ReadOptions`.
     """
+
+    options = ReadOptions()
 
     def __init__(
         self, images: list[str], objects: list[str], classes: list[str], ids: np.ndarray, num_classes: int, strict: bool
@@ -139,7 +145,7 @@ class InstanceFiles:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         path, mask_path = (Path(os.fsdecode(paths[index])) for paths in (self.images, self.objects))
-        image = read_image(path)
+        image = read_image(path, options=self.options)
         errors = AnnotationErrors(mask_path, self.strict)
         if mask_path.suffix == ".mat":
             plane, numbers, labels = self._of_sbd(mask_path, errors)

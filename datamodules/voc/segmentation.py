@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from ..annotations.dataset_layout import check_files_exist, encode_paths
+from ..annotations.mask_classes import check_mask_classes
 from ..annotations.mask_files import MaskedFiles, check_class_count, class_lookup, read_mask
 from ..base import LoaderOptions, Unpack, VisionDataModule
-from ..batches import IGNORE_INDEX
 from .detection import VOC_CLASSES
 from .image_sets import ImageSets, SegmentationYear
 from .sbd import read_class_mat
@@ -95,8 +95,12 @@ class VOCSegmentation(VisionDataModule):
         asked_by = f"{split}: {' and '.join(self.sets.sets[split])}"
         check_files_exist(Path(), images, asked_by)
         check_files_exist(Path(), masks, asked_by, "masks")
-        lookup = class_lookup(None, len(self._names), IGNORE_INDEX)
-        return ClassFiles(Path(), encode_paths(images), encode_paths(masks), lookup)
+        lookup = class_lookup(None, len(self._names))
+        source = ClassFiles(Path(), encode_paths(images), encode_paths(masks), lookup)
+        if split == "train" and self._names != ["background", *VOC_CLASSES]:
+            remedy = "save objects as 1, or read the masks with MaskFolder and classes: {0: 0, 255: 1}"
+            check_mask_classes(source, self._names, remedy)
+        return source
 
 
 class ClassFiles(MaskedFiles):

@@ -8,8 +8,10 @@ from ..annotations.annotation_errors import OUTSIDE, DataError, Fault, MissingFi
 from ..annotations.argument_checks import check_choice
 from ..annotations.dataset_layout import layout_error
 from ..annotations.objects import ImageTable, ObjectSource, image_numbers
+from ..annotations.skipped_files import report_skipped
 from ..base import ObjectDataModule, ObjectOptions, Unpack
-from ..images.read import IMAGE_SUFFIXES
+from ..images.file_names import resolve_names
+from ..images.listing import SUPPORTED, list_folder
 from .data_yaml import DataYaml, read_data_yaml
 from .keypoints import Points
 from .labels import RelativeObjectSource, label_path, read_labels
@@ -104,7 +106,7 @@ class YoloDetection(ObjectDataModule):
         if not names:
             raise ValueError(
                 f"{content.file}, {key}: no images in {', '.join(map(repr, content.splits[key]))}; searched for "
-                f"{', '.join(IMAGE_SUFFIXES)}"
+                f"{SUPPORTED}"
             )
         stems = [os.path.splitext(os.path.basename(name))[0] for name in names]  # noqa: PTH119, PTH122
         images = ImageTable.of_names(content.root, names, ids=image_numbers(stems))
@@ -172,13 +174,9 @@ def _list_images(content: DataYaml, key: str, entry: str) -> list[str]:
         return _read_list(content, path)
     if not path.is_dir():
         raise _layout_error(f"{content.file}, {key}: no folder or file {str(path)!r}", root)
-    names = []
-    for folder, folders, files in os.walk(path):
-        folders[:] = sorted(inner for inner in folders if inner[0] != ".")
-        below = folder[len(str(root).rstrip(os.sep)) + 1 :]
-        images = sorted(file for file in files if file.lower().endswith(IMAGE_SUFFIXES) and file[0] != ".")
-        names += [f"{below}/{file}" if below else file for file in images]
-    return names
+    listing = list_folder(path)
+    report_skipped([listing], labels_beside=True)
+    return [f"{name}/{image}" if name else image for image in listing.images]
 
 
 def _read_list(content: DataYaml, file: Path) -> list[str]:
@@ -195,4 +193,4 @@ def _read_list(content: DataYaml, file: Path) -> list[str]:
         else:
             remedy = f"images must be in {str(content.root)!r}"
             record_error(Fault("bad-target", file, [number], "line", f"{OUTSIDE}, got {text!r}", remedy))
-    return names
+    return resolve_names(content.root, names)

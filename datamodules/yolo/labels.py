@@ -14,6 +14,7 @@ from ..annotations.corners import are_corners
 from ..annotations.normalized import reject_pixels
 from ..annotations.object_masks import ObjectMasksBuilder
 from ..annotations.objects import ImageTable, Objects, ObjectSource, usable_boxes
+from ..images.file_names import FileNames
 from ..images.sizes import image_sizes
 from ..loading.sources import Sample
 from .keypoints import KeypointEvidence, Points, has_visibility
@@ -86,10 +87,12 @@ def read_labels(
             labels look like keypoints.
     """
     collector = _LabelCollector(len(class_names), with_masks, points == "keypoints", num_keypoints)
-    root, num_files = str(images.root), 0
+    root, num_files, files = str(images.root), 0, FileNames()
     ends = np.zeros(len(images.names) + 1, np.int64)
     for image, name in enumerate(images.names):
         path = label_path(root, os.fsdecode(name))
+        if not path.isascii():  # its image may be named in another Unicode form
+            path = files.resolve(path) or path
         try:
             with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - a hundred thousand times
                 text = file.read()

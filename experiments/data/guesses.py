@@ -6,10 +6,11 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
+from ...datamodules.annotations.dataset_layout import split_folders
 from ...datamodules.annotations.mask_files import read_mask
 from ...datamodules.batches import IGNORE_INDEX
 from ...datamodules.doctor.report import SPLITS
-from ...datamodules.images.read import list_images
+from ...datamodules.images.listing import list_images
 
 Guess = Callable[[Path, Collection[str]], dict[str, Any]]
 """Guesses arguments from a path, and ``splits`` if not all are to be read.
@@ -89,22 +90,33 @@ def guess_voc(path: Path, given: Collection[str]) -> dict[str, Any]:
 
 def guess_masks(path: Path, given: Collection[str]) -> dict[str, Any]:
     """Guess as many classes as the first fifty masks of each split have values; 255 is ignored."""
-    folders = [path / split / "masks" for split in SPLITS]
+    folders = [path / split / "masks" for split in _split_folders(path).values()]
     masks = [mask for folder in folders if folder.is_dir() for mask in list_images(folder)[:50]]
-    highest = 0
+    highest, has_255 = 0, False
     for mask in masks:
         try:
             values = read_mask(mask)
         except ValueError:
             continue
         highest = max(highest, int(values[values != IGNORE_INDEX].max(initial=0)))
+        has_255 |= bool((values == IGNORE_INDEX).any())
+    if highest == 0 and has_255:  # masks of 0 and 255 have a second class; what 255 means, the reader asks
+        highest = 1
     class_names = [f"class {number}" for number in range(min(highest + 1, IGNORE_INDEX - 1))]
     return {"class_names": class_names} | guess_folder(path, given)
 
 
+def _split_folders(path: Path) -> dict[str, str]:
+    """The folder of each split; none if they are ambiguous, which the reader reports."""
+    try:
+        return split_folders(path)
+    except ValueError:
+        return {}
+
+
 def guess_folder(path: Path, given: Collection[str]) -> dict[str, Any]:
     """Guess the splits: without ``val`` nothing is held out, since all images are to be checked."""
-    existing = ["train", *(split for split in ("val", "test") if (path / split).is_dir())]
+    existing = ["train", *(split for split in ("val", "test") if split in _split_folders(path))]
     return {"splits": existing} if "val" not in existing and "val_fraction" not in given else {}
 
 

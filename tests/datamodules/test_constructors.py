@@ -77,6 +77,8 @@ OPTIONS = {
     "images": "x.png",
     "strict": True,
     "sampling": "class_balanced",
+    "scale_16bit": "full",
+    "page": 1,
 }
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from striate.callbacks.drawing.overlays import draw_target, overlap_note
 from striate.datamodules import DigitScenes, ShortSideResize
-from striate.datamodules.base import ImageFiles
+from striate.datamodules.loading.image_files import ImageFiles
 from striate.models import Classifier, PlainCNN
 from striate.tests.helpers.fixtures import write_image
 from striate.tests.helpers.launcher import launch, launch_error, read_csv, run_config, workdir_with

@@ -8,6 +8,7 @@ import sys
 import traceback
 import warnings
 from pathlib import Path
+from typing import Any
 
 from striate.experiments.launcher.main import main
 
@@ -47,6 +48,9 @@ def _run_and_exit(arguments: str, folder: Path, log: Path) -> None:
                     handler.setStream(sys.stderr)
         warnings.resetwarnings()
         warnings.simplefilter("default")
+        for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+            warnings.simplefilter("ignore", category)
+        warnings.showwarning = _print_warning  # pytest records them
         os.chdir(folder)
         sys.argv = ["striate", *shlex.split(arguments)]
         main()
@@ -59,6 +63,11 @@ def _run_and_exit(arguments: str, folder: Path, log: Path) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _print_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:
+    """Write a warning to the error stream, as Python does without pytest."""
+    sys.stderr.write(warnings.formatwarning(message, category, filename, lineno))
 
 
 def shell(command: str, folder: Path) -> tuple[int, str]:

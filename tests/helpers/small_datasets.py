@@ -212,7 +212,8 @@ def repaired(make: type[VisionDataModule], tmp_path: Path, **init_args: Any) -> 
         changes = list(csv.DictReader(file))
     assert [tuple(change.values()) for change in changes] == [tuple(change) for change in fix.log.changes]
     assert {change["kind"] for change in changes} <= set(report.findings.counts)
-    return check(copy, processes=0), changes, copy, fix
+    # these few masks do not have all classes of their published sets
+    return check(copy, processes=0, ignored=["absent-class"]), changes, copy, fix
 
 
 def actions(changes: list[dict[str, str]]) -> dict[str, str]:

@@ -5,6 +5,7 @@ import pytest
 import torchvision
 
 from striate.datamodules import Caltech101, Caltech256
+from striate.datamodules.annotations.annotation_errors import record_faults
 from striate.tests.helpers.fixtures import noisy_image, write_image
 
 SIZES_101 = {"BACKGROUND_Google": 9, "Faces": 4, "accordion": 8, "ant": 5}
@@ -66,7 +67,12 @@ def test_caltech256_strips_numbers_and_skips_stray_files(root):
     write_image(folder / "001.ak47" / "greg" / "stray.jpg", noisy_image(0, 0, 8))
     (folder / "002.american-flag" / "RENAME2").touch()
     data = Caltech256(str(root), per_class=5)
-    assert data.class_names == ["ak47", "american-flag"]
+    with pytest.warns(UserWarning, match=r"1 of \d+ files left out \(1 x no suffix; .*RENAME2\)"):
+        assert data.class_names == ["ak47", "american-flag"]
+    (folder / "002.american-flag" / "RENAME2").unlink()
+    with record_faults() as faults:
+        Caltech256(str(root), per_class=5).make_source("train")
+    assert [(fault.found, list(fault.names)) for fault in faults] == [("a folder, which is not searched", ["greg/"])]
     assert len(split(data, "train")[0]) == 10 and len(split(data, "test")[0]) == 1 + 2
     assert Caltech256(str(root)).per_class == 60 and Caltech101(str(root)).per_class == 30
     more = Caltech256(str(root), per_class=5, background=True)

@@ -1,9 +1,12 @@
 """Folders of images: valid layouts, and errors for others."""
 
+import unicodedata
+
 import numpy as np
 import pytest
 
 from striate.datamodules import ImageFolder
+from striate.datamodules.annotations.annotation_errors import record_faults
 from striate.datamodules.loading.splits import stratified_split
 from striate.tests.helpers.faults import stops_at
 from striate.tests.helpers.fixtures import make_folder, noisy_image, write_image
@@ -99,3 +102,72 @@ def test_predict_needs_images_and_reads_them_without_the_training_data(tmp_path)
     data.setup("predict")
     (batch,) = data.predict_dataloader()
     assert batch["path"] == [str(path)] and batch["image"].shape == (1, 3, 32, 32)
+
+
+# -- folders that are no classes, and class names ----------------------------------------------------
+
+
+def test_usual_names_of_splits(tmp_path):
+    for name, count in (("Training", 4), ("Validation", 2), ("TESTING", 3)):
+        make_folder(tmp_path / name, count)
+    data = ImageFolder(str(tmp_path), num_workers=0)
+    assert data.class_names == ["bright", "dark"]
+    assert [len(data.make_source(split)) for split in ("train", "val", "test")] == [8, 4, 6]
+    (tmp_path / "Validation").rename(tmp_path / "test")
+    with pytest.raises(ValueError, match="root: must have one folder for test, got 'TESTING' and 'test'"):
+        data.make_source("val")
+
+
+def test_a_test_set_without_a_training_set(tmp_path):
+    make_folder(tmp_path / "Testing", 2)
+    with pytest.raises(FileNotFoundError, match=r"no folder '.*train' beside 'Testing'"):
+        ImageFolder(str(tmp_path), val_fraction=0.5).setup("fit")
+
+
+def test_folders_of_tools_and_runs_are_no_classes(tmp_path):
+    make_folder(tmp_path, 3)
+    for name in ("runs/fit-0/pictures/a.png", "__MACOSX/b.png", "@eaDir/c.png", "dark/@eaDir/x.png/T.jpg"):
+        write_image(tmp_path / name, noisy_image(0, 0))
+    data = ImageFolder(str(tmp_path), val_fraction=0.4, num_workers=0)
+    with record_faults() as faults:
+        train = data.make_source("train")
+    assert data.class_names == ["bright", "dark"] and len(train) == 4
+    names = {(name, fault.found) for fault in faults for name in fault.names}
+    assert {fault.code for fault in faults} == {"skipped-file"}
+    assert ("runs/", "a folder of training runs") in names
+    assert {"__MACOSX/", "@eaDir/"} <= {name for name, _ in names}
+    # images directly in it make it a class like any other
+    write_image(tmp_path / "runs" / "a.png", noisy_image(0, 1))
+    write_image(tmp_path / "runs" / "b.png", noisy_image(0, 2))
+    assert ImageFolder(str(tmp_path), val_fraction=0.4).class_names == ["bright", "dark", "runs"]
+
+
+def test_images_beside_the_class_folders_are_named(tmp_path):
+    make_folder(tmp_path / "train", 3)
+    make_folder(tmp_path / "val", 1)
+    write_image(tmp_path / "train" / "stray.png", noisy_image(0, 0))
+    with pytest.warns(UserWarning, match=r"1 of 7 files left out \(1 x images outside the class folders.*stray.png"):
+        ImageFolder(str(tmp_path)).make_source("train")
+
+
+def test_names_that_mean_the_same(tmp_path):
+    make_folder(tmp_path, 3)
+    (tmp_path / "bright").rename(tmp_path / "Dark ")
+    with stops_at("similar-classes", "got 'Dark ' and 'dark'; rename them, or set merge_similar_classes: true"):
+        ImageFolder(str(tmp_path), val_fraction=0.4).make_source("train")
+    make_folder(tmp_path / "new" / "val", 1)
+    (tmp_path / "new" / "val" / "bright").rename(tmp_path / "new" / "val" / "DARK")
+    for name in ("Dark ", "dark"):
+        (tmp_path / "new" / "train").mkdir(exist_ok=True)
+        (tmp_path / name).rename(tmp_path / "new" / "train" / name)
+    data = ImageFolder(str(tmp_path / "new"), merge_similar_classes=True)
+    assert data.class_names == ["Dark"]
+    assert [data.make_source(split).labels.tolist() for split in ("train", "val")] == [[0] * 6, [0] * 2]
+
+
+def test_class_folders_in_another_unicode_form(tmp_path):
+    for split, form in (("train", "NFC"), ("val", "NFD")):
+        make_folder(tmp_path / split, 2)
+        (tmp_path / split / "dark").rename(tmp_path / split / unicodedata.normalize(form, "é"))
+    data = ImageFolder(str(tmp_path))
+    assert data.make_source("val").labels.tolist() == data.make_source("train").labels.tolist() == [0, 0, 1, 1]

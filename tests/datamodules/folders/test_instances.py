@@ -1,18 +1,17 @@
 """Instance masks: objects by hand, at all bit depths, classes by divisor and by table, and images of 16 bits."""
 
-import struct
-
 import albumentations as A
 import numpy as np
 import pytest
 from PIL import Image
 
 from striate.datamodules import InstanceMasks
+from striate.datamodules.annotations.annotation_errors import record_faults
 from striate.datamodules.annotations.mask_files import read_ids
-from striate.datamodules.folders.bit_depth import read_scaled, scale_to_8_bits
-from striate.datamodules.folders.instance_ids import split_ids
+from striate.datamodules.folders.instance_ids import split_components, split_ids
 from striate.datamodules.images.read import ImageError, read_image
-from striate.tests.helpers.fixtures import noise, write_image
+from striate.tests.helpers.fixtures import noise
+from striate.tests.helpers.tiff import tiff
 
 IDS = np.array([[0, 5, 5, 0], [0, 5, 0, 900], [5, 0, 0, 900]])  # object 5 is not connected
 
@@ -58,15 +57,6 @@ def test_an_image_without_objects_and_augmentation(tmp_path):
     empty, flipped = data.datasets["train"][0], data.datasets["train"][1]
     assert empty["masks"].shape == (0, 3, 4) and empty["boxes"].shape == (0, 4) and empty["labels"].shape == (0,)
     assert flipped["boxes"].tolist() == [[0, 0, 3, 3], [3, 1, 4, 3]]
-
-
-def tiff(values, bits, sample_format):
-    """Return an uncompressed TIFF, tag by tag, for types that Pillow does not write."""
-    height, width = values.shape
-    data = values.tobytes()
-    tags = [(256, width), (257, height), (258, bits), (259, 1), (262, 1), (273, 8), (277, 1), (279, len(data))]
-    body = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in [*tags, (339, sample_format)])
-    return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + struct.pack("<H", 9) + body + bytes(4)
 
 
 @pytest.mark.parametrize(
@@ -221,66 +211,63 @@ def test_images_of_16_bits_need_a_scale(tmp_path):
     levels = np.array([[0, 100, 200, 300]] * 3, np.uint16)
     for name in ("x/0.tif", "x/1.tif"):
         save(tmp_path / "train" / "images" / name, levels)
-    with pytest.raises(ValueError, match=r"0.tif: .*gray with 16; set scale_16bit: .*\[low, high\]"):
+    with pytest.raises(
+        ValueError, match=r"0.tif: .*16 bits from 0 to 300; set scale_16bit: \[low, high\], such as \[0, 1023\], full"
+    ):
         module(tmp_path).make_source("train")[0]
     for scale, expected in (
         ("image", [0, 85, 170, 255]),
         ([100, 300], [0, 0, 128, 255]),
         ("full", [0, 0, 1, 1]),  # 200 / 257 and 300 / 257
     ):
-        image = module(tmp_path, scale_16bit=scale).make_source("train")[0]["image"]
+        image = module(tmp_path, scale_16bit=scale).open_source("train")[0]["image"]
         assert image.shape == (3, 4, 3) and image[1, :, 2].tolist() == expected and image.dtype == np.uint8
     save(tmp_path / "train" / "images" / "x" / "0.tif", noise(4, 3)[..., 0])  # 8 bits are not scaled
     np.testing.assert_array_equal(module(tmp_path).make_source("train")[0]["image"][..., 0], noise(4, 3)[..., 0])
-
-
-def test_scales():
-    levels = np.arange(1001, dtype=np.uint16)[None] + 5000
-    by_percentile = scale_to_8_bits(levels, "percentile")[0]
-    assert (by_percentile[:11] == 0).all() and by_percentile[11] <= 1 and (by_percentile[998:] == 255).all()
-    assert by_percentile[504] == round((504 - 10) / 988 * 255)
-    assert scale_to_8_bits(np.array([[65535, 0]], np.uint16), "full").tolist() == [[255, 0]]
-    assert scale_to_8_bits(np.full((2, 2), 9, np.uint16), "image").tolist() == [[0, 0], [0, 0]]
-    assert scale_to_8_bits(np.array([[2**32 - 1, 0, 2**31]], np.uint32), "image").tolist() == [[255, 0, 128]]
-
-
-def test_images_of_32_bits_and_rotated_images(tmp_path):
-    (tmp_path / "a.tif").write_bytes(tiff(np.array([[2**32 - 1, 0, 2**31]], np.uint32), 32, 1))
-    assert read_scaled(tmp_path / "a.tif", "image")[0, :, 0].tolist() == [255, 0, 128]
-    exif = Image.Exif()
-    exif[0x0112] = 6  # rotate by 90 degrees clockwise
-    for name in ("a.png", "b.tif"):
-        save(tmp_path / name, np.array([[0, 100], [200, 300], [400, 500]], np.uint16), exif=exif)
-        assert read_scaled(tmp_path / name, (0, 510))[..., 0].tolist() == [[200, 100, 0], [250, 150, 50]]
-
-
-def test_colors_of_16_bits(tmp_path):
-    tree(tmp_path)
-    image = np.full((3, 4, 3), 200 * 257, np.uint16)
-    path = tmp_path / "train" / "images" / "x" / "0.tif"
-    path.unlink()
-    write_image(path.with_suffix(".png"), image)
-    with pytest.raises(ValueError, match="0.png: .*color with 16; .*full"):
-        module(tmp_path, scale_16bit="image").make_source("train")[0]
-    assert (module(tmp_path, scale_16bit="full").make_source("train")[0]["image"] == 200).all()
 
 
 def test_images_that_cannot_be_read(tmp_path):
     tree(tmp_path)
     folder = tmp_path / "train" / "images" / "x"
     save(folder / "0.tif", noise(4, 3), save_all=True, append_images=[Image.fromarray(noise(4, 3))])
-    save(folder / "1.tif", np.zeros((3, 4), np.float32))
-    source = module(tmp_path, scale_16bit="full").make_source("train")
-    with pytest.raises(ImageError, match="0.tif: .*single image, got 2"):
+    source = module(tmp_path).open_source("train")
+    with pytest.raises(ImageError, match="0.tif: .*single image, got 2 pages; set page: 0"):
         source[0]
-    with pytest.raises(ImageError, match="1.tif: floating-point pixels"):
-        source[1]
     save(folder / "0.tif", noise(5, 3))
     with pytest.raises(ImageError, match=r"0.tif: .*image is 5x3, .*masks/x/0.tif' is 4x3"):
         source[0]
     (folder / "0.tif").write_bytes(b"II*\0")
     with pytest.raises(ImageError, match="0.tif: "):
         source[0]
+
+
+# -- parts of one value ------------------------------------------------------------------------------
+
+
+def test_parts_of_a_value_as_objects():
+    # object 7 has two parts, one of which touches itself at a corner only; 9 has one
+    ids = np.array([[7, 0, 0, 9], [0, 7, 0, 9], [0, 0, 0, 0], [7, 7, 0, 0]])
+    owners, parts = split_components(ids)
+    assert owners.tolist() == [7, 7, 9]
+    assert parts.tolist() == [[1, 0, 0, 3], [0, 1, 0, 3], [0, 0, 0, 0], [2, 2, 0, 0]]
+    assert split_components(np.zeros((2, 2), np.int64))[0].tolist() == []
+
+
+def test_masks_of_one_value_and_several_parts(tmp_path):
+    binary = np.array([[255, 0, 0, 255], [255, 0, 0, 0], [0, 0, 255, 255]])
+    tree(tmp_path, binary, kind=np.uint8)
+    with pytest.warns(UserWarning, match="3 separate parts are one object.*split_components: true"):
+        whole = module(tmp_path).make_source("train")
+    assert whole[0]["boxes"].tolist() == [[0, 0, 4, 3]]
+    with record_faults() as faults:
+        whole[0]
+    assert [(fault.code, "3 separate parts" in fault.found) for fault in faults] == [("merged-objects", True)]
+    source = module(tmp_path, split_components=True).make_source("train")
+    with record_faults() as faults:
+        sample = source[0]
+    assert not faults
+    assert sorted(sample["boxes"].tolist()) == [[0, 0, 1, 2], [2, 2, 4, 3], [3, 0, 4, 1]]
+    assert sample["labels"].tolist() == [0, 0, 0] and sample["masks"].sum(axis=(1, 2)).tolist() == [2, 1, 2]
 
 
 # -- layouts -----------------------------------------------------------------------------------------
@@ -335,7 +322,7 @@ def test_missing_files(tmp_path):
     (tmp_path / "train" / "masks" / "x" / "1.tif").unlink()
     with pytest.raises(FileNotFoundError, match="1 of 2 images of train/images: x/1"):
         module(tmp_path).make_source("train")
-    with pytest.raises(ValueError, match="no images; .*_a.jpg, _a.jpeg"):
+    with pytest.raises(ValueError, match="no images whose names end with '_a'; searched for .jpg"):
         module(tmp_path, image_ending="_a").make_source("val")
     save(tmp_path / "val" / "images" / "x" / "1.png", noise(4, 2))
     with pytest.raises(ValueError, match="1.png and 1.tif have the same name"):

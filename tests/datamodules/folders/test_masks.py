@@ -1,11 +1,16 @@
 """Images with mask files: matching by name, and classes of gray and palette masks."""
 
+import unicodedata
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from striate.datamodules import MaskFolder
-from striate.datamodules.annotations.mask_files import read_mask
+from striate.datamodules.annotations.annotation_errors import record_faults
+from striate.datamodules.annotations.dataset_layout import encode_paths
+from striate.datamodules.annotations.mask_files import MaskedFiles, class_lookup, read_mask
+from striate.datamodules.doctor import check
 from striate.datamodules.images.read import ImageError
 from striate.tests.helpers.faults import stops_at
 from striate.tests.helpers.fixtures import noise, write_image
@@ -49,9 +54,10 @@ def test_values_are_classes(tmp_path, palette):
 def test_a_class_map_and_an_ignore_value(tmp_path):
     values = np.array([[0, 128, 7, 9], [7, 128, 0, 0]], np.uint8)
     tree(tmp_path, mask=values)
-    source = module(tmp_path, classes={0: 1, 128: 0, 9: 255}, ignore_value=7).make_source("train")
+    names = ["sky", "road"]
+    source = module(tmp_path, class_names=names, classes={0: 1, 128: 0, 9: 255}, ignore_value=7).make_source("train")
     assert source[0]["mask"].tolist() == [[1, 0, 255, 255], [255, 0, 1, 1]]
-    source = module(tmp_path, classes={0: 1, 128: 0}).make_source("train")
+    source = module(tmp_path, class_names=names, classes={0: 1, 128: 0}).make_source("train")
     with stops_at("label-outside", r"0.png: .*7 \(2 pixels\), 9 \(1 .*0, 128, 255.*class_names"):
         source[0]
 
@@ -61,8 +67,8 @@ def test_masks_of_16_bits(tmp_path):
     np.testing.assert_array_equal(read_mask(write_mask(tmp_path / "m.png", wide)), wide)
     tree(tmp_path)
     write_mask(tmp_path / "train" / "masks" / "x" / "0.png", wide)
-    source = module(tmp_path, classes={0: 0, 1000: 2}, ignore_value=65535).make_source("train")
-    assert source[0]["mask"].tolist() == [[0, 2, 2, 255]] * 2
+    data = module(tmp_path, class_names=["sky", "car"], classes={0: 0, 1000: 1}, ignore_value=65535)
+    assert data.make_source("train")[0]["mask"].tolist() == [[0, 1, 1, 255]] * 2
 
 
 def test_validation_held_out(tmp_path):
@@ -110,3 +116,136 @@ def test_bad_masks(tmp_path):
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
         module("x", **options)
+
+
+# -- what values mean --------------------------------------------------------------------------------
+
+
+def binary_tree(root, levels=(0, 255)):
+    return tree(root, mask=np.array([[levels[0], levels[1], levels[0], levels[1]], [levels[0]] * 4], np.uint8))
+
+
+def test_a_class_for_255_wins_over_the_default(tmp_path):
+    binary_tree(tmp_path)
+    source = module(tmp_path, class_names=["a", "b"], classes={0: 0, 255: 1}).make_source("train")
+    assert source[0]["mask"].tolist() == [[0, 1, 0, 1], [0] * 4]
+    with pytest.raises(ValueError, match="ignore_value: .*got 255, which classes maps to 1"):
+        module(tmp_path, class_names=["a", "b"], classes={0: 0, 255: 1}, ignore_value=255)
+
+
+def test_masks_of_0_and_255_need_a_mapping(tmp_path):
+    binary_tree(tmp_path)
+    with stops_at("binary-mask", r"only the values 0 and 255, and 255 is ignored; set classes: {0: 0, 255: 1}"):
+        module(tmp_path, class_names=["a", "b"]).make_source("train")
+    # a mask with the second class shows that 255 means ignore
+    write_mask(tmp_path / "train" / "masks" / "x" / "2.png", np.full((2, 4), 1, np.uint8))
+    assert module(tmp_path, class_names=["a", "b"]).make_source("train")[0]["mask"].max() == 255
+
+
+def test_a_class_without_a_pixel_warns(tmp_path):
+    tree(tmp_path, mask=np.array([[0, 2, 0, 2]] * 2, np.uint8))
+    with pytest.warns(UserWarning, match="1 of 3 classes will not be learned .*: 'road'; run striate data check"):
+        module(tmp_path).setup("fit")
+    report = check(module(tmp_path), processes=0)
+    (finding,) = report.findings.of("absent-class")
+    assert (finding.location, finding.detail, finding.split) == ("road", "class 1 has no pixel", "train")
+    assert not report.clean
+
+
+@pytest.mark.parametrize(
+    "levels, names, remedy",
+    [
+        ((0, 128), ["a", "b"], r"set classes: {0: 0, 128: 1}"),
+        ((1, 2), ["a", "b"], r"values that count from 1 need classes: {1: 0, 2: 1}"),
+        ((0, 7), NAMES, "map the values with the argument classes"),
+    ],
+)
+def test_values_without_a_class_get_a_remedy(tmp_path, levels, names, remedy):
+    binary_tree(tmp_path, levels)
+    with pytest.warns(UserWarning, match="will not be learned"):
+        source = module(tmp_path, class_names=names).make_source("train")
+    with stops_at("label-outside", remedy):
+        source[0]
+
+
+def test_antialiased_masks_are_named(tmp_path):
+    smooth = np.array([[0, 30, 60, 90], [120, 150, 180, 210], [240, 250, 251, 252]], np.uint8)
+    path = write_mask(tmp_path / "m.png", smooth)
+    source = MaskedFiles(tmp_path, encode_paths([path]), encode_paths([path]), class_lookup(None, 2))
+    with stops_at("label-outside", "if edges were smoothed"):
+        source[0]
+
+
+def test_jpeg_masks_are_rejected(tmp_path):
+    Image.fromarray(MASK).save(tmp_path / "m.jpg")
+    with pytest.raises(ImageError, match="must be stored without loss, got JPEG"):
+        read_mask(tmp_path / "m.jpg")
+
+
+def test_gray_masks_saved_as_colors_and_floats(tmp_path):
+    Image.fromarray(np.repeat(MASK[..., None], 3, axis=2)).save(tmp_path / "rgb.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "rgb.png"), MASK)
+    Image.fromarray(MASK.astype(np.float32)).save(tmp_path / "f.tif")
+    np.testing.assert_array_equal(read_mask(tmp_path / "f.tif"), MASK)
+    Image.fromarray(MASK.astype(np.float32) / 255).save(tmp_path / "f.tif")
+    with pytest.raises(ImageError, match="must have whole numbers, got floating-point values from 0 to 1"):
+        read_mask(tmp_path / "f.tif")
+    Image.fromarray(np.dstack([MASK, MASK])).save(tmp_path / "la.png")
+    with pytest.raises(ImageError, match="must be a gray or palette image, got mode LA"):
+        read_mask(tmp_path / "la.png")
+
+
+def test_a_palette_whose_grays_descend_is_ambiguous(tmp_path):
+    for grays, valid in (((255, 0), False), ((0, 255), True)):
+        image = Image.fromarray(np.array([[0, 1], [1, 1]], np.uint8), "P")
+        image.putpalette([level for gray in grays for level in (gray, gray, gray)])
+        image.save(tmp_path / "p.png")
+        if valid:
+            assert read_mask(tmp_path / "p.png").tolist() == [[0, 1], [1, 1]]
+        else:
+            with pytest.raises(ImageError, match="palette in which 0 is the gray 255 and 1 the gray 0"):
+                read_mask(tmp_path / "p.png")
+
+
+def exif(orientation):
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    return tags
+
+
+def test_masks_are_turned_like_their_images(tmp_path):
+    tree(tmp_path)
+    image, mask = tmp_path / "train" / "images" / "x" / "0.jpg", tmp_path / "train" / "masks" / "x" / "0.png"
+    Image.fromarray(noise(4, 2)).save(image, exif=exif(6))
+    Image.fromarray(MASK).save(mask, exif=exif(6))  # a quarter clockwise
+    data = module(tmp_path)
+    with record_faults() as faults:
+        sample = data.make_source("train")[0]
+    assert sample["image"].shape == (4, 2, 3) and not faults
+    np.testing.assert_array_equal(sample["mask"], np.rot90(MASK, -1))
+    Image.fromarray(noise(4, 2)).save(image, exif=exif(3))
+    Image.fromarray(MASK).save(mask)
+    with record_faults() as faults:
+        np.testing.assert_array_equal(data.make_source("train")[0]["mask"], MASK)
+    assert [(fault.code, "orientation 3" in fault.found) for fault in faults] == [("turned-mask", True)]
+
+
+# -- folders -----------------------------------------------------------------------------------------
+
+
+def test_usual_names_of_splits(tmp_path):
+    tree(tmp_path, splits=("Training", "valid", "TEST"))
+    assert [len(module(tmp_path).make_source(split)) for split in ("train", "val", "test")] == [3, 3, 3]
+    (tmp_path / "val").mkdir()
+    with pytest.raises(ValueError, match="root: must have one folder for val, got 'val' and 'valid'"):
+        module(tmp_path).make_source("train")
+
+
+def test_images_and_masks_in_different_unicode_forms(tmp_path):
+    tree(tmp_path)
+    for kind, form, suffix in (("images", "NFC", "jpg"), ("masks", "NFD", "png")):
+        folder = tmp_path / "train" / kind / "x"
+        (folder / f"0.{suffix}").rename(folder / f"{unicodedata.normalize(form, 'é')}.{suffix}")
+    source = module(tmp_path).make_source("train")
+    assert len(source) == 3 and source[2]["mask"].tolist() == MASK.tolist()
+    assert not check(module(tmp_path), processes=0).findings.of("orphan-annotation")

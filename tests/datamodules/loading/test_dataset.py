@@ -6,6 +6,7 @@ import pytest
 
 from striate.datamodules.images.read import ImageError
 from striate.datamodules.loading.dataset import SampleKey, TransformedDataset
+from striate.datamodules.loading.targets import check_targets
 from striate.tests.helpers.fixtures import noisy_image
 from striate.tests.helpers.samples import NoisyImages, NumberedImages
 
@@ -70,3 +71,23 @@ def test_a_transform_that_changes_the_type_is_rejected():
     dataset = TransformedDataset(NoisyImages(2), A.Compose([A.Normalize()]))
     with pytest.raises(TypeError, match=r"got ndarray of float32.*Normalize"):
         dataset[0]
+
+
+def test_a_failing_transform_names_itself_and_the_image():
+    dataset = TransformedDataset(NoisyImages(2), [A.RandomCrop(64, 64)], transform_name="train_transform")
+    message = r"train_transform: RandomCrop fails .*, got an image of 32x32, sample 1; resize .*pad_if_needed: true"
+    with pytest.raises(ValueError, match=message):
+        dataset[1]
+
+    def fail(image, **_):
+        raise RuntimeError("no light")
+
+    with pytest.raises(ValueError, match=r"transform: Lambda fails \(no light\), got .*; change or remove"):
+        TransformedDataset(NoisyImages(2), [A.Lambda(image=fail)])[0]
+
+
+def test_masks_of_8_bits_hold_at_most_254_classes():
+    mask = {"image": noisy_image(0, 0), "mask": np.zeros((32, 32), np.uint8)}
+    check_targets(mask, 254)
+    with pytest.raises(ValueError, match="mask: must have at most 254 classes in 8 bits, got 255"):
+        check_targets(mask, 255)

@@ -213,3 +213,17 @@ def test_bad_arguments():
         Manifest("t.csv", val_fraction=0)
     with pytest.raises(ValueError, match="class_names: .*got 'cat' more"):
         Manifest("t.csv", class_names=["cat", "dog", "cat"])
+
+
+def test_labels_that_mean_the_same(tmp_path):
+    for number, label in enumerate(("Cat", "cat", "dog")):
+        write_image(tmp_path / f"{number}.png", noisy_image(0, number))
+        with (tmp_path / "train.csv").open("a") as file:
+            file.write(f"{'path,label' if number == 0 else ''}{chr(10) * (number == 0)}{number}.png,{label}\n")
+    (tmp_path / "val.csv").write_text("path,label\n0.png,CAT\n2.png,dog\n")
+    tables = [str(tmp_path / name) for name in ("train.csv", "val.csv")]
+    with stops_at("similar-classes", r"train.csv, column label: .*got 'Cat' and 'cat'; .*merge_similar_classes: true"):
+        Manifest(*tables).make_source("train")
+    data = Manifest(*tables, merge_similar_classes=True)
+    assert data.class_names == ["Cat", "dog"]
+    assert [data.make_source(split).labels.tolist() for split in ("train", "val")] == [[0, 0, 1], [0, 1]]

@@ -1,0 +1,65 @@
+"""Whether the masks of a training set have the classes that the data module names."""
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from pytorch_lightning.utilities.rank_zero import rank_zero_warn
+
+from ..batches import IGNORE_INDEX
+from .annotation_errors import Fault, record_error, recording
+from .mask_files import MaskedFiles
+
+MAX_MASKS = 200
+"""Masks that are read to find all classes; most sets have them in the first few."""
+
+
+def check_mask_classes(source: MaskedFiles, class_names: Sequence[str], remedy: str) -> None:
+    """Check that the masks of a training set have pixels of each class; reading stops when all are found.
+
+    Args:
+        source: Images and masks.
+        class_names: Classes.
+        remedy: What to do about masks in which 255 stands for a class.
+
+    Raises:
+        DataError: There are two classes, but the only values are 0 and 255, which is ignored.
+    """
+    classes, values = np.zeros(256, np.bool_), np.zeros(256, np.bool_)
+    step = max(len(source) // MAX_MASKS, 1)
+    numbers = range(0, len(source), step)
+    for number in numbers:
+        path = source.root / os.fsdecode(source.masks[number])
+        try:
+            levels = np.unique(source.read(path))
+        except ValueError:  # reported when its sample is read
+            continue
+        values[levels.clip(0, 255)] = True
+        found = source.lookup[levels.clip(0, len(source.lookup) - 1)]
+        classes[found[found >= 0]] = True
+        if classes[: len(class_names)].all():
+            return
+    if len(class_names) == 2 and np.flatnonzero(values).tolist() == [0, IGNORE_INDEX] and not classes[1]:
+        found_values = f"have only the values 0 and {IGNORE_INDEX}, and {IGNORE_INDEX} is ignored"
+        folder = (source.root / os.fsdecode(source.masks[0])).parent
+        record_error(Fault("binary-mask", folder, ["masks"], "entry", found_values, remedy))
+    elif step == 1 and not recording():
+        warn_of_absent_classes(np.flatnonzero(classes).tolist(), class_names, source.root)
+
+
+def warn_of_absent_classes(present: Iterable[int], class_names: Sequence[str], where: Path) -> None:
+    """Warn of classes without a pixel in the training masks, if there are any.
+
+    Args:
+        present: Classes that have pixels.
+        class_names: All classes.
+        where: Folder or file of the masks.
+    """
+    known = set(present)
+    absent = [repr(name) for label, name in enumerate(class_names) if label not in known]
+    if absent:
+        rank_zero_warn(
+            f"{len(absent)} of {len(class_names)} classes will not be learned (no pixel in the training masks of "
+            f"{where}): {', '.join(absent[:5])}{', …' if len(absent) > 5 else ''}; run striate data check"
+        )

@@ -47,6 +47,7 @@ from .folders.instances import InstanceMasks
 from .folders.masks import MaskFolder
 from .imagenet.classification import ImageNet
 from .imagenet.localization import ImageNetLocalization
+from .images.bit_depth import ReadOptions
 from .images.read import ImageError, read_image
 from .labeling_tools.label_studio import LabelStudioJson
 from .labeling_tools.labelme import LabelmeJson
@@ -108,6 +109,7 @@ __all__ = [
     "PredictBatch",
     "RGBCovariance",
     "RandAugment",
+    "ReadOptions",
     "RepeatFactor",
     "ResumableLoader",
     "SSDAugmentation",

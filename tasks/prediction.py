@@ -9,7 +9,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from ..datamodules.images.read import find_images, read_image
+from ..datamodules.images.listing import find_images
+from ..datamodules.images.read import read_image
 from ..datamodules.loading.collate import collate_whole
 from ..datamodules.loading.dataset import TransformedDataset
 from ..datamodules.loading.sources import Sample, prediction_sample

@@ -16,10 +16,13 @@ from ..backbones import Backbone, backbone_name
 from ..pretrained import find_weights
 from ..weights import match_weights, pretrained_is_skipped
 
-_SCORES = re.compile(r".*(cls_score|bbox_pred|cls_logits)\.(weight|bias)$")
+_SCORES = re.compile(r".*(cls_score|bbox_pred|cls_logits|mask_fcn_logits)\.(weight|bias)$")
 """Layers whose size depends on the number of classes."""
 
-_EXACT_NORM = ("fasterrcnn_resnet50_fpn", "retinanet_resnet50_fpn")
+_MASK_BRANCH = re.compile(r"roi_heads\.mask_")
+"""Layers that a file of a detector lacks."""
+
+_EXACT_NORM = ("fasterrcnn_resnet50_fpn", "retinanet_resnet50_fpn", "maskrcnn_resnet50_fpn")
 """Networks whose ``COCO_V1`` was trained with an epsilon of 0 in batch normalization."""
 
 _KEY = "detector_weights"
@@ -28,6 +31,10 @@ _KEY = "detector_weights"
 _UPGRADES = (
     (re.compile(r"(inner_blocks|layer_blocks)\.(\d+)\.(weight|bias)$"), r"\1.\2.0.\3"),
     (re.compile(r"(rpn\.head\.conv)\.(weight|bias)$"), r"\1.0.0.\2"),
+    (
+        re.compile(r"mask_head\.mask_fcn(\d)\.(weight|bias)$"),
+        lambda match: f"mask_head.{int(match[1]) - 1}.0.{match[2]}",
+    ),
 )
 """Names in files written before torchvision 0.13 -> names since."""
 
@@ -138,8 +145,9 @@ def _select_rows(value: Tensor, shape: torch.Size, num_classes: int, background:
 def load_detector(detector: nn.Module, builder: str, weights: str | None) -> None:
     """Load the weights of a whole detector, unless there are none or loading is switched off.
 
-    With another number of classes than the file's, the layers that predict classes keep their initialization. All other
-    tensors must fit. What was loaded is stored as ``detector.load_report``.
+    With another number of classes than the file's, the layers that predict classes keep their initialization. So does a
+    mask branch, if the file is that of a detector without one. All other tensors must fit. What was loaded is stored as
+    ``detector.load_report``.
 
     Args:
         detector: A detector with ``network`` (torchvision's modules under torchvision's names), ``backbone`` (under
@@ -156,7 +164,7 @@ def load_detector(detector: nn.Module, builder: str, weights: str | None) -> Non
     state = {upgraded_name(name, builder): value for name, value in read_weights(builder, weights, _KEY).items()}
     expected = detector.state_dict()
     aliases = _torchvision_names(detector, expected)
-    background = int(builder.startswith("fasterrcnn"))
+    background = int(builder.startswith(("fasterrcnn", "maskrcnn")))
     num_classes: int = detector.num_classes  # type: ignore[assignment]
     backbone: Backbone = detector.backbone  # type: ignore[assignment]
     for name in filter(_SCORES.match, list(state)):
@@ -167,7 +175,9 @@ def load_detector(detector: nn.Module, builder: str, weights: str | None) -> Non
     unfit = [name for name in report.mismatched if not _SCORES.match(name) or "rpn" in name]
     # numbers of batches, which frozen batch normalization does not have
     unexpected = [name for name in report.unexpected if not name.endswith("num_batches_tracked")]
-    if unfit or report.missing or unexpected or not fitting:
+    missing = [name for name in report.missing if not _MASK_BRANCH.search(name)]
+    partial = len(missing) < len(report.missing) and any(map(_MASK_BRANCH.search, fitting))
+    if unfit or missing or partial or unexpected or not fitting:
         raise ValueError(
             f"{_KEY}: {weights!r} does not match this {type(detector).__name__} with the backbone "
             f"{backbone_name(backbone)!r}:\n{report.describe()}"

@@ -42,6 +42,7 @@ class FeaturePyramid(nn.Module):
         extra: Levels beyond the backbone's. None: none. ``pool``: one, every other cell of the coarsest (Faster R-CNN).
             ``p6p7``: two, by strided convolutions (RetinaNet, FCOS).
         extra_from_trunk: Whether ``p6p7`` start from the backbone's last map rather than the pyramid's.
+        norm: Whether batch normalization follows each convolution, as in torchvision's ``_v2`` detectors.
 
     Attributes:
         body: The backbone.
@@ -76,6 +77,7 @@ class FeaturePyramid(nn.Module):
         finest_stride: int = 4,
         extra: Extra | None = None,
         extra_from_trunk: bool = False,
+        norm: bool = False,
     ) -> None:
         super().__init__()
         check_min(1, channels=channels)
@@ -95,7 +97,7 @@ class FeaturePyramid(nn.Module):
             # torchvision would decide this by whether the two numbers of channels are equal
             blocks.use_P5 = not extra_from_trunk
             strides += [2 * strides[-1], 4 * strides[-1]]
-        self.fpn = FeaturePyramidNetwork(widths, channels, blocks)
+        self.fpn = FeaturePyramidNetwork(widths, channels, blocks, nn.BatchNorm2d if norm else None)
         self.strides = tuple(strides)
         self.channels, self.out_channels = (channels,) * len(strides), channels
 
@@ -128,11 +130,16 @@ def _level_indices(body: Backbone, finest: int) -> list[int]:
 
 
 def detector_pyramid(
-    backbone: Backbone, fpn_channels: int, finest_stride: int, extra: Extra, p6_from_trunk: bool = False
+    backbone: Backbone,
+    fpn_channels: int,
+    finest_stride: int,
+    extra: Extra,
+    p6_from_trunk: bool = False,
+    norm: bool = False,
 ) -> FeaturePyramid:
     """Build the pyramid of a detector; errors name the detector's arguments, those of the signature."""
     check_min(1, fpn_channels=fpn_channels)
-    return FeaturePyramid(backbone, fpn_channels, finest_stride, extra, p6_from_trunk)
+    return FeaturePyramid(backbone, fpn_channels, finest_stride, extra, p6_from_trunk, norm)
 
 
 class Anchors(AnchorGenerator):

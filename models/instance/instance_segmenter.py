@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from ..detection.detector import Detections, Detector, Images, target_name
-from ..detection.resize import ImageBatch, ResizeAndPad
-from ..ops.checks import check_fraction
+from ..detection.resize import ImageBatch
 from ..ops.masks import RunLengths, paste_masks
 
 
@@ -24,19 +23,11 @@ class InstanceSegmenter(Detector):
     pixels of the input image; ``masks.dense()`` is bool ``[M, H, W]``. A mask may be empty. A subclass with other small
     masks overrides `paste`.
 
-    Args:
-        num_classes: Number of classes K, without background.
-        resize: How images are brought to one size.
-        mask_threshold: Pixels with a higher probability belong to the object.
-
-    Raises:
-        ValueError: ``num_classes`` is below 1, or ``mask_threshold`` is outside [0, 1].
+    Attributes:
+        mask_threshold: Pixels with a higher probability belong to the object. Can be set.
     """
 
-    def __init__(self, num_classes: int, resize: ResizeAndPad, mask_threshold: float = 0.5) -> None:
-        super().__init__(num_classes, resize)
-        check_fraction(mask_threshold=mask_threshold)
-        self.mask_threshold = mask_threshold
+    mask_threshold: float = 0.5
 
     def restore(self, detections: Sequence[Detections], batch: ImageBatch) -> list[Detections]:
         """Map boxes ``[M, 4]`` back to the original images, and paste the masks there."""

@@ -7,12 +7,12 @@ computed in float32 under autocast too, and levels and anchors follow from the b
 Shape legend: B images, C channels of a level, A anchors, K classes, N objects, R regions.
 """
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models import detection as tv
-from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import MultiScaleRoIAlign
@@ -52,12 +52,14 @@ class FasterRCNN(NetworkDetector):
         anchor_sizes: For each level, the square roots of the anchors' areas, in pixels. The last level is pooled from
             the pyramid's coarsest, with twice its stride. None: eight times the level's stride.
         ratios: Aspect ratios of the anchors, height over width.
-        hidden: Number of units of each of the two fully connected layers.
+        hidden: Number of units of each of the two fully connected layers; of the only one with ``conv_heads``.
         proposals: Number of boxes per level that enter non-maximum suppression, and of proposals per image that remain;
             in training and in evaluation.
         rpn_samples: Number of anchors per image that are trained on, at most half of them foreground.
         roi_samples: Number of regions per image that are trained on, at most a quarter of them foreground.
         canonical_scale: Side of a region that is pooled from the level of stride 16, in pixels.
+        conv_heads: Use the stronger heads of torchvision's ``_v2`` networks: two convolutions in the proposal network,
+            four and one fully connected layer for a region, and batch normalization there and in the pyramid.
         score_threshold: Detections have a higher score than this.
         nms_iou: Of two detections of one class with a higher IoU, the one with the lower score is dropped.
         max_detections: Maximum number of detections per image.
@@ -89,6 +91,8 @@ class FasterRCNN(NetworkDetector):
         ['boxes', 'labels', 'scores']
     """
 
+    _builder = "fasterrcnn_resnet50_fpn"  # torchvision's name of the network, for published weights
+
     def __init__(
         self,
         num_classes: int,
@@ -106,6 +110,7 @@ class FasterRCNN(NetworkDetector):
         rpn_samples: int = 256,
         roi_samples: int = 512,
         canonical_scale: int = 224,
+        conv_heads: bool = False,
         score_threshold: float = 0.05,
         nms_iou: float = 0.5,
         max_detections: int = 100,
@@ -116,22 +121,27 @@ class FasterRCNN(NetworkDetector):
         check_min(1, **indexed("proposals", proposals))
         body = as_backbone(backbone, weights)
         super().__init__(num_classes, pyramid_resize(body, min_size, max_size))
-        prepare_backbone(body, "fasterrcnn_resnet50_fpn", detector_weights)
-        pyramid = detector_pyramid(body, fpn_channels, finest_stride, "pool")
+        self._builder += "_v2" * conv_heads
+        prepare_backbone(body, self._builder, detector_weights)
+        pyramid = detector_pyramid(body, fpn_channels, finest_stride, "pool", norm=conv_heads)
         sizes = anchor_sizes or [[8 * stride] for stride in pyramid.strides]
         anchors = make_anchors(sizes, ratios, pyramid.strides)
-        pool = _roi_pool(pyramid.strides[:-1], canonical_scale)
+        box_head = (
+            FastRCNNConvFCHead((fpn_channels, 7, 7), [fpn_channels] * 4, [hidden], nn.BatchNorm2d)
+            if conv_heads
+            else TwoMLPHead(fpn_channels * 7 * 7, hidden)
+        )
         self.network = tv.FasterRCNN(
             pyramid,
             rpn_anchor_generator=anchors,
-            rpn_head=FloatRPNHead(fpn_channels, anchors.num_anchors_per_location()[0]),
+            rpn_head=FloatRPNHead(fpn_channels, anchors.num_anchors_per_location()[0], 1 + conv_heads),
             rpn_pre_nms_top_n_train=proposals[0],
             rpn_pre_nms_top_n_test=proposals[1],
             rpn_post_nms_top_n_train=proposals[0],
             rpn_post_nms_top_n_test=proposals[1],
             rpn_batch_size_per_image=rpn_samples,
-            box_roi_pool=pool,
-            box_head=TwoMLPHead(fpn_channels * 7 * 7, hidden),
+            box_roi_pool=roi_align_levels(pyramid.strides[:-1], 7, canonical_scale),
+            box_head=box_head,
             box_predictor=FloatPredictor(hidden, num_classes + 1),
             box_batch_size_per_image=roi_samples,
             box_score_thresh=score_threshold,
@@ -141,32 +151,67 @@ class FasterRCNN(NetworkDetector):
         del self.network.transform  # `ResizeAndPad` replaces it
         self.network.rpn.box_similarity = BoxesAndAnchors
         self.network.rpn.proposal_matcher = BlockwiseMatcher(0.7, 0.3)
-        load_detector(self, "fasterrcnn_resnet50_fpn", detector_weights)
+        load_detector(self, self._builder, detector_weights)
 
     @property
     def backbone(self) -> Backbone:
         """The backbone, without the pyramid."""
         return self.network.backbone.body
 
-    def _run(self, batch: ImageBatch, targets: list[dict[str, Tensor]] | None) -> tuple[Any, dict[str, Tensor]]:
-        """Detections without targets, and losses with targets."""
+    def propose(
+        self, batch: ImageBatch, targets: list[dict[str, Tensor]] | None = None
+    ) -> tuple[dict[str, Tensor], list[Tensor], dict[str, Tensor]]:
+        """Run the first stage.
+
+        Args:
+            batch: Padded images.
+            targets: Targets with torchvision's labels, for the losses and the number of proposals of training.
+
+        Returns:
+            The pyramid's levels by name, the proposals of each image ``[P, 4]``, and the losses.
+        """
         with torchvision_mode(self.network, training=targets is not None):
-            images = ImageList(batch.pixels, batch.sizes)
             levels = self.network.backbone.named_levels(batch.pixels)
-            proposals, rpn_losses = self.network.rpn(images, levels, targets)
-            detections, roi_losses = self.network.roi_heads(levels, proposals, batch.sizes, targets)
-        return detections, {**rpn_losses, **roi_losses}
+            proposals, losses = self.network.rpn(ImageList(batch.pixels, batch.sizes), levels, targets)
+        return levels, proposals, losses
+
+    def refine(
+        self,
+        levels: dict[str, Tensor],
+        proposals: list[Tensor],
+        batch: ImageBatch,
+        targets: list[dict[str, Tensor]] | None = None,
+    ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
+        """Run the second stage on proposals ``[P, 4]`` of each image.
+
+        Args:
+            levels: The pyramid's levels by name.
+            proposals: Boxes of each image, in pixels of the resized images.
+            batch: Padded images.
+            targets: Targets with torchvision's labels, for the losses.
+
+        Returns:
+            Detections with torchvision's labels without targets, and losses with targets.
+        """
+        with torchvision_mode(self.network, training=targets is not None):
+            return self.network.roi_heads(levels, proposals, batch.sizes, targets)
 
     def detect(self, batch: ImageBatch) -> list[Detections]:
         """Detect the objects of each image; see `Detector.detect`."""
-        detections, _ = self._run(batch, None)
+        levels, proposals, _ = self.propose(batch)
+        detections, _ = self.refine(levels, proposals, batch)
         return [Detections(boxes=one["boxes"], scores=one["scores"], labels=one["labels"] - 1) for one in detections]
 
     def compute_losses(self, batch: ImageBatch, targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Compute the losses of both stages; see `Detector.compute_losses`."""
-        # label 0 is torchvision's background
-        shifted = [{"boxes": target["boxes"].float(), "labels": target["labels"] + 1} for target in targets]
-        return self._run(batch, shifted)[1]
+        shifted = torchvision_targets(targets)
+        levels, proposals, losses = self.propose(batch, shifted)
+        return {**losses, **self.refine(levels, proposals, batch, shifted)[1]}
+
+
+def torchvision_targets(targets: Sequence[Mapping[str, Tensor]]) -> list[dict[str, Tensor]]:
+    """Targets with torchvision's labels, whose 0 is the background, and boxes ``[N, 4]`` in float32."""
+    return [{**target, "boxes": target["boxes"].float(), "labels": target["labels"] + 1} for target in targets]
 
 
 class BoxesAndAnchors(NamedTuple):
@@ -219,9 +264,15 @@ class FloatPredictor(FastRCNNPredictor):
         return scores.float(), deltas.float()
 
 
-def _roi_pool(strides: Sequence[int], canonical_scale: int) -> MultiScaleRoIAlign:
-    """torchvision's RoIAlign with known levels. It would infer them from the first batch and keep the result."""
-    pool = MultiScaleRoIAlign([str(level) for level in range(len(strides))], 7, 2, canonical_scale=canonical_scale)
+def roi_align_levels(strides: Sequence[int], size: int, canonical_scale: int) -> MultiScaleRoIAlign:
+    """torchvision's RoIAlign with known levels. It would infer them from the first batch and keep the result.
+
+    Args:
+        strides: Strides of the levels to pool from, in pixels.
+        size: Number of cells per side of a pooled region.
+        canonical_scale: Side of a region that is pooled from the level of stride 16, in pixels.
+    """
+    pool = MultiScaleRoIAlign([str(level) for level in range(len(strides))], size, 2, canonical_scale=canonical_scale)
     pool.scales = [1 / stride for stride in strides]
     first, last = strides[0].bit_length() - 1, strides[-1].bit_length() - 1
     pool.map_levels = initLevelMapper(first, last, canonical_scale=canonical_scale, canonical_level=4)

@@ -11,8 +11,8 @@ from striate.models.instance import InstanceSegmenter, check_mask_targets
 class OneObject(InstanceSegmenter):
     """Finds one object in each image: the left half of the resized image, filled but for its lower half."""
 
-    def __init__(self, **kwargs: float) -> None:
-        super().__init__(2, ResizeAndPad(fixed_size=(8, 16)), **kwargs)
+    def __init__(self) -> None:
+        super().__init__(2, ResizeAndPad(fixed_size=(8, 16)))
 
     def detect(self, batch: ImageBatch) -> list[dict[str, Tensor]]:
         half = torch.tensor([[[0.6, 0.6], [0.0, 0.0]]])
@@ -30,7 +30,9 @@ def test_masks_are_in_pixels_of_the_input_image() -> None:
     assert small["masks"].dense().int().tolist() == [[[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]]
     # cells of 3 x 2 pixels; the value falls to 0 over one cell, so a pixel at the border has 2/3 (3/4) * 0.6 < 0.5
     assert large["boxes"].tolist() == [[0, 0, 16, 24]] and large["masks"].boxes().tolist() == [[1, 1, 15, 11]]
-    assert len(OneObject(mask_threshold=0.7)(images)[0]["masks"].edges) == 0
+    strict = OneObject()
+    strict.mask_threshold = 0.7
+    assert len(strict(images)[0]["masks"].edges) == 0
 
 
 def targets(masks: Tensor, count: int) -> list[dict[str, Tensor]]:
@@ -62,8 +64,6 @@ def test_invalid_masks_are_named(masks: Tensor, error: type[Exception], words: s
         OneObject().losses(images, targets(masks, 1))
 
 
-def test_missing_masks_and_threshold() -> None:
+def test_missing_masks() -> None:
     with pytest.raises(ValueError, match=r"targets\[0\].*must have masks.*got labels"):
         check_mask_targets(torch.zeros(1, 3, 4, 6), [{"labels": torch.zeros(0)}])
-    with pytest.raises(ValueError, match=r"mask_threshold.*got 3"):
-        OneObject(mask_threshold=3)

@@ -1,0 +1,44 @@
+"""What the mask branch of a two-stage segmenter is trained on.
+
+Shape legend: N objects of an image of H by W pixels, P regions; ``m`` cells per side of a small mask.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.ops import roi_align
+
+_OBJECTS = 8
+"""Number of masks that are resized at once, which bounds memory."""
+
+
+def mask_targets(masks: Tensor, boxes: Tensor, objects: Tensor, size: int, image_size: tuple[int, int]) -> Tensor:
+    """Crop the masks of objects to regions, and resize them.
+
+    Masks are resized with the image (nearest pixel), then averaged in each cell of the region by RoIAlign, without
+    rounding. Values are fractions of a cell, as in torchvision; the paper does not say whether they are binarized.
+
+    Args:
+        masks: Masks in pixels of the original image, 0 or 1.
+        boxes: The regions, in pixels of the resized image.
+        objects: Index of the object that each region belongs to, int64.
+        size: Number of cells m per side of the result.
+        image_size: Height and width of the resized image, in pixels.
+
+    Shape:
+        - masks: ``[N, H, W]``, bool or uint8
+        - boxes: ``[P, 4]``
+        - objects: ``[P]``
+        - output: ``[P, m, m]``, in [0, 1]
+
+    Reference:
+        He et al., "Mask R-CNN", ICCV 2017, section 3.1: the intersection of a region with its ground-truth mask.
+    """
+    targets = boxes.new_zeros(len(boxes), size, size)
+    for chosen in objects.unique().split(_OBJECTS):  # ascending
+        resized = F.interpolate(masks[chosen][:, None].to(torch.uint8), size=image_size)
+        regions = torch.isin(objects, chosen).nonzero()[:, 0]
+        index = torch.searchsorted(chosen, objects[regions])
+        rois = torch.cat([index[:, None].to(boxes), boxes[regions]], dim=1)
+        targets[regions] = roi_align(resized.to(boxes.dtype), rois, size)[:, 0]
+    return targets

@@ -1,7 +1,7 @@
 """Basic drawing: panels with captions, grids of panels, and confusion matrices, as ``uint8`` plots."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -17,7 +17,9 @@ def class_name(label: int, names: Sequence[str]) -> str:
     return names[label] if label < len(names) else str(label)
 
 
-def captions(prediction: dict[str, Any], ground_truth: dict[str, Any], names: Sequence[str]) -> list[tuple[str, Color]]:
+def captions(
+    prediction: Mapping[str, Any], ground_truth: Mapping[str, Any], names: Sequence[str]
+) -> list[tuple[str, Color]]:
     """Caption lines for a classified image: the predicted class with its score, and the true class if it is known."""
     label = int(prediction["label"])
     text = f"{drawable_name(label, names)}  {100 * prediction['score']:.0f} %"

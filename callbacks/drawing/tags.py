@@ -68,7 +68,7 @@ def draw_tags(
                     draw.rectangle((area[0], area[1], area[2] - 1, area[3] - 1), fill=colors[index])
                     font.draw(draw, corner, text, contrast_color(colors[index]))
                 else:
-                    pixels = np.asarray(page.crop(tuple(map(round, area)))).reshape(-1, 3)
+                    pixels = np.asarray(page.crop(area)).reshape(-1, 3)
                     dark = contrast_color(tuple(pixels.mean(axis=0))) == (0, 0, 0)
                     font.draw(draw, corner, text, *((EDGE, PAPER) if dark else (PAPER, EDGE)))
                 break

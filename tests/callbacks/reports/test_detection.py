@@ -129,3 +129,14 @@ def test_tide_counts_as_many_detections_as_the_report_is_told(run):
     assert errors["background"] == errors["wrong class"] == 0 and errors["missed"] == 2
     with pytest.raises(ValueError, match="max_detections: must be >= 1, got 0"):
         DetectionReport(max_detections=0)
+
+
+def test_names_in_the_legend_of_curves(monkeypatch):
+    figures = []
+    monkeypatch.setattr(detection_report, "render_figure", figures.append)
+    names = ["_background_", "$x$", "a very long name " * 9]
+    curves_figure(np.linspace(0, 1, 101), np.ones((3, 101)), names, "$t$")
+    (axes,) = figures[0].axes
+    texts = axes.get_legend().get_texts()
+    assert [text.get_text().split()[0] for text in texts] == ["_background_", "$x$", "a", "mean"]
+    assert len(texts[2].get_text()) < 40 and not any(text.get_parse_math() for text in [*texts, axes.title])

@@ -1,4 +1,4 @@
-"""``python -m benchmarks [NAME …]``: run the benchmarks and print one table of striate and its peers."""
+"""``python -m benchmarks [NAME …]``: run the benchmarks and print a table row for each measurement as it is made."""
 
 import argparse
 import difflib
@@ -7,10 +7,10 @@ import platform
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from striate.benchmarks.harness import Row, markdown, show
+from striate.benchmarks.harness import Row, markdown
 
 BENCHMARKS = {
     "input_pipeline": "images per second from JPEG to training batch; peer: torchvision's reference preset",
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks to run; none: all")
     parser.add_argument("--list", action="store_true", help="list the benchmarks and exit")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the table to FILE")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the table to FILE, as it grows")
     options = parser.parse_args(arguments)
     if options.list:
         print("\n".join(f"{name:<21} {description}" for name, description in BENCHMARKS.items()))
@@ -46,27 +46,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
             parser.error(f"NAME: no benchmark {name!r}; {hint}")
     rows: list[Row] = []
     failed = []
+    print(markdown([]), end="", flush=True)
     for name in options.names or BENCHMARKS:
         try:
-            rows += run(name)
+            for row in run(name):
+                rows.append(row)
+                print(row.markdown(), flush=True)
+                if options.markdown:
+                    options.markdown.write_text(f"{markdown(rows)}\n{machine()}\n", encoding="utf-8")
         except Exception:  # keep the results of the other benchmarks
             traceback.print_exc()
             failed.append(name)
-        if options.markdown:
-            options.markdown.write_text(f"{markdown(rows)}\n{machine()}\n", encoding="utf-8")
-    show(rows)
     if failed:
         sys.exit(f"failed with the errors above: {', '.join(failed)}")
 
 
-def run(name: str) -> list[Row]:
-    """Run one benchmark, and print its name and duration."""
-    sys.stderr.write(f"{name}: {BENCHMARKS[name]} …")
-    sys.stderr.flush()
+def run(name: str) -> Iterator[Row]:
+    """Run one benchmark, and print its name and duration; yield each row as soon as it is measured."""
+    sys.stderr.write(f"{name}: {BENCHMARKS[name]} …\n")
     begin = time.perf_counter()
-    rows: list[Row] = importlib.import_module(f"striate.benchmarks.{name}").run()
-    sys.stderr.write(f" {time.perf_counter() - begin:.0f} s\n")
-    return rows
+    yield from importlib.import_module(f"striate.benchmarks.{name}").run()
+    sys.stderr.write(f"{name}: {time.perf_counter() - begin:.0f} s\n")
 
 
 def machine() -> str:

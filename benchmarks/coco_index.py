@@ -18,7 +18,7 @@ import multiprocessing
 import os
 import statistics
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -191,8 +191,8 @@ def child() -> None:
     print(json.dumps({"seconds": clock.wall, "held": resident_mb() - before, "peak": peak_mb() - before}))
 
 
-def run(repetitions: int = 3) -> list[Row]:
-    """Measure the sides alternately, each in a new process.
+def run(repetitions: int = 3) -> Iterator[Row]:
+    """Measure the sides alternately, each in a new process; yield each row as soon as it is measured.
 
     Raises:
         RuntimeError: If there is no /proc, from which worker memory is read.
@@ -202,35 +202,31 @@ def run(repetitions: int = 3) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "instances_train2017.json"
         write_annotations(file)
-        return rows_for(file, repetitions)
+        yield from rows_for(file, repetitions)
 
 
-def rows_for(file: Path, repetitions: int) -> list[Row]:
-    """Measure all cases on a file, and return their rows."""
+def rows_for(file: Path, repetitions: int) -> Iterator[Row]:
+    """Measure all cases on a file, and yield their rows."""
     module = "striate.benchmarks.coco_index"
     sides = {what: partial(run_fresh, module, what, str(file)) for what in ("boxes", "masks", "peer")}
     measured = interleave(sides, repetitions, warm_up=0)
-    workers = {side: run_fresh(module, f"{side}_workers", str(file)) for side in ("our", "peer")}
-    rows = []
     for field, unit, goal in (("seconds", "s", FASTER), ("held", "MB", LIGHTER), ("peak", "MB", LIGHTER)):
         peer = statistics.median(result[field] for result in measured["peer"])
         for what in ("boxes", "masks"):
             ours = statistics.median(result[field] for result in measured[what])
             label = {"seconds": "time", "held": "memory after opening", "peak": "peak memory"}[field]
             row = f"opening 860,000 objects in COCO's format, {what}: {label}; peer: pycocotools"
-            rows.append(Row(row, f"{ours:.3g} {unit}", f"{peer:.3g} {unit}", ours / peer, goal))
+            yield Row(row, f"{ours:.3g} {unit}", f"{peer:.3g} {unit}", ours / peer, goal)
     for side, name in (("our", "striate"), ("peer", "pycocotools' dictionaries")):
-        late, early = workers[side]["late"], workers[side]["early"]
-        rows.append(
-            Row(
-                f"memory of {WORKERS} workers after two epochs over it, against their start: {name}",
-                f"{late:.0f} MB",
-                f"{early:.0f} MB",
-                late / early,
-                FLAT if side == "our" else None,
-            )
+        workers = run_fresh(module, f"{side}_workers", str(file))
+        late, early = workers["late"], workers["early"]
+        yield Row(
+            f"memory of {WORKERS} workers after two epochs over it, against their start: {name}",
+            f"{late:.0f} MB",
+            f"{early:.0f} MB",
+            late / early,
+            FLAT if side == "our" else None,
         )
-    return rows
 
 
 if __name__ == "__main__":

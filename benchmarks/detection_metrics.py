@@ -13,7 +13,7 @@ import contextlib
 import importlib.util
 import json
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -160,7 +160,7 @@ def child() -> None:
     print(json.dumps(measured | dict(zip(NAMES, values, strict=True))))
 
 
-def run(images: int = IMAGES, repetitions: int = 2) -> list[Row]:
+def run(images: int = IMAGES, repetitions: int = 2) -> Iterator[Row]:
     """Measure the sides alternately, each in a new process.
 
     Raises:
@@ -169,7 +169,6 @@ def run(images: int = IMAGES, repetitions: int = 2) -> list[Row]:
     peers = [side for side in PEERS if side != "faster" or importlib.util.find_spec("faster_coco_eval")]
     sides = {side: partial(run_fresh, "striate.benchmarks.detection_metrics", side, str(images)) for side in SIDES}
     measured = interleave({side: sides[side] for side in ("ours", *peers)}, repetitions, warm_up=0)
-    rows = []
     mine = measured["ours"]
     for side in peers:
         name, goal, tolerance = PEERS[side]
@@ -182,8 +181,7 @@ def run(images: int = IMAGES, repetitions: int = 2) -> list[Row]:
             pairs = [[result[field] for result in results] for results in (mine, theirs)]
             here, there = (f"{statistics.median(values):{'.0f' if unit == 'MB' else '.3g'}} {unit}" for values in pairs)
             what = f"COCO evaluation of {images:,} images, {images * DETECTIONS:,} detections: {label}; peer: {name}"
-            rows.append(Row(what, here, there, median_ratio(*pairs), bound))
-    return rows
+            yield Row(what, here, there, median_ratio(*pairs), bound)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ imports and data.
 import argparse
 import json
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
@@ -132,9 +132,8 @@ def memory(case: str, repetitions: int) -> Row:
     return Row(f"peak memory of {CASES[case]}", f"{ours:.0f} MB", f"{peer:.0f} MB", ours / peer, LIGHTER)
 
 
-def run(repetitions: int = 5) -> list[Row]:
-    """Measure all cases, and return their rows."""
-    rows = []
+def run(repetitions: int = 5) -> Iterator[Row]:
+    """Measure all cases, and yield each row as soon as it is measured."""
     for case, what in CASES.items():
         sides = make_case(case)
         check(case, sides)
@@ -143,16 +142,9 @@ def run(repetitions: int = 5) -> list[Row]:
         times = interleave(measures, repetitions)
         shown = {side: f"{statistics.median(values):.3g} ms" for side, values in times.items()}
         ratio = median_ratio(times["ours"], times["peer"])
-        rows.append(
-            Row(
-                f"{what}; peer: torchvision",
-                shown["ours"],
-                shown["peer"],
-                ratio,
-                None if case == "few" else NOT_SLOWER,
-            )
-        )
-    return [*rows, memory("rpn", 3)]
+        goal = None if case == "few" else NOT_SLOWER
+        yield Row(f"{what}; peer: torchvision", shown["ours"], shown["peer"], ratio, goal)
+    yield memory("rpn", 3)
 
 
 def milliseconds(call: Call, calls: int) -> float:

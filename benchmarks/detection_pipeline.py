@@ -11,7 +11,7 @@ There are two cases: images of COCO's size, and photographs of 12 megapixels, wh
 
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -118,9 +118,8 @@ def make_sides(root: Path) -> dict[str, Callable[[], Clock]]:
     return {name: partial(time_call, call) for name, call in calls.items()}
 
 
-def run() -> list[Row]:
-    """Measure all cases, and return their rows."""
-    rows = []
+def run() -> Iterator[Row]:
+    """Measure all cases, and yield each row as soon as it is measured."""
     for name, width, height, files, repetitions, goal in CASES:
         with tempfile.TemporaryDirectory() as folder, one_thread():
             write_set(Path(folder), width, height, files)
@@ -128,5 +127,4 @@ def run() -> list[Row]:
         ours, peer = (files / median_clock(measured[side]).wall for side in ("ours", "peer"))
         ratio = median_ratio([t.wall for t in measured["peer"]], [t.wall for t in measured["ours"]])
         what = f"detection samples/s, {name} to short side {SHORT}; peer: torchvision's reference"
-        rows.append(Row(what, f"{ours:.1f}", f"{peer:.1f}", ratio, goal))
-    return rows
+        yield Row(what, f"{ours:.1f}", f"{peer:.1f}", ratio, goal)

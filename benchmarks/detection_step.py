@@ -10,7 +10,7 @@ On a GPU: striate in bfloat16 with a compiled trunk, compared with the reference
 """
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -118,8 +118,8 @@ def check_same_work(sides: dict[str, Training]) -> None:
         raise RuntimeError(f"the first losses differ: {losses}")
 
 
-def measure(images: int, device: str, repetitions: int) -> tuple[dict[str, list[Clock]], dict[str, list[Clock]]]:
-    """Time training steps and inference of striate and the reference; on a GPU, also of the reference with autocast."""
+def measure(images: int, device: str, repetitions: int) -> Iterator[dict[str, list[Clock]]]:
+    """Time striate and the reference, on a GPU also the reference with autocast: training steps, then inference."""
     reference = make_reference().to(device)
     ours = make_ours(reference).to(device)
     gpu = device != "cpu"
@@ -139,13 +139,13 @@ def measure(images: int, device: str, repetitions: int) -> tuple[dict[str, list[
     warm_up = 5 if gpu else 1
     steps = interleave({name: partial(time_call, side) for name, side in training.items()}, repetitions, warm_up)
     check_same_work(training)
+    yield steps
     ours.eval()
     reference.eval()
     passes = {"ours": detecting(ours, pixels, device, gpu), "peer": detecting(reference, floats, device, False)}
     if gpu:
         passes["autocast"] = detecting(reference, floats, device, True)
-    inference = interleave({name: partial(time_call, call) for name, call in passes.items()}, repetitions, warm_up)
-    return steps, inference
+    yield interleave({name: partial(time_call, call) for name, call in passes.items()}, repetitions, warm_up)
 
 
 def rows_for(what: str, measured: dict[str, list[Clock]], goal: Goal) -> list[Row]:
@@ -156,17 +156,12 @@ def rows_for(what: str, measured: dict[str, list[Clock]], goal: Goal) -> list[Ro
     return rows
 
 
-def run() -> Sequence[Row]:
-    """Measure on the CPU and, if there is one, on a GPU."""
-    name = "Faster R-CNN R50-FPN, 800 px"
-    steps, inference = measure(images=1, device="cpu", repetitions=5)
-    rows = [
-        *rows_for(f"training step ({name})", steps, AT_MOST),
-        *rows_for(f"inference ({name})", inference, AT_MOST),
-    ]
+def run() -> Iterator[Row]:
+    """Measure on the CPU and, if there is one, on a GPU; yield each row as soon as it is measured."""
+    name, parts = "Faster R-CNN R50-FPN, 800 px", ("training step", "inference")
+    for part, measured in zip(parts, measure(images=1, device="cpu", repetitions=5), strict=True):
+        yield from rows_for(f"{part} ({name})", measured, AT_MOST)
     if torch.cuda.is_available():
         gpu = torch.cuda.get_device_name()
-        steps, inference = measure(images=8, device="cuda", repetitions=20)
-        rows += rows_for(f"training step ({name}, batch 8, {gpu})", steps, AT_MOST_ON_GPU)
-        rows += rows_for(f"inference ({name}, batch 8, {gpu})", inference, AT_MOST_ON_GPU)
-    return rows
+        for part, measured in zip(parts, measure(images=8, device="cuda", repetitions=20), strict=True):
+            yield from rows_for(f"{part} ({name}, batch 8, {gpu})", measured, AT_MOST_ON_GPU)

@@ -1,7 +1,6 @@
 """Shared by all benchmarks: interleaved runs, medians, peak memory, and the table of results.
 
-This module imports only the standard library (and ``rich`` to print the table), so that it adds no memory to a process
-that is measured.
+This module imports only the standard library, so that it adds no memory to a process that is measured.
 """
 
 import itertools
@@ -53,6 +52,10 @@ class Row:
         """Return the cells as text, in the order of `COLUMNS`."""
         met = "" if self.goal is None else "yes" if self.goal.met(self.ratio) else "NO"
         return self.what, self.ours, self.peer, f"{self.ratio:.3f}", str(self.goal or ""), met
+
+    def markdown(self) -> str:
+        """Return the row as a line of a Markdown table."""
+        return f"| {' | '.join(self.cells())} |"
 
 
 class Clock(NamedTuple):
@@ -144,19 +147,7 @@ def run_fresh(module: str, *arguments: str) -> dict[str, float]:
     return measured
 
 
-def show(rows: Sequence[Row]) -> None:
-    """Print the table of results, with colors for goals."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*COLUMNS)
-    for row in rows:
-        color = "" if row.goal is None else "green" if row.goal.met(row.ratio) else "red"
-        table.add_row(*row.cells(), style=color)
-    Console().print(table)
-
-
 def markdown(rows: Sequence[Row]) -> str:
     """Return the table of results in Markdown."""
-    lines = [COLUMNS, tuple("---" for _ in COLUMNS), *(row.cells() for row in rows)]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+    lines = [f"| {' | '.join(COLUMNS)} |", f"|{' --- |' * len(COLUMNS)}", *(row.markdown() for row in rows)]
+    return "".join(f"{line}\n" for line in lines)

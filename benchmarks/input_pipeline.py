@@ -112,11 +112,10 @@ def make_sides(paths: list[Path]) -> dict[str, Callable[[], Clock]]:
     return {name: partial(time_call, call) for name, call in calls.items()}
 
 
-def run() -> list[Row]:
+def run() -> Iterator[Row]:
     """Measure striate and its peers alternately."""
     with tempfile.TemporaryDirectory() as folder, one_thread():
         measured = interleave(make_sides(write_jpegs(Path(folder))), REPETITIONS, warm_up=2)
-    rows = []
     for side, what, goal in (
         ("preset", "torchvision's reference preset", Goal(2.5, at_least=True)),
         ("decode", "decoding only, with read_image", Goal(0.8, at_least=True)),
@@ -125,5 +124,4 @@ def run() -> list[Row]:
         ours, peer = median_clock(measured["ours"]).wall, median_clock(measured[side]).wall
         # throughput is the inverse of time, so the ratio is the peer's time over striate's
         ratio = median_ratio([t.wall for t in measured[side]], [t.wall for t in measured["ours"]])
-        rows.append(Row(f"images/s; peer: {what}", f"{FILES / ours:.0f}", f"{FILES / peer:.0f}", ratio, goal))
-    return rows
+        yield Row(f"images/s; peer: {what}", f"{FILES / ours:.0f}", f"{FILES / peer:.0f}", ratio, goal)

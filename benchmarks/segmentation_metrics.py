@@ -9,7 +9,7 @@ off; striate's check is part of its counting.
 """
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import cv2
 import numpy as np
@@ -80,7 +80,7 @@ def boundaries(batches: Batches) -> float:
     return float(metric.compute().nanmean())
 
 
-def run(masks: int = MASKS, repetitions: int = 3) -> list[Row]:
+def run(masks: int = MASKS, repetitions: int = 3) -> Iterator[Row]:
     """Measure striate, the peer, and the peer with its input check, alternately.
 
     Raises:
@@ -99,18 +99,11 @@ def run(masks: int = MASKS, repetitions: int = 3) -> list[Row]:
     seconds = interleave(sides, repetitions, warm_up=1)
     shown = {name: f"{statistics.median(values):.2f} s" for name, values in seconds.items()}
     what = f"mean IoU of {masks:,} masks of {WIDTH}x{HEIGHT}, {CLASSES} classes; "
-    rows = [
-        Row(
-            what + ("peer: torchmetrics" if name == "peer" else "peer: torchmetrics with its input check"),
-            shown["ours"],
-            shown[name],
-            median_ratio(seconds["ours"], seconds[name]),
-            FASTER if name == "peer" else None,
-        )
-        for name in ("peer", "checked")
-    ]
+    for name, peer_name, goal in (
+        ("peer", "torchmetrics", FASTER),
+        ("checked", "torchmetrics with its input check", None),
+    ):
+        ratio = median_ratio(seconds["ours"], seconds[name])
+        yield Row(f"{what}peer: {peer_name}", shown["ours"], shown[name], ratio, goal)
     ratio = median_ratio(seconds["boundary"], seconds["peer"])
-    return [
-        *rows,
-        Row("boundary IoU of the same masks; peer: torchmetrics' IoU", shown["boundary"], shown["peer"], ratio),
-    ]
+    yield Row("boundary IoU of the same masks; peer: torchmetrics' IoU", shown["boundary"], shown["peer"], ratio)

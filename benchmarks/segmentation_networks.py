@@ -4,7 +4,7 @@ The two networks differ in size, and both run through striate's interface. So th
 cost. Both get the same batch of one image of VOC's size, uint8, channels-last as set by the task.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
@@ -44,7 +44,7 @@ def measured(act: Callable[[nn.Module], Callable[[], None]], repetitions: int) -
     return interleave({side: partial(time_call, call) for side, call in sides.items()}, repetitions)
 
 
-def run(repetitions: int = 5) -> list[Row]:
+def run(repetitions: int = 5) -> Iterator[Row]:
     """Measure inference and training step; the first round is a warm-up."""
     generator = torch.Generator().manual_seed(0)
     image = torch.randint(0, 256, (1, HEIGHT, WIDTH, 3), generator=generator, dtype=torch.uint8).permute(0, 3, 1, 2)
@@ -53,8 +53,6 @@ def run(repetitions: int = 5) -> list[Row]:
     def training(network: nn.Module) -> Callable[[], None]:
         return partial(step, network, torch.optim.SGD(network.parameters(), 1e-4, 0.9, fused=True), image, mask)
 
-    rows = []
     for what, act in (("inference", lambda network: partial(infer, network, image)), ("training step", training)):
         times = measured(act, repetitions)
-        rows += compare(f"FCN-8s and fcn_resnet50, {what} ({WIDTH} x {HEIGHT})", times["ours"], times["peer"])
-    return rows
+        yield from compare(f"FCN-8s and fcn_resnet50, {what} ({WIDTH} x {HEIGHT})", times["ours"], times["peer"])

@@ -11,6 +11,7 @@ import copy
 import importlib
 import importlib.util
 import sys
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -86,21 +87,19 @@ def measure(case: Case, turns: int = 7, steps: int = 3) -> dict[str, list[Clock]
     return measure_sides(case, task, sides, make_batches(case, steps), turns, steps, TOLERANCE)
 
 
-def run() -> list[Row]:
-    """Measure; the first turn is a warm-up. Return no rows if the peer is not installed."""
+def run() -> Iterator[Row]:
+    """Measure; the first turn is a warm-up. Yield no rows if the peer is not installed."""
     if importlib.util.find_spec(PEER) is None:
         sys.stderr.write(
-            " skipped: segmentation-models-pytorch is not installed; "
-            "run pip install segmentation-models-pytorch (striate itself does not need it)"
+            "skipped: segmentation-models-pytorch is not installed; "
+            "run pip install segmentation-models-pytorch (striate itself does not need it)\n"
         )
-        return []
-    rows = []
+        return
     for case in CASES:
         measured = measure(case)
         peer = measured["peer"]
         what = f"training step (U-Net {case}); peer: segmentation-models-pytorch"
-        rows += compare(what, measured["ours"], peer, AT_MOST)
-        rows += compare(
+        yield from compare(what, measured["ours"], peer, AT_MOST)
+        yield from compare(
             f"control: segmentation-models-pytorch against itself (U-Net {case})", measured["control"], peer
         )
-    return rows

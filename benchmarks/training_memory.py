@@ -7,6 +7,7 @@ torchvision, and runs the bare loop. Two values are reported: the whole process,
 import argparse
 import json
 import statistics
+from collections.abc import Iterator
 from functools import partial
 
 from striate.benchmarks.harness import Goal, Row, interleave, peak_mb, resident_mb, run_fresh
@@ -76,9 +77,10 @@ def _row(what: str, megabytes: list[float], goal: Goal | None) -> Row:
     return Row(what, f"{ours:.0f} MB", f"{peer:.0f} MB", ours / peer, goal)
 
 
-def run() -> list[Row]:
-    """Measure all cases, and return their rows."""
-    return [row for case in CASES for row in rows_for(*case)]
+def run() -> Iterator[Row]:
+    """Measure all cases, and yield each row as soon as it is measured."""
+    for case in CASES:
+        yield from rows_for(*case)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ implementations, so its loss is not compared with the others.
 
 import copy
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -120,14 +120,12 @@ def measure(case: Case, turns: int, steps: int) -> dict[str, list[Clock]]:
     return measure_sides(case, task, sides, batches, turns, steps, TOLERANCE)
 
 
-def run() -> list[Row]:
+def run() -> Iterator[Row]:
     """Measure all cases; the first turn is a warm-up."""
-    rows = []
     for case, turns, steps in CASES:
         measured = measure(case, turns, steps)
         peer = measured["peer"]
-        rows += compare(f"training step ({case}); peer: torchvision's script", measured["ours"], peer, AT_MOST)
-        rows += compare(f"control: torchvision's script against itself ({case})", measured["control"], peer)
+        yield from compare(f"training step ({case}); peer: torchvision's script", measured["ours"], peer, AT_MOST)
+        yield from compare(f"control: torchvision's script against itself ({case})", measured["control"], peer)
         if "timm" in measured:
-            rows += compare(f"training step ({case}); peer: timm's script", measured["ours"], measured["timm"])
-    return rows
+            yield from compare(f"training step ({case}); peer: timm's script", measured["ours"], measured["timm"])

@@ -206,9 +206,7 @@ def rows_for(case: Case, measured: dict[str, list[Clock]], goal: Goal | None) ->
     ]
 
 
-def run() -> list[Row]:
+def run() -> Iterator[Row]:
     """Measure both cases; the first turn is a warm-up."""
-    return [
-        *rows_for(CASE, measure(CASE, turns=11, steps=5), AT_MOST),
-        *rows_for(SMALL, measure(SMALL, turns=11, steps=50), None),
-    ]
+    yield from rows_for(CASE, measure(CASE, turns=11, steps=5), AT_MOST)
+    yield from rows_for(SMALL, measure(SMALL, turns=11, steps=50), None)

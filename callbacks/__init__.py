@@ -7,7 +7,8 @@ from .reports.activation_comparison import ActivationComparisonPlot
 from .reports.classes import ClassReport
 from .reports.detection import DetectionReport
 from .resume import GracefulInterrupt, RandomState
-from .tracking.record import NetworkSummary, RunRecord, RunReport
+from .tracking.record import NetworkSummary, RunRecord
+from .tracking.report import RunReport
 
 __all__ = [
     "ActivationComparisonPlot",

@@ -1,5 +1,8 @@
 """How the benchmarks process their measurements; the measuring itself is not tested."""
 
+import importlib
+import inspect
+
 import pytest
 import torch
 
@@ -12,7 +15,7 @@ def test_a_failing_benchmark_keeps_the_results_of_the_others(monkeypatch, capsys
     def run(name):
         if name == "broken":
             raise RuntimeError("the last losses differ")
-        return [Row(name, "1 ms", "2 ms", 0.5, Goal(1.0, at_least=False))]
+        yield Row(name, "1 ms", "2 ms", 0.5, Goal(1.0, at_least=False))
 
     monkeypatch.setattr(program, "run", run)
     monkeypatch.setattr(program, "BENCHMARKS", dict.fromkeys(("first", "broken", "last"), ""))
@@ -25,6 +28,26 @@ def test_a_failing_benchmark_keeps_the_results_of_the_others(monkeypatch, capsys
         "| last",
     ]
     program.main(["first"])  # nothing failed
+
+
+def test_a_row_is_printed_and_written_before_the_next_is_measured(monkeypatch, capsys, tmp_path):
+    table = tmp_path / "table.md"
+
+    def run():
+        yield Row("step", "1 ms", "2 ms", 0.5)
+        assert "| step | 1 ms | 2 ms | 0.500 |" in capsys.readouterr().out
+        assert "| step | 1 ms | 2 ms | 0.500 |" in table.read_text()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("striate.benchmarks.training_memory.run", run)
+    with pytest.raises(KeyboardInterrupt):
+        program.main(["training_memory", "--markdown", str(table)])
+    assert table.read_text().splitlines()[0].startswith("| measurement |")
+
+
+@pytest.mark.parametrize("name", program.BENCHMARKS)
+def test_every_benchmark_yields_its_rows(name):
+    assert inspect.isgeneratorfunction(importlib.import_module(f"striate.benchmarks.{name}").run)
 
 
 def test_sides_that_did_different_work_are_rejected():

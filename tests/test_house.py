@@ -196,7 +196,10 @@ def test_importing_striate_is_light():
     assert not {"torch", "numpy", "yaml", "pytorch_lightning"} & modules_after("import striate")
 
 
-@pytest.mark.parametrize("command", ["--version", "experiments", "--help", "data", "data show --help"])
+@pytest.mark.parametrize(
+    "command",
+    ["--version", "experiments", "experiments quickstart", "--help", "fit --help", "data", "data show --help"],
+)
 def test_commands_that_only_print_need_no_torch(command):
     loaded = modules_after(f"from striate.experiments.launcher.main import main; main({command.split()!r})")
     assert not {"torch", "pytorch_lightning", "numpy", "jsonargparse"} & loaded

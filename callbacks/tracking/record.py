@@ -2,21 +2,17 @@
 
 import platform
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 import yaml
-from pytorch_lightning.callbacks import ModelCheckpoint, RichModelSummary
+from pytorch_lightning.callbacks import RichModelSummary
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.utilities.model_summary import get_formatted_model_size, get_human_readable_count
-from pytorch_lightning.utilities.rank_zero import rank_zero_info
 
 from ... import __version__
-from ...tasks import Task
 from .logging import run_folder
-from .thresholds import threshold_note
 
 
 class RunRecord(pl.Callback):
@@ -32,10 +28,15 @@ class RunRecord(pl.Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Write once, when Lightning first sets up."""
+        if not self._written:
+            self._written = True
+            self.write(trainer)
+
+    def write(self, trainer: pl.Trainer) -> None:
+        """Write the configuration. All ranks must call this at the same time; the first one writes."""
         folder = run_folder(trainer)
-        if self._written or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        self._written = True
         folder.mkdir(parents=True, exist_ok=True)
         versions = environment()
         header = "".join(f"# {key}: {value}\n" for key, value in versions.items())
@@ -100,48 +101,3 @@ class NetworkSummary(RichModelSummary):
         console.print(
             f"Modules: {modes['train']} in training mode, {modes['eval']} in evaluation mode", highlight=False
         )
-
-
-class RunReport(pl.Callback):
-    """Logs the results and the files of a run when it ends."""
-
-    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log the best and the last value of the monitored metric, and the files of the run."""
-        folder = run_folder(trainer)
-        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
-            return
-        lines = [
-            f"Best {callback.monitor}: {float(callback.best_model_score):.4f}"
-            for callback in trainer.checkpoint_callbacks
-            if isinstance(callback, ModelCheckpoint) and callback.best_model_score is not None
-        ]
-        if isinstance(pl_module, Task) and pl_module.monitor in trainer.callback_metrics:
-            lines.append(f"Last {pl_module.monitor}: {float(trainer.callback_metrics[pl_module.monitor]):.4f}")
-        lines += [note] if (note := threshold_note(folder)) else []
-        rank_zero_info("\n".join([*lines, describe_run(folder)]))
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log the files of the run, except in a training run, which has not finished yet."""
-        if trainer.state.fn == "validate":
-            self.on_test_end(trainer, pl_module)
-
-    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log the files of the run, after a test."""
-        folder = run_folder(trainer)
-        if trainer.is_global_zero:
-            note = threshold_note(folder) if trainer.state.fn == "validate" else ""
-            rank_zero_info("\n".join([*([note] if note else []), describe_run(folder)]))
-
-
-def describe_run(folder: Path) -> str:
-    """List the files in the folder of a run, with what each contains."""
-    pictures = len(list(folder.glob("pictures/*.png")))
-    contents = {
-        "config.yaml": "resolved configuration",
-        "metrics.csv": "all logged metrics",
-        "checkpoints": ", ".join(sorted(path.name for path in folder.glob("checkpoints/*.ckpt"))),
-        "pictures": f"{pictures} plot{'' if pictures == 1 else 's'}",
-        "wandb": "W&B run",
-    }
-    present = [f"    {name:<12} {text}" for name, text in contents.items() if (folder / name).exists()]
-    return "\n".join([f"Results in {folder}/", *present])

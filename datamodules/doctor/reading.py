@@ -96,6 +96,7 @@ def _prepare(works: list[Work]) -> None:
     _works = works
     prepare_worker(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the pool ends its processes so when one of them has died
     _decoder_warnings = DecoderWarnings()
 
 

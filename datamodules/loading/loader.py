@@ -2,8 +2,10 @@
 
 import gc
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
 from typing import Any
 
 import cv2
@@ -104,9 +106,20 @@ def prepare_worker(_: int) -> None:
     """Set up a worker process: one thread, and no ties to the parent's W&B run."""
     gc.freeze()  # the collector would write to every inherited object, and so copy the parent's memory page by page
     cv2.setNumThreads(0)  # OpenCV's own pool would compete with the other workers
+    signal.signal(signal.SIGTERM, survive_once)
     # W&B (0.31) reports imports through hooks, which fail when a forked worker is the first to import a library
     if hooks := sys.modules.get("wandb.sdk.lib.import_hooks"):
         hooks.unregister_all_post_import_hooks()
+
+
+def survive_once(number: int, frame: FrameType | None) -> None:
+    """Ignore a signal, a worker's SIGTERM, the first time only.
+
+    Clusters and process managers send SIGTERM to all processes of a group. If the workers ended at once, the main
+    process would fail while it saves; it ends them itself when it is done. If a worker does not react to that, the main
+    process sends SIGTERM again.
+    """
+    signal.signal(number, signal.SIG_DFL)
 
 
 def default_workers() -> int:

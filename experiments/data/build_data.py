@@ -22,10 +22,11 @@ from pytorch_lightning.cli import LightningArgumentParser
 from ... import datamodules
 from ..launcher.argument_origins import CommandLine, split_arguments
 from ..launcher.catalogue import experiment_names, resolve_config
+from ..launcher.class_changes import apply_class_changes
 from ..launcher.class_paths import import_class
 from ..launcher.error_reports import one_line_errors
 from ..launcher.messages import fail
-from ..launcher.parser import PARSER, accept_none
+from ..launcher.parser import PARSER, prepare_parsing
 
 # a command line of `striate fit` is accepted as it is; its other sections are ignored
 OTHER_SECTIONS = ("model", "trainer", "run", "wandb", "seed_everything", "ckpt_path", "weights_only", "verbose")
@@ -117,7 +118,7 @@ def parse_data_command(
         name_data: Another way to name the data. It takes all keys with their values, and the positionals, from which
             it removes its own; it returns None if the call does not use it.
     """
-    accept_none()
+    prepare_parsing()
     sys.path.append(str(Path.cwd()))  # a YAML can name classes of a file in the working folder
     positionals, pairs = split_values(arguments)
     named = name_data(dict(pairs), positionals)
@@ -196,10 +197,14 @@ def parse_data_section(
     Raises:
         ArgumentError: If the configuration does not parse.
     """
-    copies = [f"--config={copy_data_section(path, folder)}" for path in configs]
+    words = apply_class_changes([*(f"--config={path}" for path in configs), *overrides], folder)
+    words = [
+        f"--config={copy_data_section(path, folder)}" if (path := word.removeprefix("--config=")) != word else word
+        for word in words
+    ]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="(?s).*Dump of a value that does not round-trip.*")
-        return parser.parse_args([*copies, *overrides])
+        return parser.parse_args(words)
 
 
 def explain_data_error(message: str, command_line: CommandLine, bare: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
 """The packaged experiments, and configuration files by path or by name."""
 
+import argparse
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,8 +27,46 @@ def describe_experiments() -> str:
     return "\n".join(lines)
 
 
-def find_config(name: str) -> Path:
+def run_experiments(arguments: Sequence[str]) -> None:
+    """Run ``striate experiments``: list all experiments; with a name, print its file or copy it.
+
+    Exits with 2 for a wrong call.
+    """
+    parser = argparse.ArgumentParser(
+        "striate experiments", description="List the packaged experiments, or print one of them."
+    )
+    parser.add_argument("name", nargs="?", metavar="NAME", help="experiment to print, such as quickstart")
+    parser.add_argument("--copy", type=Path, metavar="FILE", help="write the experiment to FILE, to edit it")
+    options = parser.parse_args(arguments)
+    if options.name is None:
+        if options.copy is not None:
+            fail("--copy: needs the name of an experiment; `striate experiments` lists them")
+        print(describe_experiments())  # noqa: T201
+        return
+    try:
+        text = find_config(options.name, "experiments").read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        fail(str(error))
+    if options.copy is None:
+        print(text, end="")  # noqa: T201
+        return
+    target = options.copy / f"{Path(options.name).stem}.yaml" if options.copy.is_dir() else options.copy
+    try:
+        with target.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        fail(f"--copy: file exists, got {target}; choose another name, or remove the file", 1)
+    except OSError as error:
+        fail(f"--copy: cannot write there ({error.strerror or error}), got {target}", 1)
+    print(f"{target}: edit it, then run `striate fit --config {target}`")  # noqa: T201
+
+
+def find_config(name: str, argument: str = "--config") -> Path:
     """Find a configuration file by its path, or a packaged one by its name.
+
+    Args:
+        name: The path or the name.
+        argument: Argument that messages name.
 
     Raises:
         FileNotFoundError: If there is neither; the message suggests the nearest name.
@@ -42,7 +81,7 @@ def find_config(name: str) -> Path:
     stem = name.removesuffix(".yaml").rsplit("/", 1)[-1]
     nearest = difflib.get_close_matches(stem, by_stem, n=1, cutoff=0.5)
     hint = f"did you mean {by_stem[nearest[0]]!r}?" if nearest else "`striate experiments` lists the packaged ones"
-    raise FileNotFoundError(f"--config {name}: no such file and no packaged experiment of this name; {hint}")
+    raise FileNotFoundError(f"{argument} {name}: no such file and no packaged experiment of this name; {hint}")
 
 
 def resolve_config(name: str) -> str:

@@ -24,25 +24,35 @@ def find_checkpoint(name: str, run_root: Path) -> Path:
         ValueError: If the file is not a checkpoint of Lightning.
     """
     if name in ("last", "best"):
-        newest = newest_checkpoint(run_root, f"{name}.ckpt")
-        if newest is None:
-            raise FileNotFoundError(
-                f"--ckpt_path {name}: no run in {str(run_root)!r} has a {name}.ckpt; train first, give the path of the "
-                "checkpoint, or give --run.name or --run.root if the run has another name or folder"
-            )
-        path = newest
+        path = newest_checkpoint(run_root, name)
     else:
         path = Path(name).expanduser()
     read_checkpoint(path, f"--ckpt_path {path}")
     return path
 
 
-def newest_checkpoint(run_root: Path, name: str) -> Path | None:
-    """Path of the checkpoint `name` in the training run with the highest number that has one."""
+def newest_checkpoint(run_root: Path, name: str) -> Path:
+    """Path of the checkpoint ``last`` or ``best`` of the newest training run; never that of an earlier one.
+
+    Raises:
+        FileNotFoundError: If there is no run, or the newest has no such checkpoint; the message names what there is.
+    """
     entries = run_root.iterdir() if run_root.is_dir() else ()
     runs = {int(match[1]): entry for entry in entries if (match := re.fullmatch(r"fit-(\d+)", entry.name))}
-    candidates = (runs[number] / "checkpoints" / name for number in sorted(runs, reverse=True))
-    return next((path for path in candidates if path.is_file()), None)
+    if not runs:
+        raise FileNotFoundError(
+            f"--ckpt_path {name}: no training run in {str(run_root)!r}; train first, give the path of the checkpoint, "
+            "or give --run.name or --run.root if the run has another name or folder"
+        )
+    newest = runs[max(runs)]
+    path = newest / "checkpoints" / f"{name}.ckpt"
+    if path.is_file():
+        return path
+    others = sorted(newest.rglob("*.ckpt")) or [
+        other for number in sorted(runs, reverse=True) if (other := runs[number] / "checkpoints" / path.name).is_file()
+    ]
+    hint = f"give a path, such as {others[0]}" if others else "train first"
+    raise FileNotFoundError(f"--ckpt_path {name}: the newest run, {newest}, has no {path.name}; {hint}")
 
 
 def random_parts(task: nn.Module, config: Any) -> list[str]:

@@ -3,9 +3,11 @@
 import difflib
 import importlib
 import inspect
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Self
 
+import pytorch_lightning as pl
 from jsonargparse import ArgumentParser
 
 # the package that a bare class name is looked up in, by the part of the configuration
@@ -74,6 +76,28 @@ class UnknownKey(NamedTuple):
         return f"no such key; {hint}"
 
 
+def find_class(name: str) -> Any:
+    """The class or function that a class path or a bare name stands for; None if there is none."""
+    if not re.fullmatch(r"([A-Za-z_]\w*\.)+[A-Za-z_]\w*|[A-Z]\w*", name):
+        return None
+    if "." in name:
+        try:
+            return getattr(importlib.import_module(name.rpartition(".")[0]), name.rpartition(".")[2], None)
+        except ImportError:
+            return None
+    for home in (
+        "striate.models",
+        "torch.optim",
+        "torch.optim.lr_scheduler",
+        "pytorch_lightning.loggers",
+        *HOMES.values(),
+    ):
+        if inspect.isclass(cls := getattr(importlib.import_module(home), name, None)):
+            return cls
+    bases = (importlib.import_module("torch").nn.Module, pl.LightningDataModule, pl.Callback)
+    return next((cls for base in bases for cls in subclasses(base) if cls.__name__ == name), None)
+
+
 def parameters(thing: Any) -> dict[str, Any] | None:
     """Names of the parameters of a class or function, inherited ones included; None if they cannot be known.
 
@@ -81,13 +105,29 @@ def parameters(thing: Any) -> dict[str, Any] | None:
     >>> list(parameters(Timer))
     ['duration', 'interval', 'verbose']
     """
+    _, names = parse_signature(thing)
+    return {name.partition(".")[0]: None for name in names} or None
+
+
+def default_arguments(thing: Any) -> dict[str, Any]:
+    """Defaults of the parameters of a class or function, as a YAML file would have them.
+
+    >>> default_arguments(find_class("AdamW"))["betas"]
+    [0.9, 0.999]
+    """
+    parser, _ = parse_signature(thing)
+    defaults = parser.get_defaults(skip_validation=True).as_dict()
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in defaults.items()}
+
+
+def parse_signature(thing: Any) -> tuple[ArgumentParser, list[str]]:
+    """A parser of the arguments of a class or function, and their keys; none for an unusual signature."""
     parser = ArgumentParser()
     try:
         add = parser.add_class_arguments if inspect.isclass(thing) else parser.add_function_arguments
-        names = add(thing, fail_untyped=False)
+        return parser, add(thing, fail_untyped=False)
     except Exception:  # any error of an unusual signature
-        return None
-    return {name.partition(".")[0]: None for name in names} or None
+        return ArgumentParser(), []
 
 
 def takes_module(cls: Any, name: str) -> bool:

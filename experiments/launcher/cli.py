@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,16 +13,16 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 import pytorch_lightning as pl
 import yaml
-from jsonargparse import get_loader
+from jsonargparse import Namespace, get_loader
 from pytorch_lightning.callbacks import (
     Checkpoint,
     LearningRateMonitor,
     ModelCheckpoint,
     ModelSummary,
-    RichProgressBar,
-    TQDMProgressBar,
+    ProgressBar,
 )
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
+from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from ...callbacks import (
@@ -37,11 +38,14 @@ from ...callbacks import (
 from ...models.weights import skip_pretrained
 from .argument_origins import CommandLine
 from .checkpoints import find_checkpoint, random_parts
+from .class_changes import add_logger_folder, apply_class_changes, name_help_class
 from .class_paths import prefer_own_classes
+from .compat import PlainBar, TerminalBar
 from .error_reports import one_line_errors
+from .finders import FINDERS, FinderResults
 from .messages import notice
-from .parser import PARSER, accept_none
-from .runs import RunSettings, WandbSettings, is_first_rank, make_loggers, open_run
+from .parser import PARSER, prepare_parsing
+from .runs import RUN_FOLDER, Run, RunSettings, WandbSettings, is_first_rank, make_loggers, open_run
 
 ALLOW_RANDOM = "allow_random_weights"
 
@@ -61,17 +65,25 @@ class StriateCLI(LightningCLI):
 
     def __init__(self, words: Sequence[str]) -> None:
         self.words = list(words)
-        with one_line_errors(CommandLine(sys.argv[2:], Path.cwd()), self.resolved_config):
-            super().__init__(
-                pl.LightningModule,
-                pl.LightningDataModule,
-                subclass_mode_model=True,
-                subclass_mode_data=True,
-                save_config_callback=None,
-                seed_everything_default=0,
-                parser_kwargs={**PARSER, **{command: dict(PARSER) for command in self.subcommands()}},
-                auto_configure_optimizers=False,
-            )
+        self.run: Run | None = None
+        failed = True
+        command_line = CommandLine(sys.argv[2:], Path.cwd())
+        with one_line_errors(command_line, self.resolved_config), tempfile.TemporaryDirectory() as self.scratch:
+            try:
+                super().__init__(
+                    pl.LightningModule,
+                    pl.LightningDataModule,
+                    subclass_mode_model=True,
+                    subclass_mode_data=True,
+                    save_config_callback=None,
+                    seed_everything_default=0,
+                    parser_kwargs={**PARSER, **{command: dict(PARSER) for command in self.subcommands()}},
+                    auto_configure_optimizers=False,
+                )
+                failed = False
+            finally:
+                if self.run is not None:
+                    self.run.discard_if_empty(failed)
 
     def resolved_config(self) -> Any:
         """The configuration of the command; None before it is parsed."""
@@ -92,7 +104,8 @@ class StriateCLI(LightningCLI):
         """
         defaults = {f"{command}.weights_only": True for command in self.subcommands()}
         parser.set_defaults({**defaults, "predict.return_predictions": False})
-        super().parse_arguments(parser, args)
+        arguments = add_logger_folder(apply_class_changes(name_help_class(sys.argv[2:]), Path(self.scratch)))
+        self.config = parser.parse_args([sys.argv[1], *arguments])
         settings = self.config[self.config.subcommand]
         self.ckpt_path, settings.ckpt_path = settings.ckpt_path, None
 
@@ -121,6 +134,17 @@ class StriateCLI(LightningCLI):
         if random and is_first_rank():
             notice(f"random weights in {', '.join(random)} (--{ALLOW_RANDOM}): the results mean nothing")
 
+    def open_run(self) -> None:
+        """Create the folder of the run, and let the loggers of the configuration write there."""
+        trainer = self.section("trainer")
+        if trainer.fast_dev_run or trainer.barebones:  # these save nothing
+            return
+        self.run = open_run(self.section("run"), str(self.subcommand), self.section("ckpt_path"))
+        for logger in as_list(trainer.logger):
+            arguments = logger.get("init_args") if isinstance(logger, Namespace) else None
+            if arguments is not None and arguments.get("save_dir", "") in (None, RUN_FOLDER):
+                arguments["save_dir"] = str(self.run.folder)
+
     def section(self, name: str | None = None) -> Any:
         """The resolved configuration of the command, or a section of it."""
         settings = self.config[str(self.subcommand)]
@@ -128,6 +152,7 @@ class StriateCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Build model, data and trainer; without pretrained weights if a checkpoint follows."""
+        self.open_run()
         if self.section("ckpt_path") is not None:
             with skip_pretrained():
                 super().instantiate_classes()
@@ -136,24 +161,30 @@ class StriateCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Build the trainer with the loggers of the run and the callbacks that every run has."""
-        self.check_weights()  # before the run has a folder
+        self.check_weights()
         settings = self.config_init[str(self.subcommand)].trainer
-        configured = settings.get("callbacks") or []
-        configured = list(configured) if isinstance(configured, list | tuple) else [configured]
+        configured = as_list(settings.get("callbacks"))
         logged = settings.get("logger") is not False
         defaults = self.default_callbacks(settings.get("enable_progress_bar") is not False, logged)
         defaults = [default for default in defaults if not any(isinstance(one, kind(default)) for one in configured)]
         # The defaults come first: at the end of validation, Lightning's weight averaging restores the raw weights. But
-        # what saves an interrupted step comes last, because weight averaging and the like are part of the step.
-        callbacks = sorted(defaults + configured, key=lambda callback: isinstance(callback, GracefulInterrupt))
-        if self.subcommand != "fit":  # nothing to save, and checkpoint callbacks would warn of the folder
-            callbacks = [callback for callback in callbacks if not isinstance(callback, Checkpoint)]
+        # what saves an interrupted step comes last, because weight averaging and the like are part of the step. A
+        # progress bar stops before others print, and the closing summary comes after a bar of the configuration.
+        callbacks = sorted(defaults + configured, key=position)
+        if self.subcommand != "fit":  # nothing to save or to search, and checkpoint callbacks would warn of the folder
+            callbacks = [callback for callback in callbacks if not isinstance(callback, (Checkpoint, *FINDERS))]
             kwargs["enable_checkpointing"] = False
         kwargs["callbacks"] = callbacks
-        if settings.get("logger") in (None, True):
-            run = open_run(self.section("run"), str(self.subcommand), self.section("ckpt_path"))
-            kwargs["logger"] = make_loggers(run, self.section("wandb"), str(self.subcommand))
-            kwargs["default_root_dir"] = settings.get("default_root_dir") or str(run.root)
+        logger = settings.get("logger")
+        if self.run is not None:
+            kwargs["default_root_dir"] = settings.get("default_root_dir") or str(self.run.folder)
+            if logger is not False:
+                loggers = [] if logger in (None, True) else as_list(logger)
+                kwargs["logger"] = make_loggers(self.run, self.section("wandb"), str(self.subcommand), loggers)
+        else:  # what callbacks write is of no use
+            kwargs["default_root_dir"] = self.scratch
+            if logger in (None, True):
+                kwargs["logger"] = CSVLogger(self.scratch)  # Lightning replaces it, and would warn of its default
         try:
             return super().instantiate_trainer(**kwargs)
         except (ValueError, RuntimeError, MisconfigurationException) as error:
@@ -164,18 +195,23 @@ class StriateCLI(LightningCLI):
         text = self.parser.dump(self.config, skip_link_targets=False, skip_none=False, format="yaml")
         config = yaml.safe_load(text)[str(self.subcommand)]
         return {key: value for key, value in config.items() if key not in ("ckpt_path", ALLOW_RANDOM)}
+        for logger in as_list(config["trainer"]["logger"]):
+            if self.run and isinstance(logger, dict) and logger["init_args"].get("save_dir") == str(self.run.folder):
+                logger["init_args"]["save_dir"] = RUN_FOLDER
+        return {key: value for key, value in config.items() if key != "ckpt_path"}
 
     def default_callbacks(self, progress_bar: bool, logged: bool) -> list[pl.Callback]:
         """The callbacks that every run has."""
+        record = RunRecord(self.dump_config())
         callbacks: list[pl.Callback] = [
-            RunRecord(self.dump_config()),
+            *([TerminalBar() if sys.stderr.isatty() else PlainBar(refresh_rate=50)] if progress_bar else []),
+            record,
+            FinderResults(record, self.section("ckpt_path")),
             Pictures(),
             ClassReport(),
             PredictionWriter(),
             RunReport(),
         ]
-        if progress_bar:
-            callbacks.append(RichProgressBar() if sys.stderr.isatty() else TQDMProgressBar(refresh_rate=50))
         if self.subcommand != "fit":
             return callbacks
         return [
@@ -208,8 +244,18 @@ class StriateCLI(LightningCLI):
 
 
 def kind(default: pl.Callback) -> type[pl.Callback]:
-    """The class that replaces a default callback: its own; for summaries, any of Lightning's."""
-    return ModelSummary if isinstance(default, ModelSummary) else type(default)
+    """The class that replaces a default callback: its own; for summaries and progress bars, any of Lightning's."""
+    return next((base for base in (ModelSummary, ProgressBar) if isinstance(default, base)), type(default))
+
+
+def position(callback: pl.Callback) -> int:
+    """Sort key of callbacks: 0 for progress bars, 2 for those that come last, 1 for all others."""
+    return 2 if isinstance(callback, RunReport | GracefulInterrupt) else int(not isinstance(callback, ProgressBar))
+
+
+def as_list(value: Any) -> list[Any]:
+    """A value of the configuration that may be a list: none, one or several."""
+    return list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
 
 
 def default_run_name() -> str:
@@ -271,7 +317,7 @@ def launch(words: Sequence[str] | None = None) -> None:
     """
     words = list(sys.argv[1:] if words is None else words)
     silence_known_warnings()
-    accept_none()
+    prepare_parsing()
     sys.argv[2:] = prefer_own_classes(sys.argv[2:])
     sys.path.append(str(Path.cwd()))  # a YAML can name classes of a file in the working folder
     StriateCLI(words)

@@ -15,7 +15,7 @@ import yaml
 from jsonargparse import Namespace
 
 from .argument_origins import CommandLine
-from .class_paths import UnknownKey, import_class, parameters, subclasses, takes_module
+from .class_paths import UnknownKey, find_class, import_class, parameters, subclasses, takes_module
 from .messages import did_you_mean
 
 # what the launcher itself reads beside the sections
@@ -163,18 +163,15 @@ def yaml_problems(
 
 def apply_class(merged: dict[str, Any], key: str, value: str | None) -> None:
     """Store the class that ``--a.b CLASS`` names in the configuration, for the keys ``--a.b.c`` that follow."""
-    if value is None or not re.fullmatch(r"([a-z_]\w*\.)*[A-Z]\w*", value):
+    cls = find_class(value) if value is not None else None
+    if not inspect.isclass(cls):
         return
-    homes = [""] if "." in value else ["striate.models.", "torch.optim.", "striate.tasks.", "striate.datamodules."]
-    path = next((home + value for home in homes if inspect.isclass(import_class(home + value, key)[0])), None)
     *above, last = [part for part in key.split(".") if part not in ("init_args", "class_path")]
-    if path is None:
-        return
     section: Any = merged
     for part in above:
         section = (section.get(part) or {}).setdefault("init_args", {}) if isinstance(section, dict) else None
     if isinstance(section, dict):
-        section[last] = {"class_path": path}
+        section[last] = {"class_path": f"{cls.__module__}.{cls.__qualname__}"}
 
 
 def override_problem(key: str, value: str | None, merged: dict[str, Any]) -> str | UnknownKey | None:

@@ -35,6 +35,8 @@ def one_line_errors(
     """
     try:
         yield
+    except BrokenPipeError:  # `main` handles a reader that has stopped
+        raise
     except ArgumentError as error:
         from .config_errors import explain
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from ... import __version__
-from .catalogue import describe_experiments, resolve_configs
+from .catalogue import resolve_configs, run_experiments
 from .messages import did_you_mean, fail, list_commands
 
 COMMANDS = {
@@ -15,8 +15,11 @@ COMMANDS = {
     "test": "evaluate a checkpoint on the test split",
     "predict": "predict the images of a file, a folder or a glob pattern",
     "data": "show, check or export a data set: `striate data --help`",
-    "experiments": "list the packaged experiments",
+    "experiments": "list the packaged experiments; `striate experiments NAME` prints one",
 }
+
+RUNS = ("fit", "validate", "test", "predict")
+"""The commands that start a run."""
 
 USAGE = """\
 usage: striate COMMAND --config FILE [--config FILE …] [--KEY VALUE …]
@@ -30,8 +33,59 @@ Any key of the YAML can be overridden:
     striate fit --config quickstart --print_config          prints the resolved configuration
     striate fit --config quickstart --ckpt_path last        resumes the last run
     striate predict --config quickstart --ckpt_path best --data.images PATH
-`striate COMMAND --help` lists the launcher's own keys. With STRIATE_TRACEBACK=1 in the environment, errors
-come with a traceback."""
+`striate COMMAND --help` lists the keys that are used most, `--help all` lists all of them. With STRIATE_TRACEBACK=1
+in the environment, errors come with a traceback."""
+
+KEYS = """\
+usage: striate {command} --config FILE [--config FILE …] [--KEY VALUE …]
+
+{description}. FILE is a YAML file or the name of a packaged experiment
+(`striate experiments` lists them). Later files and keys override earlier ones. `init_args` can be left out of a key;
+`null` means none.
+
+    --config FILE                    configuration file; several are merged
+    --print_config                   print the resolved configuration and exit
+    --ckpt_path PATH|last|best       checkpoint; last and best: those of the newest training run
+    --allow_random_weights           let validate, test and predict run without trained weights
+    --seed_everything N              seed of all random numbers (default: 0)
+
+Folder of the run: ROOT/NAME/{command}-NUMBER
+    --run.name NAME                  name of the experiment (default: name of the configuration file)
+    --run.root FOLDER                folder of all runs (default: runs)
+
+Weights & Biases
+    --wandb.mode MODE                auto, online, offline or off (default: auto, online with a login)
+    --wandb.project NAME             project (default: WANDB_PROJECT, or striate)
+    --wandb.entity NAME              user or team
+    --wandb.group NAME               group of runs (default: name of the experiment)
+    --wandb.tags LIST                such as '[a, b]'
+    --wandb.notes TEXT               description of the run
+
+Data
+    --data CLASS                     data module, such as CocoDetection
+    --data.batch_size N              samples per step and device
+    --data.num_workers N             loader processes per device
+    --data.images PATH               images for predict: file, folder or glob pattern
+    --data.help CLASS                list the keys of a data module
+
+Model
+    --model.model CLASS              network; --model.model.KEY VALUE sets its arguments
+    --model.optimizer CLASS          optimizer, such as SGD; --model.optimizer.lr X is its learning rate
+    --model.scheduler CLASS          schedule, such as striate.tasks.Cosine
+    --model.help CLASS               list the keys of a task, such as striate.tasks.Detection
+
+Trainer (those of Lightning)
+    --trainer.max_epochs N           length of training in epochs; --trainer.max_steps N: in steps
+    --trainer.accelerator NAME       auto, cpu, gpu, …
+    --trainer.devices N              number of devices; several: with --trainer.strategy ddp
+    --trainer.precision NAME         such as 32-true, 16-mixed, bf16-mixed
+    --trainer.limit_val_batches X    number or fraction of validation batches; also limit_train_batches, …
+    --trainer.overfit_batches N      train on the same N batches
+    --trainer.fast_dev_run true      run one batch of everything, and save nothing
+    --trainer.logger CLASS           further logger, such as TensorBoardLogger; false: none
+    --trainer.callbacks+=CLASS       add a callback, such as EarlyStopping
+
+`striate {command} --help all` lists every key."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -42,21 +96,40 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # class names may be in a script that the terminal lacks
     words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        try:
+            run_command(words)
+        finally:
+            sys.stdout.flush()  # a closed pipe must raise here, and not while Python exits
+    except BrokenPipeError as error:  # the reader has enough, as in `striate experiments | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error.__context__, SystemExit):
+            raise error.__context__ from None
+        if words and words[0] in RUNS and not {"-h", "--help", "--print_config"} & set(words):
+            fail(f"{words[0]}: stopped, because its output was closed; write it to a file instead", 1)
+
+
+def run_command(words: list[str]) -> None:
+    """Run the command that is the first of the words."""
     command = words[0] if words else "--help"
     if command in ("-h", "--help"):
         print(USAGE.format(commands=list_commands(COMMANDS)))  # noqa: T201
     elif command in ("-V", "--version"):
         print(f"striate {__version__}")  # noqa: T201
     elif command == "experiments":
-        print(describe_experiments())  # noqa: T201
+        run_experiments(words[1:])
     elif command == "data":
         from ..data.commands import run
 
         run(words[1:])
-    elif command not in COMMANDS:
+    elif command not in RUNS:
         hint = did_you_mean(command, COMMANDS, otherwise=f"; use {', '.join(COMMANDS)}")
         fail(f"{command}: no such command{hint}")
+    elif {"-h", "--help"} & set(words) and words[-1] != "all":
+        print(KEYS.format(command=command, description=COMMANDS[command].capitalize()))  # noqa: T201
     else:
+        if {"-h", "--help"} & set(words):
+            words = [command, "--help"]
         sys.argv[1:] = resolve_configs(words)  # Lightning starts the other ranks of DDP with sys.argv
         # Let torch's CPU threads sleep while they wait instead of spinning. Where they share cores with loader
         # workers or other jobs, spinning slows everything down (on 2 busy cores: 2.2 s per step instead of 0.36 s).

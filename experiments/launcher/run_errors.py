@@ -48,6 +48,8 @@ def describe_error(error: BaseException, command_line: CommandLine, config: Any 
     while str(origin).startswith("Does not validate against any of the Union subtypes") and origin.__cause__:
         origin = origin.__cause__
     frames = [frame for frame, _ in traceback.walk_tb(origin.__traceback__)]
+    if message := missing_package(error, command_line, config):
+        return message
     if frames and frames[-1].f_globals.get("__name__", "").startswith("striate."):
         return add_key(str(origin), frames, command_line, config) or None  # without a message, a traceback says more
     if origin is error:
@@ -107,6 +109,44 @@ def add_key(
         return message
     (key,) = keys
     return f"{command_line.find_key(key)}: {message[match.end() :]}"
+
+
+def missing_package(error: BaseException, command_line: CommandLine, config: Any) -> str | None:
+    """Explain that a class of the configuration needs a package that is not installed; None for other errors."""
+    chain = [error]
+    while (inner := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(inner)
+    cause = next((one for one in chain if isinstance(one, ImportError)), None)
+    if cause is None:
+        return None
+    # as Python and the checks of Lightning and torchmetrics name it
+    match = re.search(r"(?:No module named|Module not found:|Requirement|Neither|requires?) ['`]([\w-]+)", str(cause))
+    frames = [frame for one in chain for frame, _ in traceback.walk_tb(one.__traceback__)]
+    paths = {path: key for key, path in class_keys(config)}
+    owner = next(
+        (path for frame in reversed(frames) for path in paths if runs_in(frame, import_class(path, paths[path])[0])),
+        None,
+    )
+    if match is None or owner is None:
+        return None
+    name = owner.rpartition(".")[2]
+    return (
+        f"{command_line.find_key(paths[owner])}: {name} needs the package {match[1]!r}, which is not installed, got "
+        f"{owner}; pip install {match[1]}"
+    )
+
+
+def class_keys(config: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the keys of all objects of a resolved configuration, with their class paths."""
+    if isinstance(config, list | tuple):
+        for number, item in enumerate(config):
+            yield from class_keys(item, f"{key}[{number}]")
+    elif isinstance(config, Mapping | Namespace):
+        entries = dict(config.items()) if isinstance(config, Mapping) else vars(config)
+        if isinstance(path := entries.get("class_path"), str):
+            yield key, path
+        for name, value in entries.items():
+            yield from class_keys(value, f"{key}.{name}" if key else name)
 
 
 def owned_keys(

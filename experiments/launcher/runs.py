@@ -4,6 +4,8 @@ import netrc
 import os
 import re
 import secrets
+import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +17,12 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from .compat import MetricsLogger, drop_anonymous
 from .messages import notice
+
+RUN_FOLDER = "{run}"
+"""Stands for the folder of the run, as the ``save_dir`` of a logger."""
+
+RECORDS = ("config.yaml", "wandb", "wandb_id.txt")
+"""Files of a run that say what it would have done."""
 
 Mode = Literal["auto", "online", "offline", "off"]
 
@@ -61,15 +69,31 @@ class Run:
     Attributes:
         root: Folder of the experiment, such as ``runs/quickstart``.
         number: Name of the run in that folder, such as ``fit-1``.
+        created: The folders that were created for it, the innermost first.
     """
 
     root: Path
     number: str
+    created: Sequence[Path] = ()
 
     @property
     def folder(self) -> Path:
         """Folder that the run writes to."""
         return self.root / self.number
+
+    def discard_if_empty(self, failed: bool) -> None:
+        """Remove the folders created for this run if there are no files in them, or, if it failed, only records."""
+        if not self.created or not self.folder.is_dir():
+            return
+        files = (path.relative_to(self.folder) for path in self.folder.rglob("*") if not path.is_dir())
+        if any(not (failed and path.parts[0] in RECORDS) for path in files):
+            return
+        if "wandb" in sys.modules and (self.folder / "wandb").exists():
+            sys.modules["wandb"].finish(exit_code=1)  # its process has files open there
+        shutil.rmtree(self.folder, ignore_errors=True)
+        for folder in self.created[1:]:
+            if not any(folder.iterdir()):
+                folder.rmdir()
 
 
 def is_first_rank() -> bool:
@@ -89,6 +113,7 @@ def open_run(settings: Any, command: str, checkpoint: str | None) -> Run:
             return Run(root, folder.name)
     if not is_first_rank():
         return Run(root, f"{command}-other-rank")
+    missing = [folder for folder in (root, root.parent) if not folder.exists()]
     try:
         root.mkdir(parents=True, exist_ok=True)
         taken = (re.fullmatch(rf"{command}-(\d+)", entry.name) for entry in root.iterdir())
@@ -96,19 +121,24 @@ def open_run(settings: Any, command: str, checkpoint: str | None) -> Run:
         while True:
             try:  # two runs that start at once must not share a folder
                 (root / f"{command}-{number}").mkdir()
-                return Run(root, f"{command}-{number}")
+                return Run(root, f"{command}-{number}", (root / f"{command}-{number}", *missing))
             except FileExistsError:
                 number += 1
     except OSError as error:
         raise OSError(f"run.root: cannot write there ({error.strerror or error}), got {settings.root!r}") from error
 
 
-def make_loggers(run: Run, settings: Any, command: str) -> list[Logger]:
-    """Build the CSV logger, and the W&B logger unless it is off or the command is ``predict``."""
+def make_loggers(run: Run, settings: Any, command: str, configured: Sequence[Logger] = ()) -> list[Logger]:
+    """Build the CSV logger, and the W&B logger unless it is off or the command is ``predict``.
+
+    The CSV logger comes first: Lightning writes checkpoints to the folder of the first logger. Loggers of the
+    configuration follow; they replace the W&B logger, unless its mode is given.
+    """
     # flush often, so that an interrupted run keeps its metrics
-    loggers: list[Logger] = [MetricsLogger(run.root.parent, run.root.name, run.number, flush_logs_every_n_steps=50)]
-    mode = resolve_mode(settings.mode)
-    if mode == "off" or command == "predict":
+    metrics = MetricsLogger(run.root.parent, run.root.name, run.number, flush_logs_every_n_steps=50)
+    loggers: list[Logger] = [metrics, *configured]
+    mode = "off" if configured and settings.mode == "auto" else resolve_mode(settings.mode)
+    if mode == "off" or command == "predict" or any(isinstance(logger, WandbLogger) for logger in configured):
         return loggers
     loggers.append(_wandb_logger(run, settings, command, offline=mode == "offline"))
     return loggers

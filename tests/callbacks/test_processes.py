@@ -2,9 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
-import time
 
 import pytest
 import torch
@@ -12,8 +9,7 @@ import yaml
 
 from striate.tests.helpers.fixtures import make_folder
 from striate.tests.helpers.launcher import CLASSIFICATION, read_csv
-
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "NO_ALBUMENTATIONS_UPDATE": "1"}
+from striate.tests.helpers.processes import HANG, start_striate, wait_for
 
 
 @pytest.fixture
@@ -23,29 +19,20 @@ def folder(tmp_path):
     return tmp_path
 
 
-def start(folder, *arguments):
-    command = [sys.executable, "-m", "striate", *map(str, arguments)]
-    return subprocess.Popen(
-        command, cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-
-
 def test_ctrl_c_saves_and_prints_how_to_resume(folder):
     run = folder / "runs" / "small" / "fit-1"
-    process = start(folder, "fit", "--config", "small.yaml", "--trainer.max_epochs", 100000)
-    deadline = time.monotonic() + 120
-    while not (run / "checkpoints" / "last.ckpt").exists():  # training is running
-        assert time.monotonic() < deadline and process.poll() is None, process.stdout.read()
-        time.sleep(0.2)
-    time.sleep(0.5)
+    process = start_striate(folder, "fit", "--config", "small.yaml", "--trainer.max_epochs", 100000)
+    wait_for((run / "checkpoints" / "last.ckpt").exists, process)  # training is running
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=HANG)
     assert process.returncode == 1 and "Traceback" not in output
     assert "--config small.yaml --trainer.max_epochs 100000 --ckpt_path last" in output
     stopped = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     epochs = int(stopped["epoch"]) + 2
-    process = start(folder, "fit", "--config", "small.yaml", "--trainer.max_epochs", epochs, "--ckpt_path", "last")
-    output, _ = process.communicate(timeout=120)
+    process = start_striate(
+        folder, "fit", "--config", "small.yaml", "--trainer.max_epochs", epochs, "--ckpt_path", "last"
+    )
+    output, _ = process.communicate(timeout=HANG)
     assert process.returncode == 0, output
     finished = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     assert finished["epoch"] == epochs - 1 and finished["global_step"] > stopped["global_step"]
@@ -54,11 +41,11 @@ def test_ctrl_c_saves_and_prints_how_to_resume(folder):
 
 
 def test_ddp_trains_in_one_run_and_one_wandb_run(folder):
-    process = start(
+    process = start_striate(
         folder, "fit", "--config", "small.yaml", "--trainer.max_epochs", 1, "--trainer.devices", 2,
         "--trainer.strategy", "ddp", "--wandb.mode", "offline",
     )  # fmt: skip
-    output, _ = process.communicate(timeout=240)
+    output, _ = process.communicate(timeout=HANG)
     assert process.returncode == 0, output
     assert [path.name for path in (folder / "runs" / "small").iterdir()] == ["fit-1"]
     run = folder / "runs" / "small" / "fit-1"
@@ -70,11 +57,24 @@ def test_ddp_trains_in_one_run_and_one_wandb_run(folder):
     assert sum(map(sum, counts)) == 4  # a quarter of nine, rounded, of each class
     assert float(row["val/acc"]) == pytest.approx((counts[0][0] + counts[1][1]) / 4)
 
-    process = start(
+    process = start_striate(
         folder, "predict", "--config", "small.yaml", "--ckpt_path", "last", "--data.images", "data/dark",
         "--trainer.devices", 2, "--trainer.strategy", "ddp",
     )  # fmt: skip
-    output, _ = process.communicate(timeout=240)
+    output, _ = process.communicate(timeout=HANG)
     assert process.returncode == 0, output
     rows = read_csv(folder / "runs" / "small" / "predict-1" / "predictions.csv")
     assert sorted(row["path"] for row in rows) == [f"data/dark/{n:03d}.png" for n in range(9)]
+
+
+def test_sigterm_to_the_process_group_ends_without_tracebacks(folder):
+    run = folder / "runs" / "small" / "fit-1"
+    process = start_striate(
+        folder, "fit", "--config", "small.yaml", "--trainer.max_epochs", 100000, "--data.num_workers", 2
+    )
+    wait_for((run / "checkpoints" / "last.ckpt").exists, process)
+    os.killpg(process.pid, signal.SIGTERM)  # as clusters do: to the workers too
+    output, _ = process.communicate(timeout=HANG)
+    assert "Traceback" not in output and "killed by signal" not in output
+    assert "--ckpt_path last" in output
+    assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] > 0

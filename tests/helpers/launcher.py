@@ -80,7 +80,7 @@ def launch_error(capsys: pytest.CaptureFixture[str], code: int, *arguments: Any)
     output = capsys.readouterr().err
     message = output.strip().splitlines()[-1]
     assert exit_.value.code == code, message
-    assert message.startswith("striate: ") and "Traceback" not in output
+    assert message.startswith("striate: ") and "Traceback" not in output, output
     return message.removeprefix("striate: ")
 
 

@@ -10,6 +10,8 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers import Logger
 from torch.utils.data import DataLoader
 
+from .processes import HANG
+
 QUIET = {
     "accelerator": "cpu",
     "logger": False,
@@ -62,7 +64,7 @@ def run_script(code: str, folder: Path, processes: int, *arguments: Any, exit_co
     """
     (folder / "script.py").write_text(PREAMBLE + code)
     command = [sys.executable, "script.py", *map(str, (processes, *arguments))]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=folder)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANG, cwd=folder)
     assert done.returncode == exit_code, done.stderr[-3000:]
     return json.loads(next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))[7:])
 

@@ -1,6 +1,5 @@
 """The localization task: hand-computed losses and metrics, predictions in pixels, and runs on DigitScenes."""
 
-import socket
 import subprocess
 import sys
 
@@ -16,6 +15,7 @@ from striate.tasks.file_coordinates import boxes_in_file
 from striate.tasks.localization import check_boxes
 from striate.tasks.metrics import LocalizationMetrics
 from striate.tests.helpers.fixtures import TinyNet
+from striate.tests.helpers.processes import HANG
 from striate.tests.helpers.training import SaveAndStop, make_trainer
 
 
@@ -284,9 +284,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(tmp_path):
 OTHER_PROCESS = """
 import sys, torch
 from striate.tasks.metrics import LocalizationMetrics
-tables, port, out = sys.argv[1:]
+tables, meeting, out = sys.argv[1:]
 torch.set_num_threads(1)
-torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=1, world_size=2)
+torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=1, world_size=2)
 metrics = LocalizationMetrics(6)
 metrics.update(*torch.load(tables, weights_only=True))
 torch.save(metrics.compute(), out)
@@ -295,20 +295,17 @@ torch.distributed.destroy_process_group()
 
 
 def test_two_processes_count_as_one(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     torch.save([column[3:] for column in table_of()], tmp_path / "share.pt")  # unequal shares
-    files = [str(tmp_path / "share.pt"), str(port), str(tmp_path / "out.pt")]
+    files = [str(tmp_path / name) for name in ("share.pt", "meeting", "out.pt")]
     other = subprocess.Popen([sys.executable, "-W", "ignore", "-c", OTHER_PROCESS, *files])
-    torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=0, world_size=2)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{files[1]}", rank=0, world_size=2)
     try:
         metrics = LocalizationMetrics(6)
         metrics.update(*[column[:3] for column in table_of()])
         here = metrics.compute()
     finally:
         torch.distributed.destroy_process_group()
-    assert other.wait(timeout=60) == 0
+    assert other.wait(timeout=HANG) == 0
     whole = LocalizationMetrics(6)
     whole.update(*table_of())
     torch.testing.assert_close(here, whole.compute())

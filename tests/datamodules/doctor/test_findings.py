@@ -478,9 +478,9 @@ def test_tiny_images_are_not_compared_by_appearance():
 
 
 def test_a_thousand_samples_take_seconds():
-    begun = time.perf_counter()
+    begun = time.process_time()  # a busy machine must not fail this
     assert examine(InMemory([{"label": number % 2} for number in range(1000)])).clean
-    assert time.perf_counter() - begun < 20
+    assert time.process_time() - begun < 20
 
 
 def test_findings_beyond_the_limit_are_only_counted():

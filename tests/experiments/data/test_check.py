@@ -1,14 +1,10 @@
 """``striate data check``: exit codes and output on the terminal."""
 
-import functools
 import json
-import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -17,6 +13,7 @@ from striate.experiments.data.commands import run as data_command
 from striate.experiments.launcher.main import main
 from striate.tests.helpers import small_datasets
 from striate.tests.helpers.fixtures import write_image
+from striate.tests.helpers.processes import HANG, start_striate
 from striate.tests.helpers.small_datasets import truncate, unique_image
 
 
@@ -238,10 +235,12 @@ def test_other_formats_by_path(tmp_path, capsys):
 
 
 def test_ctrl_c_prints_the_findings_so_far(tmp_path):
+    """One image is still being read when all others have been; then Ctrl-C reaches all processes."""
     small_datasets.write_folder(tmp_path / "set")
     truncate(tmp_path / "set/train/cat/0.png")
     (tmp_path / "slow.py").write_text(
-        "import time\nfrom striate.datamodules import ImageFolder\n"
+        "import os, signal, time\nfrom pathlib import Path\n"
+        "from striate.datamodules import ImageFolder\nfrom striate.datamodules.doctor import check\n"
         "class Slow(ImageFolder):\n"
         "    def make_source(self, split):\n"
         "        source = super().make_source(split)\n"
@@ -250,23 +249,24 @@ def test_ctrl_c_prints_the_findings_so_far(tmp_path):
         "    def __init__(self, source): self.source = source\n"
         "    def __len__(self): return len(self.source)\n"
         "    def __getitem__(self, index):\n"
-        "        if index == 5:\n            open('reached', 'w').close(); time.sleep(8)\n"
+        "        while index == 5 and not Path('interrupted').exists(): time.sleep(0.05)\n"
         "        return self.source[index]\n"
+        "def interrupted(*arguments, read_all=check.read_all):\n"
+        "    done = 0\n"
+        "    for task, summaries in read_all(*arguments):\n"
+        "        yield task, summaries\n"
+        "        done += len(summaries)\n"
+        "        if done == 9:\n"
+        "            Path('interrupted').touch()\n"
+        "            os.killpg(0, signal.SIGINT)\n"
+        "check.read_all = interrupted\n"
     )
     (tmp_path / "slow.yaml").write_text("data: {class_path: slow.Slow, init_args: {root: set}}\n")
-    command = [sys.executable, "-m", "striate", "data", "check", "--config", "slow.yaml", "--workers", "2"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    # a shell that runs the tests in the background has children ignore SIGINT, which they would hand on
-    restore = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
-    with subprocess.Popen(command, **pipes, start_new_session=True, preexec_fn=restore) as process:
-        deadline = time.monotonic() + 60
-        while not (tmp_path / "reached").exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
-        time.sleep(2)  # for the results of the other images to arrive
-        os.killpg(process.pid, signal.SIGINT)  # to the workers too, as a terminal does
-        out, error = process.communicate(timeout=60)
+    arguments = ("data", "check", "--config", "slow.yaml", "--workers", 2)
+    with start_striate(tmp_path, *arguments, stderr=subprocess.PIPE) as process:
+        out, error = process.communicate(timeout=HANG)
     assert process.returncode == 130, error
-    assert "Interrupted after" in out and "of 10; found so far: 1 error" in out and "train/cat/0.png" in out
+    assert "Interrupted after 9 of 10; found so far: 1 error" in out and "train/cat/0.png" in out
     assert "Traceback" not in error
 
 

@@ -15,6 +15,7 @@ from striate import __version__
 from striate.experiments.launcher.catalogue import EXPERIMENTS, experiment_names, find_config
 from striate.experiments.launcher.class_paths import prefer_own_classes
 from striate.experiments.launcher.cli import default_run_name
+from striate.experiments.launcher.main import RUNS
 from striate.tests.helpers.fixtures import TinyNet, make_folder, noisy_image, write_image
 from striate.tests.helpers.launcher import CLASSIFICATION, launch, launch_error, read_csv
 
@@ -308,7 +309,7 @@ def test_last_is_the_last_epoch_even_if_an_earlier_one_was_better(workdir):
         (["--data.batch_size", 0], 1, "^--data.batch_size 0: "),
         (["--ckpt_path", "none.ckpt"], 1, "^--ckpt_path none.ckpt: no such file"),
         (["--ckpt_path", "small.yaml"], 1, "^--ckpt_path small.yaml: not a checkpoint: it is damaged"),
-        (["--ckpt_path", "last"], 1, "^--ckpt_path last: no run in 'runs/small'.*--run.name"),
+        (["--ckpt_path", "last"], 1, "^--ckpt_path last: no training run in 'runs/small'.*--run.name"),
         (["--model.model.num_classes", 3], 1, "^--model.model.num_classes 3: .*has 2 .*got 3 from .*TinyNet"),
         (["--model.optimizer.lr", -1], 1, "optimizer.*: Invalid learning rate: -1.0"),
         (["--model.scheduler", "torch.optim.lr_scheduler.ReduceLROnPlateau", "--model.scheduler.factor", 2], 1,
@@ -318,6 +319,7 @@ def test_last_is_the_last_epoch_even_if_an_earlier_one_was_better(workdir):
 def test_a_wrong_call_produces_a_one_line_error(workdir, capsys, arguments, code, pattern):
     message = launch_error(capsys, code, "fit", "--config", "small.yaml", *arguments)
     assert re.search(pattern, message), message
+    assert not (workdir / "runs").exists()  # a call that failed leaves no folder
 
 
 @pytest.mark.parametrize(
@@ -473,6 +475,50 @@ def test_version_list_and_usage(capsys):
     assert all(len(line.split(maxsplit=1)) == 2 for line in listed)
     launch()
     assert "usage: striate" in capsys.readouterr().out
+
+
+def test_an_experiment_is_printed_and_copied(workdir, capsys):
+    text = find_config("quickstart").read_text()
+    launch("experiments", "quickstart")
+    assert capsys.readouterr().out == text
+    launch("experiments", "classification/resnet18_digits", "--copy", "mine.yaml")
+    assert Path("mine.yaml").read_text() == find_config("classification/resnet18_digits").read_text()
+    assert "striate fit --config mine.yaml" in capsys.readouterr().out
+    launch("experiments", "classification/resnet18_digits", "--copy", ".")
+    assert Path("resnet18_digits.yaml").is_file()
+    message = launch_error(capsys, 1, "experiments", "quickstart", "--copy", "mine.yaml")
+    assert re.search("^--copy: file exists, got mine.yaml;", message)
+    assert "lists them" in launch_error(capsys, 2, "experiments", "--copy", "mine.yaml")
+    assert "mean 'quickstart'" in launch_error(capsys, 2, "experiments", "quikstart")
+
+
+@pytest.mark.parametrize("command", RUNS)
+def test_help_shows_the_keys_of_striate_first_and_is_short(command, capsys):
+    launch(command, "--help")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) < 60 and all(len(line) <= 120 for line in lines)
+    keys = [match[1] for line in lines if (match := re.match(r" +--(\S+)", line))]
+    places = [keys.index(next(key for key in keys if key.startswith(part))) for part in ("config", "run.", "trainer.")]
+    assert places == sorted(places)
+
+
+def test_help_names_keys_that_exist(workdir, capsys):
+    with pytest.raises(SystemExit):
+        launch("fit", "--help", "all")
+    everything = capsys.readouterr().out
+    launch("fit", "--help")
+    for key in re.findall(r"^ +--(?:(?!data|model)([\w.]+))", capsys.readouterr().out, re.MULTILINE):
+        assert not key or f"--{key}" in everything, key
+
+
+def test_help_of_a_data_module_is_about_it(capsys):
+    named = ["--data.help", "VOCDetection"]
+    for arguments in (named, ["--config", "quickstart", *named], ["--data", "VOCDetection", "--data.help"]):
+        with pytest.raises(SystemExit) as exit_:
+            launch("fit", *arguments)
+        assert exit_.value.code == 0
+        out = capsys.readouterr().out
+        assert "striate.datamodules.VOCDetection" in out and "VOCdevkit" in out and "--data.year" in out
 
 
 def test_packaged_experiments_are_found_by_name():

@@ -1,7 +1,6 @@
 """COCO's and VOC's metrics over two and three processes with unequal shards equal those of one process."""
 
 import datetime
-import socket
 import subprocess
 import sys
 
@@ -9,6 +8,7 @@ import torch
 
 from striate.tasks.metrics import COCODetection, VOCDetection
 
+from ...helpers.processes import HANG
 from ...helpers.random_detections import CLASSES, crowded, rounded_scores, with_ids
 
 FIRST = [0, 1]  # the ranks of the smaller group
@@ -36,13 +36,13 @@ def results(batches, group=None):
     return result
 
 
-def as_rank(rank, port):
-    """Results of this process as one of two, and as one of three."""
-    seconds = datetime.timedelta(seconds=90)
-    address = f"tcp://127.0.0.1:{port}"
-    torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=3, timeout=seconds)
+def as_rank(rank, folder):
+    """Results of this process as one of two, and as one of three; they meet in a file of the folder."""
+    limit = datetime.timedelta(seconds=HANG)
+    address = f"file://{folder}/meeting"
+    torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=3, timeout=limit)
     try:
-        group = torch.distributed.new_group(FIRST, timeout=seconds)
+        group = torch.distributed.new_group(FIRST, timeout=limit)
         shard = shards()[rank]
         return {2: results(shard, group) if rank in FIRST else {}, 3: results(shard)}
     finally:
@@ -58,13 +58,10 @@ torch.save(as_rank(int(sys.argv[1]), sys.argv[2]), sys.argv[3])
 
 
 def test_several_processes_count_as_one(tmp_path, recwarn):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
     command = [sys.executable, "-W", "ignore", "-c", OTHER_PROCESS]
-    others = {rank: subprocess.Popen([*command, str(rank), port, str(tmp_path / f"{rank}.pt")]) for rank in (1, 2)}
-    computed = {0: as_rank(0, port)}
-    assert [process.wait(timeout=90) for process in others.values()] == [0, 0]
+    others = {rank: subprocess.Popen([*command, str(rank), tmp_path, tmp_path / f"{rank}.pt"]) for rank in (1, 2)}
+    computed = {0: as_rank(0, tmp_path)}
+    assert [process.wait(timeout=HANG) for process in others.values()] == [0, 0]
     computed |= {rank: torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in others}
     for world, ranks in ((2, FIRST), (3, [0, 1, 2])):
         pairs = [pair for shard in shards()[:world] for batch in shard for pair in batch]

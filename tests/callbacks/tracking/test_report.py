@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from striate.callbacks.tracking.record import describe_run
+from striate.callbacks.tracking.report import describe_run
 from striate.callbacks.tracking.thresholds import threshold_note, threshold_rows
 
 
@@ -14,7 +14,7 @@ def test_plots_are_counted(tmp_path, count, text):
     (tmp_path / "pictures").mkdir()
     for number in range(count):
         (tmp_path / "pictures" / f"{number}.png").touch()
-    assert describe_run(tmp_path).splitlines()[1:] == [f"    pictures     {text}"]
+    assert describe_run(tmp_path).splitlines()[1:] == [f"    pictures  {text}"]
 
 
 def test_thresholds_are_those_of_float32_and_undefined_ones_are_empty():

@@ -194,11 +194,10 @@ class StriateCLI(LightningCLI):
         """The resolved configuration as plain values, without what is of this command only, such as the checkpoint."""
         text = self.parser.dump(self.config, skip_link_targets=False, skip_none=False, format="yaml")
         config = yaml.safe_load(text)[str(self.subcommand)]
-        return {key: value for key, value in config.items() if key not in ("ckpt_path", ALLOW_RANDOM)}
         for logger in as_list(config["trainer"]["logger"]):
             if self.run and isinstance(logger, dict) and logger["init_args"].get("save_dir") == str(self.run.folder):
                 logger["init_args"]["save_dir"] = RUN_FOLDER
-        return {key: value for key, value in config.items() if key != "ckpt_path"}
+        return {key: value for key, value in config.items() if key not in ("ckpt_path", ALLOW_RANDOM)}
 
     def default_callbacks(self, progress_bar: bool, logged: bool) -> list[pl.Callback]:
         """The callbacks that every run has."""

@@ -3,15 +3,17 @@
 import os
 import re
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from inspect import cleandoc
 from pathlib import Path
 
 import numpy as np
+from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 
 from ..images.file_names import FileNames
 from ..images.listing import SUPPORTED, is_system, list_folder
-from .annotation_errors import Fault, MissingFileError, record_error
+from .annotation_errors import Fault, MissingFileError, record_error, recording
 from .skipped_files import report_skipped
 
 _LAYOUT = re.compile(r"^Expected layout\b.*::\n\n((?: {4}.*\n|\n)+)", re.MULTILINE)
@@ -124,6 +126,23 @@ def check_files_exist(root: Path, names: Sequence[str], asked_by: str, kind: str
         first = "".join(f"\n    {name}{files.hint(name)}" for name in absent[:5])
         more = f"\n    and {len(absent) - 5} more" if len(absent) > 5 else ""
         record_error(fault, f"{asked_by}: {len(absent)} of {len(names)} {kind} are not in {str(root)!r}:{first}{more}")
+
+
+def warn_about_repeated_files(file: Path, names: Sequence[str], consequence: str) -> None:
+    """Warn of images that are listed more than once; ``striate data check`` finds them by their pixels.
+
+    Args:
+        file: File that lists them.
+        names: Name of each image.
+        consequence: What it means, for the message.
+    """
+    if len(distinct := set(names)) == len(names) or recording():
+        return
+    first = next(name for name, count in Counter(names).items() if count > 1)
+    rank_zero_warn(
+        f"{len(names) - len(distinct)} of {len(names)} images are listed more than once, {consequence} ({file}, first: "
+        f"{first!r}); run striate data check --fix to merge the entries"
+    )
 
 
 def images_by_class(folder: Path, class_folders: Sequence[str]) -> list[np.ndarray]:

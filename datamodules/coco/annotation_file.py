@@ -2,7 +2,6 @@
 
 import contextlib
 import gc
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..annotations.annotation_errors import AnnotationErrors, DataError, Fault, record_error, recording
+from ..annotations.dataset_layout import warn_about_repeated_files
 from ..annotations.object_masks import ObjectMasks, ObjectMasksBuilder
 from ..annotations.objects import ImageTable, Objects, confined, usable_boxes
 from ..images.file_names import resolve_names
-from .checks import check_box_units, check_crowds, check_polygon_units, plausible_areas, warn_about_repeated_files
+from .checks import check_box_units, check_crowds, check_polygon_units, plausible_areas
 from .classes import CocoClasses, read_classes
-from .json_columns import CocoColumns, coco_columns, record_bad_entry
+from .json_columns import CocoColumns, coco_columns, is_path, record_bad_entry
 from .options import CocoOptions
 
 
@@ -68,7 +68,7 @@ def read_coco(
         ids = np.array(columns.image_ids, np.int64)
         names = resolve_names(folder, columns.image_names)
         images = ImageTable.of_names(folder, names, columns.image_sizes, ids)
-        warn_about_repeated_files(file, names)
+        warn_about_repeated_files(file, names, "and each entry has only a part of the objects")
         classes = read_classes(file, columns, options.merge_categories, with_background=not with_boxes)
         objects = _objects(file, columns, images, classes, _Task(with_boxes, with_masks, strict), options)
         return CocoFile(images, objects, classes.names, classes.category_ids)
@@ -113,7 +113,7 @@ def _check_images(file: Path, folder: Path, columns: CocoColumns) -> CocoColumns
             problem = f"id must be unique, got {number} more than once"
         elif not confined(name):
             problem = f"file_name leads out of its folder {str(folder)!r}; make it relative to that folder"
-        elif not _is_path(name):
+        elif not is_path(name):
             problem = f"file_name must be the path of a file, got {name!r}"
         elif min(size) < 1:
             problem = f"width and height must be numbers of pixels, got {size[0]} and {size[1]}"
@@ -129,14 +129,6 @@ def _positions(ids: np.ndarray, known: np.ndarray) -> np.ndarray:
     order = np.argsort(known, kind="stable")
     positions = order[np.searchsorted(known, ids, sorter=order).clip(max=len(known) - 1)]
     return np.where(known[positions] == ids, positions, -1)
-
-
-def _is_path(name: str) -> bool:
-    """Return whether text can be the name of a file: it is not blank, and has no character that none can have."""
-    try:
-        return bool(name.strip()) and "\0" not in name and bool(os.fsencode(name))
-    except UnicodeEncodeError:
-        return False
 
 
 def _objects(

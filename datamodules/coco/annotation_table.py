@@ -13,7 +13,7 @@ from ..annotations.object_masks import ObjectMasksBuilder
 from ..annotations.objects import confined
 from ..images.file_names import FileNames
 from .checks import impossible_areas
-from .json_columns import FORMAT, entry_name, entry_problem, with_integers
+from .json_columns import FORMAT, entry_name, entry_problem, is_path, with_integers
 from .options import BoxFormat
 
 
@@ -64,6 +64,8 @@ def _read_images(file: Path, folder: Path, items: list[Any]) -> list[ImageEntry]
     for position, item in enumerate(items):
         image = ImageEntry(file, entry_name("images", item, position), "", item=item)
         defect = entry_problem("images", item)
+        if defect is None and not is_path(item["file_name"]):
+            defect = "its file_name is not the path of a file"
         if defect is None:
             image.path = os.path.abspath(folder / (files.resolve(item["file_name"]) or item["file_name"]))  # noqa: PTH100
             image.size = item["width"], item["height"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..annotations.annotation_errors import Fault, record_error, record_warning, recording
+from ..annotations.annotation_errors import Fault, record_error, record_warning
 from ..annotations.corners import are_corners
 from ..annotations.normalized import are_fractions, reject_fractions
 from ..annotations.object_masks import ObjectMasks
@@ -159,22 +159,3 @@ def impossible_areas(areas: np.ndarray, box_areas: np.ndarray, sizes: np.ndarray
     if len(areas) and (areas <= 1).all() and np.median(box_areas) > 16:
         bad |= areas <= 1
     return np.asarray(bad)
-
-
-def warn_about_repeated_files(file: Path, names: Sequence[str]) -> None:
-    """Warn of images that are listed more than once; ``striate data check`` finds them by their pixels.
-
-    Args:
-        file: The file, for messages.
-        names: Name of each image.
-    """
-    if len(distinct := set(names)) == len(names) or recording():
-        return
-    seen: set[str] = set()
-    first = next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-    count = len(names) - len(distinct)
-    record_warning(
-        Fault("duplicate-image", file, [first], "entry", "the same file"),
-        f"{count} of {len(names)} images are listed more than once, and each entry has only a part of the objects "
-        f"({file}, first: {first!r}); run striate data check --fix to merge the entries",
-    )

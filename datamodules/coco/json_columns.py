@@ -8,6 +8,7 @@ unusual but valid (NaN, which is counted later; ids that are text).
 
 import dataclasses
 import mmap
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -285,6 +286,14 @@ def _annotation_problem(entry: dict[str, Any]) -> str | None:
     if read_flag(entry.get("iscrowd")) is None:
         return f"iscrowd {FLAG_RULE}, got {_shorten(entry['iscrowd'])}"
     return None
+
+
+def is_path(name: str) -> bool:
+    """Return whether text can be the name of a file: it is not blank, and has no character that none can have."""
+    try:
+        return bool(name.strip()) and "\0" not in name and bool(os.fsencode(name))
+    except UnicodeEncodeError:
+        return False
 
 
 def _is_number(value: Any) -> bool:

@@ -103,6 +103,8 @@ def findings_of(fault: Fault, split: str) -> Iterator[Finding]:
     for number in range(len(fault.names)):
         box = None if fault.boxes is None else fault.boxes[number]
         detail = fault.sentence
+        if fault.remedy and not KINDS[fault.code].fixed:  # a person must decide
+            detail += f"; {fault.remedy}"
         if box is not None:
             detail = format_box(box) if fault.code.startswith("box-") else f"{format_box(box)}, {detail}"
         image = os.path.abspath(fault.images[number]) if fault.images is not None else None  # noqa: PTH100

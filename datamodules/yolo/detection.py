@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from ..annotations.annotation_errors import OUTSIDE, DataError, Fault, MissingFileError, record_error
 from ..annotations.argument_checks import check_choice
-from ..annotations.dataset_layout import layout_error
+from ..annotations.dataset_layout import layout_error, warn_about_repeated_files
 from ..annotations.objects import ImageTable, ObjectSource, image_numbers
 from ..annotations.skipped_files import report_skipped
 from ..base import ObjectDataModule, ObjectOptions, Unpack
@@ -111,6 +111,7 @@ class YoloDetection(ObjectDataModule):
         stems = [os.path.splitext(os.path.basename(name))[0] for name in names]  # noqa: PTH119, PTH122
         images = ImageTable.of_names(content.root, names, ids=image_numbers(stems))
         images.check(content.file)
+        warn_about_repeated_files(content.file, names, "and count double")
         with_masks = self.task == "instance_segmentation"
         points: Points = "keypoints" if self.has_keypoints else self.points
         if with_masks and points == "keypoints":

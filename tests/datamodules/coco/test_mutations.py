@@ -72,7 +72,7 @@ def test_read_right_or_one_line(file: Path, data: st.DataObject) -> None:
             objects = content.objects
             assert len(objects.labels) in (7, 8) or place[:1] == ("annotations",)
             assert (objects.boxes[:, 2:] > objects.boxes[:, :2]).all() or not with_boxes
-            assert (objects.area > 0).all() or not with_boxes
+            assert not (objects.area <= 0).any() or not with_boxes
         with record_faults():  # as the doctor reads
             try:
                 read_coco(target, folder, with_masks=with_masks)

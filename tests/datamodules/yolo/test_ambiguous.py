@@ -118,6 +118,15 @@ def test_labels_of_two_corners(root):
     assert "box-corners" not in recorded(module(root))[0]
 
 
+def test_images_listed_twice(root):
+    file = root / "data.yaml"
+    file.write_text(file.read_text().replace("train: images/train", "train: [images/train, images/train]"))
+    with pytest.warns(
+        UserWarning, match=r"^3 of 6 images are listed more than once, and count double .*data.yaml, first"
+    ):
+        module(root).make_source("train")
+
+
 def test_no_object_at_all(root):
     write_labels(root, "")
     with stops_at("no-objects", "data: none of its 3 images has a usable object: it has no annotation"):

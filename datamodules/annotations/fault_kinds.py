@@ -53,13 +53,6 @@ KINDS: dict[str, Kind] = {
         "There is nothing to train on, or nothing to measure. The message says why.",
         sentence="{found}",
     ),
-    "duplicate-class": Kind(
-        "classes with the same name",
-        "error",
-        "One class would be taught as two: names that differ in case or in blanks at their ends count as the same, and "
-        "so does a second background. The message names the argument that merges them.",
-        sentence="classes have the same name: {found}",
-    ),
     "box-corners": Kind(
         "boxes that are two corners where a corner and a size are expected",
         "error",
@@ -167,7 +160,7 @@ KINDS: dict[str, Kind] = {
         excludes_sample="objectless",
     ),
     "similar-classes": Kind(
-        "class names that differ only in case, blanks or Unicode form",
+        "class names that are the same, or differ only in case, blanks or Unicode form",
         "error",
         "Probably one class, which would be learned as several. Rename them, or set merge_similar_classes: true.",
         sentence="{found}",

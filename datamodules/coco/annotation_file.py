@@ -69,7 +69,7 @@ def read_coco(
         names = resolve_names(folder, columns.image_names)
         images = ImageTable.of_names(folder, names, columns.image_sizes, ids)
         warn_about_repeated_files(file, names, "and each entry has only a part of the objects")
-        classes = read_classes(file, columns, options.merge_categories, with_background=not with_boxes)
+        classes = read_classes(file, columns, options.merge_similar_classes, with_background=not with_boxes)
         objects = _objects(file, columns, images, classes, _Task(with_boxes, with_masks, strict), options)
         return CocoFile(images, objects, classes.names, classes.category_ids)
 

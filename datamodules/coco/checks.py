@@ -59,7 +59,7 @@ def check_polygon_units(file: Path, ids: np.ndarray, masks: ObjectMasks, sizes: 
     Raises:
         DataError: They are.
     """
-    sampled = np.unique(np.linspace(0, len(ids) - 1, _SAMPLED_MASKS).round().astype(np.int64)) if len(ids) else []
+    sampled = np.unique(np.linspace(0, len(ids) - 1, min(_SAMPLED_MASKS, len(ids))).round().astype(np.int64))
     boxes, kept = [], []
     for index in sampled:
         if polygons := masks.polygons(int(index)):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..annotations.annotation_errors import DataError, Fault, record_error
-from ..images.file_names import composed
+from ..annotations.similar_names import canonical
 from .json_columns import CocoColumns, record_bad_entry
 
 BACKGROUND = "background"
@@ -26,15 +26,6 @@ class CocoClasses(NamedTuple):
     category_ids: list[int]
     known_ids: np.ndarray
     label_of: np.ndarray
-
-
-def same_name(name: str) -> str:
-    """Return the form in which names are compared: without blanks at the ends, regardless of case.
-
-    >>> same_name(" Traffic Light") == same_name("traffic light ")
-    True
-    """
-    return composed(name.strip()).casefold()
 
 
 def read_classes(file: Path, columns: CocoColumns, merge: bool, with_background: bool) -> CocoClasses:
@@ -60,10 +51,10 @@ def read_classes(file: Path, columns: CocoColumns, merge: bool, with_background:
     if not names:
         raise DataError(f"{file}: categories must list at least one category, got []")
     ids = sorted(names)
-    first: dict[str, int | None] = {same_name(BACKGROUND): None} if with_background else {}
+    first: dict[str, int | None] = {canonical(BACKGROUND): None} if with_background else {}
     label_of, class_names, category_ids = [], [], []
     for number in ids:
-        form = same_name(names[number])
+        form = canonical(names[number])
         if form in first and not merge:
             _record_same_names(file, first[form], number, names)
         if form not in first or not merge:
@@ -82,6 +73,6 @@ def read_classes(file: Path, columns: CocoColumns, merge: bool, with_background:
 def _record_same_names(file: Path, first: int | None, second: int, names: dict[int, str]) -> None:
     """Record two categories with the same name; `first` None: the background."""
     other = "the background (class 0)" if first is None else f"category {first} {names[first]!r}"
-    found = f"{other} and category {second} {names[second]!r}"
-    remedy = "rename or remove one, or set merge_categories: true to make them one class"
-    record_error(Fault("duplicate-class", file, [f"category {second}"], "entry", found, remedy))
+    found = f"classes must have different names, got {other} and category {second} {names[second]!r}"
+    remedy = "rename or remove one, or set merge_similar_classes: true to make them one class"
+    record_error(Fault("similar-classes", file, [f"category {second}"], "entry", found, remedy))

@@ -53,8 +53,9 @@ class CocoDetection(ObjectDataModule):
             ``objects``: the flag is ignored, for tools that set it for each mask drawn with a brush.
         box_format: ``xywh``: x, y, width, height, as COCO defines it. ``xyxy``: two corners. ``auto``: the former;
             the run stops if boxes look like two corners.
-        merge_categories: Whether categories whose names differ only in case or in blanks at the ends are one class,
-            and a category named background is the background of semantic segmentation. Otherwise they stop the run.
+        merge_similar_classes: Whether categories whose names differ only in case, blanks or Unicode form are one
+            class, and a category named background is the background of semantic segmentation. Otherwise they stop the
+            run.
         **kwargs: ``min_visibility`` and ``group_by_aspect`` of `ObjectDataModule`, and the loader options of
             `VisionDataModule`: ``batch_size``, ``seed``, ``train_transform``, ….
 
@@ -78,14 +79,14 @@ class CocoDetection(ObjectDataModule):
         skip_empty: bool = False,
         crowds: Crowds = "ignore",
         box_format: BoxFormat = "auto",
-        merge_categories: bool = False,
+        merge_similar_classes: bool = False,
         **kwargs: Unpack[ObjectOptions],
     ) -> None:
         super().__init__(**kwargs)
         check_choice("task", task, get_args(CocoTask))
         check_choice("crowds", crowds, get_args(Crowds))
         check_choice("box_format", box_format, get_args(BoxFormat))
-        self.options = CocoOptions(crowds, box_format, merge_categories)
+        self.options = CocoOptions(crowds, box_format, merge_similar_classes)
         self.root, self.task, self.skip_empty = Path(root).expanduser(), task, skip_empty
         self.files = {
             "train": (train_annotations, train_images),

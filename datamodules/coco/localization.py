@@ -40,8 +40,8 @@ class CocoLocalization(VisionDataModule):
         crowds: ``ignore``: objects with ``iscrowd`` do not count. ``objects``: they count like all others.
         box_format: ``xywh``: x, y, width, height. ``xyxy``: two corners. ``auto``: the former; the run stops if boxes
             look like two corners.
-        merge_categories: Whether categories whose names differ only in case or in blanks at the ends are one class;
-            otherwise they stop the run.
+        merge_similar_classes: Whether categories whose names differ only in case, blanks or Unicode form are one
+            class; otherwise they stop the run.
         **kwargs: Loader options of `VisionDataModule`: ``batch_size``, ``seed``, ``train_transform``, ….
 
     Raises:
@@ -65,7 +65,7 @@ class CocoLocalization(VisionDataModule):
         min_visibility: float = 0.0,
         crowds: Crowds = "ignore",
         box_format: BoxFormat = "auto",
-        merge_categories: bool = False,
+        merge_similar_classes: bool = False,
         **kwargs: Unpack[LoaderOptions],
     ) -> None:
         super().__init__(**kwargs)
@@ -77,7 +77,7 @@ class CocoLocalization(VisionDataModule):
             *files,
             crowds=crowds,
             box_format=box_format,
-            merge_categories=merge_categories,
+            merge_similar_classes=merge_similar_classes,
             num_workers=0,
             strict=self.strict,
         )

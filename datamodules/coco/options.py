@@ -12,9 +12,9 @@ class CocoOptions(NamedTuple):
     Attributes:
         crowds: Whether ``iscrowd`` marks crowds, or objects like all others.
         box_format: What the numbers of a box are.
-        merge_categories: Whether categories with the same name are one class.
+        merge_similar_classes: Whether categories with the same name are one class.
     """
 
     crowds: Crowds = "ignore"
     box_format: BoxFormat = "auto"
-    merge_categories: bool = False
+    merge_similar_classes: bool = False

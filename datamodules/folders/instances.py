@@ -106,17 +106,17 @@ class InstanceMasks(ObjectDataModule):
         val_folder = self.root / self._folder(0, "val")
         has_val = val_folder.is_dir()
         if split == "test" or (split == "val" and has_val):
-            return self._open(split)
+            return self._read_files(split)
         if split == "val" and self.val_fraction is None:
             problem = f"no folder {str(val_folder)!r}; add it, or set val_fraction: 0.1"
             raise layout_error(problem, type(self), self.root)
-        source = self._open("train")
+        source = self._read_files("train")
         if not has_val and self.val_fraction is not None:
             held_out = random_split(len(source), self.val_fraction, self.seed)
             source.selected = np.flatnonzero(held_out if split == "val" else ~held_out)
         return source
 
-    def _open(self, split: str) -> IdFiles:
+    def _read_files(self, split: str) -> IdFiles:
         image_folder, mask_folder = self._folder(0, split), self._folder(1, split)
         names, images, masks = pair_files(self.root, image_folder, mask_folder, type(self), *self.endings)
         classes: IdClasses

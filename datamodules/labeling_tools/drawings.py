@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -99,8 +99,8 @@ class Drawings:
         builder, masks = ObjectMasksBuilder(), []
         for index in np.flatnonzero(usable) if with_masks else ():
             width, height = self.sizes[kept[index].image]
-            if problem := builder.add(segmentation_of(kept[index], height, width), height, width):
-                errors.add("bad-mask", [kept[index].name], self.unit, problem)
+            if defect := builder.add(segmentation_of(kept[index], height, width), height, width):
+                errors.add("bad-mask", [kept[index].name], self.unit, defect)
                 usable[index] = False
             else:
                 masks.append(index)
@@ -114,6 +114,16 @@ class Drawings:
             masks=builder.build() if with_masks else None,
             errors=errors,
         )
+
+
+def image_size(width: Any, height: Any) -> tuple[int, int] | None:
+    """Return the size of an image as a file states it; None: these are not numbers of pixels.
+
+    >>> image_size(640, 480), image_size(640, None), image_size(0, 480)
+    ((640, 480), None, None)
+    """
+    is_size = all(type(side) is int and 0 < side < 2**31 for side in (width, height))
+    return (width, height) if is_size else None
 
 
 def box_of(drawing: Drawing) -> list[float]:

@@ -17,7 +17,7 @@ from ..base import ObjectOptions, Unpack
 from ..images.file_names import FileNames
 from ..images.listing import IMAGE_SUFFIXES
 from .brush import decode_brush
-from .drawings import Drawing, Drawings, ellipse, rectangle
+from .drawings import Drawing, Drawings, ellipse, image_size, rectangle
 from .module import LabelingToolDataModule, ToolTask
 
 Several = Literal["error", "first", "last"]
@@ -110,9 +110,10 @@ class LabelStudioJson(LabelingToolDataModule):
         sizes = {(result.get("original_width"), result.get("original_height")) for result in results}
         if len(sizes) > 1:
             raise ValueError(f"original_width and original_height must be the same throughout, got {sorted(sizes)}")
-        size = sizes.pop() if sizes else (0, 0)  # 0: unknown
-        if not all(type(side) is int and 0 <= side < 2**31 for side in size):
-            raise ValueError(f"original_width and original_height must be numbers of pixels, got {size}")
+        stated = next(iter(sizes), None)
+        size = (0, 0) if stated is None else image_size(*stated)  # 0: unknown
+        if size is None:
+            raise ValueError(f"original_width and original_height must be numbers of pixels, got {stated}")
         image = len(drawings.names)
         drawings.names.append(name)
         drawings.sizes.append(size)

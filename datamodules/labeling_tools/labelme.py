@@ -15,7 +15,7 @@ from ..annotations.dataset_layout import layout_error
 from ..annotations.json_files import read_json
 from ..annotations.other_formats import other_format
 from ..images.file_names import FileNames
-from .drawings import Drawing, Drawings, ellipse, rectangle
+from .drawings import Drawing, Drawings, ellipse, image_size, rectangle
 from .module import LabelingToolDataModule
 
 _NO_AREA = ("line", "linestrip", "point", "points")
@@ -85,9 +85,9 @@ def _read_file(file: Path, drawings: Drawings, images: FileNames) -> None:
     if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
         found = f"must be labelme's JSON with shapes and imagePath, got {other_format(content) or 'other JSON'}"
         raise DataError.of(Fault("annotation-file", file, [str(file)], "path", found))
-    size = content.get("imageWidth"), content.get("imageHeight")
-    if not all(type(side) is int and 0 < side < 2**31 for side in size):
-        found = f"imageWidth and imageHeight must be numbers of pixels, got {size[0]!r} and {size[1]!r}"
+    width, height = content.get("imageWidth"), content.get("imageHeight")
+    if (size := image_size(width, height)) is None:
+        found = f"imageWidth and imageHeight must be numbers of pixels, got {width!r} and {height!r}"
         raise DataError.of(Fault("annotation-file", file, [str(file)], "path", found))
     path = content.get("imagePath")
     if not isinstance(path, str) or not path:
@@ -95,12 +95,12 @@ def _read_file(file: Path, drawings: Drawings, images: FileNames) -> None:
         raise DataError.of(Fault("annotation-file", file, [str(file)], "path", found))
     image = len(drawings.names)
     drawings.names.append(_image_name(file, path, drawings.root, images))
-    drawings.sizes.append(size)  # type: ignore[arg-type] - checked above
+    drawings.sizes.append(size)
     groups: dict[Any, Drawing] = {}
     for number, shape in enumerate(content["shapes"], start=1):
         name = f"{file.relative_to(drawings.root).as_posix()}, shape {number}"
         try:
-            drawing = _read_shape(shape, image, name, size)  # type: ignore[arg-type]
+            drawing = _read_shape(shape, image, name, size)
         except (ValueError, OverflowError) as error:
             drawings.unusable.append((name, str(error)))
             continue

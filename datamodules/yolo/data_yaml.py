@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from ..annotations.annotation_errors import Fault, record_error
 from ..annotations.argument_checks import did_you_mean
+from ..annotations.similar_names import describe_similar, similar_names
 
 
 class DataYaml(NamedTuple):
@@ -84,6 +86,9 @@ def _class_names(file: Path, content: dict[str, Any]) -> list[str]:
     if len(set(names)) < len(names):
         duplicate = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"{file}, names: each name must be unique, got {duplicate!r} more than once")
+    if similar := similar_names(names):
+        found = f"names must not differ only in case, blanks or Unicode form, got {describe_similar(similar)}"
+        record_error(Fault("similar-classes", file, ["names"], "entry", found, "rename one of them"))
     return names
 
 

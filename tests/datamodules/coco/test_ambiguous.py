@@ -230,10 +230,10 @@ def test_categories_with_the_same_name(file, name):
 
     for one in (file, file.with_name("instances_val2017.json")):
         edit(one, change)
-    with stops_at("duplicate-class", rf"category 1 'cat' and category 5 '{name}'; .*merge_categories: true"):
+    with stops_at("similar-classes", rf"category 1 'cat' and category 5 '{name}'; .*merge_similar_classes: true"):
         module(file).make_source("train")
-    assert codes(module(file)) == ["duplicate-class"]
-    data = module(file, merge_categories=True)
+    assert codes(module(file)) == ["similar-classes"]
+    data = module(file, merge_similar_classes=True)
     assert data.class_names == ["cat", "dog"] and data.category_ids == [1, 2]
     assert data.make_source("train").objects.labels[:4].tolist() == [0, 0, 0, 1]
 
@@ -242,9 +242,9 @@ def test_categories_with_the_same_name(file, name):
 def test_a_category_named_background(file, name):
     for one in (file, file.with_name("instances_val2017.json")):
         edit(one, lambda content: content["categories"][0].update(name=name))
-    with stops_at("duplicate-class", r"the background \(class 0\) and category 1 '.ackground'"):
+    with stops_at("similar-classes", r"the background \(class 0\) and category 1 '.ackground'"):
         module(file, "semantic_segmentation").make_source("train")
-    data = module(file, "semantic_segmentation", merge_categories=True)
+    data = module(file, "semantic_segmentation", merge_similar_classes=True)
     assert data.class_names == ["background", "dog"]
     source = data.make_source("train")
     assert set(np.unique(source[0]["mask"])) == {0, 1} and source.presence().classes.tolist() == [0, 1] * 4
@@ -255,7 +255,7 @@ def test_a_set_of_background_alone(file):
     for one in (file, file.with_name("instances_val2017.json")):
         edit(one, lambda content: content.update(categories=[{"id": 1, "name": "background"}], annotations=[]))
     with pytest.raises(DataError, match="train2017.json: categories must list a category beside the background"):
-        module(file, "semantic_segmentation", merge_categories=True).make_source("train")
+        module(file, "semantic_segmentation", merge_similar_classes=True).make_source("train")
 
 
 # -- images listed twice -------------------------------------------------------------------------------

@@ -249,6 +249,7 @@ def test_a_class_may_be_written_as_a_float_and_a_file_begin_with_a_byte_order_ma
         ("names: cat\nval: images/val", "names: .*got 'cat'"),
         ("names: {1: cat, 2: dog}\nval: images/val", r"names: .*0 to 1, got \[1, 2\]"),
         ("names: [cat, no]\nval: images/val", "names: class 1 .*got False; .*quotes"),
+        ("names: [cat, Cat ]\nval: images/val", "data.yaml, names: .*only in case.*got 'Cat' and 'cat'; rename one"),
         ("names: [cat, cat]\nval: images/val", "names: .*got 'cat' more"),
         ("nc: 3\nnames: [cat, dog]\nval: images/val", "nc: must be 2.*got 3"),
         ("kpt_shape: [17, 4]\nnames: [cat]\nval: images/val", r"kpt_shape: .*keypoints and 2 or 3, got \[17, 4\]"),

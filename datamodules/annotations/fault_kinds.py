@@ -195,6 +195,12 @@ KINDS: dict[str, Kind] = {
         "They are trained as one object. If each part is an object, set split_components: true.",
         sentence="{found}",
     ),
+    "class-name": Kind(
+        "class names that may be mistakes",
+        "warning",
+        "Each name is a class of its own. Correct the annotations, or list the classes in class_names.",
+        sentence="{found}",
+    ),
     "unknown-image": Kind(
         "annotations of images that are not listed",
         "error",
@@ -236,6 +242,12 @@ KINDS: dict[str, Kind] = {
         "Training clips them. Harmless if few; if many, boxes and images may be of different sizes.",
         "clipped",
         "box extends beyond its image",
+    ),
+    "box-tiny": Kind(
+        "boxes below 2 pixels, or far below the sizes of the others",
+        "warning",
+        "Often a click instead of a drag. They are trained on and evaluated; suggestions leave them out. Draw them "
+        "again, or delete them.",
     ),
     "box-normalized": Kind(
         "boxes in fractions of the image where pixels are expected",

@@ -15,7 +15,7 @@ SMALLEST_SIDE = 3
 def are_fractions(boxes: np.ndarray, sizes: np.ndarray) -> bool:
     """Return whether all boxes lie in 0 to 1 although their images are larger, so that they are not in pixels.
 
-    Boxes with a NaN or infinite coordinate, and boxes of tiny images, do not count.
+    Boxes with a NaN or infinite coordinate or without area, and boxes of tiny images, do not count.
 
     Args:
         boxes: x1, y1, x2, y2 as they are written.
@@ -29,8 +29,9 @@ def are_fractions(boxes: np.ndarray, sizes: np.ndarray) -> bool:
     True
     """
     sides = np.asarray(sizes).reshape(-1, 2).min(axis=1)
-    counted = np.isfinite(boxes).all(axis=1) & ((sides == 0) | (sides >= SMALLEST_SIDE))
     with np.errstate(invalid="ignore"):
+        counted = np.isfinite(boxes).all(axis=1) & (boxes[:, :2] < boxes[:, 2:]).all(axis=1)
+        counted &= (sides == 0) | (sides >= SMALLEST_SIDE)
         inside = ((boxes >= -TOLERANCE) & (boxes <= 1 + TOLERANCE)).all(axis=1)
     return bool(counted.any() and inside[counted].all())
 
@@ -58,8 +59,8 @@ def reject_fractions(boxes: np.ndarray, sizes: np.ndarray, file: Path, entry: st
     if not are_fractions(boxes, sizes):
         return False
     first = boxes[np.isfinite(boxes).all(axis=1)][0]
-    found = f"all {len(boxes)} lie in 0 to 1 (first: {', '.join(f'{side:g}' for side in first)})"
-    record_error(Fault("box-normalized", file, [entry], "entry", found, remedy))
+    found = f"all {len(boxes)} lie in 0 to 1 (first: {', '.join(f'{side:g}' for side in first)}); {remedy}"
+    record_error(Fault("box-normalized", file, [entry], "entry", found))
     return True
 
 
@@ -85,7 +86,7 @@ def reject_pixels(boxes: np.ndarray, file: Path, entry: str, remedy: str) -> boo
         return False
     found = (
         f"{int(beyond.sum())} of {len(boxes)} have a coordinate beyond 2, got "
-        f"{', '.join(f'{side:g}' for side in finite[beyond][0])}"
+        f"{', '.join(f'{side:g}' for side in finite[beyond][0])}; {remedy}"
     )
-    record_error(Fault("box-in-pixels", file, [entry], "entry", found, remedy))
+    record_error(Fault("box-in-pixels", file, [entry], "entry", found))
     return True

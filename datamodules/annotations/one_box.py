@@ -125,7 +125,9 @@ def one_object_per_image(source: ObjectSource, classes: Sequence[int], rule: str
     new_label = np.full(max(*classes, int(objects.labels.max(initial=0))) + 1, -1, np.int64)
     new_label[list(classes)] = np.arange(len(classes))
     labels = new_label[objects.labels]
-    counted = np.flatnonzero((labels >= 0) & ~objects.iscrowd & ~objects.difficult)
+    in_split = np.zeros(len(images.names), np.bool_)
+    in_split[source.selected] = True
+    counted = np.flatnonzero(in_split[image_of] & (labels >= 0) & ~objects.iscrowd & ~objects.difficult)
     selected = counted[select_objects(image_of[counted], objects.boxes[counted], rule)]
     kept = image_of[selected]
     return BoxSource(images.names[kept], labels[selected], objects.boxes[selected], images.root, images.sizes[kept])
@@ -139,6 +141,7 @@ def usable_source(
     errors: AnnotationErrors,
     names: np.ndarray,
     unit: str,
+    sizes: np.ndarray | None = None,
 ) -> tuple[BoxSource, np.ndarray]:
     """Return the images with usable boxes, where only the image files know the image sizes.
 
@@ -150,6 +153,7 @@ def usable_source(
         errors: Counts the boxes that cannot be used, and warns about them.
         names: Name of each box in messages.
         unit: What `names` number.
+        sizes: Width and height of the files, 0 if they cannot be read; None: they are read from their headers.
 
     Returns:
         The source, and which of the files are in it. A file whose size cannot be read is included, and counts as
@@ -158,9 +162,11 @@ def usable_source(
     Shape:
         - paths, labels, names: ``[N]``.
         - boxes: ``[N, 4]`` float64.
+        - sizes: ``[N, 2]``.
         - Output: ``[N]`` bool.
     """
-    sizes = image_sizes(root / os.fsdecode(path) for path in paths)
+    if sizes is None:
+        sizes = image_sizes(root / os.fsdecode(path) for path in paths)
     usable = usable_boxes(boxes.copy(), np.where(sizes == 0, UNKNOWN_SIDE, sizes), names, errors, unit)
     errors.warn()
     return BoxSource(paths[usable], labels[usable], boxes[usable].astype(np.float32), root, sizes[usable]), usable

@@ -115,4 +115,6 @@ def class_number(label: str, class_names: Sequence[str]) -> int:
     label = label.strip()
     if label in class_names:
         return list(class_names).index(label)
-    return int(label) if label.lstrip("+").isdecimal() and int(label) < len(class_names) else -1
+    digits = label.removeprefix("+").lstrip("0") or "0"  # int() refuses thousands of digits
+    is_number = label.removeprefix("+").isdecimal() and len(digits) <= 9
+    return int(digits) if is_number and int(digits) < len(class_names) else -1

@@ -5,6 +5,7 @@ from pathlib import Path
 from ..annotations.annotation_errors import AbsentSplitError
 from ..annotations.dataset_layout import check_files_exist, encode_paths, image_names, layout_error
 from ..annotations.mask_files import MaskedFiles, class_lookup
+from ..annotations.text_files import read_text
 from ..base import LoaderOptions, Unpack, VisionDataModule
 
 NUM_CLASSES = 150
@@ -83,7 +84,7 @@ def read_names(file: Path) -> list[str]:
     Raises:
         ValueError: A column is missing, a row is out of order, or there are not 150 rows; the message has the line.
     """
-    lines = file.read_text(encoding="utf-8").splitlines()
+    lines = read_text(file).splitlines()
     headings = [heading.strip() for heading in lines[0].split("\t")] if lines else []
     if missing := [heading for heading in ("Idx", "Name") if heading not in headings]:
         raise ValueError(f"{file}, line 1: no column {missing[0]!r}, got {headings}; use ADE20K's objectInfo150.txt")

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 
+from ..annotations.text_files import read_text
 from .in_memory import ImagesAndLabels, InMemoryDataModule
 
 _PIXELS = 3 * 32 * 32
@@ -51,7 +52,7 @@ class CIFAR10(InMemoryDataModule):
         folder, binary = self.find()
         path = folder / self.meta[binary]
         if binary:
-            names = path.read_text(encoding="utf-8").split()
+            names = read_text(path).split()
         else:
             names = self._entry(path, load_arrays(path), self.keys[1])
         if len(names) != self.published_classes:

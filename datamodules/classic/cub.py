@@ -9,6 +9,7 @@ from ..annotations.annotation_errors import AnnotationErrors
 from ..annotations.dataset_layout import encode_paths, layout_error
 from ..annotations.objects import ImageTable, confined
 from ..annotations.one_box import BoxSource, usable_source
+from ..annotations.text_files import read_text
 from ..base import LoaderOptions, Unpack, VisionDataModule
 from ..loading.splits import check_val_fraction, stratified_split
 
@@ -129,7 +130,7 @@ def read_numbered(file: Path, columns: int) -> dict[int, list[str]]:
         ValueError: A line has another form, or a number occurs twice; the message names the line.
     """
     entries_of: dict[int, list[str]] = {}
-    for line, text in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    for line, text in enumerate(read_text(file).splitlines(), start=1):
         number, *entries = text.split() or [""]
         if not number:
             continue

@@ -11,6 +11,7 @@ from ..annotations.argument_checks import check_choice
 from ..annotations.dataset_layout import encode_paths, layout_error
 from ..annotations.objects import ImageTable, usable_boxes
 from ..annotations.one_box import BoxSource, select_objects, warn_about_missing_boxes
+from ..annotations.text_files import read_text
 from ..base import LoaderOptions, Unpack, VisionDataModule
 from ..loading.splits import check_val_fraction, stratified_split
 from ..voc.xml import corners_of, image_size, read_xml
@@ -159,7 +160,7 @@ def read_pets(file: Path) -> Pets:
     """
     images: dict[str, tuple[int, int]] = {}
     breeds: dict[int, str] = {}
-    for line, text in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    for line, text in enumerate(read_text(file).splitlines(), start=1):
         parts = text.split()
         if not parts or text.startswith("#"):
             continue

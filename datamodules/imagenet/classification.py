@@ -12,6 +12,7 @@ import numpy as np
 from ..annotations.annotation_errors import AbsentSplitError
 from ..annotations.dataset_layout import image_names, images_by_class, layout_error, subfolders
 from ..annotations.labeled_images import LabeledFiles
+from ..annotations.text_files import read_text
 from ..base import LoaderOptionsExceptBatchSize, Unpack, VisionDataModule
 
 _VAL_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG", re.IGNORECASE)
@@ -195,7 +196,7 @@ def read_synset_mapping(path: Path) -> Synsets:
         ValueError: A line has another form, or a class occurs twice; the message names the line.
     """
     words_of = {}
-    for line, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for line, text in enumerate(read_text(path).splitlines(), start=1):
         wnid, _, words = text.strip().partition(" ")
         if not re.fullmatch(r"n\d{8}", wnid) or not words or wnid in words_of:
             raise ValueError(

@@ -1,6 +1,5 @@
 """CSV and Parquet tables as an `AnnotationTable`, read and written: images with labels, with boxes, or both."""
 
-import csv
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,8 @@ from ..annotations.annotation_table import AnnotationTable, ImageEntry, ObjectEn
 from ..annotations.objects import confined
 from ..annotations.similar_names import canonical
 from ..annotations.validity import class_number
+from ..images.file_names import FileNames
+from .table_reader import csv_rows
 
 
 class TableFile:
@@ -29,7 +30,8 @@ class TableFile:
         self.base = Path(data.root) if self.rooted else file.parent
         self.merge = data.merge
         self.many = data.variable_size_images  # one row per object, of which an image may have none
-        self.headings, self.rows = _read_rows(file)
+        self.normalized = getattr(data, "normalized_boxes", False)
+        self.headings, self.rows = _read_rows(file, [data.path_column, data.label_column, *data.box_columns])
         self.path, self.label = self.headings.index(data.path_column), self.headings.index(data.label_column)
         self.sides = [self.headings.index(side) for side in data.box_columns]
 
@@ -42,11 +44,16 @@ class TableFile:
         table = AnnotationTable([], with_boxes=bool(self.sides))
         images: dict[str, ImageEntry] = {}
         unit = "line" if self.file.suffix.lower() == ".csv" else "row"
+        files = FileNames(self.base)
         for number, row in self.rows:
             cells = [*row, *[""] * (len(self.headings) - len(row))]
+            cells[self.path] = files.resolve(cells[self.path]) or cells[self.path]
             name, path = f"{unit} {number}", os.path.abspath(self.base / cells[self.path])  # noqa: PTH100
             fault, nameless = self._fault(row, cells)
             image = ImageEntry(self.file, name, path, sizes.get(path, (0, 0)), item=(number, cells))
+            if self.normalized:
+                image.pixel = tuple(1 / side if side else 0.01 for side in image.size)
+                image.size = (1, 1)
             if not self.many:
                 image.fault, fault = fault, None
             elif not nameless:  # an image may be left without objects
@@ -65,7 +72,7 @@ class TableFile:
     def _fault(self, row: list[str], cells: list[str]) -> tuple[Reason | None, bool]:
         """What is wrong with a row apart from its box, and whether it names no image."""
         label, filled = cells[self.label].strip(), sum(cells[side].strip() != "" for side in self.sides)
-        if self.many and len(row) != len(self.headings):
+        if len(row) != len(self.headings):
             return Reason("unusable-annotation", f"{len(row)} cells"), True
         if not cells[self.path].strip():
             return Reason("missing-annotation", "no path"), True
@@ -89,7 +96,7 @@ class TableFile:
                 if entry.changed and entry.box is not None:
                     cells = list(cells)
                     for side, value in zip(self.sides, entry.box, strict=True):
-                        cells[side] = str(rounded(value))
+                        cells[side] = f"{value:.9g}" if self.normalized else str(rounded(value))
                 rows.append((number, cells))
             if not entries and (self.many or not self.sides):
                 number, cells = image.item
@@ -107,19 +114,16 @@ class TableFile:
         return [*cells[: self.path], original, *cells[self.path + 1 :]]
 
 
-def _read_rows(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+def _read_rows(file: Path, needed: list[str]) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Headings, and each row with its line (CSV) or number (Parquet)."""
     if file.suffix.lower() == ".parquet":
         import pyarrow.parquet
 
         table = pyarrow.parquet.read_table(file)
         values = zip(*(column.to_pylist() for column in table.columns), strict=True)
-        rows = [["" if cell is None else str(cell) for cell in row] for row in values]
+        rows = [["" if cell is None else str(cell).strip() for cell in row] for row in values]
         return list(table.column_names), list(enumerate(rows, start=1))
-    with file.open(encoding="utf-8-sig", newline="") as opened:
-        reader = csv.reader(opened)
-        headings = next(reader, [])
-        return headings, [(reader.line_num, row) for row in reader if row]
+    return csv_rows(file, needed)
 
 
 def _number(text: str) -> float:

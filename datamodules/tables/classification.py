@@ -10,7 +10,7 @@ from ..base import Unpack
 from ..loading.splits import stratified_split
 from .labels import class_labels, implied_class_names, labeled_rows
 from .module import TableDataModule, TableOptions
-from .paths import check_images_exist, rows_inside
+from .paths import check_images_exist, resolve_paths, rows_inside
 from .table_reader import Table
 
 
@@ -66,7 +66,7 @@ class Manifest(TableDataModule):
 
     def _table(self, split: str) -> Table:
         """Read the table of a split; each row has a path and a label."""
-        table = self._read_table(split, ragged=True)
+        table = self._read_table(split)
         return table.select(labeled_rows(table, self.label_column))
 
     def _labeled_table(self, split: str) -> tuple[Table, np.ndarray, Path]:
@@ -81,7 +81,7 @@ class Manifest(TableDataModule):
         usable = labels != RECORDED
         if self.root is not None:
             usable &= rows_inside(table, self.path_column, folder)
-        table, labels = table.select(usable), labels[usable]
+        table, labels = resolve_paths(table.select(usable), self.path_column, folder), labels[usable]
         check_images_exist(table, self.path_column, folder)
         return table, labels, folder
 

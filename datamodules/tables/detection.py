@@ -7,10 +7,10 @@ from ..annotations.objects import ImageTable, Objects, ObjectSource, usable_boxe
 from ..annotations.one_box import UNKNOWN_SIDE
 from ..base import Unpack
 from ..loading.splits import random_split
+from .boxes import BOX_COLUMNS, boxes_in_pixels, check_box_columns, read_boxes
 from .labels import class_labels, implied_class_names, labeled_rows
-from .localization import BOX_COLUMNS, check_box_columns
 from .module import TableDataModule, TableOptions
-from .paths import check_images_exist, rows_inside
+from .paths import check_images_exist, resolve_paths, rows_inside
 from .table_reader import Table
 
 _OPTIONAL = ("difficult", "iscrowd", "width", "height")
@@ -41,6 +41,7 @@ class DetectionManifest(TableDataModule):
         val: Validation table.
         test: Test table.
         box_columns: Headings of x1, y1, x2 and y2; null: these names.
+        normalized_boxes: Whether boxes are written in fractions of the image's width and height, not in pixels.
         skip_empty: Whether to train without images that have no object other than crowds; evaluation always includes
             all images.
         min_visibility: Minimum fraction of a box's area that each transform must keep; objects that lose more are
@@ -62,6 +63,7 @@ class DetectionManifest(TableDataModule):
         val: str | None = None,
         test: str | None = None,
         box_columns: list[str] | None = None,
+        normalized_boxes: bool = False,
         skip_empty: bool = False,
         min_visibility: float = 0.0,
         group_by_aspect: bool = False,
@@ -69,6 +71,7 @@ class DetectionManifest(TableDataModule):
     ) -> None:
         super().__init__(train, val, test, **kwargs)
         self.box_columns = check_box_columns(BOX_COLUMNS if box_columns is None else box_columns)
+        self.normalized_boxes = normalized_boxes
         self.skip_empty, self.min_visibility, self.group_by_aspect = skip_empty, min_visibility, group_by_aspect
         self._sources: dict[str, ObjectSource] = {}
 
@@ -128,6 +131,7 @@ class DetectionManifest(TableDataModule):
         folder = self._image_folder(table)
         if self.root is not None:
             table = table.select(rows_inside(table, self.path_column, folder))
+        table = resolve_paths(table, self.path_column, folder)
         is_object = self._object_rows(table)
         objects = table.select(is_object)
         if self._names is None and split == "train":
@@ -152,10 +156,17 @@ class DetectionManifest(TableDataModule):
             image_of: Index of each object's image, ``[N]``.
             images: Images.
         """
-        boxes = np.stack([table.numbers(heading)[0] for heading in self.box_columns], axis=1)
-        sizes = np.where(images.sizes == 0, UNKNOWN_SIDE, images.sizes)[image_of]
+        boxes, sizes = read_boxes(table, self.box_columns), images.sizes[image_of]
+        boxes, kept = boxes_in_pixels(boxes, sizes, self.normalized_boxes, table.file, self.box_columns)
+        table, labels, image_of, boxes, sizes = (
+            table.select(kept),
+            labels[kept],
+            image_of[kept],
+            boxes[kept],
+            sizes[kept],
+        )
         errors = AnnotationErrors(table.file, self.strict)
-        usable = usable_boxes(boxes, sizes, table.lines, errors, table.unit)
+        usable = usable_boxes(boxes, np.where(sizes == 0, UNKNOWN_SIDE, sizes), table.lines, errors, table.unit)
         errors.warn()
         order = np.argsort(image_of, kind="stable")
         order = order[usable[order]]

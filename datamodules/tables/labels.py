@@ -12,6 +12,7 @@ from ..annotations.similar_names import canonical, describe_similar, merged_name
 from .table_reader import Table
 
 _WHOLE = re.compile(r"[+-]?\d+")
+_BEYOND = 2**31  # beyond any number of classes
 
 
 def labeled_rows(table: Table, column: str, allow_empty: bool = False) -> np.ndarray:
@@ -57,7 +58,7 @@ def implied_class_names(table: Table, column: str, merge: bool = False) -> list[
             remedy = "correct them, or set merge_similar_classes: true"
             record_error(Fault("similar-classes", table.file, [column], "column", found, remedy))
         return names
-    numbers = np.array([int(label) for label in labels], dtype=np.int64)
+    numbers = np.array([_int(label) for label in labels], dtype=np.int64)
     present = np.unique(numbers)
     if present[0] != 0 or present[-1] != len(present) - 1:
         gaps = [number for number in range(min(int(present[-1]) + 1, len(present) + 5)) if number not in present]
@@ -92,7 +93,7 @@ def class_labels(table: Table, column: str, class_names: Sequence[str], merge: b
     are_names = not _are_whole_numbers(written) or all(key(str(label)) in label_of for label in written)
     # a number of any size is clipped to one that is not a class
     last = len(class_names)
-    numbers = [label_of.get(key(str(text)), -1) if are_names else max(-1, min(int(text), last)) for text in written]
+    numbers = [label_of.get(key(str(text)), -1) if are_names else max(-1, min(_int(text), last)) for text in written]
     labels = np.array(numbers, dtype=np.int64)
     for row in np.flatnonzero((labels < 0) | (labels >= last)).tolist():
         remedy = f"classes are 0 to {len(class_names) - 1}"
@@ -101,6 +102,13 @@ def class_labels(table: Table, column: str, class_names: Sequence[str], merge: b
         table.record("label-outside", row, f"{written[row]!r}", remedy)
         labels[row] = RECORDED
     return labels
+
+
+def _int(label: str | int) -> int:
+    """The number that a label is; one beyond any number of classes is replaced by such a one."""
+    if isinstance(label, str) and len(label.lstrip("+-0")) > 18:  # int() refuses thousands of digits
+        return -_BEYOND if label.startswith("-") else _BEYOND
+    return max(-_BEYOND, min(int(label), _BEYOND))
 
 
 def _are_whole_numbers(labels: Sequence[str | int]) -> bool:

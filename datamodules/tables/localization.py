@@ -4,15 +4,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..annotations.annotation_errors import AnnotationErrors, recording
+from ..annotations.annotation_errors import AnnotationErrors, DataError, recording
 from ..annotations.dataset_layout import encode_paths
 from ..annotations.one_box import BoxSource, usable_source
 from ..base import Unpack
+from ..images.sizes import image_sizes
+from .boxes import BOX_COLUMNS, boxes_in_pixels, check_box_columns, read_boxes
 from .classification import Manifest
 from .module import TableOptions
 from .table_reader import Table
-
-BOX_COLUMNS = ("x1", "y1", "x2", "y2")
 
 
 class LocalizationManifest(Manifest):
@@ -36,6 +36,7 @@ class LocalizationManifest(Manifest):
         val: Validation table.
         test: Test table.
         box_columns: Headings of x1, y1, x2 and y2.
+        normalized_boxes: Whether boxes are written in fractions of the image's width and height, not in pixels.
         min_visibility: Minimum fraction of the box that each transform must keep; the augmentation is sampled again
             otherwise.
         **kwargs: Options of `TableDataModule`: ``root``, ``val_fraction``, ``path_column``, ``label_column``,
@@ -54,11 +55,13 @@ class LocalizationManifest(Manifest):
         val: str | None = None,
         test: str | None = None,
         box_columns: Sequence[str] = BOX_COLUMNS,
+        normalized_boxes: bool = False,
         min_visibility: float = 0.0,
         **kwargs: Unpack[TableOptions],
     ) -> None:
         super().__init__(train, val, test, **kwargs)
-        self.box_columns, self.min_visibility = check_box_columns(box_columns), min_visibility
+        self.box_columns, self.normalized_boxes = check_box_columns(box_columns), normalized_boxes
+        self.min_visibility = min_visibility
 
     def _read(self, split: str) -> BoxSource:
         table, labels, folder = self._labeled_table(split)
@@ -66,39 +69,16 @@ class LocalizationManifest(Manifest):
         table, labels = table.select(first), labels[first]
         paths = encode_paths(table.values[self.path_column])
         errors = AnnotationErrors(table.file, self.strict)
-        boxes = _boxes(table, self.box_columns)
-        source, _ = usable_source(folder, paths, labels, boxes, errors, table.lines, table.unit)
-        if not len(source):
-            raise ValueError(f"{table.file}: must have at least one usable box, got none in {len(paths)} rows")
-        return source
-
-
-def check_box_columns(columns: Sequence[str]) -> list[str]:
-    """Return the headings of the four sides of a box.
-
-    Raises:
-        ValueError: There are not four distinct ones.
-    """
-    if len(columns) != 4 or len(set(columns)) < 4:
-        raise ValueError(
-            f"box_columns: must be four distinct headings, such as {list(BOX_COLUMNS)}, got {list(columns)}"
+        sizes = image_sizes(folder / path for path in table.values[self.path_column])
+        boxes = read_boxes(table, self.box_columns, required=True)
+        boxes, readable = boxes_in_pixels(boxes, sizes, self.normalized_boxes, table.file, self.box_columns)
+        names, sizes = table.lines[readable], sizes[readable]
+        source, _ = usable_source(
+            folder, paths[readable], labels[readable], boxes[readable], errors, names, table.unit, sizes
         )
-    return list(columns)
-
-
-def _boxes(table: Table, columns: Sequence[str]) -> np.ndarray:
-    """Return the boxes of the rows: ``[N, 4]`` float64.
-
-    Raises:
-        ValueError: A cell is not a number; the message has its line. Within `record_faults`, the number is NaN.
-    """
-    sides = []
-    for column in columns:
-        numbers, empty = table.numbers(column)
-        if empty.any() and not recording():
-            raise ValueError(f"{table.location(int(empty.argmax()))}: {column} must be a number, got ''")
-        sides.append(numbers)
-    return np.stack(sides, axis=1)
+        if not len(source) and not recording():
+            raise DataError(f"{table.file}: must have at least one usable box, got none in {len(paths)} rows")
+        return source
 
 
 def _first_rows(table: Table, path_column: str) -> np.ndarray:

@@ -77,7 +77,7 @@ class TableDataModule(VisionDataModule):
             raise ValueError("val: must name a table, got null; or set val_fraction: 0.1")
         return True
 
-    def _read_table(self, split: str, optional: tuple[str, ...] = (), ragged: bool = False) -> Table:
+    def _read_table(self, split: str, optional: tuple[str, ...] = ()) -> Table:
         """Read the table of a split, without rows that have no path; see `read_table`."""
         name = self.tables[split]
         if name is None:
@@ -87,7 +87,7 @@ class TableDataModule(VisionDataModule):
             raise MissingFileError(f"{split}: no file {str(file)!r}")
         needed = {"path_column": self.path_column, "label_column": self.label_column}
         needed |= {f"box_columns[{index}]": heading for index, heading in enumerate(self.box_columns)}
-        table = read_table(file, needed, optional, ragged)
+        table = read_table(file, needed, optional)
         return table.select(rows_with_path(table, self.path_column))
 
     def _image_folder(self, table: Table) -> Path:

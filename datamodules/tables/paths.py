@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ..annotations.annotation_errors import OUTSIDE, Fault, record_error
+from ..images.file_names import FileNames, resolve_names
 from .table_reader import Table
 
 
@@ -39,6 +40,11 @@ def rows_inside(table: Table, column: str, folder: Path) -> np.ndarray:
     return inside
 
 
+def resolve_paths(table: Table, column: str, folder: Path) -> Table:
+    """Return a table whose paths are those on disk, see `FileNames`; a path without a file is left as it is."""
+    return table._replace(values={**table.values, column: resolve_names(folder, table.values[column])})
+
+
 def check_images_exist(table: Table, column: str, folder: Path) -> None:
     """Check that each image exists, without opening it.
 
@@ -53,7 +59,8 @@ def check_images_exist(table: Table, column: str, folder: Path) -> None:
             missing.append((line, path, full))
     if missing:
         lines, _, images = map(list, zip(*missing, strict=True))
-        first = "\n".join(f"    {table.unit} {line}: {path}" for line, path, _ in missing[:5])
+        files = FileNames(folder)
+        first = "\n".join(f"    {table.unit} {line}: {path}{files.hint(path)}" for line, path, _ in missing[:5])
         more = f"\n    and {len(missing) - 5} more" if len(missing) > 5 else ""
         record_error(
             Fault("missing-image", table.file, lines, table.unit, images=images),

@@ -1,14 +1,19 @@
 """Reads columns of CSV and Parquet tables, with the line of each row."""
 
 import csv
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..annotations.annotation_errors import Fault, record_error, recording
+from ..annotations.annotation_errors import DataError, Fault, record_error, recording
 from ..annotations.argument_checks import did_you_mean
+from ..annotations.flags import FLAG_RULE, read_flag
+from ..annotations.text_files import parse_decimal, read_text
+
+_DELIMITERS = (",", ";", "\t", "|")
 
 
 class Table(NamedTuple):
@@ -17,7 +22,7 @@ class Table(NamedTuple):
     Attributes:
         file: CSV or Parquet file.
         values: Cells of each column by its heading: text without surrounding spaces in CSV, the column's type in
-            Parquet; an empty cell is ``""``.
+            Parquet, where text has no surrounding spaces either; an empty cell is ``""``.
         lines: ``[N]`` int64, line of each row in CSV, from 1, with the heading; its number in Parquet, from 1.
         unit: What `lines` counts, ``line`` or ``row``.
     """
@@ -37,30 +42,31 @@ class Table(NamedTuple):
         empty = np.array([cell == "" for cell in cells], np.bool_)
         numbers = np.full(len(cells), np.nan)
         try:
-            numbers[~empty] = [float(cell) for cell in cells if cell != ""]
-        except (ValueError, TypeError):
+            numbers[~empty] = [_number(cell) for cell in cells if cell != ""]
+        except (ValueError, TypeError, OverflowError):
             for row in np.flatnonzero(~empty).tolist():
                 try:
-                    numbers[row] = float(cells[row])
-                except (ValueError, TypeError):
+                    numbers[row] = _number(cells[row])
+                except (ValueError, TypeError, OverflowError):
                     if not recording():  # a box with NaN is recorded as not finite
-                        raise ValueError(
-                            f"{self.location(row)}: {column} must be a number, got {cells[row]!r}"
+                        remedy = "; write decimals with a point" if "," in str(cells[row]) else ""
+                        raise DataError(
+                            f"{self.location(row)}: {column} must be a number, got {cells[row]!r}{remedy}"
                         ) from None
         return numbers, empty
 
     def flags(self, column: str) -> np.ndarray:
-        """Return a column of 0 and 1, or false and true, as bool ``[N]``; a missing column or cell is False.
+        """Return a column of flags (see `read_flag`) as bool ``[N]``; a missing column or cell is False.
 
         Raises:
-            ValueError: A cell is something else; the message has its line.
+            DataError: A cell is something else; within `record_faults`, it is False.
         """
         flags = np.zeros(len(self.lines), np.bool_)
         for row, cell in enumerate(self.values.get(column, ())):
-            text = str(cell).lower()
-            if text not in ("", "0", "1", "false", "true"):
-                raise ValueError(f"{self.location(row)}: {column} must be 0 or 1, got {cell!r}")
-            flags[row] = text in ("1", "true")
+            flag = read_flag(cell)
+            if flag is None:
+                self.record("unusable-annotation", row, f"{column} {FLAG_RULE}, got {cell!r}")
+            flags[row] = bool(flag)
         return flags
 
     def select(self, kept: np.ndarray) -> "Table":
@@ -80,21 +86,20 @@ class Table(NamedTuple):
         record_error(Fault(code, self.file, [self.lines[row]], self.unit, found, remedy))
 
 
-def read_table(file: Path, needed: Mapping[str, str], optional: Sequence[str] = (), ragged: bool = False) -> Table:
+def read_table(file: Path, needed: Mapping[str, str], optional: Sequence[str] = ()) -> Table:
     """Read columns of a table.
 
     Args:
-        file: ``.csv`` in UTF-8 with the headings in its first line, or ``.parquet`` (needs pyarrow).
+        file: ``.csv`` with the headings in its first line, or ``.parquet`` (needs pyarrow). See `csv_rows`.
         needed: Heading of each needed column by its name in messages, such as the argument that has the heading.
         optional: Headings of further columns, read if they exist.
-        ragged: Whether rows of a CSV may have more or fewer cells than the heading; missing cells are empty.
 
     Raises:
         ValueError: The file is of another kind, a column is missing, a row has a wrong number of cells, or there are no
             rows.
         ImportError: The file is Parquet and pyarrow is not installed.
     """
-    table = _csv(file, needed, optional, ragged) if table_kind(file) == ".csv" else _parquet(file, needed, optional)
+    table = _csv(file, needed, optional) if table_kind(file) == ".csv" else _parquet(file, needed, optional)
     if not len(table.lines):
         raise ValueError(f"{file}: must have at least one row, got none below the heading")
     return table
@@ -121,9 +126,11 @@ def check_headings(file: Path, headings: Sequence[str], needed: Iterable[tuple[s
         needed: Name in messages and heading of each needed column.
 
     Raises:
-        ValueError: A column is missing.
+        ValueError: A column is missing, or there are two of it.
     """
     for name, heading in needed:
+        if list(headings).count(heading) > 1:
+            raise ValueError(f"{file}: must have one column {heading!r} ({name}), got {list(headings).count(heading)}")
         if heading not in headings:
             raise ValueError(
                 f"{file}: no column {heading!r} ({name}), got {', '.join(map(repr, headings)) or 'none'}"
@@ -155,37 +162,81 @@ def _columns(file: Path, headings: Sequence[str], needed: Mapping[str, str], opt
     return list(dict.fromkeys([*needed.values(), *(name for name in optional if name in headings)]))
 
 
-def _csv(file: Path, needed: Mapping[str, str], optional: Sequence[str], ragged: bool) -> Table:
-    with file.open(encoding="utf-8-sig", newline="") as opened:
-        rows = csv.reader(opened)
-        try:
-            headings = [heading.strip() for heading in next(rows, [])]
-            names = _columns(file, headings, needed, optional)
-            positions = [headings.index(name) for name in names]
-            kept: list[list[str]] = []
-            lines: list[int] = []
-            for row in rows:
-                if not row:
-                    continue
-                if len(row) != len(headings):
-                    if not ragged:
-                        found = f"a row must have {len(headings)} cells, as the heading, got {len(row)}: {row}"
-                        record_error(Fault("unusable-annotation", file, [rows.line_num], "line", found))
-                        continue
-                    row += [""] * (len(headings) - len(row))
-                kept.append(row)
-                lines.append(rows.line_num)
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(f"{file}, after line {rows.line_num}: must be CSV in UTF-8 ({error})") from error
+def csv_rows(file: Path, needed: Sequence[str]) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Read a CSV file.
+
+    It is in UTF-8, or has a byte order mark. Cells are separated by commas, or by the semicolons, tabs or bars that
+    separate the needed headings. Spaces around cells are removed, and rows without content skipped.
+
+    Args:
+        file: CSV file.
+        needed: Headings that its first row has.
+
+    Returns:
+        The headings; for each row the line where it begins, and its cells, as many as it has.
+
+    Raises:
+        ValueError: The file has another encoding, or a quote is not closed; the message has the line.
+    """
+    text = read_text(file)
+    head = next((line for line in text.splitlines() if line.strip()), "")
+    separated = {delimiter: next(_reader([head], delimiter, strict=False), []) for delimiter in _DELIMITERS}
+    fitting = (delimiter for delimiter, row in separated.items() if set(needed) <= {cell.strip() for cell in row})
+    reader = _reader(io.StringIO(text, newline=""), next(fitting, ","))
+    rows: list[tuple[int, list[str]]] = []
+    line = 1
+    try:
+        for row in reader:
+            if any(cells := [cell.strip() for cell in row]):
+                rows.append((line, cells))
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise DataError(
+            f"{file}, line {line}: malformed CSV ({error}); a quote that opens there must be closed, and followed by a "
+            "separator"
+        ) from error
+    return (rows[0][1], rows[1:]) if rows else ([], [])
+
+
+def _reader(lines: Iterable[str], delimiter: str, strict: bool = True) -> Any:
+    return csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=strict)
+
+
+def _csv(file: Path, needed: Mapping[str, str], optional: Sequence[str]) -> Table:
+    headings, rows = csv_rows(file, list(needed.values()))
+    names = _columns(file, headings, needed, optional)
+    positions = [headings.index(name) for name in names]
+    kept: list[list[str]] = []
+    lines: list[int] = []
+    for line, row in rows:
+        if len(row) != len(headings):
+            written = str(row) if len(str(row)) <= 120 else f"{str(row)[:117]}…"
+            found = f"a row must have {len(headings)} cells, as the heading, got {len(row)}: {written}"
+        elif broken := next((row[position] for position in positions if len(row[position].splitlines()) > 1), ""):
+            shown = broken if len(broken) <= 60 else f"{broken[:57]}…"
+            found = f"a cell must be on one line, got {shown!r}; close its quote"
+        else:
+            kept.append(row)
+            lines.append(line)
+            continue
+        record_error(Fault("unusable-annotation", file, [line], "line", found))
     values: dict[str, list[Any]] = {
-        name: [row[position].strip() for row in kept] for name, position in zip(names, positions, strict=True)
+        name: [row[position] for row in kept] for name, position in zip(names, positions, strict=True)
     }
     return Table(file, values, np.array(lines, np.int64), "line")
+
+
+def _number(cell: Any) -> float:
+    return parse_decimal(cell) if isinstance(cell, str) else float(cell)
 
 
 def _parquet(file: Path, needed: Mapping[str, str], optional: Sequence[str]) -> Table:
     with open_parquet(file) as opened:
         names = _columns(file, opened.schema_arrow.names, needed, optional)
         content = opened.read(columns=names)
-    values = {name: ["" if cell is None else cell for cell in content.column(name).to_pylist()] for name in names}
+    values = {name: [_stripped(cell) for cell in content.column(name).to_pylist()] for name in names}
     return Table(file, values, np.arange(1, content.num_rows + 1), "row")
+
+
+def _stripped(cell: Any) -> Any:
+    return cell.strip() if isinstance(cell, str) else "" if cell is None else cell

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from ..annotations.annotation_errors import Fault, record_error
+from ..annotations.annotation_errors import DataError, Fault, record_error
 from ..annotations.argument_checks import did_you_mean
 from ..annotations.similar_names import describe_similar, similar_names
+from ..annotations.text_files import read_text
 
 
 class DataYaml(NamedTuple):
@@ -36,13 +37,15 @@ def read_data_yaml(file: Path) -> DataYaml:
         ValueError: The file is not YAML (with file and line), or not a ``data.yaml`` (with file and key).
     """
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
+        content = yaml.safe_load(read_text(file))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         position = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise ValueError(f"{file}{position}: malformed YAML ({error.problem})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: must be YAML in UTF-8 ({error})") from error
+    except (yaml.YAMLError, ValueError) as error:  # a ValueError: a number of thousands of digits
+        if isinstance(error, DataError):
+            raise
+        raise ValueError(f"{file}: must be YAML ({error})") from error
     if not isinstance(content, dict):
         raise ValueError(f"{file}: must have the keys path, train, val, test and names, got {type(content).__name__}")
     if "names" not in content:
@@ -82,7 +85,7 @@ def _class_names(file: Path, content: dict[str, Any]) -> list[str]:
             raise ValueError(f"{file}, names: class {number} must be text, got {name!r}; put it in quotes")
     if count is not None and count != len(names):
         raise ValueError(f"{file}, nc: must be {len(names)}, the number of names, got {count}")
-    names = [str(name) for name in names]
+    names = [str(name).strip() for name in names]
     if len(set(names)) < len(names):
         duplicate = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"{file}, names: each name must be unique, got {duplicate!r} more than once")

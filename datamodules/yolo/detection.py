@@ -9,6 +9,7 @@ from ..annotations.argument_checks import check_choice
 from ..annotations.dataset_layout import layout_error, warn_about_repeated_files
 from ..annotations.objects import ImageTable, ObjectSource, image_numbers
 from ..annotations.skipped_files import report_skipped
+from ..annotations.text_files import read_text
 from ..base import ObjectDataModule, ObjectOptions, Unpack
 from ..images.file_names import resolve_names
 from ..images.listing import SUPPORTED, list_folder
@@ -184,7 +185,7 @@ def _read_list(content: DataYaml, file: Path) -> list[str]:
     """Read the images that a text file lists, relative to the root."""
     names: list[str] = []
     base = ""
-    for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for number, line in enumerate(read_text(file).splitlines(), start=1):
         if not (text := line.strip().replace("\\", "/")):
             continue
         if not base:  # the first line shows what the lines are relative to

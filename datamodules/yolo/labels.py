@@ -15,6 +15,7 @@ from ..annotations.normalized import reject_pixels
 from ..annotations.object_masks import ObjectMasksBuilder
 from ..annotations.objects import ImageTable, Objects, ObjectSource, usable_boxes
 from ..images.file_names import FileNames
+from ..annotations.text_files import decode, marked_encoding
 from ..images.sizes import image_sizes
 from ..loading.sources import Sample
 from .keypoints import KeypointEvidence, Points, has_visibility
@@ -134,7 +135,9 @@ class _LabelCollector:
 
     def add(self, path: str, text: bytes) -> None:
         """Add the labels of the next image."""
-        for number, line in enumerate(text.removeprefix(b"\xef\xbb\xbf").splitlines(), start=1):
+        if marked := marked_encoding(text):
+            text = decode(Path(path), text, marked).encode()
+        for number, line in enumerate(text.splitlines(), start=1):
             words = line.split()
             if not words:
                 continue

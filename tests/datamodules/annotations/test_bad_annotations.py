@@ -103,6 +103,7 @@ FORMATS = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:.*one pixel wide or high")
 @pytest.mark.parametrize("make, task", FORMATS)
 def test_images_of_one_pixel_and_very_long_ones(tmp_path, make, task):
     data = make(tmp_path, task)
@@ -119,6 +120,7 @@ def test_images_of_one_pixel_and_very_long_ones(tmp_path, make, task):
             assert target["masks"].sum(dim=(1, 2)).tolist() == areas
 
 
+@pytest.mark.filterwarnings("ignore:.*one pixel wide or high")
 @pytest.mark.parametrize("make, task", FORMATS)
 @pytest.mark.parametrize(
     "steps, sizes",

@@ -22,6 +22,7 @@ FRACTIONS = np.array([[0.1, 0.2, 0.5, 0.9], [0.0, 0.0, 1.0, 1.0], [0.3, 0.3, 1.0
         (np.vstack([FRACTIONS, [[3, 3, 9, 9]]]), (64, 48), False),  # one box in pixels
         (np.vstack([FRACTIONS, [[np.nan, 3, 9, 9]]]), (64, 48), True),
         (np.full((2, 4), np.nan), (64, 48), False),
+        (np.ones((2, 4)), (64, 48), False),  # VOC's first pixel
         (np.zeros((0, 4)), (64, 48), False),
     ],
 )

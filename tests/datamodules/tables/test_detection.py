@@ -184,7 +184,7 @@ def test_missing_files(folder):
         module(write(folder / "t.csv", [ROWS[2]])).make_source("train")
     assert len(module(write(folder / "t.csv", [ROWS[2]]), class_names=["a"]).make_source("train")) == 1
     (folder / "t.csv").write_bytes(b"path,label,x1,y1,x2,y2\n\xff\xfe,")
-    with pytest.raises(ValueError, match="CSV in UTF-8"):
+    with pytest.raises(ValueError, match="t.csv, line 2: must be UTF-8"):
         module(table).make_source("train")
     with pytest.raises(ValueError, match="t.json: .*got '.json'"):
         module(write(folder / "t.json", ROWS)).make_source("train")

@@ -130,7 +130,7 @@ def test_an_unreadable_image_is_reported_with_its_sample(folder):
     [
         ("a.png,0,1,1,7,9\nb.png,0,1,1,x,9\n", "line 3: x2 must be a number, got 'x'"),
         ("a.png,0,1,,7,9\n", "line 2: y1 must be a number, got ''"),
-        ("a.png,0,1,2,3\n", "line 2: y2 must be a number, got ''"),
+        ("a.png,0,1,2,3\n", ", line 2: a row must have 6 cells, as the heading, got 5"),
         ("a.png,,1,2,3,4\n", ", line 2: annotation is missing: label"),
         (
             "a.png,0,1,1,7,9\nb.png,0,1,1,7,9\na.png,0,1,1,7,9\n",

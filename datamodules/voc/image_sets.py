@@ -22,10 +22,10 @@ from typing import Literal, NamedTuple, get_args
 
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 
-from ..annotations.annotation_errors import MissingFileError
 from ..annotations.argument_checks import check_choice, did_you_mean
 from ..annotations.dataset_layout import layout_error
 from ..annotations.objects import confined
+from ..annotations.text_files import read_text
 
 SegmentationYear = Literal["2007", "2008", "2009", "2010", "2011", "2012"]
 
@@ -53,7 +53,7 @@ class ImageSets:
     """Finds the images of image sets by the sets' names.
 
     Args:
-        root: Folder that contains ``VOCdevkit``, or ``VOCdevkit`` itself.
+        root: Folder that contains ``VOCdevkit``, or ``VOCdevkit`` itself, or a folder with ``JPEGImages``.
         year: Year of the sets that are named without one.
         sets: Image sets of ``train``, ``val`` and ``test``; None for test: VOC 2007's own test set, otherwise val.
         sbd: Folder of SBD, below `root` or absolute; None: searched for.
@@ -141,7 +141,7 @@ class ImageSets:
             if (file := self._file(year, "seg11valid")).is_file():
                 return [Member(self._voc(year), stem, False) for stem in read_stems(file)]
         if not self._file("2011", "val").is_file():
-            raise voc_layout_error(
+            raise layout_error(
                 f"{split}: seg11valid is VOC 2011's val without SBD's train, and there is neither "
                 f"{str(self._file('2011', 'val'))!r} nor FCN's list {str(self._file('2012', 'seg11valid'))!r}",
                 self.reader,
@@ -151,7 +151,11 @@ class ImageSets:
         return [member for member in self._of_voc("2011", "val", split) if member.stem not in trained]
 
     def _voc(self, year: str) -> Path:
-        return self.devkit / f"VOC{year}"
+        folder = self.devkit / f"VOC{year}"
+        if folder.is_dir() or not (self.root / "JPEGImages").is_dir():
+            return folder
+        match = re.fullmatch(r"VOC(20\d\d)", self.root.resolve().name)  # the root may be the folder of a year
+        return self.root if match is None or match[1] == year else folder
 
     def _file(self, year: str, name: str, kind: str = "Segmentation") -> Path:
         return self._voc(year) / "ImageSets" / kind / f"{name}.txt"
@@ -165,7 +169,7 @@ class ImageSets:
         """Read the file of a set; where it is missing, the error suggests the closest of `choices`."""
         if not file.is_file():
             problem = f"{split}: no file {str(file)!r}{did_you_mean(file.stem, choices)}"
-            raise voc_layout_error(problem, self.reader, self.root)
+            raise layout_error(problem, self.reader, self.root)
         return read_stems(file)
 
     def _of_voc(self, year: str, name: str, split: str) -> list[Member]:
@@ -184,26 +188,12 @@ class ImageSets:
                 if (folder / self.sbd_folder).is_dir():
                     return folder
         searched = "" if self.sbd is None else f" (sbd: {str(self.sbd)!r})"
-        raise voc_layout_error(
+        raise layout_error(
             f"{split}: {' and '.join(self.sets[split])} needs SBD, but its folder {self.sbd_folder!r} is not in "
             f"{str(self.root)!r}{searched}",
             self.reader,
             self.root,
         )
-
-
-def voc_layout_error(
-    problem: str, reader: type, root: Path, error: type[MissingFileError] = MissingFileError
-) -> MissingFileError:
-    """Return the error for missing data; it suggests the parent folder where `root` is the folder of one year."""
-    is_year = re.fullmatch(r"VOC20\d\d", root.resolve().name)
-    if not (is_year and (root / "JPEGImages").is_dir() and (root / "Annotations").is_dir()):
-        return layout_error(problem, reader, root, error)
-    parent = root.parent if root.name else root / ".."
-    return MissingFileError(
-        f"root: must be the parent of a year's folder, got {str(root)!r}, which has JPEGImages and Annotations; "
-        f"set root: {parent}"
-    )
 
 
 def read_stems(file: Path) -> list[str]:
@@ -213,7 +203,7 @@ def read_stems(file: Path) -> list[str]:
         ValueError: There are none, or one leads out of its folder; the message names the line.
     """
     stems = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_text(file).splitlines(), start=1):
         if not line.strip():
             continue
         stem = line.split()[0]

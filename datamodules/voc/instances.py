@@ -45,7 +45,8 @@ class VOCInstances(ObjectDataModule):
     `strict`: one without a class, or one that SBD lists without a pixel.
 
     Args:
-        root: Folder that contains ``VOCdevkit``, or ``VOCdevkit`` itself.
+        root: Folder that contains ``VOCdevkit``, or ``VOCdevkit`` itself, or the folder of a data set of your own,
+            which has ``ImageSets``, ``JPEGImages``, … itself.
         year: Year of the image sets that are named without one.
         train: Training image sets, one or several.
         val: Validation image sets.

@@ -36,7 +36,8 @@ class VOCSegmentation(VisionDataModule):
     A training set that shares images with the validation set causes a warning.
 
     Args:
-        root: Folder that contains ``VOCdevkit``, or ``VOCdevkit`` itself.
+        root: Folder that contains ``VOCdevkit``, or ``VOCdevkit`` itself, or the folder of a data set of your own,
+            which has ``ImageSets``, ``JPEGImages``, … itself.
         year: Year of the image sets that are named without one.
         train: Training image sets, one or several.
         val: Validation image sets.

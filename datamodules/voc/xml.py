@@ -1,11 +1,18 @@
 """Reads Pascal VOC's XML annotation files."""
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
 from ..annotations.annotation_errors import DataError, Fault, record_error
-from ..annotations.argument_checks import did_you_mean
+from ..annotations.flags import FLAG_RULE, read_flag
+from ..annotations.text_files import decode, marked_encoding, parse_decimal
+
+_DECLARED = re.compile(rb"""\s*<\?xml[^>]*?\bencoding\s*=\s*["']([^"']*)["']""")
+_SUPERSETS = {"gb2312": "gb18030", "gb_2312": "gb18030", "gbk": "gb18030", "cp936": "gb18030"}
+MAX_SIDE = 2**31 - 1
+"""Greatest width and height of an image that an annotation may state, pixels."""
 
 
 class ObjectAnnotations(NamedTuple):
@@ -17,6 +24,7 @@ class ObjectAnnotations(NamedTuple):
         labels: Class of each object.
         difficult: Whether each object is difficult.
         numbers: Position of each object in the file, from 1.
+        unknown: Position and name of each object whose name is not a class, which the other fields lack.
     """
 
     size: tuple[int, int]
@@ -24,6 +32,7 @@ class ObjectAnnotations(NamedTuple):
     labels: list[int]
     difficult: list[bool]
     numbers: list[int]
+    unknown: list[tuple[int, str]]
 
 
 def read_annotation(path: Path, label_of: dict[str, int]) -> ObjectAnnotations:
@@ -38,36 +47,57 @@ def read_annotation(path: Path, label_of: dict[str, int]) -> ObjectAnnotations:
         ValueError: The XML is malformed (with the line), or not VOC's.
     """
     tree = read_xml(path)
-    boxes, labels, difficult, numbers = [], [], [], []
-    size = image_size(path, tree)
+    content = ObjectAnnotations(image_size(path, tree), [], [], [], [], [])
     for number, item in enumerate(tree.findall("object"), start=1):
-        name = (item.findtext("name") or "").strip()
+        name = name_of(item)
         if name not in label_of:
-            remedy = f"set class_names if it is not one of these {len(label_of)}{did_you_mean(name, label_of)}"
-            record_error(Fault("label-outside", path, [number], "object", f"{name!r}", remedy))
+            content.unknown.append((number, name))
             continue
         try:
-            corners = corners_of(path, number, item)
+            corners, difficult = corners_of(path, number, item), _difficult(path, number, item)
         except DataError as error:
             if error.fault is None:
                 raise
             record_error(error.fault)
             continue
-        boxes.append(corners)
-        labels.append(label_of[name])
-        difficult.append((item.findtext("difficult") or "0").strip() == "1")
-        numbers.append(number)
-    return ObjectAnnotations(size, boxes, labels, difficult, numbers)
+        content.boxes.append(corners)
+        content.labels.append(label_of[name])
+        content.difficult.append(difficult)
+        content.numbers.append(number)
+    return content
+
+
+def name_of(item: ElementTree.Element) -> str:
+    """Return the class of an object as it is written, without surrounding spaces."""
+    return (item.findtext("name") or "").strip()
+
+
+def object_names(path: Path) -> list[str]:
+    """Return the class of each object in an annotation file; nothing if it cannot be read, which its reader reports."""
+    try:
+        return [name_of(item) for item in read_xml(path).findall("object")]
+    except (OSError, ValueError):
+        return []
+
+
+def _difficult(path: Path, number: int, item: ElementTree.Element) -> bool:
+    text = item.findtext("difficult")
+    if (flag := read_flag(text)) is None:
+        raise DataError.of(
+            Fault("unusable-annotation", path, [number], "object", f"difficult {FLAG_RULE}, got {text!r}")
+        )
+    return flag
 
 
 def read_xml(path: Path) -> ElementTree.Element:
-    """Parse an XML file.
+    """Parse an XML file in any encoding that it declares or marks; without either, in UTF-8.
 
     Raises:
-        ValueError: The XML is malformed; the message has the line.
+        ValueError: The XML is malformed, or in another encoding; the message has the line.
     """
+    text = _decoded(path, path.read_bytes())
     try:
-        return ElementTree.fromstring(path.read_bytes())
+        return ElementTree.fromstring(text)  # of text, the parser ignores the declared encoding
     except ElementTree.ParseError as error:
         line, column = error.position
         raise ValueError(
@@ -75,14 +105,37 @@ def read_xml(path: Path) -> ElementTree.Element:
         ) from error
 
 
+def _decoded(path: Path, data: bytes) -> str:
+    if marked := marked_encoding(data):
+        return decode(path, data, marked)
+    for start, encoding in ((b"<\0", "utf-16-le"), (b"\0<", "utf-16-be")):
+        if data.startswith(start):
+            return decode(path, data, encoding)
+    match = _DECLARED.match(data)
+    declared = match[1].decode("ascii", "replace") if match else "utf-8"
+    encoding = _SUPERSETS.get(declared.lower(), declared)
+    if encoding.lower().startswith(("utf-16", "utf16", "utf-32", "us-ascii", "ucs")):
+        encoding = "utf-8"  # a declaration that reads as ASCII contradicts UTF-16; tools write it for UTF-8
+    try:
+        return decode(path, data, encoding, ", as it declares" if match else "")
+    except (LookupError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path}, line 1: declares an unknown encoding, got {declared!r}; save it as UTF-8") from error
+
+
 def image_size(path: Path, tree: ElementTree.Element) -> tuple[int, int]:
     """Return width and height of the image that an annotation file is for."""
 
     def pixels(key: str) -> int:
         text = (tree.findtext(key) or "").strip()
-        if not text.isdecimal() or int(text) < 1:
-            raise ValueError(f"{path}: {key} must be a positive number of pixels, got {text!r}")
-        return int(text)
+        try:
+            value = parse_decimal(text)
+        except ValueError:
+            value = 0.0
+        if not (1 <= value <= MAX_SIDE and value.is_integer()):
+            raise ValueError(f"{path}: {key} must be a positive number of pixels, got {text[:40]!r}")
+        return int(value)
 
     return pixels("size/width"), pixels("size/height")
 
@@ -97,7 +150,7 @@ def corners_of(path: Path, number: int, item: ElementTree.Element) -> list[float
     for side in ("xmin", "ymin", "xmax", "ymax"):
         text = item.findtext(f"bndbox/{side}")
         try:
-            corners.append(float(text or ""))  # VOC 2011 and later have a few fractions of pixels
+            corners.append(parse_decimal(text or ""))  # VOC 2011 and later have a few fractions of pixels
         except ValueError:
             found = f"bndbox/{side} must be a number of pixels, got {text!r}"
             raise DataError.of(Fault("unusable-annotation", path, [number], "object", found)) from None

@@ -128,7 +128,8 @@ def parse_data_command(
         if not positionals:
             fail("no data; add --config FILE or the name of a data module, such as digit_scenes")
         word = positionals.pop(0)
-        named = NamedData(word.rpartition(".")[2], data_module_path(word))
+        class_path = data_module_path(word)
+        named = NamedData(word.rpartition(".")[2], class_path, *guessed(class_path, dict(pairs), options))
     with tempfile.TemporaryDirectory() as folder:
         if named is not None:
             name = named.name
@@ -147,6 +148,28 @@ def parse_data_command(
     values = Namespace(**{key: config.pop(key) for key in options})
     config.pop("config", None)
     return DataCommand(values, positionals, name, parser, config, command_line)
+
+
+def guessed(
+    class_path: str, pairs: Mapping[str, str], options: Mapping[str, Option]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Guess arguments of a named data module from its ``root``, and the command's splits, as ``--format`` does."""
+    given = {key.rpartition(".")[2]: value for key, value in pairs.items()}
+    path = Path(given.get("root", "")).expanduser()
+    name = class_path.rpartition(".")[2]
+    if not class_path.startswith("striate.datamodules.") or "root" not in given or not path.is_dir():
+        return {}, {}
+    from ...datamodules.doctor.formats import FORMATS
+    from .guesses import GUESSES
+
+    formats = ("voc", "voc_localization", "coco", "coco_localization")
+    guess = next((GUESSES[key] for key in formats if FORMATS[key].reader == name), None)
+    if guess is None:
+        return {}, {}
+    arguments = dict(guess(path, given.keys()))
+    splits = arguments.pop("splits", None)
+    arguments.pop("root", None)
+    return arguments, {"splits": ",".join(splits)} if splits and "splits" in options else {}
 
 
 def split_values(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:

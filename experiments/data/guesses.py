@@ -11,6 +11,12 @@ from ...datamodules.annotations.mask_files import read_mask
 from ...datamodules.batches import IGNORE_INDEX
 from ...datamodules.doctor.report import SPLITS
 from ...datamodules.images.listing import list_images
+from ...datamodules.voc.detection import VOC_CLASSES, VOCDetection
+from ...datamodules.voc.layout import VocLayout
+from ...datamodules.voc.xml import object_names
+
+MAX_FILES = 500
+"""Annotation files that are read to guess whether the classes are VOC's."""
 
 Guess = Callable[[Path, Collection[str]], dict[str, Any]]
 """Guesses arguments from a path, and ``splits`` if not all are to be read.
@@ -82,10 +88,22 @@ def _images_of(file: Path) -> Path:
 
 
 def guess_voc(path: Path, given: Collection[str]) -> dict[str, Any]:
-    """Guess the year, if there is only one."""
-    devkit = path / "VOCdevkit" if (path / "VOCdevkit").is_dir() else path
-    years = [year for year in ("2007", "2012") if (devkit / f"VOC{year}" / "ImageSets" / "Main").is_dir()]
-    return {"year": years[0]} if len(years) == 1 else {}
+    """Guess the classes: ``auto`` if the annotations have a name that is not one of VOC's; and the splits.
+
+    The data module itself finds folders and years.
+    """
+    layout = VocLayout(path, None, {}, VOCDetection)
+    arguments: dict[str, Any] = {}
+    try:
+        if "class_names" not in given and layout.year is not None:
+            files = [entry.annotation for part in layout.image_sets("train") for entry in layout.entries(part)]
+            names = {name for file in files[:MAX_FILES] for name in object_names(file)}
+            arguments = {"class_names": "auto"} if names - {*VOC_CLASSES} else {}
+        if not {"val", "val_fraction"} & set(given) and not layout.has("val"):
+            arguments["splits"] = ["train", *({"test"} if layout.has("test") else ())]
+    except (OSError, ValueError):
+        pass  # the reader reports what is wrong
+    return arguments
 
 
 def guess_masks(path: Path, given: Collection[str]) -> dict[str, Any]:

@@ -114,7 +114,7 @@ def test_an_image_of_another_size_than_annotated_is_unreadable(tmp_path):
 )
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
-        voc("x", **options)
+        voc("x", class_names=list(VOC_CLASSES), **options)
 
 
 def test_a_split_without_images(tmp_path):

@@ -21,6 +21,7 @@ from .records import SplitRecord
 from .report import SPLITS, Report
 from .statistics import Statistics, statistics_of
 from .suggestions import suggestions
+from .tiny_boxes import tiny_box_findings
 
 MIN_SIDE = 32
 """Side in pixels below which images have too little detail to be compared by appearance."""
@@ -62,6 +63,7 @@ def check(
     try:
         checkup.open(splits)
         checkup.read(available_cores() if processes is None else processes)
+        checkup.find_tiny_boxes()
         checkup.compare()
         checkup.look_for_unlisted_files()
     except KeyboardInterrupt:
@@ -213,6 +215,11 @@ class _Checkup:
             for finding in sorted(found, key=lambda one: (order[one.split], one.index or 0)):
                 if not (finding.code == "missing-image" and finding.image in self.faulty_images):
                     self.findings.add(finding)
+
+    def find_tiny_boxes(self) -> None:
+        """Find boxes that are too small to be meant."""
+        for finding in tiny_box_findings(self.records, self.class_names or []):
+            self.findings.add(finding)
 
     # -- duplicates --------------------------------------------------------------------------------
 

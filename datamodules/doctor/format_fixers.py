@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from ..annotations.annotation_errors import record_faults
+from ..annotations.annotation_errors import AbsentSplitError, record_faults
 from ..annotations.annotation_table import (
     AnnotationTable,
     ImageEntry,
@@ -29,7 +29,7 @@ from ..yolo.annotation_table import read_yolo_table, write_yolo_table
 from .findings import format_box
 from .records import SplitRecord
 from .repair import Exclusions, Fixer, RepairLog, repair
-from .report import Report
+from .report import SPLITS, Report
 
 _SIDES = ("x1", "y1", "x2", "y2")
 _SBD_FOLDERS = ("cls", "inst", "img")
@@ -65,24 +65,32 @@ def _inside(name: str, default: str) -> str:
 
 
 def fix_voc(report: Report, exclusions: Exclusions, folder: Path, log: RepairLog) -> dict[str, Any] | None:
-    """Write ``FOLDER/VOCdevkit/VOCyear/{Annotations,ImageSets/Main}``, and link ``JPEGImages``."""
+    """Write ``Annotations``, ``ImageSets/Main`` and links in ``JPEGImages``: in ``FOLDER``, or by year as in VOC."""
     data: Any = report.data
-    devkit = data.root / "VOCdevkit" if (data.root / "VOCdevkit").is_dir() else data.root
-    splits_of: dict[str, list[str]] = {}  # by image set
-    for split, names in data.sets.items():
-        for name in names:
-            splits_of.setdefault(name, []).append(split)
-    for name, splits in splits_of.items():
-        year, _, image_set = name.partition("_")
-        home = devkit / f"VOC{year}"
-        file = home / "ImageSets" / "Main" / f"{image_set}.txt"
-        if not file.is_file():
-            log.remaining.append(f"{file}: not corrected, does not exist")
+    layout = data.layout
+    splits_of: dict[Any, list[str]] = {}  # by image set
+    for split in SPLITS:
+        try:
+            for image_set in layout.image_sets(split):
+                splits_of.setdefault(image_set, []).append(split)
+        except AbsentSplitError as error:
+            if split == "train" or layout.year is not None:
+                log.remaining.append(f"{split}: not corrected, {str(error).splitlines()[0]}")
+    for image_set, splits in splits_of.items():
+        with_held_out = [*splits, *(["val"] if data.val_fraction is not None else [])]
+        excluded = {path: reason for split in with_held_out for path, reason in exclusions.get(split, {}).items()}
+        try:
+            table = read_voc_table(layout, image_set, data.class_names, excluded)
+        except (ValueError, OSError) as error:
+            log.remaining.append(f"{image_set.name}: not corrected, cannot be read ({error})")
             continue
-        excluded = {path: reason for split in splits for path, reason in exclusions.get(split, {}).items()}
-        table = repair(read_voc_table(file, home, data.class_names, excluded), excluded, log)
-        write_voc_table(table, folder / "VOCdevkit" / home.name, file.name)
-    return {"root": str(folder)}
+        home = folder
+        if layout.year is not None or isinstance(layout.homes, dict):
+            home = (folder / "VOCdevkit" if layout.year is not None else folder) / image_set.home.folder.name
+        name = f"{splits[0]}.txt" if image_set.file is None else image_set.file.name
+        write_voc_table(repair(table, excluded, log), home, name)
+    names = {} if data.name_counts is None else {"class_names": data.class_names}
+    return {"root": str(folder)} | names
 
 
 def fix_yolo(report: Report, exclusions: Exclusions, folder: Path, log: RepairLog) -> dict[str, Any] | None:

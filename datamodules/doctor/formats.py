@@ -12,6 +12,7 @@ from typing import Any
 from ..annotations.dataset_layout import split_folders
 from ..images.file_names import composed
 from ..images.listing import IMAGE_SUFFIXES, is_system, list_images
+from ..voc.layout import annotated_stems
 from ..yolo.labels import label_path
 from .report import SPLITS
 
@@ -105,18 +106,42 @@ def coco_notes(data: Any, split: str, images: list[str]) -> Iterator[str]:
 
 def unlisted_by_voc(data: Any, listed: set[str]) -> Iterator[tuple[str, str, str]]:
     """Find images without XML and XML without image; images with XML that no image set names are only unused."""
-    for folder in sorted({str(Path(path).parent) for path in listed}):
-        annotations = Path(folder).parent / "Annotations"
-        images = {path.stem: str(path) for path in Path(folder).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES}
-        files = {path.stem: str(path) for path in annotations.glob("*.xml")} if annotations.is_dir() else {}
+    sets = (image_set for split in SPLITS if data.layout.has(split) for image_set in data.layout.image_sets(split))
+    for home in sorted({image_set.home for image_set in sets}):
+        folder, inside = os.path.abspath(home.images), os.path.relpath(home.annotations, home.folder)  # noqa: PTH100
+        paths = list_images(Path(folder)) if home.images.is_dir() else []
+        images = {composed(os.path.relpath(path, folder).rpartition(".")[0]): str(path) for path in paths}
+        files = {composed(stem): stem for stem in annotated_stems(home)}
         for stem, path in sorted(images.items()):
             if path not in listed and stem not in files:
-                yield "orphan-image", path, f"no {annotations.name}/{stem}.xml"
+                yield "orphan-image", path, f"no {stem}.xml" if inside == "." else f"no {inside}/{stem}.xml"
             elif path not in listed:
                 yield "unused-image", path, "in none of the image sets"
         for stem in sorted(files.keys() - images.keys()):
             if f"{folder}/{stem}.jpg" not in listed:
-                yield "orphan-annotation", files[stem], f"no image {stem} in {Path(folder).name}"
+                yield (
+                    "orphan-annotation",
+                    f"{home.annotations}/{files[stem]}.xml",
+                    f"no image {stem} in {home.images.name}",
+                )
+
+
+def splits_of_voc(data: Any) -> list[str]:
+    """Return the splits that have image sets or are held out."""
+    held_out = {"val"} if data.val_fraction is not None else set()
+    return [split for split in SPLITS if split in held_out or data.layout.has(split)]
+
+
+def voc_notes(data: Any, split: str, images: list[str]) -> Iterator[str]:
+    """Report the image sets of a data set of its own, and the classes that were read off its annotations."""
+    layout = data.layout
+    if layout.year is None and layout.has(split):
+        yield f"{split}: {'; '.join(image_set.description(data.root) for image_set in layout.image_sets(split))}."
+    if split == "train" and data.name_counts is not None:
+        counts = data.name_counts.most_common(30)
+        more = f" and {len(data.name_counts) - 30} more" if len(data.name_counts) > 30 else ""
+        listed = ", ".join(f"{name} ({count:,})" for name, count in counts)
+        yield f"Classes are the names in the annotations, with their number of objects: {listed}{more}."
 
 
 def unlisted_by_masks(data: Any, listed: set[str]) -> Iterator[tuple[str, str, str]]:
@@ -164,7 +189,7 @@ def _label_files(data: Any, images: Iterable[str]) -> list[str]:
 _TABLES: dict[str, Any] = {"splits": splits_of_tables, "unlisted": unlisted_by_tables}
 FORMATS: dict[str, Format] = {
     "coco": Format("CocoDetection", unlisted=unlisted_by_coco, notes=coco_notes),
-    "voc": Format("VOCDetection", unlisted=unlisted_by_voc),
+    "voc": Format("VOCDetection", splits_of_voc, unlisted_by_voc, voc_notes),
     "yolo": Format("YoloDetection", unlisted=unlisted_by_yolo, notes=yolo_notes),
     "labelme": Format("LabelmeJson", splits=splits_of_tools),
     "label_studio": Format("LabelStudioJson", splits=splits_of_tools),
@@ -174,7 +199,7 @@ FORMATS: dict[str, Format] = {
     "detection_manifest": Format("DetectionManifest", **_TABLES),
     "localization_manifest": Format("LocalizationManifest", **_TABLES),
     "coco_localization": Format("CocoLocalization", unlisted=_nothing),
-    "voc_localization": Format("VOCLocalization", unlisted=_nothing),
+    "voc_localization": Format("VOCLocalization", splits_of_voc, _nothing),
     "voc_segmentation": Format("VOCSegmentation", unlisted=_nothing),
     "voc_instances": Format("VOCInstances", unlisted=_nothing),
     "instance_masks": Format("InstanceMasks"),

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..loading.targets import box_areas
 from .records import SplitRecord
+from .tiny_boxes import size_limit_of, tiny_boxes
 
 
 @dataclass
@@ -22,8 +22,8 @@ class SplitStatistics:
         per_image: ``[N]``, objects of each readable image.
         empty: Images without objects; None: each has a label.
         widths, heights: ``[N]``, of the readable images.
-        box_widths, box_heights: ``[M]``, of objects other than crowds, in pixels.
-        box_fractions: ``[M]``, square roots of their areas as fractions of the short sides of their images.
+        box_widths, box_heights: ``[M]``, of objects other than crowds and tiny ones, in pixels.
+        box_images: ``[M, 2]``, width and height of their images.
     """
 
     name: str
@@ -38,7 +38,12 @@ class SplitStatistics:
     heights: np.ndarray
     box_widths: np.ndarray
     box_heights: np.ndarray
-    box_fractions: np.ndarray
+    box_images: np.ndarray
+
+    @property
+    def box_fractions(self) -> np.ndarray:
+        """Square roots of the areas of the boxes as fractions of the short sides of their images: ``[M]``."""
+        return self.box_sides / np.maximum(self.box_images.min(axis=1), 1)
 
     @property
     def box_sides(self) -> np.ndarray:
@@ -76,21 +81,24 @@ class Statistics:
 
 def statistics_of(records: Sequence[SplitRecord], class_names: Sequence[str], one_each: bool = False) -> Statistics:
     """Count images, objects and pixels of all splits."""
-    counted = [_split_statistics(record, len(class_names)) for record in records]
+    limit = size_limit_of(records)
+    counted = [_split_statistics(record, len(class_names), limit) for record in records]
     kinds = [kind for kind, _ in counted]
     kind = next((kind for kind in ("pixels", "boxes", "labels") if kind in kinds), "nothing")
     return Statistics(kind, list(class_names), [split for _, split in counted], one_each)
 
 
-def _split_statistics(record: SplitRecord, num_classes: int) -> tuple[str, SplitStatistics]:
-    """The kind of the targets of a split, and its counts."""
+def _split_statistics(record: SplitRecord, num_classes: int, limit: float) -> tuple[str, SplitStatistics]:
+    """The kind of the targets of a split, and its counts; boxes below the `limit` of sizes have no statistics."""
     table, readable = record.objects(), record.inspected & record.readable
-    boxes = table.boxes[table.with_box]
-    short_sides = record.sizes[table.image[table.with_box]].min(axis=1)
+    boxes, has_boxes = table.boxes[table.with_box], bool(table.with_box.any())
+    box_images = record.sizes[table.image[table.with_box]]
+    meant = ~tiny_boxes(boxes, box_images, limit) & (boxes[:, :2] < boxes[:, 2:]).all(axis=1)
+    boxes, box_images = boxes[meant], box_images[meant]
     counted = table.not_crowd & (table.labels >= 0) & (table.labels < max(num_classes, 1))
     pairs = np.unique(np.column_stack([table.image[counted], table.labels[counted]]), axis=0)
     per_image = np.bincount(table.image[table.not_crowd], minlength=len(record))[readable]
-    kind = "boxes" if len(boxes) else "labels" if len(table.labels) else "nothing"
+    kind = "boxes" if has_boxes else "labels" if len(table.labels) else "nothing"
     counts = np.bincount(table.labels[counted], minlength=num_classes)
     images_with = np.bincount(pairs[:, 1], minlength=num_classes) if len(pairs) else np.zeros(num_classes, np.int64)
     empty: int | None = int((per_image == 0).sum())
@@ -112,5 +120,5 @@ def _split_statistics(record: SplitRecord, num_classes: int) -> tuple[str, Split
         record.sizes[record.readable, 1],
         boxes[:, 2] - boxes[:, 0],
         boxes[:, 3] - boxes[:, 1],
-        np.sqrt(box_areas(boxes).clip(min=0)) / np.maximum(short_sides, 1),
+        box_images,
     )

@@ -7,9 +7,8 @@ import numpy as np
 from .formatting import pluralize
 from .statistics import SplitStatistics, Statistics, Suggestion
 
-ANCHORS = 9
-BOXES_PER_ANCHOR = 10  # minimum
-MAX_BOXES = 20_000  # to which anchors are fitted
+FEW = 10  # boxes, below which nothing is suggested for anchors
+MAX_BOXES = 5_000  # to which anchors are fitted
 STRIDE = 8  # pixels, of the finest feature map that common detectors use
 SMALL = 2 * STRIDE  # pixels: an object of two cells
 LARGE = 512  # pixels; for larger images the first layers take most of the time and memory
@@ -24,7 +23,8 @@ def suggestions(statistics: Statistics) -> list[Suggestion]:
         return []
     found = [_unseen_classes(statistics, train)]
     if statistics.kind == "boxes" and not statistics.one_each:
-        found += [_detector_size(train), _anchors(train), _rare_classes(statistics, train)]
+        size, short_side = _detector_size(train)
+        found += [size, *_pyramid_anchors(train, short_side), _ssd_scales(train), _rare_classes(statistics, train)]
     else:
         found += [_input_size(train), _class_weights(statistics, train)]
     return [suggestion for suggestion in found if suggestion is not None]
@@ -71,11 +71,11 @@ def _input_size(train: SplitStatistics) -> Suggestion:
     return Suggestion("Input size", text)
 
 
-def _detector_size(train: SplitStatistics) -> Suggestion:
-    """For detectors, which must resolve the small objects."""
+def _detector_size(train: SplitStatistics) -> tuple[Suggestion, float]:
+    """For detectors, which must resolve the small objects: the suggestion, and the short side in it."""
     median, sizes = _short_sides(train)
     if not len(train.box_fractions):
-        return _input_size(train)
+        return _input_size(train), median
     fraction = max(float(np.quantile(train.box_fractions, 0.1)), 1e-6)
     text = (
         f"{sizes} Nine of ten objects are larger than {100 * fraction:.3g} % of it (square root of the area), "
@@ -89,34 +89,21 @@ def _detector_size(train: SplitStatistics) -> Suggestion:
             f". That takes a short side of {needed:.0f}, {needed / median:.2g} times that of the images. Do not shrink "
             f"them; {finer} the images into tiles and enlarge these."
         )
-        return Suggestion("Input size", text, f"short_side: {median:.0f}")
+        return Suggestion("Input size", text, _resizing(train, round(median))), round(median)
     size = min(-(-needed // 32) * 32, float(int(median)))
     long = size * float(np.median(np.maximum(train.widths, train.heights))) / median
     text += (
         f". A short side of {size:.0f} leaves them {size * fraction:.3g}, with a long side of {long:.0f}. A smaller "
         "one loses them; a larger one shows more detail and takes more time."
     )
-    return Suggestion("Input size", text, f"short_side: {size:.0f}")
+    return Suggestion("Input size", text, _resizing(train, round(size))), size
 
 
-def anchor_sizes(widths: np.ndarray, heights: np.ndarray, count: int = ANCHORS, seed: int = 0) -> np.ndarray:
-    """Return the widths and heights that boxes cluster around, by area: k-means over their logarithms.
-
-    In logarithms, twice as large is as far away as half as large, as for the intersection over union.
-
-    Shape:
-        - widths, heights: ``[M]``, pixels.
-        - Output: ``[count, 2]``, or fewer if there are fewer distinct boxes.
-    """
-    from sklearn.cluster import KMeans  # slow to import
-
-    sides = np.column_stack([widths, heights]).astype(np.float64)
-    sides = sides[(sides > 0).all(axis=1)]
-    if len(sides) > MAX_BOXES:
-        sides = sides[np.random.default_rng(seed).permutation(len(sides))[:MAX_BOXES]]
-    count = min(count, len(np.unique(np.log(sides).round(6), axis=0)))
-    centers = np.exp(KMeans(count, n_init=4, random_state=seed).fit(np.log(sides)).cluster_centers_)
-    return centers[np.argsort(centers.prod(axis=1))]
+def _resizing(train: SplitStatistics, short_side: int) -> str:
+    """The keys of `FasterRCNN`, `RetinaNet` and `FCOS`; the limit of the long side leaves 19 of 20 images alone."""
+    aspects = np.maximum(train.widths, train.heights) / np.minimum(train.widths, train.heights)
+    long_side = int(np.ceil(short_side * float(np.quantile(aspects, 0.95))))
+    return f"min_size: {short_side}\nmax_size: {max(long_side, short_side)}"
 
 
 def best_iou(widths: np.ndarray, heights: np.ndarray, anchors: np.ndarray) -> np.ndarray:
@@ -134,21 +121,96 @@ def best_iou(widths: np.ndarray, heights: np.ndarray, anchors: np.ndarray) -> np
     return best
 
 
-def _anchors(train: SplitStatistics) -> Suggestion | None:
-    count = min(ANCHORS, len(train.box_widths) // BOXES_PER_ANCHOR)
-    if count < 1:
+def fit_anchors(
+    widths: np.ndarray, heights: np.ndarray, strides: Sequence[int], per_level: int
+) -> tuple[list[list[int]], list[float], np.ndarray]:
+    """Choose sizes and aspect ratios of a pyramid's anchors, by the mean IoU of the boxes with their best anchor.
+
+    Sizes double from level to level, like the strides. What is searched is the smallest size, from the finest stride
+    on, and the ratios: the median of the boxes, and as much above as below.
+
+    Args:
+        widths, heights: Boxes, in pixels of the network's input.
+        strides: Strides of the levels, in pixels.
+        per_level: Number of sizes per level, which divide its octave evenly.
+
+    Returns:
+        The sizes of each level; the ratios, height over width; and the IoU of each box with its best anchor.
+
+    Shape:
+        - widths, heights: ``[M]``.
+        - Output: two lists, and ``[M]``.
+    """
+    sides, middle = np.sqrt(widths * heights), float(np.exp(np.median(np.log(heights / widths))))
+    low, high = (max(float(np.quantile(sides, q)), strides[0]) for q in (0.01, 0.5))
+    best: tuple[list[list[int]], list[float], np.ndarray] | None = None
+    for base in np.unique(np.geomspace(low, high, 16).round()):
+        levels = [[round(base * s / strides[0] * 2 ** (n / per_level)) for n in range(per_level)] for s in strides]
+        for spread in (1.3, 1.6, 2.0, 3.0):
+            ratios = [float(f"{ratio:.2g}") for ratio in (middle / spread, middle, middle * spread)]
+            anchors = [(size / r**0.5, size * r**0.5) for level in levels for size in level for r in ratios]
+            iou = best_iou(widths, heights, np.array(anchors))
+            if best is None or iou.mean() > best[2].mean():
+                best = levels, ratios, iou
+    assert best is not None
+    return best
+
+
+PYRAMIDS = {"FasterRCNN": ((4, 8, 16, 32, 64), 1), "RetinaNet": ((8, 16, 32, 64, 128), 3)}
+"""Detectors with anchors on five levels: strides, and the number of sizes per level."""
+
+
+def _pyramid_anchors(train: SplitStatistics, short_side: float) -> list[Suggestion]:
+    widths, heights, scales = _some_boxes(train)
+    if len(widths) < FEW:
+        return []
+    scales = short_side / scales.min(axis=1)
+    found = []
+    for name, (strides, per_level) in PYRAMIDS.items():
+        levels, ratios, iou = fit_anchors(widths * scales, heights * scales, strides, per_level)
+        text = (
+            f"For {name} at a short side of {short_side:.0f}, with levels of strides {', '.join(map(str, strides))}. "
+            f"{_overlap(iou)} With pretrained detector weights, keep the number of sizes and ratios."
+        )
+        found.append(Suggestion(f"Anchors of {name}", text, f"anchor_sizes: {levels}\nratios: {ratios}"))
+    return found
+
+
+SSD_MAPS = 6
+"""Number of maps for which scales are suggested, as in SSD300."""
+
+
+def _ssd_scales(train: SplitStatistics) -> Suggestion | None:
+    widths, heights, images = _some_boxes(train)
+    if len(widths) < FEW:
         return None
-    # rounded as they are printed, so that the numbers in the text belong to them
-    anchors = np.unique(anchor_sizes(train.box_widths, train.box_heights, count).round().clip(1), axis=0)
-    anchors = anchors[np.argsort(anchors.prod(axis=1), kind="stable")]
-    iou = best_iou(train.box_widths, train.box_heights, anchors)
+    # SSD stretches each image to a square; sides are in percent of it
+    sides = 100 * np.sqrt(widths * heights / images.prod(axis=1))
+    low, high = (float(np.quantile(sides, q)) for q in (0.02, 0.98))
+    scales: list[int] = []
+    for scale in np.geomspace(low, max(high, 1.2 * low), SSD_MAPS + 1):
+        scales.append(max(round(scale), scales[-1] + 1 if scales else 1))
     text = (
-        f"{pluralize(len(anchors), 'anchor')} by k-means over {pluralize(len(iou), 'box', 'boxes')}, width x height in "
-        f"pixels of the original images. A box and its best anchor have an IoU of {iou.mean():.2f} on average; "
-        f"{(iou < 0.5).mean():.1%} of the boxes have none above 0.5. Scale the anchors with the images."
+        f"For SSD with {SSD_MAPS} maps: the sides of the default boxes, in percent of the square input. The boxes of "
+        f"24 of 25 objects are {low:.3g} to {high:.3g} % of it (square root of the area). For another number of maps, "
+        "give one more than there are maps."
     )
-    pairs = ", ".join(f"[{width:.0f}, {height:.0f}]" for width, height in anchors)
-    return Suggestion("Anchor sizes", text, f"anchors: [{pairs}]")
+    return Suggestion("Default boxes of SSD", text, f"scales: {scales}")
+
+
+def _some_boxes(train: SplitStatistics) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """At most `MAX_BOXES` boxes: their widths and heights, ``[M]`` each, and the sizes of their images, ``[M, 2]``."""
+    chosen = np.random.default_rng(0).permutation(len(train.box_widths))[:MAX_BOXES]
+    sizes = train.box_images[chosen].astype(np.float64)
+    return train.box_widths[chosen].astype(np.float64), train.box_heights[chosen].astype(np.float64), sizes
+
+
+def _overlap(iou: np.ndarray) -> str:
+    """A sentence on the IoU ``[M]`` of boxes with their best anchor."""
+    return (
+        f"Over {pluralize(len(iou), 'box', 'boxes')}, a box and its best anchor have an IoU of {iou.mean():.2f} on "
+        f"average; {(iou < 0.5).mean():.1%} of the boxes have none above 0.5."
+    )
 
 
 def _is_imbalanced(counts: np.ndarray) -> bool:

@@ -37,7 +37,7 @@ def print_report(report: Report, console: Console) -> None:
         console.print(f"[bold green]suggest [/][bold]{escape(suggestion.title)}[/]", **plain)
         console.print(Padding(escape(suggestion.text), (0, 0, 0, 10)), highlight=False)
         if suggestion.yaml:
-            console.print(f"          {escape(suggestion.yaml)}", **plain)
+            console.print("\n".join(f"          {escape(line)}" for line in suggestion.yaml.splitlines()), **plain)
     console.print(f"[bold]{escape(verdict(report))}[/]")
 
 

@@ -358,7 +358,7 @@ def test_class_folders(tmp_path):
 def test_manifests(tmp_path):
     table = small_datasets.write_manifest(tmp_path)
     with table.open("a") as file:
-        file.write("images/gone.png,cat\nimages/train1.png\n")
+        file.write("images/gone.png,cat\nimages/train1.png,\n")
     (tmp_path / "val.csv").write_text("path,label\nimages/val0.png,cat\nimages/val1.png,bird\n")
     write_image(tmp_path / "images/stray.png", unique_image(99))
     report = examine(manifest(tmp_path))

@@ -164,7 +164,7 @@ def test_an_image_with_two_labels_is_left_to_the_user(tmp_path):
 def test_manifests(tmp_path, rooted):
     root = tmp_path / "data"
     with small_datasets.write_manifest(root).open("a") as file:
-        file.write("images/gone.png,cat\nimages/train1.png\nimages/train0.png,cat\n")
+        file.write("images/gone.png,cat\nimages/train1.png,\nimages/train0.png,cat\n")
     (root / "val.csv").write_text("path,label\nimages/val0.png,cat\nimages/val1.png,bird\n")
     options = {"train": str(root / "train.csv"), "val": str(root / "val.csv"), "num_workers": 0}
     options |= {"root": str(root), "class_names": ["cat", "dog"]} if rooted else {"class_names": ["cat", "dog"]}

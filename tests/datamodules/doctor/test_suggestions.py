@@ -12,16 +12,24 @@ from striate.tests.helpers.fixtures import noise
 from striate.tests.helpers.small_datasets import InMemory, boxed
 
 
-def test_anchors_are_cluster_centers():
-    generator = np.random.default_rng(0)
-    centers = np.array([[10, 20], [40, 40], [120, 60]], float)
-    boxes = np.repeat(centers, 50, axis=0) * np.exp(generator.normal(0, 0.02, (150, 2)))
-    anchors = suggestions.anchor_sizes(boxes[:, 0], boxes[:, 1], 3)
-    np.testing.assert_allclose(anchors, centers, rtol=0.02)
-    overlap = suggestions.best_iou(np.array([10.0, 80]), np.array([10.0, 40]), centers)
+def test_the_iou_with_the_best_anchor_by_hand():
+    anchors = np.array([[10, 20], [40, 40], [120, 60]], float)
+    overlap = suggestions.best_iou(np.array([10.0, 80]), np.array([10.0, 40]), anchors)
     # 10x10 in 10x20: half; 80x40: 40x40 of 3200, and 80x40 in 120x60: 3200 of 7200
     np.testing.assert_allclose(overlap, [0.5, 0.5])
-    assert len(suggestions.anchor_sizes(np.array([5.0, 5]), np.array([5.0, 5]))) == 1
+
+
+def test_fitted_anchors_have_the_sizes_and_ratios_of_the_boxes():
+    generator = np.random.default_rng(0)
+    sides = np.exp(generator.uniform(np.log(20), np.log(300), 400))
+    ratios = np.exp(generator.normal(np.log(3), 0.1, 400))  # three times as high as wide
+    widths, heights = sides / ratios**0.5, sides * ratios**0.5
+    levels, fitted, iou = suggestions.fit_anchors(widths, heights, (4, 8, 16, 32, 64), 1)
+    assert [level[0] / levels[0][0] for level in levels] == pytest.approx([1, 2, 4, 8, 16], rel=0.1)
+    assert 10 < levels[0][0] < 40 and fitted[1] == pytest.approx(3, rel=0.1)
+    assert fitted[0] / fitted[1] == pytest.approx(fitted[1] / fitted[2], rel=0.05)
+    default = [(size / r**0.5, size * r**0.5) for size in (32, 64, 128, 256, 512) for r in (0.5, 1, 2)]
+    assert iou.mean() > 0.7 > suggestions.best_iou(widths, heights, np.array(default)).mean()
 
 
 def test_class_weights_by_hand():
@@ -58,11 +66,11 @@ def test_input_size_follows_the_small_objects():
     # 20 of 160 pixels is an eighth: 16 * 8 = 128 leaves them 16
     found = detected([20])["Input size"]
     assert "larger than 12.5 % of it" in found.text and ", 20 pixels." in found.text
-    assert found.yaml == "short_side: 128" and "leaves them 16, with a long side of 256" in found.text
+    assert found.yaml == "min_size: 128\nmax_size: 256" and "leaves them 16, with a long side of 256" in found.text
     # 8 of 160: 320 pixels, which the images have not
     found = detected([8])["Input size"]
     assert "short side of 320, 2 times" in found.text
-    assert "a finer map (stride 4), or cut" in found.text and found.yaml == "short_side: 160"
+    assert "a finer map (stride 4), or cut" in found.text and found.yaml == "min_size: 160\nmax_size: 320"
     assert "finer map" not in detected([6])["Input size"].text  # nor has one of stride 4 two cells for them
 
 
@@ -71,7 +79,7 @@ def test_input_size_follows_the_small_objects():
 def test_the_suggested_input_size_matches_its_text(side, shape):
     side = min(side, min(shape) - 2)
     found = detected([side], shape, 1)["Input size"]
-    size = int(found.yaml.removeprefix("short_side: "))
+    size = yaml.safe_load(found.yaml)["min_size"]
     assert size <= min(shape)  # larger invents none
     if "leaves them" in found.text:
         left = float(re.search(r"leaves them ([\d.]+)", found.text)[1])
@@ -108,13 +116,33 @@ def test_other_tasks_get_no_advice_on_detectors():
     assert "Start with 20 pixels. " in suggested(check(InMemory(odd), processes=0))["Input size"].text
 
 
-def test_printed_anchors_match_their_iou():
-    assert "Anchor sizes" not in detected([20], count=9)  # too few boxes to say
-    found = detected([20, 40], count=20)["Anchor sizes"]
-    assert found.text.startswith("2 anchors by k-means over 20 boxes") and found.yaml == "anchors: [[20, 20], [40, 40]]"
-    assert "an IoU of 1.00 on average" in found.text
-    alike = detected([20.1, 20.2, 20.3], count=40)["Anchor sizes"]
-    assert alike.text.startswith("1 anchor by") and alike.yaml == "anchors: [[20, 20]]"
+DETECTORS = {"Anchors of FasterRCNN": ("FasterRCNN", {"hidden": 32}), "Anchors of RetinaNet": ("RetinaNet", {})}
+
+
+def test_suggestions_can_be_pasted_into_detectors():
+    """Each suggestion's lines are arguments of the detector that it names."""
+    from striate import models
+
+    assert not {title for title in detected([20], count=9) if "nchors" in title}  # too few boxes to say
+    found = detected([20, 40], count=20)
+    resizing = yaml.safe_load(found["Input size"].yaml)
+    for title, (name, options) in DETECTORS.items():
+        arguments = yaml.safe_load(found[title].yaml)
+        assert set(arguments) == {"anchor_sizes", "ratios"}
+        detector = getattr(models, name)(2, "resnet18", fpn_channels=16, **options, **resizing, **arguments)
+        assert (
+            detector.resize.min_size == (resizing["min_size"],)
+            and f"short side of {resizing['min_size']}" in found[title].text
+        )
+    models.FCOS(2, "resnet18", fpn_channels=64, **resizing)
+    backbone = models.PlainCNN(widths=[4, 4, 4, 4, 4, 4], out_indices=[0, 1, 2, 3, 4, 5])
+    models.SSD(2, backbone, **yaml.safe_load(found["Default boxes of SSD"].yaml))
+
+
+def test_scales_are_percent_of_the_square_input():
+    # 20 x 20 and 40 x 40 in 160 x 320: 8.8 % and 17.7 % of a square
+    scales = yaml.safe_load(detected([20, 40], count=20)["Default boxes of SSD"].yaml)["scales"]
+    assert scales[0] == 9 and scales[-1] == 18 and len(scales) == 7 and sorted(set(scales)) == scales
 
 
 def test_suggestions_need_the_training_split():

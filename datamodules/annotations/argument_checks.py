@@ -25,11 +25,14 @@ def check_choice(argument: str, value: str, choices: Sequence[str]) -> None:
 
 
 def check_class_names(names: Sequence[str] | None) -> None:
-    """Check that class names are unique; None, for names that come from the data, is valid.
+    """Check that class names are unique and without surrounding spaces; None, for names of the data, is valid.
 
     Raises:
-        ValueError: A name occurs more than once.
+        ValueError: A name occurs more than once, or no label can equal it since spaces around labels are removed.
     """
+    for name in names or ():
+        if name != name.strip():
+            raise ValueError(f"class_names: names must not begin or end with a space, got {name!r}")
     if names is not None and len(set(names)) < len(names):
         duplicate = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"class_names: each name must be unique, got {duplicate!r} more than once")

@@ -4,9 +4,7 @@ from collections.abc import Mapping
 from difflib import SequenceMatcher
 from pathlib import Path
 
-from pytorch_lightning.utilities.rank_zero import rank_zero_warn
-
-from .annotation_errors import Fault, record_error, recording
+from .annotation_errors import Fault, record_warning, recording
 
 RARE = 0.05
 """Fraction of the objects of another class below which a class with a similar name may be a misspelling of it."""
@@ -59,13 +57,12 @@ def report_suspicious_names(counts: Mapping[str, int], root: Path, argument: str
     found = suspicious_names(counts)
     if not found:
         return
-    if recording():
-        for name, reason in found.items():
-            record_error(Fault("class-name", root, [f"class {name!r}"], "entry", reason))
-        return
     listed = "; ".join(f"{name!r} {reason}" for name, reason in list(found.items())[:5])
     more = f" and {len(found) - 5} more" if len(found) > 5 else ""
-    rank_zero_warn(
+    message = (
         f"{len(found)} of {len(counts)} class names in the annotations of {root} may be mistakes: {listed}{more}; "
         f"correct them, or list the classes in {argument}"
     )
+    faults = [Fault("class-name", root, [f"class {name!r}"], "entry", reason) for name, reason in found.items()]
+    for fault in faults if recording() else faults[:1]:
+        record_warning(fault, message)

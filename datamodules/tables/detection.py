@@ -172,7 +172,13 @@ class DetectionManifest(TableDataModule):
         order = order[usable[order]]
         crowds, difficult = table.flags("iscrowd"), table.flags("difficult")
         return Objects.grouped(
-            len(images.names), image_of[order], boxes[order], labels[order], crowds[order], difficult[order]
+            len(images.names),
+            image_of[order],
+            boxes[order],
+            labels[order],
+            crowds[order],
+            difficult[order],
+            errors=errors,
         )
 
 

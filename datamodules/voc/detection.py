@@ -204,7 +204,7 @@ def read_voc(
     if skip_difficult:
         usable &= ~difficult
     objects = Objects.grouped(
-        len(entries), image_of[usable], corners[usable], labels[usable], difficult=difficult[usable]
+        len(entries), image_of[usable], corners[usable], labels[usable], difficult=difficult[usable], errors=errors
     )
     return ObjectSource(images, objects)
 

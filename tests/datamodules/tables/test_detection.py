@@ -197,6 +197,7 @@ def test_missing_files(folder):
         ({"val_fraction": 1.0}, "val_fraction: .*got 1.0"),
         ({"val": "x.csv", "val_fraction": 0.1}, "set one"),
         ({"class_names": ["a", "a"]}, "class_names: .*got 'a'"),
+        ({"class_names": ["a", " b"]}, "class_names: .*space, got ' b'"),
     ],
 )
 def test_bad_options(options, message):

@@ -16,6 +16,7 @@ SIZE = (64, 48)
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Glyph"),  # charts in a font without Chinese
+    pytest.mark.filterwarnings("ignore:.*drawn as numbers"),
     pytest.mark.filterwarnings("ignore:.*one pixel wide or high"),
     pytest.mark.filterwarnings("ignore:.*skipped .could not be read"),
 ]

@@ -68,8 +68,9 @@ def test_show_export_fit_validate_and_predict(workdir, capsys):
     assert (workdir / "voc_detection_train.png").is_file()
     assert "血小板" in (workdir / "out/data.yaml").read_text(encoding="utf-8")
     launch("fit", "--config", "cells.yaml")
-    for command in ("validate", "predict"):
-        launch(command, "--config", "cells.yaml", "--ckpt_path", "last", "--data.images", "cells/JPEGImages")
+    launch("validate", "--config", "cells.yaml", "--ckpt_path", "last")
+    arguments = ["--data.images", "cells/JPEGImages", "--model.score_threshold", 0]
+    launch("predict", "--config", "cells.yaml", "--ckpt_path", "last", *arguments)
     predictions = (workdir / "runs/cells/predict-1/predictions.csv").read_text(encoding="utf-8")
     assert "試料.jpg" in predictions and any(name in predictions for name in NAMES)
     assert "val/map" in capsys.readouterr().out

@@ -5,6 +5,7 @@ from difflib import SequenceMatcher
 from pathlib import Path
 
 from .annotation_errors import Fault, record_warning, recording
+from .similar_names import canonical
 
 RARE = 0.05
 """Fraction of the objects of another class below which a class with a similar name may be a misspelling of it."""
@@ -20,7 +21,7 @@ def folded(name: str) -> str:
     >>> folded("Red_Light ") == folded("red light")
     True
     """
-    return "".join(name.casefold().replace("_", " ").replace("-", " ").split())
+    return canonical(name.replace("_", " ").replace("-", " ")).replace(" ", "")
 
 
 def suspicious_names(counts: Mapping[str, int]) -> dict[str, str]:

@@ -64,6 +64,15 @@ def image_names(folder: Path) -> list[str]:
     return listing.images
 
 
+def split_of_name(name: str) -> str | None:
+    """Return the split that a folder or list of this name stands for; None: none.
+
+    >>> split_of_name("Validation"), split_of_name("cats")
+    ('val', None)
+    """
+    return _SPLIT_OF_NAME.get(name.lower())
+
+
 def split_folders(root: Path) -> dict[str, str]:
     """Return the folder of each split that has one, by its usual names: ``train``, ``Training``, ``valid``, ….
 
@@ -72,7 +81,7 @@ def split_folders(root: Path) -> dict[str, str]:
     """
     folders: dict[str, str] = {}
     for name in subfolders(root) if root.is_dir() else ():
-        if (split := _SPLIT_OF_NAME.get(name.lower())) is None:
+        if (split := split_of_name(name)) is None:
             continue
         if split in folders:
             raise ValueError(f"root: must have one folder for {split}, got {folders[split]!r} and {name!r}; rename one")

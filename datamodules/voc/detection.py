@@ -16,7 +16,7 @@ from ..annotations.normalized import reject_fractions
 from ..annotations.objects import ImageTable, Objects, ObjectSource, image_numbers, usable_boxes
 from ..base import ObjectDataModule, ObjectOptions, Unpack
 from ..loading.splits import check_val_fraction, random_split
-from .layout import Entry, VocLayout, Year
+from .layout import Entry, VocLayout, Year, unannotated_images
 from .xml import ObjectAnnotations, object_names, read_annotation
 
 # fmt: off
@@ -142,6 +142,16 @@ class VOCDetection(ObjectDataModule):
     def _entries(self, split: str) -> list[Entry]:
         return [entry for image_set in self.layout.image_sets(split) for entry in self.layout.entries(image_set)]
 
+    def _warn_about_unannotated(self, split: str) -> None:
+        """Warn about images without XML file where no image set says which images are meant."""
+        homes = [image_set.home for image_set in self.layout.image_sets(split) if image_set.file is None]
+        images = [image for home in homes for image in unannotated_images(home)]
+        if images and not recording():  # `striate data check` finds them as orphan-image
+            rank_zero_warn(
+                f"{len(images)} images of {self.root} left out (no XML file, first: {images[0]}); list them in "
+                "ImageSets/Main and write an XML file without objects if they have none"
+            )
+
     def make_source(self, split: str) -> ObjectSource:
         """Return the images of a split with their objects."""
         held_out = split == "val" and self.val_fraction is not None
@@ -151,6 +161,7 @@ class VOCDetection(ObjectDataModule):
                 f"val_fraction: must be null, since {str(self.root)!r} has images for validation ({names}), got "
                 f"{self.val_fraction}"
             )
+        self._warn_about_unannotated("train" if held_out else split)
         entries = self._entries("train" if held_out else split)
         skip_difficult = self.skip_difficult and split == "train"
         source = read_voc(self.layout.base, entries, self._names, skip_difficult, self.strict)

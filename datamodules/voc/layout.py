@@ -13,11 +13,11 @@ from typing import Literal, NamedTuple
 
 from ..annotations.annotation_errors import OUTSIDE, AbsentSplitError, DataError, Fault, record_error
 from ..annotations.argument_checks import did_you_mean
-from ..annotations.dataset_layout import layout_error
+from ..annotations.dataset_layout import layout_error, split_folders, split_of_name, subfolders
 from ..annotations.objects import confined
 from ..annotations.text_files import read_text
 from ..images.file_names import FileNames, composed
-from ..images.read import IMAGE_SUFFIXES
+from ..images.listing import IMAGE_SUFFIXES, is_image, is_system, list_images
 
 Year = Literal["2007", "2012", "07+12"]
 
@@ -26,12 +26,7 @@ YEAR_SETS: dict[str, dict[str, list[str]]] = {
     "2012": {"train": ["2012_train"], "val": ["2012_val"], "test": ["2012_val"]},
     "07+12": {"train": ["2007_trainval", "2012_trainval"], "val": ["2007_test"], "test": ["2007_test"]},
 }
-SPLIT_NAMES = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation"),
-    "test": ("test", "testing"),
-}
-"""Names of image sets and folders that stand for a split, in any case."""
+SPLITS = ("train", "val", "test")
 _IMAGE_FOLDERS = ("JPEGImages", "images", "image", "imgs")
 _WITH_FLAG = re.compile(r"(.*\S)\s+(?:-1|0|1)")  # the list of a class has a second column
 
@@ -105,11 +100,12 @@ def find_home(folder: Path) -> Home | None:
 
 
 def _has_xml(folder: Path) -> bool:
-    return folder.is_dir() and any(name.lower().endswith(".xml") for name in os.listdir(folder))  # noqa: PTH208
+    names = os.listdir(folder) if folder.is_dir() else []  # noqa: PTH208
+    return any(name.lower().endswith(".xml") and not is_system(name) for name in names)
 
 
 def _has_images(folder: Path) -> bool:
-    return any(name.lower().endswith(IMAGE_SUFFIXES) for name in os.listdir(folder))  # noqa: PTH208
+    return any(is_image(name) for name in os.listdir(folder))  # noqa: PTH208
 
 
 class VocLayout:
@@ -124,7 +120,7 @@ class VocLayout:
 
     def __init__(self, root: Path, year: str | None, sets: Mapping[str, Sequence[str] | None], reader: type) -> None:
         self.root, self.reader = root, reader
-        self.named = {split: None if (names := sets.get(split)) is None else list(names) for split in SPLIT_NAMES}
+        self.named = {split: None if (names := sets.get(split)) is None else list(names) for split in SPLITS}
         self.devkit = root / "VOCdevkit" if (root / "VOCdevkit").is_dir() else root
         self.given_year = year
 
@@ -140,15 +136,14 @@ class VocLayout:
             return None
         if (home := find_home(self.root)) is not None:
             return home
-        folders = sorted(child for child in self.devkit.iterdir() if child.is_dir()) if self.devkit.is_dir() else []
         of_split = {
             split: home
-            for split, names in SPLIT_NAMES.items()
-            for child in folders
-            if child.name.lower() in names and (home := find_home(child)) is not None
+            for split, name in split_folders(self.devkit).items()
+            if (home := find_home(self.devkit / name)) is not None
         }
         if "train" in of_split:
             return of_split
+        folders = [self.devkit / name for name in subfolders(self.devkit)] if self.devkit.is_dir() else []
         homes = [home for child in folders if (home := find_home(child)) is not None]
         return homes[0] if len(homes) == 1 else None
 
@@ -229,12 +224,11 @@ class VocLayout:
             if split == "train":
                 return [ImageSet(home.folder.name or str(home.folder), home, None)]
             raise self._absent(split, f"no image sets in {str(home.folder / 'ImageSets' / 'Main')!r}")
-        found = {known: _first(lists, names) for known, names in SPLIT_NAMES.items()}
-        name = found[split]
+        found = {known: name for name in reversed(lists) if (known := split_of_name(name))}
+        name = found.get(split)
         if split == "train" and name is None:
-            whole = _first(lists, ("trainval",))
-            name = whole if found["val"] is None else None
-            name = next(iter(lists)) if name is None and len(lists) == 1 else name
+            whole = "trainval" if "trainval" in lists and "val" not in found else None
+            name = next(iter(lists)) if whole is None and len(lists) == 1 else whole
         if name is None:
             raise self._absent(split, f"the image sets are {', '.join(map(repr, lists))}")
         return [ImageSet(name, home, lists[name])]
@@ -275,6 +269,17 @@ class VocLayout:
         ]
 
 
+def unannotated_images(home: Home) -> list[Path]:
+    """Return the images of a home that have no annotation file."""
+    stems = set(map(composed, annotated_stems(home)))
+    images = list_images(home.images) if home.images.is_dir() else []
+    return [image for image in images if composed(_stem(image.relative_to(home.images).as_posix())) not in stems]
+
+
+def _stem(name: str) -> str:
+    return os.path.splitext(name)[0]  # noqa: PTH122 - names with dots and slashes
+
+
 def _image_lists(home: Home) -> dict[str, Path]:
     """The files of the image sets of a home, by name."""
     for folder in (home.folder / "ImageSets" / "Main", home.folder / "ImageSets"):
@@ -283,17 +288,12 @@ def _image_lists(home: Home) -> dict[str, Path]:
     return {}
 
 
-def _first(lists: Iterable[str], names: Sequence[str]) -> str | None:
-    """The image set that has one of these names, in any case."""
-    return next((name for wanted in names for name in lists if name.lower() == wanted), None)
-
-
 def _listed(file: Path, annotations: FileNames) -> Iterator[str]:
     """Yield the names in an image set, without suffix; the annotation shows where a name with spaces ends."""
     for line in filter(None, map(str.strip, read_text(file).splitlines())):
         flagged = _WITH_FLAG.fullmatch(line)
         candidates = [line, *([flagged[1]] if flagged else [])]
-        candidates += [os.path.splitext(text)[0] for text in candidates if text.lower().endswith(IMAGE_SUFFIXES)]  # noqa: PTH122
+        candidates += [_stem(text) for text in candidates if text.lower().endswith(IMAGE_SUFFIXES)]
         found = (text for text in candidates if annotations.resolve(f"{text}.xml") is not None)
         yield next(found, line.split()[0])
 
@@ -302,7 +302,7 @@ def annotated_stems(home: Home) -> list[str]:
     """The names of all annotation files of a home, without suffix, relative to their folder, sorted."""
     files = (path for path in home.annotations.rglob("*") if path.suffix.lower() == ".xml")
     names = (path.relative_to(home.annotations) for path in files)
-    return sorted(name.with_suffix("").as_posix() for name in names if not any(part[0] == "." for part in name.parts))
+    return sorted(name.with_suffix("").as_posix() for name in names if not any(map(is_system, name.parts)))
 
 
 class _ImageNames:
@@ -320,7 +320,7 @@ class _ImageNames:
         if parent not in self._by_stem:
             inner = self.folder / parent
             names = sorted(os.listdir(inner)) if inner.is_dir() else []  # noqa: PTH208
-            images = (name for name in reversed(names) if name.lower().endswith(IMAGE_SUFFIXES))
-            self._by_stem[parent] = {composed(os.path.splitext(image)[0]): image for image in images}  # noqa: PTH122
+            images = filter(is_image, reversed(names))
+            self._by_stem[parent] = {composed(_stem(image)): image for image in images}
         image = self._by_stem[parent].get(composed(name), f"{name}.jpg")
         return f"{parent}/{image}" if parent else image

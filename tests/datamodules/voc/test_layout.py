@@ -100,6 +100,13 @@ def test_without_image_sets_a_part_is_held_out(tmp_path):
         module(root, val_fraction=0.25).make_source("train")
 
 
+def test_images_without_xml_are_counted(tmp_path):
+    root = write_home(tmp_path, "abcd", annotations=".", images=".")
+    write_image(tmp_path / "new.png", noise(*SIZE))
+    with pytest.warns(UserWarning, match=r"1 images of .* left out \(no XML file, first: .*new\.png\)"):
+        assert len(module(root, val_fraction=0.5).make_source("train")) == 2
+
+
 def test_folders_of_splits(tmp_path):
     for folder, names in (("Train", "ab"), ("valid", "a"), ("test", "c")):
         write_home(tmp_path / folder, names, annotations=".", images=".")

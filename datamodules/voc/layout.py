@@ -6,7 +6,7 @@ A home is a folder with annotations and images: ``VOC2007`` in VOC's devkit; a f
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple

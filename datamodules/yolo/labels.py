@@ -14,8 +14,8 @@ from ..annotations.corners import are_corners
 from ..annotations.normalized import reject_pixels
 from ..annotations.object_masks import ObjectMasksBuilder
 from ..annotations.objects import ImageTable, Objects, ObjectSource, usable_boxes
-from ..images.file_names import FileNames
 from ..annotations.text_files import decode, marked_encoding
+from ..images.file_names import FileNames
 from ..images.sizes import image_sizes
 from ..loading.sources import Sample
 from .keypoints import KeypointEvidence, Points, has_visibility

@@ -163,7 +163,7 @@ def test_segmentation_in_one_folder(tmp_path):
     import numpy as np
 
     write_image(tmp_path / "JPEGImages" / "a.jpg", noise(*SIZE))
-    write_gray(tmp_path / "SegmentationClass" / "a.png", np.full(SIZE[::-1], 1, np.uint8))
+    write_gray(tmp_path / "SegmentationClass" / "a.png", np.tile(np.arange(SIZE[0]) % 2, (SIZE[1], 1)).astype(np.uint8))
     (tmp_path / "ImageSets" / "Segmentation").mkdir(parents=True)
     (tmp_path / "ImageSets" / "Segmentation" / "train.txt").write_text("a\n")
     data = VOCSegmentation(str(tmp_path), class_names=["background", "cell"], val="train", num_workers=0)

@@ -54,7 +54,8 @@ def split_components(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     from scipy.ndimage import find_objects
 
     values, numbered = split_ids(ids)
-    parts, owners = np.zeros_like(numbered), []
+    parts = np.zeros_like(numbered)
+    owners: list[int] = []
     for number, (rows, columns) in enumerate(find_objects(numbered), start=1):
         count, labels = cv2.connectedComponents((numbered[rows, columns] == number).astype(np.uint8), connectivity=8)
         parts[rows, columns] += np.where(labels > 0, labels + len(owners), 0)

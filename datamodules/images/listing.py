@@ -90,7 +90,8 @@ def list_folder(folder: str | Path, recursive: bool = True) -> Listing:
     images: list[str] = []
     skipped: list[Skipped] = []
     visited: set[tuple[int, int]] = set()
-    folders, links = [""], []  # links are followed last: a folder that is listed anyway keeps its own path
+    folders: list[str] = [""]
+    links: list[str] = []  # followed last: a folder that is listed anyway keeps its own path
     while folders or links:
         links.sort(reverse=True)
         below = folders.pop() if folders else links.pop()

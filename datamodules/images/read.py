@@ -128,8 +128,8 @@ def _check_content(path: str | Path, image: np.ndarray) -> None:
     """
     if (image == image[:1, :1]).all():
         with Image.open(path) as opened:
-            low, high = opened.convert("RGBA").getextrema()[3]
-        if low != high:
+            alpha = np.asarray(opened.convert("RGBA"))[..., 3]
+        if alpha.min() != alpha.max():
             raise ImageError(
                 path, "its content is in the transparency alone, which is not read; save it on a background"
             )
@@ -238,7 +238,8 @@ def bits_per_channel(opened: Image.Image) -> int:
     if isinstance(opened, TiffImageFile):
         return max(opened.tag_v2.get(_BITS, (1,)))
     if opened.format == "PNG":
-        file: Any = opened.fp
+        source: Any = opened
+        file = source.fp
         position = file.tell()
         file.seek(24)
         bits = file.read(1)[0]

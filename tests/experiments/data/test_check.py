@@ -239,8 +239,9 @@ def test_ctrl_c_prints_the_findings_so_far(tmp_path):
     small_datasets.write_folder(tmp_path / "set")
     truncate(tmp_path / "set/train/cat/0.png")
     (tmp_path / "slow.py").write_text(
-        "import os, signal, time\nfrom pathlib import Path\n"
-        "from striate.datamodules import ImageFolder\nfrom striate.datamodules.doctor import check\n"
+        "import importlib, os, signal, time\nfrom pathlib import Path\n"
+        "from striate.datamodules import ImageFolder\n"
+        "check = importlib.import_module('striate.datamodules.doctor.check')\n"
         "class Slow(ImageFolder):\n"
         "    def make_source(self, split):\n"
         "        source = super().make_source(split)\n"
@@ -266,7 +267,7 @@ def test_ctrl_c_prints_the_findings_so_far(tmp_path):
     with start_striate(tmp_path, *arguments, stderr=subprocess.PIPE) as process:
         out, error = process.communicate(timeout=HANG)
     assert process.returncode == 130, error
-    assert "Interrupted after 9 of 10; found so far: 1 error" in out and "train/cat/0.png" in out
+    assert "Interrupted after 8 images of 10; found so far: 1 error" in out and "train/cat/0.png" in out
     assert "Traceback" not in error
 
 

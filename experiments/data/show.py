@@ -122,13 +122,19 @@ def page(
 
 def make_loader(data: Any, split: str, count: int, epoch: int) -> Any:
     """The loader of training or evaluation, in this process and with batches of at most `count` samples."""
+    from ...datamodules.annotations.annotation_errors import AbsentSplitError
+
     data.prepare_data()
     for key in ("batch_size", "eval_batch_size"):
         if isinstance(getattr(data, key, None), int):
             setattr(data, key, min(getattr(data, key), count))
     if hasattr(data, "num_workers"):
         data.num_workers = 0
-    data.setup({"train": "fit", "val": "validate", "test": "test"}[split])
+    try:
+        data.setup({"train": "fit", "val": "validate", "test": "test"}[split])
+    except AbsentSplitError:
+        if split not in getattr(data, "datasets", {}):  # to look at train, val is not needed
+            raise
     loader = getattr(data, f"{split}_dataloader")()
     if isinstance(loader, list | tuple):
         if not loader:

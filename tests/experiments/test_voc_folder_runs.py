@@ -62,6 +62,12 @@ def test_check_says_what_is_there_and_what_is_wrong(workdir, capsys):
     assert "Clean: 7 images read" in capsys.readouterr().out
 
 
+def test_show_needs_no_validation_images(workdir):
+    (workdir / "cells/ImageSets/Main/val.txt").unlink()
+    data_command(["show", "voc_detection", "--root", "cells", "--count", "2", "--out", "train.png"])
+    assert (workdir / "train.png").is_file()
+
+
 def test_show_export_fit_validate_and_predict(workdir, capsys):
     data_command(["show", "voc_detection", "--root", "cells", "--count", "4"])
     data_command(["export", "voc_detection", "--root", "cells", "--format", "yolo", "out"])
@@ -69,8 +75,7 @@ def test_show_export_fit_validate_and_predict(workdir, capsys):
     assert "血小板" in (workdir / "out/data.yaml").read_text(encoding="utf-8")
     launch("fit", "--config", "cells.yaml")
     launch("validate", "--config", "cells.yaml", "--ckpt_path", "last")
-    arguments = ["--data.images", "cells/JPEGImages", "--model.score_threshold", 0]
-    launch("predict", "--config", "cells.yaml", "--ckpt_path", "last", *arguments)
-    predictions = (workdir / "runs/cells/predict-1/predictions.csv").read_text(encoding="utf-8")
-    assert "試料.jpg" in predictions and any(name in predictions for name in NAMES)
+    launch("predict", "--config", "cells.yaml", "--ckpt_path", "last", "--data.images", "cells/JPEGImages")
+    counts = (workdir / "runs/cells/predict-1/counts.csv").read_text(encoding="utf-8")
+    assert "試料.jpg" in counts and all(name in counts.splitlines()[0] for name in NAMES)
     assert "val/map" in capsys.readouterr().out

@@ -79,7 +79,7 @@ class MetricsWriter(ExperimentWriter):
             return
         self._unsaved = False
         path = Path(self.metrics_file_path)
-        earlier = None
+        earlier: list[dict[str, Any]] | None = None
         if self._length is None:
             earlier = parse_rows(path.read_bytes()) if path.is_file() else []
             while earlier and int(earlier[-1].get("step") or 0) >= self.metrics[0]["step"]:
@@ -113,7 +113,7 @@ class MetricsWriter(ExperimentWriter):
         return text.getvalue().encode()
 
 
-def parse_rows(content: bytes) -> list[dict[str, str]]:
+def parse_rows(content: bytes) -> list[dict[str, Any]]:
     """The rows of a CSV file with a header."""
     return list(csv.DictReader(io.StringIO(content.decode(), newline="")))
 

@@ -74,7 +74,8 @@ class FinderResults(pl.Callback):
                 )
             elif isinstance(pl_module, Task):
                 found["lr"] = float(f"{rate:.6g}")
-                pl_module.optimizer = partial(pl_module.optimizer, lr=found["lr"])
+                optimizer: Any = pl_module.optimizer
+                pl_module.optimizer = partial(optimizer, lr=found["lr"])
                 trainer.strategy.setup_optimizers(trainer)
         if found:
             rank_zero_info("Found " + ", ".join(f"{name} {value}" for name, value in found.items()))

@@ -48,10 +48,10 @@ def describe_error(error: BaseException, command_line: CommandLine, config: Any 
     while str(origin).startswith("Does not validate against any of the Union subtypes") and origin.__cause__:
         origin = origin.__cause__
     frames = [frame for frame, _ in traceback.walk_tb(origin.__traceback__)]
-    if message := missing_package(error, command_line, config):
-        return message
     if frames and frames[-1].f_globals.get("__name__", "").startswith("striate."):
         return add_key(str(origin), frames, command_line, config) or None  # without a message, a traceback says more
+    if (missing := missing_package(error, command_line, config)) is not None:
+        return missing
     if origin is error:
         return None
     problem = invalid_argument(origin)

@@ -9,6 +9,8 @@ from typing import Any
 
 from wandb.proto import wandb_internal_pb2
 
+from .processes import HANG
+
 BLOCK, HEADER = 32768, 7
 """Bytes of a block of LevelDB's log format, and of the header of the file and of each record."""
 
@@ -16,7 +18,7 @@ BLOCK, HEADER = 32768, 7
 def read_history(run: Path) -> list[dict[str, Any]]:
     """The rows of the history in the folder of an offline run that was finished."""
     (log,) = run.glob("*.wandb")
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + HANG
     # the client's process may write on after finish() has returned; its last record says that the run has ended
     while not (records := list(_records(log.read_bytes()))) or records[-1].WhichOneof("record_type") != "exit":
         assert time.monotonic() < deadline, "the run has no end"

@@ -1,7 +1,7 @@
 """Backbones: networks that map images to feature maps, in order of increasing stride."""
 
 from .base import Backbone, backbone_name
-from .build import as_backbone, available_backbones, build_backbone
+from .build import as_backbone, available_backbones, build_backbone, dilated_backbone
 from .lite0 import EfficientNetLite0
 from .plain import PlainCNN
 from .timm import TimmBackbone
@@ -18,4 +18,5 @@ __all__ = [
     "available_backbones",
     "backbone_name",
     "build_backbone",
+    "dilated_backbone",
 ]

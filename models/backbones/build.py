@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from ..ops.checks import suggest
-from .base import Backbone
+from .base import Backbone, backbone_name
 from .lite0 import EfficientNetLite0
 from .plain import PlainCNN
 from .timm import TimmBackbone
@@ -87,5 +87,29 @@ def as_backbone(backbone: Backbone | str, weights: str | None = None) -> Backbon
         raise ValueError(
             f"weights: has no effect on a backbone that is already built, got {weights!r}; pass weights to "
             f"{type(backbone).__name__}, or give the backbone by name"
+        )
+    return backbone
+
+
+def dilated_backbone(backbone: Backbone, output_stride: int) -> Backbone:
+    """Dilate a backbone in place if the stride of its last map exceeds ``output_stride``, and return it.
+
+    Raises:
+        ValueError: Its last map cannot have a stride of ``output_stride``.
+    """
+    name = backbone_name(backbone)
+    if backbone.strides[-1] > output_stride:
+        dilate = getattr(backbone, "dilate", None)
+        if dilate is None:
+            raise ValueError(
+                f"backbone: {name} has a last stride of {backbone.strides[-1]} and cannot be dilated to "
+                f"output_stride={output_stride}; use a ResNet of torchvision's, or build timm's networks with options: "
+                f"{{output_stride: {output_stride}}}"
+            )
+        dilate(output_stride)
+    if backbone.strides[-1] != output_stride:
+        raise ValueError(
+            f"output_stride: exceeds the last stride of {name}, {backbone.strides[-1]}, got {output_stride}; set "
+            "output_stride to that stride, or use more stages"
         )
     return backbone

@@ -1,8 +1,22 @@
 """Instance segmentation: detectors whose objects have masks."""
 
+from .fcis import FCIS
+from .inside_outside import FCISSettings, fcis_losses
 from .instance_segmenter import InstanceSegmenter, check_mask_targets
 from .mask_rcnn import MaskRCNN
 from .mask_targets import mask_targets
+from .mask_voting import vote_masks, voting_weights
 from .position_sensitive import position_sensitive_pool
 
-__all__ = ["InstanceSegmenter", "MaskRCNN", "check_mask_targets", "mask_targets", "position_sensitive_pool"]
+__all__ = [
+    "FCIS",
+    "FCISSettings",
+    "InstanceSegmenter",
+    "MaskRCNN",
+    "check_mask_targets",
+    "fcis_losses",
+    "mask_targets",
+    "position_sensitive_pool",
+    "vote_masks",
+    "voting_weights",
+]

@@ -12,7 +12,14 @@ _OBJECTS = 8
 """Number of masks that are resized at once, which bounds memory."""
 
 
-def mask_targets(masks: Tensor, boxes: Tensor, objects: Tensor, size: int, image_size: tuple[int, int]) -> Tensor:
+def mask_targets(
+    masks: Tensor,
+    boxes: Tensor,
+    objects: Tensor,
+    size: int,
+    image_size: tuple[int, int],
+    aligned: bool = False,
+) -> Tensor:
     """Crop the masks of objects to regions, and resize them.
 
     Masks are resized with the image (nearest pixel), then averaged in each cell of the region by RoIAlign, without
@@ -24,6 +31,8 @@ def mask_targets(masks: Tensor, boxes: Tensor, objects: Tensor, size: int, image
         objects: Index of the object that each region belongs to, int64.
         size: Number of cells m per side of the result.
         image_size: Height and width of the resized image, in pixels.
+        aligned: Take the values of pixels at their centers. If false, as in torchvision's Mask R-CNN, they are at whole
+            numbers, so that targets are shifted by half a pixel.
 
     Shape:
         - masks: ``[N, H, W]``, bool or uint8
@@ -40,5 +49,5 @@ def mask_targets(masks: Tensor, boxes: Tensor, objects: Tensor, size: int, image
         regions = torch.isin(objects, chosen).nonzero()[:, 0]
         index = torch.searchsorted(chosen, objects[regions])
         rois = torch.cat([index[:, None].to(boxes), boxes[regions]], dim=1)
-        targets[regions] = roi_align(resized.to(boxes.dtype), rois, size)[:, 0]
+        targets[regions] = roi_align(resized.to(boxes.dtype), rois, size, aligned=aligned)[:, 0]
     return targets

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from ..backbones import Backbone, as_backbone, backbone_name
+from ..backbones import Backbone, as_backbone, backbone_name, dilated_backbone
 from ..ops.checks import check_dropout, check_min
 from ..ops.init import init_glorot, init_he
 from .layers import conv_norm_relu, resize
@@ -219,21 +219,7 @@ def dilated(backbone: Backbone, output_stride: int) -> Backbone:
             f"backbone: DeepLabV3Plus needs a map of stride {FINE_STRIDE} before the last, got {name} with the strides "
             f"{backbone.strides}; choose other out_indices, or another backbone"
         )
-    if backbone.strides[-1] > output_stride:
-        dilate = getattr(backbone, "dilate", None)
-        if dilate is None:
-            raise ValueError(
-                f"backbone: {name} has a last stride of {backbone.strides[-1]} and cannot be dilated to "
-                f"output_stride={output_stride}; use a ResNet of torchvision's, or build timm's networks with options: "
-                f"{{output_stride: {output_stride}}}"
-            )
-        dilate(output_stride)
-    if backbone.strides[-1] != output_stride:
-        raise ValueError(
-            f"output_stride: exceeds the last stride of {name}, {backbone.strides[-1]}, got {output_stride}; set "
-            "output_stride to that stride, or use more stages"
-        )
-    return backbone
+    return dilated_backbone(backbone, output_stride)
 
 
 def _auxiliary_head(in_channels: int, num_classes: int) -> nn.Sequential:

@@ -28,14 +28,14 @@ from ...ops.checks import (
     indexed,
 )
 from ...ops.init import init_he
-from ...ops.matching import check_thresholds, match_anchors, sample_balanced
+from ...ops.matching import BACKGROUND, check_thresholds, match_anchors, sample_balanced
 from ..detector import Detections, check_detection_settings
 from ..postprocessing import select_detections
 
 
 @dataclass(frozen=True)
-class RoISettings:
-    """Settings of training and detection. The defaults are py-faster-rcnn's, trained end to end.
+class SamplingSettings:
+    """Which regions a second stage is trained on.
 
     Attributes:
         samples: Number of regions per image that are trained on. Fast R-CNN: 64 in each of 2 images.
@@ -44,6 +44,34 @@ class RoISettings:
         background_iou: Range of the highest IoU, its end excluded, in which a proposal is background. Fast R-CNN: 0.1,
             0.5.
         append_ground_truth: Whether ground-truth boxes are added to the proposals in training.
+
+    Raises:
+        TypeError: An argument has a wrong type.
+        ValueError: A number is out of range, a list has a wrong length, or the end of ``background_iou`` exceeds
+            ``foreground_iou``.
+    """
+
+    samples: int = 128
+    positive_fraction: float = 0.25
+    foreground_iou: float = 0.5
+    background_iou: tuple[float, float] = (0.0, 0.5)
+    append_ground_truth: bool = True
+
+    def __post_init__(self) -> None:
+        check_min(1, samples=self.samples)
+        check_fraction(positive_fraction=self.positive_fraction, foreground_iou=self.foreground_iou)
+        check_length(2, background_iou=self.background_iou)
+        check_fraction(**indexed("background_iou", self.background_iou))
+        if self.background_iou[0] >= self.background_iou[1]:
+            raise ValueError(f"background_iou: must be an ascending range, got {list(self.background_iou)}")
+        check_thresholds(self.foreground_iou, self.background_iou[1], self.background_iou[0])
+
+
+@dataclass(frozen=True)
+class RoISettings(SamplingSettings):
+    """Settings of training and detection. The defaults are py-faster-rcnn's, trained end to end.
+
+    Attributes:
         box_mean: Mean that is subtracted from the target offsets.
         box_std: Standard deviation that divides the target offsets.
         beta: Offset at which the smooth L1 loss of boxes changes from quadratic to linear: 1 / sigma^2, with sigma 1.
@@ -57,11 +85,6 @@ class RoISettings:
             ``foreground_iou``.
     """
 
-    samples: int = 128
-    positive_fraction: float = 0.25
-    foreground_iou: float = 0.5
-    background_iou: tuple[float, float] = (0.0, 0.5)
-    append_ground_truth: bool = True
     box_mean: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     box_std: tuple[float, float, float, float] = (0.1, 0.1, 0.2, 0.2)
     beta: float = 1.0
@@ -70,14 +93,8 @@ class RoISettings:
     max_detections: int = 100
 
     def __post_init__(self) -> None:
-        check_min(1, samples=self.samples)
+        super().__post_init__()
         check_min(0, beta=self.beta)
-        check_fraction(positive_fraction=self.positive_fraction, foreground_iou=self.foreground_iou)
-        check_length(2, background_iou=self.background_iou)
-        check_fraction(**indexed("background_iou", self.background_iou))
-        if self.background_iou[0] >= self.background_iou[1]:
-            raise ValueError(f"background_iou: must be an ascending range, got {list(self.background_iou)}")
-        check_thresholds(self.foreground_iou, self.background_iou[1], self.background_iou[0])
         check_detection_settings(self.score_threshold, self.nms_iou, self.max_detections)
         check_length(4, box_mean=self.box_mean, box_std=self.box_std)
         check_above(0, **indexed("box_std", self.box_std))
@@ -135,6 +152,55 @@ class RoIFullyConnected(nn.Module):
     def forward(self, pooled: Tensor) -> Tensor:
         """The features of pooled regions."""
         return self.drop7(self.fc7(self.drop6(self.fc6(pooled.flatten(1)).relu())).relu())
+
+
+@torch.no_grad()
+def sample_regions(
+    proposals: Sequence[Tensor],
+    targets: Sequence[Mapping[str, Any]],
+    num_classes: int,
+    settings: SamplingSettings,
+    all_regions: bool = False,
+    fill_background: bool = False,
+) -> list[RoISample]:
+    """Draw the regions of each image that a second stage is trained on.
+
+    Args:
+        proposals: Proposed boxes of each image, in pixels.
+        targets: The objects of each image.
+        num_classes: Number of classes K.
+        settings: Matching and sampling.
+        all_regions: Take all objects and all background, for a later selection of hard examples.
+        fill_background: If an image has too few regions, add those that overlap objects less than the range of
+            ``background_iou``, as background.
+
+    Shape:
+        - proposals: B tensors ``[P_i, 4]``
+        - targets: B dictionaries with ``boxes`` ``[N, 4]`` and ``labels`` ``[N]``
+    """
+    s, sampled = settings, []
+    for boxes, target in zip(proposals, targets, strict=True):
+        objects, labels = target["boxes"].to(boxes), target["labels"]
+        regions = torch.cat([boxes, objects]) if s.append_ground_truth else boxes
+        low, high = s.background_iou
+        matches = match_anchors(objects, regions, s.foreground_iou, high, min_background_iou=low)
+        if all_regions:
+            positive, negative = (matches >= 0).nonzero()[:, 0], (matches == BACKGROUND).nonzero()[:, 0]
+        else:
+            positive, negative = sample_balanced(matches, s.samples, s.positive_fraction)
+        if fill_background and low > 0:
+            rest = match_anchors(objects, regions, low, low)  # those below the range are background here
+            missing = max(s.samples - len(positive) - len(negative), 0)
+            negative = torch.cat([negative, sample_balanced(rest, missing, 0.0)[1]])
+        background = torch.full_like(negative, num_classes)
+        sampled.append(
+            RoISample(
+                regions[torch.cat([positive, negative])],
+                torch.cat([labels[matches[positive]], background]),
+                torch.cat([matches[positive], torch.full_like(negative, BACKGROUND)]),
+            )
+        )
+    return sampled
 
 
 class RoIHead(nn.Module):
@@ -211,7 +277,6 @@ class RoIHead(nn.Module):
         logits, deltas = self.score(features), self.box(features)
         return RoIOutput(logits.to(dtype), deltas.to(dtype).unflatten(1, (self.num_classes, 4)))
 
-    @torch.no_grad()
     def sample(self, proposals: Sequence[Tensor], targets: Sequence[Mapping[str, Any]]) -> list[RoISample]:
         """Draw the regions of each image that are trained on.
 
@@ -219,22 +284,7 @@ class RoIHead(nn.Module):
             - proposals: B tensors ``[P_i, 4]``
             - targets: B dictionaries with ``boxes`` ``[N, 4]`` and ``labels`` ``[N]``
         """
-        s, sampled = self.settings, []
-        for boxes, target in zip(proposals, targets, strict=True):
-            objects, labels = target["boxes"].to(boxes), target["labels"]
-            regions = torch.cat([boxes, objects]) if s.append_ground_truth else boxes
-            low, high = s.background_iou
-            matches = match_anchors(objects, regions, s.foreground_iou, high, min_background_iou=low)
-            positive, negative = sample_balanced(matches, s.samples, s.positive_fraction)
-            background = torch.full_like(negative, self.num_classes)
-            sampled.append(
-                RoISample(
-                    regions[torch.cat([positive, negative])],
-                    torch.cat([labels[matches[positive]], background]),
-                    matches[torch.cat([positive, negative])],
-                )
-            )
-        return sampled
+        return sample_regions(proposals, targets, self.num_classes, self.settings)
 
     def losses(
         self, maps: Tensor, proposals: Sequence[Tensor], targets: Sequence[Mapping[str, Any]]

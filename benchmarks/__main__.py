@@ -23,6 +23,7 @@ BENCHMARKS = {
     "segmentation_step": "training step of U-Net; peer: segmentation-models-pytorch",
     "detection_metrics": "COCO evaluation of 500,000 detections; peers: pycocotools and torchmetrics",
     "detection_ops": "matching 100,000 anchors, NMS of 100,000 boxes; peer: torchvision",
+    "fcis_pooling": "position-sensitive pooling of 300 regions for FCIS; peer: a loop over bins",
     "detection_step": "step and inference of Faster R-CNN R50-FPN at 800 pixels; peer: torchvision's reference",
     "training_memory": "peak memory of training_step; peer: its bare loop",
 }

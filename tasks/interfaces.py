@@ -27,6 +27,13 @@ class HasBackbone(Protocol):
 
 
 @runtime_checkable
+class HasLearningRateFactors(Protocol):
+    """A model of which some parts have another learning rate, as its paper requires."""
+
+    lr_factors: Mapping[str, float]  # name of a submodule -> its learning rate, relative to the rest
+
+
+@runtime_checkable
 class HasAuxiliary(Protocol):
     """A classifier or segmenter with auxiliary heads for training."""
 

@@ -8,7 +8,7 @@ import torch
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import nn
 
-from .interfaces import HasBackbone
+from .interfaces import HasBackbone, HasLearningRateFactors
 from .schedules import Horizon, Schedule
 
 FUSED_DEVICES = ("cpu", "cuda")
@@ -22,22 +22,30 @@ def group_parameters(model: nn.Module, backbone_lr_factor: float, decay_norm_and
     unless ``decay_norm_and_bias``. Groups without parameters are left out.
 
     Args:
-        model: Its ``backbone``, if it has one, gets separate groups.
+        model: Its ``backbone``, if it has one, gets separate groups, and so do its ``lr_factors`` other than 1.
         backbone_lr_factor: Learning rate of the backbone, relative to the rest; kept in the groups as ``lr_factor``.
         decay_norm_and_bias: Apply weight decay to one-dimensional parameters too.
     """
     backbone = model.backbone if isinstance(model, HasBackbone) else None
-    in_backbone = {id(p) for p in backbone.parameters()} if isinstance(backbone, nn.Module) else set()
+    parts: dict[int, str] = {}  # of parameters, by id
+    factors: dict[str, float] = {}
+    for name, factor in model.lr_factors.items() if isinstance(model, HasLearningRateFactors) else ():
+        if factor != 1:
+            factors[f"{name} (x {factor:g})"] = factor
+            parts |= {id(p): f"{name} (x {factor:g})" for p in model.get_submodule(name).parameters()}
+    if isinstance(backbone, nn.Module):
+        factors["backbone"] = backbone_lr_factor
+        parts |= {id(p): "backbone" for p in backbone.parameters()}
     groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         if parameter.requires_grad:
-            part = "backbone" if id(parameter) in in_backbone else "head"
+            part = parts.get(id(parameter), "head")
             decayed = decay_norm_and_bias or parameter.ndim > 1
             groups.setdefault((part, decayed), []).append(parameter)
     return [
         {"params": parameters, "name": part if decayed else f"{part} (no decay)"}
         | ({} if decayed else {"weight_decay": 0.0})
-        | ({"lr_factor": backbone_lr_factor} if part == "backbone" else {})
+        | ({"lr_factor": factors[part]} if part in factors else {})
         for (part, decayed), parameters in sorted(groups.items(), reverse=True)
     ]
 

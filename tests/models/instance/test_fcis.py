@@ -17,6 +17,7 @@ from striate.models.detection.two_stage.roi_head import SamplingSettings, sample
 from striate.models.instance import FCIS, FCISSettings, fcis_losses
 from striate.models.instance.fcis import FCISMaps
 from striate.models.instance.inside_outside import RegionScores, RegionTargets, hardest_regions, region_losses
+from striate.tasks.optimizers import build_optimizer, group_parameters
 
 from ...helpers.detector_inputs import random_images, target
 
@@ -350,3 +351,20 @@ def test_eight_images_are_overfitted() -> None:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimizer.step()
     assert mask_ap50(model, images, targets) >= 0.95
+
+
+def test_the_new_convolution_learns_at_three_times_the_rate() -> None:
+    groups = group_parameters(slim(), backbone_lr_factor=0.5, decay_norm_and_bias=False)
+    optimizer = build_optimizer(lambda parameters: torch.optim.SGD(parameters, lr=0.1), groups)
+    rates = {id(p): (g["lr"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]}
+    model = slim(features_lr_factor=1.0)
+    assert [group["name"] for group in groups[:4]] == [
+        "head",
+        "head (no decay)",
+        "features (x 3)",
+        "features (x 3) (no decay)",
+    ]
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+    assert sorted({rate for rate, _ in rates.values()}) == pytest.approx([0.05, 0.1, 0.3])
+    plain = group_parameters(model, backbone_lr_factor=1.0, decay_norm_and_bias=True)
+    assert [group["name"] for group in plain] == ["head", "backbone"]

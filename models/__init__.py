@@ -60,6 +60,7 @@ from .detection import (
     ssd_aspects,
     ssd_scales,
 )
+from .instance import FCIS, FCISSettings, InstanceSegmenter, MaskRCNN, position_sensitive_pool, vote_masks
 from .localization.localizer import Localizer, LocalizerOutput, MapBoxHead, VectorBoxHead
 from .ops.box_losses import BoxLoss, box_loss
 from .ops.boxes import (
@@ -105,6 +106,7 @@ from .segmentation.losses import (
 from .weights import LoadReport, load_state_dict_file, load_weights, skip_pretrained
 
 __all__ = [
+    "FCIS",
     "FCN",
     "FCOS",
     "LRASPP",
@@ -128,6 +130,7 @@ __all__ = [
     "DiceLoss",
     "EfficientNetLite0",
     "ExtraLayer",
+    "FCISSettings",
     "FCN8s",
     "FCN16s",
     "FCN32s",
@@ -139,6 +142,7 @@ __all__ = [
     "FullyConvolutional",
     "GoogLeNet",
     "ImageBatch",
+    "InstanceSegmenter",
     "LeNet5",
     "LoadReport",
     "LocalResponseNorm",
@@ -147,6 +151,7 @@ __all__ = [
     "LovaszSoftmax",
     "MAPLoss",
     "MapBoxHead",
+    "MaskRCNN",
     "Normalize",
     "OhemCrossEntropy",
     "PaddedZFNetBackbone",
@@ -208,6 +213,7 @@ __all__ = [
     "ordered_corners",
     "paired_iou",
     "pixel_cross_entropy",
+    "position_sensitive_pool",
     "sample_balanced",
     "select_detections",
     "skip_pretrained",
@@ -217,4 +223,5 @@ __all__ = [
     "softmax_focal_loss",
     "ssd_aspects",
     "ssd_scales",
+    "vote_masks",
 ]

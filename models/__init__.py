@@ -60,7 +60,7 @@ from .detection import (
     ssd_aspects,
     ssd_scales,
 )
-from .instance import FCIS, FCISSettings, InstanceSegmenter, MaskRCNN, position_sensitive_pool, vote_masks
+from .instance import FCIS, CondInst, FCISSettings, InstanceSegmenter, MaskRCNN, position_sensitive_pool, vote_masks
 from .localization.localizer import Localizer, LocalizerOutput, MapBoxHead, VectorBoxHead
 from .ops.box_losses import BoxLoss, box_loss
 from .ops.boxes import (
@@ -124,6 +124,7 @@ __all__ = [
     "BoxLoss",
     "CaffeSGD",
     "Classifier",
+    "CondInst",
     "DeepLabV3Plus",
     "Detections",
     "Detector",

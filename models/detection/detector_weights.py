@@ -19,8 +19,11 @@ from ..weights import match_weights, pretrained_is_skipped
 _SCORES = re.compile(r".*(cls_score|bbox_pred|cls_logits|mask_fcn_logits)\.(weight|bias)$")
 """Layers whose size depends on the number of classes."""
 
-_MASK_BRANCH = re.compile(r"roi_heads\.mask_")
+_MASK_BRANCH = re.compile(r"roi_heads\.mask_|^mask_branch\.|^controller\.")
 """Layers that a file of a detector lacks."""
+
+_LEVEL_SCALES = re.compile(r"head\.level_scales$")
+"""Numbers that a file of torchvision's FCOS lacks; they are 1 there."""
 
 _EXACT_NORM = ("fasterrcnn_resnet50_fpn", "retinanet_resnet50_fpn", "maskrcnn_resnet50_fpn")
 """Networks whose ``COCO_V1`` was trained with an epsilon of 0 in batch normalization."""
@@ -146,7 +149,8 @@ def load_detector(detector: nn.Module, builder: str, weights: str | None) -> Non
     """Load the weights of a whole detector, unless there are none or loading is switched off.
 
     With another number of classes than the file's, the layers that predict classes keep their initialization. So does a
-    mask branch, if the file is that of a detector without one. All other tensors must fit. What was loaded is stored as
+    mask branch, if the file is that of a detector without one, and so do the scales of FCOS' levels. All other tensors
+    must fit. What was loaded is stored as
     ``detector.load_report``.
 
     Args:
@@ -175,8 +179,9 @@ def load_detector(detector: nn.Module, builder: str, weights: str | None) -> Non
     unfit = [name for name in report.mismatched if not _SCORES.match(name) or "rpn" in name]
     # numbers of batches, which frozen batch normalization does not have
     unexpected = [name for name in report.unexpected if not name.endswith("num_batches_tracked")]
-    missing = [name for name in report.missing if not _MASK_BRANCH.search(name)]
-    partial = len(missing) < len(report.missing) and any(map(_MASK_BRANCH.search, fitting))
+    required = [name for name in report.missing if not _LEVEL_SCALES.search(name)]
+    missing = [name for name in required if not _MASK_BRANCH.search(name)]
+    partial = len(missing) < len(required) and any(map(_MASK_BRANCH.search, fitting))
     if unfit or missing or partial or unexpected or not fitting:
         raise ValueError(
             f"{_KEY}: {weights!r} does not match this {type(detector).__name__} with the backbone "

@@ -1,5 +1,6 @@
 """Instance segmentation: detectors whose objects have masks."""
 
+from .condinst import CondInst
 from .fcis import FCIS
 from .inside_outside import FCISSettings, fcis_losses
 from .instance_segmenter import InstanceSegmenter, check_mask_targets
@@ -10,6 +11,7 @@ from .position_sensitive import position_sensitive_pool
 
 __all__ = [
     "FCIS",
+    "CondInst",
     "FCISSettings",
     "InstanceSegmenter",
     "MaskRCNN",

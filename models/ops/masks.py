@@ -191,15 +191,53 @@ def paste_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int], threshold: 
         raise ValueError(
             f"masks: must be [M, m, m] with boxes [M, 4], got {list(masks.shape)} and boxes {list(boxes.shape)}"
         )
-    height, width = size
-    rows, columns = masks.shape[1:]
-    transposed = masks.float().transpose(1, 2)  # [M, m columns, m rows]
+    return RunLengths.from_windows(
+        [_paste(mask, box, size, threshold) for mask, box in zip(masks.float(), boxes.double().tolist(), strict=True)],
+        size,
+        masks.device,
+    )
+
+
+def _paste(mask: Tensor, box: Sequence[float], size: tuple[int, int], threshold: float) -> tuple[Tensor, int, int]:
+    """The pixels of a mask ``[h, w]`` in a window of the image, bool, transposed, and the window's x and y."""
+    (height, width), (x1, y1, x2, y2) = size, box
+    first_x, across = _interpolation(x1, x2, mask.shape[1], width, mask.device)
+    first_y, down = _interpolation(y1, y2, mask.shape[0], height, mask.device)
+    return across @ mask.T @ down.T > threshold, first_x, first_y
+
+
+def resize_maps(maps: Tensor, cell: Sequence[float], size: tuple[int, int], threshold: float = 0.5) -> RunLengths:
+    """Resize maps that cover the image, and binarize them.
+
+    The values of a map are at the centers of its cells, the first of which begins at the image's upper left corner. A
+    pixel gets the bilinear interpolation at its center; beyond the outermost centers, values stay the same
+    (``align_corners=False``). Only the part of a map with values above the threshold becomes pixels.
+
+    Args:
+        maps: Values in [0, 1], such as probabilities.
+        cell: Height and width of a cell, in pixels of the image.
+        size: Height H and width W of the image, in pixels.
+        threshold: Pixels with a higher value are ones.
+
+    Shape:
+        - maps: ``[M, h, w]``
+    """
+    above = maps > threshold
+    extents = zip(_extents(above.any(2)), _extents(above.any(1)), strict=True)  # of rows and of columns
+    padded = torch.nn.functional.pad(maps.float()[:, None], (1, 1, 1, 1), mode="replicate")[:, 0]
     windows = []
-    for mask, (x1, y1, x2, y2) in zip(transposed, boxes.double().tolist(), strict=True):
-        first_x, across = _interpolation(x1, x2, columns, width, masks.device)
-        first_y, down = _interpolation(y1, y2, rows, height, masks.device)
-        windows.append((across @ mask @ down.T > threshold, first_x, first_y))
-    return RunLengths.from_windows(windows, size, masks.device)
+    for values, ((top, bottom), (left, right)) in zip(padded, extents, strict=True):
+        # with one cell more on each side, beyond whose center no value is above the threshold
+        box = ((left - 1) * cell[1], (top - 1) * cell[0], (right + 1) * cell[1], (bottom + 1) * cell[0])
+        windows.append(_paste(values[top : bottom + 2, left : right + 2], box, size, threshold))
+    return RunLengths.from_windows(windows, size, maps.device)
+
+
+def _extents(present: Tensor) -> list[list[int]]:
+    """First index, and last index plus 1, at which each row of flags ``[M, L]`` is true; 0 and 0 if it never is."""
+    ordered = present.to(torch.uint8)
+    first, last = ordered.argmax(1), present.shape[1] - ordered.flip(1).argmax(1)
+    return (torch.stack([first, last], 1) * present.any(1, keepdim=True)).tolist()
 
 
 def _interpolation(low: float, high: float, cells: int, limit: int, device: torch.device) -> tuple[int, Tensor]:

@@ -38,7 +38,11 @@ class OneStageDetector(NetworkDetector):
 
     def _run_head(self, batch: ImageBatch) -> HeadOutput:
         levels = self.network.backbone(batch.pixels)
-        values = {name: value.float() for name, value in self.network.head(levels).items()}
+        return self._with_anchors(self.network.head(levels), levels, batch)
+
+    def _with_anchors(self, outputs: dict[str, Tensor], levels: list[Tensor], batch: ImageBatch) -> HeadOutput:
+        """The head's outputs ``[B, A, …]`` in float32, with the anchors of the levels ``[B, C, h, w]``."""
+        values = {name: value.float() for name, value in outputs.items()}
         anchors = self.network.anchor_generator(ImageList(batch.pixels, batch.sizes), levels)
         cells = [level.shape[-2] * level.shape[-1] for level in levels]
         per_cell = len(anchors[0]) // sum(cells)

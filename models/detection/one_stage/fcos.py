@@ -1,17 +1,74 @@
-"""FCOS over a feature pyramid on any backbone."""
+"""FCOS over a feature pyramid on any backbone.
+
+Shape legend: B images, A locations of all levels together, C channels, K classes, M detections in an image.
+"""
 
 from collections.abc import Sequence
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 from torchvision.models import detection as tv
-from torchvision.models.detection.fcos import FCOSHead
+from torchvision.models.detection import fcos
 
 from ...backbones import Backbone, as_backbone
+from ...ops.boxes import clip_boxes
 from ...ops.checks import check_min
-from ..detector import check_detection_settings
+from ...ops.nms import classwise_nms
+from ..detector import Detections, check_detection_settings
 from ..detector_weights import load_detector, prepare_backbone
 from ..pyramid import detector_pyramid, make_anchors, pyramid_resize
+from ..resize import ImageBatch
 from .base import HeadOutput, OneStageDetector, check_group_norm
+from .locations import CellCenters, match_locations
+
+
+class FCOSHead(fcos.FCOSHead):
+    """torchvision's head of FCOS, with the maps between its towers and its last convolutions accessible.
+
+    Args:
+        channels: Number of channels C of the levels.
+        num_classes: Number of classes K.
+        depth: Number of convolutions in each tower.
+        scaled_levels: Number of levels whose distances are multiplied by a learned number. 0: none are.
+    """
+
+    def __init__(self, channels: int, num_classes: int, depth: int, scaled_levels: int = 0) -> None:
+        super().__init__(channels, 1, num_classes, depth)
+        self.level_scales = nn.Parameter(torch.ones(scaled_levels)) if scaled_levels else None
+
+    def forward(self, levels: list[Tensor]) -> dict[str, Tensor]:
+        """The outputs of `predict`, ``[B, A, …]`` each, from the pyramid's levels ``[B, C, h, w]``."""
+        return self.predict(*self.towers(levels))
+
+    def towers(self, levels: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """The last maps before scores, and those before distances and centerness; all ``[B, C, h, w]``."""
+        return (
+            [self.classification_head.conv(level) for level in levels],
+            [self.regression_head.conv(level) for level in levels],
+        )
+
+    def predict(self, class_towers: Sequence[Tensor], box_towers: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Scores, distances and centerness of each location.
+
+        Shape:
+            - class_towers, box_towers: ``[B, C, h, w]`` each
+            - output: ``cls_logits`` ``[B, A, K]``; ``bbox_regression`` ``[B, A, 4]``, in strides; ``bbox_ctrness``
+              ``[B, A, 1]``, logits
+        """
+        distances = [self.regression_head.bbox_reg(tower) for tower in box_towers]
+        if self.level_scales is not None:
+            distances = [scale * value for scale, value in zip(self.level_scales, distances, strict=True)]
+        return {
+            "cls_logits": _by_location([self.classification_head.cls_logits(tower) for tower in class_towers]),
+            "bbox_regression": _by_location([F.relu(value) for value in distances]),
+            "bbox_ctrness": _by_location([self.regression_head.bbox_ctrness(tower) for tower in box_towers]),
+        }
+
+
+def _by_location(maps: Sequence[Tensor]) -> Tensor:
+    """Maps ``[B, C, h, w]`` as one list of their cells, row by row: ``[B, A, C]``."""
+    return torch.cat([level.flatten(2).permute(0, 2, 1) for level in maps], dim=1)
 
 
 class FCOS(OneStageDetector):
@@ -34,9 +91,14 @@ class FCOS(OneStageDetector):
         head_depth: Number of convolutions in each branch of the head.
         radius: Maximum distance from an object's center at which cells are trained to predict it, in strides of their
             level.
-        score_threshold: Detections have a higher score than this.
+        score_threshold: Detections have a higher score than this. A score is the square root of the class probability
+            times the centerness.
         nms_iou: Of two detections of one class with a higher IoU, the one with the lower score is dropped.
         max_detections: Maximum number of detections per image.
+        center_locations: Whether a cell predicts from its center, as in the paper, rather than from its upper left
+            corner, as torchvision's weights expect.
+        level_scales: Whether the distances of each level are multiplied by a learned number, as in the paper, which
+            torchvision's network does not have. With torchvision's weights the numbers start at 1.
 
     Attributes:
         network: torchvision's FCOS without its resizing.
@@ -52,9 +114,10 @@ class FCOS(OneStageDetector):
         FileNotFoundError: A path of weights does not exist.
 
     Reference:
-        Tian et al., "FCOS: a simple and strong anchor-free object detector", TPAMI 2022. As in torchvision, a
-        cell is located at its upper left corner, not its center; distances are divided by the level's stride, without
-        a learned scale per level; the loss of boxes is not weighted by centerness.
+        Tian et al., "FCOS: a simple and strong anchor-free object detector", TPAMI 2022. The default is torchvision's
+        network, whose weights it loads; ``center_locations`` and ``level_scales`` make it the paper's, as `CondInst`
+        uses it. Both have group normalization in the towers, centerness on the tower of boxes, and distances by a ReLU
+        in units of the stride. The authors' code also weights the loss of boxes by centerness, which this one does not.
 
     Example:
         >>> import torch
@@ -79,9 +142,11 @@ class FCOS(OneStageDetector):
         score_threshold: float = 0.2,
         nms_iou: float = 0.6,
         max_detections: int = 100,
+        center_locations: bool = False,
+        level_scales: bool = False,
     ) -> None:
         check_detection_settings(score_threshold, nms_iou, max_detections)
-        check_group_norm(fpn_channels, "FCOS")
+        check_group_norm(fpn_channels, type(self).__name__)
         check_min(1, head_depth=head_depth)
         if not radius > 0:
             raise ValueError(f"radius: must be > 0, got {radius}")
@@ -89,11 +154,13 @@ class FCOS(OneStageDetector):
         super().__init__(num_classes, pyramid_resize(body, min_size, max_size))
         prepare_backbone(body, "fcos_resnet50_fpn", detector_weights)
         pyramid = detector_pyramid(body, fpn_channels, finest_stride, "p6p7", p6_from_trunk)
+        strides = pyramid.strides
+        corners = None if center_locations else make_anchors([[stride] for stride in strides], (1.0,), strides)
         self.network = tv.FCOS(
             pyramid,
             num_classes,
-            anchor_generator=make_anchors([[stride] for stride in pyramid.strides], (1.0,), pyramid.strides),
-            head=FCOSHead(fpn_channels, 1, num_classes, head_depth),
+            anchor_generator=corners or CellCenters(strides),
+            head=FCOSHead(fpn_channels, num_classes, head_depth, len(strides) if level_scales else 0),
             center_sampling_radius=radius,
             score_thresh=score_threshold,
             nms_thresh=nms_iou,
@@ -102,6 +169,49 @@ class FCOS(OneStageDetector):
         del self.network.transform
         load_detector(self, "fcos_resnet50_fpn", detector_weights)
 
+    def detect(self, batch: ImageBatch) -> list[Detections]:
+        """Detect the objects of each image; see `Detector.detect`."""
+        output = self._run_head(batch)
+        return [self.select(output, index, size)[0] for index, size in enumerate(batch.sizes)]
+
+    def select(self, output: HeadOutput, index: int, size: tuple[int, int]) -> tuple[Detections, Tensor]:
+        """Select the detections of one image from the head's output.
+
+        Args:
+            output: The head's output for a batch, with ``[B, A, …]`` values.
+            index: Index of the image in the batch.
+            size: Height and width of the image within the batch, in pixels.
+
+        Returns:
+            The detections, and the index of the location of each, int64 ``[M]``.
+        """
+        network, classes = self.network, output.values["cls_logits"].shape[2]
+        logits, distances, centerness = (
+            output.values[name][index] for name in ("cls_logits", "bbox_regression", "bbox_ctrness")
+        )
+        scores = (logits.sigmoid() * centerness.sigmoid()).sqrt().flatten()  # [A * K]
+        candidates, first = [], 0
+        for level in scores.split([classes * count for count in output.counts]):
+            above = (level > network.score_thresh).nonzero()[:, 0]
+            highest = level[above].topk(min(network.topk_candidates, len(above))).indices
+            candidates.append(first + above[highest])
+            first += len(level)
+        candidate = torch.cat(candidates)
+        location, label = candidate // classes, candidate % classes
+        boxes = network.box_coder.decode(distances[location], output.anchors[index][location])
+        boxes = clip_boxes(boxes, width=size[1], height=size[0])
+        kept = classwise_nms(boxes, scores[candidate], label, network.nms_thresh)[: network.detections_per_img]
+        detections = Detections(boxes=boxes[kept], scores=scores[candidate][kept], labels=label[kept])
+        return detections, location[kept]
+
+    def match(self, targets: list[dict[str, Tensor]], output: HeadOutput) -> list[Tensor]:
+        """Match the locations ``[A]`` of each image to its objects; see `match_locations`."""
+        radius = self.network.center_sampling_radius
+        return [
+            match_locations(target["boxes"], locations, output.counts, radius)
+            for target, locations in zip(targets, output.anchors, strict=True)
+        ]
+
     def anchor_losses(self, targets: list[dict[str, Tensor]], output: HeadOutput) -> dict[str, Tensor]:
         """The focal, GIoU and centerness losses, with boxes ``[N, 4]``; see `OneStageDetector.anchor_losses`."""
-        return self.network.compute_loss(targets, *output)
+        return self.network.head.compute_loss(targets, output.values, output.anchors, self.match(targets, output))

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 from torch import Tensor
-from torch.nn.functional import grid_sample
+from torch.nn.functional import grid_sample, interpolate
 
-from striate.models.ops.masks import RunLengths, paste_masks
+from striate.models.ops.masks import RunLengths, paste_masks, resize_maps
 
 
 def random_masks(count: int, height: int, width: int, seed: int = 0) -> Tensor:
@@ -106,3 +106,28 @@ def test_no_masks_and_wrong_shapes() -> None:
         paste_masks(torch.zeros(2, 3, 3), torch.zeros(1, 4), (4, 3))
     with pytest.raises(ValueError, match=r"mask_threshold.*got 2"):
         paste_masks(torch.zeros(1, 3, 3), torch.zeros(1, 4), (4, 3), threshold=2)
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.5])
+@pytest.mark.parametrize("scale", [1, 4])
+def test_resizing_equals_interpolation(threshold: float, scale: int) -> None:
+    maps = torch.rand(40, 7, 9, generator=torch.Generator().manual_seed(1))
+    maps[::4, :3], maps[1::4, 4:], maps[2::4, :, :5] = 0, 0, 0  # some parts without values, up to a border
+    maps[3] = 0
+    values = interpolate(maps[None], scale_factor=scale, mode="bilinear")[0]
+    resized = resize_maps(maps, (scale, scale), (7 * scale, 9 * scale), threshold).dense()
+    clear = (values - threshold).abs() > 1e-6
+    assert torch.equal(resized[clear], (values > threshold)[clear]) and resized.any() and not resized[3].any()
+    # an image that ends within the last cells
+    cropped = resize_maps(maps, (scale, scale), (7 * scale - scale // 2, 9 * scale - scale // 2), threshold).dense()
+    assert torch.equal(cropped, resized[:, : cropped.shape[1], : cropped.shape[2]])
+
+
+def test_resizing_at_half_pixels() -> None:
+    # cells of 4 x 2 pixels with centers at y 2 and 6, x 1, 3 and 5; at y 2.5 the value is 7/8, at 3.5 5/8, at 4.5 3/8
+    maps = torch.tensor([[[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]])
+    resized = resize_maps(maps, (4, 2), (8, 6)).dense()[0].int()
+    # at x 2.5 and 3.5 it is 3/4 of that: 0.75, 0.66, 0.47; above the first centers it stays the same
+    assert resized.tolist() == [[0, 0, 1, 1, 0, 0]] * 3 + [[0] * 6] * 5
+    assert resize_maps(maps, (4, 2), (8, 6), 0.46).dense()[0, :, 2].int().tolist() == [1, 1, 1, 1, 0, 0, 0, 0]
+    assert len(resize_maps(maps[:0], (4, 2), (8, 6))) == 0

@@ -36,7 +36,7 @@ check: $(READY)
 # The site of the documentation; a warning, such as a broken link or an unknown argument in a docstring, is an error.
 docs: $(READY)
 	PATH="$(BIN):$$PATH" NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
-	@echo "documentation: $(CURDIR)/build/site/index.html"
+	@echo "documentation: $(CURDIR)/build/site/index.html; to search it: python -m http.server --directory build/site"
 
 format: $(READY)
 	$(BIN)/ruff format .

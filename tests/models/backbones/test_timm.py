@@ -168,3 +168,19 @@ def test_classifier_with_timm() -> None:
     linear: Any = list(classifier.head.children())[-1]
     expected = classifier.backbone(images)[-1].mean((2, 3)) @ linear.weight.T + linear.bias
     torch.testing.assert_close(classifier(images), expected)
+
+
+def test_failed_download_says_what_to_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(error: Exception) -> None:
+        raise OSError("cannot load the weights") from error
+
+    offline = type("LocalEntryNotFoundError", (Exception,), {"__module__": "huggingface_hub.errors"})("offline")
+    monkeypatch.setattr("timm.create_model", lambda *args, **kwargs: fail(offline))
+    with pytest.raises(
+        ConnectionError, match=r"^weights: timm's 'resnet10t.*' could not be downloaded.*huggingface/hub"
+    ):
+        TimmBackbone("resnet10t", weights="DEFAULT")
+    # an error that has nothing to do with the network is reported as it is
+    monkeypatch.setattr("timm.create_model", lambda *args, **kwargs: fail(RuntimeError("broken")))
+    with pytest.raises(OSError, match="^cannot load the weights$"):
+        TimmBackbone("resnet10t", weights="DEFAULT")

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.roi_heads import fastrcnn_loss
 
@@ -18,7 +17,7 @@ from ..detection.resize import ImageBatch
 from ..detection.two_stage.faster_rcnn import FasterRCNN, roi_align_levels, torchvision_targets
 from ..ops.checks import check_fraction, check_min
 from .instance_segmenter import InstanceSegmenter
-from .mask_targets import mask_targets
+from .mask_targets import mask_loss, mask_targets
 
 _POOLED = 14
 """Cells per side of a region pooled for its mask; the transposed convolution doubles them."""
@@ -151,10 +150,9 @@ class MaskRCNN(InstanceSegmenter, FasterRCNN):
             mask_targets(target["masks"], box, index[chosen], logits.shape[-1], size)
             for target, box, index, chosen, size in zip(shifted, boxes, objects, positive, batch.sizes, strict=True)
         ]
-        total = F.binary_cross_entropy_with_logits(logits, torch.cat(expected), reduction="sum")
         return {
             **losses,
             "loss_classifier": loss_classifier,
             "loss_box_reg": loss_box_reg,
-            "loss_mask": total / max(logits.numel(), 1),
+            "loss_mask": mask_loss(logits, expected),
         }

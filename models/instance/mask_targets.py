@@ -3,6 +3,8 @@
 Shape legend: N objects of an image of H by W pixels, P regions; ``m`` cells per side of a small mask.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -12,13 +14,20 @@ _OBJECTS = 8
 """Number of masks that are resized at once, which bounds memory."""
 
 
+def mask_loss(logits: Tensor, targets: Sequence[Tensor]) -> Tensor:
+    """The mean binary cross-entropy over the cells of all regions with an object; 0 without regions.
+
+    Shape:
+        - logits: ``[P, m, m]`` of all images
+        - targets: for each image ``[P_i, m, m]``, in [0, 1]
+        - output: a scalar
+    """
+    total = F.binary_cross_entropy_with_logits(logits, torch.cat(list(targets)), reduction="sum")
+    return total / max(logits.numel(), 1)
+
+
 def mask_targets(
-    masks: Tensor,
-    boxes: Tensor,
-    objects: Tensor,
-    size: int,
-    image_size: tuple[int, int],
-    aligned: bool = False,
+    masks: Tensor, boxes: Tensor, objects: Tensor, size: int, image_size: tuple[int, int], aligned: bool = False
 ) -> Tensor:
     """Crop the masks of objects to regions, and resize them.
 
@@ -31,8 +40,8 @@ def mask_targets(
         objects: Index of the object that each region belongs to, int64.
         size: Number of cells m per side of the result.
         image_size: Height and width of the resized image, in pixels.
-        aligned: Take the values of pixels at their centers. If false, as in torchvision's Mask R-CNN, they are at whole
-            numbers, so that targets are shifted by half a pixel.
+        aligned: Whether the values of pixels are at their centers, as in Detectron2. Otherwise they are at whole
+            numbers, half a pixel to the upper left, as in torchvision.
 
     Shape:
         - masks: ``[N, H, W]``, bool or uint8

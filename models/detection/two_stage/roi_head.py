@@ -271,11 +271,18 @@ class RoIHead(nn.Module):
             - proposals: B tensors ``[P_i, 4]``
             - output: `RoIOutput` of ``[R, …]``
         """
+        return self.predict(self.body(self.pool_regions(maps, proposals)))
+
+    def pool_regions(self, maps: Tensor, proposals: Sequence[Tensor]) -> Tensor:
+        """Pool regions ``[P_i, 4]`` of each image from maps ``[B, C, h, w]``: ``[R, C, p, p]``."""
         dtype = torch.promote_types(maps.dtype, torch.float32)  # bfloat16 is too coarse for the borders of cells
-        pooled = self.pool(maps.to(dtype), [boxes.to(dtype) for boxes in proposals])
-        features = self.body(pooled.to(maps.dtype))
-        logits, deltas = self.score(features), self.box(features)
-        return RoIOutput(logits.to(dtype), deltas.to(dtype).unflatten(1, (self.num_classes, 4)))
+        return self.pool(maps.to(dtype), [boxes.to(dtype) for boxes in proposals]).to(maps.dtype)
+
+    def predict(self, features: Tensor) -> RoIOutput:
+        """Class logits and offsets of regions from their features ``[R, D]``, in float32 or wider."""
+        dtype = torch.promote_types(features.dtype, torch.float32)
+        logits, deltas = self.score(features).to(dtype), self.box(features).to(dtype)
+        return RoIOutput(logits, deltas.unflatten(1, (self.num_classes, 4)))
 
     def sample(self, proposals: Sequence[Tensor], targets: Sequence[Mapping[str, Any]]) -> list[RoISample]:
         """Draw the regions of each image that are trained on.
@@ -328,7 +335,13 @@ class RoIHead(nn.Module):
             - maps: ``[B, C, h, w]``; proposals: B tensors ``[P_i, 4]``; output: B `Detections`
         """
         with evaluation_mode(self):
-            output = self(maps, proposals)
+            return self.select(self(maps, proposals), proposals, sizes)
+
+    @torch.no_grad()
+    def select(
+        self, output: RoIOutput, proposals: Sequence[Tensor], sizes: Sequence[tuple[int, int]]
+    ) -> list[Detections]:
+        """Select the detections of each image from the head's output for its proposals ``[P_i, 4]``."""
         counts = [len(boxes) for boxes in proposals]
         parts = zip(proposals, output.logits.split(counts), output.deltas.split(counts), sizes, strict=True)
         return [self._select(*part) for part in parts]

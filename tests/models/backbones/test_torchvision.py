@@ -204,9 +204,7 @@ def test_failed_download_suggests_a_file() -> None:
     message = str(caught.value)
     assert message.startswith("weights: ResNet18_Weights.IMAGENET1K_V1 could not be downloaded (no route)")
     cache = f"{torch.hub.get_dir()}/checkpoints"
-    assert (
-        "copy resnet18-f37072fd.pth from https://" in message and f" into {cache}, " in message and "null" in message
-    )
+    assert "copy resnet18-f37072fd.pth from https://" in message and f" into {cache}, " in message and "null" in message
 
 
 def test_selected_weights_are_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,11 +78,13 @@ def test_mask_targets_by_hand() -> None:
     masks[1, :, 4:] = 1
     boxes = torch.tensor([[2.0, 0.0, 6.0, 8.0], [2.0, 0.0, 6.0, 8.0]])
     targets = mask_targets(masks, boxes, torch.tensor([1, 0]), 2, (8, 8))
-    # torchvision's RoIAlign has the values of pixels at whole numbers, not at their centers. The left cells have samples
-    # at x 2.5, between two zeros, and 3.5, between a zero and a one
+    # torchvision's RoIAlign has the values of pixels at whole numbers, not at their centers. The left cells have
+    # samples at x 2.5, between two zeros, and 3.5, between a zero and a one
     assert targets[0].tolist() == [[0.25, 1], [0.25, 1]]
     # of the other object. In y: samples at 0.5, 1.5, 2.5, 3.5 are 0, 0.5, 1, 1. In x: 1, 1 and 0.5, 0
     torch.testing.assert_close(targets[1, 0], torch.tensor([1, 0.25]) * 2.5 / 4)
+    exact = mask_targets(masks, boxes, torch.tensor([1, 0]), 2, (8, 8), aligned=True)
+    assert exact.tolist() == [[[0, 1], [0, 1]], [[0.5, 0.375], [0.5, 0.375]]]
 
 
 @pytest.mark.parametrize("size", [(40, 60), (57, 33)])

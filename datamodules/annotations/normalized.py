@@ -33,7 +33,7 @@ def are_fractions(boxes: np.ndarray, sizes: np.ndarray) -> bool:
         counted = np.isfinite(boxes).all(axis=1) & (boxes[:, :2] < boxes[:, 2:]).all(axis=1)
         counted &= (sides == 0) | (sides >= SMALLEST_SIDE)
         inside = ((boxes >= -TOLERANCE) & (boxes <= 1 + TOLERANCE)).all(axis=1)
-    return bool(counted.any() and inside[counted].all())
+    return bool(counted.any()) and not bool((counted & ~inside).any())
 
 
 def reject_fractions(boxes: np.ndarray, sizes: np.ndarray, file: Path, entry: str, remedy: str) -> bool:

@@ -52,7 +52,8 @@ class TableFile:
             fault, nameless = self._fault(row, cells)
             image = ImageEntry(self.file, name, path, sizes.get(path, (0, 0)), item=(number, cells))
             if self.normalized:
-                image.pixel = tuple(1 / side if side else 0.01 for side in image.size)
+                width, height = image.size
+                image.pixel = (1 / width if width else 0.01, 1 / height if height else 0.01)
                 image.size = (1, 1)
             if not self.many:
                 image.fault, fault = fault, None

@@ -180,7 +180,9 @@ def csv_rows(file: Path, needed: Sequence[str]) -> tuple[list[str], list[tuple[i
     """
     text = read_text(file)
     head = next((line for line in text.splitlines() if line.strip()), "")
-    separated = {delimiter: next(_reader([head], delimiter, strict=False), []) for delimiter in _DELIMITERS}
+    separated: dict[str, list[str]] = {
+        delimiter: next(_reader([head], delimiter, strict=False), []) for delimiter in _DELIMITERS
+    }
     fitting = (delimiter for delimiter, row in separated.items() if set(needed) <= {cell.strip() for cell in row})
     reader = _reader(io.StringIO(text, newline=""), next(fitting, ","))
     rows: list[tuple[int, list[str]]] = []

@@ -224,14 +224,14 @@ class VocLayout:
             if split == "train":
                 return [ImageSet(home.folder.name or str(home.folder), home, None)]
             raise self._absent(split, f"no image sets in {str(home.folder / 'ImageSets' / 'Main')!r}")
-        found = {known: name for name in reversed(lists) if (known := split_of_name(name))}
-        name = found.get(split)
-        if split == "train" and name is None:
+        found: dict[str, str] = {known: name for name in reversed(lists) if (known := split_of_name(name))}
+        chosen = found.get(split)
+        if split == "train" and chosen is None:
             whole = "trainval" if "trainval" in lists and "val" not in found else None
-            name = next(iter(lists)) if whole is None and len(lists) == 1 else whole
-        if name is None:
+            chosen = next(iter(lists)) if whole is None and len(lists) == 1 and not found else whole
+        if chosen is None:
             raise self._absent(split, f"the image sets are {', '.join(map(repr, lists))}")
-        return [ImageSet(name, home, lists[name])]
+        return [ImageSet(chosen, home, lists[chosen])]
 
     def _absent(self, split: str, found: str) -> AbsentSplitError:
         remedy = {

@@ -123,6 +123,12 @@ def test_a_single_image_set_is_for_training(tmp_path, name):
     assert len(module(root, val_fraction=0.5).make_source("train")) == 2
 
 
+@pytest.mark.parametrize("name", ["val", "test"])
+def test_a_single_image_set_of_another_split_is_not_trained_on(tmp_path, name):
+    with pytest.raises(FileNotFoundError, match=f"train: no image set.*'{name}'"):
+        module(write_home(tmp_path, "ab", sets={name: "ab"})).make_source("train")
+
+
 def test_trainval_is_not_trained_on_beside_val(tmp_path):
     root = write_home(tmp_path, "abcd", sets={"trainval": "abcd", "val": "d"})
     with pytest.raises(FileNotFoundError, match=r"train: no image set.*'trainval', 'val'.*train: \[trainval\]"):

@@ -1,19 +1,17 @@
 """Run ``striate`` in processes of their own."""
 
-import logging
+import functools
+import json
 import os
+import select
 import shlex
 import signal
 import subprocess
 import sys
 import time
-import traceback
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-
-from striate.experiments.launcher.main import main
 
 HANG = 600
 """Seconds after which a process counts as hanging. Tests wait for events; this only bounds the wait."""
@@ -58,7 +56,7 @@ def wait_for(happened: Callable[[], bool], process: subprocess.Popen[str]) -> No
 
 
 def forked_striate(arguments: str | Sequence[str], folder: Path, terminal: bool = False) -> tuple[int, str]:
-    """Run ``striate`` in a fork of this process, which has imported everything already.
+    """Run ``striate`` in a fork of a server that has imported everything already (`fork_server`).
 
     Args:
         arguments: The command line after ``striate``, as text or as words.
@@ -68,65 +66,28 @@ def forked_striate(arguments: str | Sequence[str], folder: Path, terminal: bool 
     Returns:
         The exit code, and standard output and error together.
     """
+    words = shlex.split(arguments) if isinstance(arguments, str) else [str(word) for word in arguments]
     log = folder.parent / "output.txt"
-    reader, writer = os.openpty() if terminal else (-1, os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC))
-    pid = os.fork()
-    if pid == 0:
-        _run_and_exit(arguments, folder, writer)
-    os.close(writer)
-    content = b""
-    while terminal and (chunk := _read_terminal(reader)):
-        content += chunk
-    _, status = os.waitpid(pid, 0)
-    content = content if terminal else log.read_bytes()
-    return os.waitstatus_to_exitcode(status), content.decode(errors="replace")
+    server = _fork_server()
+    assert server.stdin is not None and server.stdout is not None
+    server.stdin.write(json.dumps({"arguments": words, "folder": str(folder), "log": str(log), "terminal": terminal}))
+    server.stdin.write("\n")
+    server.stdin.flush()
+    ready, _, _ = select.select([server.stdout], [], [], HANG)
+    reply = server.stdout.readline() if ready else ""
+    if not reply:
+        server.kill()
+        _fork_server.cache_clear()
+    content = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+    assert reply, f"{words} hangs, or ended the server:\n{content}"
+    return int(reply), content
 
 
-def _read_terminal(reader: int) -> bytes:
-    """The next output on a terminal; empty when no process has it open any more, which Linux reports as an error."""
-    try:
-        return os.read(reader, 65536)
-    except OSError:
-        os.close(reader)
-        return b""
-
-
-def _run_and_exit(arguments: str | Sequence[str], folder: Path, descriptor: int) -> None:
-    """The child: replace its output, warnings and arguments as a new interpreter has them, run, and end."""
-    code = 1
-    try:
-        for target in (1, 2):
-            os.dup2(descriptor, target)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        sys.stdin = open(0, closefd=False)  # noqa: SIM115
-        sys.stdout = open(1, "w", closefd=False, encoding="utf-8")  # noqa: SIM115
-        sys.stderr = open(2, "w", closefd=False, encoding="utf-8", buffering=1)  # noqa: SIM115
-        for logger in (logging.root, *map(logging.getLogger, logging.root.manager.loggerDict)):
-            for handler in logger.handlers:  # those made at import write to the streams of pytest
-                if isinstance(handler, logging.StreamHandler):
-                    handler.stream = sys.stderr  # setStream would flush a stream that pytest may have closed
-        warnings.resetwarnings()
-        warnings.simplefilter("default")
-        for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
-            warnings.simplefilter("ignore", category)
-        warnings.showwarning = _print_warning  # pytest records them
-        os.chdir(folder)
-        sys.argv = ["striate", *(shlex.split(arguments) if isinstance(arguments, str) else arguments)]
-        main()
-        code = 0
-    except SystemExit as exit_:
-        code = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-
-
-def _print_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:
-    """Write a warning to the error stream, as Python does without pytest."""
-    sys.stderr.write(warnings.formatwarning(message, category, filename, lineno))
+@functools.cache
+def _fork_server() -> subprocess.Popen[str]:
+    """The server, which ends when this process closes its input, at the latest at its own end."""
+    command = [sys.executable, "-m", "striate.tests.helpers.fork_server"]
+    return subprocess.Popen(command, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def shell(command: str, folder: Path) -> tuple[int, str]:

@@ -18,8 +18,8 @@ __version__ = "0.1.0"
 def load(path: "str | PathLike[str]", **kwargs: Any) -> "Task":
     """Load a trained task from its checkpoint, ready to predict.
 
-    The checkpoint names the task's class, its classes and the transform of its images. `Task.predict` of the result
-    takes paths, PIL images, arrays and tensors of any size.
+    The checkpoint names the task's class and its classes, and how its images are read and transformed. `Task.predict`
+    of the result takes paths, PIL images, arrays and tensors of any size.
 
     Args:
         path: A checkpoint, such as ``runs/quickstart/fit-1/checkpoints/best.ckpt``.

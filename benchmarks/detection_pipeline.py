@@ -110,7 +110,7 @@ def make_sides(root: Path) -> dict[str, Callable[[], Clock]]:
     """Make the sides: each one iterates over all files once."""
     steps = [A.HorizontalFlip(p=0.5), ShortSideResize(SHORT, max_size=LONG)]
     data = CocoDetection(str(root), train_transform=steps, batch_size=BATCH, num_workers=0)
-    data.datasets["train"] = data.dataset(data.open_source("train"), training=True)
+    data.datasets["train"] = data.dataset(data.make_source("train"), training=True)
     ours = data.train_dataloader()
     reference: Any = ReferenceSet(root)
     peer = DataLoader(reference, BATCH, shuffle=True, drop_last=True, collate_fn=list)

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypedDict
+from typing import Any, ClassVar, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -11,11 +11,13 @@ from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric, MetricCollection
 
+from ..datamodules.images.bit_depth import ReadOptions
 from ..models.modes import evaluation_mode
 from ..models.ops.checks import check_min
 from ..models.weights import skip_pretrained
 from .batch_requirements import check_batch, check_losses
 from .checkpoints import (
+    adopt_preparation,
     check_model_given,
     check_state_dict,
     report_loaded_weights,
@@ -25,22 +27,13 @@ from .checkpoints import (
 )
 from .class_counts import adopt_class_names, check_same_classes, resolve_num_classes
 from .class_paths import load_with_current_classes
-from .interfaces import ChecksTargets, EvaluationStage, HasClassNames, HasValTransform
+from .interfaces import ChecksTargets, EvaluationStage, HasClassNames
 from .metrics.confusion import class_accuracies
 from .nonfinite import NonFiniteGuard, check_weights
 from .optimizers import build_optimizer, build_scheduler, group_parameters
 from .prediction import Images, predict_images
 from .schedules import Schedule
 from .unreadable_images import UnreadableImages
-
-
-class TaskOptions(TypedDict, total=False):
-    """Arguments that all tasks pass on to `Task`, which documents them and holds their defaults."""
-
-    optimizer: OptimizerCallable
-    scheduler: Schedule | LRSchedulerCallable | None
-    backbone_lr_factor: float
-    decay_norm_and_bias: bool
 
 
 class Task(pl.LightningModule):
@@ -69,6 +62,7 @@ class Task(pl.LightningModule):
         num_classes: Number of classes K.
         class_names: Class names of the data module, also in checkpoints; they are compared with those of other data.
         val_transform: The data module's transform for evaluation, which `predict` applies. It is saved too.
+        read_options: How the data module reads image files (``scale_16bit``, ``page``), and so does `predict`; saved.
         unreadable: Images that could not be read.
 
     Raises:
@@ -102,6 +96,7 @@ class Task(pl.LightningModule):
         self.backbone_lr_factor, self.decay_norm_and_bias = backbone_lr_factor, decay_norm_and_bias
         self.class_names: list[str] = []
         self.val_transform: Any = None
+        self.read_options = ReadOptions()
         self.unreadable = UnreadableImages()
         self._metrics = nn.ModuleDict()
         self._guard = NonFiniteGuard()
@@ -315,7 +310,7 @@ class Task(pl.LightningModule):
         return isinstance(data, ChecksTargets) and data.checks_targets
 
     def setup(self, stage: str) -> None:
-        """Take over class names and transform of the data module.
+        """Take over class names, transform and reading options of the data module.
 
         Raises:
             ValueError: The data module has another number of classes than the model.
@@ -327,8 +322,7 @@ class Task(pl.LightningModule):
         data = self.datamodule
         if isinstance(data, HasClassNames):
             adopt_class_names(self, list(data.class_names), type(data).__name__, training=stage == "fit")
-        if isinstance(data, HasValTransform):
-            self.val_transform = data.val_transform
+        adopt_preparation(self, data)
 
     def on_fit_start(self) -> None:
         """Report loaded weights; leave evaluation mode, in which `striate.load` returns a task."""
@@ -364,7 +358,7 @@ class Task(pl.LightningModule):
     # -- checkpoints -------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save class names, transform and class, and prevent a bad checkpoint from overwriting a good one.
+        """Save what `predict` needs, and prevent a bad checkpoint from overwriting a good one.
 
         Raises:
             NonFiniteError: A loss or a weight is NaN or infinite.
@@ -374,7 +368,7 @@ class Task(pl.LightningModule):
         checkpoint |= task_entries(self)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore class names and transform, and reject the checkpoint of another model or of other classes.
+        """Restore what `predict` needs, and reject the checkpoint of another model or of other classes.
 
         Raises:
             ValueError: Names or shapes of the weights differ, or the classes differ from those of the data.

@@ -3,6 +3,7 @@
 import inspect
 import pickle
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -15,14 +16,16 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
 from ..datamodules.augmentations.plain import transform_from_plain, transform_to_plain
+from ..datamodules.images.bit_depth import ReadOptions
 from ..models.ops.checks import suggest
 from ..models.weights import frozen_without_weights, summarize_loaded_weights
 from .class_counts import check_same_classes
 from .class_paths import class_path
 from .compat import launched_from_config
-from .interfaces import HasClassNames
+from .interfaces import HasClassNames, HasReadOptions, HasValTransform
 
 TRANSFORM_KEY = "val_transform"
+READ_OPTIONS_KEY = "read_options"
 
 
 def save_configuration(task: pl.LightningModule, frame: FrameType | None) -> None:
@@ -45,9 +48,18 @@ def save_configuration(task: pl.LightningModule, frame: FrameType | None) -> Non
         task.save_hyperparameters(*plain, frame=frame, logger=False)
 
 
+def adopt_preparation(task: Any, data: Any) -> None:
+    """Let a task read and transform images as its data module does: in `predict`, and in what checkpoints hold."""
+    if isinstance(data, HasValTransform):
+        task.val_transform = data.val_transform
+    if isinstance(data, HasReadOptions):
+        task.read_options = data.read_options
+
+
 def task_entries(task: Any) -> dict[str, Any]:
-    """Return what a checkpoint has for prediction: class of the task, class names, and transform as plain values."""
+    """Return what a checkpoint has for prediction: the task's class, class names, transform and reading options."""
     entries = {"task": class_path(type(task)), "class_names": task.class_names}
+    entries[READ_OPTIONS_KEY] = asdict(task.read_options)
     try:
         entries[TRANSFORM_KEY] = transform_to_plain(task.val_transform)
     except ValueError as error:
@@ -56,7 +68,7 @@ def task_entries(task: Any) -> dict[str, Any]:
 
 
 def restore_entries(task: Any, checkpoint: Mapping[str, Any]) -> None:
-    """Give a task the class names of a checkpoint and, unless it has one from its data, the transform.
+    """Give a task the class names of a checkpoint, and transform and reading options unless its data has set them.
 
     Raises:
         ValueError: The class names differ from those of the data that the task is trained or evaluated on.
@@ -68,6 +80,8 @@ def restore_entries(task: Any, checkpoint: Mapping[str, Any]) -> None:
     if not predicting and isinstance(data, HasClassNames):
         check_same_classes(saved, list(data.class_names), type(data).__name__)
     task.class_names = saved or task.class_names
+    if task.read_options == ReadOptions():
+        task.read_options = ReadOptions.of(**checkpoint.get(READ_OPTIONS_KEY, {"scale_16bit": None, "page": None}))
     if task.val_transform is None and TRANSFORM_KEY in checkpoint:
         try:
             task.val_transform = transform_from_plain(checkpoint[TRANSFORM_KEY])

@@ -16,9 +16,10 @@ from ..datamodules.batches import ClassificationBatch
 from ..models.classification.lenet import LeNet5, MAPLoss, RBFOutput
 from ..models.classification.mixup import BatchMixer
 from ..models.classification.tencrop import TenCrop
-from .base import Task, TaskOptions
+from .base import Task
 from .interfaces import HasAuxiliary
 from .metrics.confusion import class_accuracies
+from .optimizers import TaskOptions
 
 
 class Classification(Task):

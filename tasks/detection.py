@@ -10,10 +10,11 @@ from torchmetrics import Metric, MetricCollection
 from ..datamodules.base import Unpack
 from ..datamodules.batches import DetectionBatch
 from ..models.detection import Detections, Detector, classwise_nms
-from .base import Task, TaskOptions
+from .base import Task
 from .file_coordinates import boxes_in_file
 from .interfaces import ComputesLosses, EvaluationStage, HasCategoryIds
 from .metrics import COCODetection, VOCDetection
+from .optimizers import TaskOptions
 
 FLAGS = ("iscrowd", "difficult")
 

@@ -5,6 +5,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from ..datamodules.images.bit_depth import ReadOptions
 from .metrics.coco_detection import COCODetection
 
 EvaluationStage = Literal["val", "test"]
@@ -80,6 +81,13 @@ class HasValTransform(Protocol):
     """A data module with a transform of the images that are evaluated and predicted."""
 
     val_transform: Any
+
+
+@runtime_checkable
+class HasReadOptions(Protocol):
+    """A data module that says how image files are read that could be read in several ways."""
+
+    read_options: ReadOptions
 
 
 @runtime_checkable

@@ -14,10 +14,11 @@ from ..datamodules.batches import LocalizationBatch
 from ..models.ops.box_losses import BoxLoss
 from ..models.ops.boxes import clip_boxes, normalize_boxes
 from ..models.ops.checks import check_min
-from .base import Task, TaskOptions
+from .base import Task
 from .classification import top_predictions
 from .file_coordinates import boxes_in_file
 from .metrics.localization import LocalizationMetrics, boxes_of
+from .optimizers import TaskOptions
 
 
 class Localization(Task):

@@ -1,7 +1,7 @@
-"""Instantiation of a task's optimizer and schedule, and the options set on them."""
+"""Instantiation of a task's optimizer and schedule, and the options of them that all tasks have."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypedDict
 
 import pytorch_lightning as pl
 import torch
@@ -13,6 +13,15 @@ from .schedules import Horizon, Schedule
 
 FUSED_DEVICES = ("cpu", "cuda")
 """Devices with fused optimizers in torch."""
+
+
+class TaskOptions(TypedDict, total=False):
+    """Arguments that all tasks pass on to `striate.tasks.Task`, which documents them and holds their defaults."""
+
+    optimizer: OptimizerCallable
+    scheduler: Schedule | LRSchedulerCallable | None
+    backbone_lr_factor: float
+    decay_norm_and_bias: bool
 
 
 def group_parameters(model: nn.Module, backbone_lr_factor: float, decay_norm_and_bias: bool) -> list[dict[str, Any]]:

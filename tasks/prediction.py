@@ -9,6 +9,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from ..datamodules.images.bit_depth import ReadOptions
 from ..datamodules.images.listing import find_images
 from ..datamodules.images.read import read_image
 from ..datamodules.loading.collate import collate_whole
@@ -33,10 +34,11 @@ class GivenImages:
 
     Args:
         images: The images.
+        options: How image files are read.
     """
 
-    def __init__(self, images: Sequence[AnyImage]) -> None:
-        self.images = list(images)
+    def __init__(self, images: Sequence[AnyImage], options: ReadOptions | None = None) -> None:
+        self.images, self.options = list(images), options or ReadOptions()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -44,15 +46,18 @@ class GivenImages:
     def __getitem__(self, index: int) -> Sample:
         image = self.images[index]
         name = f"images[{index}]"
-        return prediction_sample(read_any(image, name), str(image) if isinstance(image, str | PathLike) else name)
+        return prediction_sample(
+            read_any(image, name, self.options), str(image) if isinstance(image, str | PathLike) else name
+        )
 
 
-def read_any(image: AnyImage, name: str) -> np.ndarray:
+def read_any(image: AnyImage, name: str, options: ReadOptions | None = None) -> np.ndarray:
     """Return an image of any kind as RGB uint8.
 
     Args:
         image: See `AnyImage`.
         name: Name of the image in messages.
+        options: How a file is read.
 
     Shape:
         - output: ``[H, W, 3]``
@@ -63,7 +68,7 @@ def read_any(image: AnyImage, name: str) -> np.ndarray:
         ImageError: A file cannot be read.
     """
     if isinstance(image, str | PathLike):
-        return read_image(str(image))
+        return read_image(str(image), options=options or ReadOptions())
     if isinstance(image, Image.Image):
         if image.mode not in _MODES_OF_8_BITS:
             raise ValueError(
@@ -125,7 +130,7 @@ def predict_images(task: Any, images: Images) -> list[dict[str, Any]]:
             listed = list(images)
         else:
             listed = [images]  # type: ignore[list-item]
-        dataset = TransformedDataset(GivenImages(listed), _steps(task.val_transform), strict=True)
+        dataset = TransformedDataset(GivenImages(listed, task.read_options), _steps(task.val_transform), strict=True)
         results: list[dict[str, Any]] = []
         for samples in _equal_sizes(dataset):
             batch = collate_whole(samples)

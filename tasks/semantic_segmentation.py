@@ -14,7 +14,7 @@ from ..models.modes import evaluation_mode
 from ..models.ops.checks import check_min
 from ..models.segmentation.inference import argmax_labels, augmented_logits, sliding_logits
 from ..models.segmentation.losses import IGNORE_INDEX, PixelCrossEntropy, WeightedLosses
-from .base import Task, TaskOptions
+from .base import Task
 from .file_coordinates import only_resized
 from .interfaces import EvaluationStage, HasAuxiliary
 from .metrics import (
@@ -26,6 +26,7 @@ from .metrics import (
     pixel_accuracy,
 )
 from .metrics.segmentation import invalid_values_message
+from .optimizers import TaskOptions
 
 
 class SemanticSegmentation(Task):

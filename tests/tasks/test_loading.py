@@ -5,15 +5,18 @@ import warnings
 from pathlib import Path
 
 import albumentations as A
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
 import yaml
+from PIL import Image
 
 import striate
 from striate.datamodules import ImageFolder
 from striate.datamodules.augmentations import ShortSideResize
 from striate.datamodules.augmentations.plain import transform_from_plain, transform_to_plain
+from striate.datamodules.images.bit_depth import ReadOptions
 from striate.models import Classifier, PlainCNN
 from striate.tasks import Classification
 from striate.tasks.class_paths import update_class_paths
@@ -121,6 +124,28 @@ def test_a_checkpoint_without_its_transform_is_warned_of(tmp_path):
         striate.load(path, model=TinyNet())
     with pytest.warns(UserWarning, match="the checkpoint does not hold the transform.*plain values"):
         by_hand(tmp_path / "function.ckpt", val_transform=[A.Lambda(image=keep)])
+
+
+def test_files_are_read_as_the_training_data_was(tmp_path):
+    values = np.random.default_rng(0).integers(0, 4096, (16, 16), dtype=np.uint16)
+    for name in ("bright/0", "bright/1", "dark/0", "dark/1"):
+        file = tmp_path / "deep" / f"{name}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(values).save(file)
+    data = ImageFolder(str(tmp_path / "deep"), val_fraction=0.5, scale_16bit=[0, 4095], page=0, num_workers=0)
+    trainer, path = make_trainer(max_epochs=1), tmp_path / "deep.ckpt"
+    trainer.fit(Classification(TinyNet()), data)
+    trainer.save_checkpoint(path)
+    task = striate.load(path, model=TinyNet())
+    assert task.read_options == ReadOptions((0.0, 4095.0), 0)
+    by_file = task.predict(file)[0]
+    by_pixels = task.predict(np.rint(values / 4095 * 255).astype(np.uint8))[0]
+    assert by_file["score"] == pytest.approx(by_pixels["score"], abs=1e-6)
+    content = torch.load(path, weights_only=True)
+    del content["read_options"]  # as in older checkpoints
+    torch.save(content, path)
+    with pytest.raises(ValueError, match="scale_16bit must be set for images beyond 8 bits"):
+        striate.load(path, model=TinyNet()).predict(file)
 
 
 def test_transforms_as_plain_values():

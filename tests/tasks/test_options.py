@@ -6,7 +6,8 @@ import pytest
 from jsonargparse import ArgumentParser
 
 from striate.tasks import Classification, Detection, Localization, SemanticSegmentation
-from striate.tasks.base import Task, TaskOptions
+from striate.tasks.base import Task
+from striate.tasks.optimizers import TaskOptions
 
 TASKS = (Classification, Detection, Localization, SemanticSegmentation)
 

@@ -40,8 +40,8 @@ class FCISMaps(NamedTuple):
 
     Attributes:
         rpn: Output of the region proposal network.
-        scores: Inside and outside maps, ``[B, 2 (K + 1) g g, h, w]``.
-        boxes: Maps of box offsets, of background and then of objects, ``[B, 8 g g, h, w]``.
+        scores: Maps of g x g groups, each of K + 1 pairs of outside and inside: ``[B, 2 (K + 1) g g, h, w]``.
+        boxes: Maps of box offsets, of background and then of objects, g x g groups of four each: ``[B, 8 g g, h, w]``.
     """
 
     rpn: RPNOutput
@@ -181,7 +181,7 @@ class FCIS(InstanceSegmenter):
         objects = maps.boxes[:, maps.boxes.shape[1] // 2 :]
         dtype = torch.promote_types(maps.scores.dtype, torch.float32)
         pairs, deltas = (
-            position_sensitive_pool(values.to(dtype), regions, self.stride, self.groups, self.pool_size)
+            position_sensitive_pool(values.to(dtype), regions, self.stride, self.groups, self.pool_size, True)
             for values in (maps.scores, objects)
         )
         return RegionScores(pairs.unflatten(1, (self.num_classes + 1, 2)), deltas.mean((2, 3)))

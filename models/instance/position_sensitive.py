@@ -13,7 +13,12 @@ from torch.nn import functional as F
 
 
 def position_sensitive_pool(
-    maps: Tensor, boxes: Sequence[Tensor], stride: int, groups: int = 7, size: int = 21
+    maps: Tensor,
+    boxes: Sequence[Tensor],
+    stride: int,
+    groups: int = 7,
+    size: int = 21,
+    groups_first: bool = False,
 ) -> Tensor:
     """Average each bin of each region over the maps that belong to the bin's position.
 
@@ -30,6 +35,8 @@ def position_sensitive_pool(
         stride: Side of a cell, in pixels.
         groups: Number of groups g per side.
         size: Number of bins s per side.
+        groups_first: Channel ``(i * groups + j) * C + c`` holds value c instead. From channels-last maps, which a
+            network on channels-last images returns, nothing is copied then.
 
     Shape:
         - maps: ``[B, C * g * g, h, w]``
@@ -48,11 +55,25 @@ def position_sensitive_pool(
         raise ValueError(f"maps: channels must be a multiple of groups² = {groups**2}, got {maps.shape[1]}")
     if len(boxes) != len(maps):
         raise ValueError(f"boxes: must be one tensor per image, {len(maps)}, got {len(boxes)}")
-    bins = _bins(boxes, maps.shape[-2:], stride, groups, size)
-    # one row of C values per image, group and cell
-    table = maps.unflatten(1, (-1, groups, groups)).permute(0, 2, 3, 4, 5, 1).reshape(-1, maps.shape[1] // groups**2)
+    # a table with one row of C values per image, group and cell
+    split = maps.unflatten(1, (groups**2, -1) if groups_first else (-1, groups**2))
+    split = split.permute(0, 3, 4, 1, 2) if groups_first else split.permute(0, 3, 4, 2, 1)  # [B, h, w, g * g, C]
+    cells = maps.shape[2] * maps.shape[3]
+    if maps.is_contiguous(memory_format=torch.channels_last):
+        steps = _Steps(1, groups**2)
+    else:
+        split, steps = split.permute(0, 3, 1, 2, 4), _Steps(cells, 1)  # the order in memory, which is fast to copy
+    table = split.reshape(len(maps) * groups**2 * cells, -1).contiguous()
+    bins = _bins(boxes, maps.shape[-2:], stride, groups, size, steps)
     pooled = F.embedding_bag(bins.cells, table, bins.starts, mode="mean")  # [R * s * s, C]; 0 for empty bins
     return pooled.unflatten(0, (-1, size, size)).permute(0, 3, 1, 2)
+
+
+class _Steps(NamedTuple):
+    """Distances in a table of rows."""
+
+    group: int  # from a group to the next one
+    cell: int  # from a cell to the next one
 
 
 class _Bins(NamedTuple):
@@ -62,7 +83,9 @@ class _Bins(NamedTuple):
     starts: Tensor  # int64 [R * s * s], where the cells of each bin start
 
 
-def _bins(boxes: Sequence[Tensor], map_size: Sequence[int], stride: int, groups: int, size: int) -> _Bins:
+def _bins(
+    boxes: Sequence[Tensor], map_size: Sequence[int], stride: int, groups: int, size: int, steps: _Steps
+) -> _Bins:
     """The cells of the bins of boxes ``[R_i, 4]`` of each image, on maps of height and width ``map_size``."""
     height, width = map_size
     device = boxes[0].device
@@ -71,14 +94,17 @@ def _bins(boxes: Sequence[Tensor], map_size: Sequence[int], stride: int, groups:
     top, high = _cells_along(regions[:, 1], regions[:, 3], stride, size, height)
     left, wide = _cells_along(regions[:, 0], regions[:, 2], stride, size, width)
     group = torch.arange(size, device=device) * groups // size
-    first = (image[:, None, None] * groups + group[:, None]) * groups + group  # [R, s, s]
-    first = ((first * height + top[:, :, None]) * width + left[:, None, :]).flatten()
+    group = group[:, None] * groups + group  # [s, s]
+    cell = top[:, :, None] * width + left[:, None, :]  # [R, s, s], the first one
+    rows_per_image = groups**2 * height * width
+    first = (image[:, None, None] * rows_per_image + group * steps.group + cell * steps.cell).flatten()
     counts = (high[:, :, None] * wide[:, None, :]).flatten()
     starts = counts.cumsum(0) - counts
     bin_of_cell = torch.arange(len(counts), device=device).repeat_interleave(counts)
     number = torch.arange(len(bin_of_cell), device=device) - starts[bin_of_cell]  # of a cell in its bin, row by row
     bin_width = wide[:, None, :].expand(-1, size, -1).flatten()[bin_of_cell]
-    return _Bins(first[bin_of_cell] + number // bin_width * width + number % bin_width, starts)
+    offset = number // bin_width * width + number % bin_width
+    return _Bins(first[bin_of_cell] + offset * steps.cell, starts)
 
 
 def _cells_along(low: Tensor, high: Tensor, stride: int, size: int, limit: int) -> tuple[Tensor, Tensor]:

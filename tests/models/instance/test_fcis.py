@@ -48,8 +48,8 @@ def half_maps() -> Tensor:
     """
     left = torch.tensor([1.0, 1, 0, 0, 1, 1, 0, 0])
     inside = torch.stack([left, 1 - left]).repeat(2, 1)[:, None].expand(4, 4, 8)  # groups by row, then by column
-    pairs = torch.stack([5 * (1 - inside), 5 * inside])  # outside, inside
-    return torch.cat([pairs.flatten(0, 1), torch.ones(8, 4, 8)])[None]
+    background = torch.ones(4, 4, 8)
+    return torch.stack([5 * (1 - inside), 5 * inside, background, background], 1).flatten(0, 1)[None]  # outside, inside
 
 
 def pool_by_hand(scores: Tensor, *regions: list[float]) -> RegionScores:
@@ -72,7 +72,7 @@ def test_the_same_cell_is_inside_in_one_region_and_outside_in_another() -> None:
 
 def test_swapped_maps_complement_the_mask_and_keep_the_class() -> None:
     scores = torch.randn(1, 16, 4, 8, generator=torch.Generator().manual_seed(0))
-    swapped = scores.unflatten(1, (2, 2, 4)).flip(2).flatten(1, 3)
+    swapped = scores.unflatten(1, (4, 2, 2)).flip(3).flatten(1, 3)
     regions = [[0.0, 0, 4, 4], [1.0, 1, 8, 3]]
     one, other = pool_by_hand(scores, *regions), pool_by_hand(swapped, *regions)
     labels = torch.zeros(2, dtype=torch.int64)
@@ -83,8 +83,8 @@ def test_swapped_maps_complement_the_mask_and_keep_the_class() -> None:
 
 def test_class_is_the_mean_of_the_higher_scores_and_boxes_are_of_objects() -> None:
     scores = torch.zeros(1, 16, 4, 8)
-    scores[0, 4:8, :, 0] = 3.0  # inside maps of the class: the first of four columns
-    scores[0, 0:4, :, 1] = 1.0  # outside maps: the second
+    scores[0, 1::4, :, 0] = 3.0  # inside maps of the class: the first of four columns
+    scores[0, 0::4, :, 1] = 1.0  # outside maps: the second
     assert pool_by_hand(scores, [0.0, 0, 4, 4]).class_logits().tolist() == [[1.0, 0.0]]
     model = slim(groups=1, pool_size=2)
     boxes = torch.arange(8.0)[None, :, None, None].expand(1, 8, 4, 4)  # background's, then the object's

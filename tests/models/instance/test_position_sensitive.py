@@ -56,6 +56,13 @@ def test_equals_loops_in_values_and_gradients(groups: int, size: int) -> None:
     gradients = [torch.autograd.grad((values * weights).sum(), maps)[0] for values in (pooled, expected)]
     torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-12)
     assert gradients[0].abs().max() > 0
+    for channels, groups_first in ((maps, False), (maps.unflatten(1, (3, -1)).transpose(1, 2).flatten(1, 2), True)):
+        last = channels.contiguous(memory_format=torch.channels_last)
+        for values in (channels, last):
+            pooled = position_sensitive_pool(values, boxes, 16, groups, size, groups_first)
+            torch.testing.assert_close(pooled, expected, rtol=1e-12, atol=1e-12)
+            gradient = torch.autograd.grad((pooled * weights).sum(), maps, retain_graph=True)[0]
+            torch.testing.assert_close(gradient, gradients[0], rtol=1e-12, atol=1e-12)
 
 
 def test_gradcheck() -> None:

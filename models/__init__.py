@@ -73,6 +73,7 @@ from .ops.boxes import (
     ordered_corners,
     paired_iou,
 )
+from .ops.masks import RunLengths, paste_masks
 from .ops.normalize import Normalize
 from .segmentation import (
     FCN,
@@ -164,6 +165,7 @@ __all__ = [
     "RoIFullyConnected",
     "RoIHead",
     "RoISettings",
+    "RunLengths",
     "SingleMapFasterRCNN",
     "SmallImageResNet",
     "SoftmaxFocalLoss",
@@ -213,6 +215,7 @@ __all__ = [
     "ohem_cross_entropy",
     "ordered_corners",
     "paired_iou",
+    "paste_masks",
     "pixel_cross_entropy",
     "position_sensitive_pool",
     "sample_balanced",

@@ -4,6 +4,7 @@ from .activation_comparison import ActivationComparison
 from .base import Task
 from .classification import Classification
 from .detection import Detection
+from .instance_segmentation import InstanceSegmentation
 from .interfaces import ClassReporter, DetectionReporter, Predictor
 from .localization import Localization
 from .schedules import Constant, Cosine, Plateau, Polynomial, Schedule, Steps
@@ -17,6 +18,7 @@ __all__ = [
     "Cosine",
     "Detection",
     "DetectionReporter",
+    "InstanceSegmentation",
     "Localization",
     "Plateau",
     "Polynomial",

@@ -10,8 +10,9 @@ from torchmetrics import Metric, MetricCollection
 from ..datamodules.base import Unpack
 from ..datamodules.batches import DetectionBatch
 from ..models.detection import Detections, Detector, classwise_nms
+from ..models.ops.checks import check_min
 from .base import Task
-from .file_coordinates import boxes_in_file
+from .file_coordinates import boxes_in_file, masks_in_file
 from .interfaces import ComputesLosses, EvaluationStage, HasCategoryIds
 from .metrics import COCODetection, VOCDetection
 from .optimizers import TaskOptions
@@ -42,6 +43,8 @@ class Detection(Task):
             including those of low score.
         nms_iou: IoU above which `predict` suppresses the lower-scoring of two objects of the same class; None: no
             suppression beyond the model's own.
+        max_detections: Number of detections of a class in an image that count in ``val/map``, those of highest score.
+            COCO's is 100; raise it, and the model's, for images with more objects.
         **kwargs: ``optimizer``, ``scheduler``, ``backbone_lr_factor`` and ``decay_norm_and_bias`` of `Task`.
 
     Attributes:
@@ -58,6 +61,7 @@ class Detection(Task):
     variable_size_images: ClassVar[bool] = True
     evaluation_loss: ClassVar[bool] = False
     min_classes: ClassVar[int] = 1
+    fields: ClassVar[tuple[str, ...]] = ("boxes", "scores", "labels")
 
     def __init__(
         self,
@@ -67,6 +71,7 @@ class Detection(Task):
         voc: Literal[2007, 2010, 2012] | None = None,
         score_threshold: float = 0.0,
         nms_iou: float | None = None,
+        max_detections: int = 100,
         **kwargs: Unpack[TaskOptions],
     ) -> None:
         _check_detector(model)
@@ -75,12 +80,13 @@ class Detection(Task):
             raise ValueError(
                 f"voc: must be 2007 (11 recalls), 2010 or 2012 (all recalls), or null (no VOC metric), got {voc}"
             )
+        check_min(1, max_detections=max_detections)
         for name, value in (("score_threshold", score_threshold), ("nms_iou", nms_iou)):
             if value is not None and not 0 <= value <= 1:
                 raise ValueError(f"{name}: must be in [0, 1], got {value}")
         self.category_ids: list[int] = []
         self.train_on_difficult, self.voc = train_on_difficult, voc
-        self.score_threshold, self.nms_iou = score_threshold, nms_iou
+        self.score_threshold, self.nms_iou, self.max_detections = score_threshold, nms_iou, max_detections
 
     def setup(self, stage: str) -> None:
         """Set up the task, and store the category ids of the data source, which prediction files use."""
@@ -129,13 +135,14 @@ class Detection(Task):
     def _detections(self, images: Tensor | Sequence[Tensor]) -> list[Detections]:
         """The model's detections for images ``[B, 3, H, W]`` or B times ``[3, H_i, W_i]``, after a check of types."""
         detections = self.model(images)
-        expected = f"model: must return boxes, scores and labels of each of {len(images)} images"
+        fields = f"{', '.join(self.fields[:-1])} and {self.fields[-1]}"
+        expected = f"model: must return {fields} of each of {len(images)} images"
         name = type(self.model).__name__
         if not isinstance(detections, list) or len(detections) != len(images):
             actual = f"a list of {len(detections)}" if isinstance(detections, list) else type(detections).__name__
             raise TypeError(f"{expected}, got {actual} from {name}")
         for first in detections[:1]:
-            if not isinstance(first, Mapping) or not {"boxes", "scores", "labels"} <= first.keys():
+            if not isinstance(first, Mapping) or not set(self.fields) <= first.keys():
                 actual = f"the keys {', '.join(first)}" if isinstance(first, Mapping) else type(first).__name__
                 raise TypeError(f"{expected}, got {actual} for an image from {name}")
         return detections
@@ -144,7 +151,7 @@ class Detection(Task):
 
     def make_metrics(self) -> dict[str, Metric | MetricCollection]:
         """Create COCO's metric and, with `voc`, VOC's."""
-        metrics: dict[str, Metric | MetricCollection] = {"coco": COCODetection(self.num_classes)}
+        metrics: dict[str, Metric | MetricCollection] = {"coco": COCODetection(self.num_classes, self.max_detections)}
         if self.voc is not None:
             metrics["voc"] = VOCDetection(self.num_classes, self.voc)
         return metrics
@@ -175,7 +182,7 @@ class Detection(Task):
         Shape:
             - output: ``[K + 1]`` each: per class, then for all classes together; NaN where no detection is correct.
         """
-        best = self.metrics(stage)["coco"].best_thresholds()
+        best = self.detection_metric(stage).best_thresholds()
         columns = {"threshold": best.score, "f1": best.f1, "precision": best.precision, "recall": best.recall}
         return {name: torch.from_numpy(values) for name, values in columns.items()}
 
@@ -214,6 +221,8 @@ class Detection(Task):
             for index, (height, width) in enumerate(batch["file_size"].tolist()):
                 prediction = predictions[index]
                 prediction["boxes"] = boxes_in_file(prediction["boxes"], corners[index], width, height)
+                if "masks" in prediction:
+                    prediction["masks"] = masks_in_file(prediction["masks"], corners[index], width, height)
                 inside = (prediction["boxes"][:, 2:] > prediction["boxes"][:, :2]).all(1)
                 predictions[index] = {key: value[inside] for key, value in prediction.items()}
         return predictions

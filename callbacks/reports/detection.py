@@ -9,7 +9,7 @@ from pytorch_lightning.loggers import WandbLogger
 
 from ...datamodules.images.fonts import chart_fonts
 from ...tasks.interfaces import DetectionReporter, EvaluationStage
-from ...tasks.metrics.coco_detection import IOUS
+from ...tasks.metrics.coco_curves import IOUS
 from ..drawing.canvas import chart_names, class_name, confusion_figure, render_figure
 from ..tracking.logging import log_picture, log_table, run_folder
 

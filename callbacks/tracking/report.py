@@ -13,7 +13,7 @@ from ...tasks import Task
 from .logging import run_folder
 from .thresholds import THRESHOLDS_FILE, threshold_note
 
-CLASS_METRICS = {"ap": "AP", "iou": "IoU", "accuracy": "accuracy"}
+CLASS_METRICS = {"mask_ap": "mask AP", "ap": "AP", "iou": "IoU", "accuracy": "accuracy"}
 """Columns of the table of classes -> their names in the summary; the first that is present is shown."""
 
 MAX_CLASSES = 6

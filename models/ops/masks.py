@@ -7,7 +7,8 @@ Networks predict small masks in boxes, or coarse maps. Only one object at a time
 of its box, so memory does not grow with the number of objects times the size of the image.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -42,8 +43,14 @@ class RunLengths:
 
     @classmethod
     def from_dense(cls, masks: Tensor) -> "RunLengths":
-        """Encode masks ``[M, H, W]``; pixels other than 0 are ones."""
-        return cls.from_windows([(mask.T != 0, 0, 0) for mask in masks], masks.shape[-2:], masks.device)
+        """Encode masks ``[M, H, W]``; pixels other than 0 are ones. Only the window around each mask is transposed."""
+        height, width = masks.shape[-2:]
+        limits = []
+        for lines in (masks.any(1).int(), masks.any(2).int()) if masks.numel() else ():  # [M, W], [M, H]
+            limits += [lines.argmax(1), lines.shape[1] - lines.flip(1).argmax(1)]
+        sides = torch.stack(limits, 1).tolist() if limits else [(0, 0, 0, 0)] * len(masks)
+        windows = [(mask[y1:y2, x1:x2].T != 0, x1, y1) for mask, (x1, x2, y1, y2) in zip(masks, sides, strict=True)]
+        return cls.from_windows(windows, (height, width), masks.device)
 
     @classmethod
     def from_windows(
@@ -99,14 +106,14 @@ class RunLengths:
         """Decode all masks: bool ``[M, H, W]``."""
         height, width = self.size
         changes = torch.zeros(len(self), height * width + 1, dtype=torch.int8, device=self.device)
-        changes[self._mask_of_edge(), self.edges] = 1 - 2 * self._is_end().to(torch.int8)
+        changes[self.mask_of_edge(), self.edges] = 1 - 2 * self._is_end().to(torch.int8)
         ones = changes[:, :-1].cumsum(1, dtype=torch.int8)  # stays 0 or 1
         return ones.bool().unflatten(1, (width, height)).transpose(1, 2)
 
     def area(self) -> Tensor:
         """Number of pixels of each mask: int64 ``[M]``."""
         signed = torch.where(self._is_end(), self.edges, -self.edges)
-        return torch.zeros(len(self), dtype=torch.int64, device=self.device).index_add_(0, self._mask_of_edge(), signed)
+        return torch.zeros(len(self), dtype=torch.int64, device=self.device).index_add_(0, self.mask_of_edge(), signed)
 
     def boxes(self) -> Tensor:
         """The tightest box around each mask: float32 ``[M, 4]``; zeros around an empty mask."""
@@ -116,7 +123,7 @@ class RunLengths:
         columns, last_columns = starts // height, ends // height
         spans = last_columns > columns  # a run over several columns touches the upper and the lower border
         top, bottom = torch.where(spans, 0, rows), torch.where(spans, height - 1, last_rows)
-        run_mask = self._mask_of_edge()[0::2]
+        run_mask = self.mask_of_edge()[0::2]
         limits = [(columns, width, "amin"), (top, height, "amin"), (last_columns, -1, "amax"), (bottom, -1, "amax")]
         sides = [
             torch.full((len(self),), start, dtype=torch.int64, device=self.device).scatter_reduce_(
@@ -126,6 +133,27 @@ class RunLengths:
         ]
         boxes = torch.stack([sides[0], sides[1], sides[2] + 1, sides[3] + 1], 1).float()
         return boxes * (self.offsets.diff() > 0)[:, None]
+
+    def mask_of_edge(self) -> Tensor:
+        """The mask to which each edge belongs: int64 ``[E]``."""
+        return torch.arange(len(self), device=self.device).repeat_interleave(self.offsets.diff())
+
+    def windows(self) -> Iterator[tuple[Tensor, int, int]]:
+        """Decode the masks one by one, in the windows of their boxes, in the form that `from_windows` takes.
+
+        Shape:
+            - output: the *transposed* pixels of each window, bool ``[w, h]``, and x and y of its upper left pixel
+        """
+        height = self.size[0]
+        starts, lengths = self.edges[0::2], self.edges[1::2] - self.edges[0::2]
+        for (x1, y1, x2, y2), (start, stop) in zip(
+            self.boxes().int().tolist(), itertools.pairwise((self.offsets // 2).tolist()), strict=True
+        ):
+            columns = torch.zeros((x2 - x1) * height + 1, dtype=torch.int8, device=self.device)
+            columns[starts[start:stop] - x1 * height] = 1
+            columns[starts[start:stop] + lengths[start:stop] - x1 * height] = -1
+            ones = columns[:-1].cumsum(0, dtype=torch.int8).bool()
+            yield ones.view(x2 - x1, height)[:, y1:y2], x1, y1
 
     def counts(self, index: int) -> list[int]:
         """COCO's uncompressed run lengths of one mask: zeros first, then ones, in turn, up to the last pixel."""
@@ -141,10 +169,6 @@ class RunLengths:
 
     def __repr__(self) -> str:
         return f"RunLengths({len(self)} masks of {self.size[0]} x {self.size[1]} pixels)"
-
-    def _mask_of_edge(self) -> Tensor:
-        """The mask to which each edge belongs: int64 ``[E]``."""
-        return torch.arange(len(self), device=self.device).repeat_interleave(self.offsets.diff())
 
     def _is_end(self) -> Tensor:
         """Whether each edge ends a run: bool ``[E]``; every mask has an even number of edges."""

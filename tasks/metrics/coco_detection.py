@@ -10,7 +10,7 @@ The results are those of pycocotools to the last digit, given the same float32 b
 - By size: small below 32², medium to 96², large; both bounds belong to either side. The size of an object is its
   ``area``, of its mask where the source knows it. The size of a detection is that of its box, and only matters where it
   matches nothing.
-- At most 100 detections of a class in an image count, those of highest score.
+- At most 100 detections of a class in an image count (``max_detections``), those of highest score.
 - Of detections of equal score in different images, that of the lower ``image_id`` ranks first.
 
 COCO has no difficult objects (`DetectionTarget.difficult`); here they count like others.
@@ -19,6 +19,7 @@ Reference: Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014; c
 """
 
 import itertools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import hotcoco
@@ -26,39 +27,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .detection_columns import DetectionColumns, DetectionMetric, GroundTruthColumns, select
+from .coco_curves import IOUS, Curves, detection_limits, summarize
+from .detection_columns import DetectionColumns, DetectionMetric, Geometry, GroundTruthColumns, box_geometry, select
 from .detection_matches import BestThresholds, best_thresholds, match_detections
-from .detection_overlaps import Floats, Integers, match_greedily, overlaps, pairs_of_images
+from .detection_overlaps import Floats, Integers, match_greedily, pairs_of_images
 from .tide import tide_errors
-
-METRICS = {
-    "map": "AP",
-    "map50": "AP50",
-    "map75": "AP75",
-    "map_small": "APs",
-    "map_medium": "APm",
-    "map_large": "APl",
-    "mar1": "AR1",
-    "mar10": "AR10",
-    "mar100": "AR100",
-    "mar_small": "ARs",
-    "mar_medium": "ARm",
-    "mar_large": "ARl",
-}
-"""Name of a metric here -> in hotcoco."""
-
-IOUS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
-"""IoUs over which average precision is averaged."""
 
 BLOCK = 64  # images per call of hotcoco: more take memory, fewer take calls
 
 
 class _Tables(NamedTuple):
-    """Results of hotcoco for all sizes and at most 100 detections; -1 where a class has no object."""
+    """Results of one evaluation."""
 
-    precision: Floats  # [10 IoUs, 101 recalls, K]
-    scores: Floats  # the same shape; the score at which that recall is reached
-    recall: Floats  # [10, K]
+    curves: Curves
     objects: Integers  # [K], without crowds
     detections: Integers  # [K]
 
@@ -68,7 +49,8 @@ class COCODetection(DetectionMetric):
 
     `compute` returns ``map`` (the mean over IoUs from 0.5 to 0.95), ``map50``, ``map75``, ``map_small``,
     ``map_medium``, ``map_large``, the recalls ``mar1``, ``mar10``, ``mar100`` (with at most that many detections of a
-    class in an image), ``mar_small``, ``mar_medium``, ``mar_large``: float64 scalars on the CPU. A metric without
+    class in an image; the last number is `max_detections`), ``mar_small``, ``mar_medium``, ``mar_large``: float64
+    scalars on the CPU. A metric without
     objects (of that size, or at all) is NaN, where pycocotools returns -1, which a mean over runs or a chart would take
     for a value. NaN as the monitored metric is no improvement.
 
@@ -78,11 +60,13 @@ class COCODetection(DetectionMetric):
 
     Args:
         num_classes: Number of classes K. Labels are 0 … K-1, in detections and targets.
+        max_detections: Number of detections of a class in an image that count, those of highest score. COCO's is 100;
+            with another, results do not compare with published ones.
         **kwargs: Arguments of torchmetrics' ``Metric``.
 
     Raises:
-        ValueError: `num_classes` is out of range. Labels outside the classes, NaN scores and invalid boxes are rejected
-            in `compute`.
+        ValueError: `num_classes` or `max_detections` is out of range. Labels outside the classes, NaN scores and
+            invalid boxes are rejected in `compute`.
 
     Example:
         >>> metric = COCODetection(num_classes=2)
@@ -94,43 +78,59 @@ class COCODetection(DetectionMetric):
         [0.8, 1.0, nan]
     """
 
-    def __init__(self, num_classes: int, **kwargs: Any) -> None:
+    def __init__(self, num_classes: int, max_detections: int = 100, **kwargs: Any) -> None:
         super().__init__(num_classes, **kwargs)
+        if max_detections < 1:
+            raise ValueError(f"max_detections: must be >= 1, got {max_detections}; COCO's is 100")
+        self.max_detections = max_detections
         self._tables: _Tables | None = None
 
     def compute(self) -> dict[str, Tensor]:
         """Return the metrics by name, a scalar each."""
         detections, ground_truth, images = self.columns()
-        evaluation = _stream(detections, ground_truth, images, self.num_classes)
-        evaluation.accumulate()
-        evaluation.summary_lines()
-        results = evaluation.get_results()
-        arrays = evaluation.eval or {}
+        limits = detection_limits(self.max_detections)
         self._tables = _Tables(
-            arrays["precision"][:, :, :, 0, -1].copy(),
-            arrays["scores"][:, :, :, 0, -1].copy(),
-            arrays["recall"][:, :, 0, -1].copy(),
+            self.evaluate(detections, ground_truth, images, limits),
             np.bincount(ground_truth.labels[~ground_truth.crowd], minlength=self.num_classes),
             np.bincount(detections.labels, minlength=self.num_classes),
         )
         return {
-            name: _nan_where_undefined(torch.tensor(results[theirs], dtype=torch.float64))
-            for name, theirs in METRICS.items()
+            name: torch.tensor(value, dtype=torch.float64)
+            for name, value in summarize(self._tables.curves, limits).items()
         }
+
+    def evaluate(
+        self, detections: DetectionColumns, ground_truth: GroundTruthColumns, images: int, limits: Sequence[int]
+    ) -> Curves:
+        """Match detections to objects, and return precision and recall.
+
+        Args:
+            detections: Detections of all images.
+            ground_truth: Objects of all images.
+            images: Number of images.
+            limits: Numbers of detections of a class in an image that count, ascending.
+        """
+        evaluation = _stream(detections, ground_truth, images, self.num_classes, limits)
+        evaluation.accumulate()
+        arrays = evaluation.eval or {}
+        return Curves(arrays["precision"][..., -1].copy(), arrays["scores"][..., 0, -1].copy(), arrays["recall"].copy())
 
     def class_table(self) -> dict[str, Tensor]:
         """Return ``ap``, ``ap50``, ``ap75``, ``ar100`` (NaN without objects), ``objects``, ``detections`` per class.
+
+        The number of ``ar100`` is `max_detections`.
 
         Shape:
             - output: ``[K]`` each, float64 and int64.
         """
         tables = self._computed_tables()
-        precision, recall = _nan_where_undefined(tables.precision), _nan_where_undefined(tables.recall)
+        precision = _nan_where_undefined(tables.curves.precision[..., 0])
+        recall = _nan_where_undefined(tables.curves.recall[:, :, 0, -1])
         return {
             "ap": precision.mean((0, 1)),
             "ap50": precision[IOUS.index(0.5)].mean(0),
             "ap75": precision[IOUS.index(0.75)].mean(0),
-            "ar100": recall.mean(0),
+            f"ar{self.max_detections}": recall.mean(0),
             "objects": torch.tensor(tables.objects),
             "detections": torch.tensor(tables.detections),
         }
@@ -149,8 +149,9 @@ class COCODetection(DetectionMetric):
             ValueError: `iou` is not one of COCO's ten.
         """
         step = iou_step(iou)
-        tables = self._computed_tables()
-        precision, scores = (torch.from_numpy(values[step].T.copy()) for values in (tables.precision, tables.scores))
+        curves = self._computed_tables().curves
+        arrays = curves.precision[step, :, :, 0], curves.scores[step]
+        precision, scores = (torch.from_numpy(values.T.copy()) for values in arrays)
         undefined = precision == -1
         return {
             "recall": torch.linspace(0, 1, 101, dtype=torch.float64),
@@ -165,8 +166,8 @@ class COCODetection(DetectionMetric):
             iou: Minimum IoU of a correct detection.
             background_iou: IoU up to which a detection is on the background; less than `iou`.
             max_detections: Number of detections of an image that count, of all classes together and of highest score.
-                The default is that of TIDE's code and published results. `compute` counts up to 100 of each class, so
-                its ``map50`` may be higher than ``ap``.
+                The default is that of TIDE's code and published results. `compute` counts up to `max_detections` of
+                each class, so its ``map50`` may be higher than ``ap``.
 
         Raises:
             ValueError: `iou` is not in (0, 1], `background_iou` not in [0, `iou`), or `max_detections` is below 1.
@@ -187,7 +188,8 @@ class COCODetection(DetectionMetric):
             raise ValueError(f"max_detections: must be >= 1, got {max_detections}; the default of TIDE is 100")
         with self.sync_context():
             detections, ground_truth, _ = self.columns()
-        return tide_errors(detections, ground_truth, self.num_classes, iou, background_iou, max_detections)
+            geometry = self.geometry()
+        return tide_errors(detections, ground_truth, self.num_classes, iou, background_iou, max_detections, geometry)
 
     def best_thresholds(self, iou: float = 0.5) -> BestThresholds:
         """Return the score threshold of highest F1 for each class, and for all classes together.
@@ -203,7 +205,8 @@ class COCODetection(DetectionMetric):
         """
         with self.sync_context():
             detections, ground_truth, _ = self.columns()
-        return best_thresholds(match_detections(detections, ground_truth, self.num_classes, iou), self.num_classes)
+            matches = match_detections(detections, ground_truth, self.num_classes, iou, geometry=self.geometry())
+        return best_thresholds(matches, self.num_classes)
 
     def confusion_matrix(self, iou: float = 0.5, score: float = 0.5) -> Tensor:
         """Return the confusion matrix of classes, with the background as class K: ground truth by prediction.
@@ -221,7 +224,12 @@ class COCODetection(DetectionMetric):
         """
         with self.sync_context():
             detections, ground_truth, _ = self.columns()
-        return torch.from_numpy(confusion_counts(detections, ground_truth, self.num_classes, iou, score))
+            counts = confusion_counts(detections, ground_truth, self.num_classes, iou, score, self.geometry())
+        return torch.from_numpy(counts)
+
+    def geometry(self) -> Geometry:
+        """How the rows of `columns` overlap: as boxes here."""
+        return box_geometry
 
     def reset(self) -> None:
         """Remove all images and the results."""
@@ -248,18 +256,24 @@ def iou_step(iou: float) -> int:
 
 
 def confusion_counts(
-    detections: DetectionColumns, ground_truth: GroundTruthColumns, num_classes: int, iou: float, score: float
+    detections: DetectionColumns,
+    ground_truth: GroundTruthColumns,
+    num_classes: int,
+    iou: float,
+    score: float,
+    geometry: Geometry = box_geometry,
 ) -> Integers:
     """The matrix of `COCODetection.confusion_matrix`: int64 ``[K+1, K+1]``, ground truth by prediction."""
     counted = np.flatnonzero(detections.scores >= score)
     ranked = select(detections, counted[np.argsort(-detections.scores[counted], kind="stable")])
     objects, crowds = select(ground_truth, ~ground_truth.crowd), select(ground_truth, ground_truth.crowd)
-    matched, taken = match_greedily(ranked.boxes, ranked.image, objects.boxes, objects.image, iou)
+    matched, taken = match_greedily(geometry(ranked, objects), ranked.image, objects.image, iou)
     unmatched = np.ones(len(ranked.image), bool)
     unmatched[matched] = False
-    for box, crowd in pairs_of_images(ranked.image, crowds.image):
-        inside = overlaps(ranked.boxes[box], crowds.boxes[crowd], of_box=True) >= iou
-        unmatched[box[inside & (ranked.labels[box] == crowds.labels[crowd])]] = False
+    share = geometry(ranked, crowds, of_detection=True)
+    for detection, crowd in pairs_of_images(ranked.image, crowds.image):
+        same = ranked.labels[detection] == crowds.labels[crowd]
+        unmatched[detection[(share(detection, crowd) >= iou) & same]] = False
     missed = np.ones(len(objects.image), bool)
     missed[taken] = False
     rows = np.concatenate((objects.labels[taken], objects.labels[missed], np.full(unmatched.sum(), num_classes)))
@@ -269,10 +283,16 @@ def confusion_counts(
 
 
 def _stream(
-    detections: DetectionColumns, ground_truth: GroundTruthColumns, images: int, num_classes: int
+    detections: DetectionColumns,
+    ground_truth: GroundTruthColumns,
+    images: int,
+    num_classes: int,
+    limits: Sequence[int],
 ) -> hotcoco.COCOeval:
     """Evaluate all images block by block: hotcoco keeps the matches, and not the boxes."""
-    stream = hotcoco.StreamingEval(_categories(num_classes), "bbox")
+    params = hotcoco.Params("bbox")
+    params.max_dets = list(limits)
+    stream = hotcoco.StreamingEval(_categories(num_classes), "bbox", params=params)
     edges = np.arange(0, images + BLOCK, BLOCK)
     starts = zip(np.searchsorted(detections.image, edges), np.searchsorted(ground_truth.image, edges), strict=True)
     for number, (start, stop) in enumerate(itertools.pairwise(starts)):

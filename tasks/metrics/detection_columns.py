@@ -16,7 +16,7 @@ of the updates.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -26,19 +26,19 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from ..compat import forget_result
-from .detection_overlaps import Floats, Integers
+from .detection_overlaps import Floats, Integers, PairOverlap, overlaps
 
 DETECTION_FIELDS = ("scores", "labels")
 TARGET_FIELDS = ("labels",)
 OPTIONAL_FIELDS = {"area": torch.nan, "iscrowd": 0.0, "difficult": 0.0}
 """Optional field of a target -> its default."""
 
-WIDTHS = {
-    "detections": 4 + len(DETECTION_FIELDS),  # x1 y1 x2 y2 score label
-    "objects": 4 + len(TARGET_FIELDS) + len(OPTIONAL_FIELDS),  # x1 y1 x2 y2 label area crowd difficult
-    "counts": 4,  # detections and objects of each image; whether it has an id (1 or 0), and the id
+STATES = {
+    "detections": (4 + len(DETECTION_FIELDS), torch.float32),  # x1 y1 x2 y2 score label
+    "objects": (4 + len(TARGET_FIELDS) + len(OPTIONAL_FIELDS), torch.float32),  # x1 y1 x2 y2 label area crowd difficult
+    "counts": (4, torch.int64),  # detections and objects of each image; whether it has an id (1 or 0), and the id
 }
-"""Name of a state -> number of its columns."""
+"""Name of a state -> number and type of its columns."""
 
 Flags = NDArray[np.bool_]
 
@@ -50,6 +50,7 @@ class DetectionColumns(NamedTuple):
     boxes: Floats  # [M, 4], x1 y1 x2 y2 in pixels
     scores: Floats  # [M]
     labels: Integers  # [M], 0..K-1
+    row: Integers  # [M], position in the updates
 
 
 class GroundTruthColumns(NamedTuple):
@@ -61,6 +62,7 @@ class GroundTruthColumns(NamedTuple):
     area: Floats  # [N], pixels; of the box where the target has no area
     crowd: Flags  # [N]
     difficult: Flags  # [N]
+    row: Integers  # [N], position in the updates
 
 
 Columns = TypeVar("Columns", DetectionColumns, GroundTruthColumns)
@@ -70,6 +72,27 @@ def select(columns: Columns, index: Flags | Integers | slice) -> Columns:
     """Select rows of all columns by a NumPy index."""
     fields: Iterator[Any] = (column[index] for column in columns)
     return type(columns)._make(fields)
+
+
+class Geometry(Protocol):
+    """How detections and objects overlap: as boxes, or as masks."""
+
+    def __call__(
+        self, detections: DetectionColumns, objects: GroundTruthColumns, of_detection: bool = False
+    ) -> PairOverlap:
+        """Return the function that computes the overlaps of pairs of these rows.
+
+        Args:
+            detections: Rows of detections.
+            objects: Rows of objects.
+            of_detection: Compute the share of the detection inside the object, instead of the IoU.
+        """
+        ...
+
+
+def box_geometry(detections: DetectionColumns, objects: GroundTruthColumns, of_detection: bool = False) -> PairOverlap:
+    """Overlaps of boxes; see `Geometry`."""
+    return lambda box, candidate: overlaps(detections.boxes[box], objects.boxes[candidate], of_box=of_detection)
 
 
 class DetectionMetric(Metric):
@@ -85,9 +108,14 @@ class DetectionMetric(Metric):
         num_classes: Number of classes K.
         **kwargs: Arguments of torchmetrics' ``Metric`` (``compute_on_cpu``, ``sync_on_compute``, …).
 
+    Attributes:
+        states: Name of a state -> number and type of its columns.
+
     Raises:
         ValueError: `num_classes` is below 1, or too large for float32 to represent each label.
     """
+
+    states: ClassVar[dict[str, tuple[int, torch.dtype]]] = STATES
 
     is_differentiable = False
     higher_is_better = True
@@ -101,7 +129,7 @@ class DetectionMetric(Metric):
         if not 1 <= num_classes <= 2**24:
             raise ValueError(f"num_classes: must be in [1, {2**24}], got {num_classes}")
         self.num_classes = num_classes
-        for name in WIDTHS:
+        for name in self.states:
             self.add_state(name, [], dist_reduce_fx="cat")
 
     def update(self, detections: Sequence[Mapping[str, Any]], targets: Sequence[Mapping[str, Any]]) -> None:
@@ -167,10 +195,10 @@ class DetectionMetric(Metric):
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
         """Gather the columns of all ranks, as torchmetrics does; a rank without images takes part with empty ones."""
-        for name, state in (("detections", self.detections), ("objects", self.objects), ("counts", self.counts)):
+        for name, (width, dtype) in self.states.items():
+            state = getattr(self, name)
             if isinstance(state, list) and not state:
-                dtype = torch.int64 if name == "counts" else torch.float32
-                state.append(torch.zeros(0, WIDTHS[name], dtype=dtype, device=self.device))
+                state.append(torch.zeros(0, width, dtype=dtype, device=self.device))
         super().sync(*args, **kwargs)
 
     def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
@@ -184,24 +212,15 @@ class DetectionMetric(Metric):
         Raises:
             ValueError: A label is not a class, a score is NaN, an area negative, or a box invalid; names the image.
         """
-        empty = isinstance(self.counts, list) and not self.counts
-        detections, objects, counts = (
-            np.zeros((0, width), dtype) if empty else dim_zero_cat(state).cpu().numpy()
-            for state, width, dtype in zip(
-                (self.detections, self.objects, self.counts),
-                WIDTHS.values(),
-                (np.float32, np.float32, np.int64),
-                strict=True,
-            )
-        )
+        detections, objects, counts = (self.rows_of(name) for name in STATES)
         image_of_detection, image_of_object = (np.repeat(np.arange(len(counts)), counts[:, side]) for side in (0, 1))
         self._check("detection", detections, image_of_detection, detections[:, 5], counts)
         self._check("object", objects, image_of_object, objects[:, 4], counts)
         _check_numbers(detections[:, 4], image_of_detection, objects[:, 5], image_of_object, counts)
         rank = np.empty(len(counts), np.int64)  # of each image, by id; images without one come last
         rank[np.lexsort((counts[:, 3], counts[:, 2] == 0))] = np.arange(len(counts))
-        image_of_detection, detections = _by_image(rank[image_of_detection], detections)
-        image_of_object, objects = _by_image(rank[image_of_object], objects)
+        image_of_detection, rows, detections = _by_image(rank[image_of_detection], detections)
+        image_of_object, object_rows, objects = _by_image(rank[image_of_object], objects)
         boxes, area = objects[:, :4].astype(np.float64), objects[:, 5].astype(np.float64)
         sides = boxes[:, 2:] - boxes[:, :2]
         ground_truth = GroundTruthColumns(
@@ -211,10 +230,19 @@ class DetectionMetric(Metric):
             np.where(np.isnan(area), sides[:, 0] * sides[:, 1], area),
             objects[:, 6] != 0,
             objects[:, 7] != 0,
+            object_rows,
         )
         coordinates, scores = detections[:, :4].astype(np.float64), detections[:, 4].astype(np.float64)
-        predicted = DetectionColumns(image_of_detection, coordinates, scores, detections[:, 5].astype(np.int64))
+        labels = detections[:, 5].astype(np.int64)
+        predicted = DetectionColumns(image_of_detection, coordinates, scores, labels, rows)
         return predicted, ground_truth, len(counts)
+
+    def rows_of(self, name: str) -> NDArray[Any]:
+        """Return the rows of a state in the order of the updates, ``[n, columns]``."""
+        state, (width, dtype) = getattr(self, name), self.states[name]
+        if isinstance(state, list) and not state:
+            return torch.zeros(0, width, dtype=dtype).numpy()
+        return dim_zero_cat(state).cpu().numpy()
 
     def _check(
         self, kind: str, rows: NDArray[Any], image: Integers, labels: NDArray[Any], counts: NDArray[Any]
@@ -250,10 +278,10 @@ def _check_numbers(
         )
 
 
-def _by_image(image: Integers, rows: NDArray[Any]) -> tuple[Integers, NDArray[Any]]:
-    """Sort rows ``[n, …]`` and the image of each, ``[n]``, by image; rows of an image keep their order."""
+def _by_image(image: Integers, rows: NDArray[Any]) -> tuple[Integers, Integers, NDArray[Any]]:
+    """Sort the image of each row, ``[n]``, and the rows ``[n, …]`` by image, stably; return the order in between."""
     order = np.argsort(image, kind="stable")
-    return image[order], rows[order]
+    return image[order], order, rows[order]
 
 
 def _image_id(name: str, value: Any) -> Tensor | int | None:

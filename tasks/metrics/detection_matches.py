@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .detection_columns import DetectionColumns, Flags, GroundTruthColumns, select
-from .detection_overlaps import Floats, Integers, match_greedily, overlaps, pairs_of_images
+from .detection_columns import DetectionColumns, Flags, Geometry, GroundTruthColumns, box_geometry, select
+from .detection_overlaps import Floats, Integers, match_greedily, pairs_of_images
 
 
 class Matches(NamedTuple):
@@ -40,6 +40,7 @@ def match_detections(
     num_classes: int,
     iou: float,
     max_detections: int | None = None,
+    geometry: Geometry = box_geometry,
 ) -> Matches:
     """Match detections to objects of their image and class.
 
@@ -53,6 +54,7 @@ def match_detections(
         iou: Minimum IoU of a detection with its object.
         max_detections: Number of detections of an image, of all classes together and of highest score, that count;
             None: all.
+        geometry: How detections and objects overlap.
     """
     order = np.lexsort((-detections.scores, detections.image))  # stable
     if max_detections is not None:
@@ -63,14 +65,15 @@ def match_detections(
     group = groups_of(ranked, num_classes)
     object_group, crowd_group = groups_of(objects, num_classes), groups_of(crowds, num_classes)
     by_group = np.argsort(object_group, kind="stable")
-    taking, taken = match_greedily(ranked.boxes, group, objects.boxes[by_group], object_group[by_group], iou)
+    overlap = geometry(ranked, select(objects, by_group))
+    taking, taken = match_greedily(overlap, group, object_group[by_group], iou)
     object_of = np.full(len(order), -1)
     object_of[taking] = by_group[taken]
     in_crowd = np.zeros(len(order), bool)
     crowds_by_group = np.argsort(crowd_group, kind="stable")
-    for box, crowd in pairs_of_images(group, crowd_group[crowds_by_group]):
-        inside = overlaps(ranked.boxes[box], crowds.boxes[crowds_by_group[crowd]], of_box=True) > iou
-        in_crowd[box[inside]] = True
+    share = geometry(ranked, select(crowds, crowds_by_group), of_detection=True)
+    for detection, crowd in pairs_of_images(group, crowd_group[crowds_by_group]):
+        in_crowd[detection[share(detection, crowd) > iou]] = True
     return Matches(ranked, objects, object_of, in_crowd & (object_of < 0))
 
 

@@ -1,15 +1,19 @@
-"""Overlaps of boxes within each image, computed over all images at once.
+"""Overlaps of regions within each image, computed over all images at once.
 
-Shape legend: M boxes and N candidates in all images together, P pairs of a box and a candidate of the same image.
+Regions are boxes or masks: the functions take a `PairOverlap`, which returns the IoU of pairs. Shape legend: M regions
+and N candidates in all images together, P pairs of a region and a candidate of the same image.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+
+PairOverlap = Callable[[Integers, Integers], Floats]
+"""Indices of P regions and of P candidates -> the IoU of each pair, ``[P]``."""
 
 PAIRS = 2**20  # pairs per block, which bounds the memory
 
@@ -57,62 +61,56 @@ def overlaps(boxes: Floats, candidates: Floats, pixel: float = 0.0, of_box: bool
 
 
 def best_overlaps(
-    boxes: Floats,
+    overlap: PairOverlap,
     image: Integers,
-    candidates: Floats,
     candidate_image: Integers,
-    pixel: float = 0.0,
     unlike: tuple[Integers, Integers] | None = None,
 ) -> tuple[Integers, Floats]:
-    """For each box, the candidate of its image with the highest IoU (the first on ties), and that IoU.
+    """For each region, the candidate of its image with the highest IoU (the first on ties), and that IoU.
 
     Where the image has no candidate, the IoU is -1 and the index has no meaning. With `unlike`, labels ``[M]`` and
     ``[N]``, only candidates of another label are compared.
 
     Shape:
-        - boxes: ``[M, 4]``
         - image: ``[M]``, in any order
-        - candidates: ``[N, 4]``
         - candidate_image: ``[N]``, ascending
         - output: ``[M]`` each
     """
-    best, overlap = np.zeros(len(boxes), np.int64), np.full(len(boxes), -1.0)
-    for box, candidate in pairs_of_images(image, candidate_image):
-        ious = overlaps(boxes[box], candidates[candidate], pixel)
+    best, highest_iou = np.zeros(len(image), np.int64), np.full(len(image), -1.0)
+    for region, candidate in pairs_of_images(image, candidate_image):
+        ious = overlap(region, candidate)
         if unlike is not None:
-            ious[unlike[0][box] == unlike[1][candidate]] = -1
-        begins = np.flatnonzero(np.diff(box, prepend=-1))
-        unique = box[begins]
-        overlap[unique] = np.maximum.reduceat(ious, begins) if len(begins) else ious
-        highest = np.flatnonzero(ious == overlap[box])
+            ious[unlike[0][region] == unlike[1][candidate]] = -1
+        begins = np.flatnonzero(np.diff(region, prepend=-1))
+        unique = region[begins]
+        highest_iou[unique] = np.maximum.reduceat(ious, begins) if len(begins) else ious
+        highest = np.flatnonzero(ious == highest_iou[region])
         best[unique] = candidate[highest[np.searchsorted(highest, begins)]]
-    return best, overlap
+    return best, highest_iou
 
 
 def match_greedily(
-    boxes: Floats, image: Integers, candidates: Floats, candidate_image: Integers, iou: float
+    overlap: PairOverlap, image: Integers, candidate_image: Integers, iou: float
 ) -> tuple[Integers, Integers]:
-    """Match each box in turn to the free candidate with the highest IoU of at least `iou`; return both indices.
+    """Match each region in turn to the free candidate with the highest IoU of at least `iou`; return both indices.
 
     Shape:
-        - boxes: ``[M, 4]``, by descending priority
-        - image: ``[M]``
-        - candidates: ``[N, 4]``
+        - image: ``[M]``, of the regions by descending priority
         - candidate_image: ``[N]``, ascending
         - output: ``[matches]`` each
     """
     blocks: list[tuple[Integers, Integers, Floats]] = []
-    for box, candidate in pairs_of_images(image, candidate_image):
-        ious = overlaps(boxes[box], candidates[candidate])
+    for region, candidate in pairs_of_images(image, candidate_image):
+        ious = overlap(region, candidate)
         close = ious >= iou
-        blocks.append((box[close], candidate[close], ious[close]))
+        blocks.append((region[close], candidate[close], ious[close]))
     if not blocks:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    box, candidate, ious = (np.concatenate(column) for column in zip(*blocks, strict=True))
-    order = np.lexsort((-ious, box))
-    free = np.ones(len(candidates), bool)
+    region, candidate, ious = (np.concatenate(column) for column in zip(*blocks, strict=True))
+    order = np.lexsort((-ious, region))
+    free = np.ones(len(candidate_image), bool)
     matches: dict[int, int] = {}
-    for index, best in zip(box[order].tolist(), candidate[order].tolist(), strict=True):
+    for index, best in zip(region[order].tolist(), candidate[order].tolist(), strict=True):
         if free[best] and index not in matches:
             matches[index] = best
             free[best] = False

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .detection_columns import DetectionColumns, Flags, GroundTruthColumns
+from .detection_columns import DetectionColumns, Flags, Geometry, GroundTruthColumns, box_geometry, select
 from .detection_matches import Matches, by_class, groups_of, match_detections
 from .detection_overlaps import Integers, best_overlaps
 
@@ -49,6 +49,7 @@ def tide_errors(
     iou: float = 0.5,
     background_iou: float = 0.1,
     max_detections: int = 100,
+    geometry: Geometry = box_geometry,
 ) -> dict[str, Any]:
     """Return ``ap``, ``delta_ap`` and ``counts``; see `COCODetection.tide`.
 
@@ -59,9 +60,10 @@ def tide_errors(
         iou: Minimum IoU of a correct detection.
         background_iou: IoU up to which a detection is on the background.
         max_detections: Number of detections of an image, of all classes together, that count.
+        geometry: How detections and objects overlap.
     """
-    matches = match_detections(detections, ground_truth, num_classes, iou, max_detections)
-    errors = _classify(matches, num_classes, iou, background_iou)
+    matches = match_detections(detections, ground_truth, num_classes, iou, max_detections, geometry)
+    errors = _classify(matches, num_classes, iou, background_iou, geometry)
     labels, objects = matches.detections.labels, matches.objects.labels
     correct = matches.object_of >= 0
     counted = ~matches.in_crowd
@@ -96,15 +98,15 @@ def tide_errors(
     return {"ap": ap if occurs.any() else float("nan"), "delta_ap": gains, "counts": counts}
 
 
-def _classify(matches: Matches, num_classes: int, iou: float, background_iou: float) -> _Errors:
+def _classify(matches: Matches, num_classes: int, iou: float, background_iou: float, geometry: Geometry) -> _Errors:
     """Find the kind of each error, and the objects that are missed."""
     ranked, objects = matches.detections, matches.objects
     group, object_group = groups_of(ranked, num_classes), groups_of(objects, num_classes)
     by_group = np.argsort(object_group, kind="stable")
-    index, same = best_overlaps(ranked.boxes, group, objects.boxes[by_group], object_group[by_group])
+    index, same = best_overlaps(geometry(ranked, select(objects, by_group)), group, object_group[by_group])
     same_object = by_group[index] if len(by_group) else index
     other_object, other = best_overlaps(
-        ranked.boxes, ranked.image, objects.boxes, objects.image, unlike=(ranked.labels, objects.labels)
+        geometry(ranked, objects), ranked.image, objects.image, unlike=(ranked.labels, objects.labels)
     )
     wrong = matches.object_of < 0
     conditions = {

@@ -34,8 +34,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .detection_columns import DetectionColumns, DetectionMetric, Flags, GroundTruthColumns
-from .detection_overlaps import best_overlaps
+from .detection_columns import (
+    DetectionColumns,
+    DetectionMetric,
+    Flags,
+    Geometry,
+    GroundTruthColumns,
+    box_geometry,
+    select,
+)
+from .detection_overlaps import PairOverlap, best_overlaps, overlaps
 
 
 class _ClassMatches(NamedTuple):
@@ -87,8 +95,8 @@ class VOCDetection(DetectionMetric):
         """Return the mean average precision ``voc_map``, a scalar."""
         detections, ground_truth, _ = self.columns()
         counts = np.bincount(detections.labels, minlength=self.num_classes)
-        pixel = 1.0 if self.inclusive else 0.0
-        matches = match_classes(detections, ground_truth, self.num_classes, self.iou, pixel)
+        geometry = inclusive_geometry if self.inclusive else box_geometry
+        matches = match_classes(detections, ground_truth, self.num_classes, self.iou, geometry)
         precisions = [average_precision(correct, objects, self.year) for correct, objects in matches]
         self._table = {
             "ap": torch.tensor(precisions, dtype=torch.float64),
@@ -113,8 +121,19 @@ class VOCDetection(DetectionMetric):
         self._table = None
 
 
+def inclusive_geometry(
+    detections: DetectionColumns, objects: GroundTruthColumns, of_detection: bool = False
+) -> PairOverlap:
+    """IoU of boxes that name their first and last pixels; see `Geometry`."""
+    return lambda box, candidate: overlaps(detections.boxes[box], objects.boxes[candidate], 1.0, of_detection)
+
+
 def match_classes(
-    detections: DetectionColumns, ground_truth: GroundTruthColumns, num_classes: int, iou: float, pixel: float = 0.0
+    detections: DetectionColumns,
+    ground_truth: GroundTruthColumns,
+    num_classes: int,
+    iou: float,
+    geometry: Geometry = box_geometry,
 ) -> list[_ClassMatches]:
     """Decide for each class which of its detections are correct.
 
@@ -123,7 +142,7 @@ def match_classes(
         ground_truth: Objects of all images.
         num_classes: Number of classes K.
         iou: Minimum IoU of a correct detection.
-        pixel: Added to the difference of a box's edges to get its sides.
+        geometry: How detections and objects overlap.
     """
     ignored = ground_truth.difficult | ground_truth.crowd
     order = np.argsort(-detections.scores, kind="stable")
@@ -133,13 +152,8 @@ def match_classes(
     for label in range(num_classes):
         ranked = order[cuts[label] : cuts[label + 1]]
         objects = np.flatnonzero(ground_truth.labels == label)  # images ascend in it, as in all of them
-        best, overlap = best_overlaps(
-            detections.boxes[ranked],
-            detections.image[ranked],
-            ground_truth.boxes[objects],
-            ground_truth.image[objects],
-            pixel,
-        )
+        chosen = select(detections, ranked), select(ground_truth, objects)
+        best, overlap = best_overlaps(geometry(*chosen), chosen[0].image, chosen[1].image)
         hits = np.flatnonzero(overlap >= iou)
         # the first detection of an object, by score, takes it
         correct = np.zeros(len(ranked), bool)

@@ -30,7 +30,7 @@ from .dynamic_heads import (
 )
 from .instance_segmenter import InstanceSegmenter
 
-_CELLS_AT_ONCE = 2**22
+_CELLS_AT_ONCE = 2**20
 """Cells of logits, of several instances together, that are computed at once in prediction, which bounds memory."""
 
 

@@ -81,14 +81,14 @@ def dynamic_logits(features: Tensor, instances: Instances, stride: int) -> Tenso
     channels, height, width = features.shape
     with torch.autocast(features.device.type, enabled=False):
         weights, biases = split_parameters(instances.parameters.float(), channels)
-        relative = weights[0][:, :, :2] / instances.units[:, None, None]  # [n, 8, 2], weights of pixels
-        bias = biases[0] + relative @ instances.locations[:, :, None]
-        first = torch.cat([-relative, weights[0][:, :, 2:]], dim=2).flatten(0, 1)  # [8 n, 2 + C]
+        of_pixels = weights[0][:, :, :2] / instances.units[:, None, None]  # [n, 8, 2]
+        bias = biases[0] + of_pixels @ instances.locations[:, :, None]
+        first = torch.cat([-of_pixels, weights[0][:, :, 2:], bias], dim=2).flatten(0, 1)  # [8 n, 2 + C + 1]
         x, y = ((torch.arange(n, device=features.device) + 0.5) * stride for n in (width, height))
         centers = torch.stack(torch.meshgrid(x, y, indexing="xy"))  # [2, h, w]
-        cells = torch.cat([centers, features.float()]).flatten(1)
-        values = F.relu((first @ cells).unflatten(0, (-1, WIDTH)) + bias)  # [n, 8, h * w]
-        values = F.relu(torch.baddbmm(biases[1], weights[1], values))
+        inputs = torch.cat([centers, features.float(), torch.ones_like(centers[:1])]).flatten(1)
+        values = (first @ inputs).unflatten(0, (-1, WIDTH)).relu_()  # [n, 8, h * w]
+        values = torch.baddbmm(biases[1], weights[1], values).relu_()
         return torch.baddbmm(biases[2], weights[2], values).unflatten(2, (height, width))[:, 0]
 
 

@@ -25,6 +25,8 @@ BENCHMARKS = {
     "detection_ops": "matching 100,000 anchors, NMS of 100,000 boxes; peer: torchvision",
     "fcis_pooling": "position-sensitive pooling of 300 regions for FCIS; peer: a loop over bins",
     "detection_step": "step and inference of Faster R-CNN R50-FPN at 800 pixels; peer: torchvision's reference",
+    "instance_step": "step and inference of Mask R-CNN R50-FPN at 800 pixels; peer: torchvision's reference",
+    "mask_pasting": "pasting 100 masks into an image of 1333 x 800 pixels; peer: torchvision",
     "training_memory": "peak memory of training_step; peer: its bare loop",
 }
 """Description of each benchmark by name, which is also the name of its module."""

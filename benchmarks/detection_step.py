@@ -13,16 +13,18 @@ import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN as ReferenceFasterRCNN
+from torchvision.models.detection import MaskRCNN as ReferenceMaskRCNN
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
 from striate.benchmarks.harness import Clock, Goal, Row, interleave, time_call
 from striate.benchmarks.training_step import compare
 from striate.models import FasterRCNN, TorchvisionBackbone
+from striate.models.instance import MaskRCNN
 
 SIZE = (600, 800)  # resized to 800 x 1066
 CLASSES = 90
@@ -33,28 +35,33 @@ AT_MOST_ON_GPU = Goal(0.7, at_least=False)
 TOLERANCE = 0.1  # of the first losses: the two sides sample anchors with different random numbers
 
 
-def make_reference() -> ReferenceFasterRCNN:
+Network = Literal["Faster R-CNN", "Mask R-CNN"]
+
+
+def make_reference(network: Network = "Faster R-CNN") -> ReferenceFasterRCNN:
     """Make torchvision's model, with random weights that keep activations in range."""
     torch.manual_seed(0)
     trunk = resnet_fpn_backbone(backbone_name="resnet50", weights=None, trainable_layers=3)
     for name, buffer in trunk.named_buffers():
         if name.endswith("bn3.weight"):
             buffer.fill_(0.2)  # otherwise each block with frozen norms would double the activations
-    return ReferenceFasterRCNN(trunk, num_classes=CLASSES + 1)
+    kind = ReferenceFasterRCNN if network == "Faster R-CNN" else ReferenceMaskRCNN
+    return kind(trunk, num_classes=CLASSES + 1)
 
 
 def make_ours(reference: nn.Module) -> FasterRCNN:
-    """Make striate's model with the same weights, as in ``detection/faster_rcnn_resnet50_fpn_coco``."""
+    """Make striate's model with the same weights, as in ``detection/faster_rcnn_resnet50_fpn_coco``, or its like."""
+    kind = MaskRCNN if isinstance(reference, ReferenceMaskRCNN) else FasterRCNN
     backbone = TorchvisionBackbone("resnet50", frozen_stages=2, freeze_norm=True)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "reference.pth"
         torch.save(reference.state_dict(), path)
-        model = FasterRCNN(CLASSES, backbone, detector_weights=str(path))
+        model = kind(CLASSES, backbone, detector_weights=str(path))
     return model.to(memory_format=torch.channels_last)
 
 
 def make_batch(images: int, device: str) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-    """Make images of smooth noise, ``[3, H, W]`` each, and targets with boxes ``[OBJECTS, 4]`` and labels."""
+    """Make images of smooth noise, ``[3, H, W]`` each, and targets: boxes ``[OBJECTS, 4]``, labels, filled masks."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(images, 3, SIZE[0] // 8, SIZE[1] // 8, generator=generator)
     pixels = (nn.functional.interpolate(coarse, size=SIZE, mode="bilinear") * 255).to(torch.uint8)
@@ -62,9 +69,11 @@ def make_batch(images: int, device: str) -> tuple[list[Tensor], list[dict[str, T
     side = 20 + torch.rand(images, OBJECTS, 2, generator=generator) * torch.tensor([280.0, 220.0])
     labels = torch.randint(0, CLASSES, (images, OBJECTS), generator=generator)
     boxes = torch.cat([corner, corner + side], -1)
-    return list(pixels.to(device)), [
-        {"boxes": b.to(device), "labels": n.to(device)} for b, n in zip(boxes, labels, strict=True)
-    ]
+    rows, columns = torch.arange(SIZE[0])[:, None], torch.arange(SIZE[1])
+    x1, y1, x2, y2 = boxes[..., None, None].unbind(2)  # [images, OBJECTS, 1, 1] each
+    masks = ((columns >= x1) & (columns < x2) & (rows >= y1) & (rows < y2)).to(torch.uint8)
+    targets = ({"boxes": b, "labels": n, "masks": m} for b, n, m in zip(boxes, labels, masks, strict=True))
+    return list(pixels.to(device)), [{key: value.to(device) for key, value in one.items()} for one in targets]
 
 
 class Training:
@@ -118,16 +127,16 @@ def check_same_work(sides: dict[str, Training]) -> None:
         raise RuntimeError(f"the first losses differ: {losses}")
 
 
-def measure(images: int, device: str, repetitions: int) -> Iterator[dict[str, list[Clock]]]:
+def measure(network: Network, images: int, device: str, repetitions: int) -> Iterator[dict[str, list[Clock]]]:
     """Time striate and the reference, on a GPU also the reference with autocast: training steps, then inference."""
-    reference = make_reference().to(device)
+    reference = make_reference(network).to(device)
     ours = make_ours(reference).to(device)
     gpu = device != "cpu"
     if gpu:
         ours.backbone.compile(dynamic=True)
     pixels, targets = make_batch(images, device)
     floats = [image / 255 for image in pixels]
-    theirs = [{"boxes": target["boxes"], "labels": target["labels"] + 1} for target in targets]
+    theirs = [{**target, "labels": target["labels"] + 1} for target in targets]
     ours.train()
     reference.train()
     training = {
@@ -156,12 +165,17 @@ def rows_for(what: str, measured: dict[str, list[Clock]], goal: Goal) -> list[Ro
     return rows
 
 
-def run() -> Iterator[Row]:
-    """Measure on the CPU and, if there is one, on a GPU; yield each row as soon as it is measured."""
-    name, parts = "Faster R-CNN R50-FPN, 800 px", ("training step", "inference")
-    for part, measured in zip(parts, measure(images=1, device="cpu", repetitions=5), strict=True):
-        yield from rows_for(f"{part} ({name})", measured, AT_MOST)
+def run(network: Network = "Faster R-CNN", cpu_goal: Goal = AT_MOST) -> Iterator[Row]:
+    """Measure on the CPU and, if there is one, on a GPU; yield each row as soon as it is measured.
+
+    Args:
+        network: The network.
+        cpu_goal: Goal of the ratio of times on the CPU.
+    """
+    name, parts = f"{network} R50-FPN, 800 px", ("training step", "inference")
+    for part, measured in zip(parts, measure(network, images=1, device="cpu", repetitions=5), strict=True):
+        yield from rows_for(f"{part} ({name})", measured, cpu_goal)
     if torch.cuda.is_available():
         gpu = torch.cuda.get_device_name()
-        for part, measured in zip(parts, measure(images=8, device="cuda", repetitions=20), strict=True):
+        for part, measured in zip(parts, measure(network, images=8, device="cuda", repetitions=20), strict=True):
             yield from rows_for(f"{part} ({name}, batch 8, {gpu})", measured, AT_MOST_ON_GPU)

@@ -195,7 +195,7 @@ def paste_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int], threshold: 
     The ``m x m`` values of a mask are at the centers of equal cells that tile its box. A pixel gets the bilinear
     interpolation at its center; beyond the outermost centers, the value falls to 0 over one cell. Boxes are not
     rounded. ``grid_sample`` (``align_corners=False``, zero padding), and so Detectron2, computes the same. torchvision
-    rounds boxes to whole pixels first, which shifts the borders of its masks by up to half a pixel or more.
+    rounds boxes to whole pixels and makes them a pixel wider and higher, so its masks are larger by up to a pixel.
 
     Args:
         masks: Values in [0, 1], such as probabilities.

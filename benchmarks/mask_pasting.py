@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from striate.benchmarks.harness import Goal, Row, interleave, median_ratio, peak_mb, resident_mb, run_fresh, time_call
+from striate.benchmarks.input_pipeline import one_thread
 
 MASKS, CELLS, HEIGHT, WIDTH = 100, 28, 800, 1333
 FASTER, LIGHTER = Goal(1 / 5, at_least=False), Goal(1 / 4, at_least=False)
@@ -54,12 +55,12 @@ def child() -> None:
 
 def run(repetitions: int = 9) -> Iterator[Row]:
     """Measure time with one thread, and memory, and yield each row as soon as it is measured."""
-    torch.set_num_threads(1)
     sides = make_sides()
     ours, peer = sides["ours"]().area(), sides["peer"]().sum((1, 2, 3))
     if not bool(((ours - peer).abs() <= TOLERANCE * peer + 30).all()):
         raise RuntimeError(f"areas differ: {ours.tolist()} (striate) and {peer.tolist()} (torchvision)")
-    times = interleave({name: partial(time_call, call) for name, call in sides.items()}, repetitions)
+    with one_thread():
+        times = interleave({name: partial(time_call, call) for name, call in sides.items()}, repetitions)
     shown = {name: f"{statistics.median(t.cpu for t in values) * 1000:.1f} ms" for name, values in times.items()}
     ratio = median_ratio(*([t.cpu for t in times[name]] for name in ("ours", "peer")))
     what = f"pasting {MASKS} masks into {WIDTH} x {HEIGHT}, CPU time of one thread; peer: torchvision"

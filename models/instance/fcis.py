@@ -244,7 +244,7 @@ class FCIS(InstanceSegmenter):
             moved.append(clip_boxes(decode_boxes(delta * std, boxes), width=width, height=height))
         return moved
 
-    def _select(self, regions: Tensor, scores: Tensor, masks: Tensor) -> dict[str, Tensor]:
+    def _select(self, regions: Tensor, scores: Tensor, masks: Tensor) -> dict[str, Any]:
         """Detections of one image from regions ``[R_i, 4]``, scores ``[R_i, K]`` and masks ``[R_i, m, m]``."""
         large = ((regions[:, 2:] - regions[:, :2]) >= max(self.min_box_size, 1e-3)).all(1)
         regions, scores, masks = regions[large], scores[large], masks[large]

@@ -167,7 +167,7 @@ def fcis_losses(
     if settings.hard_examples:
         kept = hardest_regions(losses, counts, settings).to(kept)
     samples = settings.samples * max(len(counts), 1)
-    divisors = (kept.sum().clamp(min=1), samples, samples)
+    divisors: tuple[Tensor | int, ...] = (kept.sum().clamp(min=1), samples, samples)
     weighted = [
         weight * (loss * kept).sum() / divisor
         for weight, loss, divisor in zip(settings.loss_weights, losses, divisors, strict=True)

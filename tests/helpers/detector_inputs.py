@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from striate.tasks.metrics import COCODetection
+from striate.tasks.metrics import COCODetection, COCOInstances
 
 SIZES = ((60, 90), (96, 64), (70, 70))
 
@@ -106,5 +106,12 @@ def assert_same_losses(ours, theirs, tolerance=1e-5):
 def map50(detections, targets, num_classes):
     """COCO's mean AP at an IoU of 0.5."""
     metric = COCODetection(num_classes)
+    metric.update(detections, targets)
+    return float(metric.compute()["map50"])
+
+
+def mask_map50(detections, targets, num_classes):
+    """COCO's mean AP of masks at an IoU of 0.5."""
+    metric = COCOInstances(num_classes)
     metric.update(detections, targets)
     return float(metric.compute()["map50"])

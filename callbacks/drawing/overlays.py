@@ -1,9 +1,9 @@
 """Targets drawn on their images: boxes, masks and classes, of the ground truth or of a prediction.
 
 A target is a dictionary of NumPy arrays or tensors with the fields of a batch (`datamodules.batches`), for one image:
-``label``; ``label, box``, optionally with ``score``; ``mask``; or ``boxes, labels``, optionally with ``masks``,
-``scores``, ``iscrowd`` and ``difficult``. Everything is drawn at the final size, so that lines are as thin on a large
-photograph as on a small digit.
+``label``; ``label, box``, optionally with ``score``; ``mask``; or ``boxes, labels``, optionally with ``masks`` (run
+lengths, or 0 and 1), ``scores``, ``iscrowd``, ``difficult`` and ``numbers``, the number of each object's color.
+Everything is drawn at the final size, so that lines are as thin on a large photograph as on a small digit.
 """
 
 from collections import Counter
@@ -12,10 +12,12 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
 from ...datamodules.images.fonts import TextFont, drawable_name, shorten
+from ...models.ops.masks import RunLengths
 from ...tasks.metrics.segmentation import IGNORE_INDEX
 from .canvas import fit_legible, fit_square, paper_size, place_on_paper, text_size
 from .colors import DIM, EDGE, GRAY, NEUTRAL, PAPER, Color, color_of, contrast_color, pale
@@ -36,7 +38,10 @@ DENSE = 20
 """Number of small objects from which their names are left out: colors stand for the classes."""
 
 _BACKGROUNDS = ("background", "bg", "unlabeled", "unlabelled", "void")
-_OBJECT_FIELDS = ("boxes", "labels", "masks", "scores", "iscrowd", "difficult")
+_OBJECT_FIELDS = ("boxes", "labels", "masks", "scores", "iscrowd", "difficult", "numbers")
+
+_GRID = 16
+"""Rows and columns of the cells of an image from which objects that match no ground truth get their color."""
 
 
 def is_background(label: int, names: Sequence[str]) -> bool:
@@ -56,14 +61,18 @@ def target_of(batch: Mapping[str, Any], index: int) -> dict[str, Any]:
     return {field: batch[field][index] for field in ("label", "box", "mask") if field in batch}
 
 
-def drawable_fields(target: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The fields of a target or prediction that can be drawn, as arrays, from any device."""
+def drawable_fields(target: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a target or prediction that can be drawn, from any device: arrays, and masks as run lengths."""
     fields = ("label", "score", "box", "mask", *_OBJECT_FIELDS)
-    arrays = {
+    arrays: dict[str, Any] = {
         field: target[field].detach().cpu().numpy() if isinstance(target[field], Tensor) else np.asarray(target[field])
         for field in fields
-        if field in target
+        if field in target and field != "masks"
     }
+    if "masks" in target:
+        masks = target["masks"]
+        dense = not isinstance(masks, RunLengths)
+        arrays["masks"] = RunLengths.from_dense(torch.as_tensor(masks).cpu()) if dense else masks.cpu()
     # evaluation counts objects of which a transform left nothing; their boxes have no area
     if "box" in arrays and not _has_area(arrays["box"].reshape(1, 4)).all():
         del arrays["box"]
@@ -75,6 +84,40 @@ def drawable_fields(target: Mapping[str, Any]) -> dict[str, np.ndarray]:
 def _has_area(boxes: np.ndarray) -> np.ndarray:
     """Which boxes ``[N, 4]`` cover something: ``[N]`` bool."""
     return np.asarray((boxes[:, 2:] > boxes[:, :2]).all(axis=1))
+
+
+def follow_ground_truth(
+    prediction: Mapping[str, Any], ground_truth: Mapping[str, Any], size: Sequence[int]
+) -> dict[str, Any]:
+    """Number the predicted objects with masks, so that their colors stay the same from epoch to epoch.
+
+    In turn, by descending score, each takes the number (and so the color) of the free ground-truth object with the
+    highest IoU of boxes, if that is at least 0.5. Ground truth is numbered in its order. The others are numbered by the
+    position of their center.
+
+    Args:
+        prediction: Fields as returned by `drawable_fields`.
+        ground_truth: The same fields of the ground truth.
+        size: Height and width of the image, in pixels.
+
+    Returns:
+        The prediction, with ``numbers`` if it has masks.
+    """
+    if "masks" not in prediction or "boxes" not in ground_truth:
+        return dict(prediction)
+    boxes, objects = (np.asarray(fields["boxes"], np.float64).reshape(-1, 4) for fields in (prediction, ground_truth))
+    cells = (boxes[:, :2] + boxes[:, 2:]) / 2 * _GRID // np.array(size[1::-1])
+    numbers = len(objects) + (cells.clip(0, _GRID - 1) @ [1, _GRID]).astype(np.int64)
+    sides = np.minimum(boxes[:, None, 2:], objects[:, 2:]) - np.maximum(boxes[:, None, :2], objects[:, :2])
+    common = sides.clip(0).prod(2)  # [M, N]
+    areas, object_areas = ((box[:, 2:] - box[:, :2]).prod(1) for box in (boxes, objects))
+    iou = common / np.maximum(areas[:, None] + object_areas - common, 1e-9)
+    for index in np.argsort(-np.asarray(prediction["scores"]), kind="stable").tolist() if len(objects) else ():
+        best = int(iou[index].argmax())
+        if iou[index, best] >= 0.5:
+            numbers[index] = best
+            iou[:, best] = -1
+    return {**prediction, "numbers": numbers}
 
 
 def overlap_note(prediction: Mapping[str, np.ndarray], ground_truth: Mapping[str, np.ndarray]) -> str:
@@ -102,7 +145,7 @@ def score_note(prediction: Mapping[str, Any], min_score: float = MIN_SCORE) -> s
     return f", {hidden} below {100 * min_score:.0f} % not drawn"
 
 
-def select_objects(target: Mapping[str, np.ndarray], min_score: float) -> tuple[dict[str, np.ndarray], bool]:
+def select_objects(target: Mapping[str, Any], min_score: float) -> tuple[dict[str, Any], bool]:
     """The objects to draw, and whether they are the best few of which none has the minimum score.
 
     Args:
@@ -116,8 +159,7 @@ def select_objects(target: Mapping[str, np.ndarray], min_score: float) -> tuple[
     weak = not len(keep)
     if weak:
         keep = np.argsort(-scores, kind="stable")[:BEST]
-    chosen = {key: value[keep] if value.ndim and len(value) == len(scores) else value for key, value in target.items()}
-    return chosen, weak
+    return {key: value[keep] if key in _OBJECT_FIELDS else value for key, value in target.items()}, weak
 
 
 def check_drawing(side: int | None, score_threshold: float | None, samples: Sequence[int] | None) -> None:
@@ -224,7 +266,7 @@ def _draw_classes(picture: np.ndarray, mask: np.ndarray, names: Sequence[str]) -
 
 def _draw_objects(
     picture: np.ndarray,
-    target: Mapping[str, np.ndarray],
+    target: Mapping[str, Any],
     names: Sequence[str],
     factor: np.ndarray,
     labels: bool,
@@ -239,10 +281,11 @@ def _draw_objects(
     difficult = np.asarray(target.get("difficult", np.zeros(len(boxes))), np.bool_)
     masks = target.get("masks")
     # with masks, colors tell objects apart; boxes are told apart by their position, so colors can stand for classes
-    colors = [color_of(int(n)) for n in (classes if masks is None else range(len(boxes)))]
+    numbers = classes if masks is None else target.get("numbers", range(len(boxes)))
+    colors = [color_of(int(number)) for number in numbers]
     colors = [pale(color) for color in colors] if weak else colors
     if masks is not None:
-        picture = draw_masks(picture, np.asarray(masks), colors, crowds, PALE_OPACITY if weak else OBJECT_OPACITY)
+        picture = draw_masks(picture, masks, colors, crowds, PALE_OPACITY if weak else OBJECT_OPACITY)
     page = Image.fromarray(picture)
     draw = ImageDraw.Draw(page)
     corners = boxes * np.tile(factor, 2)

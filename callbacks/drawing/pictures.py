@@ -16,6 +16,7 @@ from .overlays import (
     MIN_SCORE,
     check_drawing,
     drawable_fields,
+    follow_ground_truth,
     legible_side,
     overlap_note,
     score_note,
@@ -32,6 +33,8 @@ class Pictures(pl.Callback):
 
     Classes are written below their image. Boxes and masks are drawn, the ground truth on the left and the prediction on
     the right. If no object of an image has the minimum score, the best three are drawn paler, and the caption says so.
+    Objects with masks have a color each, which stays the same from epoch to epoch: ground truth by its order, a
+    predicted object that of the ground-truth object whose box it matches, or else by its position.
 
     Works with any task that implements `striate.tasks.Predictor`, and any map-style data set. The first rank draws.
 
@@ -113,7 +116,7 @@ class Pictures(pl.Callback):
             on_device = trainer.strategy.batch_to_device(batch["image"][0][None])  # [1, 3, H, W]
             with torch.no_grad(), trainer.precision_plugin.forward_context():
                 prediction = task.predict(on_device)[0]
-            fields = drawable_fields(prediction)
+            fields = follow_ground_truth(drawable_fields(prediction), ground_truth, image.shape[:2])
             caption = f"sample {index}{overlap_note(fields, ground_truth)}"
             if ground_truth.keys() <= {"label"}:
                 caption = ", ".join(text for text, _ in captions(prediction, ground_truth, task.class_names))

@@ -72,13 +72,34 @@ class DetectionWriter(OverlayWriter):
             }
             for (x1, y1, x2, y2), label, score in zip(boxes, labels, scores, strict=True)
         ]
+        more, cells = self.mask_fields(path, index, prediction)
+        results = [result | fields for result, fields in zip(results, more, strict=True)]
         with self._lines.open("a", encoding="utf-8") as file:
             file.write(json.dumps([index, image, results]) + "\n")
         return [
-            [path, class_name(labels[number], self.names), f"{scores[number]:.6f}", *(f"{side:.2f}" for side in box)]
+            [
+                path,
+                class_name(labels[number], self.names),
+                f"{scores[number]:.6f}",
+                *(f"{side:.2f}" for side in box),
+                *cells[number],
+            ]
             for number, box in enumerate(boxes)
             if shown[number]
         ]
+
+    def mask_fields(
+        self, path: str, index: int, prediction: dict[str, Any]
+    ) -> tuple[list[dict[str, Any]], list[list[Any]]]:
+        """Write the masks of an image, and return more fields of each object's result and more cells of its row.
+
+        Args:
+            path: File of the image.
+            index: Index of the image among those to predict.
+            prediction: The prediction of the image.
+        """
+        count = len(prediction["scores"])
+        return [{}] * count, [[]] * count
 
     def _shown(self, prediction: dict[str, Any]) -> Tensor:
         """Which objects are in the tables and plots: bool ``[M]``, compared in float32 as the task does."""

@@ -21,6 +21,7 @@ from ..drawing.overlays import check_drawing
 from ..tracking.logging import run_folder
 from .base import BoxWriter, OverlayWriter, TaskWriter, file_size
 from .detection import DetectionWriter
+from .instances import InstanceWriter
 from .masks import MaskWriter
 
 WRITERS: dict[str, Any] = {
@@ -28,6 +29,7 @@ WRITERS: dict[str, Any] = {
     "localization": BoxWriter,
     "semantic_segmentation": MaskWriter,
     "detection": DetectionWriter,
+    "instance_segmentation": InstanceWriter,
 }
 """`Task.kind` -> writer of its predictions."""
 
@@ -42,7 +44,8 @@ class PredictionWriter(BasePredictionWriter):
     of each class. Both have the objects that plots show; COCO's ``detections.json`` has all.
 
     The task's kind selects the writer, which defines the columns: `TaskWriter` for classification, `BoxWriter` for
-    localization, `MaskWriter` for semantic segmentation, `DetectionWriter` for detection.
+    localization, `MaskWriter` for semantic segmentation, `DetectionWriter` for detection, `InstanceWriter` for instance
+    segmentation.
 
     Each batch is written when it is done, so that an interrupted run keeps its results. Under DDP each rank writes its
     share, and the first rank merges them at the end.
@@ -170,7 +173,7 @@ class PredictionWriter(BasePredictionWriter):
             )
         if trainer.is_global_zero:
             self._writer.join()
-        beside = ("counts.csv", "detections.json", "masks", "pictures")
+        beside = ("counts.csv", "detections.json", "instances", "instances.csv", "masks", "pictures")
         others = [name for name in beside if (self._folder / name).exists()]
         files = f": {self._folder / 'predictions.csv'}" + (f", with {', '.join(others)} beside it" if others else "")
         rank_zero_info(f"\nPredicted {count} image(s){files if count else ''}")

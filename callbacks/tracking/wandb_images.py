@@ -9,10 +9,12 @@ import numpy as np
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import WandbLogger
 
+from ...models.ops.masks import RunLengths
 from ...tasks.metrics.segmentation import IGNORE_INDEX
 from ..compat import GROUND_TRUTH, wandb_image
 from ..drawing.canvas import class_name, fit_square
 from ..drawing.overlays import MIN_SCORE as MIN_MASK_SCORE
+from ..drawing.regions import scaled_windows
 
 MAX_SIDE = 640
 """Maximum length of the longer side of uploaded images, in pixels."""
@@ -39,8 +41,8 @@ class Sample(NamedTuple):
     """
 
     image: np.ndarray
-    ground_truth: Mapping[str, np.ndarray]
-    prediction: Mapping[str, np.ndarray]
+    ground_truth: Mapping[str, Any]
+    prediction: Mapping[str, Any]
     number: int
     caption: str = ""
 
@@ -69,7 +71,8 @@ class WandbSamples:
         """W&B's image of a sample, from its padded ``[H, W, 3]`` and its resized image ``[h, w, 3]``."""
         digest = hashlib.sha256(repr(padded.shape).encode() + padded.tobytes())
         for field, values in sorted(sample.ground_truth.items()):
-            digest.update(field.encode() + np.ascontiguousarray(values).tobytes())
+            array = values.edges.numpy() if isinstance(values, RunLengths) else values
+            digest.update(field.encode() + np.ascontiguousarray(array).tobytes())
         stored = (run, digest.hexdigest())
         layers = _layers(sample, names, padded, inner)
         image = wandb_image(padded, self._logged.get(stored), caption=sample.caption, **layers)
@@ -109,7 +112,7 @@ def _layers(sample: Sample, names: Sequence[str], padded: np.ndarray, inner: np.
 
 
 def mask_data(
-    target: Mapping[str, np.ndarray], names: Sequence[str], size: Sequence[int], inner: Sequence[int]
+    target: Mapping[str, Any], names: Sequence[str], size: Sequence[int], inner: Sequence[int]
 ) -> dict[str, Any] | None:
     """A mask of classes in W&B's format; None if the target has no masks, or more classes than a mask can hold.
 
@@ -123,13 +126,13 @@ def mask_data(
         inner: Height and width of the image in it.
 
     Shape:
-        - target: ``mask`` ``[H, W]``, ``masks`` ``[N, H, W]``, ``labels`` ``[N]``.
+        - target: ``mask`` ``[H, W]``, ``labels`` ``[N]``; ``masks`` are N run lengths.
     """
     if "mask" in target:
         merged, shift, outside = np.asarray(target["mask"], np.uint8), 0, IGNORE_INDEX
         labels = {IGNORE_INDEX: "ignored"}
     elif "masks" in target and len(names) < IGNORE_INDEX:
-        merged, shift, outside = _merge(target), 1, 0
+        merged, shift, outside = _merge(target, inner), 1, 0
         labels = {0: "no object"}
     else:
         return None
@@ -139,14 +142,15 @@ def mask_data(
     return {"mask_data": canvas, "class_labels": labels}
 
 
-def _merge(target: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The class plus 1 of each pixel ``[H, W]``, from the masks ``[N, H, W]`` of objects of sufficient score."""
-    masks, labels = np.asarray(target["masks"]) != 0, np.asarray(target["labels"])
+def _merge(target: Mapping[str, Any], size: Sequence[int]) -> np.ndarray:
+    """The class plus 1 of each pixel ``[h, w]`` of the resized image, from the masks of objects of sufficient score."""
+    masks, labels = target["masks"], np.asarray(target["labels"])
     scores = np.asarray(target["scores"]) if "scores" in target else np.ones(len(labels))
-    merged = np.zeros(masks.shape[1:], np.uint8)
-    for index in np.argsort(-masks.sum(axis=(1, 2)), kind="stable"):
-        if scores[index] >= MIN_MASK_SCORE:
-            merged[masks[index]] = labels[index] + 1
+    merged = np.zeros(tuple(size[:2]), np.uint8)
+    order = np.argsort(-masks.area().numpy(), kind="stable")
+    order = order[scores[order] >= MIN_MASK_SCORE]
+    for index, (region, x, y) in zip(order.tolist(), scaled_windows(masks[order], size[:2]), strict=True):
+        merged[y : y + region.shape[0], x : x + region.shape[1]][region] = labels[index] + 1
     return merged
 
 

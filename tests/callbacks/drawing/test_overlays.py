@@ -1,5 +1,6 @@
 """Targets on their images: positions and colors of boxes and masks, tags and legends."""
 
+import cv2
 import numpy as np
 import pytest
 import pytorch_lightning as pl
@@ -14,14 +15,17 @@ from striate.callbacks.drawing.legend import LegendEntry
 from striate.callbacks.drawing.overlays import (
     draw_target,
     drawable_fields,
+    follow_ground_truth,
     legible_side,
     score_note,
     target_of,
     target_panel,
     with_title,
 )
+from striate.callbacks.drawing.regions import scaled_windows
 from striate.callbacks.drawing.tags import draw_tags
 from striate.datamodules import DigitScenes
+from striate.models import RunLengths
 from striate.tests.helpers.text_fonts import use_fonts
 
 GRAY = np.full((50, 100, 3), 128, np.uint8)
@@ -394,6 +398,45 @@ def test_objects_of_which_evaluation_has_nothing_left_are_not_drawn():
     }
     fields = drawable_fields(lost)
     assert fields["boxes"].tolist() == [[1, 2, 5, 6]] and fields["labels"].tolist() == [4]
-    assert fields["masks"].shape == (1, 8, 8) and fields["iscrowd"].tolist() == [True]
+    assert fields["masks"].dense().shape == (1, 8, 8) and fields["iscrowd"].tolist() == [True]
     assert drawable_fields({"label": torch.tensor(1), "box": torch.zeros(4)}).keys() == {"label"}
     assert drawable_fields({"label": torch.tensor(1), "box": torch.tensor([1.0, 1, 2, 2])}).keys() == {"label", "box"}
+
+
+@pytest.mark.parametrize("size", [(48, 90), (17, 23), (96, 180)])
+def test_windows_of_masks_equal_whole_masks_resized(size):
+    masks = torch.rand(5, 48, 90, generator=torch.Generator().manual_seed(0)) > 0.7
+    masks[1], masks[2, :, 30:] = False, False
+    for mask, (region, x, y) in zip(masks, scaled_windows(RunLengths.from_dense(masks), size), strict=True):
+        whole = np.zeros(size, bool)
+        whole[y : y + region.shape[0], x : x + region.shape[1]] = region
+        resized = cv2.resize(mask.numpy().astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST)
+        assert np.array_equal(whole, resized != 0)
+
+
+def test_run_lengths_and_dense_masks_give_the_same_plot():
+    masks = np.zeros((2, 50, 100), np.uint8)
+    masks[0, 5:40, 10:60] = masks[1, 20:45, 40:90] = 1
+    target = objects([[10, 5, 60, 40], [40, 20, 90, 45]], [0, 1], masks=masks, iscrowd=np.array([False, True]))
+    runs = {**target, "masks": RunLengths.from_dense(torch.from_numpy(masks))}
+    plots = [draw_target(GRAY, one, NAMES, 200)[0] for one in (target, runs)]
+    assert np.array_equal(*plots)
+    tinted = [(plots[0][2 * y, 2 * x] != 128).any() for y, x in ((7, 12), (42, 85), (2, 2))]
+    assert tinted == [True, True, False]
+
+
+def test_predicted_objects_have_the_colors_of_their_ground_truth():
+    masks = RunLengths.from_dense(torch.zeros(3, 50, 100, dtype=torch.uint8))
+    boxes = np.array([[60.0, 10, 90, 40], [11, 10, 41, 40], [10, 10, 40, 40]])
+    truth = {"boxes": boxes[[2, 0]], "masks": masks[:2]}
+    for order in ([0, 1, 2], [2, 0, 1]):  # the scores change from epoch to epoch
+        scores = np.array([0.9, 0.8, 0.7])[np.argsort(order)]
+        found = {"boxes": boxes, "masks": masks, "scores": scores}
+        numbers = follow_ground_truth(found, truth, (50, 100))["numbers"].tolist()
+        nearer = int(scores[2] > scores[1]) + 1  # the one that takes the first object
+        assert numbers[0] == 1 and numbers[nearer] == 0
+        assert numbers[3 - nearer] == 2 + 16 * 8 + 4  # by position: row 8 and column 4 of 16 x 16 cells
+    without = {"boxes": boxes, "labels": np.zeros(3)}
+    assert follow_ground_truth(without, truth, (50, 100)).keys() == without.keys()
+    plot = draw_target(GRAY, {**truth, "labels": np.zeros(2, int), "numbers": np.array([4, 7])}, NAMES, 100)[0]
+    assert all((plot == np.array(color_of(number))).all(-1).any() for number in (4, 7))

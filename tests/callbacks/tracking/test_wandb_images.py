@@ -5,10 +5,12 @@ import json
 import numpy as np
 import pytest
 import pytorch_lightning as pl
+import torch
 from PIL import Image
 from pytorch_lightning.loggers import WandbLogger
 
 from striate.callbacks.tracking.wandb_images import MAX_OBJECTS, Sample, WandbSamples, box_data, mask_data
+from striate.models import RunLengths
 from striate.tests.helpers.wandb_runs import read_history
 
 NAMES = ["cat", "dog"]
@@ -198,7 +200,11 @@ def test_semantic_masks_are_layers(offline):
 def test_masks_of_objects_become_classes():
     masks = np.zeros((3, 4, 6), np.uint8)
     masks[0, :, :4], masks[1, :2, :2], masks[2] = 1, 1, 1
-    target = {"masks": masks, "labels": np.array([0, 1, 1]), "scores": np.array([0.9, 0.8, 0.1])}
+    target = {
+        "masks": RunLengths.from_dense(torch.from_numpy(masks)),
+        "labels": np.array([0, 1, 1]),
+        "scores": np.array([0.9, 0.8, 0.1]),
+    }
     layer = mask_data(target, NAMES, (6, 6, 3), (4, 6, 3))
     assert layer["class_labels"] == {0: "no object", 1: "cat", 2: "dog"}
     expected = np.zeros((6, 6), np.uint8)

@@ -95,7 +95,7 @@ class MaskRCNNC4(InstanceSegmenter):
     def _maps(self, batch: ImageBatch) -> Tensor:
         """The map before the last stage: ``[B, C, h, w]``."""
 
-        def all_but_last(x: Tensor) -> Tensor:
+        def all_but_last(x: Tensor) -> Tensor:  # [B, 3, H, W] to [B, C, h, w]
             for stage in self.backbone.stages[:-1]:
                 x = stage(x)
             return x

@@ -54,6 +54,19 @@ def random_targets(sizes, classes, each=3, seed=0):
     return targets
 
 
+def with_masks(
+    targets: list[dict[str, torch.Tensor]], sizes: tuple[tuple[int, int], ...]
+) -> list[dict[str, torch.Tensor]]:
+    """Targets with ellipses in their boxes as masks ``[N, H, W]``."""
+    result = []
+    for target, (height, width) in zip(targets, sizes, strict=True):
+        y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+        x1, y1, x2, y2 = (target["boxes"][:, side, None, None] for side in range(4))
+        inside = ((x - (x1 + x2) / 2) / (x2 - x1) * 2) ** 2 + ((y - (y1 + y2) / 2) / (y2 - y1) * 2) ** 2 <= 1
+        result.append({**target, "masks": inside.to(torch.uint8)})
+    return result
+
+
 @torch.no_grad()
 def shake(network, seed=0):
     """Give a network of torchvision's random statistics, and weights with which scores differ widely."""

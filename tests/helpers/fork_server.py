@@ -28,12 +28,14 @@ def serve() -> None:
         print(_run(**json.loads(line)), flush=True)
 
 
-def _run(arguments: list[str], folder: str, log: str, terminal: bool) -> int:
+def _run(arguments: list[str], folder: str, log: str, terminal: bool, environment: dict[str, str]) -> int:
     """Run one command line in a fork, with its output in a file or on a terminal, and return its exit code."""
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     reader, writer = os.openpty() if terminal else (-1, file)
     pid = os.fork()
     if pid == 0:
+        os.environ.clear()
+        os.environ.update(environment)
         _child(arguments, folder, writer)
     if terminal:
         os.close(writer)

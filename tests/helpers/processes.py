@@ -1,5 +1,6 @@
 """Run ``striate`` in processes of their own."""
 
+import atexit
 import functools
 import json
 import os
@@ -16,7 +17,8 @@ from typing import Any
 HANG = 600
 """Seconds after which a process counts as hanging. Tests wait for events; this only bounds the wait."""
 
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "NO_ALBUMENTATIONS_UPDATE": "1"}
+FIXED = {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "NO_ALBUMENTATIONS_UPDATE": "1"}
+ENVIRONMENT = {**os.environ, **FIXED}
 
 
 def restore_interrupts() -> None:
@@ -70,7 +72,8 @@ def forked_striate(arguments: str | Sequence[str], folder: Path, terminal: bool 
     log = folder.parent / "output.txt"
     server = _fork_server()
     assert server.stdin is not None and server.stdout is not None
-    server.stdin.write(json.dumps({"arguments": words, "folder": str(folder), "log": str(log), "terminal": terminal}))
+    request = {"arguments": words, "folder": str(folder), "log": str(log), "terminal": terminal}
+    server.stdin.write(json.dumps({**request, "environment": {**os.environ, **FIXED}}))
     server.stdin.write("\n")
     server.stdin.flush()
     ready, _, _ = select.select([server.stdout], [], [], HANG)
@@ -78,16 +81,18 @@ def forked_striate(arguments: str | Sequence[str], folder: Path, terminal: bool 
     if not reply:
         server.kill()
         _fork_server.cache_clear()
-    content = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+    content = log.read_bytes().decode(errors="replace") if log.is_file() else ""  # with \r
     assert reply, f"{words} hangs, or ended the server:\n{content}"
     return int(reply), content
 
 
 @functools.cache
 def _fork_server() -> subprocess.Popen[str]:
-    """The server, which ends when this process closes its input, at the latest at its own end."""
+    """The server, which ends when its input is closed."""
     command = [sys.executable, "-m", "striate.tests.helpers.fork_server"]
-    return subprocess.Popen(command, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    server = subprocess.Popen(command, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    atexit.register(server.communicate)
+    return server
 
 
 def shell(command: str, folder: Path) -> tuple[int, str]:

@@ -289,4 +289,4 @@ def test_weights_that_cannot_be_downloaded_are_named_by_their_key(monkeypatch):
         with pytest.raises(ConnectionError) as caught:
             make()
         assert str(caught.value).startswith(key) and "could not be downloaded (no route)" in str(caught.value)
-        assert "give the path of a file, such as" in str(caught.value)
+        assert "or give the path of a file" in str(caught.value)

@@ -9,8 +9,7 @@ from torchvision.ops import roi_align
 from striate.models import PlainCNN, TorchvisionBackbone
 from striate.models.instance import MaskRCNNC4
 
-from ...helpers.detector_inputs import random_images, random_targets
-from .test_mask_rcnn import with_masks
+from ...helpers.detector_inputs import random_images, random_targets, with_masks
 
 SIZES = ((64, 80), (72, 64))
 

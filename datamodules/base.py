@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypedDict, get_args, 
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch.utils.data import DataLoader
 
 from .annotations.annotation_errors import DataError
@@ -225,6 +226,8 @@ class VisionDataModule(pl.LightningDataModule):
             if split not in self.datasets and (source := self.open_source(split)) is not None:
                 if split == "train":
                     reject_absence(source)
+                else:
+                    warn_of_absence(source, split)
                 self.datasets[split] = self.dataset(source, split == "train", self.num_classes)
             self._opened.add(split)
 
@@ -351,6 +354,12 @@ def reject_absence(source: Source) -> None:
     """
     if isinstance(source, HasAbsence) and (fault := source.absence()) is not None:
         raise DataError.of(fault)
+
+
+def warn_of_absence(source: Source, split: str) -> None:
+    """Warn of an evaluation set on which no metric means anything, since its source knows that it has no object."""
+    if isinstance(source, HasAbsence) and (fault := source.absence()) is not None:
+        rank_zero_warn(f"metrics of {split} will measure nothing ({fault}); run striate data check")
 
 
 class ObjectOptions(LoaderOptions, total=False):

@@ -16,8 +16,8 @@ from hypothesis import settings
 torch.set_num_threads(1)
 
 # the same examples in each run; `make test-slow` draws others with --hypothesis-profile
-settings.register_profile("fixed", derandomize=True)
-settings.register_profile("random", derandomize=False, print_blob=True)
+settings.register_profile("fixed", derandomize=True, deadline=None)
+settings.register_profile("random", derandomize=False, print_blob=True, deadline=None)
 settings.load_profile("fixed")
 
 

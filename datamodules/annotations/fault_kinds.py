@@ -261,6 +261,12 @@ KINDS: dict[str, Kind] = {
         "Training rejects them: read as fractions, none would lie in its image. The message says what to do.",
         sentence="boxes are in pixels, but must be fractions of the image: {found}",
     ),
+    "box-mixed-units": Kind(
+        "boxes in another unit than the others of their file",
+        "error",
+        "Some are in pixels and some are fractions of the image, so some are read wrong. Write all in one unit.",
+        sentence="boxes are in several units: {found}",
+    ),
     "bad-mask": Kind(
         "objects whose mask cannot be used",
         "error",

@@ -1,10 +1,12 @@
-"""Boxes in fractions of their image where pixels are expected, and pixels where fractions are expected."""
+"""Boxes in fractions of their image where pixels are expected, and the reverse: all of them, or some."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from .annotation_errors import Fault, record_error
+from .annotation_errors import Fault, record_error, record_warning
 
 TOLERANCE = 0.05
 """How far a fraction of an image may extend beyond 0 and 1."""
@@ -90,3 +92,48 @@ def reject_pixels(boxes: np.ndarray, file: Path, entry: str, remedy: str) -> boo
     )
     record_error(Fault("box-in-pixels", file, [entry], "entry", found))
     return True
+
+
+def warn_of_mixed_units(
+    boxes: np.ndarray,
+    sizes: np.ndarray,
+    normalized: bool,
+    file: Path,
+    names: Sequence[Any] | np.ndarray,
+    unit: str = "annotation",
+) -> None:
+    """Warn of boxes in another unit than the others; call it after `reject_fractions` or `reject_pixels`.
+
+    Where pixels are expected, these are boxes within 0 to 1 with a coordinate that is no whole number, so smaller than
+    a pixel; where fractions are expected, boxes with a coordinate beyond 2.
+
+    Args:
+        boxes: x1, y1, x2, y2 as they are written.
+        sizes: Width and height of each box's image; 0: unknown.
+        normalized: Whether fractions are expected.
+        file, names, unit: See `Fault`; a name for each box.
+
+    Shape:
+        - boxes: ``[N, 4]``.
+        - sizes: ``[N, 2]``.
+    """
+    with np.errstate(invalid="ignore"):
+        if normalized:
+            odd = np.isfinite(boxes).all(axis=1) & (np.abs(boxes) > 2).any(axis=1)
+        else:
+            sides = np.asarray(sizes).reshape(-1, 2).min(axis=1)
+            odd = ((boxes >= -TOLERANCE) & (boxes <= 1 + TOLERANCE)).all(axis=1) & (boxes % 1 != 0).any(axis=1)
+            odd &= (boxes[:, :2] < boxes[:, 2:]).all(axis=1) & ((sides == 0) | (sides >= SMALLEST_SIDE))
+    if not odd.any():
+        return
+    where = np.flatnonzero(odd)
+    place = "have a coordinate beyond 2" if normalized else "lie in 0 to 1"
+    expected, consequence = ("fractions", "would cover or miss") if normalized else ("pixels", "would be a speck in")
+    found = f"{len(where)} of {len(boxes)} {place}, but {expected} are expected"
+    fault = Fault("box-mixed-units", file, [names[k] for k in where], unit, found, boxes=boxes[where])
+    first = ", ".join(f"{side:g}" for side in boxes[where[0]])
+    record_warning(
+        fault,
+        f"{found}, so that each {consequence} its image (first: {fault.location(0)}, got {first}): write all boxes in "
+        f"{expected}; run striate data check to list them",
+    )

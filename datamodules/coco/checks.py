@@ -7,7 +7,7 @@ import numpy as np
 
 from ..annotations.annotation_errors import Fault, record_error, record_warning
 from ..annotations.corners import are_corners
-from ..annotations.normalized import are_fractions, reject_fractions
+from ..annotations.normalized import are_fractions, reject_fractions, warn_of_mixed_units
 from ..annotations.object_masks import ObjectMasks
 from .json_columns import CocoColumns
 from .options import BoxFormat
@@ -19,7 +19,7 @@ _TO_PIXELS = "multiply x and width by the width of the image, y and height by it
 
 
 def check_box_units(file: Path, columns: CocoColumns, sizes: np.ndarray, box_format: BoxFormat) -> None:
-    """Reject boxes that are fractions of their images, or two corners instead of a corner and a size.
+    """Reject boxes that are fractions of their images, or two corners instead of a corner and a size; warn of some.
 
     Args:
         file: The file, for messages.
@@ -34,7 +34,12 @@ def check_box_units(file: Path, columns: CocoColumns, sizes: np.ndarray, box_for
         DataError: They are.
     """
     boxes = columns.boxes
-    if reject_fractions(boxes, sizes, file, "annotations, bbox", _TO_PIXELS) or box_format != "auto":
+    if reject_fractions(boxes, sizes, file, "annotations, bbox", _TO_PIXELS):
+        return
+    with np.errstate(invalid="ignore", over="ignore"):
+        last = boxes[:, 2:] + (0 if box_format == "xyxy" else boxes[:, :2])
+    warn_of_mixed_units(np.concatenate([boxes[:, :2], last], axis=1), sizes, False, file, columns.ids.tolist())
+    if box_format != "auto":
         return
     if are_corners(boxes, sizes, columns.area):
         first = boxes[np.isfinite(boxes).all(axis=1)][0]

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 from ..annotations.annotation_errors import DataError, Fault, MissingFileError, record_error
 from ..annotations.argument_checks import check_choice
 from ..annotations.dataset_layout import layout_error
+from ..annotations.mask_classes import warn_of_absent_classes
 from ..annotations.objects import ObjectSource, SemanticSource
 from ..annotations.other_formats import other_format_below, other_format_of_file
 from ..base import ObjectDataModule, ObjectOptions, Unpack
@@ -111,6 +112,14 @@ class CocoDetection(ObjectDataModule):
     def variable_size_images(self) -> bool:
         """Whether a batch is a list of images; False for semantic segmentation."""
         return self.task != "semantic_segmentation"
+
+    def setup(self, stage: str = "fit") -> None:
+        """Open the splits of a stage, and warn of classes that no pixel of the training masks has."""
+        opened = "train" in self.datasets
+        super().setup(stage)
+        if self.task == "semantic_segmentation" and not opened and "train" in self.datasets:
+            present = {0, *(self._content("train").objects.labels + 1).tolist()}
+            warn_of_absent_classes(present, self.class_names, self.root / self.files["train"][0])
 
     def make_source(self, split: str) -> ObjectSource | SemanticSource:
         """Return the images of a split with their objects, or with one semantic mask each."""

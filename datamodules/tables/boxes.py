@@ -1,12 +1,11 @@
 """Boxes in tables: their columns, and their unit."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from ..annotations.annotation_errors import DataError, recording
-from ..annotations.normalized import reject_fractions, reject_pixels
+from ..annotations.normalized import reject_fractions, reject_pixels, warn_of_mixed_units
 from .table_reader import Table
 
 BOX_COLUMNS = ("x1", "y1", "x2", "y2")
@@ -49,7 +48,7 @@ def read_boxes(table: Table, columns: Sequence[str], required: bool = False) -> 
 
 
 def boxes_in_pixels(
-    boxes: np.ndarray, sizes: np.ndarray, normalized: bool, file: Path, columns: Sequence[str]
+    boxes: np.ndarray, sizes: np.ndarray, normalized: bool, table: Table, columns: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Convert boxes of a table to pixels, and check that they have the unit that they are said to have.
 
@@ -57,7 +56,7 @@ def boxes_in_pixels(
         boxes: x1, y1, x2, y2 as they are written.
         sizes: Width and height of each box's image; 0: unknown.
         normalized: Whether they are fractions of the image.
-        file: The table.
+        table: Their table, with a row for each.
         columns: Headings of the sides.
 
     Returns:
@@ -71,10 +70,14 @@ def boxes_in_pixels(
     Raises:
         DataError: Their unit is wrong.
     """
-    entry = ", ".join(columns)
+    entry, written = ", ".join(columns), boxes
     if normalized:
-        wrong = reject_pixels(boxes, file, entry, "set normalized_boxes: false")
+        wrong = reject_pixels(boxes, table.file, entry, "set normalized_boxes: false")
         boxes = boxes * np.tile(np.where(sizes > 0, sizes, 1), 2)
     else:
-        wrong = reject_fractions(boxes, sizes, file, entry, "set normalized_boxes: true to read them as fractions")
+        wrong = reject_fractions(
+            boxes, sizes, table.file, entry, "set normalized_boxes: true to read them as fractions"
+        )
+    if not wrong:
+        warn_of_mixed_units(written, sizes, normalized, table.file, table.lines.tolist(), table.unit)
     return boxes, np.full(len(boxes), not wrong)

@@ -157,7 +157,7 @@ class DetectionManifest(TableDataModule):
             images: Images.
         """
         boxes, sizes = read_boxes(table, self.box_columns), images.sizes[image_of]
-        boxes, kept = boxes_in_pixels(boxes, sizes, self.normalized_boxes, table.file, self.box_columns)
+        boxes, kept = boxes_in_pixels(boxes, sizes, self.normalized_boxes, table, self.box_columns)
         table, labels, image_of, boxes, sizes = (
             table.select(kept),
             labels[kept],

@@ -71,7 +71,7 @@ class LocalizationManifest(Manifest):
         errors = AnnotationErrors(table.file, self.strict)
         sizes = image_sizes(folder / path for path in table.values[self.path_column])
         boxes = read_boxes(table, self.box_columns, required=True)
-        boxes, readable = boxes_in_pixels(boxes, sizes, self.normalized_boxes, table.file, self.box_columns)
+        boxes, readable = boxes_in_pixels(boxes, sizes, self.normalized_boxes, table, self.box_columns)
         names, sizes = table.lines[readable], sizes[readable]
         source, _ = usable_source(
             folder, paths[readable], labels[readable], boxes[readable], errors, names, table.unit, sizes

@@ -12,7 +12,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from ..annotations.annotation_errors import AnnotationErrors, DataError, Fault, record_error, recording
 from ..annotations.argument_checks import check_choice, check_class_names, did_you_mean
 from ..annotations.class_names import report_suspicious_names
-from ..annotations.normalized import reject_fractions
+from ..annotations.normalized import reject_fractions, warn_of_mixed_units
 from ..annotations.objects import ImageTable, Objects, ObjectSource, image_numbers, usable_boxes
 from ..base import ObjectDataModule, ObjectOptions, Unpack
 from ..loading.splits import check_val_fraction, random_split
@@ -207,6 +207,7 @@ def read_voc(
     if reject_fractions(corners, images.sizes[image_of], base, "bndbox", "write them in pixels"):
         kept = np.zeros(len(corners), np.bool_)
         image_of, corners, labels, difficult, places = image_of[kept], corners[kept], labels[kept], difficult[kept], []
+    warn_of_mixed_units(corners, images.sizes[image_of], False, base, places, "file")
     _warn_about_points(corners, images.sizes[image_of], places, base)
     corners[:, :2] -= 1  # see VOCDetection
     errors = AnnotationErrors(base, strict, lambda number: str(images.path(image_of[number])))

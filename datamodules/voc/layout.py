@@ -18,6 +18,7 @@ from ..annotations.objects import confined
 from ..annotations.text_files import read_text
 from ..images.file_names import FileNames, composed
 from ..images.listing import IMAGE_SUFFIXES, is_image, is_system, list_images
+from .xml import read_xml, reject_other_format
 
 Year = Literal["2007", "2012", "07+12"]
 
@@ -260,13 +261,17 @@ class VocLayout:
             record_error(Fault("bad-target", image_set.file, outside, "image", OUTSIDE, "name it as in JPEGImages"))
         images, folder = _ImageNames(home.images), os.path.relpath(home.images, self.base)
         prefix = "" if folder == "." else f"{folder}/"
-        return [
+        entries = [
             Entry(
                 f"{prefix}{images.of(stem)}", home.annotations / (annotations.resolve(f"{stem}.xml") or f"{stem}.xml")
             )
             for stem in stems
             if confined(stem)
         ]
+        lone = next((one for one in entries if images.files.resolve(one.image.removeprefix(prefix)) is None), None)
+        if lone is not None and lone.annotation.is_file():  # an export of all images in one file, perhaps
+            reject_other_format(lone.annotation, read_xml(lone.annotation))
+        return entries
 
 
 def unannotated_images(home: Home) -> list[Path]:

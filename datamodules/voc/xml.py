@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 from ..annotations.annotation_errors import DataError, Fault, record_error
 from ..annotations.flags import FLAG_RULE, read_flag
+from ..annotations.other_formats import other_format_of_text
 from ..annotations.text_files import decode, marked_encoding, parse_decimal
 
 _DECLARED = re.compile(rb"""\s*<\?xml[^>]*?\bencoding\s*=\s*["']([^"']*)["']""")
@@ -47,6 +48,7 @@ def read_annotation(path: Path, label_of: dict[str, int]) -> ObjectAnnotations:
         ValueError: The XML is malformed (with the line), or not VOC's.
     """
     tree = read_xml(path)
+    reject_other_format(path, tree)
     content = ObjectAnnotations(image_size(path, tree), [], [], [], [], [])
     for number, item in enumerate(tree.findall("object"), start=1):
         name = name_of(item)
@@ -65,6 +67,17 @@ def read_annotation(path: Path, label_of: dict[str, int]) -> ObjectAnnotations:
         content.difficult.append(difficult)
         content.numbers.append(number)
     return content
+
+
+def reject_other_format(path: Path, tree: ElementTree.Element) -> None:
+    """Reject the XML of another tool, such as CVAT's, which has all images in one file.
+
+    Raises:
+        DataError: The root is not ``<annotation>``, and has no objects as VOC writes them.
+    """
+    if tree.tag.lower() != "annotation" and tree.find("object") is None:
+        advice = other_format_of_text(f"<{tree.tag}>".encode())
+        raise DataError(f"{path}: must be Pascal VOC's XML, whose root is <annotation>, got <{tree.tag}>: {advice}")
 
 
 def name_of(item: ElementTree.Element) -> str:

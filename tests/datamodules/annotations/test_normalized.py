@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from striate.datamodules.annotations.annotation_errors import record_faults
-from striate.datamodules.annotations.normalized import are_fractions, reject_fractions, reject_pixels
+from striate.datamodules.annotations.normalized import (
+    are_fractions,
+    reject_fractions,
+    reject_pixels,
+    warn_of_mixed_units,
+)
 from striate.tests.helpers.faults import stops_at
 
 SIZE = np.array([[64, 48]])
@@ -45,3 +50,29 @@ def test_pixels_are_rejected_if_most_boxes_have_them():
     with stops_at("box-in-pixels", match=r"a\.csv, x1: .*2 of 3 .*1, 2, 30, 40; set it"):
         reject_pixels(boxes, Path("a.csv"), "x1", "set it")
     assert not reject_pixels(np.vstack([boxes[1:], FRACTIONS]), Path("a.csv"), "x1", "")
+
+
+MIXED = np.vstack([FRACTIONS[:2], [[3, 4, 9, 9], [0, 0, 1, 1], [0.5, 0.5, 30, 1], [np.nan, 0, 0.5, 0.5]]])
+
+
+@pytest.mark.parametrize(
+    ("normalized", "expected", "message"),
+    [
+        (False, [0], r"^1 of 6 lie in 0 to 1, but pixels .*a\.csv, line 10, got 0\.1, 0\.2, 0\.5, 0\.9\)"),
+        (True, [2, 4], r"^2 of 6 have a coordinate beyond 2, but fractions .*a\.csv, line 12, got 3, 4, 9, 9\)"),
+    ],
+)
+def test_boxes_in_another_unit_than_the_others(normalized, expected, message):
+    arguments = (MIXED, np.tile(SIZE, (6, 1)), normalized, Path("a.csv"), list(range(10, 16)), "line")
+    with pytest.warns(UserWarning, match=message):
+        warn_of_mixed_units(*arguments)
+    with record_faults() as faults:
+        warn_of_mixed_units(*arguments)
+    assert [(fault.code, fault.names) for fault in faults] == [("box-mixed-units", [10 + k for k in expected])]
+    np.testing.assert_array_equal(faults[0].boxes, MIXED[expected])
+
+
+def test_boxes_of_one_unit_are_not_warned_of():
+    for boxes, normalized in ((FRACTIONS, True), (np.array([[1.0, 2, 30, 40], [0, 0, 1, 1]]), False)):
+        warn_of_mixed_units(boxes, np.tile(SIZE, (len(boxes), 1)), normalized, Path("a.csv"), range(len(boxes)))
+    warn_of_mixed_units(FRACTIONS[:1], np.array([[2, 2]]), False, Path("a.csv"), [1])  # an image of two pixels

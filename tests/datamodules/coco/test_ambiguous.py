@@ -44,6 +44,18 @@ def test_boxes_in_fractions(file):
     assert codes(module(file))[0] == "box-normalized"
 
 
+def test_some_boxes_in_fractions(file):
+    def change(item):
+        if item["id"] == 3:
+            item["bbox"] = [0.5, 0.25, 0.25, 0.5]
+
+    change_items(file, change)
+    message = r"^1 of 8 lie in 0 to 1.*train2017.json, annotation 3, got 0\.5, 0\.25, 0\.75, 0\.75\)"
+    with pytest.warns(UserWarning, match=message):
+        module(file).make_source("train")
+    assert codes(module(file)) == ["box-mixed-units"]
+
+
 def test_a_single_box_in_fractions(file):
     edit(file, lambda content: content.update(annotations=[coco_item(1, 1, (0.1, 0.2, 0.5, 0.9))]))
     with stops_at("box-normalized"):
@@ -167,6 +179,24 @@ def test_only_crowds_in_semantic_masks(file):
 # -- training on nothing -------------------------------------------------------------------------------
 
 
+def test_a_class_without_a_pixel_in_semantic_masks(file):
+    edit(file, lambda content: content.update(annotations=[a for a in content["annotations"] if a["category_id"] == 1]))
+    absent = next(name for name in module(file).class_names if name != module(file).class_names[0])
+    with pytest.warns(UserWarning, match=rf"^1 of 3 classes will not be learned .*train2017.json\): '{absent}'; run"):
+        module(file, "semantic_segmentation").setup("fit")
+
+
+@pytest.mark.parametrize("task", ["detection", "semantic_segmentation"])
+def test_validation_without_an_object_is_warned_of(file, task):
+    edit(file.with_name("instances_val2017.json"), lambda content: content.update(annotations=[]))
+    nothing = (
+        r"^metrics of val will measure nothing \(.*val2017.json: none of its \d images has a usable object: it has no"
+    )
+    for stage in ("fit", "validate"):
+        with pytest.warns(UserWarning, match=nothing):
+            module(file, task).setup(stage)
+
+
 def test_the_reason_names_what_was_dropped(file):
     change_items(file, lambda item: item.update(bbox=[1, 2, 0, 3], area=1) if item["id"] % 2 else None)
     edit(file, lambda content: content.update(annotations=content["annotations"][::2]))
@@ -180,8 +210,6 @@ def test_no_annotation(file, task):
     edit(file, lambda content: content.update(annotations=[]))
     with stops_at("no-objects", r"train2017.json: none of its 4 images has a usable object: it has no annotation"):
         module(file, task).setup("fit")
-    data = module(file, task, val_annotations=str(file), val_images="train2017")
-    data.setup("validate")
 
 
 # -- areas ---------------------------------------------------------------------------------------------

@@ -371,7 +371,8 @@ def test_training_set_without_objects(tmp_path):
     with pytest.raises(ValueError, match=r"train2017.json: none of its 3 images has a usable object"):
         module(tmp_path).setup("fit")
     data = module(tmp_path, val_annotations="annotations/instances_train2017.json", val_images="train2017")
-    data.setup("validate")  # validation does not need objects
+    with pytest.warns(UserWarning, match="^metrics of val will measure nothing"):
+        data.setup("validate")  # validation does not need objects
 
 
 def test_a_file_without_areas_has_those_of_boxes_or_masks(tmp_path):

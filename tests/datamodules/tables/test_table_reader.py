@@ -139,6 +139,17 @@ def test_normalized_boxes(tmp_path, cls):
         cls(path, normalized_boxes=True).make_source("train")
 
 
+@pytest.mark.parametrize("cls", [DetectionManifest, LocalizationManifest])
+def test_boxes_in_mixed_units(tmp_path, cls):
+    for name in "abc":
+        write_image(tmp_path / f"{name}.png", noise(40, 20))
+    rows = ["a.png,cat,0.25,0.5,0.75,1", "b.png,cat,0,0,1,0.5", "c.png,cat,0,0,30,20"]
+    (tmp_path / "t.csv").write_text("\n".join(["path,label,x1,y1,x2,y2", *rows]))
+    for normalized, message in ((False, "2 of 3 lie in 0 to 1.*line 2"), (True, "1 of 3 have a coord.*line 4")):
+        with pytest.warns(UserWarning, match=f"^{message}"):
+            cls(str(tmp_path / "t.csv"), normalized_boxes=normalized).make_source("train")
+
+
 ROWS = [["path", "label"], *([f"img/{number}.png", ("cat", "dog")[number % 2]] for number in range(6))]
 DAMAGE = st.tuples(st.integers(0, 110), st.integers(0, 3), st.text('",;\t\n\r| \x00a9é', max_size=3))
 

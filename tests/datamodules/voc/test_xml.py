@@ -5,10 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from striate.datamodules import VOCDetection
-from striate.datamodules.annotations.annotation_errors import record_faults
+from striate.datamodules.annotations.annotation_errors import DataError, record_faults
 from striate.datamodules.voc.xml import read_annotation, read_xml
 from striate.tests.helpers.coco_voc import voc_xml, write_voc
 from striate.tests.helpers.faults import stops_at
+from striate.tests.helpers.fixtures import noise, write_image
 
 LABELS = {"猫": 0, "café": 1}
 XML = voc_xml("a", (90, 80), [("猫", (1, 2, 30, 40), 0)])
@@ -97,6 +98,31 @@ def test_fractions_are_rejected(tmp_path):
     with record_faults() as faults:
         assert not data.make_source("train").objects.counts().any()
     assert [fault.code for fault in faults] == ["box-normalized"]
+
+
+def test_some_fractions_are_warned_of(tmp_path):
+    write_voc(tmp_path, {"000005": [("car", (0.1, 0.2, 0.5, 0.9), 0)], "000007": [("car", (1, 1, 30, 40), 0)]})
+    data = VOCDetection(str(tmp_path), "2007", num_workers=0)
+    with pytest.warns(UserWarning, match=r"^1 of 2 lie in 0 to 1.*pixels.*/000005.xml, object 1, got 0\.1, 0\.2"):
+        data.make_source("train")
+    with record_faults() as faults:
+        data.make_source("train")
+    assert [fault.code for fault in faults] == ["box-mixed-units"]
+
+
+CVAT = '<?xml version="1.0" encoding="utf-8"?>\n<annotations><version>1.1</version><image name="a.jpg"/></annotations>'
+
+
+@pytest.mark.filterwarnings("ignore:1 images of .* left out")
+def test_the_xml_of_cvat_is_named(tmp_path):
+    (tmp_path / "annotations.xml").write_text(CVAT)
+    write_image(tmp_path / "a.jpg", noise(20, 20))
+    message = r"annotations.xml: must be Pascal VOC's XML.*got <annotations>: CVAT's XML; export it from there as COCO"
+    for names in (None, ["car"], "auto"):
+        with pytest.raises(DataError, match=message):
+            VOCDetection(str(tmp_path), class_names=names, num_workers=0).setup("fit")
+    with pytest.raises(DataError, match=message):
+        read_annotation(tmp_path / "annotations.xml", {})
 
 
 def test_points_are_warned_of(tmp_path):

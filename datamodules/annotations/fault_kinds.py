@@ -65,6 +65,12 @@ KINDS: dict[str, Kind] = {
         "Training rejects them: read as polygons, they would give wrong boxes. The message says what to do.",
         sentence="labels look like boxes with keypoints, not like polygons: {found}",
     ),
+    "maybe-keypoints": Kind(
+        "labels that may be boxes with keypoints, too few to tell",
+        "warning",
+        "They are read as polygons. Set points: polygons if they are, or points: keypoints.",
+        sentence="labels may be boxes with keypoints: {found}",
+    ),
     "many-crowds": Kind(
         "annotation files that mark many objects as crowds",
         "warning",

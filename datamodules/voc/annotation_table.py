@@ -13,8 +13,9 @@ from ..annotations.annotation_errors import OUTSIDE, record_faults
 from ..annotations.annotation_table import AnnotationTable, ImageEntry, ObjectEntry, Reason, link, rounded, write_lines
 from ..annotations.flags import FLAG_RULE, read_flag
 from ..annotations.text_files import parse_decimal
+from ..images.sizes import image_sizes
 from .layout import ImageSet, VocLayout
-from .xml import image_size, name_of, read_xml
+from .xml import name_of, read_xml, stated_size
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 _ORIGIN = np.array([1.0, 1.0, 0.0, 0.0])  # VOC counts pixels from 1 and includes the last one
@@ -55,7 +56,8 @@ def read_voc_table(
         if path not in excluded:
             try:
                 content = read_xml(entry.annotation)
-                image.size = image_size(entry.annotation, content)
+                size = stated_size(entry.annotation, content)
+                image.size = size if all(size) else tuple(image_sizes([path])[0].tolist())
             except (OSError, ValueError) as error:  # of a split that was not checked
                 image.fault = Reason("annotation-file", str(error))
                 continue

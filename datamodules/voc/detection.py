@@ -14,6 +14,7 @@ from ..annotations.argument_checks import check_choice, check_class_names, did_y
 from ..annotations.class_names import report_suspicious_names
 from ..annotations.normalized import reject_fractions, warn_of_mixed_units
 from ..annotations.objects import ImageTable, Objects, ObjectSource, image_numbers, usable_boxes
+from ..annotations.one_box import UNKNOWN_SIDE
 from ..base import ObjectDataModule, ObjectOptions, Unpack
 from ..loading.splits import check_val_fraction, random_split
 from .layout import Entry, VocLayout, Year, unannotated_images
@@ -195,6 +196,7 @@ def read_voc(
         images = _image_table(base, entries)
     contents = [annotations[entry] for entry in entries]
     images.sizes[:] = np.array([content.size for content in contents], np.int32).reshape(-1, 2)
+    images.sizes[:] = images.measured()
     image_of = np.repeat(np.arange(len(entries)), [len(content.labels) for content in contents])
     corners = np.array([box for content in contents for box in content.boxes], np.float64).reshape(-1, 4)
     labels = np.array([label for content in contents for label in content.labels], np.int32)
@@ -211,7 +213,8 @@ def read_voc(
     _warn_about_points(corners, images.sizes[image_of], places, base)
     corners[:, :2] -= 1  # see VOCDetection
     errors = AnnotationErrors(base, strict, lambda number: str(images.path(image_of[number])))
-    usable = usable_boxes(corners, images.sizes[image_of], np.array(places), errors, "file")
+    limits = np.where(images.sizes == 0, UNKNOWN_SIDE, images.sizes)[image_of]  # of an unreadable image
+    usable = usable_boxes(corners, limits, np.array(places), errors, "file")
     errors.warn()
     if skip_difficult:
         usable &= ~difficult

@@ -20,7 +20,7 @@ class ObjectAnnotations(NamedTuple):
     """Content of an annotation file.
 
     Attributes:
-        size: Width and height of the image.
+        size: Width and height of the image; 0, 0: not stated, or stated as 0.
         boxes: ``xmin, ymin, xmax, ymax`` of each object, as written.
         labels: Class of each object.
         difficult: Whether each object is difficult.
@@ -49,7 +49,7 @@ def read_annotation(path: Path, label_of: dict[str, int]) -> ObjectAnnotations:
     """
     tree = read_xml(path)
     reject_other_format(path, tree)
-    content = ObjectAnnotations(image_size(path, tree), [], [], [], [], [])
+    content = ObjectAnnotations(stated_size(path, tree), [], [], [], [], [])
     for number, item in enumerate(tree.findall("object"), start=1):
         name = name_of(item)
         if name not in label_of:
@@ -135,6 +135,12 @@ def _decoded(path: Path, data: bytes) -> str:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{path}, line 1: declares an unknown encoding, got {declared!r}; save it as UTF-8") from error
+
+
+def stated_size(path: Path, tree: ElementTree.Element) -> tuple[int, int]:
+    """Return width and height as `image_size` does; 0, 0 where both are missing or 0, as some tools write them."""
+    written = [(tree.findtext(f"size/{side}") or "").strip() for side in ("width", "height")]
+    return (0, 0) if all(text in ("", "0") for text in written) else image_size(path, tree)
 
 
 def image_size(path: Path, tree: ElementTree.Element) -> tuple[int, int]:

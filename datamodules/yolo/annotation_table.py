@@ -1,6 +1,5 @@
 """YOLO's label files as an `AnnotationTable`, read and written."""
 
-import codecs
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ import numpy as np
 
 from ..annotations.annotation_table import AnnotationTable, ImageEntry, ObjectEntry, Reason, link, write_lines
 from ..export.files import yolo_line, yolo_lines
-from .labels import SLIVER, Defect, corners_of_label, label_defect, label_path, parse_label, pixels_of
+from .labels import SLIVER, Defect, corners_of_label, label_defect, label_lines, label_path, parse_label, pixels_of
 
 
 def read_yolo_table(
@@ -26,8 +25,7 @@ def read_yolo_table(
         image.item = Path(label_path(root, os.path.relpath(path, root)))
         table.images.append(image)
         if image.item.is_file():
-            # bytes without a byte order mark, split into lines as the reader does
-            lines = image.item.read_bytes().removeprefix(codecs.BOM_UTF8).splitlines()
+            lines = label_lines(image.item, image.item.read_bytes())
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     words = line.decode(errors="replace").split()

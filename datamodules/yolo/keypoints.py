@@ -46,6 +46,12 @@ class KeypointEvidence:
             return f"{count} {(self.length - _BOX) // 2} points in it"
         return None
 
+    def hint(self) -> str | None:
+        """Return what shows that too few labels to tell may be keypoints; None: they are not, or `found` tells."""
+        if 0 < self.labels < _WITHOUT_VISIBILITY and self._of_two and not self._of_three and not self._oriented_boxes:
+            return f"all {self.labels} have {(self.length - _BOX) // 2} points that may lie in a box before them"
+        return None
+
 
 def has_visibility(numbers: Sequence[float]) -> bool:
     """Return whether the numbers behind a box are points of x, y and a visibility of 0, 1 or 2.

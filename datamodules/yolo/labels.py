@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..annotations.annotation_errors import AnnotationErrors, DataError, Fault, record_error, recording
+from ..annotations.annotation_errors import AnnotationErrors, DataError, Fault, record_error, record_warning, recording
 from ..annotations.corners import are_corners
 from ..annotations.normalized import reject_pixels
 from ..annotations.object_masks import ObjectMasksBuilder
@@ -106,6 +106,12 @@ def read_labels(
         remedy = "set points: keypoints to read the boxes alone, or points: polygons if they are polygons"
         record_error(Fault("keypoints", images.root, ["labels"], "entry", found, remedy))
         return read_labels(images, class_names, with_masks, strict, "keypoints")  # only while faults are recorded
+    if points == "auto" and (found := collector.evidence.hint()) is not None:
+        record_warning(
+            Fault("maybe-keypoints", images.root, ["labels"], "entry", found),
+            f"labels read as polygons, but {found} ({images.root}): set points: polygons if they are, or points: "
+            "keypoints to read boxes with keypoints",
+        )
     return collector.objects(images, ends, strict), num_files
 
 
@@ -135,9 +141,7 @@ class _LabelCollector:
 
     def add(self, path: str, text: bytes) -> None:
         """Add the labels of the next image."""
-        if marked := marked_encoding(text):
-            text = decode(Path(path), text, marked).encode()
-        for number, line in enumerate(text.splitlines(), start=1):
+        for number, line in enumerate(label_lines(path, text), start=1):
             words = line.split()
             if not words:
                 continue
@@ -226,6 +230,13 @@ class _LabelCollector:
         remedy = "write each label as 'class x y width height', where x, y is the center of the box"
         record_error(Fault("box-corners", root, ["labels"], "entry", found, remedy))
         return True
+
+
+def label_lines(path: str | Path, text: bytes) -> list[bytes]:
+    """Return the lines of a label file, in UTF-8 or in the encoding that its byte order mark states."""
+    if marked := marked_encoding(text):
+        text = decode(Path(path), text, marked).encode()
+    return text.splitlines()
 
 
 def pixels_of(sizes: Sequence[tuple[int, int]] | np.ndarray) -> np.ndarray:

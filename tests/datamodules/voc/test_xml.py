@@ -1,11 +1,14 @@
 """VOC's XML: encodings, flags, numbers of any size, and damage, which is read right or reported with its file."""
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from striate.datamodules import VOCDetection
 from striate.datamodules.annotations.annotation_errors import DataError, record_faults
+from striate.datamodules.voc.annotation_table import read_voc_table
 from striate.datamodules.voc.xml import read_annotation, read_xml
 from striate.tests.helpers.coco_voc import voc_xml, write_voc
 from striate.tests.helpers.faults import stops_at
@@ -83,6 +86,19 @@ def test_a_width_that_is_no_number_of_pixels(tmp_path, text):
     file.write_text(file.read_text().replace("<width>500<", f"<width>{text}<"))
     with stops_at("annotation-file", r"000005\.xml: .*size/width must be a positive number of pixels"):
         VOCDetection(str(tmp_path), "2007", num_workers=0).make_source("train")
+
+
+@pytest.mark.parametrize("stated", ["", "<size><width>0</width><height>0</height><depth>3</depth></size>"])
+def test_a_size_that_is_not_stated_is_that_of_the_image(tmp_path, stated):
+    write_voc(tmp_path, {"000005": [("car", (1, 2, 30, 90), 0)]})
+    file = tmp_path / "VOCdevkit/VOC2007/Annotations/000005.xml"
+    file.write_text(re.sub(r"<size>.*</size>", stated, file.read_text(), flags=re.DOTALL))
+    write_image(tmp_path / "VOCdevkit/VOC2007/JPEGImages/000005.jpg", noise(70, 50))
+    source = VOCDetection(str(tmp_path), "2007", num_workers=0).make_source("train")
+    assert source.images.sizes.tolist() == [[70, 50]] and source[0]["boxes"].tolist() == [[0, 1, 30, 50]]
+    layout = VOCDetection(str(tmp_path), "2007").layout
+    table = read_voc_table(layout, layout.image_sets("train")[0], ["car"], ())
+    assert [image.size for image in table.images] == [(70, 50)]
 
 
 def test_whole_numbers_with_a_point_are_pixels(tmp_path):

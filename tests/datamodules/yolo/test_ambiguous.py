@@ -1,5 +1,7 @@
 """YOLO's labels that are not what they seem: pixels, corners, keypoints, oriented boxes, no object at all."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 
@@ -45,6 +47,18 @@ def test_keypoints_are_never_polygons(root, text):
     for one in (source, module(root, points="keypoints").make_source("train")):
         np.testing.assert_allclose(one[0]["boxes"], [[7.5, 10, 22.5, 30], [37.5, 10, 52.5, 30]], rtol=1e-6)
     assert len(module(root, points="polygons").make_source("train")[0]["labels"]) == 2
+
+
+@pytest.mark.parametrize(("text", "warned"), [(PLAIN_POSE, True), (POLYGONS, False), (ORIENTED, False)])
+def test_few_labels_that_may_be_keypoints_are_warned_of(root, text, warned):
+    write_labels(root, "")
+    (root / "labels" / "train" / "0.txt").write_text(text)
+    message = r"^labels read as polygons, but all 2 have 3 points .*set points: polygons .*points: keypoints"
+    with pytest.warns(UserWarning, match=message) if warned else nullcontext():
+        assert len(module(root).make_source("train")[0]["labels"]) == 2
+    assert recorded(module(root))[0] == ["maybe-keypoints"] * warned
+    for points in ("polygons", "keypoints") if warned else ():
+        module(root, points=points).make_source("train")
 
 
 def test_keypoints_with_an_even_count_of_numbers(root):
@@ -131,7 +145,8 @@ def test_no_object_at_all(root):
     write_labels(root, "")
     with stops_at("no-objects", "data: none of its 3 images has a usable object: it has no annotation"):
         module(root).setup("fit")
-    module(root).setup("validate")
+    with pytest.warns(UserWarning, match="^metrics of val will measure nothing .* it has no annotation"):
+        module(root).setup("validate")
 
 
 def test_objects_that_are_all_dropped(root):

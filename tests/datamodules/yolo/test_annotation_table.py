@@ -5,7 +5,7 @@ import pytest
 
 from striate.datamodules.annotations.annotation_errors import record_faults
 from striate.datamodules.annotations.objects import ImageTable
-from striate.datamodules.yolo.annotation_table import clip_polygon
+from striate.datamodules.yolo.annotation_table import clip_polygon, read_yolo_table
 from striate.datamodules.yolo.labels import read_labels
 from striate.tests.helpers.small_datasets import repaired_line
 
@@ -29,6 +29,18 @@ from striate.tests.helpers.small_datasets import repaired_line
 )
 def test_repaired_lines(line, code, text):
     assert repaired_line(line, 3) == (code, text)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_labels_in_encodings_with_a_mark(tmp_path, encoding):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/a.txt").write_bytes("0 0.5 0.5 0.2 0.1\n1 0.5 0.5 0.2 0.2\n".encode(encoding))
+    table = read_yolo_table({str(tmp_path / "images/a.jpg"): (40, 20)}, str(tmp_path), 2, with_masks=False)
+    assert [(entry.label, entry.fault, entry.name) for entry in table.objects] == [
+        (0, None, "line 1"),
+        (1, None, "line 2"),
+    ]
 
 
 LINES = [

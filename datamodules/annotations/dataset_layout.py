@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 
-from ..images.file_names import FileNames
+from ..images.file_names import FileNames, composed
 from ..images.listing import SUPPORTED, is_system, list_folder
-from .annotation_errors import Fault, MissingFileError, record_error, recording
+from .annotation_errors import Fault, MissingFileError, record_error, record_warning, recording
 from .skipped_files import report_skipped
 
 _LAYOUT = re.compile(r"^Expected layout\b.*::\n\n((?: {4}.*\n|\n)+)", re.MULTILINE)
@@ -152,6 +152,26 @@ def warn_about_repeated_files(file: Path, names: Sequence[str], consequence: str
         f"{len(names) - len(distinct)} of {len(names)} images are listed more than once, {consequence} ({file}, first: "
         f"{first!r}); run striate data check --fix to merge the entries"
     )
+
+
+def warn_of_same_stems(folder: Path, names: Iterable[str], consequence: str) -> None:
+    """Warn of images whose names differ in their suffix alone, so that they have one annotation file.
+
+    Args:
+        folder: Folder that the names are relative to.
+        names: Image files, each once or more.
+        consequence: What is done about them, for the message.
+    """
+    by_stem: dict[str, list[str]] = {}
+    for name in sorted(set(names)):
+        by_stem.setdefault(composed(os.path.splitext(name)[0]), []).append(name)  # noqa: PTH122
+    groups = [group for group in by_stem.values() if len(group) > 1]
+    if not groups:
+        return
+    pairs = [" and ".join(group) for group in groups]
+    found = f"names differ in the suffix alone, {consequence}"
+    message = f"{len(groups)} annotation files are of several images, {consequence} ({folder}, first: {pairs[0]})"
+    record_warning(Fault("same-stem", folder, pairs, "entry", found), f"{message}: keep one of each, or rename it")
 
 
 def images_by_class(folder: Path, class_folders: Sequence[str]) -> list[np.ndarray]:

@@ -127,6 +127,12 @@ KINDS: dict[str, Kind] = {
         "images to JPEG or PNG, and move other files away.",
         sentence="left out: {found}",
     ),
+    "same-stem": Kind(
+        "images whose names differ in their suffix alone",
+        "warning",
+        "They share an annotation file, which belongs to one of them. Keep that one, or rename the other.",
+        sentence="{found}",
+    ),
     "skipped-file": Kind(
         "files and folders that are left out",
         "note",

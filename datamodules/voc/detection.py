@@ -1,5 +1,6 @@
 """Pascal VOC's detection datasets, and other datasets in their layout."""
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
@@ -12,10 +13,13 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from ..annotations.annotation_errors import AnnotationErrors, DataError, Fault, record_error, recording
 from ..annotations.argument_checks import check_choice, check_class_names, did_you_mean
 from ..annotations.class_names import report_suspicious_names
+from ..annotations.dataset_layout import warn_of_same_stems
 from ..annotations.normalized import reject_fractions, warn_of_mixed_units
 from ..annotations.objects import ImageTable, Objects, ObjectSource, image_numbers, usable_boxes
 from ..annotations.one_box import UNKNOWN_SIDE
 from ..base import ObjectDataModule, ObjectOptions, Unpack
+from ..images.file_names import composed
+from ..images.listing import is_image
 from ..loading.splits import check_val_fraction, random_split
 from .layout import Entry, VocLayout, Year, unannotated_images
 from .xml import ObjectAnnotations, object_names, read_annotation
@@ -186,6 +190,7 @@ def read_voc(
     """
     images = _image_table(base, entries)
     images.check(base)
+    _warn_about_same_stems(base, entries)
     label_of = {name: label for label, name in enumerate(class_names)}
     annotations = {
         entry: content for entry in entries if (content := _read_or_record(base, entry, label_of)) is not None
@@ -222,6 +227,18 @@ def read_voc(
         len(entries), image_of[usable], corners[usable], labels[usable], difficult=difficult[usable], errors=errors
     )
     return ObjectSource(images, objects)
+
+
+def _warn_about_same_stems(base: Path, entries: Sequence[Entry]) -> None:
+    """Warn about images that share an annotation file with another one, which is not read."""
+    read: dict[Path, set[str]] = {}
+    for entry in entries:
+        folder, name = (base / entry.image).parent, Path(entry.image).stem
+        read.setdefault(folder, set()).add(composed(name))
+    for folder, stems in read.items():
+        names = filter(is_image, os.listdir(folder) if folder.is_dir() else [])  # noqa: PTH208 - a hundred thousand
+        alike = [name for name in names if composed(Path(name).stem) in stems]
+        warn_of_same_stems(folder, alike, "of which the .jpg, or else the first, is read")
 
 
 def _image_table(base: Path, entries: Sequence[Entry]) -> ImageTable:

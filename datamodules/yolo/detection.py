@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from ..annotations.annotation_errors import OUTSIDE, DataError, Fault, MissingFileError, record_error
 from ..annotations.argument_checks import check_choice
-from ..annotations.dataset_layout import layout_error, warn_about_repeated_files
+from ..annotations.dataset_layout import layout_error, warn_about_repeated_files, warn_of_same_stems
 from ..annotations.objects import ImageTable, ObjectSource, image_numbers
 from ..annotations.skipped_files import report_skipped
 from ..annotations.text_files import read_text
@@ -113,6 +113,7 @@ class YoloDetection(ObjectDataModule):
         images = ImageTable.of_names(content.root, names, ids=image_numbers(stems))
         images.check(content.file)
         warn_about_repeated_files(content.file, names, "and count double")
+        warn_of_same_stems(content.root, names, "and each has all objects of its label file")
         with_masks = self.task == "instance_segmentation"
         points: Points = "keypoints" if self.has_keypoints else self.points
         if with_masks and points == "keypoints":

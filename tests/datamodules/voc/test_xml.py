@@ -180,3 +180,19 @@ def test_damaged_files_are_read_right_or_reported_with_their_file(tmp_path_facto
         item = read_xml(file).findall("object")[number - 1]
         written = [item.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
         assert box == pytest.approx([float(text) for text in written], nan_ok=True)
+
+
+def test_two_images_of_one_annotation_are_warned_of(tmp_path):
+    write_voc(tmp_path, {"000005": [("car", (1, 2, 30, 40), 0)], "000007": [("car", (1, 1, 30, 40), 0)]})
+    images = tmp_path / "VOCdevkit/VOC2007/JPEGImages"
+    write_image(images / "000005.png", noise(20, 20))
+    write_image(images / "000009.png", noise(20, 20))  # in no image set
+    data = VOCDetection(str(tmp_path), "2007", num_workers=0)
+    message = (
+        r"^1 annotation files are of several images, of which the .jpg.*JPEGImages, first: 000005.jpg and 000005.png"
+    )
+    with pytest.warns(UserWarning, match=message):
+        assert data.make_source("train").path(0).endswith("000005.jpg")
+    with record_faults() as faults:
+        data.make_source("train")
+    assert [(fault.code, fault.names) for fault in faults] == [("same-stem", ["000005.jpg and 000005.png"])]

@@ -141,6 +141,15 @@ def test_images_listed_twice(root):
         module(root).make_source("train")
 
 
+def test_two_images_of_one_label_file_are_warned_of(root):
+    image = root / "images" / "train" / "0.png"
+    image.with_suffix(".bmp").write_bytes(image.read_bytes())
+    message = r"^1 annotation files are of several images, and each .*first: images/train/0.bmp and images/train/0.png"
+    with pytest.warns(UserWarning, match=message):
+        assert len(module(root).make_source("train")) == 4
+    assert recorded(module(root))[0] == ["same-stem"]
+
+
 def test_no_object_at_all(root):
     write_labels(root, "")
     with stops_at("no-objects", "data: none of its 3 images has a usable object: it has no annotation"):

@@ -259,7 +259,9 @@ class FCIS(InstanceSegmenter):
             for one, new, old in zip(detections, batch.sizes, batch.original_sizes, strict=True)
         ]
         restored = super().restore(scaled, batch)
-        return [Detections(**{**one, "boxes": tight_boxes(one["boxes"], one["masks"])}) for one in restored]
+        for one in restored:
+            one["boxes"] = tight_boxes(one["boxes"], one["masks"])
+        return restored
 
     def paste(self, detected: Mapping[str, Any], size: tuple[int, int]) -> RunLengths:
         """Vote on the masks of one image; see `InstanceSegmenter.paste`."""

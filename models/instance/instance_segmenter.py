@@ -35,8 +35,12 @@ class InstanceSegmenter(Detector):
         return [self._with_masks(one, size) for one, size in zip(restored, batch.original_sizes, strict=True)]
 
     def _with_masks(self, detected: Mapping[str, Any], size: tuple[int, int]) -> Detections:
-        fields = {name: detected[name] for name in ("boxes", "scores", "labels")}
-        return Detections(**fields, masks=self.paste(detected, size))
+        return Detections(
+            boxes=detected["boxes"],
+            scores=detected["scores"],
+            labels=detected["labels"],
+            masks=self.paste(detected, size),
+        )
 
     def paste(self, detected: Mapping[str, Any], size: tuple[int, int]) -> RunLengths:
         """Return the masks of one image.

@@ -6,6 +6,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from torch import Tensor, nn
 
 from ..datamodules.images.bit_depth import ReadOptions
+from ..models.ops.masks import RunLengths as RunLengths  # the masks of predictions, for callbacks
 from .metrics.coco_detection import COCODetection
 
 EvaluationStage = Literal["val", "test"]

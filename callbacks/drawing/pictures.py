@@ -12,11 +12,11 @@ from ...tasks.interfaces import Predictor
 from ..tracking.logging import log_picture, run_folder
 from ..tracking.wandb_images import Sample, WandbSamples
 from .canvas import captions, common_height, grid, panel
+from .object_numbers import follow_ground_truth
 from .overlays import (
     MIN_SCORE,
     check_drawing,
     drawable_fields,
-    follow_ground_truth,
     legible_side,
     overlap_note,
     score_note,

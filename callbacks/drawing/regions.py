@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import cv2
 import numpy as np
 
-from ...models.ops.masks import RunLengths
+from ...tasks.interfaces import RunLengths
 from .colors import EDGE, Color
 
 CLASS_OPACITY = 0.7

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from ...datamodules.export.writer import write_indexed
-from ...models.ops.masks import RunLengths
 from ...tasks import InstanceSegmentation
+from ...tasks.interfaces import RunLengths
 from ..drawing.canvas import class_name
 from .detection import DetectionWriter
 

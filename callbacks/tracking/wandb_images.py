@@ -9,7 +9,7 @@ import numpy as np
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import WandbLogger
 
-from ...models.ops.masks import RunLengths
+from ...tasks.interfaces import RunLengths
 from ...tasks.metrics.segmentation import IGNORE_INDEX
 from ..compat import GROUND_TRUTH, wandb_image
 from ..drawing.canvas import class_name, fit_square

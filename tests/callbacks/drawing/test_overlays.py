@@ -12,10 +12,10 @@ from striate.callbacks import Pictures
 from striate.callbacks.drawing import pictures
 from striate.callbacks.drawing.colors import NEUTRAL, color_of, contrast_color, pale
 from striate.callbacks.drawing.legend import LegendEntry
+from striate.callbacks.drawing.object_numbers import follow_ground_truth
 from striate.callbacks.drawing.overlays import (
     draw_target,
     drawable_fields,
-    follow_ground_truth,
     legible_side,
     score_note,
     target_of,

@@ -60,6 +60,12 @@ def test_every_detector_and_recipe_is_documented():
     assert not [name for name in detectors | recipes("detection") if f"`{name}`" not in text]
 
 
+@pytest.mark.parametrize("folder", ["classification", "localization"])
+def test_every_recipe_of_classes_is_documented(folder):
+    text = "".join(path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+    assert not [name for name in recipes(folder) if f"{name}`" not in text]
+
+
 def test_every_key_of_every_batch_is_documented():
     from striate.datamodules import batches
 

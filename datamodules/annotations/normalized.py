@@ -99,7 +99,7 @@ def warn_of_mixed_units(
     sizes: np.ndarray,
     normalized: bool,
     file: Path,
-    names: Sequence[Any] | np.ndarray,
+    names: Sequence[Any],
     unit: str = "annotation",
 ) -> None:
     """Warn of boxes in another unit than the others; call it after `reject_fractions` or `reject_pixels`.
@@ -130,7 +130,7 @@ def warn_of_mixed_units(
     place = "have a coordinate beyond 2" if normalized else "lie in 0 to 1"
     expected, consequence = ("fractions", "would cover or miss") if normalized else ("pixels", "would be a speck in")
     found = f"{len(where)} of {len(boxes)} {place}, but {expected} are expected"
-    fault = Fault("box-mixed-units", file, [names[k] for k in where], unit, found, boxes=boxes[where])
+    fault = Fault("box-mixed-units", file, [names[k] for k in where.tolist()], unit, found, boxes=boxes[where])
     first = ", ".join(f"{side:g}" for side in boxes[where[0]])
     record_warning(
         fault,

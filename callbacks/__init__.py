@@ -6,7 +6,7 @@ from .renormalize_filters import RenormalizeFilters
 from .reports.activation_comparison import ActivationComparisonPlot
 from .reports.classes import ClassReport
 from .reports.detection import DetectionReport
-from .resume import GracefulInterrupt, RandomState
+from .resume import GracefulInterrupt, LastCheckpoint, RandomState
 from .tracking.record import NetworkSummary, RunRecord
 from .tracking.report import RunReport
 
@@ -15,6 +15,7 @@ __all__ = [
     "ClassReport",
     "DetectionReport",
     "GracefulInterrupt",
+    "LastCheckpoint",
     "NetworkSummary",
     "Pictures",
     "PredictionWriter",

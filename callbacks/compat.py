@@ -1,8 +1,10 @@
-"""Private names of W&B that the callbacks use, in one module; tests fail when one moves."""
+"""Private names of W&B and Lightning that the callbacks use, in one module; tests fail when one moves."""
 
 import functools
 from collections.abc import Mapping
 from typing import Any
+
+from pytorch_lightning.callbacks import ModelCheckpoint
 
 GROUND_TRUTH = "ground_truth"
 """Name of the layer that never changes, so that it is stored once."""
@@ -59,3 +61,8 @@ def _image_class() -> Any:
                     layer.bind_to_run(run, key, step, id_, ignore_copy_err)
 
     return StoredImage
+
+
+def saved_step(checkpoint: ModelCheckpoint) -> int:
+    """The number of training steps in the last checkpoint that Lightning's callback has saved; 0: none."""
+    return checkpoint._last_global_step_saved

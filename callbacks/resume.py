@@ -12,11 +12,12 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import WeightAveraging
+from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from ..tasks.compat import finish_restart, validation_follows
+from .compat import saved_step
 from .tracking.logging import run_folder
 
 
@@ -226,6 +227,43 @@ class GracefulInterrupt(pl.Callback):
         path = self._folder / "checkpoints" / "last.ckpt"
         trainer.save_checkpoint(path)
         self._saved = path
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """``last.ckpt``: after each validation and, unless nothing was trained since, at the end of training.
+
+    Lightning's callback saves when a validation has run. Steps after the last validation, or a training without any,
+    would be lost.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(filename="last", enable_version_counter=False)
+        self._saved = 0  # number of steps in the last checkpoint that was saved here
+
+    @property
+    def state_key(self) -> str:
+        """Name of its state in checkpoints: that of Lightning's callback, as in those of before."""
+        return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save the last step within its epoch, which Lightning would then count as completed."""
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if trainer.global_step == trainer.max_steps and not validation_follows(trainer):
+            self._save_steps(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save the steps since the last checkpoint."""
+        super().on_train_end(trainer, pl_module)
+        self._save_steps(trainer)
+
+    def _save_steps(self, trainer: pl.Trainer) -> None:
+        if self.dirpath is None or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        if trainer.global_step > max(saved_step(self), self._saved):
+            trainer.save_checkpoint(Path(self.dirpath) / "last.ckpt")
+            self._saved = trainer.global_step
 
 
 def rewind_validation(fit_loop: dict[str, Any]) -> None:

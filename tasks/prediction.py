@@ -130,6 +130,8 @@ def predict_images(task: Any, images: Images) -> list[dict[str, Any]]:
             listed = list(images)
         else:
             listed = [images]  # type: ignore[list-item]
+        if not listed:
+            return []
         dataset = TransformedDataset(GivenImages(listed, task.read_options), _steps(task.val_transform), strict=True)
         results: list[dict[str, Any]] = []
         for samples in _equal_sizes(dataset):

@@ -28,6 +28,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from ...callbacks import (
     ClassReport,
     GracefulInterrupt,
+    LastCheckpoint,
     NetworkSummary,
     Pictures,
     PredictionWriter,
@@ -227,7 +228,7 @@ class StriateCLI(LightningCLI):
 
         Two callbacks, because ``save_last`` of Lightning 2.6 skips epochs that were not the best.
         """
-        last = ModelCheckpoint(filename="last", enable_version_counter=False)
+        last = LastCheckpoint()
         monitor, mode = getattr(self.model, "monitor", None), getattr(self.model, "mode", "min")
         name = type(self.model).__name__
         if monitor is None:

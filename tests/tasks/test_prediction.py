@@ -210,6 +210,11 @@ def test_sizes_may_differ_and_order_is_kept():
 # -- the transform of the training run -----------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", TASKS)
+def test_no_images_give_no_results(name):
+    assert make(name).predict([]) == []
+
+
 def test_results_are_in_pixels_of_the_given_image_after_the_transform():
     objects = [[0.5, 0.5, 1, 1, 0, 0.9], [0, 0, 0.5, 1, 1, 0.4]]
     detection = Detection(Known(objects))

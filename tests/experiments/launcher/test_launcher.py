@@ -89,6 +89,34 @@ def test_resume_continues_the_same_run(workdir):
     assert torch.load(run / "fit-1" / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 2
 
 
+@pytest.mark.filterwarnings("ignore:.*could not find the monitored key.*")  # of best.ckpt, without a validation
+@pytest.mark.parametrize(
+    ("options", "limit", "first", "last"),
+    [
+        (("--trainer.check_val_every_n_epoch", 10), "max_steps", 4, 7),  # within epochs of 3 steps, never validated
+        (("--trainer.check_val_every_n_epoch", 2), "max_steps", 8, 11),  # two steps after a validation
+        (("--trainer.limit_val_batches", 0), "max_epochs", 1, 2),
+        (("--trainer.check_val_every_n_epoch", 2), "max_epochs", 3, 5),
+    ],
+)
+def test_the_end_of_training_is_saved_without_a_validation(workdir, options, limit, first, last):
+    def fit(length, *more):
+        whole = ("--trainer.max_epochs", 9) if limit == "max_steps" else ()
+        launch("fit", "--config", "small.yaml", *whole, f"--trainer.{limit}", length, *options, *more)
+
+    def checkpoint(run):
+        return torch.load(workdir / "runs" / run / "fit-1" / "checkpoints" / "last.ckpt", weights_only=True)
+
+    steps = 3 if limit == "max_epochs" else 1
+    fit(first)
+    assert checkpoint("small")["global_step"] == first * steps
+    fit(last, "--ckpt_path", "last")
+    fit(last, "--run.name", "whole")
+    resumed, whole = checkpoint("small"), checkpoint("whole")
+    assert resumed["global_step"] == whole["global_step"] == last * steps
+    assert all(torch.equal(value, whole["state_dict"][key]) for key, value in resumed["state_dict"].items())
+
+
 def test_validate_and_test_find_the_best_checkpoint(workdir, capsys):
     (workdir / "data").rename(workdir / "all")
     for split in ("train", "val", "test"):

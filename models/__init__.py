@@ -60,7 +60,16 @@ from .detection import (
     ssd_aspects,
     ssd_scales,
 )
-from .instance import FCIS, CondInst, FCISSettings, InstanceSegmenter, MaskRCNN, position_sensitive_pool, vote_masks
+from .instance import (
+    FCIS,
+    CondInst,
+    FCISSettings,
+    InstanceSegmenter,
+    MaskRCNN,
+    MaskRCNNC4,
+    position_sensitive_pool,
+    vote_masks,
+)
 from .localization.localizer import Localizer, LocalizerOutput, MapBoxHead, VectorBoxHead
 from .ops.box_losses import BoxLoss, box_loss
 from .ops.boxes import (
@@ -154,6 +163,7 @@ __all__ = [
     "MAPLoss",
     "MapBoxHead",
     "MaskRCNN",
+    "MaskRCNNC4",
     "Normalize",
     "OhemCrossEntropy",
     "PaddedZFNetBackbone",

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
+import torch
 
 from ...tasks.interfaces import RunLengths
 from .colors import EDGE, Color
@@ -64,7 +65,9 @@ def draw_masks(
     """
     picture = picture.copy()
     order = np.argsort(-masks.area().numpy(), kind="stable")
-    for index, (region, x, y) in zip(order.tolist(), scaled_windows(masks[order], picture.shape[:2]), strict=True):
+    for index, (region, x, y) in zip(
+        order.tolist(), scaled_windows(masks[torch.from_numpy(order)], picture.shape[:2]), strict=True
+    ):
         window = picture[y : y + region.shape[0], x : x + region.shape[1]]
         if crowds[index]:
             hatch(window, region, x + y)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.loggers import WandbLogger
 
 from ...tasks.interfaces import RunLengths
@@ -149,7 +150,9 @@ def _merge(target: Mapping[str, Any], size: Sequence[int]) -> np.ndarray:
     merged = np.zeros(tuple(size[:2]), np.uint8)
     order = np.argsort(-masks.area().numpy(), kind="stable")
     order = order[scores[order] >= MIN_MASK_SCORE]
-    for index, (region, x, y) in zip(order.tolist(), scaled_windows(masks[order], size[:2]), strict=True):
+    for index, (region, x, y) in zip(
+        order.tolist(), scaled_windows(masks[torch.from_numpy(order)], size[:2]), strict=True
+    ):
         merged[y : y + region.shape[0], x : x + region.shape[1]][region] = labels[index] + 1
     return merged
 

@@ -170,18 +170,18 @@ class COCOInstances(COCODetection):
 
     def geometry(self) -> Geometry:
         """How the rows of `columns` overlap: as masks."""
-        rows, objects, iou, share = self._overlaps()
+        rows, numbers, iou, share = self._overlaps()
         count = max(len(self.rows_of("objects")), 1)
-        keys = rows * count + objects
+        keys = rows * count + numbers
         order = np.argsort(keys)
         keys, values = np.append(keys[order], -1), np.append(iou[order], 0.0)
         shares = np.append(share[order], 0.0)
 
         def overlap_of(
-            detections: DetectionColumns, candidates: GroundTruthColumns, of_detection: bool = False
+            detections: DetectionColumns, objects: GroundTruthColumns, of_detection: bool = False
         ) -> PairOverlap:
             def look_up(row: Integers, candidate: Integers) -> Floats:
-                wanted = detections.row[row] * count + candidates.row[candidate]
+                wanted = detections.row[row] * count + objects.row[candidate]
                 index = np.searchsorted(keys[:-1], wanted)
                 return np.where(keys[index] == wanted, (shares if of_detection else values)[index], 0.0)
 

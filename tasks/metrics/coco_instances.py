@@ -156,8 +156,10 @@ class COCOInstances(COCODetection):
         Raises:
             ValueError: An argument is out of range.
         """
-        if protocol not in ("sds", "mnc") or not 0 <= iou <= 1:
-            raise ValueError(f"protocol, iou: must be sds or mnc, and in [0, 1], got {protocol!r} and {iou}")
+        if protocol not in ("sds", "mnc"):
+            raise ValueError(f"protocol: must be 'sds' or 'mnc', got {protocol!r}")
+        if not 0 <= iou <= 1:
+            raise ValueError(f"iou: must be in [0, 1], got {iou}")
         with self.sync_context():
             detections, ground_truth, _ = self.columns()
             geometry = self.geometry()

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
-import torch
 
 from ...tasks.interfaces import RunLengths
 from .colors import EDGE, Color

@@ -63,10 +63,8 @@ def draw_masks(
     Only one mask at a time becomes pixels, in the window of its box.
     """
     picture = picture.copy()
-    order = np.argsort(-masks.area().numpy(), kind="stable")
-    for index, (region, x, y) in zip(
-        order.tolist(), scaled_windows(masks[torch.from_numpy(order)], picture.shape[:2]), strict=True
-    ):
+    order = masks.area().argsort(descending=True, stable=True)
+    for index, (region, x, y) in zip(order.tolist(), scaled_windows(masks[order], picture.shape[:2]), strict=True):
         window = picture[y : y + region.shape[0], x : x + region.shape[1]]
         if crowds[index]:
             hatch(window, region, x + y)

@@ -9,7 +9,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 
 from ..batches import IGNORE_INDEX
 from .annotation_errors import Fault, record_error, recording
-from .mask_files import MaskedFiles
+from .mask_files import MASK_VALUES, MaskedFiles
 
 MAX_MASKS = 200
 """Masks that are read to find all classes; most sets have them in the first few."""
@@ -26,7 +26,7 @@ def check_mask_classes(source: MaskedFiles, class_names: Sequence[str], remedy: 
     Raises:
         DataError: There are two classes, but the only values are 0 and 255, which is ignored.
     """
-    classes, values = np.zeros(256, np.bool_), np.zeros(256, np.bool_)
+    classes, values = np.zeros(256, np.bool_), np.zeros(MASK_VALUES + 1, np.bool_)  # the last: values beyond
     step = max(len(source) // MAX_MASKS, 1)
     numbers = range(0, len(source), step)
     for number in numbers:
@@ -35,16 +35,18 @@ def check_mask_classes(source: MaskedFiles, class_names: Sequence[str], remedy: 
             levels = np.unique(source.read(path))
         except ValueError:  # reported when its sample is read
             continue
-        values[levels.clip(0, 255)] = True
-        found = source.lookup[levels.clip(0, len(source.lookup) - 1)]
-        classes[found[found >= 0]] = True
+        levels = np.where((levels < 0) | (levels >= MASK_VALUES), MASK_VALUES, levels.astype(np.int64))
+        values[levels] = True
+        found = source.lookup[levels[levels < MASK_VALUES]]
+        if (found >= 0).all() and not values[-1]:  # otherwise reported when its sample is read
+            classes[found] = True
         if classes[: len(class_names)].all():
             return
     if len(class_names) == 2 and np.flatnonzero(values).tolist() == [0, IGNORE_INDEX] and not classes[1]:
         found_values = f"have only the values 0 and {IGNORE_INDEX}, and {IGNORE_INDEX} is ignored"
         folder = (source.root / os.fsdecode(source.masks[0])).parent
         record_error(Fault("binary-mask", folder, ["masks"], "entry", found_values, remedy))
-    elif step == 1 and not recording():
+    elif step == 1 and classes[1 : len(class_names)].any() and not recording():  # if none, it is refused
         warn_of_absent_classes(np.flatnonzero(classes).tolist(), class_names, source.root)
 
 

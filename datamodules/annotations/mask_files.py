@@ -120,8 +120,12 @@ def _equal_channels(path: str | Path, opened: Image.Image) -> np.ndarray:
     """
     channels = np.asarray(opened.convert("RGBA"))
     if (channels[..., :3] != channels[..., :1]).any() or (channels[..., 3] != 255).any():
+        colors = np.unique(channels.reshape(-1, 4)[:, : 3 + (opened.mode != "RGB")], axis=0).tolist()
+        listed = ", ".join(str(tuple(color)) for color in colors[:3]) + ", …" * (len(colors) > 3)
         raise ImageError(
-            path, f"a mask must be a gray or palette image, got mode {opened.mode}; save class numbers, not colors"
+            path,
+            f"a mask must be a gray or palette image, got mode {opened.mode} with the colors {listed}; save class "
+            "numbers, not colors",
         )
     return np.ascontiguousarray(channels[..., 0])
 
@@ -221,13 +225,17 @@ class MaskedFiles:
         return {"image": image, "mask": self._classes(mask_path, values), "path": str(path)}
 
     def absence(self) -> Fault | None:
-        """Return why no mask has a pixel to learn from; None: one has."""
+        """Return why no mask has a pixel to learn from, which class 0 alone is not unless it is the only one."""
+        several = _num_classes(self.lookup) > 1
 
         def usable(mask: np.bytes_) -> bool:
             path = self.root / os.fsdecode(mask)
-            return bool((self._classes(path, self.read(path)) != IGNORE_INDEX).any())
+            classes = self._classes(path, self.read(path))
+            return bool(((classes != IGNORE_INDEX) & (classes >= several)).any())
 
-        return absence_by_reading(self.masks, self.root, usable)
+        folder = (self.root / os.fsdecode(self.masks[0])).parent if len(self) else self.root
+        reason = "every pixel is of class 0 or ignored" if several else "every pixel is ignored"
+        return absence_by_reading(self.masks, folder, usable, reason)
 
     def read(self, path: Path) -> np.ndarray:
         """Read the values of a mask file: ``[H, W]``; a subclass may read other formats."""
@@ -252,15 +260,22 @@ class MaskedFiles:
         return classes.astype(np.uint8)
 
 
+def _num_classes(lookup: np.ndarray) -> int:
+    """The number of classes up to the highest of a lookup ``[65536]``."""
+    return int(lookup[lookup < IGNORE_INDEX].max(initial=-1)) + 1
+
+
 def _remedy(values: np.ndarray, wrong: np.ndarray, lookup: np.ndarray) -> str:
     """What to do about a mask ``[H, W]`` with values ``[N]`` that have no class."""
     present, unknown = np.unique(values).tolist(), np.unique(wrong).tolist()
-    num_classes = int(lookup[lookup < IGNORE_INDEX].max(initial=-1)) + 1
+    num_classes = _num_classes(lookup)
+    if unknown[0] < 0 or unknown[-1] >= MASK_VALUES:
+        return f"save class numbers, since values must be 0 to {MASK_VALUES - 1}"
     if unknown == [num_classes] and present[0] > 0:
         mapping = ", ".join(f"{value + 1}: {value}" for value in range(min(num_classes, 3)))
         return f"values that count from 1 need classes: {{{mapping}{', …' if num_classes > 3 else ''}}}"
-    if len(present) == 2 and present[0] == 0 and num_classes == 2:
-        return f"set classes: {{0: 0, {unknown[-1]}: 1}} of MaskFolder"
+    if len(present) == 2 and num_classes == 2 and (lookup[present] != IGNORE_INDEX).all():
+        return f"set classes: {{{present[0]}: 0, {present[1]}: 1}} of MaskFolder"
     smooth = (
         "; if edges were smoothed (antialiasing, resizing), save the masks again without" if len(unknown) > 8 else ""
     )

@@ -2,11 +2,11 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 
-from ..images.listing import Listing
+from ..images.listing import Listing, list_folder
 from .annotation_errors import Fault, record, recording
 
 _REASONS = {
@@ -30,6 +30,8 @@ def report_skipped(listings: Iterable[Listing], labels_beside: bool = False) -> 
     for listing in listings:
         total += len(listing.images) + len(listing.skipped)
         for path, reason in listing.skipped:
+            if reason == "run" and not recording():
+                _warn_of_run(listing.folder / path)
             if reason in ("format", "outside"):
                 suffix = PurePath(path).suffix.lower()
                 unread["images outside the class folders" if reason == "outside" else suffix or "no suffix"] += 1
@@ -42,6 +44,15 @@ def report_skipped(listings: Iterable[Listing], labels_beside: bool = False) -> 
         rank_zero_warn(
             f"{count} of {total} files left out ({kinds}; first: {first}): convert images to JPEG or PNG and move "
             "others away; run striate data check to list all of them"
+        )
+
+
+def _warn_of_run(folder: Path) -> None:
+    """Warn of a folder of training runs with images directly in it, as a class has."""
+    if count := len(list_folder(folder, recursive=False).images):
+        rank_zero_warn(
+            f"{count} images left out (the name of {folder} is that of training runs): if it is a class, name all "
+            "classes in class_names; otherwise move it away"
         )
 
 

@@ -28,7 +28,8 @@ class ImageFolder(VisionDataModule):
     The folders of the splits may also be named ``training``, ``valid``, ``validation`` or ``testing``, in any case.
     The classes are the folder names of the training set, in alphabetical order. Class folders are searched
     recursively, and links are followed. Hidden folders, those of systems and tools (``@eaDir``, ``__MACOSX``), and
-    folders of training runs (``runs``, ``wandb``) are no classes.
+    folders of training runs (``runs``, ``wandb``, ``lightning_logs``, ``mlruns``, ``checkpoints``) are no classes,
+    except those that `class_names` has.
 
     Args:
         root: Folder of the dataset.
@@ -36,6 +37,8 @@ class ImageFolder(VisionDataModule):
             stratified and determined by `seed`. At least one image per class is held out, and at least one is kept.
         merge_similar_classes: Whether class folders whose names differ only in case, blanks or Unicode form (``Cat``,
             ``cat``) are one class, with the first of these names; they are rejected otherwise.
+        class_names: Names of the class folders, in the order of the classes; None: all, in alphabetical order. Other
+            folders are rejected, except those of training runs.
         **kwargs: Loader options of `VisionDataModule`: ``batch_size``, ``seed``, ``train_transform``, ….
 
     Raises:
@@ -51,17 +54,19 @@ class ImageFolder(VisionDataModule):
         root: str,
         val_fraction: float | None = None,
         merge_similar_classes: bool = False,
+        class_names: list[str] | None = None,
         **kwargs: Unpack[LoaderOptions],
     ) -> None:
         super().__init__(**kwargs)
         check_val_fraction(val_fraction)
         self.root, self.val_fraction = Path(root).expanduser(), val_fraction
         self.merge_similar_classes = merge_similar_classes
+        self._names = None if class_names is None else list(class_names)
         self._training: tuple[list[str], list[Path], np.ndarray] | None = None
 
     @property
     def class_names(self) -> list[str]:
-        """Names of the class folders, in alphabetical order."""
+        """Names of the classes: of the class folders in alphabetical order, or those of the argument."""
         return list(self._scan_training()[0])
 
     def make_source(self, split: str) -> LabeledFiles:
@@ -107,19 +112,26 @@ class ImageFolder(VisionDataModule):
                         remedy,
                     )
                 )
-            names = class_folders
-            if self.merge_similar_classes:
+            names = self._names or class_folders
+            if self._names is None and self.merge_similar_classes:
                 names = sorted(set(merged_names(class_folders).values()))
+            known = {self._key(name) for name in class_folders}
+            if absent := [name for name in names if self._key(name) not in known]:
+                raise ValueError(f"class_names: must be folders in {str(folder)!r}, got {', '.join(map(repr, absent))}")
             self._training = (names, *self._scan(folder, names))
         return self._training
 
+    def _key(self, name: str) -> str:
+        """The text by which names are compared."""
+        return canonical(name) if self.merge_similar_classes else composed(name)
+
     def _class_folders(self, folder: Path) -> list[str]:
-        """The names of the class folders in the folder of a split; in `root` itself, those of runs are left out."""
-        return [name for name in subfolders(folder) if folder != self.root or not is_run_folder(folder / name)]
+        """The names of the class folders in the folder of a split, without those of runs that are not asked for."""
+        return [name for name in subfolders(folder) if name in (self._names or ()) or not is_run_folder(name)]
 
     def _scan(self, folder: Path, names: Sequence[str]) -> tuple[list[Path], np.ndarray]:
         """Return the images below the class folders, and the class of each: ``[N]`` int64."""
-        key = canonical if self.merge_similar_classes else composed
+        key = self._key
         label_of = {key(name): label for label, name in enumerate(names)}
         class_folders = self._class_folders(folder)
         if unknown := [name for name in class_folders if key(name) not in label_of]:
@@ -142,5 +154,5 @@ class ImageFolder(VisionDataModule):
         skipped = [one._replace(reason="text") if one.reason == "format" else one for one in listing.skipped]
         skipped = [one for one in skipped if one.reason != "folder"]
         skipped += [Skipped(name, "outside") for name in listing.images]
-        runs = [name for name in subfolders(folder) if folder == self.root and name not in class_folders]
+        runs = [name for name in subfolders(folder) if name not in class_folders]
         return Listing(folder, [], skipped + [Skipped(f"{name}/", "run") for name in runs])

@@ -5,6 +5,7 @@ import posixpath
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
+from urllib.parse import unquote
 
 
 def composed(name: str) -> str:
@@ -21,8 +22,9 @@ def composed(name: str) -> str:
 class FileNames:
     """Resolves names of files below a folder. Each folder is listed once; no file is opened.
 
-    A name that exists is returned as it is. Otherwise its backslashes are read as slashes, and each of its parts may
-    be in another Unicode form. The case of letters always counts, since it does on most servers; `hint` reports it.
+    A name that exists is returned as it is. Otherwise its backslashes are read as slashes, each of its parts may be in
+    another Unicode form, and codes of addresses are decoded (``%20``). The case of letters always counts, since it does
+    on most servers; `hint` reports it.
 
     Args:
         root: Folder that the names are relative to.
@@ -41,6 +43,14 @@ class FileNames:
         """
         if (found := self._find(name)) is None and "\\" in name:
             found = self._find(name.replace("\\", "/"))
+        if found is None and "%" in name:
+            parts = name.split("/")
+            decoded = [unquote(part) for part in parts]
+            # what was encoded must be no step out of the folder
+            if all(
+                new == old or (new != ".." and not {*new} & {*"/\\"}) for old, new in zip(parts, decoded, strict=True)
+            ):
+                found = self._find("/".join(decoded))
         return found
 
     def hint(self, name: str) -> str:

@@ -124,13 +124,13 @@ def drawable(text: str) -> str:
 
 
 def drawable_name(label: int, names: Sequence[str]) -> str:
-    """The name of a class as it is drawn: its number if it has no name, or one with characters that no font has."""
+    """The name of a class as it is drawn: ``class 2`` if it has no name, or one with characters that no font has."""
     if label >= len(names):
-        return str(label)
+        return f"class {label}"
     if has_glyphs(names[label]):
         return drawable(names[label])
     _warn_of_numbers(tuple(names))
-    return str(label)
+    return f"class {label}"
 
 
 @functools.cache

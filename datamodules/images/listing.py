@@ -24,11 +24,11 @@ _TEXT_SUFFIXES = frozenset((
     ".data", ".url", ".doc", ".docx", ".xls", ".xlsx",
 ))
 _SYSTEM_NAMES = frozenset((
-    "@eadir", "#recycle", "@recycle", "__macosx", "__pycache__", "lost+found", "$recycle.bin", "thumbs.db",
+    "@eadir", "@tmp", "#recycle", "@recycle", "__macosx", "__pycache__", "lost+found", "$recycle.bin", "thumbs.db",
     "system volume information", "ehthumbs.db", "desktop.ini", "icon\r",
 ))
 # fmt: on
-_RUN_FOLDERS = frozenset(("runs", "wandb", "lightning_logs", "mlruns"))
+_RUN_FOLDERS = frozenset(("runs", "wandb", "lightning_logs", "mlruns", "checkpoints"))
 
 
 class Skipped(NamedTuple):
@@ -128,9 +128,13 @@ def _entries(folder: str | Path) -> Iterator[tuple[str, bool, bool]]:
             yield entry.name, entry.is_dir(), entry.is_symlink()
 
 
-def is_run_folder(folder: Path) -> bool:
-    """Return whether a folder has the name of a folder of training runs, and no image directly in it."""
-    return folder.name in _RUN_FOLDERS and not any(is_image(name) for name in os.listdir(folder))  # noqa: PTH208
+def is_run_folder(name: str) -> bool:
+    """Return whether a folder has the name of a folder of training runs, in any case.
+
+    >>> is_run_folder("runs"), is_run_folder("running")
+    (True, False)
+    """
+    return name.lower() in _RUN_FOLDERS
 
 
 def list_images(folder: str | Path) -> list[Path]:

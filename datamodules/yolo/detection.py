@@ -1,5 +1,6 @@
 """YOLO's format as in Ultralytics: a ``data.yaml``, and one text file of labels per image."""
 
+import json
 import os
 from pathlib import Path
 from typing import Literal, get_args
@@ -138,11 +139,37 @@ def _find_data_yaml(root: Path) -> Path:
         return root
     if (root / "data.yaml").is_file():
         return root / "data.yaml"
+    _reject_other_layouts(root)
     others = sorted(path for path in root.glob("*.y*ml") if path.suffix in (".yaml", ".yml"))
     if len(others) != 1:
         problem = f"no file {str(root / 'data.yaml')!r}" + (", and several other *.yaml" if others else "")
         raise _layout_error(problem, root)
     return others[0]
+
+
+def _reject_other_layouts(root: Path) -> None:
+    """Stop at the folders of tools that write no ``data.yaml``, with the one that reads them.
+
+    Raises:
+        MissingFileError: CVAT's YOLO 1.1 or darknet (``obj.data``), or Label Studio's YOLO (``classes.txt``).
+    """
+    kinds = (
+        ("obj.data", "obj.names", "obj_train_data", "YOLO 1.1 as CVAT writes it"),
+        ("classes.txt", "classes.txt", "images", "YOLO as Label Studio writes it"),
+    )
+    if any(root.glob("*.y*ml")):
+        return
+    for mark, list_of_names, images, kind in kinds:
+        if (root / mark).is_file() and (root / images).is_dir():
+            listed = root / list_of_names
+            names = [line.strip() for line in read_text(listed).splitlines()] if listed.is_file() else []
+            content = (
+                f"{{train: {images}, val: LIST, names: {json.dumps([n for n in names if n], ensure_ascii=False)}}}"
+            )
+            raise MissingFileError(
+                f"root: no file {str(root / 'data.yaml')!r}, got {kind} ({mark}), without it and without validation "
+                f"images; write it with {content}, where LIST is a folder or a text file of images for validation"
+            )
 
 
 def _layout_error(problem: str, root: Path) -> MissingFileError:

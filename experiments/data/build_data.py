@@ -263,7 +263,12 @@ def data_module_path(name: str) -> str:
     plain = re.sub(r"[_-]", "", name).lower()
     if plain not in known:
         nearest = difflib.get_close_matches(plain, known, n=1, cutoff=0.6)
-        if any(name in (path, path.rpartition("/")[2]) for path in experiment_names()) or Path(name).is_file():
+        from ...datamodules.doctor.formats import FORMATS
+
+        if name in FORMATS:
+            module = FORMATS[name].reader
+            hint = f"for data in this format, write --format {name} PATH (check, show) or {module} --root PATH (export)"
+        elif any(name in (path, path.rpartition("/")[2]) for path in experiment_names()) or Path(name).is_file():
             hint = f"for a configuration, write --config {name}"
         elif nearest:
             hint = f"did you mean {known[nearest[0]]!r}?"

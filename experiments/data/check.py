@@ -122,7 +122,7 @@ def data_by_format(values: Mapping[str, str], positionals: list[str]) -> "NamedD
     if known is None or not hasattr(datamodules, known.reader):
         fail(f"--format: must be one of {', '.join(FORMATS)}, got {format!r}{did_you_mean(format, FORMATS)}")
     if not positionals:
-        fail(f"--format: no path given; write striate data check --format {format} PATH")
+        fail(f"--format: no path given; write --format {format} PATH")
     path = Path(positionals.pop(0)).expanduser()
     if not path.exists():
         fail(f"no file or folder {str(path)!r}")

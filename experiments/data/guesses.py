@@ -56,11 +56,26 @@ def guess_coco_files(path: Path, given: Collection[str]) -> dict[str, Any]:
         if file is not None:
             arguments[f"{split}_annotations"] = names[file]
             arguments[f"{split}_images"] = os.path.relpath(_images_of(file), path)
+    if not arguments and (single := _only_annotations(names)) is not None:
+        arguments = {"train_annotations": names[single], "train_images": os.path.relpath(_images_of(single), path)}
     if "val_annotations" not in arguments and "train_annotations" in arguments and not val_is_given:
         # a single file is both
         arguments |= {f"val_{key}": arguments[f"train_{key}"] for key in ("annotations", "images")}
         arguments["splits"] = ["train"]
     return arguments
+
+
+def _only_annotations(files: Collection[Path]) -> Path | None:
+    """The only file that is COCO's by its content, such as CVAT's ``instances_default.json``; None: none or several."""
+    found = []
+    for file in files:
+        try:
+            content = json.loads(file.read_bytes())
+        except (OSError, ValueError):
+            continue
+        if isinstance(content, dict) and {"images", "annotations", "categories"} <= content.keys():
+            found.append(file)
+    return found[0] if len(found) == 1 else None
 
 
 def _has_masks(root: Path, name: str) -> bool:

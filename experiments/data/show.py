@@ -7,6 +7,7 @@ from typing import Any
 USAGE = """\
 usage: striate data show --config FILE [--KEY VALUE …]
        striate data show NAME [--KEY VALUE …]            NAME: a data module: digit_scenes, or mine.Data
+       striate data show --format FORMAT PATH            as striate data check: coco, voc, yolo, …
 
 Draws samples as the network sees them: augmented, with their targets, from the first batches of an epoch.
 
@@ -33,8 +34,10 @@ def show(arguments: Sequence[str]) -> None:
 
     from ..launcher.messages import fail, notice
     from .build_data import Option, parse_data_command
+    from .check import data_by_format
 
     options = {
+        "format": Option(str | None),
         "split": Option(Literal["train", "val", "test"], "train"),
         "count": Option(int, 16),
         "epoch": Option(int, 0),
@@ -42,7 +45,7 @@ def show(arguments: Sequence[str]) -> None:
         "side": Option(int | None),
         "labels": Option(bool, True),
     }
-    call = parse_data_command(arguments, options)
+    call = parse_data_command(arguments, options, data_by_format)
     values = call.options
     if call.positionals:
         fail(f"{call.positionals[0]}: unexpected argument; keys are given as --KEY VALUE")

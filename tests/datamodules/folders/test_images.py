@@ -136,10 +136,31 @@ def test_folders_of_tools_and_runs_are_no_classes(tmp_path):
     assert {fault.code for fault in faults} == {"skipped-file"}
     assert ("runs/", "a folder of training runs") in names
     assert {"__MACOSX/", "@eaDir/"} <= {name for name, _ in names}
-    # images directly in it make it a class like any other
-    write_image(tmp_path / "runs" / "a.png", noisy_image(0, 1))
-    write_image(tmp_path / "runs" / "b.png", noisy_image(0, 2))
-    assert ImageFolder(str(tmp_path), val_fraction=0.4).class_names == ["bright", "dark", "runs"]
+
+
+@pytest.mark.parametrize("name", ["runs", "wandb", "lightning_logs", "mlruns", "checkpoints"])
+@pytest.mark.parametrize("below", ["", "train"])
+def test_folders_of_runs_with_images_are_named_and_are_classes_only_if_asked_for(tmp_path, name, below):
+    make_folder(tmp_path / below, 3)
+    for number in range(2):
+        write_image(tmp_path / below / name / f"{number}.png", noisy_image(0, number))
+    options = {"val_fraction": 0.4, "num_workers": 0}
+    with pytest.warns(UserWarning, match=rf"2 images left out .*{name} is that of training runs.* class_names"):
+        data = ImageFolder(str(tmp_path), **options)
+        assert data.class_names == ["bright", "dark"]
+    chosen = ImageFolder(str(tmp_path), class_names=[name, "dark", "bright"], **options)
+    assert chosen.class_names == [name, "dark", "bright"]
+    source = chosen.make_source("val")
+    found = [(source[number]["label"], path.split("/")[-2]) for number, path in enumerate(source.files())]
+    assert found == [(0, name), (1, "dark"), (2, "bright")]
+
+
+def test_class_names_choose_the_order_and_must_be_folders(tmp_path):
+    make_folder(tmp_path, 3)
+    with pytest.raises(ValueError, match=r"class_names: must be folders in .*, got 'cat'"):
+        ImageFolder(str(tmp_path), class_names=["dark", "cat"]).make_source("train")
+    with pytest.raises(ValueError, match=r"folder bright.*its classes are \['dark'\]"):
+        ImageFolder(str(tmp_path), class_names=["dark"]).make_source("train")
 
 
 def test_images_beside_the_class_folders_are_named(tmp_path):

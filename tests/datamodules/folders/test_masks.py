@@ -1,6 +1,7 @@
 """Images with mask files: matching by name, and classes of gray and palette masks."""
 
 import unicodedata
+import warnings
 
 import numpy as np
 import pytest
@@ -162,8 +163,7 @@ def test_a_class_without_a_pixel_warns(tmp_path):
 )
 def test_values_without_a_class_get_a_remedy(tmp_path, levels, names, remedy):
     binary_tree(tmp_path, levels)
-    with pytest.warns(UserWarning, match="will not be learned"):
-        source = module(tmp_path, class_names=names).make_source("train")
+    source = module(tmp_path, class_names=names).make_source("train")
     with stops_at("label-outside", remedy):
         source[0]
 
@@ -249,3 +249,40 @@ def test_images_and_masks_in_different_unicode_forms(tmp_path):
     source = module(tmp_path).make_source("train")
     assert len(source) == 3 and source[2]["mask"].tolist() == MASK.tolist()
     assert not check(module(tmp_path), processes=0).findings.of("orphan-annotation")
+
+
+# -- training sets without anything to learn -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "mask, names, message",
+    [
+        ([[0, 128]], ["a", "b"], r"x/0.png: .*128 \(1 pixel\).* set classes: {0: 0, 128: 1} of MaskFolder"),
+        ([[1, 2]], ["a", "b"], r"x/0.png: .*2 \(1 pixel\).* need classes: {1: 0, 2: 1}"),
+        ([[0, 254]], ["a", "b"], r"x/0.png: .*254 \(1 pixel\).* set classes: {0: 0, 254: 1}"),
+        ([[0, 1, 300]], ["a", "b"], r"x/0.png: .*300 \(1 pixel\).* argument classes of MaskFolder"),
+        ([[256, 65535]], ["a", "b"], r"x/0.png: .*256 \(1 pixel\), 65535 .* set classes: {256: 0, 65535: 1}"),
+        ([[0, 65535]], ["a", "b"], r"x/0.png: .*65535 \(1 pixel\).* set classes: {0: 0, 65535: 1}"),
+        ([[[255, 0, 0], [0, 0, 9]]], ["a", "b"], r"x/0.png: .*mode RGB with the colors \(0, 0, 9\), \(255, 0, 0\);"),
+        ([[0, 0]], ["a", "b"], r"train/masks/x: none of its 3 images has a usable object: every pixel is of class 0"),
+        ([[0, 255]], ["a", "b", "c"], r"every pixel is of class 0 or ignored"),
+        ([[255, 255]], ["a"], r"every pixel is ignored"),
+    ],
+)
+def test_a_training_set_without_objects_is_refused_with_file_values_and_argument(tmp_path, mask, names, message):
+    values = np.array(mask)
+    values = values.astype(np.uint16 if values.max() > 255 else np.uint8)
+    tree(tmp_path, mask=values)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # what is refused needs no warning before
+        with stops_at("no-objects", message):
+            module(tmp_path, class_names=names).setup("fit")
+
+
+def test_one_class_needs_no_other_and_a_mapping_of_16_bits_is_read(tmp_path):
+    tree(tmp_path / "one", mask=np.zeros((2, 4), np.uint8))
+    module(tmp_path / "one", class_names=["a"]).setup("fit")
+    tree(tmp_path / "wide", mask=np.array([[256, 65535, 256, 65535]] * 2, np.uint16))
+    wide = module(tmp_path / "wide", class_names=["a", "b"], classes={256: 0, 65535: 1})
+    wide.setup("fit")
+    assert wide.make_source("train")[0]["mask"].tolist() == [[0, 1, 0, 1]] * 2

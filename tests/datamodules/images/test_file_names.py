@@ -57,3 +57,14 @@ def test_another_case_is_reported_and_not_taken(root):
 def test_a_name_with_a_backslash_may_exist(tmp_path):
     (tmp_path / "a\\b.jpg").touch()
     assert FileNames(tmp_path).resolve("a\\b.jpg") == "a\\b.jpg"
+
+
+def test_codes_of_addresses_are_decoded_but_lead_nowhere_else(tmp_path):
+    for name in ("my photo.png", "50%25.png", "50%.png", "below/a b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    files = FileNames(tmp_path)
+    assert files.resolve("my%20photo.png") == "my photo.png" and files.resolve("below/a%20b.png") == "below/a b.png"
+    assert files.resolve("50%25.png") == "50%25.png"  # a name that exists is that file
+    assert files.resolve("below%2Fa b.png") is None
+    assert FileNames(tmp_path / "below").resolve("%2e%2e/50%.png") is None

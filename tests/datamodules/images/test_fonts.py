@@ -66,8 +66,11 @@ def test_a_class_without_a_font_is_drawn_as_its_number(only_latin):
     names = ["cat", "犬", "", "虎"]
     message = r"3 of 4 class names drawn as numbers .*'犬'; pip install \"striate\[fonts\]\""
     with pytest.warns(UserWarning, match=message):
-        assert drawable_name(1, names) == "1"
-    assert [drawable_name(k, names) for k in range(5)] == ["cat", "1", "2", "3", "4"]  # and no second warning
+        assert drawable_name(1, names) == "class 1"
+    assert [drawable_name(k, names) for k in range(5)] == [
+        "cat",
+        *(f"class {k}" for k in range(1, 5)),
+    ]  # and no second warning
 
 
 def test_a_class_with_a_font_is_drawn_by_name(blocks):

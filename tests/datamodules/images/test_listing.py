@@ -5,7 +5,7 @@ from PIL import Image
 
 from striate.datamodules.annotations.annotation_errors import record_faults
 from striate.datamodules.annotations.skipped_files import report_skipped
-from striate.datamodules.images.listing import IMAGE_SUFFIXES, is_run_folder, list_folder, list_images
+from striate.datamodules.images.listing import IMAGE_SUFFIXES, list_folder, list_images
 from striate.datamodules.images.read import read_image
 
 
@@ -75,12 +75,6 @@ def test_what_is_left_out_is_counted_and_named(tmp_path):
 def test_texts_and_system_files_alone_do_not_warn(tmp_path):
     touch(tmp_path, "a.png", "e.txt", ".x", "Thumbs.db")
     report_skipped([list_folder(tmp_path)])
-
-
-def test_a_folder_of_runs_has_no_image_of_its_own(tmp_path):
-    touch(tmp_path, "runs/fit-0/a.png", "wandb/.x", "other/runs/a.png")
-    assert is_run_folder(tmp_path / "runs") and is_run_folder(tmp_path / "wandb")
-    assert not is_run_folder(tmp_path / "other") and not is_run_folder(tmp_path / "other" / "runs")
 
 
 @pytest.mark.parametrize("suffix", IMAGE_SUFFIXES)

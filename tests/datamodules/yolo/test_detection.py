@@ -293,3 +293,32 @@ def test_missing_files(tmp_path):
 def test_bad_options():
     with pytest.raises(ValueError, match="task.*got 'detecton'; did you mean 'detection'"):
         module("x", "detecton")
+
+
+@pytest.mark.parametrize(
+    "mark, names, images, tool",
+    [
+        ("obj.data", "obj.names", "obj_train_data", "YOLO 1.1 as CVAT writes it"),
+        ("classes.txt", "classes.txt", "images", "YOLO as Label Studio writes it"),
+    ],
+)
+def test_folders_of_tools_without_a_data_yaml_are_named_with_the_one_that_reads_them(
+    tmp_path, mark, names, images, tool
+):
+    (tmp_path / mark).write_text("classes = 2")
+    (tmp_path / names).write_text("cat\nred dog\n\n")
+    labels = images.replace("images", "labels")
+    for folder in {images, labels}:
+        (tmp_path / folder).mkdir()
+    for number in range(2):
+        write_image(tmp_path / images / f"{number}.png", noise(20, 10))
+        (tmp_path / labels / f"{number}.txt").write_text("1 0.5 0.5 0.5 0.5\n")
+    with pytest.raises(FileNotFoundError, match=rf"{tool} \({mark}\).* text file of images for validation") as caught:
+        module(tmp_path).setup("fit")
+    content = str(caught.value).partition("write it with ")[2].partition(", where")[0]
+    (tmp_path / "data.yaml").write_text(content.replace("LIST", "val.txt"))
+    (tmp_path / "val.txt").write_text(f"{images}/1.png\n")
+    data = module(tmp_path)
+    assert data.class_names == ["cat", "red dog"]
+    assert [len(data.make_source(split)) for split in ("train", "val")] == [2, 1]
+    assert data.make_source("val")[0]["boxes"].tolist() == [[5, 2.5, 15, 7.5]]

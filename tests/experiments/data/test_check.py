@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -290,3 +291,27 @@ def test_a_narrow_terminal_truncates_no_number(tmp_path, capsys, monkeypatch):
     assert " ".join(lines[place].split()) == "split images readable classes objects per image empty width x height"
     assert lines[place + 1].split() == ["train", "4", "4", "2", "of", "2", "8", "2.00", "0", "60x40"]
     assert "…" not in "".join(lines)
+
+
+def test_a_coco_file_of_another_name_is_found_by_its_content():
+    small_datasets.write_coco(Path("set"))
+    annotations = Path("set/annotations")
+    (annotations / "instances_val2017.json").unlink()
+    (annotations / "instances_train2017.json").rename(annotations / "instances_default.json")
+    Path("set/images").mkdir()
+    Path("set/train2017").rename("set/images/default")
+    (annotations / "notes.json").write_text("{}")
+    assert run("--format", "coco", "set") == 0
+
+
+@pytest.mark.parametrize("command", ["check", "show", "export"])
+def test_the_name_of_a_format_alone_says_how_it_is_given(command, capsys):
+    with pytest.raises(SystemExit):
+        data_command([command, "voc"])
+    assert "voc: no such data module; for data in this format, write --format voc PATH" in capsys.readouterr().err
+
+
+def test_show_takes_a_format_and_a_path():
+    small_datasets.write_masks(Path("set"))
+    data_command(["show", "--format", "masks", "set", "--count", "2", "--out", "set.png"])
+    assert Path("set.png").is_file()

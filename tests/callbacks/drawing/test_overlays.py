@@ -190,7 +190,7 @@ def test_unusual_images_and_targets_are_drawn():
     assert draw_target(GRAY, {"label": np.int64(1), "box": np.array([0, 0, 9, 9])}, NAMES, 64)[1] == [
         LegendEntry("dog", color_of(1))
     ]
-    assert draw_target(GRAY, objects([[0, 0, 9, 9]], [7]), NAMES, 64)[1][0].text == "7"
+    assert draw_target(GRAY, objects([[0, 0, 9, 9]], [7]), NAMES, 64)[1][0].text == "class 7"
     full = [f"a class of a long name {k}" for k in range(60)]
     drawn = target_panel(GRAY, objects([[0, 0, 9, 9]] * 60, range(60)), full, "x" * 300, side=128)
     assert drawn.shape == (128 + 8 + 54, 136, 3) and (drawn[:, -3:] == 255).all()  # nothing crosses the edge
@@ -315,7 +315,7 @@ def test_names_without_a_font_are_drawn_as_numbers(monkeypatch):
     target = scored([[30, 20, 80, 45]], [1], [0.9])
     with pytest.warns(UserWarning, match="1 of 2 class names drawn as numbers"):
         drawn = target_panel(GRAY, target, ["cat", "犬"], side=200)
-    np.testing.assert_array_equal(drawn, target_panel(GRAY, target, ["cat", "1"], side=200))
+    np.testing.assert_array_equal(drawn, target_panel(GRAY, target, ["cat", "class 1"], side=200))
 
 
 def test_colors_differ_and_have_contrast():

@@ -22,7 +22,7 @@ def test_captions_of_correct_wrong_and_unknown_predictions():
     names = ["cat", "dog"]
     assert captions(prediction, {"label": torch.tensor(1)}, names) == [("dog  50 %", RIGHT), ("is dog", NEUTRAL)]
     assert captions(prediction, {"label": torch.tensor(0)}, names) == [("dog  50 %", WRONG), ("is cat", NEUTRAL)]
-    assert captions(prediction, {}, []) == [("1  50 %", NEUTRAL)]
+    assert captions(prediction, {}, []) == [("class 1  50 %", NEUTRAL)]
 
 
 def test_panel_keeps_aspect_ratio_and_colors():
@@ -54,7 +54,7 @@ def test_names_in_confusion_figures(tmp_path, monkeypatch):
     use_fonts(monkeypatch)
     with pytest.warns(UserWarning, match="class names drawn as numbers"):
         numbered = confusion_figure(counts, ["cat", "犬"], "t")
-    np.testing.assert_array_equal(numbered, confusion_figure(counts, ["cat", "1"], "t"))
+    np.testing.assert_array_equal(numbered, confusion_figure(counts, ["cat", "class 1"], "t"))
     use_fonts(monkeypatch, write_font(tmp_path / "blocks.ttf", "犬", "Confusion Blocks"))
     drawn = confusion_figure(counts, ["cat", "犬犬犬"], "t")
     dark = (drawn[:, :100] < 60).all(axis=2)

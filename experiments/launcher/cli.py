@@ -244,8 +244,10 @@ class StriateCLI(LightningCLI):
 
 
 def kind(default: pl.Callback) -> type[pl.Callback]:
-    """The class that replaces a default callback: its own; for summaries and progress bars, any of Lightning's."""
-    return next((base for base in (ModelSummary, ProgressBar) if isinstance(default, base)), type(default))
+    """The class that replaces a default callback: its own; for summaries, bars and checkpoints, any of Lightning's."""
+    return next(
+        (base for base in (ModelSummary, ProgressBar, ModelCheckpoint) if isinstance(default, base)), type(default)
+    )
 
 
 def position(callback: pl.Callback) -> int:

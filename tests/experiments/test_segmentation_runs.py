@@ -115,7 +115,7 @@ def test_images_of_different_sizes_are_trained_evaluated_and_predicted_whole(wor
 
 def test_data_that_does_not_fit_produces_a_one_line_error(workdir, capsys):
     write_shades(workdir / "data", [(20, 30), (30, 20)], "train")
-    write_shades(workdir / "data", [(20, 30)], "val")
+    write_shades(workdir / "data", [(20, 30), (20, 30)], "val")
     fit = ("fit", "--config", "folder.yaml")
     message = launch_error(capsys, 1, *fit, "--data.batch_size", 2)
     assert "train_transform: " in message and "got 30x20, 20x30" in message

@@ -220,7 +220,7 @@ class MaskedFiles:
             record_turned(path, mask_path)
         return {"image": image, "mask": self._classes(mask_path, values), "path": str(path)}
 
-    def absence(self) -> Fault | None:
+    def absence(self, training: bool = False) -> Fault | None:
         """Return why no mask has a pixel to learn from; None: one has."""
 
         def usable(mask: np.bytes_) -> bool:

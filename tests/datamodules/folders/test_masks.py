@@ -249,3 +249,9 @@ def test_images_and_masks_in_different_unicode_forms(tmp_path):
     source = module(tmp_path).make_source("train")
     assert len(source) == 3 and source[2]["mask"].tolist() == MASK.tolist()
     assert not check(module(tmp_path), processes=0).findings.of("orphan-annotation")
+
+
+@pytest.mark.parametrize("names", [["bg", "bg "], ["Bg", "bg"]])
+def test_class_names_that_mean_the_same_are_refused(tmp_path, names):
+    with pytest.raises(ValueError, match="^class_names: names must not"):
+        MaskFolder(str(tmp_path), names)

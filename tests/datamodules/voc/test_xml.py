@@ -89,6 +89,7 @@ def test_a_width_that_is_no_number_of_pixels(tmp_path, text):
 
 
 @pytest.mark.parametrize("stated", ["", "<size><width>0</width><height>0</height><depth>3</depth></size>"])
+@pytest.mark.filterwarnings("ignore:.*clipped, reaching beyond")
 def test_a_size_that_is_not_stated_is_that_of_the_image(tmp_path, stated):
     write_voc(tmp_path, {"000005": [("car", (1, 2, 30, 90), 0)]})
     file = tmp_path / "VOCdevkit/VOC2007/Annotations/000005.xml"

@@ -352,7 +352,7 @@ def reject_absence(source: Source) -> None:
     Raises:
         DataError: The source knows that no sample has anything to learn from; the message says why.
     """
-    if isinstance(source, HasAbsence) and (fault := source.absence()) is not None:
+    if isinstance(source, HasAbsence) and (fault := source.absence(training=True)) is not None:
         raise DataError.of(fault)
 
 

@@ -4,6 +4,8 @@ import math
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
+from .similar_names import describe_similar, similar_names
+
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the closest spelling among `choices`, or an empty string."""
@@ -25,10 +27,11 @@ def check_choice(argument: str, value: str, choices: Sequence[str]) -> None:
 
 
 def check_class_names(names: Sequence[str] | None) -> None:
-    """Check that class names are unique and without surrounding spaces; None, for names of the data, is valid.
+    """Check that class names differ by more than case, and have no surrounding spaces; None is valid.
 
     Raises:
-        ValueError: A name occurs more than once, or no label can equal it since spaces around labels are removed.
+        ValueError: A name occurs more than once, two differ only in case, blanks or Unicode form, or no label can equal
+            one since spaces around labels are removed.
     """
     for name in names or ():
         if name != name.strip():
@@ -36,6 +39,10 @@ def check_class_names(names: Sequence[str] | None) -> None:
     if names is not None and len(set(names)) < len(names):
         duplicate = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"class_names: each name must be unique, got {duplicate!r} more than once")
+    if similar := similar_names(names or ()):
+        raise ValueError(
+            f"class_names: names must not differ only in case, blanks or Unicode form, got {describe_similar(similar)}"
+        )
 
 
 def class_indices(classes: Sequence[str], class_names: Sequence[str]) -> list[int]:

@@ -248,6 +248,13 @@ KINDS: dict[str, Kind] = {
         _DROP_OR_MASK,
         "box lies outside its image",
     ),
+    "box-far-beyond": Kind(
+        "boxes with a coordinate beyond ten times the side of their image",
+        "error",
+        "Training rejects them: clipped, they would cover their images. Correct them, or remove these objects.",
+        _DROP_OR_MASK,
+        "box has a coordinate beyond ten times its image{found}",
+    ),
     "box-beyond": Kind(
         "boxes that extend beyond their image by a pixel or more",
         "warning",
@@ -266,6 +273,13 @@ KINDS: dict[str, Kind] = {
         "error",
         "Training rejects them: read as pixels, each would be a speck in the corner. The message says what to do.",
         sentence="boxes are fractions of the image, but must be in pixels: {found}",
+    ),
+    "box-percent": Kind(
+        "boxes that may be percentages of their images",
+        "warning",
+        "They are read as pixels, so that all objects would lie in the first corner. Write them in pixels if they are "
+        "percentages.",
+        sentence="boxes may be percentages of their images: {found}",
     ),
     "box-in-pixels": Kind(
         "boxes in pixels where fractions of the image are expected",

@@ -3,8 +3,8 @@
 from typing import Any
 
 _WORDS = {
-    **dict.fromkeys(("", "0", "0.0", "false", "f", "no", "n"), False),
-    **dict.fromkeys(("1", "1.0", "true", "t", "yes", "y"), True),
+    **dict.fromkeys(("", "0", "0.0", "false"), False),
+    **dict.fromkeys(("1", "1.0", "true"), True),
 }
 
 

@@ -224,7 +224,7 @@ class MaskedFiles:
             record_turned(path, mask_path)
         return {"image": image, "mask": self._classes(mask_path, values), "path": str(path)}
 
-    def absence(self) -> Fault | None:
+    def absence(self, training: bool = False) -> Fault | None:
         """Return why no mask has a pixel to learn from, which class 0 alone is not unless it is the only one."""
         several = _num_classes(self.lookup) > 1
 

@@ -13,6 +13,10 @@ TOLERANCE = 0.05
 SMALLEST_SIDE = 3
 """Images with a shorter side are too small to tell fractions from pixels."""
 
+PERCENT = 100
+CHANCE = -4
+"""Decimal logarithm of the chance from which on boxes of random places may all lie in the first 100 pixels."""
+
 
 def are_fractions(boxes: np.ndarray, sizes: np.ndarray) -> bool:
     """Return whether all boxes lie in 0 to 1 although their images are larger, so that they are not in pixels.
@@ -92,6 +96,32 @@ def reject_pixels(boxes: np.ndarray, file: Path, entry: str, remedy: str) -> boo
     )
     record_error(Fault("box-in-pixels", file, [entry], "entry", found))
     return True
+
+
+def warn_of_percent(boxes: np.ndarray, sizes: np.ndarray, file: Path, entry: str) -> None:
+    """Warn where all boxes lie in 0 to 100 although all images are much larger, so that they may be percentages.
+
+    Args:
+        boxes: x1, y1, x2, y2 as they are written.
+        sizes: Width and height of each box's image; 0: unknown.
+        file, entry: See `reject_fractions`.
+
+    Shape:
+        - boxes: ``[N, 4]``.
+        - sizes: ``[N, 2]``.
+    """
+    sizes = np.asarray(sizes, np.float64).reshape(-1, 2)
+    if (sizes < 2 * PERCENT).any() or np.log10(PERCENT / sizes).sum() > CHANCE:
+        return
+    with np.errstate(invalid="ignore"):
+        inside = ((boxes >= 0) & (boxes <= PERCENT)).all()
+    if inside and boxes.max() > PERCENT / 2:
+        found = f"all {len(boxes)} lie in 0 to 100, in images of at least {int(sizes.min())} pixels"
+        record_warning(
+            Fault("box-percent", file, [entry], "entry", found),
+            f"boxes are read as pixels, but may be percentages of their images: {found} ({file}, {entry}); if they "
+            "are, write them in pixels; run striate data check",
+        )
 
 
 def warn_of_mixed_units(

@@ -20,6 +20,7 @@ from ..loading.sources import Sample
 from ..loading.targets import mask_areas
 from .absence import no_objects
 from .annotation_errors import AnnotationErrors, Fault, recording
+from .clipping import report_clipped
 from .dataset_layout import check_files_exist, encode_paths, missing
 from .object_masks import ObjectMasks
 from .validity import BOX_CODES, box_faults
@@ -33,7 +34,7 @@ def usable_boxes(
     unit: str = "annotation",
     pixel: np.ndarray | float = 1.0,
 ) -> np.ndarray:
-    """Clip boxes to their images in place, and return which of them are valid.
+    """Clip boxes to their images in place, and return which of them are valid; see `report_clipped`.
 
     Args:
         boxes: x1, y1, x2, y2 in pixels.
@@ -60,8 +61,9 @@ def usable_boxes(
     written, limits = boxes[odd], np.asarray(sizes)[odd]
     codes = box_faults(written, limits, pixel[odd] if isinstance(pixel, np.ndarray) else pixel)
     usable[odd] = np.isin(codes, ("", "box-beyond"))
+    report_clipped(written, limits, codes, names[odd], errors.file, unit)
     for code in BOX_CODES[1:]:
-        if code != "box-beyond" or recording():  # clipped without a warning otherwise
+        if code != "box-beyond" or recording():  # `report_clipped` warns of those otherwise
             which = codes == code
             errors.add(code, names[odd[which]], unit, positions=odd[which], boxes=written[which])
     boxes[odd] = np.clip(written, 0, np.concatenate([limits, limits], axis=1))
@@ -155,21 +157,21 @@ class Objects:
         """Return which classes occur in each image; crowds do not count."""
         return ClassPresence.of_objects(self.starts, self.labels, ~self.iscrowd)
 
-    def absence(self, root: Path, crowds_count: bool = False) -> Fault | None:
+    def absence(self, root: Path, crowds_count: bool = False, difficult_count: bool = False) -> Fault | None:
         """Return why there is no usable object; None: there is one.
 
         Args:
             root: Folder of the images, where the file of the annotations is not known.
-            crowds_count: Whether crowds can be used.
+            crowds_count, difficult_count: Whether crowds and difficult objects can be used.
         """
-        if ((self.labels >= 0) & (crowds_count | ~(self.iscrowd | self.difficult))).any():
+        if ((self.labels >= 0) & (crowds_count | ~(self.iscrowd | (self.difficult & (not difficult_count))))).any():
             return None
         crowds, difficult = int(self.iscrowd.sum()), int((self.difficult & ~self.iscrowd).sum())
         reasons = []
         if crowds:
             reasons.append(f"{crowds} are crowds, which are never trained on (set crowds: objects if they are not)")
         if difficult:
-            reasons.append(f"{difficult} are difficult")
+            reasons.append(f"{difficult} are difficult, which no metric counts")
         if self.left_out:
             reasons.append(f"dropped: {self.left_out}")
         return no_objects(self.origin or root, len(self.starts) - 1, "; ".join(reasons) or "it has no annotation")
@@ -314,9 +316,9 @@ class ObjectSource:
         """Return the file of each image."""
         return [self.images.path(image) for image in self.selected.tolist()]
 
-    def absence(self) -> Fault | None:
+    def absence(self, training: bool = False) -> Fault | None:
         """Return why no image has a usable object; None: one has."""
-        return self.objects.absence(self.images.root)
+        return self.objects.absence(self.images.root, difficult_count=training)
 
     def __getitem__(self, index: int) -> Sample:
         image = int(self.selected[index])
@@ -372,7 +374,7 @@ class SemanticSource:
         objects = self.objects
         return ClassPresence.of_objects(objects.starts, objects.labels + 1, ~objects.iscrowd)
 
-    def absence(self) -> Fault | None:
+    def absence(self, training: bool = False) -> Fault | None:
         """Return why no image has a usable object; None: one has."""
         return self.objects.absence(self.images.root, crowds_count=True)
 

@@ -1,6 +1,7 @@
 """Text files of data sets: their encoding, which is read or named as the cause, and numbers written as text."""
 
 import codecs
+import functools
 import re
 from pathlib import Path
 
@@ -13,6 +14,8 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+
+_WESTERN, _EASTERN = "Windows-1252 (Latin-1)", "GBK, Big5 or Shift JIS"
 
 
 def read_text(path: Path) -> str:
@@ -54,18 +57,33 @@ def decode(path: Path, data: bytes, encoding: str, stated_by: str = "") -> str:
 
 
 def likely_encoding(data: bytes) -> str:
-    """Name the encoding that text other than UTF-8 is likely in.
+    """Name the encoding that text other than UTF-8 is likely in, or all that are.
 
-    Western text has single bytes above 127 between letters; text of East Asia has them in pairs.
+    Western text has its bytes above 127 as letters, mostly single ones; text of East Asia has them in pairs.
 
     >>> likely_encoding("caf\\u00e9".encode("cp1252")), likely_encoding("\\u732b\\u548c\\u72d7".encode("gbk"))
     ('Windows-1252 (Latin-1)', 'GBK, Big5 or Shift JIS')
+    >>> likely_encoding("Gr\\u00f6\\u00dfe".encode("cp1252"))
+    'Windows-1252 (Latin-1), or GBK, Big5 or Shift JIS'
     """
     if b"\0" in data:
         return "UTF-16"
     runs = re.findall(rb"[\x80-\xff]+", data)
-    single = sum(len(run) == 1 for run in runs)
-    return "Windows-1252 (Latin-1)" if 2 * single > len(runs) else "GBK, Big5 or Shift JIS"
+    mostly_single = 2 * sum(len(run) == 1 for run in runs) > len(runs)
+    letters = all(run.decode("cp1252", "replace").replace("\ufffd", "?").isalpha() for run in runs)
+    eastern = any(map(functools.partial(_decodes, data), ("gb18030", "big5", "shift_jis")))
+    if letters and (mostly_single or not eastern):
+        return _WESTERN
+    if not letters and eastern:
+        return f"{_EASTERN}, or {_WESTERN}" if mostly_single else _EASTERN
+    return f"{_WESTERN}, or {_EASTERN}" if letters else _WESTERN if mostly_single else _EASTERN
+
+
+def _decodes(data: bytes, encoding: str) -> bool:
+    try:
+        return bool(data.decode(encoding))
+    except UnicodeDecodeError:
+        return False
 
 
 def parse_decimal(text: str) -> float:

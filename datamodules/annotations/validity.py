@@ -4,8 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-BOX_CODES = ("", "box-not-finite", "box-inverted", "box-zero-area", "box-outside", "box-beyond")
+BOX_CODES = ("", "box-not-finite", "box-inverted", "box-zero-area", "box-outside", "box-far-beyond", "box-beyond")
 """Faults of a box, by the order in which they are looked for."""
+
+FAR = 10
+"""Number of sides of an image beyond which a coordinate is refused, not clipped."""
 
 
 def box_faults(
@@ -14,7 +17,8 @@ def box_faults(
     """Return the fault of each box as it is written.
 
     A box is valid if it is finite, has its corners in order, and keeps an area in float32 after clipping to its image.
-    One that extends beyond the image by less than a pixel has no fault.
+    One that extends beyond the image by less than a pixel has no fault; one that extends beyond it by more than
+    `FAR` times the image's side is not clipped, since that is no box of this image.
 
     Args:
         boxes: x1, y1, x2, y2.
@@ -31,7 +35,7 @@ def box_faults(
         - pixel: a number, or ``[N, 2]``.
         - Output: ``[N]``, text.
     """
-    sizes = np.asarray(sizes)
+    sizes = np.asarray(sizes, np.float64)
     first, last = boxes[:, :2], boxes[:, 2:]
     with np.errstate(invalid="ignore"):
         clipped = np.clip(boxes, 0, np.concatenate([sizes, sizes], axis=1))
@@ -43,6 +47,7 @@ def box_faults(
             (last == first).any(axis=1),
             # the third catches a sliver that float32 has no room for: [99.9999999, 100]
             thin | ((first >= sizes) | (last <= 0) | (clipped[:, 2:] <= clipped[:, :2])).any(axis=1),
+            ((first < -FAR * sizes) | (last > FAR * sizes)).any(axis=1),
             ((first <= -pixel) | (last >= sizes + pixel)).any(axis=1),
         ]
     return np.select(checks, BOX_CODES[1:], "")

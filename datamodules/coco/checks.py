@@ -7,7 +7,7 @@ import numpy as np
 
 from ..annotations.annotation_errors import Fault, record_error, record_warning
 from ..annotations.corners import are_corners
-from ..annotations.normalized import are_fractions, reject_fractions, warn_of_mixed_units
+from ..annotations.normalized import are_fractions, reject_fractions, warn_of_mixed_units, warn_of_percent
 from ..annotations.object_masks import ObjectMasks
 from .json_columns import CocoColumns
 from .options import BoxFormat
@@ -38,7 +38,9 @@ def check_box_units(file: Path, columns: CocoColumns, sizes: np.ndarray, box_for
         return
     with np.errstate(invalid="ignore", over="ignore"):
         last = boxes[:, 2:] + (0 if box_format == "xyxy" else boxes[:, :2])
-    warn_of_mixed_units(np.concatenate([boxes[:, :2], last], axis=1), sizes, False, file, columns.ids.tolist())
+    corners = np.concatenate([boxes[:, :2], last], axis=1)
+    warn_of_mixed_units(corners, sizes, False, file, columns.ids.tolist())
+    warn_of_percent(corners, sizes, file, "annotations, bbox")
     if box_format != "auto":
         return
     if are_corners(boxes, sizes, columns.area):
@@ -141,7 +143,7 @@ def plausible_areas(
         fault = Fault("bad-area", file, ids[indices].tolist())
         record_warning(
             fault,
-            f"{len(indices)} of {len(ids)} areas replaced by those of the {source} (zero, negative or beyond the "
+            f"{len(indices)} of {len(ids)} areas replaced by those of the {source} (zero, negative, NaN or beyond the "
             f"image; first: {file}, annotation {ids[indices[0]]}); run striate data check to list them",
         )
     return areas

@@ -56,7 +56,7 @@ class CocoColumns:
         ids: ``[N]``, name of each annotation in messages: its id, or its position.
         object_image_ids, object_category_ids: int64 ``[N]``, ids of each annotation's image and category.
         boxes: float64 ``[N, 4]``, x, y, width, height.
-        area: float64 ``[N]``; NaN where the file has none.
+        area: float64 ``[N]``; NaN where the file has none, infinite where it has NaN.
         iscrowd: bool ``[N]``; see `read_flag`.
         segmentations: Mask of each annotation, as JSON text (bytes) or decoded; empty if masks are not read.
     """
@@ -214,7 +214,7 @@ def tolerant_columns(file: Path) -> CocoColumns:
     if len(images) < len(all_images):  # only while faults are recorded
         removed = {image.get("id") for image in all_images if isinstance(image, dict)} - {i["id"] for i in images}
         items = [item for item in items if item["image_id"] not in removed]
-    areas = [np.nan if (area := item.get("area")) is None else area for item in items]
+    areas = [np.nan if (area := item.get("area")) is None else np.inf if area != area else area for item in items]
     return CocoColumns(
         [image["id"] for image in images],
         [image["file_name"] for image in images],

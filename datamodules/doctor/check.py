@@ -149,7 +149,7 @@ class _Checkup:
     def _look_for_objects(self, source: Source, split: str) -> None:
         """Add a finding if a source knows that it has no usable object."""
         with record_faults():  # its samples are inspected later
-            fault = source.absence() if isinstance(source, HasAbsence) else None
+            fault = source.absence(training=split == "train") if isinstance(source, HasAbsence) else None
         if fault is not None:
             self._add(fault, split)
 

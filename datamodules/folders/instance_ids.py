@@ -127,7 +127,7 @@ class IdFiles:
         """Return the file of each image."""
         return [str(self.path(index)) for index in range(len(self))]
 
-    def absence(self) -> Fault | None:
+    def absence(self, training: bool = False) -> Fault | None:
         """Return why no image has an object; None: one has."""
         return absence_by_reading(self, self.root, lambda sample: len(sample["labels"]) > 0)
 

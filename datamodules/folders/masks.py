@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from ..annotations.argument_checks import check_class_names
 from ..annotations.dataset_layout import layout_error, split_folders
 from ..annotations.mask_classes import check_mask_classes
 from ..annotations.mask_files import MASK_VALUES, MaskedFiles, check_class_count, class_lookup
@@ -57,6 +58,7 @@ class MaskFolder(VisionDataModule):
     ) -> None:
         super().__init__(**kwargs)
         check_val_fraction(val_fraction)
+        check_class_names(class_names)
         check_class_count(class_names)
         for value, label in (classes or {}).items():
             if not (0 <= value < MASK_VALUES and (0 <= label < len(class_names) or label == IGNORE_INDEX)):

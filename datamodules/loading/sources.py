@@ -96,8 +96,8 @@ class HasFiles(Protocol):
 class HasAbsence(Protocol):
     """A source that may have nothing to learn from, and knows why."""
 
-    def absence(self) -> Fault | None:
-        """Return why no sample has anything to learn from; None: one has."""
+    def absence(self, training: bool = False) -> Fault | None:
+        """Return why no sample has anything to learn from; None: one has. Difficult objects count in `training`."""
         ...
 
 

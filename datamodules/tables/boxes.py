@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..annotations.annotation_errors import DataError, recording
-from ..annotations.normalized import reject_fractions, reject_pixels, warn_of_mixed_units
+from ..annotations.normalized import reject_fractions, reject_pixels, warn_of_mixed_units, warn_of_percent
 from .table_reader import Table
 
 BOX_COLUMNS = ("x1", "y1", "x2", "y2")
@@ -80,4 +80,6 @@ def boxes_in_pixels(
         )
     if not wrong:
         warn_of_mixed_units(written, sizes, normalized, table.file, table.lines.tolist(), table.unit)
+    if not normalized:
+        warn_of_percent(written, sizes, table.file, entry)
     return boxes, np.full(len(boxes), not wrong)

@@ -15,7 +15,7 @@ from ..annotations.flags import FLAG_RULE, read_flag
 from ..annotations.text_files import parse_decimal
 from ..images.sizes import image_sizes
 from .layout import ImageSet, VocLayout
-from .xml import name_of, read_xml, stated_size
+from .xml import name_of, read_xml, repeated_tag, stated_size
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 _ORIGIN = np.array([1.0, 1.0, 0.0, 0.0])  # VOC counts pixels from 1 and includes the last one
@@ -77,6 +77,8 @@ def _read_object(image: ImageEntry, number: int, item: ElementTree.Element, clas
         entry.box = np.array([parse_decimal(side) for side in sides]) - _ORIGIN
     except ValueError:
         entry.fault = entry.fault or Reason("unusable-annotation", "a side of its box is not a number")
+    if (tag := repeated_tag(item)) is not None:
+        entry.fault = entry.fault or Reason("unusable-annotation", f"{tag} must occur once")
     if read_flag(item.findtext("difficult")) is None:
         entry.fault = entry.fault or Reason("unusable-annotation", f"difficult {FLAG_RULE}")
     return entry

@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
@@ -14,15 +15,16 @@ from ..annotations.annotation_errors import AnnotationErrors, DataError, Fault, 
 from ..annotations.argument_checks import check_choice, check_class_names, did_you_mean
 from ..annotations.class_names import report_suspicious_names
 from ..annotations.dataset_layout import warn_of_same_stems
-from ..annotations.normalized import reject_fractions, warn_of_mixed_units
+from ..annotations.normalized import reject_fractions, warn_of_mixed_units, warn_of_percent
 from ..annotations.objects import ImageTable, Objects, ObjectSource, image_numbers, usable_boxes
 from ..annotations.one_box import UNKNOWN_SIDE
+from ..annotations.similar_names import describe_similar, similar_names
 from ..base import ObjectDataModule, ObjectOptions, Unpack
 from ..images.file_names import composed
 from ..images.listing import is_image
 from ..loading.splits import check_val_fraction, random_split
 from .layout import Entry, VocLayout, Year, unannotated_images
-from .xml import ObjectAnnotations, object_names, read_annotation
+from .xml import ObjectAnnotations, object_names, read_annotation, unreadable
 
 # fmt: off
 VOC_CLASSES = (
@@ -122,6 +124,10 @@ class VOCDetection(ObjectDataModule):
         if self.given_names is None and self.layout.year is not None:
             return list(VOC_CLASSES)
         self.name_counts = self._count_names()
+        if similar := similar_names(self.name_counts):
+            found = f"names must not differ only in case, blanks or Unicode form, got {describe_similar(similar)}"
+            remedy = "correct them in the annotations"
+            record_error(Fault("similar-classes", self.root, ["class_names"], "entry", found, remedy))
         report_suspicious_names(self.name_counts, self.root, "class_names")
         return sorted(self.name_counts)
 
@@ -141,6 +147,8 @@ class VOCDetection(ObjectDataModule):
         counts = Counter(name for file in sorted(files) for name in object_names(file))
         counts.pop("", None)  # reported when it is read
         if not counts:
+            if (error := unreadable(sorted(files))) is not None:
+                raise DataError(f"class_names: cannot be read off the annotations: {error}") from error
             raise DataError(f"class_names: no named object in the {len(files)} annotation files of {str(self.root)!r}")
         return counts
 
@@ -215,17 +223,21 @@ def read_voc(
         kept = np.zeros(len(corners), np.bool_)
         image_of, corners, labels, difficult, places = image_of[kept], corners[kept], labels[kept], difficult[kept], []
     warn_of_mixed_units(corners, images.sizes[image_of], False, base, places, "file")
+    warn_of_percent(corners, images.sizes[image_of], base, "bndbox")
     _warn_about_points(corners, images.sizes[image_of], places, base)
     corners[:, :2] -= 1  # see VOCDetection
     errors = AnnotationErrors(base, strict, lambda number: str(images.path(image_of[number])))
     limits = np.where(images.sizes == 0, UNKNOWN_SIDE, images.sizes)[image_of]  # of an unreadable image
     usable = usable_boxes(corners, limits, np.array(places), errors, "file")
     errors.warn()
-    if skip_difficult:
-        usable &= ~difficult
+    skipped = usable & difficult if skip_difficult else np.zeros(len(usable), np.bool_)
+    usable &= ~skipped
     objects = Objects.grouped(
         len(entries), image_of[usable], corners[usable], labels[usable], difficult=difficult[usable], errors=errors
     )
+    if skipped.any():
+        left_out = f"{int(skipped.sum())} x difficult (skip_difficult: true)"
+        objects = replace(objects, left_out="; ".join(filter(None, (objects.left_out, left_out))))
     return ObjectSource(images, objects)
 
 

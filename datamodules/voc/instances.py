@@ -138,7 +138,7 @@ class InstanceFiles:
         """Return the file of the image with this index."""
         return os.fsdecode(self.images[index])
 
-    def absence(self) -> Fault | None:
+    def absence(self, training: bool = False) -> Fault | None:
         """Return why no image has an object; None: one has."""
         return absence_by_reading(
             self, Path(os.fsdecode(self.objects[0])).parent, lambda sample: len(sample["labels"]) > 0

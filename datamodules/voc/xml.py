@@ -1,6 +1,7 @@
 """Reads Pascal VOC's XML annotation files."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -87,10 +88,21 @@ def name_of(item: ElementTree.Element) -> str:
 
 def object_names(path: Path) -> list[str]:
     """Return the class of each object in an annotation file; nothing if it cannot be read, which its reader reports."""
+    return [] if isinstance(tree := _readable(path), Exception) else [name_of(item) for item in tree.findall("object")]
+
+
+def unreadable(paths: Iterable[Path]) -> Exception | None:
+    """Return why the first annotation file that cannot be read cannot be; None: all can."""
+    return next((error for path in paths if isinstance(error := _readable(path), Exception)), None)
+
+
+def _readable(path: Path) -> ElementTree.Element | Exception:
     try:
-        return [name_of(item) for item in read_xml(path).findall("object")]
-    except (OSError, ValueError):
-        return []
+        tree = read_xml(path)
+        reject_other_format(path, tree)
+        return tree
+    except (OSError, ValueError) as error:
+        return error
 
 
 def _difficult(path: Path, number: int, item: ElementTree.Element) -> bool:
@@ -159,12 +171,21 @@ def image_size(path: Path, tree: ElementTree.Element) -> tuple[int, int]:
     return pixels("size/width"), pixels("size/height")
 
 
+def repeated_tag(item: ElementTree.Element) -> str | None:
+    """Return which part of an object occurs more than once, of which all but the first would be lost; None: none."""
+    tags = ("name", "difficult", "bndbox", *(f"bndbox/{side}" for side in ("xmin", "ymin", "xmax", "ymax")))
+    return next((tag for tag in tags if len(item.findall(tag)) > 1), None)
+
+
 def corners_of(path: Path, number: int, item: ElementTree.Element) -> list[float]:
     """Return ``xmin, ymin, xmax, ymax`` of the object with this number in its file, as written.
 
     Raises:
-        DataError: One is not a number.
+        DataError: One is not a number, or the object has two names, boxes or sides.
     """
+    if (tag := repeated_tag(item)) is not None:
+        found = f"{tag} must occur once, got {len(item.findall(tag))}; write an object for each box"
+        raise DataError.of(Fault("unusable-annotation", path, [number], "object", found))
     corners = []
     for side in ("xmin", "ymin", "xmax", "ymax"):
         text = item.findtext(f"bndbox/{side}")

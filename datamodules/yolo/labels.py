@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..annotations.annotation_errors import AnnotationErrors, DataError, Fault, record_error, record_warning, recording
+from ..annotations.clipping import ROUNDING
 from ..annotations.corners import are_corners
 from ..annotations.normalized import reject_pixels
 from ..annotations.object_masks import ObjectMasksBuilder
@@ -197,7 +198,7 @@ class _LabelCollector:
             plain = ((boxes >= 0) & (boxes <= 1)).all(axis=1) & _has_area(boxes)
         suspects = np.flatnonzero(usable & ~plain)
         clipped = boxes[suspects]
-        pixel = _pixel_sizes(images, image_of[suspects]) if recording() else 1.0
+        pixel = _pixel_sizes(images, image_of[suspects]) if recording() else ROUNDING  # reads no image
         valid = usable_boxes(clipped, np.ones((len(suspects), 2)), names(suspects), errors, "file", pixel)
         slivers = valid & ~_has_area(clipped)
         errors.add("box-outside", names(suspects[slivers]).tolist(), "file")

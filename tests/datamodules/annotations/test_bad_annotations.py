@@ -243,6 +243,7 @@ def test_voc_numbers_that_are_not_finite(tmp_path, box):
     assert source[0]["boxes"].shape == (0, 4)
 
 
+@pytest.mark.filterwarnings("ignore:.*clipped, reaching beyond")
 def test_a_voc_box_partly_outside_is_clipped(tmp_path):
     write_voc(tmp_path, {"000005": [("car", (-3, 370, 20, 400), 0)]})
     assert VOCDetection(str(tmp_path), "2007").make_source("train")[0]["boxes"].tolist() == [[0, 369, 20, 375]]

@@ -11,6 +11,7 @@ from striate.datamodules.annotations.normalized import (
     reject_fractions,
     reject_pixels,
     warn_of_mixed_units,
+    warn_of_percent,
 )
 from striate.tests.helpers.faults import stops_at
 
@@ -76,3 +77,11 @@ def test_boxes_of_one_unit_are_not_warned_of():
     for boxes, normalized in ((FRACTIONS, True), (np.array([[1.0, 2, 30, 40], [0, 0, 1, 1]]), False)):
         warn_of_mixed_units(boxes, np.tile(SIZE, (len(boxes), 1)), normalized, Path("a.csv"), range(len(boxes)))
     warn_of_mixed_units(FRACTIONS[:1], np.array([[2, 2]]), False, Path("a.csv"), [1])  # an image of two pixels
+
+
+def test_percentages_are_warned_of():
+    boxes = np.array([[0.0, 5, 60, 95], [10, 10, 20, 20], [90, 0, 100, 10]])
+    with pytest.warns(UserWarning, match=r"may be percentages.*all 3 lie in 0 to 100.*480 pixels \(a, bbox\)"):
+        warn_of_percent(boxes, np.array([[640, 480]] * 3), Path("a"), "bbox")
+    for other, size in ((boxes + 1, 480), (boxes / 2, 480), (boxes, 150), (boxes[:1], 480)):
+        warn_of_percent(other, np.array([[640, size]] * len(other)), Path("a"), "bbox")

@@ -5,6 +5,7 @@ import pytest
 from striate.datamodules.annotations.annotation_errors import DataError
 from striate.datamodules.annotations.text_files import likely_encoding, parse_decimal, read_text
 
+EASTERN = "GBK, Big5 or Shift JIS"
 TEXT = "größe\n猫,1\r\n"
 
 
@@ -31,6 +32,9 @@ def test_another_encoding_is_named_with_its_line(tmp_path, text, encoding, line,
 
 def test_likely_encodings():
     assert likely_encoding("naïve café, déjà".encode("latin-1")).startswith("Windows-1252")
+    assert likely_encoding("<name>Größe</name>".encode("cp1252")) == f"Windows-1252 (Latin-1), or {EASTERN}"
+    assert likely_encoding("<name>“Größe”</name>".encode("cp1252")).endswith("Windows-1252 (Latin-1)")
+    assert likely_encoding("<name>大狗</name>".encode("gbk")) == EASTERN
     assert likely_encoding("一隻貓".encode("big5")).startswith("GBK, Big5")
 
 

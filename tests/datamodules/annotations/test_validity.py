@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from striate.datamodules.annotations.annotation_errors import AnnotationErrors, record_faults
+from striate.datamodules.annotations.annotation_errors import AnnotationErrors, DataError, record_faults
 from striate.datamodules.annotations.objects import usable_boxes
 from striate.datamodules.annotations.validity import box_faults, differs_from_mask, repair_boxes
 
@@ -51,9 +52,29 @@ def test_sides_below_the_minimum_are_outside():
     assert box_faults(boxes, np.ones((2, 2)), min_side=1e-6).tolist() == ["box-outside", ""]
 
 
-def test_boxes_beyond_float32_are_clipped_without_a_warning():
-    boxes = np.array([[-1e300, 1, 1e300, 5], [1e300, 1, 2e300, 5], [1, 1, 5, 5]])
+def test_boxes_far_beyond_their_image_are_a_fault_of_their_own():
+    boxes = np.array([[-1e300, 1, 1e300, 5], [1e300, 1, 2e300, 5], [1, 1, 5, 5], [0, 0, 5, 101], [-100, 0, 5, 100]])
     with record_faults() as faults:
-        usable = usable_boxes(boxes, np.full((3, 2), 10), np.arange(3), AnnotationErrors(Path("a"), strict=True))
-    assert usable.tolist() == [True, False, True] and boxes[0].tolist() == [0, 1, 10, 5]
-    assert {fault.code: fault.names for fault in faults} == {"box-beyond": [0], "box-outside": [1]}
+        usable = usable_boxes(boxes, np.full((5, 2), 10), np.arange(5), AnnotationErrors(Path("a"), strict=True))
+    assert usable.tolist() == [False, False, True, False, True]
+    assert {fault.code: fault.names for fault in faults} == {
+        "box-far-beyond": [0, 3],
+        "box-outside": [1],
+        "box-beyond": [4],
+    }
+
+
+def test_boxes_far_beyond_their_image_are_refused():
+    boxes = np.array([[1, 1, 5, 5], [0, 0, 1e30, 20]])
+    message = r"a\.csv, line 7: .*beyond ten times its image, got \[0, 0, 1e\+30, 20\] in an image of 64x20"
+    with pytest.raises(DataError, match=message):
+        usable_boxes(boxes, np.full((2, 2), [64, 20]), np.array([3, 7]), AnnotationErrors(Path("a.csv"), False), "line")
+
+
+def test_boxes_that_lose_more_than_rounding_are_warned_of(recwarn):
+    boxes = np.array([[0, 0, 105, 50], [-5, 0, 50, 50]], np.float64)
+    usable_boxes(boxes, np.full((2, 2), 100), np.arange(2), AnnotationErrors(Path("a"), False))
+    assert not recwarn.list and boxes.tolist() == [[0, 0, 100, 50], [0, 0, 50, 50]]
+    boxes = np.array([[0, 0, 105, 50], [-6, 0, 50, 50], [0, 0, 90, 400]], np.float64)
+    with pytest.warns(UserWarning, match=r"2 boxes are clipped, .*first: a, annotation 1, got \[-6, 0, 50, 50\]"):
+        assert usable_boxes(boxes, np.full((3, 2), 100), np.arange(3), AnnotationErrors(Path("a"), False)).all()

@@ -80,6 +80,7 @@ def as_corners(item):
 
 
 @pytest.mark.parametrize("with_area", [False, True])
+@pytest.mark.filterwarnings("ignore:.*clipped, reaching beyond")
 def test_boxes_of_two_corners(file, with_area):
     change_items(file, as_corners)
     if not with_area:
@@ -327,3 +328,11 @@ def test_impossible_file_names(file, name):
     edit(file, lambda content: content["images"][1].update(file_name=name))
     with stops_at("bad-target", r"\(images\[1\]\): file_name must be the path of a file"):
         module(file).make_source("train")
+
+
+def test_an_area_of_nan_is_counted(file):
+    change_items(file, lambda item: item.update(area=math.nan) if item["id"] == 2 else None)
+    with pytest.warns(UserWarning, match="1 of 8 areas replaced.*annotation 2"):
+        source = module(file).make_source("train")
+    assert np.isfinite(source.objects.area).all()
+    assert codes(module(file)) == ["bad-area"]

@@ -301,7 +301,7 @@ def test_several_faults_are_counted_in_one_warning(tmp_path):
 def test_a_box_partly_outside_is_clipped_without_a_warning(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        source = broken(tmp_path, setting(0, bbox=[-2.5, 30, 100, 100]))
+        source = broken(tmp_path, setting(0, bbox=[-2.5, 30, 65, 11]))
     assert source[0]["boxes"][0].tolist() == [0, 30, 60, 40]
 
 

@@ -286,3 +286,9 @@ def test_one_class_needs_no_other_and_a_mapping_of_16_bits_is_read(tmp_path):
     wide = module(tmp_path / "wide", class_names=["a", "b"], classes={256: 0, 65535: 1})
     wide.setup("fit")
     assert wide.make_source("train")[0]["mask"].tolist() == [[0, 1, 0, 1]] * 2
+
+
+@pytest.mark.parametrize("names", [["bg", "bg "], ["Bg", "bg"]])
+def test_class_names_that_mean_the_same_are_refused(tmp_path, names):
+    with pytest.raises(ValueError, match="^class_names: names must not"):
+        MaskFolder(str(tmp_path), names)

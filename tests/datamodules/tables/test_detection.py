@@ -46,6 +46,7 @@ def module(train, **options):
 
 
 @pytest.mark.parametrize("writer", [write, write_parquet])
+@pytest.mark.filterwarnings("ignore:.*clipped, reaching beyond")
 def test_rows_become_images_with_objects(folder, writer):
     table = writer(folder / f"t.{'csv' if writer is write else 'parquet'}", ROWS)
     data = module(table, val=table)
@@ -76,6 +77,7 @@ def test_flags_and_other_headings(folder):
     assert data.class_names == ["0", "1"]
 
 
+@pytest.mark.filterwarnings("ignore:.*clipped, reaching beyond")
 def test_sizes_in_the_table_are_used(folder):
     head = (*HEAD, "width", "height")
     rows = [("a/0.png", "dog", 10, 5, 30, 90, 41, 30), ("a/1.jpg", "dog", 10, 5, 30, 90, "", "")]
@@ -88,6 +90,7 @@ def test_sizes_in_the_table_are_used(folder):
         module(write(folder / "t.csv", [(*rows[0][:6], 4.5, 3)], head)).make_source("train")
 
 
+@pytest.mark.filterwarnings("ignore:.*clipped, reaching beyond")
 def test_images_are_held_out_whole_and_skip_empty_applies_to_training(folder):
     rows = [(f"a/{k}.png", "dog", 0, 0, 2, 2) for k in range(2, 12) for _ in range(k % 3)] + ROWS
     for k in range(2, 12):
@@ -116,6 +119,7 @@ def test_images_are_held_out_whole_and_skip_empty_applies_to_training(folder):
         ((40, 1, 50, 9), "box-outside"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:.*clipped, reaching beyond")
 def test_unusable_boxes(folder, box, code):
     table = write(folder / "t.csv", [*ROWS, ("a/0.png", "dog", *box), ("b/2.png", "dog", 1, 1, 2, 2)])
     with warns_of(code, "line 6"):
@@ -205,6 +209,7 @@ def test_bad_options(options, message):
         module("x.csv", **options)
 
 
+@pytest.mark.filterwarnings("ignore:.*clipped, reaching beyond")
 def test_boxes_refer_to_the_rotated_image(folder):
     import cv2
     from PIL import Image

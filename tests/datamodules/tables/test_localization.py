@@ -38,6 +38,7 @@ def write_parquet(file, /, **columns):
     return str(file)
 
 
+@pytest.mark.filterwarnings("ignore:.*clipped, reaching beyond")
 def test_boxes_labels_and_images_of_every_shape(folder):
     rows = "a.png,dog,10.5,5,30.25,20\nb.png,cat,-3,0,100,50\nc.png,dog,0,0,1,1\nd.png,cat,19990,5,20000,20\n"
     data = LocalizationManifest(table(folder, rows))
@@ -161,6 +162,7 @@ def test_missing_columns(folder):
         LocalizationManifest(file, box_columns=["x", "y", "w"])
 
 
+@pytest.mark.filterwarnings("ignore:.*clipped, reaching beyond")
 def test_paths_outside_the_root_and_missing_images(folder, tmp_path):
     write_image(tmp_path / "x.png", noise(8, 8))
     for path in ("../x.png", f"{tmp_path}/x.png"):

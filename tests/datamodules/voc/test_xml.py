@@ -89,6 +89,7 @@ def test_a_width_that_is_no_number_of_pixels(tmp_path, text):
 
 
 @pytest.mark.parametrize("stated", ["", "<size><width>0</width><height>0</height><depth>3</depth></size>"])
+@pytest.mark.filterwarnings("ignore:.*clipped, reaching beyond")
 def test_a_size_that_is_not_stated_is_that_of_the_image(tmp_path, stated):
     write_voc(tmp_path, {"000005": [("car", (1, 2, 30, 90), 0)]})
     file = tmp_path / "VOCdevkit/VOC2007/Annotations/000005.xml"
@@ -196,3 +197,43 @@ def test_two_images_of_one_annotation_are_warned_of(tmp_path):
     with record_faults() as faults:
         data.make_source("train")
     assert [(fault.code, fault.names) for fault in faults] == [("same-stem", ["000005.jpg and 000005.png"])]
+
+
+@pytest.mark.parametrize("tag", ["bndbox", "name"])
+def test_a_second_box_of_an_object_is_a_fault(tmp_path, tag):
+    text = voc_xml("a", (90, 80), [("猫", (1, 2, 30, 40), 0)])
+    start, end = text.index(f"<{tag}>"), text.index(f"</{tag}>") + len(tag) + 3
+    (tmp_path / "a.xml").write_text(text[:end] + text[start:end] + text[end:], encoding="utf-8")
+    with stops_at("unusable-annotation", rf"a.xml, object 1: {tag} must occur once, got 2"):
+        read_annotation(tmp_path / "a.xml", LABELS)
+
+
+@pytest.mark.parametrize(
+    "data, message",
+    [
+        (declared("utf8", XML.replace("猫", "Größe")).encode("cp1252"), "must be UTF8, as it declares.*Windows-1252"),
+        (XML.replace("猫", "狗").encode("big5"), "must be UTF-8.*Big5"),
+        (declared("klingon").encode(), "declares an unknown encoding, got 'klingon'"),
+    ],
+)
+def test_names_of_unreadable_files_are_refused_with_the_cause(tmp_path, data, message):
+    devkit = write_voc(tmp_path, {"000005": [("car", (1, 1, 30, 40), 0)]})
+    for file in (devkit / "VOC2007" / "Annotations").glob("*.xml"):
+        file.write_bytes(data)
+    with pytest.raises(DataError, match=rf"class_names: cannot be read off .*\.xml, line \d+: {message}"):
+        VOCDetection(str(tmp_path), "2007", class_names="auto", num_workers=0).make_source("train")
+
+
+def test_names_that_differ_in_case_are_refused(tmp_path):
+    write_voc(tmp_path, {"000005": [("Cat", (1, 1, 30, 40), 0)], "000007": [("cat", (1, 1, 30, 40), 0)]})
+    with stops_at("similar-classes", "class_names: .*only in case.*'Cat' and 'cat'"):
+        _ = VOCDetection(str(tmp_path), "2007", class_names="auto", num_workers=0).class_names
+
+
+def test_difficult_objects_are_trained_on_unless_skipped(tmp_path):
+    write_voc(tmp_path, {"000005": [("car", (1, 1, 30, 40), 1)], "000007": [("car", (1, 1, 30, 40), 1)]})
+    source = VOCDetection(str(tmp_path), "2007", num_workers=0).make_source("train")
+    assert source.absence(training=True) is None
+    assert "2 are difficult, which no metric counts" in str(source.absence())
+    skipping = VOCDetection(str(tmp_path), "2007", skip_difficult=True, num_workers=0).make_source("train")
+    assert "2 x difficult (skip_difficult: true)" in str(skipping.absence(training=True))

@@ -38,6 +38,7 @@ def recorded(data):
 
 
 @pytest.mark.parametrize("text", [POSE, PLAIN_POSE])
+@pytest.mark.filterwarnings("ignore:.*clipped, reaching beyond")
 def test_keypoints_are_never_polygons(root, text):
     write_labels(root, text)
     with stops_at("keypoints", "data, labels: labels look like boxes with keypoints.*all 6 .*points: keypoints"):

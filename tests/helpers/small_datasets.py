@@ -162,7 +162,7 @@ def write_cityscapes(root: Path) -> Path:
         scene = f"aachen_{number:06d}_000019"
         write_image(root / "leftImg8bit" / split / "aachen" / f"{scene}_leftImg8bit.png", unique_image(number))
         mask = root / "gtFine" / split / "aachen" / f"{scene}_gtFine_labelIds.png"
-        write_image(mask, np.full((HEIGHT, WIDTH), 7, np.uint8))
+        write_image(mask, np.full((HEIGHT, WIDTH), 8, np.uint8))
     return root / "leftImg8bit/train/aachen/aachen_000002_000019_leftImg8bit.png"
 
 

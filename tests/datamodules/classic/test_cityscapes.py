@@ -152,13 +152,13 @@ def test_augmentation_of_extreme_sizes(tmp_path, size):
     for scene in SCENES["train"]:
         city = scene.split("_")[0]
         write_image(tmp_path / f"leftImg8bit/train/{city}/{scene}_leftImg8bit.png", noise(*size))
-        values = np.full(size[::-1], 7, np.uint8)
+        values = np.full(size[::-1], 8, np.uint8)  # class 1
         write_gray(tmp_path / f"gtFine/train/{city}/{scene}_gtFine_labelIds.png", values)
     data = module(tmp_path, train_transform=[A.PadIfNeeded(24, 24), A.RandomCrop(24, 24)])
     data.setup("fit")
     mask = next(iter(data.train_dataloader()))["mask"]
-    assert mask.shape == (2, 24, 24) and (mask == 0).sum() == 2 * min(size[0], 24) * min(size[1], 24)
-    assert (mask == 255).sum() == mask.numel() - (mask == 0).sum()
+    assert mask.shape == (2, 24, 24) and (mask == 1).sum() == 2 * min(size[0], 24) * min(size[1], 24)
+    assert (mask == 255).sum() == mask.numel() - (mask == 1).sum()
 
 
 @pytest.mark.parametrize(

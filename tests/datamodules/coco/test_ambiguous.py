@@ -120,9 +120,7 @@ def test_a_corrected_copy_keeps_the_form_of_boxes(tmp_path, file):
 # -- flags and crowds ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "no, yes", [("0", "1"), (0.0, 1.0), (False, True), ("false", "True"), (None, "yes"), ("", "t")]
-)
+@pytest.mark.parametrize("no, yes", [("0", "1"), (0.0, 1.0), (False, True), ("false", "True"), (None, "TRUE"), ("", 1)])
 def test_flags_are_read_as_what_they_say(file, no, yes):
     change_items(file, lambda item: item.update(iscrowd=yes if item["id"] == 3 else no))
     objects = module(file).make_source("train").objects

@@ -18,6 +18,7 @@ from ...helpers.detector_inputs import (
     random_targets,
     sample_all,
     shake,
+    target,
     with_masks,
 )
 
@@ -105,12 +106,7 @@ def test_loss_is_of_the_ground_truth_class_alone() -> None:
 
 def test_images_without_objects() -> None:
     model = slim()
-    empty = {
-        "boxes": torch.zeros(0, 4),
-        "labels": torch.zeros(0, dtype=torch.int64),
-        "masks": torch.zeros(0, 64, 64, dtype=torch.uint8),
-    }
-    losses = model.losses(random_images((64, 64)), [empty])
+    losses = model.losses(random_images((64, 64)), with_masks([target()], ((64, 64),)))
     assert losses["loss_mask"] == 0
     sum(losses.values()).backward()
     assert all(p.grad is not None for p in model.network.roi_heads.mask_predictor.parameters())

@@ -9,7 +9,7 @@ from torchvision.ops import roi_align
 from striate.models import PlainCNN, TorchvisionBackbone
 from striate.models.instance import MaskRCNNC4
 
-from ...helpers.detector_inputs import random_images, random_targets, with_masks
+from ...helpers.detector_inputs import random_images, random_targets, target, with_masks
 
 SIZES = ((64, 80), (72, 64))
 
@@ -35,13 +35,13 @@ def test_mask_loss_by_hand() -> None:
     for stage in model.backbone.stages[:-1]:
         x = stage(x)
     terms = []
-    for index, (sampled, target) in enumerate(zip(regions[0], targets, strict=True)):
+    for index, (sampled, one) in enumerate(zip(regions[0], targets, strict=True)):
         for box, label, number in zip(*sampled, strict=True):
             if label == 2:
                 continue
             pooled = roi_align(x[index : index + 1], [box[None]], 14, 1 / 8, 2, aligned=True)
             logits = model.mask(model.backbone.stages[-1](pooled))[0, label]
-            expected = roi_align(target["masks"][number][None, None].float(), [box[None]], 14, aligned=True)[0, 0]
+            expected = roi_align(one["masks"][number][None, None].float(), [box[None]], 14, aligned=True)[0, 0]
             terms.append(F.binary_cross_entropy_with_logits(logits, expected))
     assert len(terms) > 3
     torch.testing.assert_close(losses["loss_mask"], torch.stack(terms).mean(), rtol=1e-4, atol=1e-5)
@@ -75,12 +75,7 @@ def test_resnet_has_the_papers_sizes() -> None:
 
 def test_images_without_objects() -> None:
     model = slim()
-    target = {
-        "boxes": torch.zeros(0, 4),
-        "labels": torch.zeros(0, dtype=torch.int64),
-        "masks": torch.zeros(0, 64, 80, dtype=torch.uint8),
-    }
-    losses = model.losses(random_images((64, 80)), [target])
+    losses = model.losses(random_images((64, 80)), with_masks([target()], ((64, 80),)))
     assert losses["loss_mask"] == 0
     sum(losses.values()).backward()
     assert all(parameter.grad is not None for parameter in model.mask.parameters())

@@ -3,16 +3,15 @@
 import re
 import sys
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 import torch
 import yaml
-from pytorch_lightning.loggers import Logger
 
 from striate.callbacks.tracking.report import describe_classes
 from striate.tests.helpers.fixtures import TinyNet, make_folder
 from striate.tests.helpers.launcher import CLASSIFICATION, launch, launch_error, read_csv
+from striate.tests.helpers.memory_logger import MemoryLogger
 from striate.tests.helpers.processes import forked_striate
 
 
@@ -29,31 +28,10 @@ def write_config(name, **trainer):
     Path(f"{name}.yaml").write_text(yaml.safe_dump(config))
 
 
-class MemoryLogger(Logger):
-    """A logger of another library, which has a folder."""
-
-    name, version = "memory", "7"
-    logged: ClassVar[list] = []
-
-    def __init__(self, save_dir: str, shout: bool = False):
-        super().__init__()
-        self.folder = save_dir
-
-    @property
-    def save_dir(self):
-        return self.folder
-
-    def log_metrics(self, metrics, step=None):
-        self.logged.append(metrics)
-
-    def log_hyperparams(self, params, *args):
-        pass
-
-
 HERE = "striate.tests.experiments.launcher.test_run_folders"
 
 
-@pytest.mark.parametrize("arguments", [["--trainer.logger", f"{HERE}.MemoryLogger"], ["--trainer.logger", "false"]])
+@pytest.mark.parametrize("arguments", [["--trainer.logger", f"{MemoryLogger.__module__}.MemoryLogger"], ["--trainer.logger", "false"]])
 def test_with_any_logger_the_run_is_in_its_folder(workdir, arguments):
     MemoryLogger.logged.clear()
     launch("fit", "--config", "small.yaml", *arguments)

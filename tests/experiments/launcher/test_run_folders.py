@@ -31,7 +31,9 @@ def write_config(name, **trainer):
 HERE = "striate.tests.experiments.launcher.test_run_folders"
 
 
-@pytest.mark.parametrize("arguments", [["--trainer.logger", f"{MemoryLogger.__module__}.MemoryLogger"], ["--trainer.logger", "false"]])
+@pytest.mark.parametrize(
+    "arguments", [["--trainer.logger", f"{MemoryLogger.__module__}.MemoryLogger"], ["--trainer.logger", "false"]]
+)
 def test_with_any_logger_the_run_is_in_its_folder(workdir, arguments):
     MemoryLogger.logged.clear()
     launch("fit", "--config", "small.yaml", *arguments)

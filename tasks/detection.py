@@ -9,8 +9,9 @@ from torchmetrics import Metric, MetricCollection
 
 from ..datamodules.base import Unpack
 from ..datamodules.batches import DetectionBatch
-from ..models.detection import Detections, Detector, classwise_nms
+from ..models.detection import Detections, Detector, classwise_nms, sliding_detections
 from ..models.ops.checks import check_min
+from ..models.ops.windows import window_sides
 from .base import Task
 from .file_coordinates import boxes_in_file, masks_in_file
 from .interfaces import ComputesLosses, EvaluationStage, HasCategoryIds
@@ -44,7 +45,12 @@ class Detection(Task):
         nms_iou: IoU above which `predict` suppresses the lower-scoring of two objects of the same class; None: no
             suppression beyond the model's own.
         max_detections: Number of detections of a class in an image that count in ``val/map``, those of highest score.
-            COCO's is 100; raise it, and the model's, for images with more objects.
+            COCO's is 100; raise it, and the model's, for images with more objects. With `window`, no more are
+            predicted either; the model's limit is that of a window.
+        window: Height and width in pixels of the overlapping windows in which larger images are evaluated and
+            predicted; one number: square windows. Objects are joined across windows
+            (`striate.models.sliding_detections`). None: whole images.
+        overlap: Minimum overlap of neighboring windows, as a fraction of the window.
         **kwargs: ``optimizer``, ``scheduler``, ``backbone_lr_factor`` and ``decay_norm_and_bias`` of `Task`.
 
     Attributes:
@@ -72,6 +78,8 @@ class Detection(Task):
         score_threshold: float = 0.0,
         nms_iou: float | None = None,
         max_detections: int = 100,
+        window: tuple[int, int] | int | None = None,
+        overlap: float = 1 / 3,
         **kwargs: Unpack[TaskOptions],
     ) -> None:
         _check_detector(model)
@@ -87,6 +95,9 @@ class Detection(Task):
         self.category_ids: list[int] = []
         self.train_on_difficult, self.voc = train_on_difficult, voc
         self.score_threshold, self.nms_iou, self.max_detections = score_threshold, nms_iou, max_detections
+        self.window, self.overlap = window_sides(window, overlap), overlap
+        if window is not None and overlap == 0:
+            raise ValueError("overlap: must be > 0 with window, since objects are joined by their overlap, got 0")
 
     def setup(self, stage: str) -> None:
         """Set up the task, and store the category ids of the data source, which prediction files use."""
@@ -133,6 +144,12 @@ class Detection(Task):
         return {}, self._detections(batch["image"])
 
     def _detections(self, images: Tensor | Sequence[Tensor]) -> list[Detections]:
+        """Detections for images ``[B, 3, H, W]`` or B times ``[3, H_i, W_i]``, in windows of large ones."""
+        if self.window is None:
+            return self._model_detections(images)
+        return sliding_detections(self._model_detections, images, self.window, self.overlap, self.max_detections)
+
+    def _model_detections(self, images: Tensor | Sequence[Tensor]) -> list[Detections]:
         """The model's detections for images ``[B, 3, H, W]`` or B times ``[3, H_i, W_i]``, after a check of types."""
         detections = self.model(images)
         fields = f"{', '.join(self.fields[:-1])} and {self.fields[-1]}"

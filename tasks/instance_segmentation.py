@@ -37,6 +37,8 @@ class InstanceSegmentation(Detection):
         score_threshold: As in `Detection`.
         nms_iou: As in `Detection`: IoU of boxes.
         max_detections: As in `Detection`, for boxes and masks.
+        window: As in `Detection`; objects are joined by their masks.
+        overlap: As in `Detection`.
         boundary: Log boundary AP too: the AP of the smaller of a pair's mask IoU and boundary IoU.
         map_r: Log AP^r of Pascal VOC too, at IoU 0.5 and 0.7, by two protocols: VOC-SDS' own, and that of MNC's and
             FCIS' code (`metrics.COCOInstances.map_r`).
@@ -60,18 +62,29 @@ class InstanceSegmentation(Detection):
         score_threshold: float = 0.0,
         nms_iou: float | None = None,
         max_detections: int = 100,
+        window: tuple[int, int] | int | None = None,
+        overlap: float = 1 / 3,
         boundary: bool = False,
         map_r: bool = False,
         **kwargs: Unpack[TaskOptions],
     ) -> None:
         super().__init__(
-            model, num_classes, train_on_difficult, voc, score_threshold, nms_iou, max_detections, **kwargs
+            model,
+            num_classes,
+            train_on_difficult,
+            voc,
+            score_threshold,
+            nms_iou,
+            max_detections,
+            window,
+            overlap,
+            **kwargs,
         )
         self.boundary, self.map_r = boundary, map_r
 
-    def _detections(self, images: Tensor | Sequence[Tensor]) -> list[Detections]:
+    def _model_detections(self, images: Tensor | Sequence[Tensor]) -> list[Detections]:
         """The model's detections for images ``[B, 3, H, W]`` or B times ``[3, H_i, W_i]``, after a check of types."""
-        detections = super()._detections(images)
+        detections = super()._model_detections(images)
         for one in detections[:1]:
             if not isinstance(one["masks"], RunLengths):
                 raise TypeError(

@@ -12,6 +12,7 @@ from ..datamodules.base import Unpack
 from ..datamodules.batches import SemanticSegmentationBatch
 from ..models.modes import evaluation_mode
 from ..models.ops.checks import check_min
+from ..models.ops.windows import window_sides
 from ..models.segmentation.inference import argmax_labels, augmented_logits, sliding_logits
 from ..models.segmentation.losses import IGNORE_INDEX, PixelCrossEntropy, WeightedLosses
 from .base import Task
@@ -55,8 +56,8 @@ class SemanticSegmentation(Task):
             ``forward_with_auxiliary``.
         boundary: Distance from a boundary that counts for ``boundary_miou``, as a fraction of the image's diagonal;
             None: no such metric.
-        window: Height and width in pixels of the sliding windows for larger images; one number: square windows. None:
-            whole images.
+        window: Height and width in pixels of the overlapping windows in which larger images are evaluated and
+            predicted; one number: square windows. None: whole images.
         overlap: Minimum overlap of neighboring windows, as a fraction of the window.
         scales: Factors of the image's sides for multi-scale evaluation, whose probabilities are averaged.
         flip: Average over mirrored images too.
@@ -105,16 +106,12 @@ class SemanticSegmentation(Task):
             raise ValueError(
                 f"boundary: must be > 0, a fraction of the diagonal such as 0.02, got {boundary}; null turns it off"
             )
-        if not 0 <= overlap < 1:
-            raise ValueError(f"overlap: must be in [0, 1), a fraction of the window, got {overlap}")
         if not scales or not min(scales) > 0:
             raise ValueError(f"scales: must be factors > 0, such as [0.75, 1.0, 1.25], got {list(scales)}")
-        sides = (window, window) if isinstance(window, int) else window
-        if sides is not None and min(sides) < 1:
-            raise ValueError(f"window: must be a height and a width in pixels, both >= 1, got {window}")
         self.loss = loss if loss is not None else PixelCrossEntropy(class_weights, label_smoothing)
         self.auxiliary_weight, self.boundary = auxiliary_weight, boundary
-        self.window, self.overlap, self.scales, self.flip = sides, overlap, tuple(scales), flip
+        self.window, self.overlap = window_sides(window, overlap), overlap
+        self.scales, self.flip = tuple(scales), flip
 
     # -- losses ------------------------------------------------------------------------------------
 

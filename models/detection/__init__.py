@@ -17,6 +17,7 @@ from .one_stage.retinanet import RetinaNet
 from .postprocessing import select_detections
 from .pyramid import FeaturePyramid
 from .resize import ImageBatch, ResizeAndPad, scale_boxes
+from .sliding import sliding_detections
 from .ssd.backbone import SSDVGG16
 from .ssd.default_boxes import default_boxes, ssd_aspects, ssd_scales
 from .ssd.loss import hard_negative_mining, multibox_losses
@@ -92,6 +93,7 @@ __all__ = [
     "sample_balanced",
     "scale_boxes",
     "select_detections",
+    "sliding_detections",
     "soft_nms",
     "split_grid",
     "ssd_aspects",

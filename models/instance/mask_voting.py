@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..ops.boxes import box_iou_matrix
 from ..ops.checks import check_fraction
+from ..ops.mask_overlaps import sum_masks
 from ..ops.masks import RunLengths
 
 _DETECTIONS = 32
@@ -75,20 +76,8 @@ def vote_masks(masks: RunLengths, weights: Tensor, threshold: float) -> RunLengt
 def _vote(masks: RunLengths, weights: Tensor, threshold: float) -> RunLengths:
     """`vote_masks` for a few sums with weights ``[M, R]``."""
     total, mask = weights.nonzero(as_tuple=True)
-    voting = masks[mask]  # one per pair of a sum and a mask
-    lengths = voting.offsets.diff()
-    signed = weights[total, mask].double().repeat_interleave(lengths)
-    signed[1::2] *= -1  # a run starts at each even edge and ends at the next one
-    positions = masks.size[0] * masks.size[1] + 1  # an edge may be at the end of the image
-    keys, order = (total.repeat_interleave(lengths) * positions + voting.edges).sort()
-    keys, index = keys.unique_consecutive(return_inverse=True)
-    # every run ends in its own sum, so that each sum starts at 0
-    level = torch.zeros(len(keys), dtype=torch.float64, device=keys.device).index_add_(0, index, signed[order])
-    inside = level.cumsum(0) >= max(threshold, 2 * _TOLERANCE) - _TOLERANCE
-    before = torch.cat([inside.new_zeros(1), inside[:-1]])
-    edges = keys[inside != before]
-    counts = torch.bincount(edges // positions, minlength=len(weights))
-    return RunLengths(edges % positions, torch.cat([counts.new_zeros(1), counts.cumsum(0)]), masks.size)
+    least = max(threshold, 2 * _TOLERANCE) - _TOLERANCE
+    return sum_masks(masks[mask], total, weights[total, mask], len(weights), least)
 
 
 def tight_boxes(boxes: Tensor, masks: RunLengths) -> Tensor:

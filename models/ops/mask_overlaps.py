@@ -1,4 +1,4 @@
-"""Overlaps and boundaries of masks, computed from their run lengths.
+"""Overlaps, sums and boundaries of masks, computed from their run lengths.
 
 Shape legend: M and N masks of the same image, P pairs of them that overlap, E edges.
 """
@@ -62,6 +62,40 @@ def _common_pixels(masks: RunLengths, others: RunLengths, index: Tensor) -> Tens
     before += torch.where(inside, masks.edges - others.edges[(position - 1).clamp(min=0)], 0) if len(keys) else 0
     signed = torch.where(torch.arange(len(pair), device=pair.device) % 2 == 1, before, -before)
     return torch.zeros(len(index), dtype=torch.int64, device=index.device).index_add_(0, pair, signed)
+
+
+def sum_masks(masks: RunLengths, sums: Tensor, weights: Tensor, count: int, threshold: float) -> RunLengths:
+    """Add masks with weights, each to one of several sums, and binarize the sums.
+
+    A sum changes only at the edges of runs, so that memory and time depend on their number and not on that of pixels.
+
+    Args:
+        masks: The masks.
+        sums: Index of the sum to which each mask is added.
+        weights: Weight of each mask.
+        count: Number of sums.
+        threshold: Pixels with at least this sum are ones. Above 0: pixels in no mask are zeros.
+
+    Shape:
+        - sums: int64 ``[M]``
+        - weights: ``[M]``
+
+    Returns:
+        One mask per sum; empty without a mask.
+    """
+    lengths = masks.offsets.diff()
+    signed = weights.double().repeat_interleave(lengths)
+    signed[1::2] *= -1  # a run starts at each even edge and ends at the next one
+    positions = masks.size[0] * masks.size[1] + 1  # an edge may be at the end of the image
+    keys, order = (sums.repeat_interleave(lengths) * positions + masks.edges).sort()
+    keys, index = keys.unique_consecutive(return_inverse=True)
+    # every run ends in its own sum, so that each sum starts at 0
+    level = torch.zeros(len(keys), dtype=torch.float64, device=keys.device).index_add_(0, index, signed[order])
+    inside = level.cumsum(0) >= threshold
+    before = torch.cat([inside.new_zeros(1), inside[:-1]])
+    edges = keys[inside != before]
+    counts = torch.bincount(edges // positions, minlength=count)
+    return RunLengths(edges % positions, torch.cat([counts.new_zeros(1), counts.cumsum(0)]), masks.size)
 
 
 def mask_boundaries(masks: RunLengths, ratio: float = 0.02) -> RunLengths:

@@ -89,6 +89,29 @@ class RunLengths:
         offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
         return cls(torch.cat([part.edges for part in parts]), offsets, parts[0].size)
 
+    def placed(self, x: int, y: int, size: Sequence[int]) -> "RunLengths":
+        """Put the masks of a part of an image into the whole image, whose other pixels are zeros.
+
+        Args:
+            x: Column of the image at which the part begins.
+            y: Row of the image at which the part begins.
+            size: Height and width of the image, in pixels. The part lies inside it.
+        """
+        (part, _), (height, width) = self.size, size
+        if part == height:  # runs over several columns stay
+            return RunLengths(self.edges + x * height, self.offsets, (height, width))
+        starts, ends = self.edges[0::2], self.edges[1::2]
+        first = starts // part
+        pieces = (ends - 1) // part - first + 1  # columns of each run
+        run = torch.arange(len(starts), device=self.device).repeat_interleave(pieces)
+        piece = torch.arange(len(run), device=self.device) - (pieces.cumsum(0) - pieces)[run]
+        column = first[run] + piece
+        rows = [edge[run].clamp(column * part, (column + 1) * part) - column * part for edge in (starts, ends)]
+        edges = torch.stack(rows, 1) + ((column + x) * height + y)[:, None]
+        counts = torch.zeros(len(self), dtype=torch.int64, device=self.device)
+        counts.index_add_(0, self.mask_of_edge()[0::2], 2 * pieces)
+        return RunLengths(edges.flatten(), torch.cat([counts.new_zeros(1), counts.cumsum(0)]), (height, width))
+
     def to(self, device: torch.device | str) -> "RunLengths":
         """Move the masks to a device."""
         return RunLengths(self.edges.to(device), self.offsets.to(device), self.size)

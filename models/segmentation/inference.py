@@ -4,7 +4,6 @@ Shape legend: B images, K classes, H x W pixels. A model is any callable that re
 ``[B, 3, H, W]`` of any size, uint8 or floating point in [0, 1].
 """
 
-import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import wraps
@@ -15,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..modes import evaluation_mode
+from ..ops.windows import window_starts
 
 Logits = Callable[[Tensor], Tensor]
 Arguments = ParamSpec("Arguments")
@@ -31,25 +31,6 @@ def evaluated(
             return function(model, *args, **kwargs)  # logits [B, K, H, W]
 
     return wrapped
-
-
-def window_starts(length: int, window: int, overlap: float) -> list[int]:
-    """Compute the starts of the fewest windows that cover a side with at least the given overlap, evenly spaced.
-
-    Args:
-        length: Length of the side, in pixels.
-        window: Length of a window, in pixels.
-        overlap: Minimum fraction of a window that overlaps with the next one, in [0, 1).
-
-    >>> window_starts(10, 4, 0.5), window_starts(9, 4, 0.0), window_starts(3, 4, 0.5)
-    ([0, 2, 4, 6], [0, 3, 5], [0])
-    """
-    if window >= length:
-        return [0]
-    step = max(1, math.floor(window * (1 - overlap)))  # at most this far apart
-    steps = math.ceil((length - window) / step)
-    # rounded to the nearest pixel
-    return [(2 * k * (length - window) + steps) // (2 * steps) for k in range(steps + 1)]
 
 
 @evaluated

@@ -15,6 +15,7 @@ from striate.models import SSD, PlainCNN
 from striate.models.detection import Detector, detector
 from striate.tasks import Detection
 from striate.tasks.detection import drop_ignored_targets
+from striate.tests.helpers.components import ComponentBoxes, painted
 from striate.tests.helpers.detector_inputs import detection_batch, detection_target, random_images
 from striate.tests.helpers.tiny_detector import Known, TinyDetector
 from striate.tests.helpers.tiny_segmenter import TinySegmenter
@@ -123,6 +124,14 @@ def test_score_threshold_and_nms_apply_to_predictions_only():
     assert evaluated(task, [detection_batch([(20, 40)], targets)])["val/map50"] == pytest.approx(1 / 3)
 
 
+def test_windows_join_the_boxes_that_they_divide():
+    image = painted((40, 60), [(1, 200, slice(5, 30), slice(8, 58)), (0, 100, slice(32, 38), slice(2, 6))])
+    task = Detection(ComponentBoxes(), window=(32, 24), score_threshold=0.5)
+    (found,) = task.predict(image)
+    assert found["boxes"].tolist() == [[8, 5, 58, 30]] and found["labels"].tolist() == [1]
+    assert {view[1:] for view in task.model.views} == {(32, 24)}
+
+
 def test_predicted_boxes_are_in_pixels_of_the_file():
     task = Detection(Known([[0.25, 0.5, 1.0, 1.0, 1, 0.9], [0, 0, 0.1, 1.0, 0, 0.8]]))
     # an image 40 x 20 in the file, enlarged to 80 x 40 and padded by 16 on the left and 4 above: 96 x 44
@@ -197,6 +206,9 @@ def test_models_that_are_no_detectors_are_rejected():
         ({"voc": 2008}, "voc.*2007.*got 2008"),
         ({"score_threshold": 30}, "score_threshold.*got 30"),
         ({"nms_iou": -0.1}, "nms_iou.*got -0.1"),
+        ({"window": (0, 5)}, r"window: .*got \(0, 5\)"),
+        ({"window": 32, "overlap": 0}, "overlap: must be > 0 with window.*got 0"),
+        ({"overlap": 1.5}, "overlap: .*got 1.5"),
     ],
 )
 def test_invalid_arguments(settings, message):

@@ -10,6 +10,7 @@ from striate.tasks import Detection, InstanceSegmentation
 from striate.tasks.detection import drop_ignored_targets
 from striate.tasks.file_coordinates import masks_in_file
 from striate.tasks.interfaces import DetectionReporter, ThresholdReporter
+from striate.tests.helpers.components import Components, random_scene
 from striate.tests.helpers.detector_inputs import detection_batch, detection_target, random_images
 from striate.tests.helpers.tiny_detector import Known
 from striate.tests.helpers.tiny_instances import KnownMasks, filled, instance_batch
@@ -112,6 +113,25 @@ def test_masks_return_to_the_file_from_any_size_and_crop():
     expected[:, :12, 4:24] = masks[:, :12, 4:24]
     corners = torch.tensor([[-4.0, 2], [26, 2], [-4, 22]])
     assert torch.equal(masks_in_file(RunLengths.from_dense(cropped), corners, 30, 20).dense(), expected)
+
+
+def test_large_images_are_evaluated_and_predicted_in_windows():
+    images = [random_scene((60, 90), 0), random_scene((70, 50), 1)]
+    truth = Components()(images)
+    targets = [
+        detection_target(one["boxes"].tolist(), one["labels"].tolist())
+        | {"masks": one["masks"].dense().to(torch.uint8)}
+        for one in truth
+    ]
+    task = InstanceSegmentation(Components(), window=32)
+    metrics = evaluated(task, [{**detection_batch([(60, 90), (70, 50)], targets), "image": images}])
+    assert metrics["val/map"] == metrics["val/mask_map"] == 1
+    for found, one in zip(task.predict(images), truth, strict=True):
+        assert all(torch.equal(found[field], one[field]) for field in ("boxes", "scores", "labels"))
+        assert torch.equal(found["masks"].dense(), one["masks"].dense())
+    assert {view[1:] for view in task.model.views} == {(32, 32)}
+    task.max_detections = 2  # of each class
+    assert [len(found["boxes"]) for found in task.predict(images)] == [4, 4]
 
 
 def test_targets_and_models_without_masks_are_rejected():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from striate.models.ops import mask_overlaps
-from striate.models.ops.mask_overlaps import mask_boundaries, mask_intersections
+from striate.models.ops.mask_overlaps import mask_boundaries, mask_intersections, sum_masks
 from striate.models.ops.masks import RunLengths
 
 
@@ -51,3 +51,16 @@ def test_bad_arguments() -> None:
         mask_intersections(masks, other)
     with pytest.raises(ValueError, match="boundary: must be > 0"):
         mask_boundaries(masks, 0)
+
+
+def test_weighted_sums_of_masks_equal_dense_ones() -> None:
+    generator = torch.Generator().manual_seed(5)
+    dense = random_masks(9, 7, 5, generator)
+    dense[2], dense[3] = True, False
+    sums, weights = torch.tensor([3, 0, 3, 0, 1, 0, 3, 1, 1]), torch.tensor([1.0, 2, 1, 3, 1, 1, 0.5, 4, 2])
+    expected = torch.zeros(4, 7, 5).index_add_(0, sums, weights[:, None, None] * dense)
+    for threshold in (0.5, 1, 2.5, 8):
+        found = sum_masks(RunLengths.from_dense(dense), sums, weights, 4, threshold)
+        assert torch.equal(found.dense(), expected >= threshold)
+        assert torch.equal(found.edges, RunLengths.from_dense(expected >= threshold).edges)
+    assert sum_masks(RunLengths.from_dense(dense[:0]), sums[:0], weights[:0], 2, 1).dense().shape == (2, 7, 5)

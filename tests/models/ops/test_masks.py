@@ -66,6 +66,18 @@ def test_windows_lie_where_they_are_put() -> None:
     assert torch.equal(dense, expected)
 
 
+@pytest.mark.parametrize(("x", "y"), [(0, 0), (3, 2), (5, 4)])
+@pytest.mark.parametrize("height", [6, 10])
+def test_masks_of_a_part_are_put_into_the_image(height: int, x: int, y: int) -> None:
+    y = min(y, 10 - height)
+    dense = random_masks(11, height, 7)  # some fill whole columns, so that runs go over several
+    placed = RunLengths.from_dense(dense).placed(x, y, (10, 12))
+    expected = torch.zeros(11, 10, 12, dtype=torch.bool)
+    expected[:, y : y + height, x : x + 7] = dense
+    assert torch.equal(placed.dense(), expected)
+    assert torch.equal(placed.edges, RunLengths.from_dense(expected).edges)  # canonical
+
+
 def pasted_by_grid_sample(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
     """Values of whole images ``[M, H, W]`` by torch's own interpolation, masks ``[M, m, m]``, boxes ``[M, 4]``."""
     height, width = size

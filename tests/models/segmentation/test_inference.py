@@ -1,13 +1,11 @@
 """Sliding windows, test-time augmentation and label maps: views of the model and the combined output."""
 
-import itertools
-
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from striate.models.segmentation.inference import argmax_labels, augmented_logits, sliding_logits, window_starts
+from striate.models.segmentation.inference import argmax_labels, augmented_logits, sliding_logits
 
 
 def pointwise(images):
@@ -18,16 +16,6 @@ def pointwise(images):
 
 def images(height, width, count=2):
     return torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8)
-
-
-@pytest.mark.parametrize("length, window, overlap", [(100, 30, 0.5), (31, 30, 0.0), (64, 7, 1 / 3), (5, 4, 0.99)])
-def test_windows_cover_a_side_evenly_with_the_overlap(length, window, overlap):
-    starts = window_starts(length, window, overlap)
-    gaps = [b - a for a, b in itertools.pairwise(starts)]
-    assert starts[0] == 0 and starts[-1] == length - window
-    assert max(gaps) <= max(1, window * (1 - overlap)) and max(gaps) - min(gaps) <= 1
-    fewer = len(starts) - 1  # with one window less the gaps would be too wide
-    assert fewer == 1 or (length - window) / (fewer - 1) > window * (1 - overlap) - 1
 
 
 def test_windows_of_a_pointwise_model_equal_the_whole_image():

@@ -9,6 +9,7 @@ from .reports.detection import DetectionReport
 from .resume import GracefulInterrupt, LastCheckpoint, RandomState
 from .tracking.record import NetworkSummary, RunRecord
 from .tracking.report import RunReport
+from .tracking.wandb_record import WandbRecord
 
 __all__ = [
     "ActivationComparisonPlot",
@@ -23,4 +24,5 @@ __all__ = [
     "RenormalizeFilters",
     "RunRecord",
     "RunReport",
+    "WandbRecord",
 ]

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 GROUND_TRUTH = "ground_truth"
@@ -66,3 +67,18 @@ def _image_class() -> Any:
 def saved_step(checkpoint: ModelCheckpoint) -> int:
     """The number of training steps in the last checkpoint that Lightning's callback has saved; 0: none."""
     return checkpoint._last_global_step_saved
+
+
+def logged_step(trainer: pl.Trainer) -> int:
+    """The step under which Lightning logs the metrics of the validation that is running, or of the last training step.
+
+    Steps are counted from 0, and their number increases only after the validation that follows a step. `global_step`
+    has increased by then, and counts each of several optimizers.
+    """
+    steps = stepped_batches(trainer)
+    return steps if trainer.validating or trainer.state.fn != "fit" else max(steps - 1, 0)
+
+
+def stepped_batches(trainer: pl.Trainer) -> int:
+    """The number of training steps that Lightning has counted; right after loading a checkpoint, its last step."""
+    return trainer.fit_loop.epoch_loop._batches_that_stepped

@@ -10,8 +10,9 @@ from pytorch_lightning.loggers import WandbLogger
 from ...datamodules.images.fonts import chart_fonts
 from ...tasks.interfaces import DetectionReporter, EvaluationStage
 from ...tasks.metrics.coco_curves import IOUS
+from ..compat import logged_step
 from ..drawing.canvas import chart_names, class_name, confusion_figure, render_figure
-from ..tracking.logging import log_picture, log_table, run_folder
+from ..tracking.logging import log_media, log_picture, log_table, run_folder
 
 ERRORS = {
     "Cls": "wrong class",
@@ -127,14 +128,17 @@ def _log_chart(
 ) -> None:
     """Log the curves as a chart of W&B."""
     defined = [k for k in range(len(names)) if not np.isnan(curves["precision"][k]).all()]
+    lines = [curves["precision"][k].tolist() for k in defined]
+
+    def chart() -> Any:
+        import wandb
+
+        keys = [names[k] for k in defined]
+        return wandb.plot.line_series(curves["recall"].tolist(), lines, keys=keys, title=title, xname="recall")
+
     for logger in trainer.loggers:
         if defined and isinstance(logger, WandbLogger):
-            import wandb
-
-            lines = [curves["precision"][k].tolist() for k in defined]
-            keys = [names[k] for k in defined]
-            chart = wandb.plot.line_series(curves["recall"].tolist(), lines, keys=keys, title=title, xname="recall")
-            logger.experiment.log({key: chart})
+            log_media(logger, key, chart, logged_step(trainer))
 
 
 def curves_figure(recall: np.ndarray, precision: np.ndarray, names: Sequence[str], title: str) -> np.ndarray:

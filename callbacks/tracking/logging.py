@@ -1,14 +1,25 @@
 """Output of plots and tables to the run's folder and to the trainer's loggers."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pytorch_lightning as pl
 from PIL import Image
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
+
+from ..compat import logged_step, wandb_image
+from .wandb_guard import Guard
+from .wandb_logger import RunLogger
+
+OTHER_TIMEOUT = 60.0
+"""Maximum duration of a call to a W&B logger that a YAML configures, in seconds."""
+
+OTHER_GUARDS: WeakKeyDictionary[WandbLogger, Guard] = WeakKeyDictionary()
+"""The guards of such loggers."""
 
 
 @runtime_checkable
@@ -39,9 +50,28 @@ def log_picture(trainer: pl.Trainer, picture: np.ndarray, path: Path, key: str, 
     Image.fromarray(picture).save(path)
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_image(key, picture, trainer.global_step, dataformats="HWC")
-        elif isinstance(logger, LogsImages) and (on_wandb or not isinstance(logger, WandbLogger)):
+            logger.experiment.add_image(key, picture, logged_step(trainer), dataformats="HWC")
+        elif isinstance(logger, WandbLogger):
+            if on_wandb:
+                log_media(logger, key, lambda: [wandb_image(picture)], logged_step(trainer))
+        elif isinstance(logger, LogsImages):
             logger.log_image(key, [picture])
+
+
+def log_media(logger: WandbLogger, key: str, build: Callable[[], Any], step: int) -> None:
+    """Log media on W&B under the step whose metrics they belong to; failures become one line.
+
+    Args:
+        logger: A W&B logger, also one that a YAML configures.
+        key: Key of the media.
+        build: Returns the media; it may fail.
+        step: Training step.
+    """
+    if isinstance(logger, RunLogger):
+        logger.log_media(key, lambda: {key: build()}, step)
+    else:
+        guard = OTHER_GUARDS.setdefault(logger, Guard(OTHER_TIMEOUT))
+        guard.call(key, lambda: logger.log_metrics({key: build()}, step), waits=True)
 
 
 def log_table(trainer: pl.Trainer, columns: Sequence[str], rows: Sequence[Sequence[Any]], path: Path, key: str) -> None:
@@ -53,4 +83,12 @@ def log_table(trainer: pl.Trainer, columns: Sequence[str], rows: Sequence[Sequen
         writer.writerows(rows)
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
-            logger.log_table(key, columns=list(columns), data=[list(row) for row in rows])
+            data = [list(row) for row in rows]
+            log_media(logger, key, lambda data=data: wandb_table(columns, data), logged_step(trainer))
+
+
+def wandb_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Any:
+    """A table of W&B, whose cells may be of different types in a column."""
+    import wandb
+
+    return wandb.Table(columns=list(columns), data=[list(row) for row in rows], allow_mixed_types=True)

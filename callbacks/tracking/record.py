@@ -1,18 +1,19 @@
 """Records of a run: configuration and environment at the start, results and files at the end."""
 
-import platform
-import subprocess
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 import yaml
 from pytorch_lightning.callbacks import RichModelSummary
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.utilities.model_summary import get_formatted_model_size, get_human_readable_count
 
-from ... import __version__
 from .logging import run_folder
+from .run_facts import environment, environment_facts, save_diff
+from .wandb_logger import RunLogger
+
+DIFF_FILE = "uncommitted.diff"
+"""Changes of the source code since the git revision, where a run is recorded on W&B."""
 
 
 class RunRecord(pl.Callback):
@@ -43,32 +44,12 @@ class RunRecord(pl.Callback):
         text = yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True)
         (folder / "config.yaml").write_text(header + text, encoding="utf-8")
         for logger in trainer.loggers:
-            if not isinstance(logger, CSVLogger):  # its hparams.yaml would repeat config.yaml
+            if isinstance(logger, RunLogger):
+                logger.log_hyperparams(self.config | environment_facts())
+                if logger.active and save_diff(folder / DIFF_FILE):
+                    logger.log_file(folder / DIFF_FILE, "source", "code")
+            elif not isinstance(logger, CSVLogger):  # its hparams.yaml would repeat config.yaml
                 logger.log_hyperparams({"config": self.config, "environment": versions})
-
-
-def environment() -> dict[str, str]:
-    """Versions, device and, in a git checkout, the revision of the working folder."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
-    entries = {
-        "striate": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "lightning": pl.__version__,
-        "platform": platform.platform(),
-        "device": device,
-    }
-    if revision := _git("rev-parse", "HEAD"):
-        entries["git"] = revision + (", with uncommitted changes" if _git("status", "--porcelain", "-uno") else "")
-    return entries
-
-
-def _git(*arguments: str) -> str:
-    try:
-        process = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return process.stdout.strip() if process.returncode == 0 else ""
 
 
 class NetworkSummary(RichModelSummary):

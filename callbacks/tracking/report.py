@@ -35,7 +35,8 @@ CONTENTS = {
     "images.json": "images and categories of detections.json",
     "masks": "predicted masks",
     "wandb": "W&B run",
-    "wandb_id.txt": "ID of the W&B run",
+    "wandb_run.json": "ID, project and sweep of the W&B run",
+    "uncommitted.diff": "changes of the source code since the git revision",
 }
 """Files of a run, in the order of the summary. Any other file is listed too."""
 

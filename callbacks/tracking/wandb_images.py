@@ -12,10 +12,11 @@ from pytorch_lightning.loggers import WandbLogger
 
 from ...tasks.interfaces import RunLengths
 from ...tasks.metrics.segmentation import IGNORE_INDEX
-from ..compat import GROUND_TRUTH, wandb_image
+from ..compat import GROUND_TRUTH, logged_step, wandb_image
 from ..drawing.canvas import class_name, fit_square
 from ..drawing.overlays import MIN_SCORE as MIN_MASK_SCORE
 from ..drawing.regions import scaled_windows
+from .logging import log_media
 
 MAX_SIDE = 640
 """Maximum length of the longer side of uploaded images, in pixels."""
@@ -58,15 +59,16 @@ class WandbSamples:
         """Log samples under one key, on every W&B logger; call this on the first rank only."""
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                resized = [
-                    sample.image if max(sample.image.shape) <= MAX_SIDE else fit_square(sample.image, MAX_SIDE)
-                    for sample in samples
-                ]
-                images = [
-                    self._image(str(logger.experiment.id), sample, names, padded, inner)
-                    for sample, inner, padded in zip(samples, resized, pad_to_one_size(resized), strict=True)
-                ]
-                logger.log_metrics({key: images})  # type: ignore[dict-item]  # W&B logs media the way it logs metrics
+                run = str(logger.experiment.id)
+                log_media(logger, key, lambda run=run: self._images(run, samples, names), logged_step(trainer))
+
+    def _images(self, run: str, samples: Sequence[Sample], names: Sequence[str]) -> list[Any]:
+        resized = [
+            sample.image if max(sample.image.shape) <= MAX_SIDE else fit_square(sample.image, MAX_SIDE)
+            for sample in samples
+        ]
+        padded = pad_to_one_size(resized)
+        return [self._image(run, *one) for one in zip(samples, [names] * len(samples), padded, resized, strict=True)]
 
     def _image(self, run: str, sample: Sample, names: Sequence[str], padded: np.ndarray, inner: np.ndarray) -> Any:
         """W&B's image of a sample, from its padded ``[H, W, 3]`` and its resized image ``[h, w, 3]``."""
@@ -76,8 +78,10 @@ class WandbSamples:
             digest.update(field.encode() + np.ascontiguousarray(array).tobytes())
         stored = (run, digest.hexdigest())
         layers = _layers(sample, names, padded, inner)
-        image = wandb_image(padded, self._logged.get(stored), caption=sample.caption, **layers)
-        self._logged.setdefault(stored, image)
+        first = self._logged.get(stored)
+        image = wandb_image(padded, first, caption=sample.caption, **layers)
+        if first is None or not first.is_bound():
+            self._logged[stored] = image
         return image
 
 

@@ -22,7 +22,7 @@ from pytorch_lightning.callbacks import (
     ProgressBar,
 )
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
-from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.loggers import CSVLogger, Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from ...callbacks import (
@@ -35,7 +35,9 @@ from ...callbacks import (
     RandomState,
     RunRecord,
     RunReport,
+    WandbRecord,
 )
+from ...callbacks.tracking.wandb_logger import RunLogger
 from ...models.weights import skip_pretrained
 from .argument_origins import CommandLine
 from .checkpoints import find_checkpoint, random_parts
@@ -67,6 +69,7 @@ class StriateCLI(LightningCLI):
     def __init__(self, words: Sequence[str]) -> None:
         self.words = list(words)
         self.run: Run | None = None
+        self.loggers: list[Logger] = []
         failed = True
         command_line = CommandLine(sys.argv[2:], Path.cwd())
         with one_line_errors(command_line, self.resolved_config), tempfile.TemporaryDirectory() as self.scratch:
@@ -83,8 +86,15 @@ class StriateCLI(LightningCLI):
                 )
                 failed = False
             finally:
-                if self.run is not None:
-                    self.run.discard_if_empty(failed)
+                self.close(failed)
+
+    def close(self, failed: bool) -> None:
+        """End the run of W&B, and remove a folder in which nothing is worth keeping."""
+        for logger in self.loggers:
+            if isinstance(logger, RunLogger):
+                logger.finish(exit_code=int(failed))
+        if self.run is not None:
+            self.run.discard_if_empty(failed)
 
     def resolved_config(self) -> Any:
         """The configuration of the command; None before it is parsed."""
@@ -181,7 +191,9 @@ class StriateCLI(LightningCLI):
             kwargs["default_root_dir"] = settings.get("default_root_dir") or str(self.run.folder)
             if logger is not False:
                 loggers = [] if logger in (None, True) else as_list(logger)
-                kwargs["logger"] = make_loggers(self.run, self.section("wandb"), str(self.subcommand), loggers)
+                task = getattr(self.model, "kind", None) or ""
+                self.loggers = make_loggers(self.run, self.section("wandb"), str(self.subcommand), loggers, task)
+                kwargs["logger"] = self.loggers
         else:  # what callbacks write is of no use
             kwargs["default_root_dir"] = self.scratch
             if logger in (None, True):
@@ -206,6 +218,7 @@ class StriateCLI(LightningCLI):
         callbacks: list[pl.Callback] = [
             *([TerminalBar() if sys.stderr.isatty() else PlainBar(refresh_rate=50)] if progress_bar else []),
             record,
+            WandbRecord(),
             FinderResults(record, self.section("ckpt_path")),
             Pictures(),
             ClassReport(),

@@ -11,7 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 from jsonargparse import _typehints
 from pytorch_lightning.callbacks import LearningRateFinder, RichProgressBar, TQDMProgressBar
-from pytorch_lightning.loggers import CSVLogger, WandbLogger
+from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 from pytorch_lightning.loggers.logger import rank_zero_experiment
 
@@ -194,8 +194,3 @@ def discard_replaced_arguments(parser: Any, before: Any, value: Any) -> None:
 def keep_own_defaults() -> None:
     """Let jsonargparse use `discard_replaced_arguments`."""
     _typehints.discard_init_args_on_class_path_change = discard_replaced_arguments
-
-
-def drop_anonymous(logger: WandbLogger) -> None:
-    """Remove the argument ``anonymous``, which Lightning passes on and W&B warns of, even if it is None."""
-    logger._wandb_init.pop("anonymous", None)

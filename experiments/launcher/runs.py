@@ -3,9 +3,7 @@
 import netrc
 import os
 import re
-import secrets
 import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,15 +11,18 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pytorch_lightning.loggers import Logger, WandbLogger
-from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_only
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from .compat import MetricsLogger, drop_anonymous
+from ...callbacks.tracking.wandb_connection import connect
+from ...callbacks.tracking.wandb_logger import RunLogger
+from ...callbacks.tracking.wandb_run import OLD_RUN_FILE, RUN_FILE
+from .compat import MetricsLogger
 from .messages import notice
 
 RUN_FOLDER = "{run}"
 """Stands for the folder of the run, as the ``save_dir`` of a logger."""
 
-RECORDS = ("config.yaml", "wandb", "wandb_id.txt")
+RECORDS = ("config.yaml", "wandb", RUN_FILE, OLD_RUN_FILE, "uncommitted.diff")
 """Files of a run that say what it would have done."""
 
 Mode = Literal["auto", "online", "offline", "off"]
@@ -49,17 +50,32 @@ class WandbSettings:
             else it is online with a login (``WANDB_API_KEY`` or netrc) and offline without one.
         project: Name of the project; None: ``WANDB_PROJECT``, or ``striate``.
         entity: User or team; None: that of the login.
-        group: Name of the group of runs; None: the name of the experiment.
+        name: Name of the run; None: ``WANDB_NAME``, or task, experiment and number, such as
+            ``detection/ssd_digits/fit-1``.
+        group: Name of the group of runs; None: ``WANDB_RUN_GROUP``, or the name of the experiment.
         tags: Tags of the run.
         notes: Description of the run.
+        job_type: Kind of the run; None: ``WANDB_JOB_TYPE``, or the command, such as ``fit``.
+        timeout: Maximum time that media, tables, checkpoints and the end of the run may take, in seconds each. What is
+            not sent by then remains on disk.
+
+    Raises:
+        ValueError: `timeout` is not positive.
     """
 
     mode: Mode = "auto"
     project: str | None = None
     entity: str | None = None
+    name: str | None = None
     group: str | None = None
     tags: Sequence[str] = field(default_factory=list)
     notes: str | None = None
+    job_type: str | None = None
+    timeout: float = 60.0
+
+    def __post_init__(self) -> None:
+        if not self.timeout > 0:
+            raise ValueError(f"wandb.timeout: must be > 0 seconds, got {self.timeout}")
 
 
 @dataclass(frozen=True)
@@ -88,8 +104,6 @@ class Run:
         files = (path.relative_to(self.folder) for path in self.folder.rglob("*") if not path.is_dir())
         if any(not (failed and path.parts[0] in RECORDS) for path in files):
             return
-        if "wandb" in sys.modules and (self.folder / "wandb").exists():
-            sys.modules["wandb"].finish(exit_code=1)  # its process has files open there
         shutil.rmtree(self.folder, ignore_errors=True)
         for folder in self.created[1:]:
             if not any(folder.iterdir()):
@@ -128,11 +142,20 @@ def open_run(settings: Any, command: str, checkpoint: str | None) -> Run:
         raise OSError(f"run.root: cannot write there ({error.strerror or error}), got {settings.root!r}") from error
 
 
-def make_loggers(run: Run, settings: Any, command: str, configured: Sequence[Logger] = ()) -> list[Logger]:
+def make_loggers(
+    run: Run, settings: Any, command: str, configured: Sequence[Logger] = (), task: str = ""
+) -> list[Logger]:
     """Build the CSV logger, and the W&B logger unless it is off or the command is ``predict``.
 
     The CSV logger comes first: Lightning writes checkpoints to the folder of the first logger. Loggers of the
     configuration follow; they replace the W&B logger, unless its mode is given.
+
+    Args:
+        run: The opened run.
+        settings: The section ``wandb`` of the configuration.
+        command: The command.
+        configured: Loggers of the configuration.
+        task: Kind of the task, to begin the name of the run on W&B with.
     """
     # flush often, so that an interrupted run keeps its metrics
     metrics = MetricsLogger(run.root.parent, run.root.name, run.number, flush_logs_every_n_steps=50)
@@ -140,52 +163,25 @@ def make_loggers(run: Run, settings: Any, command: str, configured: Sequence[Log
     mode = "off" if configured and settings.mode == "auto" else resolve_mode(settings.mode)
     if mode == "off" or command == "predict" or any(isinstance(logger, WandbLogger) for logger in configured):
         return loggers
-    loggers.append(_wandb_logger(run, settings, command, offline=mode == "offline"))
-    return loggers
-
-
-def _wandb_logger(run: Run, settings: Any, command: str, offline: bool) -> WandbLogger:
-    import wandb
-
-    def build(offline: bool) -> WandbLogger:
-        logger = WandbLogger(
-            name=f"{run.root.name}/{run.number}",
-            save_dir=str(run.folder),
-            offline=offline,
-            id=_run_id(run),
-            project=settings.project or os.environ.get("WANDB_PROJECT") or "striate",
-            entity=settings.entity,
-            group=settings.group or run.root.name,
-            tags=list(settings.tags),
-            notes=settings.notes,
-            job_type=command,
-            # a network that is down must not delay the run for long
-            settings=wandb.Settings(init_timeout=30, silent=True),
-            mode="offline" if offline else "online",
-        )
-        drop_anonymous(logger)
-        return logger
-
-    logger = build(offline)
-    if is_first_rank() and not offline:
-        try:
-            logger.experiment  # noqa: B018 - connects
-        except (wandb.errors.CommError, wandb.errors.UsageError, wandb.errors.AuthenticationError) as error:
-            rank_zero_info(f"W&B: recording offline, because the server cannot be reached ({error}).")
-            logger, offline = build(offline=True), True
-    if offline:
-        rank_zero_info(f"W&B: recording offline. To upload: wandb sync {run.folder}/wandb/offline-run-*")
-    return logger
-
-
-def _run_id(run: Run) -> str | None:
-    """The W&B id of this run, stored in its folder so that a resumed run continues the same W&B run."""
     if not is_first_rank():
-        return None
-    path = run.folder / "wandb_id.txt"
-    if not path.is_file():
-        path.write_text(secrets.token_hex(4))
-    return path.read_text().strip()
+        return [*loggers, RunLogger(None, run.folder, settings.timeout, mode == "offline")]
+    options = wandb_options(settings, run, command, task)
+    logger = connect(run.folder, options, mode == "offline", settings.timeout)
+    return loggers if logger is None else [*loggers, logger]
+
+
+def wandb_options(settings: Any, run: Run, command: str, task: str) -> dict[str, Any]:
+    """Arguments of `wandb.init` from the section ``wandb``, the environment and the run, in this order."""
+    environment = os.environ.get
+    return {
+        "project": settings.project or environment("WANDB_PROJECT") or "striate",
+        "entity": settings.entity,
+        "name": settings.name or environment("WANDB_NAME") or "/".join(filter(None, (task, run.root.name, run.number))),
+        "group": settings.group or environment("WANDB_RUN_GROUP") or run.root.name,
+        "tags": list(settings.tags) or None,
+        "notes": settings.notes,
+        "job_type": settings.job_type or environment("WANDB_JOB_TYPE") or command,
+    }
 
 
 def resolve_mode(mode: Mode) -> Literal["online", "offline", "off"]:

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 from pytorch_lightning.callbacks import LearningRateFinder, RichProgressBar
-from pytorch_lightning.loggers import CSVLogger, WandbLogger
+from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 
-from striate.experiments.launcher.compat import MetricsLogger, PlainBar, TerminalBar, drop_anonymous
+from striate.experiments.launcher.compat import MetricsLogger, PlainBar, TerminalBar
 from striate.tests.helpers.launcher import read_csv
 
 
@@ -108,12 +108,3 @@ def test_progress_bars_count_epochs_from_1_and_show_no_version():
 def test_a_learning_rate_finder_can_leave_the_rate_alone():
     finder = LearningRateFinder()
     assert finder._update_attr is True, "Lightning's LearningRateFinder has no _update_attr: leave_rate_alone fails"
-
-
-def test_the_argument_anonymous_is_removed(tmp_path):
-    logger = WandbLogger(save_dir=str(tmp_path), offline=True)
-    assert "anonymous" in getattr(logger, "_wandb_init", {}), (
-        "Lightning's WandbLogger no longer passes `anonymous` in _wandb_init: remove drop_anonymous"
-    )
-    drop_anonymous(logger)
-    assert "anonymous" not in logger._wandb_init

@@ -1,0 +1,126 @@
+"""What a run records on W&B beside its metrics: the best result, the data, the network, and rows lost by a kill."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.utilities.rank_zero import rank_zero_info
+
+from ..compat import logged_step, stepped_batches
+from .logging import run_folder
+from .run_facts import dataset_facts, network_facts
+from .wandb_logger import RunLogger
+
+METRICS_FILE = "metrics.csv"
+"""The rows of the history on disk."""
+
+
+class WandbRecord(pl.Callback):
+    """Completes the record of a run on W&B.
+
+    The summary holds the best value of the monitored metric beside the last one: ``best/val/acc``, ``best/epoch`` and
+    ``best/step``. The configuration gets ``dataset`` (name, sizes, classes, fingerprint) and ``network`` (parameters,
+    FLOPs). Rows that a killed run could not send are sent when it is resumed. Checkpoints hold which run of W&B they
+    belong to.
+    """
+
+    def __init__(self) -> None:
+        self._best: dict[str, Any] | None = None
+        self._run: dict[str, str] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best result so far, and which run of W&B this is."""
+        return {"best": self._best, "run": self._run}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the best result."""
+        self._best = state_dict["best"]
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Note which run of W&B this is."""
+        for logger in run_loggers(trainer):
+            self._run = logger.identity()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Record data and network, and send the rows that a killed run has lost."""
+        folder = run_folder(trainer)
+        for logger in run_loggers(trainer):
+            self._record_facts(trainer, pl_module, logger)
+            if trainer.ckpt_path is not None:
+                restore_history(trainer, logger, folder / METRICS_FILE)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep the best value of the monitored metric."""
+        monitor, mode = getattr(pl_module, "monitor", None), getattr(pl_module, "mode", "min")
+        if trainer.sanity_checking or trainer.state.fn != "fit" or monitor not in trainer.callback_metrics:
+            return
+        value = float(trainer.callback_metrics[monitor])
+        before = None if self._best is None else self._best["value"]
+        if before is None or (value > before if mode == "max" else value < before):
+            self._best = {"value": value, "epoch": trainer.current_epoch, "step": logged_step(trainer)}
+        for logger in run_loggers(trainer):
+            if self._best is not None:
+                best = {"epoch": self._best["epoch"], "step": self._best["step"], monitor: self._best["value"]}
+                logger.update_summary({f"best/{key}": entry for key, entry in best.items()})
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Record data and network in ``validate``."""
+        if trainer.state.fn != "fit":
+            self._record_all(trainer, pl_module)
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Record data and network in ``test``."""
+        self._record_all(trainer, pl_module)
+
+    def _record_all(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        for logger in run_loggers(trainer):
+            self._record_facts(trainer, task, logger)
+
+    def _record_facts(self, trainer: pl.Trainer, task: pl.LightningModule, logger: RunLogger) -> None:
+        data = logger.guard.call("describing the data set", lambda: dataset_facts(trainer.datamodule))  # type: ignore[attr-defined]
+        network = logger.guard.call("describing the network", lambda: network_facts(trainer, task))
+        logger.log_hyperparams({"dataset": data, "network": network})
+
+
+def run_loggers(trainer: pl.Trainer) -> list[RunLogger]:
+    """The W&B loggers of this process that record the run: none on other ranks than the first."""
+    return [logger for logger in trainer.loggers if isinstance(logger, RunLogger) and logger.active]
+
+
+def restore_history(trainer: pl.Trainer, logger: RunLogger, path: Path) -> None:
+    """Send the rows that W&B lacks and that training will not produce again, and say which it has already.
+
+    Args:
+        trainer: The trainer, about to continue.
+        logger: The logger; rows after its `last_step` are missing.
+        path: ``metrics.csv`` of the run.
+    """
+    resumed, last = stepped_batches(trainer), logger.last_step
+    if not path.is_file():
+        return
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = {int(row["step"]): parse_row(row, lr_name(trainer)) for row in csv.DictReader(file) if row.get("step")}
+    logger.restored = rows.get(last, {}).keys()
+    missing = [step for step in sorted(rows) if last < step <= resumed]
+    for step in missing:
+        logger.log_metrics(rows[step], step)
+    if missing:
+        rank_zero_info(f"W&B: {len(missing)} rows up to step {missing[-1]}, which it did not have, are sent again.")
+    if last > resumed:
+        rank_zero_info(
+            f"W&B: steps {resumed + 1} to {last} are in the run already and are not sent again; if they will differ, "
+            "as with another configuration, start a new run without --ckpt_path"
+        )
+
+
+def parse_row(row: dict[str, str], lr: str) -> dict[str, float]:
+    """The numbers of a row of ``metrics.csv``, with the learning rate under its name on W&B."""
+    values = {key: float(value) for key, value in row.items() if value and key != "step"}
+    return {lr if key == "lr" else key: int(value) if key == "epoch" else value for key, value in values.items()}
+
+
+def lr_name(trainer: pl.Trainer) -> str:
+    """The name that Lightning's monitor gives the learning rate: that of the only parameter group, or ``lr``."""
+    groups = [optimizer.param_groups for optimizer in trainer.optimizers]
+    return f"lr-{type(trainer.optimizers[0]).__name__}" if list(map(len, groups)) == [1] else "lr"

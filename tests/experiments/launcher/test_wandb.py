@@ -1,0 +1,153 @@
+"""Whole runs recorded on W&B: a stand-in for its server says what it received."""
+
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import wandb
+import yaml
+
+from striate.tests.helpers.fixtures import make_folder
+from striate.tests.helpers.launcher import CLASSIFICATION, launch, read_csv
+from striate.tests.helpers.processes import ENVIRONMENT, HANG
+from striate.tests.helpers.wandb_runs import read_run
+from striate.tests.helpers.wandb_server import wandb_server
+
+HERE = "striate.tests.experiments.launcher.test_wandb"
+CONFIG = {key: value for key, value in CLASSIFICATION.items() if key != "wandb"}
+STEPS = 3
+"""Training steps of an epoch."""
+
+
+@pytest.fixture
+def server(monkeypatch, workdir):
+    make_folder(workdir / "data", per_class=9)
+    (workdir / "small.yaml").write_text(yaml.safe_dump(CONFIG))
+    with wandb_server(sweep_count=3) as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        wandb.teardown()
+        yield server
+        wandb.teardown()
+    assert not server.state.unknown
+
+
+def fit(epochs, *arguments):
+    launch("fit", "--config", "small.yaml", "--trainer.max_epochs", epochs, "--trainer.enable_model_summary", "false",
+           *arguments)  # fmt: skip
+
+
+def steps(server):
+    return [row["trainer/global_step"] for row in server.history()]
+
+
+def test_a_run_and_its_continuation_are_one_run_with_everything(server, workdir):
+    notes = ["--wandb.tags", "[first, small]", "--wandb.notes", "two classes"]
+    fit(2, *notes)
+    run = server.run()
+    wanted = {"project": "striate", "groupName": "small", "displayName": "classification/small/fit-1", "jobType": "fit",
+              "tags": ["first", "small"], "notes": "two classes"}  # fmt: skip
+    assert {key: run["settings"][key] for key in wanted} == wanted
+    config = {key: entry["value"] for key, entry in run["config"].items()}
+    assert config["model"]["init_args"]["optimizer"]["init_args"]["lr"] == 0.05  # nested, as in the YAML
+    assert config["data"]["init_args"]["batch_size"] == 4 and config["trainer"]["max_epochs"] == 2
+    assert config["dataset"]["train"]["samples"] == 14 and config["dataset"]["class_names"] == ["bright", "dark"]
+    assert len({config["dataset"][split]["fingerprint"] for split in ("train", "val")}) == 2
+    assert config["network"]["parameters"] == 258 and config["network"]["flops"] > 258
+    assert config["versions"]["python"] == sys.version.split()[0] and config["hardware"]["cpus"] >= 1
+    axes = {entry["1"]: entry.get("5") for entry in config["_wandb"]["m"]}
+    names = list(axes)
+    assert axes["val/acc"] == names.index("epoch") + 1 and axes["train/loss"] == names.index("trainer/global_step") + 1
+
+    fit(3, *notes, "--ckpt_path", "last")
+    assert list(server.state.runs) == [json.loads(Path("runs/small/fit-1/wandb_run.json").read_text())["id"]]
+    rows = server.history()
+    assert steps(server) == list(range(3 * STEPS)) and run["rewrites"] == 0 and run["exitcode"] == 0
+    assert all("train/loss" in row for row in rows)
+    for epoch, row in enumerate(rows[STEPS - 1 :: STEPS]):  # the media are in the row of their validation
+        assert row["epoch"] == epoch and {"val/acc", "val/pictures", "val/confusion"} <= row.keys()
+    # the images once for each process, and the predictions each time
+    assert rows[2]["val/pictures"]["filenames"] == rows[5]["val/pictures"]["filenames"]
+    assert all("val/pictures" not in row for row in rows if row["trainer/global_step"] % STEPS != STEPS - 1)
+    assert {"val/classes", "val/confusion_table"} <= rows[5].keys() & rows[8].keys()
+    written = read_csv(workdir / "runs/small/fit-1/metrics.csv")
+    for row, line in zip(rows, written, strict=True):
+        assert row["train/loss"] == pytest.approx(float(line["train/loss"]), rel=1e-5)
+    scores = [float(line["val/acc"]) for line in written if line["val/acc"]]
+    summary = run["summary"]
+    assert summary["best/val/acc"] == max(scores) and summary["val/acc"] == scores[-1]
+    assert summary["best/epoch"] == scores.index(max(scores))
+    assert summary["best/step"] == STEPS * (summary["best/epoch"] + 1) - 1
+
+
+class FailingServer(pl.Callback):
+    """Lets the server fail from the second epoch on."""
+
+    server = None
+    fault: str | int = 500
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        """Begin to fail."""
+        if trainer.current_epoch == 1:
+            self.server.fail(self.fault)
+
+
+@pytest.mark.parametrize("fault", [500, pytest.param("hang", marks=pytest.mark.slow), "drop", 401])
+def test_a_server_that_fails_while_training_costs_no_result_and_nothing_is_lost(server, workdir, fault, caplog):
+    caplog.set_level(logging.INFO, "pytorch_lightning")
+    FailingServer.server, FailingServer.fault = server, fault
+    fit(2, "--wandb.timeout", 2, "--trainer.callbacks", f"{HERE}.FailingServer")
+    folder = workdir / "runs" / "small" / "fit-1"
+    names = {path.name for path in folder.iterdir()}
+    assert {"val_classes.csv", "val_confusion.csv", "metrics.csv", "checkpoints", "pictures"} <= names
+    assert len(list((folder / "pictures").glob("*.png"))) == 3
+    printed = [line.getMessage() for line in caplog.records]
+    assert any("accuracy per class" in line for line in printed)  # the report
+    (end,) = (line for line in printed if line.startswith("W&B: the record is not complete on the server ("))
+    assert "to upload: wandb sync runs/small/fit-1/wandb/run-" in end
+    assert len(server.history()) < 2 * STEPS
+
+    server.fail("normal")
+    caplog.clear()
+    fit(3, "--ckpt_path", "last")  # without the callback
+    rows = server.history()
+    assert [row["trainer/global_step"] for row in rows] == list(range(3 * STEPS)) and server.run()["rewrites"] == 0
+    assert [step for step, row in enumerate(rows) if "val/acc" in row] == [2, 5, 8]
+    assert any("which it did not have, are sent again" in line.getMessage() for line in caplog.records)
+
+
+def test_an_unreachable_server_does_not_stop_training(server, workdir, caplog):
+    caplog.set_level(logging.INFO, "pytorch_lightning")
+    server.fail(403)
+    fit(1)
+    about = [line.getMessage() for line in caplog.records if line.getMessage().startswith("W&B")]
+    assert len(about) == 1 and about[0].startswith("W&B: recording offline, because the server cannot be used (")
+    (offline,) = workdir.glob("runs/small/fit-1/wandb/offline-run-*")
+    assert [row["trainer/global_step"] for row in read_run(offline)["history"]] == list(range(STEPS))
+
+
+def test_an_offline_run_holds_everything_and_is_synced_with_its_continuation(server, workdir):
+    fit(1, "--wandb.mode", "offline")
+    fit(2, "--wandb.mode", "offline", "--ckpt_path", "last")
+    first, second = sorted(workdir.glob("runs/small/fit-1/wandb/offline-run-*"))
+    record = read_run(first)
+    assert [row["trainer/global_step"] for row in record["history"]] == [0, 1, 2]
+    assert [row["trainer/global_step"] for row in read_run(second)["history"]] == [3, 4, 5]
+    assert record["config"]["model"]["class_path"] == "striate.tasks.Classification"
+    assert record["summary"]["best/epoch"] == 0 and "best/val/acc" in record["summary"]
+    pictures = record["history"][2]["val/pictures"]
+    assert pictures["count"] == 4 and all((first / "files" / name).is_file() for name in pictures["filenames"])
+    assert not server.state.runs
+    environment = {**ENVIRONMENT, **server.environment}
+    environment = {name: value for name, value in environment.items() if name not in ("WANDB_MODE", "WANDB_SILENT")}
+    command = [sys.executable, "-m", "wandb", "sync", str(first), str(second)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG)
+    assert done.returncode == 0, done.stderr
+    assert steps(server) == list(range(2 * STEPS)) and server.run()["rewrites"] == 0
+    assert server.run()["settings"]["displayName"] == "classification/small/fit-1"
+    assert {name for name in server.run()["files"] if name.startswith("media/images/val/pictures")}
+    server.state.unknown.clear()  # the client's telemetry about itself

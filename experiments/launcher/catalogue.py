@@ -10,14 +10,28 @@ from .messages import fail
 EXPERIMENTS = Path(__file__).parents[1]
 
 
-def experiment_names() -> list[str]:
-    """Names of the packaged experiments, such as ``classification/resnet18_digits``."""
+SWEEPS = "sweeps/"
+"""Start of the names of packaged sweeps."""
+
+
+def packaged_names() -> list[str]:
+    """Names of all packaged files."""
     return sorted(path.relative_to(EXPERIMENTS).with_suffix("").as_posix() for path in EXPERIMENTS.rglob("*.yaml"))
 
 
+def experiment_names() -> list[str]:
+    """Names of the packaged experiments, such as ``classification/resnet18_digits``."""
+    return [name for name in packaged_names() if not name.startswith(SWEEPS)]
+
+
+def sweep_names() -> list[str]:
+    """Names of the packaged sweeps, such as ``sweeps/classification_digits``."""
+    return [name for name in packaged_names() if name.startswith(SWEEPS)]
+
+
 def describe_experiments() -> str:
-    """One line per experiment: its name and the first comment of its file."""
-    names = experiment_names()
+    """One line per experiment and per sweep: its name and the first comment of its file."""
+    names = [*experiment_names(), *sweep_names()]
     width = max(map(len, names), default=0)
     lines = []
     for name in names:
@@ -58,7 +72,8 @@ def run_experiments(arguments: Sequence[str]) -> None:
         fail(f"--copy: file exists, got {target}; choose another name, or remove the file", 1)
     except OSError as error:
         fail(f"--copy: cannot write there ({error.strerror or error}), got {target}", 1)
-    print(f"{target}: edit it, then run `striate fit --config {target}`")  # noqa: T201
+    command = "sweep" if options.name.startswith(SWEEPS) else "fit --config"
+    print(f"{target}: edit it, then run `striate {command} {target}`")  # noqa: T201
 
 
 def find_config(name: str, argument: str = "--config") -> Path:
@@ -77,7 +92,8 @@ def find_config(name: str, argument: str = "--config") -> Path:
     packaged = EXPERIMENTS / f"{name.removesuffix('.yaml').removeprefix('experiments/')}.yaml"
     if packaged.is_file():
         return packaged
-    by_stem = {known.rsplit("/", 1)[-1]: known for known in experiment_names()}
+    names = sweep_names() if argument == "sweep" else experiment_names()
+    by_stem = {known.rsplit("/", 1)[-1]: known for known in names}
     stem = name.removesuffix(".yaml").rsplit("/", 1)[-1]
     nearest = difflib.get_close_matches(stem, by_stem, n=1, cutoff=0.5)
     hint = f"did you mean {by_stem[nearest[0]]!r}?" if nearest else "`striate experiments` lists the packaged ones"

@@ -46,6 +46,7 @@ from .class_paths import prefer_own_classes
 from .compat import PlainBar, TerminalBar
 from .error_reports import one_line_errors
 from .finders import FINDERS, FinderResults
+from .gpus import share_gpus
 from .messages import notice
 from .parser import PARSER, prepare_parsing
 from .runs import RUN_FOLDER, Run, RunSettings, WandbSettings, is_first_rank, make_loggers, open_run
@@ -125,6 +126,7 @@ class StriateCLI(LightningCLI):
         settings = self.section()
         run = settings.run
         run.name = run.name or default_run_name()
+        share_gpus(settings.trainer.accelerator, settings.trainer.devices)
         if self.ckpt_path is not None:
             settings.ckpt_path = str(find_checkpoint(self.ckpt_path, Path(run.root) / run.name))
 

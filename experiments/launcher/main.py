@@ -14,6 +14,7 @@ COMMANDS = {
     "validate": "evaluate a checkpoint on the validation split",
     "test": "evaluate a checkpoint on the test split",
     "predict": "predict the images of a file, a folder or a glob pattern",
+    "sweep": "search hyperparameters: `striate sweep --help`",
     "data": "show, check or export a data set: `striate data --help`",
     "experiments": "list the packaged experiments; `striate experiments NAME` prints one",
 }
@@ -122,6 +123,13 @@ def run_command(words: list[str]) -> None:
         from ..data.commands import run
 
         run(words[1:])
+    elif command == "sweep":
+        from ..sweep import commands
+
+        if {"-h", "--help"} & set(words) or len(words) == 1:
+            print(commands.USAGE)  # noqa: T201
+        elif code := commands.sweep(words[1:]):
+            raise SystemExit(code)
     elif command not in RUNS:
         hint = did_you_mean(command, COMMANDS, otherwise=f"; use {', '.join(COMMANDS)}")
         fail(f"{command}: no such command{hint}")

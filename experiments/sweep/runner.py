@@ -1,0 +1,251 @@
+"""Runs the trials of a sweep, several at a time, until the limit is reached."""
+
+import os
+import select
+import shlex
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from optuna.trial import Trial, TrialState
+
+from ..launcher.messages import notice
+from .spec import fill_command
+from .study import SharedStudy
+from .trials import FolderLock, History, RunningTrial, missing_metric, prepare_folder, start_process
+
+POLL_SECONDS = 0.2
+"""Time between two looks at the metrics of the running trials. The end of a process is noticed at once."""
+
+
+class Runner:
+    """Runs trials of a study in processes of their own.
+
+    Args:
+        shared: The study.
+        limit: Number of trials of the study, those of all processes together.
+        jobs: Number of trials at a time in this process.
+        extra: Further arguments of every trial.
+    """
+
+    def __init__(self, shared: SharedStudy, limit: int, jobs: int, extra: Sequence[str] = ()) -> None:
+        self.shared, self.limit, self.jobs, self.extra = shared, limit, jobs, list(extra)
+        self.running: list[RunningTrial] = []
+        self.signal: int | None = None
+        shared.folder.mkdir(parents=True, exist_ok=True)
+
+    def run(self) -> int | None:
+        """Run until the limit is reached.
+
+        Returns:
+            The signal that has interrupted the sweep; None if it has ended.
+        """
+        with self.signals() as wakeup:
+            while True:
+                while self.signal is None and len(self.running) < self.jobs and self.start_next():
+                    pass
+                if not self.running and (self.signal is not None or not self.orphans()):
+                    return self.signal
+                select.select([wakeup], [], [], POLL_SECONDS)
+                drain(wakeup)
+                for running in list(self.running):
+                    self.watch(running)
+
+    @contextmanager
+    def signals(self) -> Iterator[socket.socket]:
+        """Handle SIGINT and SIGTERM, and yield a socket that becomes readable with each signal and ending process."""
+        receiver, sender = socket.socketpair()
+        receiver.setblocking(False)
+        sender.setblocking(False)
+        ends = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        handlers = {**dict.fromkeys(ends, self.stop), signal.SIGCHLD: lambda *_: None}
+        previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        old = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+        try:
+            yield receiver
+        finally:
+            signal.set_wakeup_fd(old)
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+            receiver.close()
+            sender.close()
+
+    def stop(self, number: int, frame: FrameType | None) -> None:
+        """Let the running trials save and end; at a second signal, kill them."""
+        first = self.signal is None
+        self.signal = number
+        for running in self.running:
+            running.terminate()
+            if not first:
+                running.stopping = 0.0
+                running.enforce()
+        if first and self.running:
+            notice("stopping: the running trials save their state; press Ctrl-C again to kill them")
+
+    def start_next(self) -> bool:
+        """Start a trial: an interrupted one before a new one. False: there is none."""
+        if self.shared.reached_target():
+            return False
+        own = {running.number for running in self.running}
+        for number in self.shared.running():
+            lock = None if number in own else self.lock(number)
+            if lock is not None:
+                if number in self.shared.running():  # it may have ended before it was locked
+                    self.start(number, lock, "continues")
+                    return True
+                lock.release()
+        while waiting := self.shared.waiting(self.limit):
+            for number in waiting:
+                # locked before it is claimed: a running trial without a lock is one whose processes have ended
+                lock = self.lock(number)
+                if lock is not None and self.shared.claim(number):
+                    self.start(number, lock, "starts")
+                    return True
+                if lock is not None:
+                    lock.release()
+        return False
+
+    def orphans(self) -> list[int]:
+        """Trials that still run on this machine although the process of their sweep has been killed."""
+        return [
+            trial.number
+            for trial in self.shared.trials()
+            if trial.state == TrialState.RUNNING and is_dead(str(trial.user_attrs.get("host", "")))
+        ]
+
+    def folder(self, number: int) -> Path:
+        """Folder of a trial."""
+        return self.shared.folder / f"trial-{number}"
+
+    def lock(self, number: int) -> FolderLock | None:
+        """The lock of a trial's folder; None if another process holds it."""
+        lock = FolderLock(self.folder(number))
+        return lock if lock.acquire() else None
+
+    def start(self, number: int, lock: FolderLock, verb: str) -> None:
+        """Start the process of a trial that this process has claimed."""
+        sweep, folder = self.shared.sweep, self.folder(number)
+        trial, values = self.shared.draw(number)
+        continuation = prepare_folder(folder)
+        if verb == "continues" and not continuation:
+            verb = "starts again"
+        trial.set_user_attr("values", values)
+        trial.set_user_attr("folder", str(folder))
+        trial.set_user_attr("host", f"{socket.gethostname()}:{os.getpid()}")
+        words = fill_command(sweep, values, sys.executable)
+        trial.set_user_attr(
+            "command", shlex.join(reproducing_command(fill_command(sweep, values, "python"), self.extra))
+        )
+        run = [f"--run.root={self.shared.folder}", f"--run.name=trial-{number}"]
+        words += [*self.extra, *run, *wandb_arguments(sweep.content, self.shared.study.study_name), *continuation]
+        searched = {name: value for name, value in values.items() if name not in sweep.constants()}
+        self.say(number, f"{verb}: {describe_values(searched)}")
+        try:
+            process = start_process(words, folder, lock)
+        except OSError as error:
+            self.fail(trial, f"command: cannot be started ({error.strerror or error}), got {words[0]!r}")
+            lock.release()
+            return
+        history = History(folder, sweep.metric.name)
+        known = self.shared.study.get_trials(deepcopy=False)[number].intermediate_values
+        self.running.append(
+            RunningTrial(trial, values, folder, lock, process, history, time.monotonic(), reported=len(known))
+        )
+
+    def watch(self, running: RunningTrial) -> None:
+        """Report new values of a trial, stop it early if it is to be, and record its end."""
+        ended = running.process.poll() is not None
+        sweep = self.shared.sweep
+        if running.report():
+            value = running.history.values[-1]
+            self.say(running.number, f"{sweep.metric.name} {value:.4g} ({len(running.history.values)})")
+            signed = [sweep.metric.sign * value for value in running.history.values]
+            others = self.shared.histories(running.number)
+            if not running.stopping and not ended and sweep.early and sweep.early.stops(signed, others):
+                running.pruned = True
+                running.terminate()
+        if not ended:
+            running.enforce()
+            return
+        self.running.remove(running)
+        self.finish(running)
+        running.lock.release()
+
+    def finish(self, running: RunningTrial) -> None:
+        """Record the end of a trial, unless it was interrupted: then it stays a running one, to be continued."""
+        study, number = self.shared.study, running.number
+        best = self.shared.sweep.metric.best(dict(enumerate(running.history.values)))
+        duration = f"{time.monotonic() - running.started:.0f} s"
+        if running.pruned:
+            study.tell(number, state=TrialState.PRUNED)
+            self.say(number, f"stopped early after {duration}")
+        elif self.signal is not None and (running.stopping or running.process.returncode):
+            self.say(number, "interrupted")
+        elif running.process.returncode:
+            self.fail(running.trial, running.error())
+        elif best is None:
+            self.fail(running.trial, missing_metric(self.shared.sweep.metric, running.history.columns))
+        else:
+            study.tell(number, best[1])
+            self.say(number, f"ends with {self.shared.sweep.metric.name} {best[1]:.4g} at its best, after {duration}")
+
+    def fail(self, trial: Trial, error: str) -> None:
+        """Record a failed trial with its error."""
+        trial.set_user_attr("error", error)
+        self.shared.study.tell(trial.number, state=TrialState.FAIL)
+        self.say(trial.number, f"failed: {error}")
+
+    def say(self, number: int, text: str) -> None:
+        """Print a line about a trial."""
+        print(f"trial {number} {text}", flush=True)  # noqa: T201
+
+
+def describe_values(values: Mapping[str, Any]) -> str:
+    """The values of a trial in one line; numbers with four digits."""
+    return ", ".join(
+        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in values.items()
+    )
+
+
+def reproducing_command(words: Sequence[str], extra: Sequence[str]) -> list[str]:
+    """The command line of a trial as a user would type it, without the folders of the sweep."""
+    words = [word for word in words if word != "/usr/bin/env"]
+    if words[:3] == ["python", "-m", "striate"]:
+        words[:3] = ["striate"]
+    return [*words, *extra]
+
+
+def wandb_arguments(content: Mapping[str, Any], name: str) -> list[str]:
+    """Arguments that put the W&B run of a trial into the group of the sweep, and into its project."""
+    group = str(content.get("name") or name)
+    given = {"group": group, "project": content.get("project"), "entity": content.get("entity")}
+    return [f"--wandb.{key}={value}" for key, value in given.items() if value is not None]
+
+
+def is_dead(host: str) -> bool:
+    """Whether ``HOST:PID`` names a process of this machine that has ended."""
+    name, _, number = host.rpartition(":")
+    if name != socket.gethostname() or not number.isdigit():
+        return False
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def drain(receiver: socket.socket) -> None:
+    """Read all that waits in a socket."""
+    try:
+        while receiver.recv(4096):
+            pass
+    except BlockingIOError:
+        pass

@@ -9,9 +9,9 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from ..datamodules.images.bit_depth import ReadOptions
+from ..datamodules.images.bit_depth import BitDepthError, ReadOptions
 from ..datamodules.images.listing import find_images
-from ..datamodules.images.read import read_image
+from ..datamodules.images.read import ImageError, read_image
 from ..datamodules.loading.collate import collate_whole
 from ..datamodules.loading.dataset import TransformedDataset
 from ..datamodules.loading.sources import Sample, prediction_sample
@@ -65,10 +65,17 @@ def read_any(image: AnyImage, name: str, options: ReadOptions | None = None) -> 
     Raises:
         TypeError: The image is of another kind, or has another type of numbers.
         ValueError: It has another shape, or floating point pixels are outside [0, 1].
-        ImageError: A file cannot be read.
+        ImageError, BitDepthError: A file cannot be read, or not with these options.
     """
     if isinstance(image, str | PathLike):
-        return read_image(str(image), options=options or ReadOptions())
+        try:
+            return read_image(str(image), options=options or ReadOptions())
+        except (ImageError, BitDepthError) as error:
+            if error.option:  # the message names the argument of a data module, of which there is none here
+                problem = str(error).rpartition("; set ")[0]
+                remedy = f"set task.read_options = striate.datamodules.ReadOptions({error.option})"
+                error.args = (f"{problem}; {remedy}, or as the training images were read", *error.args[1:])
+            raise
     if isinstance(image, Image.Image):
         if image.mode not in _MODES_OF_8_BITS:
             raise ValueError(

@@ -369,6 +369,12 @@ KINDS: dict[str, Kind] = {
         _DROP_SAMPLE,
         excludes_sample=True,
     ),
+    "unlabeled-task": Kind(
+        "tasks that nobody has annotated",
+        "warning",
+        "Their images are left out. Annotate them, or submit an empty annotation for an image without objects.",
+        sentence="left out: no annotation, or only cancelled ones",
+    ),
     "unusable-annotation": Kind(
         "annotations that cannot be read",
         "error",

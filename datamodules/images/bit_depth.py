@@ -16,7 +16,18 @@ _PERCENTILES = (1, 99.8)
 
 
 class BitDepthError(ValueError):
-    """An image beyond 8 bits, without an argument that says how it is scaled."""
+    """An image beyond 8 bits, without an argument that says how it is scaled.
+
+    Attributes:
+        option: The argument of `ReadOptions` to set, such as ``scale_16bit=(0, 4095)``.
+    """
+
+    def __init__(self, message: str, option: str) -> None:
+        super().__init__(message, option)
+        self.option = option
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 @dataclass(frozen=True)
@@ -96,9 +107,11 @@ def scale_to_8_bits(values: np.ndarray, scale: str | Range | None, bits: int = 1
         kind = "floating-point values" if values.dtype.kind == "f" else f"values of {bits} bits"
         problem = "must be set for images beyond 8 bits" if scale is None else "full needs whole numbers of 16 bits"
         full = ", full" if scale is None and values.dtype.kind != "f" and least >= 0 and bits <= 16 else ""
+        usual = _usual_range(float(least), float(most), values.dtype.kind)
         raise BitDepthError(
             f"{where}: scale_16bit {problem}, got {kind} from {least:g} to {most:g}; set scale_16bit: [low, high], "
-            f"such as {_usual_range(float(least), float(most), values.dtype.kind)}{full}, image or percentile"
+            f"such as {usual}{full}, image or percentile",
+            f"scale_16bit=({usual[1:-1]})",
         )
     if not isinstance(scale, str):
         low, high = scale

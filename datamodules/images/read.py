@@ -48,11 +48,12 @@ class ImageError(ValueError):
         path: The file.
         reason: Description of the problem.
         code: The kind of fault: ``unreadable-image``, or ``size-mismatch``: its annotations are for another size.
+        option: The argument of `ReadOptions` with which it can be read, such as ``page=0``; empty: there is none.
     """
 
-    def __init__(self, path: str | Path, reason: str, code: str = "unreadable-image") -> None:
+    def __init__(self, path: str | Path, reason: str, code: str = "unreadable-image", option: str = "") -> None:
         super().__init__(f"{path}: {reason}")
-        self.path, self.reason, self.code = str(path), reason, code
+        self.path, self.reason, self.code, self.option = str(path), reason, code, option
 
     @classmethod
     def size_mismatch(
@@ -69,8 +70,13 @@ class ImageError(ValueError):
         message = f"the image is {size[0]}x{size[1]}, but {what} {expected[0]}x{expected[1]}"
         return cls(path, message, "size-mismatch")
 
-    def __reduce__(self) -> tuple[type["ImageError"], tuple[str, str, str]]:
-        return type(self), (self.path, self.reason, self.code)  # so that it survives the way from a worker process
+    def __reduce__(self) -> tuple[type["ImageError"], tuple[str, str, str, str]]:
+        return type(self), (
+            self.path,
+            self.reason,
+            self.code,
+            self.option,
+        )  # so that it survives the way from a worker process
 
 
 def read_image(path: str | Path, short_side: int | None = None, options: ReadOptions = _AS_IT_IS) -> np.ndarray:
@@ -204,9 +210,8 @@ def _select_page(path: str | Path, opened: Image.Image, page: int | None) -> Non
         pages = [number for number in pages if not _subfile_type(opened, number) & _REDUCED_OR_MASK] or pages
     kind = "pages" if isinstance(opened, TiffImageFile) else "frames"
     if page is None and len(pages) > 1:
-        raise ImageError(
-            path, f"must be a single image, got {len(pages)} {kind}; set page: 0 to read the first of them"
-        )
+        reason = f"must be a single image, got {len(pages)} {kind}; set page: 0 to read the first of them"
+        raise ImageError(path, reason, option="page=0")
     if page is not None and page >= len(pages):
         raise ImageError(
             path, f"has {len(pages)} {kind[:-1] if len(pages) == 1 else kind}, counted from 0, got page: {page}"

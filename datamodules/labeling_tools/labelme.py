@@ -1,24 +1,23 @@
 """labelme's JSON files, one beside each image."""
 
-import base64
-import binascii
-import io
 import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from ..annotations.annotation_errors import DataError, Fault, record_error, recording
 from ..annotations.dataset_layout import layout_error
 from ..annotations.json_files import read_json
 from ..annotations.other_formats import other_format
 from ..images.file_names import FileNames
+from ..images.sizes import image_sizes
 from .drawings import Drawing, Drawings, ellipse, image_size, rectangle
 from .module import LabelingToolDataModule
+from .png import decode_png
 
 _NO_AREA = ("line", "linestrip", "point", "points")
+_IGNORED, _BACKGROUND = "__ignore__", "_background_"  # what labelme's own converters do not take for classes
 
 
 class LabelmeJson(LabelingToolDataModule):
@@ -30,9 +29,10 @@ class LabelmeJson(LabelingToolDataModule):
         ROOT/deep/b.jpg    ROOT/deep/b.json
 
     Folders are searched recursively. If `root` has a folder ``train``, the splits are the folders ``train``, ``val``
-    and ``test``; otherwise all files are the training set. Rectangles, polygons, circles and masks are objects. Shapes
-    with the same label and ``group_id`` are one object. Lines and points have no area; they are left out with one
-    warning, like boxes outside their image, or stop the run if `strict`.
+    and ``test``; otherwise all files are the training set. Rectangles, also rotated ones, polygons, circles and masks
+    are objects. Shapes with the same label and ``group_id`` are one object. Lines and points have no area, and
+    ``__ignore__`` and ``_background_`` are no classes; they are left out with one warning, like boxes outside their
+    image, or stop the run if `strict`. A semantic mask cannot have the pixels of ``__ignore__``, which are refused.
 
     Args:
         root: Folder of the JSON files, or one of them.
@@ -72,6 +72,10 @@ class LabelmeJson(LabelingToolDataModule):
                 if error.fault is None or not recording():
                     raise
                 record_error(error.fault)
+        ignored = [name for name, problem in drawings.unusable if problem.startswith(_IGNORED)]
+        if ignored and self.task == "semantic_segmentation":
+            remedy = "write masks with labelme's example labelme2voc.py, and read them with MaskFolder"
+            record_error(Fault("label-outside", root, ignored, "file", f"{_IGNORED!r}", remedy))
         return drawings
 
 
@@ -85,24 +89,31 @@ def _read_file(file: Path, drawings: Drawings, images: FileNames) -> None:
     if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
         found = f"must be labelme's JSON with shapes and imagePath, got {other_format(content) or 'other JSON'}"
         raise DataError.of(Fault("annotation-file", file, [str(file)], "path", found))
-    width, height = content.get("imageWidth"), content.get("imageHeight")
-    if (size := image_size(width, height)) is None:
-        found = f"imageWidth and imageHeight must be numbers of pixels, got {width!r} and {height!r}"
-        raise DataError.of(Fault("annotation-file", file, [str(file)], "path", found))
     path = content.get("imagePath")
     if not isinstance(path, str) or not path:
         found = f"imagePath must be the path of the image, got {path!r}"
         raise DataError.of(Fault("annotation-file", file, [str(file)], "path", found))
+    name, exists = _image_name(file, path, drawings.root, images)
+    if not exists and isinstance(content.get("imageData"), str):
+        remedy = f"{file.name} holds it as imageData, in base64: write it to that file"
+        raise DataError.of(Fault("missing-image", drawings.root, [name], "file", remedy=remedy))
+    width, height = content.get("imageWidth"), content.get("imageHeight")
+    size = image_size(width, height)
+    if width is None and height is None:  # as in files of labelme before 3.5
+        size = tuple(image_sizes([drawings.root / name])[0].tolist())
+    if size is None:
+        found = f"imageWidth and imageHeight must be numbers of pixels, got {width!r} and {height!r}"
+        raise DataError.of(Fault("annotation-file", file, [str(file)], "path", found))
     image = len(drawings.names)
-    drawings.names.append(_image_name(file, path, drawings.root, images))
+    drawings.names.append(name)
     drawings.sizes.append(size)
     groups: dict[Any, Drawing] = {}
     for number, shape in enumerate(content["shapes"], start=1):
-        name = f"{file.relative_to(drawings.root).as_posix()}, shape {number}"
+        place = f"{file.relative_to(drawings.root).as_posix()}, shape {number}"
         try:
-            drawing = _read_shape(shape, image, name, size)
+            drawing = _read_shape(shape, image, place, size)
         except (ValueError, OverflowError) as error:
-            drawings.unusable.append((name, str(error)))
+            drawings.unusable.append((place, str(error)))
             continue
         group = shape.get("group_id")
         key = number if group is None else (drawing.label, str(group))
@@ -110,14 +121,18 @@ def _read_file(file: Path, drawings: Drawings, images: FileNames) -> None:
     drawings.objects += groups.values()
 
 
-def _image_name(file: Path, path: str, root: Path, images: FileNames) -> str:
-    """Return the image of a JSON file, below the root: where it says, or else the image of its name beside it."""
+def _image_name(file: Path, path: str, root: Path, images: FileNames) -> tuple[str, bool]:
+    """Return the image of a JSON file, below the root, and whether it exists.
+
+    It is where the file says, or else the image of its name beside the file.
+    """
     folder = file.parent.relative_to(root).as_posix()
     below = "" if folder == "." else f"{folder}/"
     slashes = path.replace("\\", "/")
     candidates = [below + slashes, below + slashes.rpartition("/")[2]]
     found = (images.resolve(name) for name in candidates if ".." not in name.split("/"))
-    return next((name for name in found if name is not None), candidates[1])
+    name = next((name for name in found if name is not None), None)
+    return (candidates[1], False) if name is None else (name, True)
 
 
 def _read_shape(shape: Any, image: int, name: str, size: tuple[int, int]) -> Drawing:
@@ -128,11 +143,13 @@ def _read_shape(shape: Any, image: int, name: str, size: tuple[int, int]) -> Dra
     if not isinstance(points, list) or not all(map(_is_point, points)):
         raise ValueError("points must be a list of pairs of numbers")
     label, coordinates = shape["label"].strip(), [float(side) for point in points for side in point]
+    if label in (_IGNORED, _BACKGROUND):
+        raise ValueError(f"{label} is not a class, and the shape is no object")
     if kind in _NO_AREA:
         raise ValueError(f"a {kind} has no area, and is no object")
     if kind == "polygon" and len(points) >= 3:
         return Drawing(image, name, label, [coordinates])
-    if kind == "rotation" and len(points) == 4:  # X-AnyLabeling's oriented box
+    if kind in ("oriented_rectangle", "rotation") and len(points) == 4:  # the latter is X-AnyLabeling's
         return Drawing(image, name, label, [coordinates])
     if kind == "rectangle" and len(points) in (2, 4):  # four corners in X-AnyLabeling
         across, down = coordinates[::2], coordinates[1::2]
@@ -151,18 +168,25 @@ def _is_point(point: Any) -> bool:
 
 
 def _read_mask(text: Any, corners: list[float], size: tuple[int, int]) -> np.ndarray:
-    """Return the mask of a shape: a PNG in base64, whose first pixel is at the first corner: ``[H, W]`` uint8."""
+    """Return the mask of a shape: a PNG in base64, whose first pixel is at the first corner: ``[H, W]`` uint8.
+
+    As in labelme, what lies outside the image, or beyond corners of whole pixels, is cut off.
+    """
     try:
-        with Image.open(io.BytesIO(base64.b64decode(text, validate=True))) as opened:
-            part = np.asarray(opened.convert("L")) > 0
-    except (TypeError, ValueError, OSError, binascii.Error) as error:
-        raise ValueError(f"mask must be a PNG in base64 ({error})") from error
-    mask = np.zeros((size[1], size[0]), np.uint8)
-    left, top = round(corners[0]), round(corners[1])
-    height, width = part.shape
-    if left < 0 or top < 0 or top + height > size[1] or left + width > size[0]:
-        raise ValueError(f"mask of {width}x{height} at {left}, {top} extends beyond the image of {size[0]}x{size[1]}")
-    mask[top : top + height, left : left + width] = part
+        part = decode_png(text) != 0
+    except ValueError as error:
+        raise ValueError(f"mask {error}") from error
+    if part.ndim != 2:
+        raise ValueError(f"mask must have one channel, got the shape {list(part.shape)}")
+    left, top, right, bottom = (round(corner) for corner in corners)
+    if all(corner == int(corner) for corner in corners):
+        part = part[: max(bottom - top + 1, 0), : max(right - left + 1, 0)]
+    width, height = size
+    inside = part[max(-top, 0) : max(height - top, 0), max(-left, 0) : max(width - left, 0)]
+    if not inside.any():
+        raise ValueError(f"mask at {left}, {top} has no pixel in the image of {width}x{height}")
+    mask = np.zeros((height, width), np.uint8)
+    mask[max(top, 0) :, max(left, 0) :][: inside.shape[0], : inside.shape[1]] = inside
     return mask
 
 

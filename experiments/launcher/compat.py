@@ -119,7 +119,7 @@ def parse_rows(content: bytes) -> list[dict[str, Any]]:
 
 
 class BarText:
-    """What both progress bars show: epochs counted from 1, and no number of the run."""
+    """What both progress bars show: the number of the epoch, as in files and metrics, and no number of the run."""
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         """Return the metrics to show."""
@@ -127,9 +127,9 @@ class BarText:
         return {key: value for key, value in metrics.items() if key != "v_num"}
 
     def _get_train_description(self, current_epoch: int) -> str:
-        """The epoch, and how many there are, such as ``Epoch 1/10``."""
+        """The epoch, counted from 0, and the progress in epochs, such as ``Epoch 0 (1 of 10)``."""
         epochs = self.trainer.max_epochs  # type: ignore[attr-defined]
-        return f"Epoch {current_epoch + 1}" + (f"/{epochs}" if epochs not in (None, -1) else "")
+        return f"Epoch {current_epoch}" + (f" ({current_epoch + 1} of {epochs})" if epochs not in (None, -1) else "")
 
 
 class TerminalBar(BarText, RichProgressBar):

@@ -3,9 +3,10 @@
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import BatchSizeFinder, LearningRateFinder
-from pytorch_lightning.utilities.rank_zero import rank_zero_info
+from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from ...callbacks import RunRecord
 from ...callbacks.drawing.canvas import render_figure
@@ -15,12 +16,17 @@ from .compat import leave_rate_alone
 
 FINDERS = (BatchSizeFinder, LearningRateFinder)
 
+_SKIPPED = 10  # first points of a search, as in Lightning: their running average is of few losses
+_MIN_FALL = 0.02  # a smaller part of the loss is noise
+
 
 class FinderResults(pl.Callback):
     """Trains with the learning rate and the batch size that were found, plots the search, and records the values.
 
     Lightning's callback sets one rate for all parameter groups, and a schedule does not see it. Here the optimizer and
-    the schedule are built anew with the found rate.
+    the schedule are built anew with the found rate: where the loss falls fastest over the logarithm of the rate.
+    Lightning (2.6) takes the slope over the rate itself, which is steepest at the smallest rates. A doubtful result is
+    not used. A LightningModule that is no `Task` trains with Lightning's own suggestion; a doubtful one is named.
 
     Args:
         record: Writes ``config.yaml``, with the found values.
@@ -62,25 +68,74 @@ class FinderResults(pl.Callback):
             finder.lr_find(trainer, pl_module)
         loop.max_epochs = epochs
         for finder in find(trainer, LearningRateFinder):
-            search = finder.optimal_lr
-            rate = search.suggestion() if search is not None else None
-            folder = run_folder(trainer)
-            if search is not None and trainer.is_global_zero:
-                path = folder / "pictures" / "lr_finder.png"
-                log_picture(trainer, render_figure(search_figure(search.results, rate)), path, "train/lr_finder")
-            if rate is None:
-                rank_zero_info(
-                    "No learning rate found: the loss did not fall; training continues with that of the YAML"
-                )
-            elif isinstance(pl_module, Task):
-                found["lr"] = float(f"{rate:.6g}")
-                optimizer: Any = pl_module.optimizer
-                pl_module.optimizer = partial(optimizer, lr=found["lr"])
-                trainer.strategy.setup_optimizers(trainer)
+            if (rate := self._use_rate(trainer, pl_module, finder.optimal_lr)) is not None:
+                found["lr"] = rate
         if found:
             rank_zero_info("Found " + ", ".join(f"{name} {value}" for name, value in found.items()))
             add_found(self.record.config, found)
             self.record.write(trainer)
+
+    def _use_rate(self, trainer: pl.Trainer, pl_module: pl.LightningModule, search: Any) -> float | None:
+        """Plot a search, and let a task train with what it found; None: with the rate that it has."""
+        if search is None:  # in a fast_dev_run
+            return None
+        task = pl_module if isinstance(pl_module, Task) else None
+        rate = steepest_fall(search.results) if task else search.suggestion()
+        path = run_folder(trainer) / "pictures" / "lr_finder.png"
+        if trainer.is_global_zero:
+            log_picture(trainer, render_figure(search_figure(search.results, rate)), path, "train/lr_finder")
+        if problem := doubt(search.results, rate, search.num_training):
+            found = "no learning rate" if rate is None else f"learning rate {rate:.3g}"
+            use = "so training continues with that of the configuration" if task or rate is None else "and used"
+            rank_zero_warn(
+                f"{found} found, {use} ({problem}): look at {path}, then set the rate, or other min_lr, max_lr or "
+                "num_training_steps of LearningRateFinder"
+            )
+        if task is None:
+            return None
+        rate = None if problem or rate is None else float(f"{rate:.6g}")
+        if rate is not None:
+            task.optimizer = partial(task.optimizer, lr=rate)  # type: ignore[call-arg]
+        trainer.strategy.setup_optimizers(trainer)
+        return rate
+
+
+def steepest_fall(results: dict[str, list[float]]) -> float | None:
+    """Return the rate at which the loss falls fastest over the rate's logarithm.
+
+    Args:
+        results: ``lr`` and ``loss`` (a running average) of each step of a search.
+
+    Returns:
+        The rate; None: there are fewer than two finite losses beyond the first ones.
+    """
+    rates, losses = np.array(results["lr"], np.float64), np.array(results["loss"], np.float64)
+    usable = _SKIPPED + np.flatnonzero(np.isfinite(losses[_SKIPPED:-1]))
+    if len(usable) < 2:
+        return None
+    return float(rates[usable[np.argmin(np.gradient(losses[usable], np.log(rates[usable])))]])
+
+
+def doubt(results: dict[str, list[float]], rate: float | None, steps: int) -> str | None:
+    """Say why the result of a search is not to be trusted; None: nothing speaks against it.
+
+    Args:
+        results: ``lr`` and ``loss`` (a running average) of each step of a search.
+        rate: The rate that was found; None: none was.
+        steps: Number of steps that the search had planned; it ends earlier when the loss diverges.
+    """
+    if rate is None:
+        return "there are too few finite losses"
+    losses = np.array(results["loss"], np.float64)[_SKIPPED:]
+    losses = losses[np.isfinite(losses)]
+    fall = (losses[0] - losses.min()) / max(abs(losses[0]), 1e-12)
+    if fall < _MIN_FALL:
+        return f"the loss fell by {100 * fall:.1f} % in the whole search"
+    ends = f"end of the searched rates, {results['lr'][0]:.3g} to {results['lr'][-1]:.3g}"
+    index, margin = results["lr"].index(rate), max(steps // 20, 1)
+    if index < _SKIPPED + margin:
+        return f"it is at the lower {ends}"
+    return f"it is at the upper {ends}" if index >= steps - 1 - margin else None
 
 
 def add_found(config: dict[str, Any], found: dict[str, Any]) -> None:

@@ -1,12 +1,15 @@
 """What recipes state of their references, and recipes that need no network connection."""
 
+import json
 import socket
 import sys
 
+import numpy as np
 import pytest
 import yaml
 
 from striate.experiments.launcher.catalogue import EXPERIMENTS, experiment_names
+from striate.tests.helpers.fixtures import write_image
 
 
 def recipe(name):
@@ -64,3 +67,58 @@ def test_recipes_for_ones_own_data_build_without_a_network_connection(name, monk
     cli.launch()
     backbone = built[0].model.backbone
     assert len(backbone.load_report.loaded) == len(backbone.state_dict())  # every tensor comes from the package
+
+
+COLORS = np.array([(255, 0, 0), (0, 255, 0), (0, 0, 255)])
+
+
+def write_colored_objects(root, images=6):
+    """COCO images of dim noise with rotated squares whose color is that of their class."""
+    content = {"images": [], "annotations": [], "categories": [{"id": n, "name": str(n)} for n in range(80)]}
+    for number in range(images):
+        image = np.random.default_rng(number).integers(0, 60, (90, 120, 3), dtype=np.uint8)
+        content["images"].append({"id": number, "file_name": f"{number}.png", "width": 120, "height": 90})
+        for place, label in enumerate([number % 3, (number + 1) % 3]):
+            x, y = 30 + 60 * place, 25 + 7 * number
+            corners = [x - 20, y, x, y - 20, x + 20, y, x, y + 20]
+            ys, xs = np.mgrid[:90, :120] + 0.5
+            image[abs(xs - x) + abs(ys - y) < 20] = COLORS[label]
+            content["annotations"].append({
+                "id": 2 * number + place + 1, "image_id": number, "category_id": label, "segmentation": [corners],
+                "bbox": [x - 20, y - 20, 40, 40], "area": 800, "iscrowd": 0,
+            })  # fmt: skip
+        for split in ("train", "val"):
+            write_image(root / f"{split}2017" / f"{number}.png", image)
+    (root / "annotations").mkdir()
+    for split in ("train", "val"):
+        (root / "annotations" / f"instances_{split}2017.json").write_text(json.dumps(content))
+
+
+def test_masks_and_boxes_follow_the_jitter_and_the_pasting_of_the_recipe(monkeypatch, tmp_path):
+    from striate.experiments.launcher import cli
+
+    write_colored_objects(tmp_path / "coco")
+    monkeypatch.chdir(tmp_path)
+    built = []
+    monkeypatch.setattr(cli.StriateCLI, "_run_subcommand", lambda self, subcommand: built.append(self.datamodule))
+    path = EXPERIMENTS / "instance_segmentation" / "mask_rcnn_resnet50_fpn_coco_lsj.yaml"
+    options = ["--data.root", "coco", "--wandb.mode", "off", "--data.batch_size", "1", "--data.num_workers", "0"]
+    monkeypatch.setattr(sys, "argv", ["striate", "fit", "--config", str(path), *options])
+    cli.launch()
+    (data,) = built
+    sides, counts = [], []
+    for batch in data.train_dataloader():
+        (image,), (target,) = batch["image"], batch["target"]
+        assert image.shape == (3, 1024, 1024)
+        for label, box, mask in zip(target["labels"], target["boxes"], target["masks"], strict=True):
+            ys, xs = np.nonzero(mask.numpy())
+            ends = [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
+            np.testing.assert_allclose(box, ends, atol=1.01)  # exact boxes are scaled, masks are of whole pixels
+            inside = image[:, ys, xs].numpy().T.astype(int)
+            assert (np.abs(inside - COLORS[label]).max(1) < 100).mean() > 0.8, "the mask has left its object"
+            sides.append(float(box[2] - box[0]))
+        # and no object is left without its mask
+        bright = (image.max(0).values > 180) & (image.min(0).values < 60)
+        assert (bright.numpy() & ~target["masks"].numpy().any(0)).sum() <= 0.1 * bright.sum()
+        counts.append(len(target["labels"]))
+    assert max(sides) > 3 * min(sides) and max(counts) > 2  # sizes vary widely, and objects are pasted

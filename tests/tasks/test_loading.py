@@ -144,8 +144,21 @@ def test_files_are_read_as_the_training_data_was(tmp_path):
     content = torch.load(path, weights_only=True)
     del content["read_options"]  # as in older checkpoints
     torch.save(content, path)
-    with pytest.raises(ValueError, match="scale_16bit must be set for images beyond 8 bits"):
-        striate.load(path, model=TinyNet()).predict(file)
+    older = striate.load(path, model=TinyNet())
+    message = (
+        r"1.png: scale_16bit must be set .* to 4\d+; set task.read_options = (striate.*\(scale_16bit=\(0, 4095\)\)), or"
+    )
+    with pytest.raises(ValueError, match=message) as raised:
+        older.predict(file)
+    assert "[low, high]" not in str(raised.value)
+    older.read_options = ReadOptions(scale_16bit=(0, 4095))  # as it says
+    assert older.predict(file)[0]["score"] == pytest.approx(by_file["score"], abs=1e-6)
+    Image.fromarray(np.zeros((16, 16), np.uint8)).save(
+        several := tmp_path / "several.tif", save_all=True, append_images=[Image.new("L", (16, 16))]
+    )
+    older.read_options = ReadOptions()
+    with pytest.raises(ValueError, match=r"single image, got 2 pages; set task.read_options = .*ReadOptions\(page=0\)"):
+        older.predict(several)
 
 
 def test_transforms_as_plain_values():

@@ -1,11 +1,14 @@
 """Label Studio's exports JSON and JSON-MIN, as Label Studio 1 writes them."""
 
+import base64
+import io
 import itertools
 import json
 import math
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from striate.datamodules import LabelStudioJson
 from striate.datamodules.annotations.annotation_errors import record_faults
@@ -109,6 +112,32 @@ def test_regions(tmp_path):
     assert sample["masks"][4][10:22, 20:30].all() and sample["masks"][4].sum() == 120
 
 
+def bit_mask(mask, mode="RGBA"):
+    """A mask as Label Studio stores it: black on transparent."""
+    buffer = io.BytesIO()
+    alpha = Image.fromarray((mask * 255).astype(np.uint8))
+    image = Image.new("L", alpha.size)
+    channels = {"RGBA": [image] * 3 + [alpha], "LA": [image, alpha], "L": [alpha]}[mode]
+    Image.merge(mode, channels).save(buffer, format="PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def test_bit_masks_and_vectors(tmp_path):
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[4:9, 30:50] = 1
+    masks = [region("bitmasklabels", "cat", n, imageDataURL=bit_mask(mask, m)) for n, m in enumerate(["RGBA", "LA"])]
+    corners = [{"id": f"p{x}{y}", "x": x, "y": y, "prevPointId": None, "isBezier": False} for x, y in CORNERS]
+    vector = region("vectorlabels", "dog", 3, vertices=corners, closed=True)
+    write(tmp_path, task(*masks, vector))
+    sample = module(tmp_path, "instance_segmentation").make_source("train")[0]
+    assert sample["labels"].tolist() == [0, 0, 1]
+    np.testing.assert_array_equal(sample["masks"][:2], np.stack([mask, mask]))
+    assert sample["boxes"].tolist() == [[30, 4, 50, 9]] * 2 + [[30, 10, 60, 38]]
+
+
+CORNERS = [(50, 25), (100, 25), (50, 95)]
+
+
 def test_a_rotated_rectangle_at_an_odd_angle(tmp_path):
     write(tmp_path, task(region("rectanglelabels", "cat", x=50, y=25, width=20, height=25, rotation=30)))
     box = module(tmp_path).make_source("train")[0]["boxes"][0]
@@ -125,6 +154,11 @@ def test_json_min(tmp_path):
     with stops_at("bad-target", "project-1.json, task 1: it has 2 annotations; set several"):
         module(tmp_path).make_source("train")
     assert len(module(tmp_path, several="last").make_source("train")[0]["labels"]) == 2
+    # the newest first, as Label Studio writes them
+    old, new = ({"created_at": f"2024-01-{day}T10:00:00Z", "annotation_id": day} for day in (28, 29))
+    write(tmp_path, row | new, row | old | {"label": [flat, flat | {"x": 0}]})
+    for several, count in (("last", 1), ("first", 2)):
+        assert len(module(tmp_path, several=several).make_source("train")[0]["labels"]) == count
 
 
 def test_several_annotations(tmp_path):
@@ -135,7 +169,10 @@ def test_several_annotations(tmp_path):
     with stops_at("bad-target", "task 1: it has 2 annotations; set several: first"):
         module(tmp_path).make_source("train")
     assert len(module(tmp_path, several="first").make_source("train")[0]["labels"]) == 1
-    for key in ("ground_truth", "was_cancelled"):
+    both["annotations"][0]["created_at"], second["created_at"] = "2024-01-30T02:40:43Z", "2024-01-30T02:39:00Z"
+    write(tmp_path, both)
+    assert len(module(tmp_path, several="first").make_source("train")[0]["labels"]) == 2
+    for key in ("ground_truth", "was_cancelled", "skipped"):
         second[key] = True
         write(tmp_path, both)
         assert len(module(tmp_path).make_source("train")[0]["labels"]) == (2 if key == "ground_truth" else 1)
@@ -152,6 +189,12 @@ def test_several_annotations(tmp_path):
         ("s3://bucket/photos/a.png", "photos/a.png"),
         ("https://host/photos/a.png?token=1", "a.png"),
         ("C:\\photos\\a.png", "a.png"),
+        ("/data/local-files/?d=disk/my%20photos/a.png", "my photos/a.png"),
+        ("https://host/my%20photos/a.png", "my photos/a.png"),
+        ("https://host/100%25.png", "100%.png"),
+        ("https://host/a%20b.png", "a%20b.png"),
+        ("/storage-data/uploaded/?filepath=upload/1/a.png", "a.png"),
+        (f"/tasks/7/resolve/?fileuri={base64.urlsafe_b64encode(b's3://bucket/photos/a.png').decode()}", "photos/a.png"),
     ],
 )
 def test_where_images_are(tmp_path, image, file):
@@ -166,6 +209,12 @@ def test_where_images_are(tmp_path, image, file):
     "bad, message",
     [
         (region("keypointlabels", "cat", 2, x=1, y=2, width=0.3), "a keypoint has no area"),
+        (region("labels", "cat", 2, x=1, y=2, width=0.3) | {"type": "keypoint"}, "a keypoint has no area"),
+        (region("vectorlabels", "cat", 2, vertices=[], closed=False), "only if it is closed"),
+        (region("vectorlabels", "cat", 2, vertices=[{"x": 1, "isBezier": True}], closed=True), "has no curves"),
+        (region("bitmasklabels", "cat", 2, imageDataURL=bit_mask(np.ones((3, 4)))), "is 4x3, the image is 60x40"),
+        (region("bitmasklabels", "cat", 2, imageDataURL=bit_mask(np.ones((40, 60)), "L")), "an alpha channel"),
+        (region("bitmasklabels", "cat", 2, imageDataURL="data:image/png;base64,AAAA"), "imageDataURL must be a PNG"),
         (BOX | {"id": "r2", "image_rotation": 90}, "must not be rotated, got image_rotation 90"),
         (BOX | {"id": "r2", "value": BOX["value"] | {"rectanglelabels": ["cat", "dog"]}}, "one label, got"),
         (BOX | {"id": "r2", "value": {"x": 1, "y": 2, "width": 3, "height": 4}}, r"one label, got \[\]"),
@@ -215,9 +264,26 @@ def test_files_that_cannot_be_used(tmp_path, content, message):
         module(tmp_path, several="frist")
 
 
-def test_a_task_without_annotation_is_an_image_without_objects(tmp_path):
-    write(tmp_path, task(BOX), task(number=2, annotations=[], image="/data/upload/1/b.png"))
-    write_image(tmp_path / "b.png", noise(20, 30, 1))
-    source = module(tmp_path).make_source("train")
-    assert [len(source[index]["labels"]) for index in range(2)] == [1, 0]
-    assert check(module(tmp_path / "project-1.json"), ["train"], processes=0).clean
+def test_tasks_that_nobody_has_annotated_are_left_out(tmp_path):
+    """Also those whose only annotation is cancelled; an empty annotation says that there are no objects."""
+    for number in (2, 3, 4):
+        write_image(tmp_path / f"{number}.png", noise(20, 30, number))
+    cancelled = task(BOX, number=4, image="/data/upload/1/4.png")
+    cancelled["annotations"][0]["was_cancelled"] = True
+    nothing = task(number=2, image="/data/upload/1/2.png")
+    write(tmp_path, task(BOX), nothing, task(number=3, annotations=[], image="/data/upload/1/3.png"), cancelled)
+    with pytest.warns(
+        UserWarning, match=r"^2 of 4 tasks left out \(no annotation, .* first: task 3\): submit an empty"
+    ):
+        source = module(tmp_path).make_source("train")
+    assert [len(source[index]["labels"]) for index in range(len(source))] == [1, 0]
+    report = check(module(tmp_path / "project-1.json"), ["train"], processes=0)
+    places = [finding.location.rpartition("/")[2] for finding in report.findings.of("unlabeled-task")]
+    assert places == ["project-1.json, task 3", "project-1.json, task 4"]
+    # JSON-MIN: only the annotation has an id
+    flat = BOX["value"] | {"original_width": WIDTH, "original_height": HEIGHT}
+    rows = [{"image": f"/data/upload/1/{name}", "id": n, "annotation_id": n} for n, name in ((1, UPLOAD), (2, "2.png"))]
+    write(tmp_path, rows[0] | {"label": [flat]}, rows[1], rows[1] | {"id": 3, "annotation_id": None})
+    with pytest.warns(UserWarning, match="^1 of 3 tasks left out .* first: task 3"):
+        source = module(tmp_path).make_source("train")
+    assert [len(source[index]["labels"]) for index in range(len(source))] == [1, 0]

@@ -1,4 +1,4 @@
-"""labelme's JSON files, as labelme 5 writes them."""
+"""labelme's JSON files, as labelme 3 to 7 write them."""
 
 import base64
 import io
@@ -68,6 +68,59 @@ def test_shapes(tmp_path):
     assert semantic.make_source("train")[0]["mask"][8, 7] == 1
 
 
+def test_rotated_rectangles(tmp_path):
+    corners = [[20.0, 10.0], [30.0, 20.0], [20.0, 30.0], [10.0, 20.0]]
+    write(tmp_path, "a", [shape("cat", "oriented_rectangle", corners), shape("cat", "rotation", corners)])
+    sample = module(tmp_path, "instance_segmentation").make_source("train")[0]
+    assert sample["boxes"].tolist() == [[10, 10, 30, 30]] * 2
+    assert abs(sample["masks"][0].sum() - 200) < 25 and sample["masks"][0][20, 20] and not sample["masks"][0][12, 12]
+
+
+@pytest.mark.parametrize(
+    "points, part, box",
+    [
+        ([[-3, -2], [4, 7]], (10, 8), [0, 0, 5, 8]),  # beyond the image: cut off
+        ([[55, 36], [62, 45]], (10, 8), [55, 36, 60, 40]),
+        ([[10, 5], [13, 7]], (10, 8), [10, 5, 14, 8]),  # whole pixels: the corners are of the first and last
+        ([[10.4, 5.6], [13.2, 7.2]], (10, 8), [10, 6, 18, 16]),  # otherwise only the first counts
+    ],
+)
+def test_where_masks_lie(tmp_path, points, part, box):
+    write(tmp_path, "a", [shape("cat", "mask", points, mask=png(np.ones(part)))])
+    sample = module(tmp_path, "instance_segmentation").make_source("train")[0]
+    np.testing.assert_array_equal(sample["masks"][0], _filled(*box))
+    assert sample["boxes"].tolist() == [box]
+
+
+def test_labels_that_are_no_classes(tmp_path):
+    box = [[1, 2], [30, 35]]
+    write(tmp_path, "a", [RECTANGLE, shape("__ignore__", "rectangle", box), shape("_background_", "rectangle", box)])
+    data = module(tmp_path, "instance_segmentation")
+    assert data.class_names == ["cat"]
+    with warns_of("unusable-annotation", "a.json, shape 2"):
+        assert len(data.make_source("train")[0]["labels"]) == 1
+    with stops_at("label-outside", "a.json, shape 2: .*'__ignore__'; write masks .* MaskFolder"):
+        module(tmp_path, "semantic_segmentation").make_source("train")
+
+
+def test_files_without_the_size_of_their_image(tmp_path):
+    """As labelme before 3.5 wrote them: without the sizes, and without the kind of a polygon."""
+    old = {"label": "dog", "line_color": None, "fill_color": None, "points": POLYGON["points"]}
+    write(tmp_path, "a", [old])
+    content = json.loads((tmp_path / "a.json").read_text())
+    del content["imageWidth"], content["imageHeight"]
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    sample = module(tmp_path, "instance_segmentation").make_source("train")[0]
+    assert sample["boxes"].tolist() == [[30, 10, 55, 38]] and sample["masks"].shape == (1, HEIGHT, WIDTH)
+
+
+def test_an_image_that_is_in_its_json_file_alone(tmp_path):
+    write(tmp_path, "a", [RECTANGLE], imageData=png(np.ones((HEIGHT, WIDTH))))
+    (tmp_path / "a.png").unlink()
+    with stops_at("missing-image", "a.png: .*; a.json holds it as imageData, in base64: write it to that file"):
+        module(tmp_path).make_source("train")
+
+
 def _filled(x1, y1, x2, y2):
     mask = np.zeros((HEIGHT, WIDTH), np.uint8)
     mask[y1:y2, x1:x2] = 1
@@ -94,7 +147,9 @@ def test_shapes_of_a_group_are_one_object(tmp_path):
         (shape("cat", "polygon", [[1, 2], [3, "4"], [5, 6]]), "pairs of numbers"),
         (shape("", "rectangle", [[1, 2], [3, 4]]), "must have a label"),
         (shape("cat", "mask", [[1, 2], [3, 4]], mask="x"), "a PNG in base64"),
-        (shape("cat", "mask", [[58, 2], [3, 4]], mask=png(np.ones((3, 3)))), "beyond the image"),
+        (shape("cat", "mask", [[61, 2], [63, 4]], mask=png(np.ones((3, 3)))), "no pixel in the image of 60x40"),
+        (shape("cat", "mask", [[58, 2], [3, 4]], mask=png(np.ones((3, 3)))), "no pixel in the image"),
+        (shape("cat", "mask", [[8, 2], [10, 4]], mask=None), "a PNG in base64 .got NoneType"),
         (7, "must have a label"),
     ],
 )
@@ -116,7 +171,8 @@ def test_a_box_outside_its_image(tmp_path):
 @pytest.mark.parametrize(
     "more, message",
     [
-        ({"imageWidth": None}, "a.json: .*imageWidth and imageHeight .*got None"),
+        ({"imageWidth": None}, "a.json: .*imageWidth and imageHeight .*got None and 40"),
+        ({"imageWidth": "60"}, "a.json: .*imageWidth and imageHeight .*got '60' and 40"),
         ({"imagePath": 3}, "a.json: .*imagePath .*got 3"),
         ({"shapes": None}, "a.json: .*must be labelme's JSON"),
     ],

@@ -96,13 +96,15 @@ def test_steps_that_go_back_lose_no_row(logger):
     assert [row["step"] for row in rows_of(logger)] == ["10", "1", "20", "2"]
 
 
-def test_progress_bars_count_epochs_from_1_and_show_no_version():
-    trainer = SimpleNamespace(max_epochs=1, loggers=[SimpleNamespace(version="fit-1")], progress_bar_metrics={"a": 1})
+def test_progress_bars_count_epochs_from_0_and_show_no_version():
+    trainer = SimpleNamespace(max_epochs=10, loggers=[SimpleNamespace(version="fit-1")], progress_bar_metrics={"a": 1})
     for bar in (TerminalBar(), PlainBar()):
         bar._trainer = trainer
         assert "_get_train_description" in vars(RichProgressBar)  # Lightning's name of what is replaced
-        assert bar._get_train_description(0) == "Epoch 1/1"
+        assert bar._get_train_description(3) == "Epoch 3 (4 of 10)"
         assert bar.get_metrics(trainer, None) == {"a": 1}
+        bar._trainer = SimpleNamespace(max_epochs=-1)  # as many as max_steps needs
+        assert bar._get_train_description(3) == "Epoch 3"
 
 
 def test_a_learning_rate_finder_can_leave_the_rate_alone():

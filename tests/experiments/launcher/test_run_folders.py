@@ -228,6 +228,9 @@ def test_the_progress_bar_of_a_terminal_leaves_the_whole_summary(workdir, monkey
     text = "\n".join(visible_lines(output))
     assert "Results in runs/small/" in text and "v_num" not in output
     if command == "fit":
-        assert "Epoch 1/1" in output and re.search("^Next: striate predict .* PATH$", text, re.MULTILINE)
+        assert "Epoch 0 (1 of 1)" in output and re.search("^Next: striate predict .* PATH$", text, re.MULTILINE)
+        # the bar, files and tables count epochs alike
+        assert (workdir / "runs/small/fit-1/pictures/val_epoch_000.png").is_file()
+        assert {row["epoch"] for row in read_csv(workdir / "runs/small/fit-1/metrics.csv")} == {"0"}
     else:
         assert "Predicted 8 image(s)" in text

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypedDict, get_args, 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch.utils.data import DataLoader
 
-from .annotations.annotation_errors import DataError
+from .annotations.absence import reject_absence, warn_of_absence, warn_of_absent_classes
 from .annotations.argument_checks import check_choice
 from .annotations.skipped_files import report_skipped
 from .augmentations.multi_image import Mix, Step
@@ -33,11 +32,13 @@ from .loading.image_files import ImageFiles
 from .loading.loader import ResumableLoader, default_workers, make_loader, prepare_worker
 from .loading.sources import (
     HasAbsence,
+    HasLabels,
     HasReadOptions,
     HasShortSide,
     Sample,
     Source,
     class_presence,
+    present_classes,
     source_sizes,
 )
 
@@ -197,6 +198,16 @@ class VisionDataModule(pl.LightningDataModule):
             source.options = self.read_options
         return source
 
+    def present_classes(self, source: Source) -> set[int] | None:
+        """Return the classes that a training set has; None: they are not known without reading its samples."""
+        return present_classes(source)
+
+    def absence_without_difficult(self) -> str | None:
+        """Return why there is nothing to train on without difficult objects; None: there is, or it is not known."""
+        source = self.datasets["train"].source if "train" in self.datasets else None
+        fault = source.absence() if isinstance(source, HasAbsence) else None
+        return None if fault is None else str(fault)
+
     @property
     def class_names(self) -> list[str]:
         """Names of the classes ``0 … K-1``."""
@@ -226,6 +237,9 @@ class VisionDataModule(pl.LightningDataModule):
             if split not in self.datasets and (source := self.open_source(split)) is not None:
                 if split == "train":
                     reject_absence(source)
+                    missing = "training image" if isinstance(source, HasLabels) else "training object"
+                    if (present := self.present_classes(source)) is not None:
+                        warn_of_absent_classes(present, self.class_names, missing)
                 else:
                     warn_of_absence(source, split)
                 self.datasets[split] = self.dataset(source, split == "train", self.num_classes)
@@ -344,22 +358,6 @@ class VisionDataModule(pl.LightningDataModule):
         if not self.variable_size_images:
             raise ValueError("group_by_aspect: must be false, since the images of a batch have one size here, got true")
         return aspect_groups(source_sizes(self.datasets["train"].source))
-
-
-def reject_absence(source: Source) -> None:
-    """Reject a training set that has nothing to learn from.
-
-    Raises:
-        DataError: The source knows that no sample has anything to learn from; the message says why.
-    """
-    if isinstance(source, HasAbsence) and (fault := source.absence(training=True)) is not None:
-        raise DataError.of(fault)
-
-
-def warn_of_absence(source: Source, split: str) -> None:
-    """Warn of an evaluation set on which no metric means anything, since its source knows that it has no object."""
-    if isinstance(source, HasAbsence) and (fault := source.absence()) is not None:
-        rank_zero_warn(f"metrics of {split} will measure nothing ({fault}); run striate data check")
 
 
 class ObjectOptions(LoaderOptions, total=False):

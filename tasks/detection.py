@@ -14,7 +14,7 @@ from ..models.ops.checks import check_min
 from ..models.ops.windows import window_sides
 from .base import Task
 from .file_coordinates import boxes_in_file, masks_in_file
-from .interfaces import ComputesLosses, EvaluationStage, HasCategoryIds
+from .interfaces import ComputesLosses, EvaluationStage, HasCategoryIds, KnowsDifficult
 from .metrics import COCODetection, VOCDetection
 from .optimizers import TaskOptions
 
@@ -100,10 +100,18 @@ class Detection(Task):
             raise ValueError("overlap: must be > 0 with window, since objects are joined by their overlap, got 0")
 
     def setup(self, stage: str) -> None:
-        """Set up the task, and store the category ids of the data source, which prediction files use."""
+        """Set up the task, and store the category ids of the data source, which prediction files use.
+
+        Raises:
+            ValueError: All training objects are difficult, and training ignores these.
+        """
         super().setup(stage)
+        data = self.datamodule
+        is_limited = stage == "fit" and not self.train_on_difficult
+        reason = data.absence_without_difficult() if is_limited and isinstance(data, KnowsDifficult) else None
+        if reason is not None:
+            raise ValueError(f"train_on_difficult: must be true, since otherwise nothing is trained on ({reason})")
         if stage != "predict":
-            data = self.datamodule
             self.category_ids = list(data.category_ids or []) if isinstance(data, HasCategoryIds) else []
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

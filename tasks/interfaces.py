@@ -99,6 +99,15 @@ class ChecksTargets(Protocol):
 
 
 @runtime_checkable
+class KnowsDifficult(Protocol):
+    """A data module that knows whether there is something to train on without difficult objects."""
+
+    def absence_without_difficult(self) -> str | None:
+        """Return why not; None: there is, or it is not known."""
+        ...
+
+
+@runtime_checkable
 class HasCategoryIds(Protocol):
     """A data module that keeps the category ids of its source, such as COCO's 1 … 90."""
 

@@ -1,11 +1,11 @@
-"""Class names that are read off annotations: which of them may be mistakes."""
+"""Class names that are read off annotations: which of them are the same, or may be mistakes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import SequenceMatcher
 from pathlib import Path
 
-from .annotation_errors import Fault, record_warning, recording
-from .similar_names import canonical
+from .annotation_errors import Fault, record_error, record_warning, recording
+from .similar_names import canonical, describe_similar, similar_names
 
 RARE = 0.05
 """Fraction of the objects of another class below which a class with a similar name may be a misspelling of it."""
@@ -67,3 +67,22 @@ def report_suspicious_names(counts: Mapping[str, int], root: Path, argument: str
     faults = [Fault("class-name", root, [f"class {name!r}"], "entry", reason) for name, reason in found.items()]
     for fault in faults if recording() else faults[:1]:
         record_warning(fault, message)
+
+
+def reject_similar_names(
+    names: Iterable[str], file: Path, entry: str, subject: str = "names", unit: str = "entry"
+) -> None:
+    """Reject class names that differ only in case, blanks or Unicode form.
+
+    Args:
+        names: Names of the classes.
+        file, entry, unit: See `Fault`; where the names are.
+        subject: What the names are, for the message.
+
+    Raises:
+        DataError: There are such names, outside `record_faults`.
+    """
+    if similar := similar_names(names):
+        found = f"{subject} must not differ only in case, blanks or Unicode form, got {describe_similar(similar)}"
+        remedy = "rename them, or set merge_similar_classes: true"
+        record_error(Fault("similar-classes", file, [entry], unit, found, remedy))

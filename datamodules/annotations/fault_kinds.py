@@ -184,9 +184,10 @@ KINDS: dict[str, Kind] = {
         sentence="{found}",
     ),
     "absent-class": Kind(
-        "classes without a pixel in the training masks",
+        "classes without a training sample",
         "warning",
-        "They cannot be learned, but count in the mean. Look at the values of the masks and the mapping in classes.",
+        "They cannot be learned, but count in the mean where val or test have them. Annotate some, or remove these "
+        "classes; for masks, look at their values and the mapping in classes.",
     ),
     "turned-mask": Kind(
         "images that EXIF turns, but not their masks",

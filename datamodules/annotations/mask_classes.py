@@ -1,13 +1,12 @@
 """Whether the masks of a training set have the classes that the data module names."""
 
 import os
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
-from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 
 from ..batches import IGNORE_INDEX
+from .absence import warn_of_absent_classes
 from .annotation_errors import Fault, record_error, recording
 from .mask_files import MASK_VALUES, MaskedFiles
 
@@ -47,21 +46,5 @@ def check_mask_classes(source: MaskedFiles, class_names: Sequence[str], remedy: 
         folder = (source.root / os.fsdecode(source.masks[0])).parent
         record_error(Fault("binary-mask", folder, ["masks"], "entry", found_values, remedy))
     elif step == 1 and classes[1 : len(class_names)].any() and not recording():  # if none, it is refused
-        warn_of_absent_classes(np.flatnonzero(classes).tolist(), class_names, source.root)
-
-
-def warn_of_absent_classes(present: Iterable[int], class_names: Sequence[str], where: Path) -> None:
-    """Warn of classes without a pixel in the training masks, if there are any.
-
-    Args:
-        present: Classes that have pixels.
-        class_names: All classes.
-        where: Folder or file of the masks.
-    """
-    known = set(present)
-    absent = [repr(name) for label, name in enumerate(class_names) if label not in known]
-    if absent:
-        rank_zero_warn(
-            f"{len(absent)} of {len(class_names)} classes will not be learned (no pixel in the training masks of "
-            f"{where}): {', '.join(absent[:5])}{', …' if len(absent) > 5 else ''}; run striate data check"
-        )
+        missing = f"pixel in the training masks of {source.root}"
+        warn_of_absent_classes(np.flatnonzero(classes).tolist(), class_names, missing)

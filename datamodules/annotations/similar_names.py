@@ -1,6 +1,7 @@
 """Class names that differ only in case, blanks or Unicode form, and how they are merged."""
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ..images.file_names import composed
 
@@ -42,3 +43,40 @@ def merged_names(names: Iterable[str]) -> dict[str, str]:
     for name in sorted(name.strip() for name in names):
         first.setdefault(canonical(name), name)
     return {name: first[canonical(name)] for name in names}
+
+
+def merged_counts(counts: Mapping[str, int]) -> Counter[str]:
+    """Return counts by name with those of similar names added up; see `merged_names`.
+
+    >>> merged_counts({"cat": 3, "Cat": 2, "dog": 1})
+    Counter({'Cat': 5, 'dog': 1})
+    """
+    means, merged = merged_names(counts), Counter[str]()
+    for name, count in counts.items():
+        merged[means[name]] += count
+    return merged
+
+
+def label_lookup(names: Sequence[str], merge: bool = False) -> Callable[[str], int | None]:
+    """Return the function from a name as it is written to the number of its class; None: not a class.
+
+    Args:
+        names: Names of the classes; of two that are the same, the first counts.
+        merge: Whether a name may differ from that of its class in case, blanks and Unicode form.
+    """
+    key = canonical if merge else str
+    labels: dict[str, int] = {}
+    for label, name in enumerate(names):
+        labels.setdefault(key(name), label)
+    return lambda name: labels.get(key(name))
+
+
+def merged_classes(names: Sequence[str]) -> tuple[list[str], list[int]]:
+    """Return the classes that numbered names mean, each with its first name, and the class of each number.
+
+    >>> merged_classes(["cat", "dog", "Cat"])
+    (['cat', 'dog'], [0, 1, 0])
+    """
+    first = {canonical(name): name for name in reversed(names)}
+    classes = list(dict.fromkeys(first[canonical(name)] for name in names))
+    return classes, [classes.index(first[canonical(name)]) for name in names]

@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,15 @@ def read_coco(
         classes = read_classes(file, columns, options.merge_similar_classes, with_background=not with_boxes)
         objects = _objects(file, columns, images, classes, _Task(with_boxes, with_masks, strict), options)
         return CocoFile(images, objects, classes.names, classes.category_ids)
+
+
+def is_coco(file: Path) -> bool:
+    """Return whether a file is COCO's by its content, under any name."""
+    try:
+        content = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and {"images", "annotations", "categories"} <= content.keys()
 
 
 class _Task(NamedTuple):

@@ -6,15 +6,17 @@ from typing import Literal, get_args
 from ..annotations.annotation_errors import DataError, Fault, MissingFileError, record_error
 from ..annotations.argument_checks import check_choice
 from ..annotations.dataset_layout import layout_error
-from ..annotations.mask_classes import warn_of_absent_classes
 from ..annotations.objects import ObjectSource, SemanticSource
 from ..annotations.other_formats import other_format_below, other_format_of_file
 from ..base import ObjectDataModule, ObjectOptions, Unpack
 from ..batches import IGNORE_INDEX
-from .annotation_file import CocoFile, read_coco
+from ..loading.sources import Source
+from .annotation_file import CocoFile, is_coco, read_coco
 from .json_columns import ENTRY_CODES
 from .options import BoxFormat, CocoOptions, Crowds
 
+MAX_FILES = 20
+"""Files of other names that a message about a missing one looks into."""
 CocoTask = Literal["detection", "instance_segmentation", "semantic_segmentation"]
 
 
@@ -113,13 +115,11 @@ class CocoDetection(ObjectDataModule):
         """Whether a batch is a list of images; False for semantic segmentation."""
         return self.task != "semantic_segmentation"
 
-    def setup(self, stage: str = "fit") -> None:
-        """Open the splits of a stage, and warn of classes that no pixel of the training masks has."""
-        opened = "train" in self.datasets
-        super().setup(stage)
-        if self.task == "semantic_segmentation" and not opened and "train" in self.datasets:
-            present = {0, *(self._content("train").objects.labels + 1).tolist()}
-            warn_of_absent_classes(present, self.class_names, self.root / self.files["train"][0])
+    def present_classes(self, source: Source) -> set[int] | None:
+        """Return the classes of a training set; in semantic masks the background, and also crowds count."""
+        if isinstance(source, SemanticSource):
+            return {0, *(source.objects.labels + 1).tolist()}
+        return super().present_classes(source)
 
     def make_source(self, split: str) -> ObjectSource | SemanticSource:
         """Return the images of a split with their objects, or with one semantic mask each."""
@@ -143,7 +143,7 @@ class CocoDetection(ObjectDataModule):
         if names not in self.contents:
             file, folder = (self.root / name for name in names)
             if not file.is_file():
-                hint = other_format_below(self.root)
+                hint = _other_files(self.root, split) or other_format_below(self.root)
                 raise self._layout_error(f"{split}_annotations: no file {str(file)!r}{hint}")
             if not folder.is_dir():
                 if (advice := other_format_of_file(file)) is not None:
@@ -169,3 +169,16 @@ class CocoDetection(ObjectDataModule):
 
     def _layout_error(self, problem: str) -> MissingFileError:
         return layout_error(problem, self.reported_as, self.root)
+
+
+def _other_files(root: Path, split: str) -> str:
+    """Return ``", but A and B are COCO's: …"`` for annotation files of other names, or ``""``."""
+    files = [file for folder in (root, root / "annotations") for file in sorted(folder.glob("*.json"))]
+    found = [file.relative_to(root).as_posix() for file in files[:MAX_FILES] if is_coco(file)]
+    if not found:
+        return ""
+    names = f"{' and '.join(found[:3])}{' …' * (len(found) > 3)} {'is' if len(found) == 1 else 'are'} in COCO's format"
+    return (
+        f", but {names}; name the file of {split} in {split}_annotations ({split}_annotations: {found[0]}), and the "
+        f"folder of its images in {split}_images"
+    )

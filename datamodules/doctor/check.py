@@ -3,7 +3,7 @@
 import itertools
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,8 +12,10 @@ from ..annotations.annotation_errors import AbsentSplitError, Fault, record_faul
 from ..annotations.argument_checks import did_you_mean
 from ..annotations.fault_kinds import KINDS
 from ..base import VisionDataModule
+from ..images.similarity import exact_groups, near_pairs
+from ..loading.loader import usable_cores
 from ..loading.sources import HasAbsence, HasFiles, Source
-from .duplicates import exact_groups, near_pairs
+from .duplicates import ImagePool
 from .findings import Finding, Findings, findings_of
 from .formats import format_of, unlisted_images
 from .reading import Work, read_all
@@ -62,15 +64,14 @@ def check(
     interrupted = False
     try:
         checkup.open(splits)
-        checkup.read(available_cores() if processes is None else processes)
+        checkup.read(usable_cores() if processes is None else processes)
         checkup.find_tiny_boxes()
         checkup.compare()
         checkup.look_for_unlisted_files()
     except KeyboardInterrupt:
         interrupted = True
     statistics = statistics_of(checkup.records, checkup.class_names or [], one_each=not data.variable_size_images)
-    for finding in absent_classes(statistics):
-        checkup.findings.add(finding)
+    checkup.findings.update(absent_classes(statistics, checkup.present_classes))
     statistics.suggestions = suggestions(statistics)
     return Report(
         name or type(data).__name__,
@@ -83,11 +84,6 @@ def check(
         checkup.aliases,
         interrupted,
     )
-
-
-def available_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 def first_line(error: Exception) -> str:
@@ -104,6 +100,7 @@ class _Checkup:
         self.data, self.findings, self.progress = data, findings, progress
         self.format = format_of(data)
         self.class_names: list[str] | None = None
+        self.present_classes: set[int] | None = None  # of the training set, where its reader knows them
         self.sources: dict[str, Source] = {}
         self.records: list[SplitRecord] = []
         self.notes: list[str] = []
@@ -149,6 +146,8 @@ class _Checkup:
     def _look_for_objects(self, source: Source, split: str) -> None:
         """Add a finding if a source knows that it has no usable object."""
         with record_faults():  # its samples are inspected later
+            if split == "train":
+                self.present_classes = self.data.present_classes(source)
             fault = source.absence(training=split == "train") if isinstance(source, HasAbsence) else None
         if fault is not None:
             self._add(fault, split)
@@ -167,8 +166,7 @@ class _Checkup:
         key = (str(fault.file), fault.code, fault.found, fault.unit, *map(str, fault.names))
         if key not in self._recorded:
             self._recorded.add(key)
-            for finding in findings_of(fault, split):
-                self.findings.add(finding)
+            self.findings.update(findings_of(fault, split))
 
     def _cannot_open(self, split: str, error: Exception) -> None:
         if split == "test" and isinstance(error, AbsentSplitError):  # many data sets have none
@@ -212,14 +210,13 @@ class _Checkup:
             results.close()  # type: ignore[attr-defined]
             # processes finish in any order; the report does not depend on it
             order = {record.name: number for number, record in enumerate(self.records)}
-            for finding in sorted(found, key=lambda one: (order[one.split], one.index or 0)):
-                if not (finding.code == "missing-image" and finding.image in self.faulty_images):
-                    self.findings.add(finding)
+            found.sort(key=lambda one: (order[one.split], one.index or 0))
+            known = self.faulty_images
+            self.findings.update(one for one in found if one.code != "missing-image" or one.image not in known)
 
     def find_tiny_boxes(self) -> None:
         """Find boxes that are too small to be meant."""
-        for finding in tiny_box_findings(self.records, self.class_names or []):
-            self.findings.add(finding)
+        self.findings.update(tiny_box_findings(self.records, self.class_names or []))
 
     # -- duplicates --------------------------------------------------------------------------------
 
@@ -231,10 +228,9 @@ class _Checkup:
         self._drop_repeated_splits()
         records = self.records
         readable = np.concatenate([record.readable for record in records])
-        groups = exact_groups(np.concatenate([record.digests for record in records]), readable)
         pool = ImagePool(records, self.class_names or [])
-        for finding in itertools.chain.from_iterable(map(pool.same, groups)):
-            self.findings.add(finding)
+        groups = exact_groups(pool.digests, readable)
+        self.findings.update(itertools.chain.from_iterable(map(pool.same, groups)))
         distinct = readable.copy()
         for group in groups:
             distinct[group[1:]] = False
@@ -245,8 +241,7 @@ class _Checkup:
             )
         gradients = np.concatenate([record.gradients for record in records])
         appearances = np.concatenate([record.appearances for record in records])
-        for finding in pool.alike(near_pairs(gradients, appearances, np.flatnonzero(distinct & large))):
-            self.findings.add(finding)
+        self.findings.update(pool.alike(near_pairs(gradients, appearances, np.flatnonzero(distinct & large))))
         self.progress("comparing", 1, 1)
 
     def _drop_repeated_splits(self) -> None:
@@ -279,75 +274,24 @@ class _Checkup:
             self.notes.append(f"Unlisted files could not be looked for: {error}")
 
 
-def absent_classes(statistics: Statistics) -> Iterator[Finding]:
-    """Yield a finding for each class that the masks of a training set, read to its end, do not have."""
-    for split in statistics.splits:
-        if (
-            statistics.kind == "pixels"
-            and split.name == "train"
-            and split.readable == split.images
-            and split.counts.any()
-        ):
-            for label in np.flatnonzero(split.counts == 0).tolist():
-                yield Finding("absent-class", statistics.class_names[label], f"class {label} has no pixel", split.name)
+def absent_classes(statistics: Statistics, present: Collection[int] | None) -> Iterator[Finding]:
+    """Yield a finding for each class that a training set does not have, if it has others.
 
-
-class ImagePool:
-    """The images of all splits, numbered consecutively."""
-
-    def __init__(self, records: Sequence[SplitRecord], class_names: Sequence[str]) -> None:
-        self.records, self.class_names = records, class_names
-        self.starts = np.cumsum([0, *(len(record) for record in records)])
-        self.labels = [record.labels() for record in records]
-
-    def position(self, number: int) -> tuple[int, int]:
-        """Return the index of an image's split, and its index in the split."""
-        split = int(np.searchsorted(self.starts, number, side="right")) - 1
-        return split, number - int(self.starts[split])
-
-    def label(self, split: int, index: int) -> int | None:
-        """Return the class of an image; None in splits with several objects per image."""
-        labels = self.labels[split]
-        return None if labels is None else int(labels[index])
-
-    def same(self, group: np.ndarray) -> Iterator[Finding]:
-        """Yield findings for images ``[N]`` with the same pixels: repeats in a split, and each that an earlier has."""
-        members: dict[int, list[int]] = {}
-        for number in group.tolist():
-            split, index = self.position(number)
-            members.setdefault(split, []).append(index)
-        for split, indices in members.items():
-            for index in indices[1:]:
-                yield self._finding("duplicate-image", "the same pixels as", (split, index), (split, indices[0]))
-        for first, second in itertools.combinations(members, 2):
-            for index in members[second]:
-                yield self._finding("leaked-image", "the same pixels as", (second, index), (first, members[first][0]))
-
-    def alike(self, pairs: np.ndarray) -> Iterator[Finding]:
-        """Yield findings for pairs ``[P, 2]`` that look the same: the second of each, once per split of the first."""
-        reported: set[tuple[int, int]] = set()
-        for first, second in pairs.tolist():
-            one, other = self.position(second), self.position(first)
-            if (second, other[0]) not in reported:
-                reported.add((second, other[0]))
-                yield self._finding("near-duplicate" if one[0] == other[0] else "near-leak", "looks like", one, other)
-
-    def _finding(self, code: str, relation: str, one: tuple[int, int], other: tuple[int, int]) -> Finding:
-        record, other_record = self.records[one[0]], self.records[other[0]]
-        path, other_path = record.paths[one[1]], other_record.paths[other[1]]
-        if path is not None and path == other_path:
-            relation = "the same file as"
-        detail = f"{relation} {other_record.name}: {other_path or f'sample {other[1]}'}"
-        labels = [self.label(*one), self.label(*other)]
-        if None not in labels and labels[0] != labels[1]:
-            names = [
-                self.class_names[label] if 0 <= (label or 0) < len(self.class_names) else f"class {label}"
-                for label in labels
-                if label is not None
-            ]
-            detail += f"; with another label ({names[0]}, there {names[1]})"
-        location = path or f"sample {one[1]}"
-        return Finding(code, location, detail, record.name, path, one[1], other=(other_record.name, other[1]))
+    Args:
+        statistics: Counts of what was read.
+        present: Classes that its reader knows of; None: they are those that were counted, if all images could be read.
+    """
+    train = next((split for split in statistics.splits if split.name == "train"), None)
+    if train is None or (present is None and train.readable < train.images):
+        return
+    present = set(np.flatnonzero(train.counts).tolist()) if present is None else present
+    absent = [label for label in range(len(statistics.class_names)) if label not in present]
+    for label in absent if len(absent) < len(statistics.class_names) else []:
+        unit = {"pixels": "pixel", "labels": "image"}.get(statistics.kind, "object")
+        others = [split.name for split in statistics.splits if split.counts[label] and split is not train]
+        elsewhere = f"; it occurs in {' and '.join(others)}" if others else ""
+        detail = f"class {label} has no {unit}{elsewhere}"
+        yield Finding("absent-class", statistics.class_names[label], detail, train.name)
 
 
 def source_files(source: Source) -> list[str] | None:

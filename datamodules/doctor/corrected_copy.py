@@ -79,7 +79,7 @@ def check_folder(data: VisionDataModule, folder: Path) -> None:
 
 
 def _write_log(fix: Fix, exclusions: Exclusions) -> None:
-    write_csv(fix.folder / "fixes.csv", Change._fields, fix.log.changes)
+    write_csv(fix.folder / "fixes.csv", Change._fields, list(fix.log.changes))
     rows = [(split, path, *reason) for split, reasons in exclusions.items() for path, reason in reasons.items()]
     write_csv(fix.folder / "excluded.csv", ("split", "path", "kind", "reason"), rows)
     lines = ["# Corrections", ""]

@@ -1,153 +1,67 @@
-"""Finds images that are the same, or look the same, without comparing each pair."""
+"""Findings of images that are the same, or look the same, within and across the splits of a data set."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from .samples import GRAY_SIDE
-
-MAX_BITS = 6
-"""Gradient bits of 64 in which two images that look the same may differ; see `near_pairs`.
-
-Measured on 120 crops of photographs: JPEG at quality 30, half the size, noise and gamma each change at most 2 bits in
-nine of ten; cropping 2 % changes 6."""
-MAX_BITS_LARGE = 3
-"""The same for more than `LARGE` images, where otherwise too many pairs would have to be compared."""
-LARGE = 200_000
-MIN_CORRELATION = 0.985
-"""Minimum correlation of their gray values at 16x16."""
-MAX_COLOR_DIFFERENCE = 10.0
-"""Maximum mean difference of their colors at 4x4, of 255 levels."""
-MIN_CONTRAST = 3.0
-"""Standard deviation of gray levels below which an image is too uniform to be compared by appearance."""
-
-_BITS = 64
-_GRAY = GRAY_SIDE * GRAY_SIDE
-_BLOCK = 1 << 16
-_MAX_GROUP = 4000
+from .findings import Finding, class_label
+from .records import SplitRecord
 
 
-def exact_groups(digests: np.ndarray, readable: np.ndarray) -> list[np.ndarray]:
-    """Group images with the same pixels.
+class ImagePool:
+    """The images of all splits, numbered consecutively."""
 
-    Args:
-        digests: Hash of each image, 16 bytes.
-        readable: Images that were read.
+    def __init__(self, records: Sequence[SplitRecord], class_names: Sequence[str]) -> None:
+        self.records, self.class_names = records, class_names
+        self.starts = np.cumsum([0, *(len(record) for record in records)])
+        self.labels = [record.labels() for record in records]
+        self.digests = np.concatenate([record.digests for record in records])
 
-    Returns:
-        The indices of each group of two or more images, ascending; groups in the order of their first image.
+    def position(self, number: int) -> tuple[int, int]:
+        """Return the index of an image's split, and its index in the split."""
+        split = int(np.searchsorted(self.starts, number, side="right")) - 1
+        return split, number - int(self.starts[split])
 
-    Shape:
-        - digests: ``[N, 2]`` uint64.
-        - readable: ``[N]`` bool.
-    """
-    numbers = np.flatnonzero(readable)
-    order = numbers[np.lexsort((numbers, digests[numbers, 1], digests[numbers, 0]))]
-    same = (digests[order[1:]] == digests[order[:-1]]).all(axis=1)
-    groups = np.split(order, np.flatnonzero(~same) + 1) if len(order) else []
-    return sorted((group for group in groups if len(group) > 1), key=lambda group: int(group[0]))
+    def label(self, split: int, index: int) -> int | None:
+        """Return the class of an image; None in splits with several objects per image."""
+        labels = self.labels[split]
+        return None if labels is None else int(labels[index])
 
+    def location(self, split: int, index: int) -> str:
+        """Return the file of an image, or its number."""
+        return self.records[split].paths[index] or f"sample {index}"
 
-def near_pairs(gradients: np.ndarray, appearances: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    """Find pairs of images that look the same.
+    def same(self, group: np.ndarray) -> Iterator[Finding]:
+        """Yield findings for images ``[N]`` with the same pixels: repeats in a split, and each that an earlier has."""
+        members: dict[int, list[int]] = {}
+        for number in group.tolist():
+            split, index = self.position(number)
+            members.setdefault(split, []).append(index)
+        for split, indices in members.items():
+            for index in indices[1:]:
+                yield self._finding("duplicate-image", "the same pixels as", (split, index), (split, indices[0]))
+        for first, second in itertools.combinations(members, 2):
+            for index in members[second]:
+                yield self._finding("leaked-image", "the same pixels as", (second, index), (first, members[first][0]))
 
-    Two images whose 64 gradient bits differ in at most `MAX_BITS` = 6 agree in at least one of seven groups of bits, so
-    only images that agree in a group are compared. The most informative bits (set in half of the images) are
-    distributed evenly over the groups. A pair must then correlate at 16x16 pixels, independent of brightness and
-    contrast, and have the same colors.
+    def alike(self, pairs: np.ndarray) -> Iterator[Finding]:
+        """Yield findings for pairs ``[P, 2]`` that look the same: the second of each, once per split of the first."""
+        reported: set[tuple[int, int]] = set()
+        for first, second in pairs.tolist():
+            one, other = self.position(second), self.position(first)
+            if (second, other[0]) not in reported:
+                reported.add((second, other[0]))
+                yield self._finding("near-duplicate" if one[0] == other[0] else "near-leak", "looks like", one, other)
 
-    Args:
-        gradients: 64 bits per image.
-        appearances: See `samples.appearance_of`.
-        candidates: Indices of the images to compare, one per group of equal images.
-
-    Returns:
-        Pairs of indices, the smaller first, ascending.
-
-    Shape:
-        - gradients: ``[N]`` uint64.
-        - appearances: ``[N, APPEARANCE_BYTES]`` uint8.
-        - candidates: ``[M]`` int64.
-        - Output: ``[P, 2]`` int64.
-    """
-    blocks = [appearances[candidates[start : start + _BLOCK], :_GRAY] for start in range(0, len(candidates), _BLOCK)]
-    contrast = np.concatenate([np.zeros(0), *(block.std(axis=1) for block in blocks)])
-    candidates = candidates[contrast >= MIN_CONTRAST]
-    if len(candidates) < 2:
-        return np.empty((0, 2), np.int64)
-    found = []
-    bits = gradients[candidates]
-    max_bits = MAX_BITS if len(candidates) <= LARGE else MAX_BITS_LARGE
-    for keys in _group_keys(bits, max_bits + 1):
-        for first, second in _equal_pairs(keys):
-            near = bit_counts(bits[first] ^ bits[second]) <= max_bits
-            pairs = np.sort(np.column_stack([candidates[first[near]], candidates[second[near]]]), axis=1)
-            if len(pairs):
-                found.append(pairs)
-    if not found:
-        return np.empty((0, 2), np.int64)
-    pairs = np.unique(np.concatenate(found), axis=0)
-    return pairs[look_alike(appearances, pairs)]
-
-
-def _group_keys(gradients: np.ndarray, groups: int) -> Iterator[np.ndarray]:
-    """Yield the bits of each group of gradients ``[N]``, as one number per image ``[N]``."""
-    positions = np.arange(_BITS, dtype=np.uint64)
-    frequency = np.array([np.mean((gradients >> position) & np.uint64(1)) for position in positions])
-    informative = np.argsort(np.abs(frequency - 0.5), kind="stable")
-    for group in range(groups):
-        key = np.zeros(len(gradients), np.uint64)
-        for bit, position in enumerate(informative[group::groups]):
-            key |= ((gradients >> positions[position]) & np.uint64(1)) << np.uint64(bit)
-        yield key
-
-
-def _equal_pairs(keys: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield pairs of indices ``[P]`` with equal keys ``[N]``, in blocks: at distance 1 in sorted order, then 2, …"""
-    order = np.argsort(keys, kind="stable")
-    ordered = keys[order]
-    left = np.arange(len(order) - 1)
-    for distance in range(1, _MAX_GROUP):
-        left = left[left + distance < len(order)]
-        left = left[ordered[left] == ordered[left + distance]]
-        if not len(left):
-            return
-        for start in range(0, len(left), _BLOCK):
-            block = left[start : start + _BLOCK]
-            yield order[block], order[block + distance]
-
-
-def bit_counts(numbers: np.ndarray) -> np.ndarray:
-    """Count the bits set in each number, with numpy 1 too, which lacks ``bitwise_count``.
-
-    Shape:
-        - numbers: ``[N]`` uint64.
-        - Output: ``[N]``.
-    """
-    if hasattr(np, "bitwise_count"):
-        return np.bitwise_count(numbers)
-    pairs, fours, bytes_ = (np.uint64(mask) for mask in (0x5555555555555555, 0x3333333333333333, 0x0F0F0F0F0F0F0F0F))
-    one, two, four, top = (np.uint64(shift) for shift in (1, 2, 4, 56))
-    numbers = numbers - ((numbers >> one) & pairs)
-    numbers = (numbers & fours) + ((numbers >> two) & fours)
-    return (((numbers + (numbers >> four)) & bytes_) * np.uint64(0x0101010101010101)) >> top
-
-
-def look_alike(appearances: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """Whether the images of each pair look the same at 16x16 in gray and 4x4 in color.
-
-    Shape:
-        - appearances: ``[N, APPEARANCE_BYTES]`` uint8.
-        - pairs: ``[P, 2]``.
-        - Output: ``[P]`` bool.
-    """
-    verdicts = [np.zeros(0, np.bool_)]
-    for start in range(0, len(pairs), _BLOCK // 4):
-        block = appearances[pairs[start : start + _BLOCK // 4]].astype(np.float32)  # [B, 2, APPEARANCE_BYTES]
-        gray = block[..., :_GRAY]
-        gray = gray - gray.mean(axis=2, keepdims=True)
-        norms = np.sqrt((gray**2).sum(axis=2))
-        correlation = (gray[:, 0] * gray[:, 1]).sum(axis=1) / np.maximum(norms.prod(axis=1), 1e-6)
-        color_difference = np.abs(block[:, 0, _GRAY:] - block[:, 1, _GRAY:]).mean(axis=1)
-        verdicts.append((correlation >= MIN_CORRELATION) & (color_difference <= MAX_COLOR_DIFFERENCE))
-    return np.concatenate(verdicts)
+    def _finding(self, code: str, relation: str, one: tuple[int, int], other: tuple[int, int]) -> Finding:
+        split, other_split = self.records[one[0]].name, self.records[other[0]].name
+        path = self.records[one[0]].paths[one[1]]
+        if path is not None and path == self.records[other[0]].paths[other[1]]:
+            relation = "the same file as"
+        detail = f"{relation} {other_split}: {self.location(*other)}"
+        label, other_label = self.label(*one), self.label(*other)
+        if label is not None and other_label is not None and label != other_label:
+            names = [class_label(self.class_names, number) for number in (label, other_label)]
+            detail += f"; with another label ({names[0]}, there {names[1]})"
+        return Finding(code, self.location(*one), detail, split, path, one[1], other=(other_split, other[1]))

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,6 +71,11 @@ class Findings:
         if len(kept) < MAX_FINDINGS:
             kept.append(finding)
 
+    def update(self, findings: Iterable[Finding]) -> None:
+        """Add several findings."""
+        for finding in findings:
+            self.add(finding)
+
     def of(self, code: str) -> list[Finding]:
         """Return the kept findings of a kind."""
         return self._kept.get(code, [])
@@ -91,6 +96,11 @@ class Findings:
 def box_rows(boxes: np.ndarray) -> tuple[BoxRow, ...]:
     """Convert boxes ``[N, 4]`` to the tuples that a finding keeps."""
     return tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in boxes[:MAX_BOXES])
+
+
+def class_label(names: Sequence[str], label: int) -> str:
+    """Return the name of a class, or its number if it has none."""
+    return names[label] if 0 <= label < len(names) else f"class {label}"
 
 
 def format_box(box: np.ndarray) -> str:

@@ -20,6 +20,7 @@ from ..annotations.annotation_table import (
 )
 from ..annotations.mask_files import MaskedFiles
 from ..annotations.objects import confined
+from ..annotations.similar_names import label_lookup
 from ..coco.annotation_table import correct_areas, read_coco_table, write_coco_table
 from ..folders.instances import InstanceMasks
 from ..tables.annotation_table import TableFile
@@ -67,7 +68,7 @@ def _inside(name: str, default: str) -> str:
 def fix_voc(report: Report, exclusions: Exclusions, folder: Path, log: RepairLog) -> dict[str, Any] | None:
     """Write ``Annotations``, ``ImageSets/Main`` and links in ``JPEGImages``: in ``FOLDER``, or by year as in VOC."""
     data: Any = report.data
-    layout = data.layout
+    layout, label_of = data.layout, label_lookup(data.class_names, data.merge_similar_classes)
     splits_of: dict[Any, list[str]] = {}  # by image set
     for split in SPLITS:
         try:
@@ -80,7 +81,7 @@ def fix_voc(report: Report, exclusions: Exclusions, folder: Path, log: RepairLog
         with_held_out = [*splits, *(["val"] if data.val_fraction is not None else [])]
         excluded = {path: reason for split in with_held_out for path, reason in exclusions.get(split, {}).items()}
         try:
-            table = read_voc_table(layout, image_set, data.class_names, excluded)
+            table = read_voc_table(layout, image_set, label_of, excluded)
         except (ValueError, OSError) as error:
             log.remaining.append(f"{image_set.name}: not corrected, cannot be read ({error})")
             continue
@@ -96,7 +97,7 @@ def fix_voc(report: Report, exclusions: Exclusions, folder: Path, log: RepairLog
 def fix_yolo(report: Report, exclusions: Exclusions, folder: Path, log: RepairLog) -> dict[str, Any] | None:
     """Write ``FOLDER/data.yaml``, lists of images, and ``labels``, and link ``images``."""
     data: Any = report.data
-    root, names = os.path.abspath(data.content.root), data.class_names  # noqa: PTH100
+    root, names = os.path.abspath(data.content.root), data.content.class_names  # noqa: PTH100
     with_masks = data.task != "detection"
     content: dict[str, Any] = {"path": ".", "names": dict(enumerate(names)), "nc": len(names)}
     for record in report.records:
@@ -107,7 +108,7 @@ def fix_yolo(report: Report, exclusions: Exclusions, folder: Path, log: RepairLo
     content |= {split: content[other] for split, other in report.aliases.items() if split in data.content.splits}
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     (folder / "data.yaml").write_text(text, encoding="utf-8")
-    return {"root": str(folder / "data.yaml")}
+    return {"root": str(folder / "data.yaml")} | ({} if data.val_fraction is None else {"val_fraction": None})
 
 
 def fix_table(report: Report, exclusions: Exclusions, folder: Path, log: RepairLog) -> dict[str, Any] | None:

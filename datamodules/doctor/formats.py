@@ -4,7 +4,7 @@ Any other `VisionDataModule` is checked too, by its samples. To add a format, ad
 """
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,12 @@ from .report import SPLITS
 Unlisted = Iterable[tuple[str, str, str]]
 
 
-def unlisted_images(data: Any, listed: set[str]) -> Unlisted:
-    """Find images beside the listed ones, which other configurations may read."""
-    return (("unused-image", path, "") for path in _files_beside(listed, IMAGE_SUFFIXES))
+def images_beside(code: str, detail: str = "") -> Callable[[Any, set[str]], Unlisted]:
+    """Return a search for images beside the listed ones, which are findings of a kind."""
+    return lambda data, listed: ((code, path, detail) for path in _files_beside(listed, IMAGE_SUFFIXES))
+
+
+unlisted_images = images_beside("unused-image")  # other configurations may read them
 
 
 @dataclass(frozen=True)
@@ -31,15 +34,20 @@ class Format:
 
     Attributes:
         reader: Name of its data module in ``striate.datamodules``.
-        splits: Returns the existing splits of a data module.
+        has: Returns whether a data module has files of a split.
         unlisted: Finds files that nothing lists.
         notes: Returns remarks on a split with known images.
     """
 
     reader: str
-    splits: Callable[[Any], Collection[str]] = lambda data: SPLITS
+    has: Callable[[Any, str], bool] = lambda data, split: True
     unlisted: Callable[[Any, set[str]], Unlisted] = unlisted_images
     notes: Callable[[Any, str, list[str]], Iterable[str]] = lambda data, split, images: ()
+
+    def splits(self, data: Any) -> list[str]:
+        """Return the splits of a data module that have files or are held out."""
+        is_held_out = getattr(data, "val_fraction", None) is not None
+        return [split for split in SPLITS if (split == "val" and is_held_out) or self.has(data, split)]
 
 
 def _nothing(data: Any, listed: set[str]) -> Unlisted:
@@ -47,26 +55,12 @@ def _nothing(data: Any, listed: set[str]) -> Unlisted:
     return ()
 
 
-def splits_of_folders(data: Any) -> list[str]:
-    """Return train and the splits that have a folder or are held out."""
-    held_out = {"val"} if data.val_fraction is not None else set()
+def has_folder(data: Any, split: str) -> bool:
+    """Whether a split has a folder; ``train`` always has one, whose absence its reader reports."""
     try:
-        folders = split_folders(data.root)
+        return split == "train" or split in split_folders(data.root)
     except ValueError:  # opening a split reports it
-        folders = {}
-    return [split for split in SPLITS if split in {"train", *held_out, *folders}]
-
-
-def splits_of_tools(data: Any) -> list[str]:
-    """Return train and the splits that have files or are held out."""
-    held_out = {"val"} if data.val_fraction is not None else set()
-    return [split for split in SPLITS if split in {"train", *held_out} or data.read_drawings(split) is not None]
-
-
-def splits_of_tables(data: Any) -> list[str]:
-    """Return the splits that have a table or are held out."""
-    held_out = {"val"} if data.val_fraction is not None else set()
-    return [split for split in SPLITS if split in held_out or data.tables[split] is not None]
+        return False
 
 
 # -- unlisted files ------------------------------------------------------------------------------------
@@ -126,12 +120,6 @@ def unlisted_by_voc(data: Any, listed: set[str]) -> Iterator[tuple[str, str, str
                 )
 
 
-def splits_of_voc(data: Any) -> list[str]:
-    """Return the splits that have image sets or are held out."""
-    held_out = {"val"} if data.val_fraction is not None else set()
-    return [split for split in SPLITS if split in held_out or data.layout.has(split)]
-
-
 def voc_notes(data: Any, split: str, images: list[str]) -> Iterator[str]:
     """Report the image sets of a data set of its own, and the classes that were read off its annotations."""
     layout = data.layout
@@ -156,11 +144,6 @@ def unlisted_by_masks(data: Any, listed: set[str]) -> Iterator[tuple[str, str, s
                 yield "orphan-annotation", str(mask), f"no image of that name in {split}/{data.folders[0]}"
 
 
-def unlisted_by_tables(data: Any, listed: set[str]) -> Unlisted:
-    """Find images beside the listed ones that no table names."""
-    return (("orphan-image", path, "in none of the tables") for path in _files_beside(listed, IMAGE_SUFFIXES))
-
-
 def unlisted_by_yolo(data: Any, listed: set[str]) -> Iterator[tuple[str, str, str]]:
     """Find label files without image, and images beside the listed ones that no split names."""
     for path in _files_beside(_label_files(data, listed), (".txt",)):
@@ -168,6 +151,14 @@ def unlisted_by_yolo(data: Any, listed: set[str]) -> Iterator[tuple[str, str, st
             yield "orphan-annotation", path, "no image of that name"
     for path in _files_beside(listed, IMAGE_SUFFIXES):
         yield "orphan-image", path, "in none of the splits"
+
+
+def has_yolo_images(data: Any, split: str) -> bool:
+    """Whether the ``data.yaml`` names images of a split."""
+    try:
+        return split in data.content.splits
+    except (OSError, ValueError):  # opening a split reports it
+        return True
 
 
 def yolo_notes(data: Any, split: str, images: list[str]) -> Iterator[str]:
@@ -186,20 +177,25 @@ def _label_files(data: Any, images: Iterable[str]) -> list[str]:
     return [label_path(root, os.path.relpath(path, root)) for path in images]
 
 
-_TABLES: dict[str, Any] = {"splits": splits_of_tables, "unlisted": unlisted_by_tables}
+_TABLES: dict[str, Any] = {
+    "has": lambda data, split: data.tables[split] is not None,
+    "unlisted": images_beside("orphan-image", "in none of the tables"),
+}
+_TOOLS: dict[str, Any] = {"has": lambda data, split: split == "train" or data.read_drawings(split) is not None}
+_VOC: dict[str, Any] = {"has": lambda data, split: data.layout.has(split)}
 FORMATS: dict[str, Format] = {
     "coco": Format("CocoDetection", unlisted=unlisted_by_coco, notes=coco_notes),
-    "voc": Format("VOCDetection", splits_of_voc, unlisted_by_voc, voc_notes),
-    "yolo": Format("YoloDetection", unlisted=unlisted_by_yolo, notes=yolo_notes),
-    "labelme": Format("LabelmeJson", splits=splits_of_tools),
-    "label_studio": Format("LabelStudioJson", splits=splits_of_tools),
-    "masks": Format("MaskFolder", splits=splits_of_folders, unlisted=unlisted_by_masks),
-    "folder": Format("ImageFolder", splits=splits_of_folders, unlisted=_nothing),
+    "voc": Format("VOCDetection", **_VOC, unlisted=unlisted_by_voc, notes=voc_notes),
+    "yolo": Format("YoloDetection", has_yolo_images, unlisted=unlisted_by_yolo, notes=yolo_notes),
+    "labelme": Format("LabelmeJson", **_TOOLS),
+    "label_studio": Format("LabelStudioJson", **_TOOLS),
+    "masks": Format("MaskFolder", has=has_folder, unlisted=unlisted_by_masks),
+    "folder": Format("ImageFolder", has=has_folder, unlisted=_nothing),
     "manifest": Format("Manifest", **_TABLES),
     "detection_manifest": Format("DetectionManifest", **_TABLES),
     "localization_manifest": Format("LocalizationManifest", **_TABLES),
     "coco_localization": Format("CocoLocalization", unlisted=_nothing),
-    "voc_localization": Format("VOCLocalization", splits_of_voc, _nothing),
+    "voc_localization": Format("VOCLocalization", **_VOC, unlisted=_nothing),
     "voc_segmentation": Format("VOCSegmentation", unlisted=_nothing),
     "voc_instances": Format("VOCInstances", unlisted=_nothing),
     "instance_masks": Format("InstanceMasks"),

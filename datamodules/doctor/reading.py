@@ -2,11 +2,8 @@
 
 import contextlib
 import multiprocessing
-import os
-import re
 import signal
 import sys
-import tempfile
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -14,18 +11,11 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple
 
-import cv2
-
+from ..images.decoder_warnings import DecoderWarnings, quiet_decoders
 from ..loading.loader import prepare_worker
 from ..loading.sources import Source
 from .findings import Finding
 from .samples import SampleSummary, inspect_sample
-
-# reported by libjpeg and libpng for files that they decode nevertheless; "extraneous bytes" follow the image
-_DAMAGE = re.compile(
-    r"premature end|bad huffman|corrupt jpeg|invalid|not enough data|crc error|libpng error", re.IGNORECASE
-)
-_HARMLESS = re.compile(r"extraneous bytes", re.IGNORECASE)
 
 
 class Work(NamedTuple):
@@ -44,48 +34,7 @@ class Task(NamedTuple):
     stop: int
 
 
-class DecoderWarnings:
-    """Captures what image decoders write to the error stream.
-
-    OpenCV's decoders report damaged image data there and nowhere else.
-    """
-
-    def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process
-        self._before = os.dup(2)
-        os.dup2(self._file.fileno(), 2)
-
-    def __call__(self) -> str:
-        """Return the damage reported since the last call, in one line."""
-        descriptor = self._file.fileno()
-        size = os.lseek(descriptor, 0, os.SEEK_CUR)
-        if not size:
-            return ""
-        text = os.pread(descriptor, min(size, 10_000), 0).decode(errors="replace")
-        os.ftruncate(descriptor, 0)
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        lines = [line.strip() for line in text.splitlines() if _DAMAGE.search(line) and not _HARMLESS.search(line)]
-        return "; ".join(dict.fromkeys(lines))
-
-    def close(self) -> None:
-        """Restore the error stream of the process."""
-        os.dup2(self._before, 2)
-        os.close(self._before)
-        self._file.close()
-
-
-@contextlib.contextmanager
-def quiet_decoders() -> Iterator[DecoderWarnings]:
-    """Keep the output of image decoders off the terminal."""
-    sys.stderr.flush()
-    decoder_warnings = DecoderWarnings()
-    try:
-        yield decoder_warnings
-    finally:
-        decoder_warnings.close()
-
-
-# state of this process, inherited or set at its start
+# state of a worker process, set at its start
 _works: list[Work] = []
 _decoder_warnings: Callable[[], str] = str  # no warnings
 
@@ -101,14 +50,17 @@ def _prepare(works: list[Work]) -> None:
 
 
 def _run(task: Task) -> list[SampleSummary]:
-    work = _works[task.split]
-    return [_inspect(work, index) for index in range(task.start, task.stop)]
+    return _summaries(_works, task, _decoder_warnings)
 
 
-def _inspect(work: Work, index: int) -> SampleSummary:
+def _summaries(works: list[Work], task: Task, decoder_warnings: Callable[[], str]) -> list[SampleSummary]:
+    return [_inspect(works[task.split], index, decoder_warnings) for index in range(task.start, task.stop)]
+
+
+def _inspect(work: Work, index: int, decoder_warnings: Callable[[], str]) -> SampleSummary:
     path = work.paths[index] if work.paths else None
     try:
-        return inspect_sample(work.source, index, path, work.class_names, _decoder_warnings)
+        return inspect_sample(work.source, index, path, work.class_names, decoder_warnings)
     except Exception as error:  # a sample that cannot even be inspected
         return _failed(work, index, "bad-target", f"{type(error).__name__}: {error}")
 
@@ -143,17 +95,10 @@ def _tasks(works: list[Work], processes: int) -> Iterator[Task]:
 
 
 def _read_here(works: list[Work], tasks: deque[Task]) -> Iterator[tuple[Task, list[SampleSummary]]]:
-    global _works, _decoder_warnings
-    threads = cv2.getNumThreads()
     for task in tasks:
         with quiet_decoders() as decoder_warnings:
-            _works, _decoder_warnings = works, decoder_warnings
-            try:
-                summaries = _run(task)
-            finally:
-                _works, _decoder_warnings = [], str
+            summaries = _summaries(works, task, decoder_warnings)
         yield task, summaries
-    cv2.setNumThreads(threads)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .samples import APPEARANCE_BYTES, SampleSummary
+from ..images.similarity import APPEARANCE_BYTES
+from .samples import SampleSummary
 
 
 @dataclass(frozen=True)

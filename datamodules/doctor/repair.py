@@ -12,8 +12,9 @@ from ..annotations.annotation_table import AnnotationTable, ObjectEntry, Reason
 from ..annotations.fault_kinds import KINDS
 from ..annotations.object_masks import ObjectMasksBuilder
 from ..annotations.validity import box_faults, differs_from_mask, repair_boxes, repeated_objects
+from ..images.similarity import exact_groups
 from ..loading.targets import boxes_of_masks
-from .duplicates import exact_groups
+from .duplicates import ImagePool
 from .findings import format_box
 from .report import Report
 
@@ -36,22 +37,16 @@ class Change(NamedTuple):
 class RepairLog:
     """The changes of a repair, and what it leaves to a person."""
 
-    changes: list[Change] = field(default_factory=list)
+    changes: dict[Change, None] = field(default_factory=dict)  # in their order
     remaining: list[str] = field(default_factory=list)
 
     def add(self, file: Path | str, location: str, kind: str, action: str, reason: str = "") -> None:
         """Add a change, unless it was added before: two lists may share a file."""
-        change = Change(str(file), location, kind, action, reason or KINDS[kind].title)
-        if change not in self._known:
-            self._known.add(change)
-            self.changes.append(change)
+        self.changes.setdefault(Change(str(file), location, kind, action, reason or KINDS[kind].title))
 
     def counts(self) -> Counter[tuple[str, str]]:
         """Count the changes by kind and action."""
         return Counter((change.kind, change.action) for change in self.changes)
-
-    def __post_init__(self) -> None:
-        self._known: set[Change] = set()
 
 
 def repair(table: AnnotationTable, excluded: Mapping[str, Reason], log: RepairLog) -> AnnotationTable:
@@ -181,15 +176,12 @@ def find_exclusions(report: Report, log: RepairLog) -> Exclusions:
 
 
 def _exclude_duplicates(report: Report, exclusions: Exclusions, log: RepairLog) -> None:
-    records, names = report.records, report.statistics.class_names
-    usable = np.concatenate([record.readable & ~record.excluded for record in records])
-    starts = np.cumsum([0, *(len(record) for record in records)])
-    labels = [record.labels() for record in records]
-    for group in exact_groups(np.concatenate([record.digests for record in records]), usable):
-        splits = np.searchsorted(starts, group, side="right") - 1
-        members = [(int(split), int(number - starts[split])) for split, number in zip(splits, group, strict=True)]
-        paths = [records[split].paths[index] or f"sample {index}" for split, index in members]
-        classes = {int(known[index]) for split, index in members if (known := labels[split]) is not None}
+    names, pool = report.statistics.class_names, ImagePool(report.records, report.statistics.class_names)
+    usable = np.concatenate([record.readable & ~record.excluded for record in report.records])
+    for group in exact_groups(pool.digests, usable):
+        members = [pool.position(number) for number in group.tolist()]
+        paths = [pool.location(*member) for member in members]
+        classes = {label for member in members if (label := pool.label(*member)) is not None}
         if len(classes) > 1 and report.statistics.kind == "labels":
             listed = ", ".join(names[label] for label in sorted(classes))
             log.remaining.append(f"the same image with different labels ({listed}): {', '.join(paths[:4])}")
@@ -198,6 +190,6 @@ def _exclude_duplicates(report: Report, exclusions: Exclusions, log: RepairLog) 
         for number, ((split, _), path) in enumerate(zip(members, paths, strict=True)):
             same_split = split == members[kept][0]
             if number != kept and not (path == paths[kept] and same_split):
-                detail = f"the same pixels as {records[members[kept][0]].name}: {paths[kept]}"
+                detail = f"the same pixels as {report.records[members[kept][0]].name}: {paths[kept]}"
                 reason = Reason("duplicate-image" if same_split else "leaked-image", detail)
-                exclusions[records[split].name].setdefault(path, reason)
+                exclusions[report.records[split].name].setdefault(path, reason)

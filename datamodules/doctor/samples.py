@@ -1,13 +1,11 @@
 """Inspection of one raw sample: its faults, and the few numbers of it that are kept."""
 
-import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from ..annotations.annotation_errors import RECORDED, DataError, record_faults
@@ -15,15 +13,13 @@ from ..annotations.validity import box_faults, differs_from_mask, repeated_objec
 from ..batches import IGNORE_INDEX
 from ..images.bit_depth import BitDepthError, ReadOptions
 from ..images.read import ImageError, orientation_of, read_image
+from ..images.similarity import APPEARANCE_BYTES, appearance_of, pixel_digest
 from ..loading.sources import Source
 from ..loading.targets import boxes_of_masks, check_targets, fill_defaults
 from .findings import Finding, box_rows, findings_of, format_box
 
-GRAY_SIDE, COLOR_SIDE = 16, 4
-"""Sides of the two small versions by which images are compared, in gray and in color."""
 MIN_LEVELS = 16
 """Levels of 255 between the darkest and the brightest pixel below which an image has no contrast."""
-APPEARANCE_BYTES = GRAY_SIDE * GRAY_SIDE + 2 * COLOR_SIDE * COLOR_SIDE
 
 
 @dataclass
@@ -141,36 +137,6 @@ def _image_findings(inspection: "_Inspection", reported: Sequence[Finding]) -> l
 def _is_image(image: np.ndarray) -> bool:
     """Whether an array is an image ``[H, W, 3]`` uint8."""
     return image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8
-
-
-def pixel_digest(image: np.ndarray) -> bytes:
-    """Return a hash of 16 bytes of the pixels of an image ``[H, W, 3]``."""
-    digest = hashlib.sha256(repr(image.shape).encode())  # processors have instructions for it
-    digest.update(np.ascontiguousarray(image).data)
-    return digest.digest()[:16]
-
-
-def appearance_of(image: np.ndarray) -> tuple[int, np.ndarray]:
-    """Summarize what an image looks like, in a few bytes that size and compression hardly change.
-
-    Returns:
-        64 bits, each whether one of 8x8 fields is brighter than the one to its left (dHash); and small versions of the
-        image: 16x16 in gray, then 4x4 of two color differences.
-
-    Shape:
-        - image: ``[H, W, 3]`` uint8.
-        - Output: ``[APPEARANCE_BYTES]`` uint8.
-
-    Reference: Krawetz, "Kind of Like That", 2013 (dHash).
-    """
-    small = cv2.resize(image, (72, 64), interpolation=cv2.INTER_AREA)  # multiples of the sides below
-    gray = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
-    fields = cv2.resize(gray.astype(np.float32), (9, 8), interpolation=cv2.INTER_AREA)
-    bits = np.packbits(fields[:, 1:] > fields[:, :-1])
-    sides = (COLOR_SIDE, COLOR_SIDE)
-    colors = cv2.cvtColor(cv2.resize(small, sides, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2YCrCb)
-    tiny = cv2.resize(gray, (GRAY_SIDE, GRAY_SIDE), interpolation=cv2.INTER_AREA)
-    return int.from_bytes(bits.tobytes(), "big"), np.concatenate([tiny.ravel(), colors[..., 1:].ravel()])
 
 
 class _Inspection:

@@ -21,25 +21,13 @@ def suggestions(statistics: Statistics) -> list[Suggestion]:
     train = statistics.splits[0] if statistics.splits else None
     if train is None or train.name != "train" or not train.readable:
         return []
-    found = [_unseen_classes(statistics, train)]
+    found: list[Suggestion | None]
     if statistics.kind == "boxes" and not statistics.one_each:
         size, short_side = _detector_size(train)
-        found += [size, *_pyramid_anchors(train, short_side), _ssd_scales(train), _rare_classes(statistics, train)]
+        found = [size, *_pyramid_anchors(train, short_side), _ssd_scales(train), _rare_classes(statistics, train)]
     else:
-        found += [_input_size(train), _class_weights(statistics, train)]
+        found = [_input_size(train), _class_weights(statistics, train)]
     return [suggestion for suggestion in found if suggestion is not None]
-
-
-def _unseen_classes(statistics: Statistics, train: SplitStatistics) -> Suggestion | None:
-    names = [name for name, count in zip(statistics.class_names, train.counts, strict=True) if not count]
-    if not names:
-        return None
-    elsewhere = (train.counts == 0) & np.any([split.counts > 0 for split in statistics.splits], axis=0)
-    text = f"{len(names)} of {len(statistics.class_names)} classes never occur in train: {_join(names)}."
-    if elsewhere.any():
-        others = [statistics.class_names[label] for label in np.flatnonzero(elsewhere)]
-        text += f" Of these, val or test have {_join(others)}: no network can learn them from this data."
-    return Suggestion("Classes without a training sample", text)
 
 
 def _join(names: Sequence[str], most: int = 8) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from .findings import Finding, box_rows, format_box
+from .findings import Finding, box_rows, class_label, format_box
 from .records import SplitRecord
 
 MIN_SIDE = 2 - 1e-3
@@ -65,9 +65,8 @@ def tiny_box_findings(records: Sequence[SplitRecord], class_names: Sequence[str]
         table = record.objects()
         tiny = tiny_boxes(table.boxes, record.sizes[table.image], limit) & table.with_box
         for number in np.flatnonzero(tiny).tolist():
-            index, label, box = int(table.image[number]), int(table.labels[number]), table.boxes[number]
-            name = class_names[label] if 0 <= label < len(class_names) else f"class {label}"
-            path = record.paths[index]
+            index, box = int(table.image[number]), table.boxes[number]
+            name, path = class_label(class_names, int(table.labels[number])), record.paths[index]
             width, height = box[2:] - box[:2]
             detail = f"{name} {format_box(box)}, {width:.3g} x {height:.3g} pixels"
             location = path or f"sample {index}"

@@ -10,8 +10,9 @@ from ..annotations.argument_checks import check_class_names
 from ..annotations.dataset_layout import layout_error, split_folders
 from ..base import ObjectDataModule, ObjectOptions, Unpack
 from ..batches import IGNORE_INDEX
+from ..loading.sources import Source
 from ..loading.splits import check_val_fraction, random_split
-from .id_classes import IdClasses, classes_by_divisor, read_id_classes
+from .id_classes import ClassesInTable, IdClasses, classes_by_divisor, read_id_classes
 from .instance_ids import IdFiles
 from .pairs import pair_files
 
@@ -115,6 +116,11 @@ class InstanceMasks(ObjectDataModule):
             held_out = random_split(len(source), self.val_fraction, self.seed)
             source.selected = np.flatnonzero(held_out if split == "val" else ~held_out)
         return source
+
+    def present_classes(self, source: Source) -> set[int] | None:
+        """Return the classes of a training set that its `class_file` lists; None: without one, they are not known."""
+        known = source.classes if isinstance(source, IdFiles) else None
+        return set(known.labels.tolist()) if isinstance(known, ClassesInTable) else None
 
     def _read_files(self, split: str) -> IdFiles:
         image_folder, mask_folder = self._folder(0, split), self._folder(1, split)

@@ -122,8 +122,12 @@ def survive_once(number: int, frame: FrameType | None) -> None:
     signal.signal(number, signal.SIG_DFL)
 
 
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else (os.cpu_count() or 1)
+
+
 def default_workers() -> int:
     """Number of workers for one device: its share of the usable cores, less one for the training itself, 1 to 8."""
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else (os.cpu_count() or 1)
     ranks = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("SLURM_NTASKS_PER_NODE") or 1)
-    return max(1, min(8, cores // ranks - 1))
+    return max(1, min(8, usable_cores() // ranks - 1))

@@ -101,6 +101,13 @@ class HasAbsence(Protocol):
         ...
 
 
+def present_classes(source: Source) -> set[int] | None:
+    """Return the classes that a source has; None: it does not know them without reading its samples."""
+    if isinstance(source, HasPresence):
+        return set(np.unique(source.presence().classes).tolist())
+    return set(np.unique(source.labels).tolist()) if isinstance(source, HasLabels) else None
+
+
 def class_presence(source: Source, sampling: str) -> ClassPresence:
     """Return which classes each sample of a source has.
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from ..annotations.annotation_errors import RECORDED, Fault, record_error
+from ..annotations.annotation_errors import RECORDED
 from ..annotations.argument_checks import did_you_mean
-from ..annotations.similar_names import canonical, describe_similar, merged_names, similar_names
+from ..annotations.class_names import reject_similar_names
+from ..annotations.similar_names import canonical, merged_names
 from .table_reader import Table
 
 _WHOLE = re.compile(r"[+-]?\d+")
@@ -53,10 +54,7 @@ def implied_class_names(table: Table, column: str, merge: bool = False) -> list[
         names = sorted({str(label) for label in labels})
         if merge:
             return sorted(set(merged_names(names).values()))
-        if similar := similar_names(names):
-            found = f"{column} must not differ only in case, blanks or Unicode form, got {describe_similar(similar)}"
-            remedy = "correct them, or set merge_similar_classes: true"
-            record_error(Fault("similar-classes", table.file, [column], "column", found, remedy))
+        reject_similar_names(names, table.file, column, column, "column")
         return names
     numbers = np.array([_int(label) for label in labels], dtype=np.int64)
     present = np.unique(numbers)

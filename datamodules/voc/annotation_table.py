@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
@@ -30,14 +30,14 @@ class _VocImage(NamedTuple):
 
 
 def read_voc_table(
-    layout: VocLayout, image_set: ImageSet, class_names: list[str], excluded: Collection[str]
+    layout: VocLayout, image_set: ImageSet, label_of: Callable[[str], int | None], excluded: Collection[str]
 ) -> AnnotationTable:
     """Read an image set, and the annotation files of its images that are not `excluded`.
 
     Args:
         layout: Where the files are.
         image_set: The image set.
-        class_names: Names of the classes.
+        label_of: Returns the label of a class name; None: not a class.
         excluded: Images whose annotations are not read, by path.
     """
     table = AnnotationTable([])
@@ -63,15 +63,17 @@ def read_voc_table(
                 continue
             image.item = _VocImage(stem, entry.annotation, content)
             items = enumerate(content.findall("object"), start=1)
-            table.objects += [_read_object(image, number, item, class_names) for number, item in items]
+            table.objects += [_read_object(image, number, item, label_of) for number, item in items]
     return table
 
 
-def _read_object(image: ImageEntry, number: int, item: ElementTree.Element, class_names: list[str]) -> ObjectEntry:
-    name = name_of(item)
+def _read_object(
+    image: ImageEntry, number: int, item: ElementTree.Element, label_of: Callable[[str], int | None]
+) -> ObjectEntry:
+    name, label = name_of(item), label_of(name_of(item))
     sides = [item.findtext(f"bndbox/{side}") or "" for side in _SIDES]
-    entry = ObjectEntry(image, f"object {number}", f"bndbox {', '.join(sides)}", name, item=item, file=image.item.file)
-    if name not in class_names:
+    entry = ObjectEntry(image, f"object {number}", f"bndbox {', '.join(sides)}", label, item=item, file=image.item.file)
+    if label is None:
         entry.fault = Reason("label-outside", f"class {name!r}")
     try:
         entry.box = np.array([parse_decimal(side) for side in sides]) - _ORIGIN

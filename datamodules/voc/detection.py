@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -13,12 +13,12 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 
 from ..annotations.annotation_errors import AnnotationErrors, DataError, Fault, record_error, recording
 from ..annotations.argument_checks import check_choice, check_class_names, did_you_mean
-from ..annotations.class_names import report_suspicious_names
+from ..annotations.class_names import reject_similar_names, report_suspicious_names
 from ..annotations.dataset_layout import warn_of_same_stems
 from ..annotations.normalized import reject_fractions, warn_of_mixed_units, warn_of_percent
 from ..annotations.objects import ImageTable, Objects, ObjectSource, image_numbers, usable_boxes
 from ..annotations.one_box import UNKNOWN_SIDE
-from ..annotations.similar_names import describe_similar, similar_names
+from ..annotations.similar_names import label_lookup, merged_counts
 from ..base import ObjectDataModule, ObjectOptions, Unpack
 from ..images.file_names import composed
 from ..images.listing import is_image
@@ -74,6 +74,8 @@ class VOCDetection(ObjectDataModule):
         skip_difficult: Whether to train without difficult objects; evaluation always includes them.
         val_fraction: Fraction of the training images held out for validation if there is no image set for it,
             determined by `seed`.
+        merge_similar_classes: Whether names in the annotations that differ only in case, blanks or Unicode form are
+            one class; they are rejected otherwise.
         **kwargs: ``min_visibility`` and ``group_by_aspect`` of `ObjectDataModule`, and the loader options of
             `VisionDataModule`: ``batch_size``, ``seed``, ``train_transform``, ….
 
@@ -96,6 +98,7 @@ class VOCDetection(ObjectDataModule):
         class_names: ClassNames = None,
         skip_difficult: bool = False,
         val_fraction: float | None = None,
+        merge_similar_classes: bool = False,
         **kwargs: Unpack[ObjectOptions],
     ) -> None:
         super().__init__(**kwargs)
@@ -108,7 +111,7 @@ class VOCDetection(ObjectDataModule):
             check_class_names(class_names)
         self.given_year, self.named_sets = year, {"train": train, "val": val, "test": test}
         self.root, self.skip_difficult, self.val_fraction = Path(root).expanduser(), skip_difficult, val_fraction
-        self.given_names = class_names
+        self.given_names, self.merge_similar_classes = class_names, merge_similar_classes
         self.name_counts: Counter[str] | None = None
         self.reported_as: type = type(self)  # class that messages name and whose docstring shows the layout
 
@@ -124,10 +127,9 @@ class VOCDetection(ObjectDataModule):
         if self.given_names is None and self.layout.year is not None:
             return list(VOC_CLASSES)
         self.name_counts = self._count_names()
-        if similar := similar_names(self.name_counts):
-            found = f"names must not differ only in case, blanks or Unicode form, got {describe_similar(similar)}"
-            remedy = "correct them in the annotations"
-            record_error(Fault("similar-classes", self.root, ["class_names"], "entry", found, remedy))
+        if self.merge_similar_classes:
+            self.name_counts = merged_counts(self.name_counts)
+        reject_similar_names(self.name_counts, self.root, "class_names")
         report_suspicious_names(self.name_counts, self.root, "class_names")
         return sorted(self.name_counts)
 
@@ -177,7 +179,9 @@ class VOCDetection(ObjectDataModule):
         self._warn_about_unannotated("train" if held_out else split)
         entries = self._entries("train" if held_out else split)
         skip_difficult = self.skip_difficult and split == "train"
-        source = read_voc(self.layout.base, entries, self._names, skip_difficult, self.strict)
+        source = read_voc(
+            self.layout.base, entries, self._names, skip_difficult, self.strict, self.merge_similar_classes
+        )
         if split in ("train", "val") and self.val_fraction is not None:
             mask = random_split(len(source), self.val_fraction, self.seed)
             source.selected = source.selected[mask == held_out]
@@ -185,7 +189,12 @@ class VOCDetection(ObjectDataModule):
 
 
 def read_voc(
-    base: Path, entries: Sequence[Entry], class_names: Sequence[str], skip_difficult: bool = False, strict: bool = False
+    base: Path,
+    entries: Sequence[Entry],
+    class_names: Sequence[str],
+    skip_difficult: bool = False,
+    strict: bool = False,
+    merge: bool = False,
 ) -> ObjectSource:
     """Read the annotations of images.
 
@@ -195,14 +204,14 @@ def read_voc(
         class_names: Classes.
         skip_difficult: Whether to leave out difficult objects.
         strict: Whether to stop at a box that cannot be used, instead of counting it.
+        merge: Whether names may differ from those of the classes in case, blanks and Unicode form.
     """
     images = _image_table(base, entries)
     images.check(base)
     _warn_about_same_stems(base, entries)
-    label_of = {name: label for label, name in enumerate(class_names)}
-    annotations = {
-        entry: content for entry in entries if (content := _read_or_record(base, entry, label_of)) is not None
-    }
+    label_of = label_lookup(class_names, merge)
+    contents_of = ((entry, _read_or_record(base, entry, class_names, label_of)) for entry in entries)
+    annotations = {entry: content for entry, content in contents_of if content is not None}
     _report_unknown(base, annotations, class_names)
     if len(annotations) < len(entries):  # only while faults are recorded, or for an image that is listed twice
         entries = [entry for entry in entries if entry in annotations]
@@ -262,7 +271,9 @@ def _within(base: Path, path: Path) -> str:
     return path.relative_to(base).as_posix() if path.is_relative_to(base) else str(path)
 
 
-def _read_or_record(base: Path, entry: Entry, label_of: dict[str, int]) -> ObjectAnnotations | None:
+def _read_or_record(
+    base: Path, entry: Entry, class_names: Sequence[str], label_of: Callable[[str], int | None]
+) -> ObjectAnnotations | None:
     """Read the annotation of an image; return None if it cannot be used and faults are recorded."""
     path = entry.annotation
     try:
@@ -277,11 +288,11 @@ def _read_or_record(base: Path, entry: Entry, label_of: dict[str, int]) -> Objec
         return None
     if content.unknown and not recording():
         number, name = content.unknown[0]
-        record_error(Fault("label-outside", path, [number], "object", f"{name!r}", _unknown_remedy(name, label_of)))
+        record_error(Fault("label-outside", path, [number], "object", f"{name!r}", _unknown_remedy(name, class_names)))
     return content
 
 
-def _unknown_remedy(name: str, class_names: Sequence[str] | dict[str, int]) -> str:
+def _unknown_remedy(name: str, class_names: Sequence[str]) -> str:
     return (
         f"set class_names if it is not one of these {len(class_names)}; class_names: auto takes the names in the "
         f"annotations{did_you_mean(name, class_names)}"

@@ -37,6 +37,8 @@ class VOCLocalization(VisionDataModule):
         class_names: All classes, or ``auto``, as in `VOCDetection`.
         val_fraction: Fraction of the training images held out for validation if there is no image set for it,
             determined by `seed`.
+        merge_similar_classes: Whether names that differ only in case, blanks or Unicode form are one class, as in
+            `VOCDetection`.
         min_visibility: Minimum fraction of the box that each transform must keep; the augmentation is sampled again
             otherwise.
         **kwargs: Loader options of `VisionDataModule`: ``batch_size``, ``seed``, ``train_transform``, ….
@@ -60,6 +62,7 @@ class VOCLocalization(VisionDataModule):
         class_names: ClassNames = None,
         min_visibility: float = 0.0,
         val_fraction: float | None = None,
+        merge_similar_classes: bool = False,
         **kwargs: Unpack[LoaderOptions],
     ) -> None:
         super().__init__(**kwargs)
@@ -72,6 +75,7 @@ class VOCLocalization(VisionDataModule):
             test,
             class_names,
             val_fraction=val_fraction,
+            merge_similar_classes=merge_similar_classes,
             num_workers=0,
             strict=self.strict,
             seed=self.seed,

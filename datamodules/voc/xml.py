@@ -1,7 +1,7 @@
 """Reads Pascal VOC's XML annotation files."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -37,12 +37,12 @@ class ObjectAnnotations(NamedTuple):
     unknown: list[tuple[int, str]]
 
 
-def read_annotation(path: Path, label_of: dict[str, int]) -> ObjectAnnotations:
+def read_annotation(path: Path, label_of: Callable[[str], int | None]) -> ObjectAnnotations:
     """Read an annotation file.
 
     Args:
         path: XML file.
-        label_of: Label of each class name.
+        label_of: Returns the label of a class name; None: not a class.
 
     Raises:
         FileNotFoundError: The file does not exist.
@@ -53,7 +53,7 @@ def read_annotation(path: Path, label_of: dict[str, int]) -> ObjectAnnotations:
     content = ObjectAnnotations(stated_size(path, tree), [], [], [], [], [])
     for number, item in enumerate(tree.findall("object"), start=1):
         name = name_of(item)
-        if name not in label_of:
+        if (label := label_of(name)) is None:
             content.unknown.append((number, name))
             continue
         try:
@@ -64,7 +64,7 @@ def read_annotation(path: Path, label_of: dict[str, int]) -> ObjectAnnotations:
             record_error(error.fault)
             continue
         content.boxes.append(corners)
-        content.labels.append(label_of[name])
+        content.labels.append(label)
         content.difficult.append(difficult)
         content.numbers.append(number)
     return content

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from ..annotations.annotation_errors import DataError, Fault, record_error
+from ..annotations.annotation_errors import DataError, MissingFileError
 from ..annotations.argument_checks import did_you_mean
-from ..annotations.similar_names import describe_similar, similar_names
+from ..annotations.class_names import reject_similar_names
 from ..annotations.text_files import read_text
 
 
@@ -18,7 +18,7 @@ class DataYaml(NamedTuple):
     Attributes:
         file: The file.
         root: Folder of the dataset, absolute.
-        class_names: Names of the classes 0 to K-1.
+        class_names: Names of the numbers 0 to K-1 in labels.
         splits: Folders and text files of each split, as written.
         num_keypoints: Count of the numbers of each label's keypoints, from ``kpt_shape``; None: no such key.
     """
@@ -30,8 +30,12 @@ class DataYaml(NamedTuple):
     num_keypoints: int | None = None
 
 
-def read_data_yaml(file: Path) -> DataYaml:
+def read_data_yaml(file: Path, merge: bool = False) -> DataYaml:
     """Read a ``data.yaml``.
+
+    Args:
+        file: The file.
+        merge: Whether names may be the same, or differ only in case, blanks or Unicode form.
 
     Raises:
         ValueError: The file is not YAML (with file and line), or not a ``data.yaml`` (with file and key).
@@ -59,7 +63,9 @@ def read_data_yaml(file: Path) -> DataYaml:
         if entries:
             splits[key] = entries
     root = _data_root(file, content.get("path"))
-    return DataYaml(file, root, _class_names(file, content), splits, _num_keypoints(file, content.get("kpt_shape")))
+    return DataYaml(
+        file, root, _class_names(file, content, merge), splits, _num_keypoints(file, content.get("kpt_shape"))
+    )
 
 
 def _num_keypoints(file: Path, shape: Any) -> int | None:
@@ -72,7 +78,7 @@ def _num_keypoints(file: Path, shape: Any) -> int | None:
     return int(shape[0] * shape[1])
 
 
-def _class_names(file: Path, content: dict[str, Any]) -> list[str]:
+def _class_names(file: Path, content: dict[str, Any], merge: bool) -> list[str]:
     names, count = content["names"], content.get("nc")
     if isinstance(names, dict):
         if set(names) != set(range(len(names))):
@@ -86,12 +92,12 @@ def _class_names(file: Path, content: dict[str, Any]) -> list[str]:
     if count is not None and count != len(names):
         raise ValueError(f"{file}, nc: must be {len(names)}, the number of names, got {count}")
     names = [str(name).strip() for name in names]
+    if merge:
+        return names
     if len(set(names)) < len(names):
         duplicate = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"{file}, names: each name must be unique, got {duplicate!r} more than once")
-    if similar := similar_names(names):
-        found = f"names must not differ only in case, blanks or Unicode form, got {describe_similar(similar)}"
-        record_error(Fault("similar-classes", file, ["names"], "entry", found, "rename one of them"))
+    reject_similar_names(names, file, "names")
     return names
 
 
@@ -102,3 +108,42 @@ def _data_root(file: Path, path: Any) -> Path:
         raise ValueError(f"{file}, path: must be a folder, got {path!r}")
     folder = os.path.normpath(os.path.join(file_folder, os.path.expanduser(path or "")))  # noqa: PTH111, PTH118
     return Path(folder if os.path.isdir(folder) else file_folder)  # noqa: PTH112
+
+
+def read_tool_folder(root: Path, merge: bool = False) -> DataYaml | None:
+    """Read the folder of a tool that writes no ``data.yaml``; None: it is not one.
+
+    Args:
+        root: ``obj.data``, as CVAT and darknet have it, names a list of images for each split and the file of the class
+            names. Label Studio writes ``classes.txt`` beside the folder ``images``, without splits.
+        merge: See `read_data_yaml`.
+
+    Raises:
+        MissingFileError: There is no file of class names.
+    """
+    folder = Path(os.path.abspath(root))  # noqa: PTH100 - Path.resolve would follow links
+    if (root / "obj.data").is_file():
+        file = root / "obj.data"
+        lines = (line.partition("#")[0].partition("=") for line in read_text(file).splitlines())
+        values = {key.strip(): value.strip() for key, _, value in lines}
+        names = root / without_data(root, values.get("names", "obj.names"))
+        keys = (("train", "train"), ("val", "valid"), ("test", "test"))
+        splits = {split: [without_data(root, values[key])] for split, key in keys if values.get(key)}
+    elif (root / "classes.txt").is_file() and (root / "images").is_dir():
+        file = names = root / "classes.txt"
+        splits = {"train": ["images"]}
+    else:
+        return None
+    if not names.is_file():
+        raise MissingFileError(f"{file}, names: no file {str(names)!r}")
+    lines_of_names = read_text(names).rstrip().splitlines()
+    return DataYaml(file, folder, _class_names(names, {"names": lines_of_names}, merge), splits)
+
+
+def without_data(root: Path, name: str) -> str:
+    """Return the name of a file as it is, or without its first folder, if it exists only so.
+
+    What CVAT and darknet write begins with a folder ``data`` that need not exist.
+    """
+    shorter = name.partition("/")[2]
+    return shorter if shorter and not (root / name).is_file() and (root / shorter).is_file() else name

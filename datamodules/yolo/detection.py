@@ -1,20 +1,24 @@
 """YOLO's format as in Ultralytics: a ``data.yaml``, and one text file of labels per image."""
 
-import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
-from ..annotations.annotation_errors import OUTSIDE, DataError, Fault, MissingFileError, record_error
+import numpy as np
+
+from ..annotations.annotation_errors import OUTSIDE, AbsentSplitError, DataError, Fault, MissingFileError, record_error
 from ..annotations.argument_checks import check_choice
 from ..annotations.dataset_layout import layout_error, warn_about_repeated_files, warn_of_same_stems
 from ..annotations.objects import ImageTable, ObjectSource, image_numbers
+from ..annotations.similar_names import merged_classes
 from ..annotations.skipped_files import report_skipped
 from ..annotations.text_files import read_text
 from ..base import ObjectDataModule, ObjectOptions, Unpack
 from ..images.file_names import resolve_names
 from ..images.listing import SUPPORTED, list_folder
-from .data_yaml import DataYaml, read_data_yaml
+from ..loading.splits import check_val_fraction, random_split
+from .data_yaml import DataYaml, read_data_yaml, read_tool_folder, without_data
 from .keypoints import Points
 from .labels import RelativeObjectSource, label_path, read_labels
 
@@ -43,6 +47,10 @@ class YoloDetection(ObjectDataModule):
     around it. An image without label file has no objects. Of labels with keypoints, if ``data.yaml`` has ``kpt_shape``,
     the boxes are read.
 
+    Without a ``data.yaml``, the folders of two tools are read: CVAT's YOLO 1.1 (``obj.data``, ``obj.names``,
+    ``obj_train_data/``, ``train.txt``), as darknet has it, and Label Studio's YOLO (``classes.txt``, ``images/``,
+    ``labels/``). These have no images for validation, or rarely: set `val_fraction`.
+
     Objects that cannot be used are left out with one warning that counts them, or stop the run if `strict`: a NaN or
     infinite number, numbers in pixels, a box without area or outside its image, a polygon of fewer than three points;
     for a task with masks, a box without polygon.
@@ -55,6 +63,10 @@ class YoloDetection(ObjectDataModule):
             polygon, or an oriented box, which is one of four points. ``keypoints``: it is a box with keypoints, which
             are left out. ``auto``: the latter if ``data.yaml`` has ``kpt_shape``, otherwise the former; the run stops
             if all labels look like boxes with keypoints.
+        val_fraction: Fraction of the training images held out for validation if there is no ``val``, determined by
+            `seed`.
+        merge_similar_classes: Whether names that are the same, or differ only in case, blanks or Unicode form, are one
+            class, with the first of these names; they are rejected otherwise.
         **kwargs: ``min_visibility`` and ``group_by_aspect`` of `ObjectDataModule`, and the loader options of
             `VisionDataModule`: ``batch_size``, ``seed``, ``train_transform``, ….
 
@@ -72,20 +84,24 @@ class YoloDetection(ObjectDataModule):
         task: YoloTask = "detection",
         skip_empty: bool = False,
         points: Points = "auto",
+        val_fraction: float | None = None,
+        merge_similar_classes: bool = False,
         **kwargs: Unpack[ObjectOptions],
     ) -> None:
         super().__init__(**kwargs)
+        check_val_fraction(val_fraction)
         check_choice("task", task, get_args(YoloTask))
         check_choice("points", points, get_args(Points))
         self.points: Points = points
+        self.val_fraction, self.merge_similar_classes = val_fraction, merge_similar_classes
         self.root, self.task, self.skip_empty = Path(root).expanduser(), task, skip_empty
         self._content: DataYaml | None = None
 
     @property
     def content(self) -> DataYaml:
-        """Content of the ``data.yaml``, read at first use."""
+        """Content of the ``data.yaml``, or what a tool writes instead of one, read at first use."""
         if self._content is None:
-            self._content = read_data_yaml(_find_data_yaml(self.root))
+            self._content = _read_content(self.root, self.merge_similar_classes)
         return self._content
 
     @property
@@ -96,14 +112,33 @@ class YoloDetection(ObjectDataModule):
     @property
     def class_names(self) -> list[str]:
         """Names of the classes, from the ``data.yaml``."""
-        return list(self.content.class_names)
+        return merged_classes(self.content.class_names)[0] if self.merge_similar_classes else self.content.class_names
 
     def make_source(self, split: str) -> ObjectSource:
-        """Return the images of a split with their objects; without ``test``, it is ``val``."""
+        """Return the images of a split with their objects; without ``test``, it is ``val``.
+
+        Raises:
+            AbsentSplitError: There are no images for it, and none are held out.
+        """
         content = self.content
         key = "val" if split == "test" and "test" not in content.splits else split
-        if key not in content.splits:
-            raise ValueError(f"{content.file}: no images for {key!r}; name their folder or a text file")
+        held_out = key == "val" and "val" not in content.splits
+        if self.val_fraction is not None and "val" in content.splits:
+            raise ValueError(
+                f"val_fraction: must be null, since {content.file} names images for validation, got {self.val_fraction}"
+            )
+        if "train" not in content.splits or (held_out and self.val_fraction is None):
+            advice = ", or set val_fraction: 0.1" if held_out and "train" in content.splits else ""
+            raise AbsentSplitError(f"{content.file}: no images for {key!r}; name their folder or a text file{advice}")
+        source = self._read("train" if held_out else key, self.skip_empty and split == "train")
+        if self.val_fraction is not None and key != "test":
+            mask = random_split(len(source.images.names), self.val_fraction, self.seed)
+            source.selected = source.selected[mask[source.selected] == held_out]
+        return source
+
+    def _read(self, key: str, skip_empty: bool) -> ObjectSource:
+        """Read the images that a key of the ``data.yaml`` names, and their labels."""
+        content = self.content
         names = [name for entry in content.splits[key] for name in _list_images(content, key, entry)]
         if not names:
             raise ValueError(
@@ -130,46 +165,25 @@ class YoloDetection(ObjectDataModule):
             raise _layout_error(
                 f"{content.file}, {key}: none of its {len(names)} images has labels; no file {first!r}", self.root
             )
-        return RelativeObjectSource(images, objects, with_masks, self.skip_empty and split == "train")
+        if self.merge_similar_classes:
+            label_of = np.array(merged_classes(content.class_names)[1], np.int32)
+            objects = replace(objects, labels=label_of[objects.labels])
+        return RelativeObjectSource(images, objects, with_masks, skip_empty)
 
 
-def _find_data_yaml(root: Path) -> Path:
-    """Return the ``data.yaml`` in a folder, or the only other YAML file there."""
+def _read_content(root: Path, merge: bool) -> DataYaml:
+    """Read the ``data.yaml`` in a folder, the only other YAML file there, or what a tool writes instead of one."""
     if root.is_file():
-        return root
+        return read_data_yaml(root, merge)
     if (root / "data.yaml").is_file():
-        return root / "data.yaml"
-    _reject_other_layouts(root)
+        return read_data_yaml(root / "data.yaml", merge)
     others = sorted(path for path in root.glob("*.y*ml") if path.suffix in (".yaml", ".yml"))
+    if not others and (content := read_tool_folder(root, merge)) is not None:
+        return content
     if len(others) != 1:
         problem = f"no file {str(root / 'data.yaml')!r}" + (", and several other *.yaml" if others else "")
         raise _layout_error(problem, root)
-    return others[0]
-
-
-def _reject_other_layouts(root: Path) -> None:
-    """Stop at the folders of tools that write no ``data.yaml``, with the one that reads them.
-
-    Raises:
-        MissingFileError: CVAT's YOLO 1.1 or darknet (``obj.data``), or Label Studio's YOLO (``classes.txt``).
-    """
-    kinds = (
-        ("obj.data", "obj.names", "obj_train_data", "YOLO 1.1 as CVAT writes it"),
-        ("classes.txt", "classes.txt", "images", "YOLO as Label Studio writes it"),
-    )
-    if any(root.glob("*.y*ml")):
-        return
-    for mark, list_of_names, images, kind in kinds:
-        if (root / mark).is_file() and (root / images).is_dir():
-            listed = root / list_of_names
-            names = [line.strip() for line in read_text(listed).splitlines()] if listed.is_file() else []
-            content = (
-                f"{{train: {images}, val: LIST, names: {json.dumps([n for n in names if n], ensure_ascii=False)}}}"
-            )
-            raise MissingFileError(
-                f"root: no file {str(root / 'data.yaml')!r}, got {kind} ({mark}), without it and without validation "
-                f"images; write it with {content}, where LIST is a folder or a text file of images for validation"
-            )
+    return read_data_yaml(others[0], merge)
 
 
 def _layout_error(problem: str, root: Path) -> MissingFileError:
@@ -212,12 +226,14 @@ def _list_images(content: DataYaml, key: str, entry: str) -> list[str]:
 def _read_list(content: DataYaml, file: Path) -> list[str]:
     """Read the images that a text file lists, relative to the root."""
     names: list[str] = []
-    base = ""
+    base, without_first = "", False
     for number, line in enumerate(read_text(file).splitlines(), start=1):
         if not (text := line.strip().replace("\\", "/")):
             continue
         if not base:  # the first line shows what the lines are relative to
             base = str(file.parent if (file.parent / text).is_file() else content.root)
+            without_first = without_data(Path(base), text) != text
+        text = text.partition("/")[2] if without_first else text
         if name := _relative(content.root, base, text):
             names.append(name)
         else:

@@ -9,11 +9,13 @@ from typing import Any
 from ...datamodules.annotations.dataset_layout import split_folders
 from ...datamodules.annotations.mask_files import read_mask
 from ...datamodules.batches import IGNORE_INDEX
+from ...datamodules.coco.annotation_file import is_coco
 from ...datamodules.doctor.report import SPLITS
 from ...datamodules.images.listing import list_images
 from ...datamodules.voc.detection import VOC_CLASSES, VOCDetection
 from ...datamodules.voc.layout import VocLayout
 from ...datamodules.voc.xml import object_names
+from ...datamodules.yolo.detection import YoloDetection
 
 MAX_FILES = 500
 """Annotation files that are read to guess whether the classes are VOC's."""
@@ -67,14 +69,7 @@ def guess_coco_files(path: Path, given: Collection[str]) -> dict[str, Any]:
 
 def _only_annotations(files: Collection[Path]) -> Path | None:
     """The only file that is COCO's by its content, such as CVAT's ``instances_default.json``; None: none or several."""
-    found = []
-    for file in files:
-        try:
-            content = json.loads(file.read_bytes())
-        except (OSError, ValueError):
-            continue
-        if isinstance(content, dict) and {"images", "annotations", "categories"} <= content.keys():
-            found.append(file)
+    found = list(filter(is_coco, files))
     return found[0] if len(found) == 1 else None
 
 
@@ -119,6 +114,17 @@ def guess_voc(path: Path, given: Collection[str]) -> dict[str, Any]:
     except (OSError, ValueError):
         pass  # the reader reports what is wrong
     return arguments
+
+
+def guess_yolo(path: Path, given: Collection[str]) -> dict[str, Any]:
+    """Guess the splits: without images for validation, as tools often write it, nothing is held out."""
+    try:
+        existing = YoloDetection(str(path), merge_similar_classes=True).content.splits
+    except (OSError, ValueError):
+        return {}  # the reader reports what is wrong
+    if {"val", "val_fraction"} & {*existing, *given}:
+        return {}
+    return {"splits": ["train", *({"test"} & {*existing})]}
 
 
 def guess_masks(path: Path, given: Collection[str]) -> dict[str, Any]:
@@ -174,6 +180,7 @@ GUESSES: dict[str, Guess] = {
     "coco_localization": guess_coco_files,
     "voc": guess_voc,
     "voc_localization": guess_voc,
+    "yolo": guess_yolo,
     "masks": guess_masks,
     "folder": guess_folder,
     "manifest": guess_tables,

@@ -274,4 +274,4 @@ def repaired_line(line: str, num_classes: int, with_masks: bool = False) -> tupl
     image = ImageEntry("a.txt", "the image", "a.jpg", (1, 1), (0.01, 0.01))
     entry, log = read_line(image, 1, line.split(), num_classes, with_masks), RepairLog()
     kept = repair(AnnotationTable([image], [entry], min_side=SLIVER), {}, log).objects
-    return log.changes[0].kind if log.changes else "", label_line(kept[0]) if kept else None
+    return next((change.kind for change in log.changes), ""), label_line(kept[0]) if kept else None

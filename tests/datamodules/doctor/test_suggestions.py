@@ -48,13 +48,6 @@ def test_imbalance_suggests_weights():
     assert "Class weights" not in suggested(check(InMemory([{"label": n % 2} for n in range(9)]), processes=0))
 
 
-def test_a_class_that_only_val_contains():
-    data = InMemory([{"label": 0}] * 3, ("cat", "dog", "emu"), val=[{"label": 1}])
-    report = check(data, processes=0)
-    text = suggested(report)["Classes without a training sample"].text
-    assert "2 of 3 classes never occur in train: dog, emu" in text and "val or test have dog:" in text
-
-
 def detected(sides, shape=(320, 160), count=4):
     """A training set of images with a square object each."""
     samples = [{**boxed((1, 1, 1 + sides[n % len(sides)], 1 + sides[n % len(sides)])), "image": noise(*shape, n)}

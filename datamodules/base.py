@@ -237,8 +237,9 @@ class VisionDataModule(pl.LightningDataModule):
             if split not in self.datasets and (source := self.open_source(split)) is not None:
                 if split == "train":
                     reject_absence(source)
-                    missing = "training image" if isinstance(source, HasLabels) else "training object"
+                    unit = "image" if isinstance(source, HasLabels) else "object"
                     if (present := self.present_classes(source)) is not None:
+                        missing = f"training {unit} in {type(self).__name__}"
                         warn_of_absent_classes(present, self.class_names, missing)
                 else:
                     warn_of_absence(source, split)

@@ -24,6 +24,15 @@ def folded(name: str) -> str:
     return canonical(name.replace("_", " ").replace("-", " ")).replace(" ", "")
 
 
+def is_background(name: str) -> bool:
+    """Return whether a class is named as what remains beside the others, from which alone nothing can be learned.
+
+    >>> is_background("_background_"), is_background("road")
+    (True, False)
+    """
+    return folded(name) in ("background", "bg", "void", "none", "nothing", "unlabeled", "unlabelled", "empty")
+
+
 def suspicious_names(counts: Mapping[str, int]) -> dict[str, str]:
     """Return the names that may be mistakes, with the reason.
 

@@ -45,6 +45,9 @@ def check_mask_classes(source: MaskedFiles, class_names: Sequence[str], remedy: 
         found_values = f"have only the values 0 and {IGNORE_INDEX}, and {IGNORE_INDEX} is ignored"
         folder = (source.root / os.fsdecode(source.masks[0])).parent
         record_error(Fault("binary-mask", folder, ["masks"], "entry", found_values, remedy))
-    elif step == 1 and classes[1 : len(class_names)].any() and not recording():  # if none, it is refused
+        return
+    known = np.flatnonzero(values[:MASK_VALUES])
+    is_refused = not source.learnable(known, source.lookup[known]).any()
+    if step == 1 and not is_refused and not recording():
         missing = f"pixel in the training masks of {source.root}"
         warn_of_absent_classes(np.flatnonzero(classes).tolist(), class_names, missing)

@@ -192,6 +192,7 @@ class MaskedFiles:
         images: Image files, encoded by `encode_paths`.
         masks: Mask file of each image, encoded in the same way.
         lookup: Class of each mask value; see `class_lookup`.
+        has_background: Whether class 0 is the background, from which alone nothing can be learned.
 
     Shape:
         - images, masks: ``[N]`` bytes.
@@ -203,8 +204,11 @@ class MaskedFiles:
 
     options = ReadOptions()
 
-    def __init__(self, root: Path, images: np.ndarray, masks: np.ndarray, lookup: np.ndarray) -> None:
+    def __init__(
+        self, root: Path, images: np.ndarray, masks: np.ndarray, lookup: np.ndarray, has_background: bool = False
+    ) -> None:
         self.root, self.images, self.masks, self.lookup = root, images, masks, lookup  # images, masks [N]
+        self.has_background = has_background
 
     def __len__(self) -> int:
         return len(self.images)
@@ -225,17 +229,34 @@ class MaskedFiles:
         return {"image": image, "mask": self._classes(mask_path, values), "path": str(path)}
 
     def absence(self, training: bool = False) -> Fault | None:
-        """Return why no mask has a pixel to learn from, which class 0 alone is not unless it is the only one."""
-        several = _num_classes(self.lookup) > 1
+        """Return why no mask has a pixel to learn from (`learnable`); None: one has."""
 
         def usable(mask: np.bytes_) -> bool:
             path = self.root / os.fsdecode(mask)
-            classes = self._classes(path, self.read(path))
-            return bool(((classes != IGNORE_INDEX) & (classes >= several)).any())
+            values = self.read(path)
+            return bool(self.learnable(values, self._classes(path, values)).any())
 
         folder = (self.root / os.fsdecode(self.masks[0])).parent if len(self) else self.root
+        several = _num_classes(self.lookup) > 1
         reason = "every pixel is of class 0 or ignored" if several else "every pixel is ignored"
         return absence_by_reading(self.masks, folder, usable, reason)
+
+    def learnable(self, values: np.ndarray, classes: np.ndarray) -> np.ndarray:
+        """Return which values are something to learn.
+
+        Of several classes, class 0 is not if it is the background. It is not either where it is written as 0, which
+        masks that were scaled or thresholded by mistake consist of; Cityscapes' road is written as 7.
+
+        Args:
+            values: Values of masks.
+            classes: Class of each.
+
+        Shape:
+            - values, classes: ``[…]``.
+            - Output: ``[…]`` bool.
+        """
+        first_counts = (values != 0) & (not self.has_background) | (_num_classes(self.lookup) == 1)
+        return ((classes > 0) & (classes != IGNORE_INDEX)) | ((classes == 0) & first_counts)
 
     def read(self, path: Path) -> np.ndarray:
         """Read the values of a mask file: ``[H, W]``; a subclass may read other formats."""

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ..annotations.argument_checks import check_class_names
+from ..annotations.class_names import is_background
 from ..annotations.dataset_layout import layout_error, split_folders
 from ..annotations.mask_classes import check_mask_classes
 from ..annotations.mask_files import MASK_VALUES, MaskedFiles, check_class_count, class_lookup
@@ -90,9 +91,10 @@ class MaskFolder(VisionDataModule):
         _, images, masks = pair_files(self.root, image_folder, mask_folder, type(self))
         if base == "train":
             remedy = f"set classes: {{0: 0, {IGNORE_INDEX}: 1}}"
-            check_mask_classes(MaskedFiles(self.root, images, masks, self.lookup), self._names, remedy)
+            whole = MaskedFiles(self.root, images, masks, self.lookup, is_background(self._names[0]))
+            check_mask_classes(whole, self._names, remedy)
         if self.val_fraction is not None and not has_val and split != "test":
             mask = random_split(len(images), self.val_fraction, self.seed)
             selected = mask if held_out else ~mask
             images, masks = images[selected], masks[selected]
-        return MaskedFiles(self.root, images, masks, self.lookup)
+        return MaskedFiles(self.root, images, masks, self.lookup, is_background(self._names[0]))

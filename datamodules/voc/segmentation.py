@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..annotations.class_names import is_background
 from ..annotations.dataset_layout import check_files_exist, encode_paths
 from ..annotations.mask_classes import check_mask_classes
 from ..annotations.mask_files import MaskedFiles, check_class_count, class_lookup, read_mask
@@ -97,7 +98,8 @@ class VOCSegmentation(VisionDataModule):
         check_files_exist(Path(), images, asked_by)
         check_files_exist(Path(), masks, asked_by, "masks")
         lookup = class_lookup(None, len(self._names))
-        source = ClassFiles(Path(), encode_paths(images), encode_paths(masks), lookup)
+        has_background = is_background(self._names[0])
+        source = ClassFiles(Path(), encode_paths(images), encode_paths(masks), lookup, has_background)
         if split == "train" and self._names != ["background", *VOC_CLASSES]:
             remedy = "save objects as 1, or read the masks with MaskFolder and classes: {0: 0, 255: 1}"
             check_mask_classes(source, self._names, remedy)

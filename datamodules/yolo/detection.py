@@ -127,10 +127,11 @@ class YoloDetection(ObjectDataModule):
             raise ValueError(
                 f"val_fraction: must be null, since {content.file} names images for validation, got {self.val_fraction}"
             )
-        if "train" not in content.splits or (held_out and self.val_fraction is None):
-            advice = ", or set val_fraction: 0.1" if held_out and "train" in content.splits else ""
+        key = "train" if held_out and self.val_fraction is not None else key
+        if key not in content.splits:
+            advice = ", or set val_fraction: 0.1" if held_out else ""
             raise AbsentSplitError(f"{content.file}: no images for {key!r}; name their folder or a text file{advice}")
-        source = self._read("train" if held_out else key, self.skip_empty and split == "train")
+        source = self._read(key, self.skip_empty and split == "train")
         if self.val_fraction is not None and key != "test":
             mask = random_split(len(source.images.names), self.val_fraction, self.seed)
             source.selected = source.selected[mask[source.selected] == held_out]

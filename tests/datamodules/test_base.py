@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 from jsonargparse import ArgumentParser
 
-from striate.datamodules import CocoDetection, ImageFolder, RepeatFactor, VisionDataModule
+from striate.datamodules import CocoDetection, ImageFolder, Manifest, RepeatFactor, VisionDataModule
 from striate.tasks import Classification
 from striate.tests.helpers.fixtures import TinyNet, noisy_image, write_image
 from striate.tests.helpers.training import make_trainer
@@ -237,3 +238,24 @@ def test_an_unknown_sampling_is_rejected():
 def test_predict_without_images_names_the_argument(tmp_path):
     with pytest.raises(ValueError, match=r"images: .*got null"):
         ImageFolder(str(tmp_path)).predict_dataloader()
+
+
+def test_classes_without_a_training_sample_are_warned_of_once(coco, tmp_path):
+    file = tmp_path / "annotations/instances_train2017.json"
+    content = json.loads(file.read_text())
+    content["annotations"] = [item for item in content["annotations"] if item["category_id"] == 1]
+    file.write_text(json.dumps(content))
+    message = (
+        r"^1 of 2 classes will not be learned \(no training object in CocoDetection\): 'rare'; run striate data check"
+    )
+    with pytest.warns(UserWarning, match=message) as caught:
+        module(coco).setup("validate")
+        module(coco).setup("fit")
+    assert sum("will not be learned" in str(one.message) for one in caught) == len(caught)
+    (tmp_path / "a.csv").write_text("path,label\ntrain2017/1.png,dog\n")
+    tables = [str(tmp_path / "a.csv")] * 2
+    with pytest.warns(UserWarning, match=r"^2 of 3 .* \(no training image in Manifest\): 'cat', 'emu'; run"):
+        Manifest(*tables, class_names=["cat", "dog", "emu"], num_workers=0).setup("fit")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Manifest(*tables, class_names=["dog"], num_workers=0).setup("fit")

@@ -9,12 +9,13 @@ from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
 from torch import nn
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 
-from striate.datamodules import DigitScenes
+from striate.datamodules import DigitScenes, VOCDetection
 from striate.datamodules.base import VisionDataModule
 from striate.models import SSD, PlainCNN
 from striate.models.detection import Detector, detector
 from striate.tasks import Detection
 from striate.tasks.detection import drop_ignored_targets
+from striate.tests.helpers.coco_voc import write_voc
 from striate.tests.helpers.components import ComponentBoxes, painted
 from striate.tests.helpers.detector_inputs import detection_batch, detection_target, random_images
 from striate.tests.helpers.tiny_detector import Known, TinyDetector
@@ -85,6 +86,16 @@ def test_ignored_targets_are_dropped_in_training_and_kept_in_evaluation():
     trainer.fit(task, Batches([detection_batch([(40, 60)], targets)]))
     assert len(model.seen[0]["boxes"]) == 0
     assert trainer.callback_metrics["val/map"] == 1 and "val/loss" not in trainer.callback_metrics
+
+
+@pytest.mark.filterwarnings("ignore:metrics of val will measure nothing")
+def test_training_without_difficult_objects_needs_others(tmp_path):
+    write_voc(tmp_path, {name: [("car", (1, 1, 30, 40), 1)] for name in ("000005", "000007")})
+    data = VOCDetection(str(tmp_path), "2007", class_names=["car"], num_workers=0)
+    task = Detection(TinyDetector(1), train_on_difficult=False)
+    with pytest.raises(ValueError, match=r"^train_on_difficult: must be true, .*2 are difficult"):
+        make_trainer(max_steps=1).fit(task, data)
+    make_trainer(max_steps=1, limit_val_batches=0).fit(Detection(TinyDetector(1)), data)  # with them there is
 
 
 def test_every_loss_is_logged_and_their_sum():

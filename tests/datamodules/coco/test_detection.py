@@ -340,6 +340,19 @@ def test_malformed_json(tmp_path):
         module(tmp_path).make_source("train")
 
 
+def test_files_of_other_names_are_named_with_their_argument(tmp_path):
+    file = write_coco(tmp_path)
+    for name in ("b.json", "instances_a.json"):
+        (tmp_path / name).write_bytes(file.read_bytes())
+    file.unlink()
+    (tmp_path / "annotations/instances_val2017.json").unlink()
+    (tmp_path / "a.json").write_text("{}")
+    found = r"but b.json and instances_a.json are in COCO's format; name the file of {0} in {0}_annotations"
+    for split in ("train", "val"):
+        with pytest.raises(FileNotFoundError, match=found.format(split)):
+            module(tmp_path).make_source(split)
+
+
 def test_missing_files(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"(?s)instances_train2017.json.*ROOT/val2017/000000000139.jpg"):
         module(tmp_path).make_source("train")

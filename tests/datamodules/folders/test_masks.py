@@ -279,6 +279,18 @@ def test_a_training_set_without_objects_is_refused_with_file_values_and_argument
             module(tmp_path, class_names=names).setup("fit")
 
 
+@pytest.mark.parametrize("first", ["road", "bg"])
+def test_class_0_alone_is_refused_unless_it_is_something_to_learn(tmp_path, first):
+    tree(tmp_path, mask=np.full((2, 4), 7, np.uint8))
+    data = module(tmp_path, class_names=[first, "car"], classes={7: 0, 26: 1})
+    if first == "bg":
+        with stops_at("no-objects", "every pixel is of class 0"):
+            data.setup("fit")
+        return
+    with pytest.warns(UserWarning, match=r"^1 of 2 classes will not be learned \(no pixel in .*\): 'car'; run"):
+        data.setup("fit")
+
+
 def test_one_class_needs_no_other_and_a_mapping_of_16_bits_is_read(tmp_path):
     tree(tmp_path / "one", mask=np.zeros((2, 4), np.uint8))
     module(tmp_path / "one", class_names=["a"]).setup("fit")

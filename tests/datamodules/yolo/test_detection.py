@@ -8,6 +8,7 @@ import pytest
 from pycocotools import mask as oracle
 
 from striate.datamodules import YoloDetection
+from striate.datamodules.annotations.annotation_errors import AbsentSplitError
 from striate.datamodules.yolo.labels import label_path
 from striate.tests.helpers.faults import stops_at, warns_of
 from striate.tests.helpers.fixtures import noise, write_image
@@ -250,7 +251,10 @@ def test_a_class_may_be_written_as_a_float_and_a_file_begin_with_a_byte_order_ma
         ("names: cat\nval: images/val", "names: .*got 'cat'"),
         ("names: {1: cat, 2: dog}\nval: images/val", r"names: .*0 to 1, got \[1, 2\]"),
         ("names: [cat, no]\nval: images/val", "names: class 1 .*got False; .*quotes"),
-        ("names: [cat, Cat ]\nval: images/val", "data.yaml, names: .*only in case.*got 'Cat' and 'cat'; rename one"),
+        (
+            "names: [cat, Cat ]\nval: images/val",
+            "data.yaml, names: .*only in case.*got 'Cat' and 'cat'; rename them, or set merge_sim",
+        ),
         ("names: [cat, cat]\nval: images/val", "names: .*got 'cat' more"),
         ("nc: 3\nnames: [cat, dog]\nval: images/val", "nc: must be 2.*got 3"),
         ("kpt_shape: [17, 4]\nnames: [cat]\nval: images/val", r"kpt_shape: .*keypoints and 2 or 3, got \[17, 4\]"),
@@ -296,30 +300,61 @@ def test_bad_options():
         module("x", "detecton")
 
 
-@pytest.mark.parametrize(
-    "mark, names, images, tool",
-    [
-        ("obj.data", "obj.names", "obj_train_data", "YOLO 1.1 as CVAT writes it"),
-        ("classes.txt", "classes.txt", "images", "YOLO as Label Studio writes it"),
-    ],
-)
-def test_folders_of_tools_without_a_data_yaml_are_named_with_the_one_that_reads_them(
-    tmp_path, mark, names, images, tool
-):
-    (tmp_path / mark).write_text("classes = 2")
-    (tmp_path / names).write_text("cat\nred dog\n\n")
-    labels = images.replace("images", "labels")
-    for folder in {images, labels}:
-        (tmp_path / folder).mkdir()
-    for number in range(2):
-        write_image(tmp_path / images / f"{number}.png", noise(20, 10))
-        (tmp_path / labels / f"{number}.txt").write_text("1 0.5 0.5 0.5 0.5\n")
-    with pytest.raises(FileNotFoundError, match=rf"{tool} \({mark}\).* text file of images for validation") as caught:
-        module(tmp_path).setup("fit")
-    content = str(caught.value).partition("write it with ")[2].partition(", where")[0]
-    (tmp_path / "data.yaml").write_text(content.replace("LIST", "val.txt"))
-    (tmp_path / "val.txt").write_text(f"{images}/1.png\n")
-    data = module(tmp_path)
+# as CVAT and darknet, CVAT with validation images, and Label Studio write it
+OBJ_DATA = "classes = 2\ntrain = {0}train.txt  # all\nnames = {0}obj.names\nbackup = backup/\n"
+TOOLS = {
+    "cvat": {"obj.data": OBJ_DATA.format("data/"), "train.txt": "".join(f"data/x/{n}.png\n" for n in range(4))},
+    "relative": {"obj.data": OBJ_DATA.format(""), "train.txt": "x/0.png\nx/1.png\nx/2.png\nx/3.png\n"},
+    "label studio": {"classes.txt": "cat\nred dog\n\n", "notes.json": "{}"},
+}
+
+
+def write_tool_folder(root, tool):
+    files = TOOLS[tool]
+    if "obj.data" in files:
+        files = files | {"obj.names": "cat\nred dog\n\n"}
+    images, labels = ("images", "labels") if tool == "label studio" else ("x", "x")
+    for number in range(4):
+        write_image(root / images / f"{number}.png", noise(20, 10, number))
+        (root / labels).mkdir(exist_ok=True)
+        (root / labels / f"{number}.txt").write_text(f"{number % 2} 0.5 0.5 0.5 0.5\n")
+    for name, text in files.items():
+        (root / name).write_text(text)
+    return root
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_folders_of_tools_without_a_data_yaml(tmp_path, tool):
+    data = module(write_tool_folder(tmp_path, tool))
     assert data.class_names == ["cat", "red dog"]
-    assert [len(data.make_source(split)) for split in ("train", "val")] == [2, 1]
-    assert data.make_source("val")[0]["boxes"].tolist() == [[5, 2.5, 15, 7.5]]
+    with pytest.raises(AbsentSplitError, match="no images for 'val'; .*or set val_fraction: 0.1"):
+        data.make_source("val")
+    data = module(tmp_path, val_fraction=0.25)
+    train, val, test = (data.make_source(split) for split in ("train", "val", "test"))
+    assert (len(train), len(val)) == (3, 1) and test.files() == val.files()
+    assert len({*train.files(), *val.files()}) == 4
+    assert [train[0]["boxes"].tolist(), train[0]["labels"].tolist()] == [
+        [[5, 2.5, 15, 7.5]],
+        [train[0]["image_id"] % 2],
+    ]
+
+
+def test_cvat_with_validation_images(tmp_path):
+    write_tool_folder(tmp_path, "relative")
+    (tmp_path / "obj.data").write_text(OBJ_DATA.format("") + "valid = val.txt\n")
+    (tmp_path / "val.txt").write_text("x/3.png\n")
+    assert [len(module(tmp_path).make_source(split)) for split in ("train", "val", "test")] == [4, 1, 1]
+    with pytest.raises(ValueError, match="val_fraction: must be null, since .*obj.data names images .*got 0.5"):
+        module(tmp_path, val_fraction=0.5).make_source("train")
+    (tmp_path / "obj.names").unlink()
+    with pytest.raises(FileNotFoundError, match="obj.data, names: no file .*obj.names"):
+        module(tmp_path).make_source("train")
+
+
+def test_similar_names_are_one_class_on_request(tmp_path):
+    text = YAML.replace("{0: cat, 1: dog}", "[cat, dog, ' Cat', dog]")
+    labels = {"7": (40, 20, "2 0.5 0.5 0.25 0.5\n3 0.1 0.2 0.2 0.4\n1 0.5 0.2 0.2 0.4\n")}
+    with pytest.raises(ValueError, match="names: each name must be unique, got 'dog'"):
+        module(write_yolo(tmp_path, text, labels)).make_source("train")
+    data = module(tmp_path, merge_similar_classes=True)
+    assert data.class_names == ["cat", "dog"] and data.make_source("train")[0]["labels"].tolist() == [0, 1, 1]

@@ -43,9 +43,10 @@ def sliding_detections(
     Images no larger than a window go to the model as they are. Two objects of a class in overlapping windows are parts
     of one object if their IoU is above `iou`. What lies outside the overlap of their windows is left out of the IoU
     where the other object is cut by its window's border and may go on. A part that is cut by its window's border, and
-    of which more than `iou` lies in an object of another window, belongs to that object. IoUs are of masks, or of
-    boxes where there are no masks. The joined object has the highest score of its parts. If a window shows it whole,
-    it is that part (as in non-maximum suppression), or else the union of the masks and the enclosing box.
+    of which more than `iou` lies in an object of another window, belongs to that object; half of that is enough if the
+    other window shows the whole part and what lies beyond it. IoUs are of masks, or of boxes where there are no masks.
+    The joined object has the highest score of its parts. If a window shows it whole, it is that part (as in non-maximum
+    suppression), or else the union of the masks and the enclosing box.
 
     At most four windows pass through the model together, so memory does not grow with the size of an image.
 
@@ -101,7 +102,7 @@ def _detect(model: Callable[[Images], list[Detections]], image: Tensor, windows:
 def _moved(one: Detections, device: torch.device | str) -> Detections:
     """Detections on another device, without other fields than those of `Detections`."""
     fields = [field for field in ("boxes", "scores", "labels", "masks") if field in one]
-    return {field: one[field].to(device) for field in fields}  # type: ignore[literal-required, return-value]
+    return {field: one[field].to(device) for field in fields}  # type: ignore[return-value]
 
 
 def join_windows(
@@ -120,15 +121,14 @@ def join_windows(
         max_detections: Maximum number of objects of a class. None: no limit.
         iou: IoU above which two objects are parts of one.
     """
-    boxes, scores, labels = (torch.cat([part[field] for part in parts]) for field in ("boxes", "scores", "labels"))  # type: ignore[literal-required]
+    boxes, scores, labels = (torch.cat([part[field] for part in parts]) for field in ("boxes", "scores", "labels"))
     cut = torch.cat([_cut_sides(part, window, size).any(1) for part, window in zip(parts, windows, strict=True)])
-    areas = torch.cat([_areas(part) for part in parts]).tolist()
     window_of = [index for index, part in enumerate(parts) for _ in range(len(part["boxes"]))]
     pairs = list(_pairs(parts, windows, size))
-    common = {(pair.first, pair.second): pair.common for pair in pairs}
+    by_numbers = {(pair.first, pair.second): pair for pair in pairs}
     groups = _groups(pairs, window_of, iou)
     whole, values = (~cut).tolist(), scores.tolist()
-    kept = [_kept(group, whole, values, common, areas, iou) for group in groups]
+    kept = [_kept(group, whole, values, by_numbers) for group in groups]
     index = torch.tensor([part for group in kept for part in group], dtype=torch.int64)  # [P]
     group_of = torch.arange(len(groups)).repeat_interleave(torch.tensor([len(group) for group in kept]).long())
     best = torch.tensor([max(group, key=values.__getitem__) for group in groups], dtype=torch.int64)  # [G]
@@ -160,9 +160,9 @@ class _Pair(NamedTuple):
 
     first: int
     second: int
-    common: float  # area in both
     iou: float
     inside: tuple[float, float]  # fraction of each that is in the other; 0 if no border cuts it
+    seen: tuple[bool, bool]  # whether the other's window shows it completely
 
 
 def _pairs(parts: Sequence[Detections], windows: Sequence[Window], size: Sequence[int]) -> Iterator[_Pair]:
@@ -172,14 +172,14 @@ def _pairs(parts: Sequence[Detections], windows: Sequence[Window], size: Sequenc
     starts = [0, *itertools.accumulate(len(part["boxes"]) for part in parts)]
     for i, j in (begins_before & begins_before.T).triu(1).nonzero().tolist():
         if len(parts[i]["boxes"]) and len(parts[j]["boxes"]):
-            for first, second, *overlap in _compare(parts[i], parts[j], windows[i], windows[j], size):
-                yield _Pair(starts[i] + first, starts[j] + second, *overlap)
+            for pair in _compare(parts[i], parts[j], windows[i], windows[j], size):
+                yield pair._replace(first=starts[i] + pair.first, second=starts[j] + pair.second)
 
 
 def _compare(
     one: Detections, other: Detections, window: Window, facing: Window, size: Sequence[int]
-) -> Iterator[tuple[int, int, float, float, tuple[float, float]]]:
-    """The overlaps of the objects of two windows: the fields of `_Pair`."""
+) -> Iterator[_Pair]:
+    """The overlaps of the objects of two windows, which are numbered window by window."""
     region = (*map(max, window[:2], facing[:2]), *map(min, window[2:], facing[2:]))
     rows, columns, common = _intersections(one, other)
     same = one["labels"][rows] == other["labels"][columns]
@@ -193,8 +193,15 @@ def _compare(
     )
     iou = common / (areas[0] + areas[1] - common)
     fractions = [torch.where(flag, common / area, 0).tolist() for flag, area in zip(cut, inside, strict=True)]
-    pairs = zip(*fractions, strict=True)
-    return zip(rows.tolist(), columns.tolist(), common.tolist(), iou.tolist(), pairs, strict=True)
+    seen = [_inside(one["boxes"], facing)[rows].tolist(), _inside(other["boxes"], window)[columns].tolist()]
+    pairs = (zip(*values, strict=True) for values in (fractions, seen))
+    return map(_Pair, rows.tolist(), columns.tolist(), iou.tolist(), *pairs)
+
+
+def _inside(boxes: Tensor, window: Window) -> Tensor:
+    """Which boxes ``[M, 4]`` a window shows completely: bool ``[M]``."""
+    low, high = torch.tensor(window).split(2)
+    return ((boxes[:, :2] >= low) & (boxes[:, 2:] <= high)).all(1)
 
 
 def _cut_sides(one: Detections, window: Window, size: Sequence[int], facing: Window | None = None) -> Tensor:
@@ -264,8 +271,9 @@ def _groups(pairs: Sequence[_Pair], window_of: Sequence[int], iou: float) -> lis
     cut = [
         (fraction, part, other)
         for pair in pairs
-        for fraction, part, other in zip(pair.inside, pair[:2], pair[1::-1], strict=True)
-        if fraction > iou
+        for fraction, seen, part, other in zip(pair.inside, pair.seen, pair[:2], pair[1::-1], strict=True)
+        # the masks of a narrow strip and of the whole object fit each other less well
+        if fraction * (1 + seen) > iou
     ]
     for _, part, other in sorted(cut, key=lambda one: -one[0]):
         if window_of[other] not in {window_of[number] for number in groups[part]}:
@@ -274,29 +282,25 @@ def _groups(pairs: Sequence[_Pair], window_of: Sequence[int], iou: float) -> lis
 
 
 def _kept(
-    group: list[int],
-    whole: Sequence[bool],
-    scores: Sequence[float],
-    common: Mapping[tuple[int, int], float],
-    areas: Sequence[float],
-    iou: float,
+    group: list[int], whole: Sequence[bool], scores: Sequence[float], pairs: Mapping[tuple[int, int], _Pair]
 ) -> list[int]:
     """The parts of an object that make up its mask and box.
 
-    Where a window shows the object whole, it is the best such part, and others add only what lies mostly outside it.
+    Where a window shows the object whole, it is the best such part, with those that reach beyond that window.
 
     Args:
         group: All parts of the object.
         whole: Whether no border of its window cuts an object.
         scores: Score of each object.
-        common: Area that two objects have in common; none: 0.
-        areas: Area of each object.
-        iou: Fraction of a part above which it is left out.
+        pairs: The pairs that overlap, by their numbers.
     """
     complete = [number for number in group if whole[number]]
     if not complete:
         return group
     best = max(complete, key=scores.__getitem__)
-    others = [number for number in group if number != best]
-    shared = {number: common.get((min(number, best), max(number, best)), 0.0) for number in others}
-    return [best, *(number for number in others if shared[number] <= iou * areas[number])]
+    kept = [best]
+    for number in group:
+        pair = pairs.get((min(number, best), max(number, best)))
+        if not whole[number] and (pair is None or not pair.seen[number == pair.second]):
+            kept.append(number)
+    return kept

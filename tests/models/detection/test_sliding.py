@@ -99,6 +99,23 @@ def test_the_window_that_shows_an_object_whole_has_its_mask():
     assert joined["boxes"].tolist() == [[22, 5, 33, 16]] and joined["masks"].area().tolist() == [121]
 
 
+def test_a_strip_at_the_border_belongs_to_the_object_that_another_window_shows():
+    # a third of the strip lies in the object
+    strip, whole = parts_of((36, 5, 40, 14, 0.9)), parts_of((37, 10, 55, 19, 0.7))
+    joined = join_windows([strip, whole], WINDOWS, (20, 60))
+    assert joined["boxes"].tolist() == [[37, 10, 55, 19]] and joined["masks"].area().tolist() == [18 * 9]
+    # not if it reaches beyond that window, which might hold another object
+    strip = parts_of((16, 5, 40, 14, 0.9))
+    assert len(join_windows([strip, whole], WINDOWS, (20, 60))["boxes"]) == 2
+
+
+def test_an_object_whose_box_ends_before_the_border_still_gets_its_other_part():
+    # the first window's box ends 3 pixels before its border, the second window begins within the object
+    left, right = parts_of((5, 5, 37, 15, 0.9)), parts_of((20, 5, 50, 15, 0.7))
+    joined = join_windows([left, right], WINDOWS, (20, 60))
+    assert joined["boxes"].tolist() == [[5, 5, 50, 15]] and joined["masks"].area().tolist() == [450]
+
+
 def test_an_iou_above_the_threshold_joins():
     # cut by both windows, with rows 0 to 10 and 5 to 15 in the overlap: an IoU of one third, half of each in the other
     parts = [parts_of((4, 0, 40, 10, 0.6)), parts_of((20, 5, 55, 15, 0.8))]

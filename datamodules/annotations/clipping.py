@@ -38,7 +38,7 @@ def report_clipped(
         return
     far = np.flatnonzero(codes == "box-far-beyond")
     if len(far):
-        found = f", got {_written(boxes[far[0]])} in an image of {_size(sizes[far[0]])}"
+        found = f", got {box_text(boxes[far[0]])} in an image of {_size(sizes[far[0]])}"
         remedy = "correct it, or remove the object; striate data check lists all of them"
         record_error(Fault("box-far-beyond", file, names[far].tolist(), unit, found, remedy))
     beyond = np.maximum(-boxes[:, :2], boxes[:, 2:] - sizes)
@@ -48,12 +48,12 @@ def report_clipped(
         boxes_are = "box is" if len(clipped) == 1 else "boxes are"
         rank_zero_warn(
             f"{len(clipped)} {boxes_are} clipped, reaching beyond the image by over {ROUNDING:.0%} of its side "
-            f"(first: {first}, got {_written(boxes[clipped[0]])} in an image of {_size(sizes[clipped[0]])}): boxes "
+            f"(first: {first}, got {box_text(boxes[clipped[0]])} in an image of {_size(sizes[clipped[0]])}): boxes "
             "and images may be of different sizes; run striate data check to list them"
         )
 
 
-def _written(box: np.ndarray) -> str:
+def box_text(box: np.ndarray) -> str:
     """A box as messages show it, from ``[4]``."""
     return f"[{', '.join(f'{side:g}' for side in box)}]"
 

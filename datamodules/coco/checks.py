@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 
-from ..annotations.annotation_errors import Fault, record_error, record_warning
+from ..annotations.annotation_errors import Fault, record_error, record_warning, recording
+from ..annotations.clipping import box_text
 from ..annotations.corners import are_corners
 from ..annotations.normalized import are_fractions, reject_fractions, warn_of_mixed_units, warn_of_percent
 from ..annotations.object_masks import ObjectMasks
+from ..annotations.validity import differs_from_mask
 from .json_columns import CocoColumns
 from .options import BoxFormat
 
@@ -50,33 +53,55 @@ def check_box_units(file: Path, columns: CocoColumns, sizes: np.ndarray, box_for
         record_error(Fault("box-corners", file, ["annotations, bbox"], "entry", found, remedy))
 
 
-def check_polygon_units(file: Path, ids: np.ndarray, masks: ObjectMasks, sizes: np.ndarray) -> None:
-    """Reject polygons that are fractions of their images; a sample of the objects is looked at.
+def check_polygons(
+    file: Path, ids: np.ndarray, masks: ObjectMasks, sizes: np.ndarray, boxes: np.ndarray | None
+) -> None:
+    """Reject polygons of another unit or outside their images; warn of some that lie elsewhere than their boxes.
+
+    A sample of the objects is looked at. While faults are recorded, the check of each image finds the latter.
 
     Args:
         file: The file, for messages.
         ids: Name of each object.
         masks: Their masks.
         sizes: Width and height of each object's image.
+        boxes: Their boxes, inside their images. None: boxes are not used.
 
     Shape:
         - ids: ``[N]``.
         - sizes: ``[N, 2]``.
+        - boxes: ``[N, 4]``.
 
     Raises:
-        DataError: They are.
+        DataError: All are fractions of their images, or outside them.
     """
     sampled = np.unique(np.linspace(0, len(ids) - 1, min(_SAMPLED_MASKS, len(ids))).round().astype(np.int64))
-    boxes, kept = [], []
+    extents, kept = [], []
     for index in sampled:
         if polygons := masks.polygons(int(index)):
             points = np.concatenate([np.reshape(polygon, (-1, 2)) for polygon in polygons])
-            boxes.append([*points.min(axis=0), *points.max(axis=0)])
+            extents.append([*points.min(axis=0), *points.max(axis=0)])
             kept.append(index)
-    if boxes and are_fractions(np.array(boxes), sizes[kept]):
-        found = f"the polygons of all {len(boxes)} (first: annotation {ids[kept[0]]}) lie in 0 to 1"
+    if not kept:
+        return
+    extent, first = np.array(extents), f"first: annotation {ids[kept[0]]}"
+    if are_fractions(extent, sizes[kept]):
+        found = f"the polygons of all {len(kept)} ({first}) lie in 0 to 1"
         remedy = "multiply each x by the width of the image, each y by its height"
         record_error(Fault("box-normalized", file, ["annotations, segmentation"], "entry", found, remedy))
+        return
+    clipped = np.clip(extent, 0, np.tile(sizes[kept], 2))
+    if (clipped[:, :2] >= clipped[:, 2:]).any(axis=1).all():
+        found = f"the polygons of all {len(kept)} ({first}, {box_text(extent[0])}) lie outside their images"
+        remedy = "write them in pixels of the images as they are on disk"
+        record_error(Fault("no-objects", file, ["annotations, segmentation"], "entry", found, remedy))
+    elif boxes is not None and not recording() and (differs := differs_from_mask(clipped, boxes[kept])).any():
+        number = int(differs.argmax())
+        rank_zero_warn(
+            f"{differs.sum()} of {len(kept)} masks teach another place than their boxes (first: {file}, annotation "
+            f"{ids[kept[number]]}, box {box_text(boxes[kept[number]])}, polygon {box_text(extent[number])}); run "
+            "striate data check to list them, with --fix to take the boxes from the masks"
+        )
 
 
 def check_crowds(

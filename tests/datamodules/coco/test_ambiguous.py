@@ -74,6 +74,44 @@ def test_polygons_in_fractions(file, task):
     assert len(module(file).make_source("train").objects.labels) == 8  # boxes are in pixels
 
 
+def moved(item, x, y):
+    points = np.add(np.reshape(item["segmentation"][0], (-1, 2)), [x, y])
+    item.update(segmentation=[points.ravel().tolist()])
+
+
+@pytest.mark.parametrize("task", ["instance_segmentation", "semantic_segmentation"])
+def test_polygons_outside_their_images_are_refused(file, task):
+    change_items(file, lambda item: moved(item, 0, 2 * HEIGHT))
+    message = (
+        "annotations, segmentation: .*polygons of all 8 .*annotation 1, .*outside their images; write them in pixels"
+    )
+    with stops_at("no-objects", message):
+        module(file, task).make_source("train")
+    assert "no-objects" in codes(module(file, task))
+    assert len(module(file).make_source("train").objects.labels) == 8  # boxes are inside
+
+
+def test_polygons_elsewhere_than_their_boxes_are_warned_of(file, recwarn):
+    # partly outside, where box and polygon are clipped alike, and 2 pixels apart, as other tools round
+    def change(item):
+        if item["id"] == 3:
+            item.update(coco_item(3, item["image_id"], (-4, 6, 25, 30)))
+        if item["id"] == 4:
+            moved(item, 2, 0)
+
+    change_items(file, change)
+    module(file, "instance_segmentation").make_source("train")
+    assert not [one for one in recwarn if "masks" in str(one.message)]
+    change_items(file, lambda item: moved(item, 0, HEIGHT) if item["id"] == 5 else None)
+    message = (
+        r"^1 of 8 masks teach another place than their boxes \(first: .*train2017.json, annotation 5, "
+        r"box \[5, 6, 25, 30\], polygon \[5, 46, 25, 70\]\); run striate data check"
+    )
+    with pytest.warns(UserWarning, match=message):
+        module(file, "instance_segmentation").make_source("train")
+    assert "mask-box" not in codes(module(file, "instance_segmentation"))  # the check of the image finds it
+
+
 def as_corners(item):
     x, y, width, height = item["bbox"]
     item.update(bbox=[x, y, x + width, y + height])

@@ -49,6 +49,7 @@ from .finders import FINDERS, FinderResults
 from .gpus import share_gpus
 from .messages import notice
 from .parser import PARSER, prepare_parsing
+from .ranks import external_rank, receive_config, send_config
 from .runs import RUN_FOLDER, Run, RunSettings, WandbSettings, is_first_rank, make_loggers, open_run
 
 ALLOW_RANDOM = "allow_random_weights"
@@ -116,16 +117,23 @@ class StriateCLI(LightningCLI):
         """
         defaults = {f"{command}.weights_only": True for command in self.subcommands()}
         parser.set_defaults({**defaults, "predict.return_predictions": False})
-        arguments = add_logger_folder(apply_class_changes(name_help_class(sys.argv[2:]), Path(self.scratch)))
+        scratch = Path(self.scratch)
+        received = receive_config(scratch)
+        if received is None:
+            arguments = add_logger_folder(apply_class_changes(name_help_class(sys.argv[2:]), scratch))
+        else:
+            arguments = [f"--config={received}"]
         self.config = parser.parse_args([sys.argv[1], *arguments])
         settings = self.config[self.config.subcommand]
+        settings.run.name = settings.run.name or default_run_name()
+        if received is None and (settings.trainer.devices not in (1, "1") or external_rank()[1] > 1):
+            send_config(yaml.safe_dump(self.dump_section(), sort_keys=False, allow_unicode=True), scratch)
         self.ckpt_path, settings.ckpt_path = settings.ckpt_path, None
 
     def before_instantiate_classes(self) -> None:
         """Name the run, and find the checkpoint that ``last``, ``best`` or a path stands for."""
         settings = self.section()
         run = settings.run
-        run.name = run.name or default_run_name()
         share_gpus(settings.trainer.accelerator, settings.trainer.devices)
         if self.ckpt_path is not None:
             settings.ckpt_path = str(find_checkpoint(self.ckpt_path, Path(run.root) / run.name))
@@ -207,12 +215,16 @@ class StriateCLI(LightningCLI):
 
     def dump_config(self) -> dict[str, Any]:
         """The resolved configuration as plain values, without what is of this command only, such as the checkpoint."""
-        text = self.parser.dump(self.config, skip_link_targets=False, skip_none=False, format="yaml")
-        config = yaml.safe_load(text)[str(self.subcommand)]
+        config = self.dump_section()
         for logger in as_list(config["trainer"]["logger"]):
             if self.run and isinstance(logger, dict) and logger["init_args"].get("save_dir") == str(self.run.folder):
                 logger["init_args"]["save_dir"] = RUN_FOLDER
         return {key: value for key, value in config.items() if key not in ("ckpt_path", ALLOW_RANDOM)}
+
+    def dump_section(self) -> Any:
+        """The resolved configuration of the command as plain values."""
+        text = self.parser.dump(self.config, skip_link_targets=False, skip_none=False, format="yaml")
+        return yaml.safe_load(text)[str(self.config.subcommand)]
 
     def default_callbacks(self, progress_bar: bool, logged: bool) -> list[pl.Callback]:
         """The callbacks that every run has."""

@@ -186,8 +186,13 @@ KINDS: dict[str, Kind] = {
     "absent-class": Kind(
         "classes without a training sample",
         "warning",
-        "They cannot be learned, but count in the mean where val or test have them. Annotate some, or remove these "
-        "classes; for masks, look at their values and the mapping in classes.",
+        "They cannot be learned, but val or test have them, or masks should. Annotate some, or remove these classes. "
+        "For masks, look at their values and the mapping in classes.",
+    ),
+    "unused-class": Kind(
+        "classes that no sample has",
+        "note",
+        "As intended, if the list of classes is that of a larger data set. They cannot be learned.",
     ),
     "turned-mask": Kind(
         "images that EXIF turns, but not their masks",

@@ -277,6 +277,8 @@ class _Checkup:
 def absent_classes(statistics: Statistics, present: Collection[int] | None) -> Iterator[Finding]:
     """Yield a finding for each class that a training set does not have, if it has others.
 
+    One that no split has is noted only, except in masks, where values may be mapped wrongly.
+
     Args:
         statistics: Counts of what was read.
         present: Classes that its reader knows of; None: they are those that were counted, if all images could be read.
@@ -291,7 +293,8 @@ def absent_classes(statistics: Statistics, present: Collection[int] | None) -> I
         others = [split.name for split in statistics.splits if split.counts[label] and split is not train]
         elsewhere = f"; it occurs in {' and '.join(others)}" if others else ""
         detail = f"class {label} has no {unit}{elsewhere}"
-        yield Finding("absent-class", statistics.class_names[label], detail, train.name)
+        code = "absent-class" if others or statistics.kind == "pixels" else "unused-class"
+        yield Finding(code, statistics.class_names[label], detail, train.name)
 
 
 def source_files(source: Source) -> list[str] | None:

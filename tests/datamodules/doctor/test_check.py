@@ -126,7 +126,7 @@ def test_voc(tmp_path):
     files[0].write_text(broken)
     with (folder / "ImageSets/Main/train.txt").open("a") as file:
         file.write("../../000009\n")
-    report = check(VOCDetection(str(root), "2007", num_workers=0), processes=0, ignored=["absent-class"])
+    report = check(VOCDetection(str(root), "2007", num_workers=0), processes=0, ignored=["unused-class"])
     assert found(report) == {"unusable-annotation": 1, "box-inverted": 1, "bad-target": 1}
     assert places(report, "unusable-annotation") == [f"{files[0].name}, object 1"]
     assert "xmin must be a number of pixels, got 'left'" in report.findings.of("unusable-annotation")[0].detail

@@ -1,5 +1,6 @@
 """``striate data check``: exit codes and output on the terminal."""
 
+import html
 import json
 import re
 import shutil
@@ -71,7 +72,7 @@ def test_a_configuration_with_overrides(tmp_path, capsys):
 
 def test_packaged_experiments_by_name(capsys):
     arguments = ["--data.train_size", "8", "--data.val_size", "4", "--data.test_size", "4"]
-    assert run("--config", "quickstart", *arguments) == 0
+    assert run("--config", "quickstart", *arguments, "--ignore", "absent-class") == 0  # eight scenes lack digits
     assert "Clean: 16 images read" in capsys.readouterr().out
 
 
@@ -144,7 +145,7 @@ def test_a_wrong_root_is_named_as_given(tmp_path, capsys):
     assert run("--config", "a.yaml", "--root", "set2") == 1
     named = "no file 'set2/annotations/instances_train2017.json'"
     assert named in capsys.readouterr().out
-    assert named in (tmp_path / "runs/data_check/a.html").read_text().replace("&#x27;", "'")
+    assert named in html.unescape((tmp_path / "runs/data_check/a.html").read_text())
 
 
 def test_exit_codes_of_the_launcher(tmp_path, capsys):

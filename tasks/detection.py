@@ -21,6 +21,18 @@ from .optimizers import TaskOptions
 FLAGS = ("iscrowd", "difficult")
 
 
+class DetectionOptions(TaskOptions, total=False):
+    """Arguments that `Detection` shares with `InstanceSegmentation`; `Detection` documents them and their defaults."""
+
+    train_on_difficult: bool
+    voc: Literal[2007, 2010, 2012] | None
+    score_threshold: float
+    nms_iou: float | None
+    max_detections: int
+    window: tuple[int, int] | int | None
+    overlap: float
+
+
 class Detection(Task):
     """Object detection: any number of boxes per image, each with a class and a score.
 

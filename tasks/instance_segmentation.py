@@ -1,7 +1,7 @@
 """The task of instance segmentation, `InstanceSegmentation`."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
@@ -9,10 +9,9 @@ from torchmetrics import Metric, MetricCollection
 from ..datamodules.base import Unpack
 from ..models.detection import Detections
 from ..models.ops.masks import RunLengths
-from .detection import Detection
+from .detection import Detection, DetectionOptions
 from .interfaces import EvaluationStage
 from .metrics import COCOInstances
-from .optimizers import TaskOptions
 
 BOUNDARY = 0.02
 """Width of a boundary in boundary AP, as a fraction of the image's diagonal."""
@@ -32,17 +31,12 @@ class InstanceSegmentation(Detection):
         model: A `striate.models.InstanceSegmenter`, such as `MaskRCNN`, or any module with ``losses(images, targets) ->
             dict`` and a ``forward`` that returns `Detections` with ``masks`` for each image, a `RunLengths`.
         num_classes: Number of classes K, without background; None: ``model.num_classes``.
-        train_on_difficult: As in `Detection`.
-        voc: As in `Detection`: VOC's AP of boxes.
-        score_threshold: As in `Detection`.
-        nms_iou: As in `Detection`: IoU of boxes.
-        max_detections: As in `Detection`, for boxes and masks.
-        window: As in `Detection`; objects are joined by their masks.
-        overlap: As in `Detection`.
         boundary: Log boundary AP too: the AP of the smaller of a pair's mask IoU and boundary IoU.
         map_r: Log AP^r of Pascal VOC too, at IoU 0.5 and 0.7, by two protocols: VOC-SDS' own, and that of MNC's and
             FCIS' code (`metrics.COCOInstances.map_r`).
-        **kwargs: ``optimizer``, ``scheduler``, ``backbone_lr_factor`` and ``decay_norm_and_bias`` of `Task`.
+        **kwargs: ``train_on_difficult``, ``voc`` (AP of boxes), ``score_threshold``, ``nms_iou`` (of boxes),
+            ``max_detections`` (of boxes and masks), ``window`` (objects are joined by their masks) and ``overlap`` of
+            `Detection`; ``optimizer``, ``scheduler``, ``backbone_lr_factor`` and ``decay_norm_and_bias`` of `Task`.
 
     Raises:
         TypeError: The model is not a detector, or returns no masks.
@@ -57,29 +51,11 @@ class InstanceSegmentation(Detection):
         self,
         model: nn.Module,
         num_classes: int | None = None,
-        train_on_difficult: bool = True,
-        voc: Literal[2007, 2010, 2012] | None = None,
-        score_threshold: float = 0.0,
-        nms_iou: float | None = None,
-        max_detections: int = 100,
-        window: tuple[int, int] | int | None = None,
-        overlap: float = 1 / 3,
         boundary: bool = False,
         map_r: bool = False,
-        **kwargs: Unpack[TaskOptions],
+        **kwargs: Unpack[DetectionOptions],
     ) -> None:
-        super().__init__(
-            model,
-            num_classes,
-            train_on_difficult,
-            voc,
-            score_threshold,
-            nms_iou,
-            max_detections,
-            window,
-            overlap,
-            **kwargs,
-        )
+        super().__init__(model, num_classes, **kwargs)
         self.boundary, self.map_r = boundary, map_r
 
     def _model_detections(self, images: Tensor | Sequence[Tensor]) -> list[Detections]:

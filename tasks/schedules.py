@@ -9,11 +9,12 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypedDict, get_args
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
+from ..datamodules.base import Unpack
 from ..models.ops.checks import check_choice, check_dropout, check_fraction, check_min, indexed
 
 Unit = Literal["step", "epoch"]
@@ -34,6 +35,19 @@ class Horizon:
     def length(self, unit: Unit) -> float:
         """Return the length in optimizer steps or epochs."""
         return self.steps if unit == "step" else math.ceil(self.steps / self.steps_per_epoch)
+
+
+class WarmupOptions(TypedDict, total=False):
+    """Arguments of the warmup that schedules pass on to `Schedule`, which documents them and holds their defaults."""
+
+    warmup: int
+    warmup_start: float
+
+
+class ScheduleOptions(WarmupOptions, total=False):
+    """All arguments of `Schedule`, for a schedule that has no unit of its own."""
+
+    unit: Unit
 
 
 class Schedule:
@@ -109,9 +123,8 @@ class Steps(Schedule):
     Args:
         milestones: Times of the changes, in `unit`, ascending.
         gamma: Factor per milestone.
-        warmup: Duration of a linear warmup at the start, in `unit`.
-        warmup_start: Factor at the start of the warmup.
         unit: Unit of all durations: optimizer ``step`` or ``epoch``.
+        **kwargs: ``warmup`` and ``warmup_start`` of `Schedule`.
 
     Raises:
         ValueError: `milestones` are negative or not ascending, or `gamma` or an argument of `Schedule` is out of range.
@@ -123,11 +136,10 @@ class Steps(Schedule):
         self,
         milestones: Sequence[int],
         gamma: float = 0.1,
-        warmup: int = 0,
-        warmup_start: float = 0.0,
         unit: Unit = "epoch",
+        **kwargs: Unpack[WarmupOptions],
     ) -> None:
-        super().__init__(warmup, warmup_start, unit)
+        super().__init__(unit=unit, **kwargs)
         check_min(0, **indexed("milestones", milestones))
         if list(milestones) != sorted(milestones):
             raise ValueError(f"milestones: must be in ascending order, got {list(milestones)}")
@@ -145,16 +157,14 @@ class Cosine(Schedule):
 
     Args:
         final: Factor at the end.
-        warmup: Duration of a linear warmup at the start, in `unit`.
-        warmup_start: Factor at the start of the warmup.
-        unit: Unit of all durations: optimizer ``step`` or ``epoch``.
+        **kwargs: ``warmup``, ``warmup_start`` and ``unit`` of `Schedule`.
 
     Raises:
         ValueError: `final` is outside [0, 1], or an argument of `Schedule` is out of range.
     """
 
-    def __init__(self, final: float = 0.0, warmup: int = 0, warmup_start: float = 0.0, unit: Unit = "step") -> None:
-        super().__init__(warmup, warmup_start, unit)
+    def __init__(self, final: float = 0.0, **kwargs: Unpack[ScheduleOptions]) -> None:
+        super().__init__(**kwargs)
         check_fraction(final=final)
         self.final = final
 
@@ -169,23 +179,14 @@ class Polynomial(Schedule):
     Args:
         power: Exponent; 1 is linear.
         final: Factor at the end.
-        warmup: Duration of a linear warmup at the start, in `unit`.
-        warmup_start: Factor at the start of the warmup.
-        unit: Unit of all durations: optimizer ``step`` or ``epoch``.
+        **kwargs: ``warmup``, ``warmup_start`` and ``unit`` of `Schedule`.
 
     Raises:
         ValueError: `power` is negative, `final` is outside [0, 1], or an argument of `Schedule` is out of range.
     """
 
-    def __init__(
-        self,
-        power: float = 0.9,
-        final: float = 0.0,
-        warmup: int = 0,
-        warmup_start: float = 0.0,
-        unit: Unit = "step",
-    ) -> None:
-        super().__init__(warmup, warmup_start, unit)
+    def __init__(self, power: float = 0.9, final: float = 0.0, **kwargs: Unpack[ScheduleOptions]) -> None:
+        super().__init__(**kwargs)
         check_min(0, power=power)
         check_fraction(final=final)
         self.power, self.final = power, final

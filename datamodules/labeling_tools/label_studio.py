@@ -14,12 +14,12 @@ from ..annotations.argument_checks import check_choice
 from ..annotations.dataset_layout import layout_error
 from ..annotations.json_files import read_json
 from ..annotations.other_formats import other_format
-from ..base import ObjectOptions, Unpack
+from ..base import Unpack
 from ..images.file_names import FileNames
 from ..images.listing import IMAGE_SUFFIXES
 from .brush import decode_brush
 from .drawings import Drawing, Drawings, ellipse, image_size, rectangle
-from .module import LabelingToolDataModule, ToolTask
+from .module import LabelingToolDataModule, LabelingToolOptions, ToolTask
 from .png import decode_png
 
 Several = Literal["error", "first", "last"]
@@ -51,13 +51,12 @@ class LabelStudioJson(LabelingToolDataModule):
         root: The JSON file, or the folder of the only JSON file.
         task: ``detection``; ``instance_segmentation``: with masks; ``semantic_segmentation``: the masks of an image
             merged into one, with class 0 as background, and small objects on top of large ones.
-        class_names: Names of the classes; None: those of the training set, sorted.
-        val_fraction: Fraction of the images to hold out for validation, drawn with `seed`.
         image_folder: Folder of the images, below the folder of the JSON file or absolute.
         several: What to do with a task that several people annotated: ``error``: stop the run; ``first`` or ``last``:
             use that annotation, by time of creation. One that is marked as ground truth is always used.
-        **kwargs: ``min_visibility`` and ``group_by_aspect`` of `ObjectDataModule`, and the loader options of
-            `VisionDataModule`: ``batch_size``, ``seed``, ``train_transform``, ….
+        **kwargs: ``class_names``: names of the classes; None: those of the file, sorted. ``val_fraction``: fraction of
+            the images to hold out for validation, drawn with `seed`. ``min_visibility`` and ``group_by_aspect`` of
+            `ObjectDataModule`, and the loader options of `VisionDataModule`: ``batch_size``, ``seed``, ….
 
     Raises:
         FileNotFoundError: Files or images are missing; the message shows the expected layout.
@@ -71,13 +70,11 @@ class LabelStudioJson(LabelingToolDataModule):
         self,
         root: str,
         task: ToolTask = "detection",
-        class_names: list[str] | None = None,
-        val_fraction: float | None = None,
         image_folder: str = ".",
         several: Several = "error",
-        **kwargs: Unpack[ObjectOptions],
+        **kwargs: Unpack[LabelingToolOptions],
     ) -> None:
-        super().__init__(root, task, class_names, val_fraction, **kwargs)
+        super().__init__(root, task, **kwargs)
         check_choice("several", several, get_args(Several))
         self.image_folder, self.several = image_folder, several
 

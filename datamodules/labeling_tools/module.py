@@ -15,6 +15,13 @@ from .drawings import Drawings
 ToolTask = Literal["detection", "instance_segmentation", "semantic_segmentation"]
 
 
+class LabelingToolOptions(ObjectOptions, total=False):
+    """`ObjectOptions` and the options of `LabelingToolDataModule`, for a constructor's ``**kwargs``."""
+
+    class_names: list[str] | None
+    val_fraction: float | None
+
+
 class LabelingToolDataModule(ObjectDataModule):
     """Base of the data modules that read files of labeling tools; a subclass supplies `read_drawings`.
 

@@ -1,6 +1,5 @@
 """AlexNet, the network of 2012: grouped convolutions, response normalization, overlapping pooling."""
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -9,7 +8,7 @@ from torch import nn
 from ..backbones.layers import named_layers, scale_channels
 from ..ops.checks import check_min
 from ..ops.init import init_gaussian, init_he
-from .layers import MEAN_PIXEL, PIXEL_UNIT, ClassicBackbone, ClassicNet, LocalResponseNorm
+from .layers import ClassicBackbone, ClassicNet, LocalResponseNorm
 
 
 class AlexNetBackbone(ClassicBackbone):
@@ -97,22 +96,15 @@ class AlexNet(ClassicNet):
         num_classes: Number K of classes.
         image_size: Side of the square input images, in pixels; determines the size of fc6. See the note on 224 and 227
             below.
-        width: Factor on the channel counts of the convolutions, which are rounded to multiples of 8.
         hidden: Units of fc6 and of fc7.
-        first_kernel: Side of conv1's kernel, in pixels.
-        first_stride: Stride of conv1, in pixels.
         first_padding: Zeros around the normalized image, in pixels. ``None``: 0 for an ``image_size`` of 227, 2
             otherwise.
-        groups: Groups of conv2, conv4 and conv5; 1 joins the halves of the two GPUs.
-        response_norm: Whether conv1 and conv2 are followed by response normalization. Without it, training is cheaper;
-            the paper reports this ablation.
         dropout: Dropout probability of fc6 and fc7.
         init: ``"paper"``: weights from N(0, 0.01^2), biases 1 in conv2, conv4, conv5, fc6 and fc7 and 0 elsewhere.
             ``"he"``: weights from N(0, 2 / fan-in), biases 0.
-        mean: Mean of each channel, for pixels in [0, 1]. The default is ImageNet's mean pixel.
-        std: Standard deviation of each channel, for pixels in [0, 1]. The default leaves pixels on the scale of 0 to
-            255, as in the paper.
-        frozen_stages: Number of leading stages of the trunk that are not trained.
+        **options: ``width``, ``first_kernel``, ``first_stride``, ``groups`` and ``response_norm`` of `AlexNetBackbone`;
+            ``mean`` and ``std`` of each channel, for pixels in [0, 1], by default ImageNet's mean pixel and the paper's
+            scale of 0 to 255; ``frozen_stages``, the number of leading stages that are not trained.
 
     Attributes:
         backbone: The convolutional trunk, an `AlexNetBackbone`.
@@ -145,31 +137,16 @@ class AlexNet(ClassicNet):
         self,
         num_classes: int = 1000,
         image_size: int = 224,
-        width: float = 1.0,
+        *,
         hidden: int = 4096,
-        first_kernel: int = 11,
-        first_stride: int = 4,
         first_padding: int | None = None,
-        groups: int = 2,
-        response_norm: bool = True,
         dropout: float = 0.5,
         init: Literal["paper", "he"] = "paper",
-        mean: Sequence[float] = MEAN_PIXEL,
-        std: Sequence[float] = PIXEL_UNIT,
-        frozen_stages: int = 0,
+        **options: Any,
     ) -> None:
         padding = (0 if image_size == 227 else 2) if first_padding is None else first_padding
-        backbone = AlexNetBackbone(
-            width,
-            first_kernel,
-            first_stride,
-            padding,
-            groups,
-            response_norm,
-            mean=mean,
-            std=std,
-            frozen_stages=frozen_stages,
-        )
+        # weights and initial values are those of the whole network
+        backbone = AlexNetBackbone(first_padding=padding, out_indices=None, weights=None, init=None, **options)
         super().__init__(backbone, image_size, num_classes, hidden, dropout, init)
 
     @torch.no_grad()

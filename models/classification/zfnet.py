@@ -1,6 +1,5 @@
 """ZFNet, the network of 2013: AlexNet with a finer first layer and a limit on the size of its filters."""
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -9,7 +8,7 @@ from torch import Tensor, nn
 from ..backbones.layers import named_layers, scale_channels
 from ..ops.checks import check_min
 from ..ops.init import init_gaussian, init_he
-from .layers import MEAN_PIXEL, PIXEL_UNIT, ClassicBackbone, ClassicNet, LocalResponseNorm
+from .layers import ClassicBackbone, ClassicNet, LocalResponseNorm
 
 
 def renormalize(weight: Tensor, radius: float = 0.1) -> Tensor:
@@ -104,18 +103,12 @@ class ZFNet(ClassicNet):
     Args:
         num_classes: Number K of classes.
         image_size: Side of the square input images, in pixels; determines the size of fc6.
-        width: Factor on the channel counts of the convolutions, which are rounded to multiples of 8.
         hidden: Units of fc6 and of fc7.
-        first_kernel: Side of conv1's kernel, in pixels.
-        first_stride: Stride of conv1, in pixels.
-        second_stride: Stride of conv2, in cells of pool1; 1 suits small images.
-        response_norm: Whether pool1 and pool2 are followed by response normalization.
         dropout: Dropout probability of fc6 and fc7.
         init: ``"paper"``: weights from N(0, 0.01^2), biases 0. ``"he"``: weights from N(0, 2 / fan-in), biases 0; for
             narrow networks, together with the ``mean`` and ``std`` of pixels scaled to unit variance.
-        mean: Mean of each channel, as in `AlexNet`.
-        std: Standard deviation of each channel, as in `AlexNet`.
-        frozen_stages: Number of leading stages of the trunk that are not trained.
+        **options: ``width``, ``first_kernel``, ``first_stride``, ``second_stride`` (1 suits small images) and
+            ``response_norm`` of `ZFNetBackbone`; ``mean``, ``std`` and ``frozen_stages`` as in `AlexNet`.
 
     Shape:
         - images: uint8 or float in [0, 1], ``[B, 3, image_size, image_size]``
@@ -149,28 +142,14 @@ class ZFNet(ClassicNet):
         self,
         num_classes: int = 1000,
         image_size: int = 224,
-        width: float = 1.0,
+        *,
         hidden: int = 4096,
-        first_kernel: int = 7,
-        first_stride: int = 2,
-        second_stride: int = 2,
-        response_norm: bool = True,
         dropout: float = 0.5,
         init: Literal["paper", "he"] = "paper",
-        mean: Sequence[float] = MEAN_PIXEL,
-        std: Sequence[float] = PIXEL_UNIT,
-        frozen_stages: int = 0,
+        **options: Any,
     ) -> None:
-        backbone = ZFNetBackbone(
-            width,
-            first_kernel,
-            first_stride,
-            second_stride,
-            response_norm,
-            mean=mean,
-            std=std,
-            frozen_stages=frozen_stages,
-        )
+        # weights and initial values are those of the whole network
+        backbone = ZFNetBackbone(out_indices=None, weights=None, init=None, **options)
         super().__init__(backbone, image_size, num_classes, hidden, dropout, init)
 
     def reset_parameters(self) -> None:

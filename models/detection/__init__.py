@@ -16,6 +16,7 @@ from .one_stage.fcos import FCOS
 from .one_stage.retinanet import RetinaNet
 from .postprocessing import select_detections
 from .pyramid import FeaturePyramid
+from .pyramid_detector import PyramidDetector
 from .resize import ImageBatch, ResizeAndPad, scale_boxes
 from .sliding import sliding_detections
 from .ssd.backbone import SSDVGG16
@@ -59,6 +60,7 @@ __all__ = [
     "ImageBatch",
     "L2Norm",
     "PaddedZFNetBackbone",
+    "PyramidDetector",
     "RPNOutput",
     "RPNSettings",
     "ResizeAndPad",

@@ -7,7 +7,6 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Literal, get_args
 
-import torch
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
@@ -20,12 +19,9 @@ from torchvision.ops.feature_pyramid_network import (
 
 from ..backbones import Backbone, as_backbone, backbone_name
 from ..ops.checks import check_choice, check_min
-from .resize import ResizeAndPad
 
 Sizes = Sequence[Sequence[float]]
 Extra = Literal["pool", "p6p7"]
-
-_SIZE_DIVISIBLE = 32
 
 
 class FeaturePyramid(nn.Module):
@@ -133,7 +129,7 @@ def detector_pyramid(
     backbone: Backbone,
     fpn_channels: int,
     finest_stride: int,
-    extra: Extra,
+    extra: Extra | None = None,
     p6_from_trunk: bool = False,
     norm: bool = False,
 ) -> FeaturePyramid:
@@ -172,9 +168,3 @@ def make_anchors(sizes: Sizes, ratios: Sequence[float], strides: Sequence[int]) 
     if not min(min(level) for level in listed) > 0:
         raise ValueError(f"anchor_sizes: must be above 0, got {listed}")
     return Anchors(tuple(map(tuple, listed)), (tuple(ratios),) * len(listed))
-
-
-def pyramid_resize(backbone: Backbone, min_size: int | Sequence[int] | None, max_size: int | None) -> ResizeAndPad:
-    """Resizing and padding for a pyramid: sides divisible by 32, and padding that normalization turns into 0."""
-    fill = torch.as_tensor(backbone.normalize.mean).tolist()
-    return ResizeAndPad(min_size, max_size, size_divisible=_SIZE_DIVISIBLE, fill=fill)

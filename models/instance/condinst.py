@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..backbones import Backbone
-from ..detection.detector_weights import load_detector, prepare_backbone
 from ..detection.one_stage.fcos import FCOS
 from ..detection.resize import ImageBatch
 from ..ops.checks import check_fraction, check_min
@@ -83,7 +82,6 @@ class CondInst(InstanceSegmenter, FCOS):
     Args:
         num_classes: Number of classes K, without background.
         backbone: A backbone, or the name of one, as in `FasterRCNN`.
-        weights: Weights of a backbone given by name, as in `FasterRCNN`.
         detector_weights: Weights of the whole network, as in `FasterRCNN`. From the checkpoint of an `FCOS`,
             torchvision's or ours, everything but the controller and the mask branch is loaded.
         mask_channels: Number of channels of the mask branch's 3 x 3 convolutions.
@@ -94,11 +92,7 @@ class CondInst(InstanceSegmenter, FCOS):
         score_threshold: Detections have a higher score than this. The reference has 0.05 for the square of it.
         center_locations: As in `FCOS`.
         level_scales: As in `FCOS`.
-        kwargs: Other arguments of `FCOS`.
-
-    Attributes:
-        network: torchvision's FCOS without its resizing.
-        backbone: The backbone. A task can give it its own learning rate.
+        kwargs: Other arguments of `FCOS` and `PyramidDetector`.
 
     Shape:
         - images: B tensors ``[3, H_i, W_i]``, ``uint8`` in [0, 255] or floating point in [0, 1]
@@ -106,7 +100,6 @@ class CondInst(InstanceSegmenter, FCOS):
 
     Raises:
         ValueError: As in `FCOS`, or a number is out of range.
-        FileNotFoundError: A path of weights does not exist.
 
     Reference:
         Tian et al., "Conditional convolutions for instance segmentation", ECCV 2020, section 3. Deviations: maps are
@@ -126,7 +119,7 @@ class CondInst(InstanceSegmenter, FCOS):
         self,
         num_classes: int,
         backbone: Backbone | str,
-        weights: str | None = None,
+        *,
         detector_weights: str | None = None,
         mask_channels: int = 128,
         mask_layers: int = 4,
@@ -144,7 +137,6 @@ class CondInst(InstanceSegmenter, FCOS):
         super().__init__(
             num_classes,
             backbone,
-            weights,
             score_threshold=score_threshold,
             center_locations=center_locations,
             level_scales=level_scales,
@@ -157,8 +149,7 @@ class CondInst(InstanceSegmenter, FCOS):
         self.mask_branch = MaskBranch(pyramid.out_channels, mask_channels, mask_layers, mask_features, own)
         self.controller = nn.Conv2d(pyramid.out_channels, number_of_parameters(mask_features), 3, padding=1)
         init_gaussian(self.controller)
-        prepare_backbone(self.backbone, "fcos_resnet50_fpn", detector_weights)
-        load_detector(self, "fcos_resnet50_fpn", detector_weights)
+        self.load_detector_weights(detector_weights)
 
     def _run(self, batch: ImageBatch) -> tuple[Any, list[Tensor], Tensor]:
         """The head's output, the tower of boxes ``[B, C, h, w]`` per level, and the features ``[B, C, h, w]``."""

@@ -105,8 +105,9 @@ class FCIS(InstanceSegmenter):
         Li, Qi, Dai, Ji, Wei, "Fully convolutional instance-aware semantic segmentation", CVPR 2017. Where the paper is
         silent, this follows the authors' code. Deviations: those of `RPN`; torchvision's ResNet and pixels; training
         masks are averages over cells, not bilinear samples; masks are pasted without rounding boxes (`paste_masks`) and
-        leave them by a tenth of a cell at most; no region is sampled twice. As there, half of the maps of boxes belong
-        to the background and are not used.
+        leave them by a tenth of a cell at most, and a pixel belongs to a region's mask above ``mask_threshold`` (``>``
+        0.4), where the authors' code includes equality (``>=``); no region is sampled twice. As there, half of the maps
+        of boxes belong to the background and are not used.
 
     Example:
         >>> import torch
@@ -168,7 +169,7 @@ class FCIS(InstanceSegmenter):
     def maps(self, pixels: Tensor) -> FCISMaps:
         """Run the network on images ``[B, 3, H, W]``."""
         maps = self.backbone(pixels)
-        features = self.features(maps[-1]).relu()
+        features = self.features(maps[-1]).relu()  # the RPN reads the map before it, as in the authors' code
         return FCISMaps(self.rpn(maps[self._rpn_map]), self.scores(features), self.boxes(features))
 
     def pool(self, maps: FCISMaps, regions: Sequence[Tensor]) -> RegionScores:
@@ -178,7 +179,7 @@ class FCIS(InstanceSegmenter):
             - regions: B tensors ``[R_i, 4]``
             - output: `RegionScores` of ``[R, …]``
         """
-        objects = maps.boxes[:, maps.boxes.shape[1] // 2 :]
+        objects = maps.boxes[:, maps.boxes.shape[1] // 2 :]  # the first half belongs to the background
         dtype = torch.promote_types(maps.scores.dtype, torch.float32)
         pairs, deltas = (
             position_sensitive_pool(values.to(dtype), regions, self.stride, self.groups, self.pool_size, True)
@@ -224,11 +225,13 @@ class FCIS(InstanceSegmenter):
         for number in range(self.refinements + 1):
             scores = self.pool(maps, proposals)
             probabilities = scores.class_logits().softmax(1)[:, :-1]
+            # a region votes with the mask of its own best class, for detections of any class
             masks = scores.mask_probabilities(probabilities.argmax(1))
             counts = [len(boxes) for boxes in proposals]
             passes.append((proposals, probabilities.split(counts), masks.split(counts)))
             if number < self.refinements:
                 proposals = self._refine(proposals, scores.deltas.split(counts), batch.sizes)
+        # old and new regions together, so that the better of the two is kept
         return [
             self._select(*(torch.cat([one[field][image] for one in passes]) for field in range(3)))
             for image in range(len(batch.sizes))
@@ -265,7 +268,7 @@ class FCIS(InstanceSegmenter):
 
     def paste(self, detected: Mapping[str, Any], size: tuple[int, int]) -> RunLengths:
         """Vote on the masks of one image; see `InstanceSegmenter.paste`."""
-        voting = (detected["votes"] > 0).any(0)
+        voting = (detected["votes"] > 0).any(0)  # most regions have no vote, and pasting is the expensive part
         masks = paste_masks(
             detected["mask_probabilities"][voting], detected["regions"][voting], size, self.mask_threshold
         )

@@ -12,7 +12,6 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.models.detection.roi_heads import fastrcnn_loss
 
 from ..backbones import Backbone
-from ..detection.detector_weights import load_detector, prepare_backbone
 from ..detection.resize import ImageBatch
 from ..detection.two_stage.faster_rcnn import FasterRCNN, roi_align_levels, torchvision_targets
 from ..ops.checks import check_fraction, check_min
@@ -34,7 +33,6 @@ class MaskRCNN(InstanceSegmenter, FasterRCNN):
     Args:
         num_classes: Number of classes K, without background.
         backbone: A backbone, or the name of one, as in `FasterRCNN`.
-        weights: Weights of a backbone given by name, as in `FasterRCNN`.
         detector_weights: Weights of the whole network: torchvision's name for published weights (``COCO_V1``, with
             ``resnet50``), or the path of a checkpoint, torchvision's or ours. From the checkpoint of a `FasterRCNN`,
             everything but the mask branch is loaded.
@@ -44,11 +42,10 @@ class MaskRCNN(InstanceSegmenter, FasterRCNN):
         canonical_scale: Side of a region that is pooled from the level of stride 16, in pixels.
         conv_heads: Use the stronger heads of torchvision's ``_v2`` network, as in `FasterRCNN`; with batch
             normalization in the mask branch too.
-        kwargs: Other arguments of `FasterRCNN`.
+        kwargs: Other arguments of `FasterRCNN` and `PyramidDetector`.
 
     Attributes:
         network: torchvision's modules, under its names; the mask branch is in ``network.roi_heads``.
-        backbone: The backbone. A task can give it its own learning rate.
 
     Shape:
         - images: B tensors ``[3, H_i, W_i]``, ``uint8`` in [0, 255] or floating point in [0, 1]
@@ -56,7 +53,6 @@ class MaskRCNN(InstanceSegmenter, FasterRCNN):
 
     Raises:
         ValueError: As in `FasterRCNN`, or a number is out of range.
-        FileNotFoundError: A path of weights does not exist.
 
     Reference:
         He et al., "Mask R-CNN", ICCV 2017, section 3. Deviations, as in torchvision: those of `FasterRCNN`; RoIAlign
@@ -72,13 +68,13 @@ class MaskRCNN(InstanceSegmenter, FasterRCNN):
         torch.Size([50, 70])
     """
 
-    _builder = "maskrcnn_resnet50_fpn"
+    _name = "maskrcnn_resnet50_fpn"
 
     def __init__(
         self,
         num_classes: int,
         backbone: Backbone | str,
-        weights: str | None = None,
+        *,
         detector_weights: str | None = None,
         mask_layers: int = 4,
         mask_channels: int = 256,
@@ -89,9 +85,7 @@ class MaskRCNN(InstanceSegmenter, FasterRCNN):
     ) -> None:
         check_min(1, mask_layers=mask_layers, mask_channels=mask_channels)
         check_fraction(mask_threshold=mask_threshold)
-        super().__init__(
-            num_classes, backbone, weights, canonical_scale=canonical_scale, conv_heads=conv_heads, **kwargs
-        )
+        super().__init__(num_classes, backbone, canonical_scale=canonical_scale, conv_heads=conv_heads, **kwargs)
         self.mask_threshold = mask_threshold
         pyramid, heads = self.network.backbone, self.network.roi_heads
         # not in the heads, where torchvision would paste float masks of whole images
@@ -99,8 +93,7 @@ class MaskRCNN(InstanceSegmenter, FasterRCNN):
         norm = nn.BatchNorm2d if conv_heads else None
         heads.mask_head = MaskRCNNHeads(pyramid.out_channels, [mask_channels] * mask_layers, 1, norm)
         heads.mask_predictor = MaskRCNNPredictor(mask_channels, mask_channels, num_classes + 1)
-        prepare_backbone(self.backbone, self._builder, detector_weights)
-        load_detector(self, self._builder, detector_weights)
+        self.load_detector_weights(detector_weights)
 
     def predict_masks(
         self, levels: dict[str, Tensor], boxes: Sequence[Tensor], labels: Tensor, sizes: Sequence[tuple[int, int]]

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torchvision
@@ -92,7 +92,7 @@ class FullyConvolutional(Backbone):
         mean: Sequence[float],
         std: Sequence[float],
         frozen_stages: int = 0,
-        out_indices: Sequence[int] | None = None,
+        out_indices: tuple[int, ...] | None = None,
     ) -> None:
         grids = stage_grids(stages)  # positions of cells, from which crop offsets follow
         strides = [grid.stride for grid in grids]
@@ -194,11 +194,10 @@ class VGG16FullyConvolutional(FullyConvolutional):
         dropout: Dropout probability of fc6 and fc7, for single activations.
         width: Factor on the channel counts of the convolutions, which are rounded to multiples of 8.
         hidden: Channels of fc6 and fc7.
-        frozen_stages: Number of leading stages to freeze, of five.
-        out_indices: Indices of the returned maps, increasing from 0. ``None``: all.
         mean: Mean of each channel, for pixels in [0, 1]. ``None``: the value that belongs to the weights, or ImageNet's
             without weights.
         std: Standard deviation of each channel, for pixels in [0, 1]. ``None``: as for ``mean``.
+        kwargs: ``frozen_stages``, of five, and ``out_indices`` of `FullyConvolutional`.
 
     Shape:
         - images: uint8 or float in [0, 1], ``[B, 3, H, W]``, of any size if ``padding`` is 100
@@ -222,10 +221,9 @@ class VGG16FullyConvolutional(FullyConvolutional):
         dropout: float = 0.5,
         width: float = 1.0,
         hidden: int = 4096,
-        frozen_stages: int = 0,
-        out_indices: tuple[int, ...] | None = None,
         mean: tuple[float, float, float] | None = None,
         std: tuple[float, float, float] | None = None,
+        **kwargs: Any,
     ) -> None:
         source = find_weights("vgg16", weights)
         default_mean, default_std = source.statistics() if source else (IMAGENET_MEAN, IMAGENET_STD)
@@ -241,8 +239,7 @@ class VGG16FullyConvolutional(FullyConvolutional):
             others,
             default_mean if mean is None else mean,
             default_std if std is None else std,
-            frozen_stages,
-            out_indices,
+            **kwargs,
         )
         if source and not pretrained_is_skipped():
             self.load(source.state(), origin=source.origin)
@@ -268,8 +265,7 @@ class AlexNetFullyConvolutional(FullyConvolutional):
         dropout: Dropout probability of fc6 and fc7, for single activations.
         width: Factor on the channel counts of the convolutions, which are rounded to multiples of 8.
         hidden: Channels of fc6 and fc7.
-        frozen_stages: Number of leading stages to freeze, of three.
-        out_indices: Indices of the returned maps, increasing from 0. ``None``: all.
+        kwargs: ``frozen_stages``, of three, and ``out_indices`` of `FullyConvolutional`.
 
     Shape:
         - images: uint8 or float in [0, 1], ``[B, 3, H, W]``, of any size if ``padding`` is 100
@@ -293,8 +289,7 @@ class AlexNetFullyConvolutional(FullyConvolutional):
         dropout: float = 0.5,
         width: float = 1.0,
         hidden: int = 4096,
-        frozen_stages: int = 0,
-        out_indices: tuple[int, ...] | None = None,
+        **kwargs: Any,
     ) -> None:
         check_choice(tuple(_ALEXNET), layout=layout)
         published = torchvision.models.AlexNet_Weights.__members__
@@ -316,7 +311,7 @@ class AlexNetFullyConvolutional(FullyConvolutional):
             ]
         )
         mean, std = (MEAN_PIXEL, PIXEL_UNIT) if paper else (IMAGENET_MEAN, IMAGENET_STD)
-        super().__init__(stages, channels, layers, others, mean, std, frozen_stages, out_indices)
+        super().__init__(stages, channels, layers, others, mean, std, **kwargs)
         if weights is not None and not pretrained_is_skipped():
             if paper:
                 self.load(weights)

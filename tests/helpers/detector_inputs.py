@@ -42,6 +42,12 @@ def detection_batch(sizes: list[tuple[int, int]], targets: list[dict[str, torch.
     return {"image": images, "target": targets, "index": torch.arange(len(images)), "unreadable": []}
 
 
+def enlarged_batch() -> dict[str, Any]:
+    """A prediction batch: an image of 40 x 20 pixels, enlarged to 80 x 40 and padded by 16 on the left and 4 above."""
+    corners = torch.tensor([[[16.0, 4.0], [96.0, 4.0], [16.0, 44.0]]])
+    return {"image": random_images((44, 96)), "corners": corners, "file_size": torch.tensor([[20, 40]]), "index": [0]}
+
+
 def random_targets(sizes, classes, each=3, seed=0):
     """Targets with ``each`` random boxes ``[each, 4]`` per image."""
     generator = torch.Generator().manual_seed(seed)
@@ -114,6 +120,26 @@ def assert_same_losses(ours, theirs, tolerance=1e-5):
     for name, loss in named.items():
         assert loss > 0
         torch.testing.assert_close(ours[name], loss, atol=tolerance, rtol=tolerance)
+
+
+def overfit(
+    model: nn.Module,
+    images: Any,
+    targets: list[dict[str, torch.Tensor]],
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler | None = None,
+    steps: int = 200,
+    max_norm: float = 5.0,
+) -> None:
+    """Train a detector on the same batch in each step, with gradients of at most this norm."""
+    model.train()
+    for _ in range(steps):
+        optimizer.zero_grad()
+        sum(model.losses(images, targets).values()).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), max_norm)
+        optimizer.step()
+        if schedule is not None:
+            schedule.step()
 
 
 def map50(detections, targets, num_classes):

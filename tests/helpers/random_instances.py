@@ -1,15 +1,12 @@
 """Random masks of detections and ground truth for the tests of metrics, and pycocotools' evaluation of them."""
 
-import contextlib
-
 import numpy as np
 import torch
 from pycocotools import mask as coco_mask
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from striate.models.ops.masks import RunLengths
 
+from .pycocotools_metrics import evaluate
 from .random_detections import CLASSES
 
 
@@ -83,19 +80,4 @@ def evaluate_by_pycocotools(pairs, classes=CLASSES, max_detections=100, overlaps
             strict=True,
         ):
             results.append({"image_id": image, "category_id": label, "segmentation": encode(mask), "score": score})
-    ground_truth = COCO()
-    ground_truth.dataset = {"images": images, "annotations": objects, "info": {}}
-    ground_truth.dataset["categories"] = [{"id": label} for label in range(classes)]
-    with contextlib.redirect_stdout(None):
-        ground_truth.createIndex()
-        found = ground_truth.loadRes(results) if results else COCO()
-        if not results:
-            found.dataset = ground_truth.dataset | {"annotations": []}
-            found.createIndex()
-        evaluation = COCOeval(ground_truth, found, "segm")
-        evaluation.params.maxDets = [1, 10, max_detections]
-        if overlaps is not None:
-            evaluation.computeIoU = overlaps(evaluation)
-        evaluation.evaluate()
-        evaluation.accumulate()
-    return evaluation.eval
+    return evaluate(images, objects, results, classes, "segm", max_detections, overlaps).eval

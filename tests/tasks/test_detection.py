@@ -17,7 +17,7 @@ from striate.tasks import Detection
 from striate.tasks.detection import drop_ignored_targets
 from striate.tests.helpers.coco_voc import write_voc
 from striate.tests.helpers.components import ComponentBoxes, painted
-from striate.tests.helpers.detector_inputs import detection_batch, detection_target, random_images
+from striate.tests.helpers.detector_inputs import detection_batch, detection_target, enlarged_batch, random_images
 from striate.tests.helpers.tiny_detector import Known, TinyDetector
 from striate.tests.helpers.tiny_segmenter import TinySegmenter
 from striate.tests.helpers.training import Batches, make_trainer
@@ -145,10 +145,7 @@ def test_windows_join_the_boxes_that_they_divide():
 
 def test_predicted_boxes_are_in_pixels_of_the_file():
     task = Detection(Known([[0.25, 0.5, 1.0, 1.0, 1, 0.9], [0, 0, 0.1, 1.0, 0, 0.8]]))
-    # an image 40 x 20 in the file, enlarged to 80 x 40 and padded by 16 on the left and 4 above: 96 x 44
-    corners = torch.tensor([[[16.0, 4.0], [96.0, 4.0], [16.0, 44.0]]])
-    given = {"image": random_images((44, 96)), "corners": corners, "file_size": torch.tensor([[20, 40]]), "index": [0]}
-    (found,) = task.predict_step(given, 0)
+    (found,) = task.predict_step(enlarged_batch(), 0)
     assert found["boxes"].tolist() == [[4, 9, 40, 20]]  # the other lies in the padding
     assert found["labels"].tolist() == [1]
 

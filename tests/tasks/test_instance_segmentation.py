@@ -11,7 +11,7 @@ from striate.tasks.detection import drop_ignored_targets
 from striate.tasks.file_coordinates import masks_in_file
 from striate.tasks.interfaces import DetectionReporter, ThresholdReporter
 from striate.tests.helpers.components import Components, random_scene
-from striate.tests.helpers.detector_inputs import detection_batch, detection_target, random_images
+from striate.tests.helpers.detector_inputs import detection_batch, detection_target, enlarged_batch, random_images
 from striate.tests.helpers.tiny_detector import Known
 from striate.tests.helpers.tiny_instances import KnownMasks, filled, instance_batch
 from striate.tests.helpers.training import Batches, make_trainer
@@ -90,10 +90,7 @@ def test_predictions_have_masks_in_pixels_of_the_image_and_names():
 
 def test_predicted_masks_are_in_pixels_of_the_file():
     task = InstanceSegmentation(KnownMasks([[0.25, 0.5, 1.0, 1.0, 1, 0.9], [0, 0, 0.1, 1.0, 0, 0.8]]))
-    # an image 40 x 20 in the file, enlarged to 80 x 40 and padded by 16 on the left and 4 above: 96 x 44
-    corners = torch.tensor([[[16.0, 4.0], [96.0, 4.0], [16.0, 44.0]]])
-    given = {"image": random_images((44, 96)), "corners": corners, "file_size": torch.tensor([[20, 40]]), "index": [0]}
-    (found,) = task.predict_step(given, 0)
+    (found,) = task.predict_step(enlarged_batch(), 0)
     assert found["boxes"].tolist() == [[4, 9, 40, 20]]  # the other lies in the padding
     assert torch.equal(found["masks"].dense().int(), filled([[4, 9, 40, 20]], (20, 40)).int())
 

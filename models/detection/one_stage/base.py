@@ -8,9 +8,8 @@ from typing import NamedTuple
 from torch import Tensor
 from torchvision.models.detection.image_list import ImageList
 
-from ...backbones import Backbone
 from ..detector import Detections
-from ..network_detector import NetworkDetector
+from ..pyramid_detector import PyramidDetector
 from ..resize import ImageBatch
 
 NORM_GROUPS = 32
@@ -25,16 +24,11 @@ class HeadOutput(NamedTuple):
     counts: list[int]  # number of anchors on each level
 
 
-class OneStageDetector(NetworkDetector):
+class OneStageDetector(PyramidDetector):
     """A detector whose head predicts classes and boxes for every cell of every pyramid level, without proposals.
 
-    A subclass builds ``network`` and implements `anchor_losses`.
+    A subclass passes the function that builds the network, and implements `anchor_losses`.
     """
-
-    @property
-    def backbone(self) -> Backbone:
-        """The backbone, without the pyramid."""
-        return self.network.backbone.body
 
     def _run_head(self, batch: ImageBatch) -> HeadOutput:
         levels = self.network.backbone(batch.pixels)

@@ -4,6 +4,7 @@ Shape legend: B images, A locations of all levels together, C channels, K classe
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,13 +12,12 @@ from torch.nn import functional as F
 from torchvision.models import detection as tv
 from torchvision.models.detection import fcos
 
-from ...backbones import Backbone, as_backbone
+from ...backbones import Backbone
 from ...ops.boxes import clip_boxes
 from ...ops.checks import check_min
 from ...ops.nms import classwise_nms
-from ..detector import Detections, check_detection_settings
-from ..detector_weights import load_detector, prepare_backbone
-from ..pyramid import detector_pyramid, make_anchors, pyramid_resize
+from ..detector import Detections
+from ..pyramid import FeaturePyramid, make_anchors
 from ..resize import ImageBatch
 from .base import HeadOutput, OneStageDetector, check_group_norm
 from .locations import CellCenters, match_locations
@@ -79,39 +79,28 @@ class FCOS(OneStageDetector):
     Args:
         num_classes: Number of classes K. The background has no output.
         backbone: The backbone, as in `FasterRCNN`.
-        weights: Weights of the backbone, as in `FasterRCNN`.
-        detector_weights: Weights of the whole detector, as in `FasterRCNN`; torchvision's are of ``fcos_resnet50_fpn``.
-        min_size: Length of the shorter side, in pixels, as in `FasterRCNN`.
-        max_size: Maximum length of the longer side, in pixels, as in `FasterRCNN`.
-        fpn_channels: Number of channels of the pyramid and of the head's convolutions: a multiple of 32, and 64 or
-            more, since the head normalizes 32 groups of them.
         finest_stride: Stride of the finest pyramid level, in pixels.
-        p6_from_trunk: Whether the first of the two additional levels is computed from the backbone's last map; see
-            `RetinaNet`.
         head_depth: Number of convolutions in each branch of the head.
         radius: Maximum distance from an object's center at which cells are trained to predict it, in strides of their
             level.
         score_threshold: Detections have a higher score than this. A score is the square root of the class probability
             times the centerness.
         nms_iou: Of two detections of one class with a higher IoU, the one with the lower score is dropped.
-        max_detections: Maximum number of detections per image.
         center_locations: Whether a cell predicts from its center, as in the paper, rather than from its upper left
             corner, as torchvision's weights expect.
         level_scales: Whether the distances of each level are multiplied by a learned number, as in the paper, which
             torchvision's network does not have. With torchvision's weights the numbers start at 1.
-
-    Attributes:
-        network: torchvision's FCOS without its resizing.
-        backbone: The backbone, without the pyramid.
+        kwargs: Other arguments of `PyramidDetector`: ``weights``, ``detector_weights`` (of
+            torchvision's ``fcos_resnet50_fpn``), ``min_size``, …. ``fpn_channels`` must be a multiple of 32, and 64 or
+            more, since the head normalizes 32 groups of them.
 
     Shape:
         - images: B tensors ``[3, H_i, W_i]``, ``uint8`` in [0, 255] or floating point in [0, 1]
         - output: B `Detections`
 
     Raises:
-        ValueError: As in `FasterRCNN`, ``fpn_channels`` do not make 32 groups of 2 or more, ``head_depth`` is below 1,
-            or ``radius`` is not above 0.
-        FileNotFoundError: A path of weights does not exist.
+        ValueError: ``fpn_channels`` do not make 32 groups of 2 or more, ``head_depth`` is below 1, or ``radius`` is not
+            above 0; others as in `PyramidDetector`.
 
     Reference:
         Tian et al., "FCOS: a simple and strong anchor-free object detector", TPAMI 2022. The default is torchvision's
@@ -130,44 +119,44 @@ class FCOS(OneStageDetector):
         self,
         num_classes: int,
         backbone: Backbone | str,
-        weights: str | None = None,
-        detector_weights: str | None = None,
-        min_size: int | Sequence[int] | None = 800,
-        max_size: int | None = 1333,
-        fpn_channels: int = 256,
+        *,
         finest_stride: int = 8,
-        p6_from_trunk: bool = False,
         head_depth: int = 4,
         radius: float = 1.5,
         score_threshold: float = 0.2,
         nms_iou: float = 0.6,
-        max_detections: int = 100,
         center_locations: bool = False,
         level_scales: bool = False,
+        **kwargs: Any,
     ) -> None:
-        check_detection_settings(score_threshold, nms_iou, max_detections)
-        check_group_norm(fpn_channels, type(self).__name__)
         check_min(1, head_depth=head_depth)
         if not radius > 0:
             raise ValueError(f"radius: must be > 0, got {radius}")
-        body = as_backbone(backbone, weights)
-        super().__init__(num_classes, pyramid_resize(body, min_size, max_size))
-        prepare_backbone(body, "fcos_resnet50_fpn", detector_weights)
-        pyramid = detector_pyramid(body, fpn_channels, finest_stride, "p6p7", p6_from_trunk)
-        strides = pyramid.strides
-        corners = None if center_locations else make_anchors([[stride] for stride in strides], (1.0,), strides)
-        self.network = tv.FCOS(
-            pyramid,
+
+        def make_network(pyramid: FeaturePyramid) -> tv.FCOS:
+            channels, strides = pyramid.out_channels, pyramid.strides
+            check_group_norm(channels, type(self).__name__)
+            corners = None if center_locations else make_anchors([[stride] for stride in strides], (1.0,), strides)
+            return tv.FCOS(
+                pyramid,
+                num_classes,
+                anchor_generator=corners or CellCenters(strides),
+                head=FCOSHead(channels, num_classes, head_depth, len(strides) if level_scales else 0),
+                center_sampling_radius=radius,
+            )
+
+        super().__init__(
+            make_network,
+            "fcos_resnet50_fpn",
             num_classes,
-            anchor_generator=corners or CellCenters(strides),
-            head=FCOSHead(fpn_channels, num_classes, head_depth, len(strides) if level_scales else 0),
-            center_sampling_radius=radius,
-            score_thresh=score_threshold,
-            nms_thresh=nms_iou,
-            detections_per_img=max_detections,
+            backbone,
+            finest_stride=finest_stride,
+            extra="p6p7",
+            fpn_norm=False,
+            score_threshold=score_threshold,
+            nms_iou=nms_iou,
+            **kwargs,
         )
-        del self.network.transform
-        load_detector(self, "fcos_resnet50_fpn", detector_weights)
 
     def detect(self, batch: ImageBatch) -> list[Detections]:
         """Detect the objects of each image; see `Detector.detect`."""

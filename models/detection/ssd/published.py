@@ -1,14 +1,14 @@
 """SSD300 and SSD512 as published, and SSD300 as torchvision builds it, with its weights."""
 
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple, Self, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args
 
 from ...backbones.vgg16 import vgg16_names
 from ...ops.checks import check_choice
 from ...pretrained import find_weights
 from ...weights import State, pretrained_is_skipped
 from .backbone import CAFFE_MEAN, CAFFE_STD, SSDVGG16
-from .default_boxes import Clip, ssd_scales
+from .default_boxes import ssd_scales
 from .ssd import SSD, ExtraLayer
 
 BoxScales = Literal["voc", "coco"]
@@ -44,19 +44,11 @@ class PublishedSSD(SSD):
         num_classes: Number of classes K, without background.
         backbone: An `SSDVGG16`, which is also where a classifier's weights are given. None: one with random weights.
         boxes: Scales of the default boxes: those of the authors' experiments on ``voc`` or on ``coco``.
-        clip: Which default boxes are clipped at the image's edge; see `default_boxes`. The authors' final code clips
-            none.
-        match_iou: IoU from which on a default box is matched to an object. Each object's best box is matched in any
-            case.
-        negatives: Number of unmatched default boxes trained on per matched one.
-        score_threshold: Detections have a higher score than this.
-        nms_iou: Of two detections of one class with a higher IoU, the one with the lower score is dropped.
-        candidates: Number of detections per class, highest scores first, that enter non-maximum suppression.
-        max_detections: Maximum number of detections per image.
-        clip_first: Whether boxes are clipped to the image before non-maximum suppression, not after it.
         weights: Path of a checkpoint of the same size to start from, possibly with other classes. `SSD300` also reads
             torchvision's ``ssd300_vgg16``, which needs a backbone with `CAFFE_MEAN` and `CAFFE_STD`; see
             `SSD300.from_torchvision`.
+        kwargs: Other arguments of `SSD` that do not change the architecture: ``clip`` (the authors' final code clips no
+            default box), ``match_iou``, ``negatives``, ``score_threshold``, ….
 
     Raises:
         FileNotFoundError: ``weights`` is the path of a file that does not exist.
@@ -70,15 +62,8 @@ class PublishedSSD(SSD):
         num_classes: int = 20,
         backbone: SSDVGG16 | None = None,
         boxes: BoxScales = "voc",
-        clip: Clip | None = None,
-        match_iou: float = 0.5,
-        negatives: float = 3.0,
-        score_threshold: float = 0.01,
-        nms_iou: float = 0.45,
-        candidates: int = 400,
-        max_detections: int = 200,
-        clip_first: bool = False,
         weights: str | None = None,
+        **kwargs: Any,
     ) -> None:
         check_choice(get_args(BoxScales), boxes=boxes)
         image_size, extra, steps, voc, coco = self._architecture
@@ -88,17 +73,12 @@ class PublishedSSD(SSD):
             image_size,
             extra,
             scales=ssd_scales(len(steps), *(voc if boxes == "voc" else coco)),
+            aspects=None,
             steps=steps,
-            clip=clip,
             l2_norm=20.0,
-            match_iou=match_iou,
-            negatives=negatives,
-            score_threshold=score_threshold,
-            nms_iou=nms_iou,
-            candidates=candidates,
-            max_detections=max_detections,
-            clip_first=clip_first,
+            batch_norm=False,
             weights=weights,
+            **kwargs,
         )
 
 

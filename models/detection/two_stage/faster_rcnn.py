@@ -8,7 +8,7 @@ Shape legend: B images, C channels of a level, A anchors, K classes, N objects, 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torchvision.models import detection as tv
@@ -18,17 +18,17 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.poolers import initLevelMapper
 
-from ...backbones import Backbone, as_backbone
+from ...backbones import Backbone
 from ...ops.checks import check_length, check_min, indexed
 from ...ops.matching import BACKGROUND, IGNORED, match_anchors
-from ..detector import Detections, check_detection_settings
-from ..detector_weights import load_detector, prepare_backbone
-from ..network_detector import NetworkDetector, torchvision_mode
-from ..pyramid import Sizes, detector_pyramid, make_anchors, pyramid_resize
+from ..detector import Detections
+from ..network_detector import torchvision_mode
+from ..pyramid import FeaturePyramid, Sizes, make_anchors
+from ..pyramid_detector import PyramidDetector
 from ..resize import ImageBatch
 
 
-class FasterRCNN(NetworkDetector):
+class FasterRCNN(PyramidDetector):
     """Faster R-CNN on a feature pyramid, over any backbone.
 
     A small network on every level proposes boxes. Each region is pooled from the level that suits its size (RoIAlign,
@@ -37,18 +37,7 @@ class FasterRCNN(NetworkDetector):
 
     Args:
         num_classes: Number of classes K, without background.
-        backbone: A backbone, or the name of one (see `build_backbone`). Its maps of stride ``finest_stride`` and
-            coarser are used, so its ``out_indices`` determine how coarse the pyramid gets.
-        weights: Weights of a backbone given by name: the name of published weights, or the path of a checkpoint.
-        detector_weights: Weights of the whole detector: torchvision's name for published weights (``COCO_V1``, with
-            ``resnet50``), or the path of a checkpoint, torchvision's or ours. From published weights the scores of
-            COCO's 80 classes, in the order of their ids, or of all 90 ids are loaded. With another number of classes,
-            the layers that predict classes keep their initialization.
-        min_size: Length of the shorter side, in pixels. Several: one is drawn per image in training. None: images are
-            not resized.
-        max_size: Maximum length of the longer side, in pixels. None: unlimited.
-        fpn_channels: Number of channels C of the pyramid.
-        finest_stride: Stride of the finest pyramid level, in pixels.
+        backbone: A backbone, or the name of one (see `build_backbone`).
         anchor_sizes: For each level, the square roots of the anchors' areas, in pixels. The last level is pooled from
             the pyramid's coarsest, with twice its stride. None: eight times the level's stride.
         ratios: Aspect ratios of the anchors, height over width.
@@ -60,21 +49,15 @@ class FasterRCNN(NetworkDetector):
         canonical_scale: Side of a region that is pooled from the level of stride 16, in pixels.
         conv_heads: Use the stronger heads of torchvision's ``_v2`` networks: two convolutions in the proposal network,
             four and one fully connected layer for a region, and batch normalization there and in the pyramid.
-        score_threshold: Detections have a higher score than this.
-        nms_iou: Of two detections of one class with a higher IoU, the one with the lower score is dropped.
-        max_detections: Maximum number of detections per image.
-
-    Attributes:
-        network: torchvision's Faster R-CNN without its resizing.
-        backbone: The backbone. A task can give it its own learning rate.
+        kwargs: Other arguments of `PyramidDetector`: ``weights`` of the backbone, ``detector_weights``, ``min_size``,
+            ``max_size``, ``fpn_channels``, ``finest_stride``, ``score_threshold``, ``nms_iou`` and ``max_detections``.
 
     Shape:
         - images: B tensors ``[3, H_i, W_i]``, ``uint8`` in [0, 255] or floating point in [0, 1]
         - output: B `Detections`
 
     Raises:
-        ValueError: The backbone's strides do not make a pyramid, weights do not fit, or a number is out of range.
-        FileNotFoundError: A path of weights does not exist.
+        ValueError: A number is out of range; others as in `PyramidDetector`.
 
     Reference:
         Ren et al., "Faster R-CNN", NeurIPS 2015; Lin et al., "Feature pyramid networks for object detection", CVPR
@@ -91,18 +74,13 @@ class FasterRCNN(NetworkDetector):
         ['boxes', 'labels', 'scores']
     """
 
-    _builder = "fasterrcnn_resnet50_fpn"  # torchvision's name of the network, for published weights
+    _name = "fasterrcnn_resnet50_fpn"  # torchvision's, of the network without its stronger heads
 
     def __init__(
         self,
         num_classes: int,
         backbone: Backbone | str,
-        weights: str | None = None,
-        detector_weights: str | None = None,
-        min_size: int | Sequence[int] | None = 800,
-        max_size: int | None = 1333,
-        fpn_channels: int = 256,
-        finest_stride: int = 4,
+        *,
         anchor_sizes: Sizes | None = None,
         ratios: Sequence[float] = (0.5, 1.0, 2.0),
         hidden: int = 1024,
@@ -111,52 +89,49 @@ class FasterRCNN(NetworkDetector):
         roi_samples: int = 512,
         canonical_scale: int = 224,
         conv_heads: bool = False,
-        score_threshold: float = 0.05,
-        nms_iou: float = 0.5,
-        max_detections: int = 100,
+        **kwargs: Any,
     ) -> None:
-        check_detection_settings(score_threshold, nms_iou, max_detections)
         check_min(1, hidden=hidden, rpn_samples=rpn_samples, roi_samples=roi_samples, canonical_scale=canonical_scale)
         check_length(2, proposals=proposals)
         check_min(1, **indexed("proposals", proposals))
-        body = as_backbone(backbone, weights)
-        super().__init__(num_classes, pyramid_resize(body, min_size, max_size))
-        self._builder += "_v2" * conv_heads
-        prepare_backbone(body, self._builder, detector_weights)
-        pyramid = detector_pyramid(body, fpn_channels, finest_stride, "pool", norm=conv_heads)
-        sizes = anchor_sizes or [[8 * stride] for stride in pyramid.strides]
-        anchors = make_anchors(sizes, ratios, pyramid.strides)
-        box_head = (
-            FastRCNNConvFCHead((fpn_channels, 7, 7), [fpn_channels] * 4, [hidden], nn.BatchNorm2d)
-            if conv_heads
-            else TwoMLPHead(fpn_channels * 7 * 7, hidden)
-        )
-        self.network = tv.FasterRCNN(
-            pyramid,
-            rpn_anchor_generator=anchors,
-            rpn_head=FloatRPNHead(fpn_channels, anchors.num_anchors_per_location()[0], 1 + conv_heads),
-            rpn_pre_nms_top_n_train=proposals[0],
-            rpn_pre_nms_top_n_test=proposals[1],
-            rpn_post_nms_top_n_train=proposals[0],
-            rpn_post_nms_top_n_test=proposals[1],
-            rpn_batch_size_per_image=rpn_samples,
-            box_roi_pool=roi_align_levels(pyramid.strides[:-1], 7, canonical_scale),
-            box_head=box_head,
-            box_predictor=FloatPredictor(hidden, num_classes + 1),
-            box_batch_size_per_image=roi_samples,
-            box_score_thresh=score_threshold,
-            box_nms_thresh=nms_iou,
-            box_detections_per_img=max_detections,
-        )
-        del self.network.transform  # `ResizeAndPad` replaces it
-        self.network.rpn.box_similarity = BoxesAndAnchors
-        self.network.rpn.proposal_matcher = BlockwiseMatcher(0.7, 0.3)
-        load_detector(self, self._builder, detector_weights)
 
-    @property
-    def backbone(self) -> Backbone:
-        """The backbone, without the pyramid."""
-        return self.network.backbone.body
+        def make_network(pyramid: FeaturePyramid) -> tv.FasterRCNN:
+            channels, strides = pyramid.out_channels, pyramid.strides
+            anchors = make_anchors(anchor_sizes or [[8 * stride] for stride in strides], ratios, strides)
+            box_head = (
+                FastRCNNConvFCHead((channels, 7, 7), [channels] * 4, [hidden], nn.BatchNorm2d)
+                if conv_heads
+                else TwoMLPHead(channels * 7 * 7, hidden)
+            )
+            network = tv.FasterRCNN(
+                pyramid,
+                rpn_anchor_generator=anchors,
+                rpn_head=FloatRPNHead(channels, anchors.num_anchors_per_location()[0], 1 + conv_heads),
+                rpn_pre_nms_top_n_train=proposals[0],
+                rpn_pre_nms_top_n_test=proposals[1],
+                rpn_post_nms_top_n_train=proposals[0],
+                rpn_post_nms_top_n_test=proposals[1],
+                rpn_batch_size_per_image=rpn_samples,
+                box_roi_pool=roi_align_levels(strides[:-1], 7, canonical_scale),
+                box_head=box_head,
+                box_predictor=FloatPredictor(hidden, num_classes + 1),
+                box_batch_size_per_image=roi_samples,
+            )
+            network.rpn.box_similarity = BoxesAndAnchors
+            network.rpn.proposal_matcher = BlockwiseMatcher(0.7, 0.3)
+            return network
+
+        builder = self._name + "_v2" * conv_heads
+        super().__init__(
+            make_network,
+            builder,
+            num_classes,
+            backbone,
+            extra="pool",
+            p6_from_trunk=False,
+            fpn_norm=conv_heads,
+            **kwargs,
+        )
 
     def propose(
         self, batch: ImageBatch, targets: list[dict[str, Tensor]] | None = None

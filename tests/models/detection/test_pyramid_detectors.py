@@ -25,6 +25,7 @@ from ...helpers.detector_inputs import (
     assert_same_detections,
     assert_same_losses,
     map50,
+    overfit,
     random_images,
     random_targets,
     sample_all,
@@ -460,10 +461,5 @@ def test_eight_images_are_overfitted(kind, finest):
     detector = MODELS[kind](10, backbone, fpn_channels=64, finest_stride=finest, **NO_RESIZING, **more)
     images, targets = one_batch()
     optimizer = torch.optim.AdamW(detector.parameters(), lr=2e-3)
-    for _ in range(200):
-        loss = sum(detector.losses(images, targets).values())
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(detector.parameters(), 5.0)
-        optimizer.step()
+    overfit(detector, images, targets, optimizer)
     assert map50(detector.eval()(images), targets, 10) >= 0.95

@@ -11,7 +11,7 @@ from striate.models.instance import CondInst
 from striate.models.instance.condinst import MaskBranch
 from striate.models.instance.dynamic_heads import Instances, double_size, dynamic_logits
 
-from ...helpers.detector_inputs import mask_map50, random_images, random_targets, target
+from ...helpers.detector_inputs import mask_map50, overfit, random_images, random_targets, target
 
 
 def slim(classes: int = 3, **options: object) -> CondInst:
@@ -249,15 +249,10 @@ def test_overfits_eight_scenes() -> None:
     data.setup("fit")
     scenes = next(iter(data.val_dataloader()))
     images, targets = list(scenes["image"]), scenes["target"]
-    model = slim(10, mask_channels=32, mask_layers=2, head_depth=2, score_threshold=0.05).train()
+    model = slim(10, mask_channels=32, mask_layers=2, head_depth=2, score_threshold=0.05)
     optimizer = torch.optim.AdamW(model.parameters(), 0.003)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.003, total_steps=250)
-    for _ in range(250):
-        optimizer.zero_grad()
-        sum(model.losses(images, targets).values()).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-        optimizer.step()
-        schedule.step()
+    overfit(model, images, targets, optimizer, schedule, steps=250)
     assert mask_map50(model.eval()(images), targets, 10) >= 0.95
     padded = model([*images, *random_images((96, 64))])[:8]  # the network sees the padding, so results differ a little
     assert mask_map50(padded, targets, 10) >= 0.95

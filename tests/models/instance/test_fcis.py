@@ -16,7 +16,7 @@ from striate.models.instance.fcis import FCISMaps
 from striate.models.instance.inside_outside import RegionScores, RegionTargets, hardest_regions, region_losses
 from striate.tasks.optimizers import build_optimizer, group_parameters
 
-from ...helpers.detector_inputs import mask_map50, random_images, target
+from ...helpers.detector_inputs import mask_map50, overfit, random_images, target
 
 
 def slim(classes: int = 3, **options: object) -> FCIS:
@@ -315,12 +315,7 @@ def test_eight_images_are_overfitted() -> None:
     )
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [300], 0.1)
-    for _ in range(400):
-        optimizer.zero_grad()
-        sum(model.losses(images, targets).values()).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-        optimizer.step()
-        schedule.step()
+    overfit(model, images, targets, optimizer, schedule, steps=400)
     assert mask_map50(model(images), targets, 10) >= 0.95
 
 

@@ -1,6 +1,5 @@
 """COCO's metric against pycocotools, and against hand-computed tables."""
 
-import contextlib
 import math
 import pickle
 
@@ -9,11 +8,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from striate.tasks.metrics import COCODetection
 
+from ...helpers.pycocotools_metrics import evaluate
 from ...helpers.random_detections import (
     CLASSES,
     crowded,
@@ -46,21 +44,7 @@ def evaluate_by_pycocotools(pairs, classes=CLASSES):
         ):
             box = [x1, y1, x2 - x1, y2 - y1]
             results.append({"image_id": image, "category_id": label, "bbox": box, "score": score})
-    ground_truth = COCO()
-    ground_truth.dataset = {"images": [{"id": i} for i in range(len(pairs))], "annotations": objects}
-    ground_truth.dataset["categories"] = [{"id": label} for label in range(classes)]
-    ground_truth.dataset["info"] = {}
-    with contextlib.redirect_stdout(None):
-        ground_truth.createIndex()
-        found = ground_truth.loadRes(results) if results else COCO()
-        if not results:
-            found.dataset = ground_truth.dataset | {"annotations": []}
-            found.createIndex()
-        evaluation = COCOeval(ground_truth, found, "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return evaluation
+    return evaluate([{"id": i} for i in range(len(pairs))], objects, results, classes, "bbox")
 
 
 def count(pairs, size=3, classes=CLASSES):

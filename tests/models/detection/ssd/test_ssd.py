@@ -10,7 +10,7 @@ from torchvision.models.detection import ssd300_vgg16
 from striate.models import SSD, SSD300, SSD512, SSDVGG16, ExtraLayer, PlainCNN, TorchvisionBackbone, skip_pretrained
 from striate.models.detection.ssd.ssd import L2Norm
 
-from ....helpers.detector_inputs import map50
+from ....helpers.detector_inputs import map50, overfit
 
 
 def slim(num_classes=3, image_size=64, **options):
@@ -206,12 +206,7 @@ def test_eight_images_are_overfitted():
     model = slim(batch_norm=True)
     images, targets = scenes(8)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
-    model.train()
-    for _ in range(150):
-        optimizer.zero_grad()
-        sum(model.losses(images, targets).values()).backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 10.0)
-        optimizer.step()
+    overfit(model, images, targets, optimizer, steps=150, max_norm=10.0)
     assert map50(model.eval()(images), targets, 3) >= 0.95
 
 

@@ -205,6 +205,21 @@ def test_a_yolo_label_with_a_byte_order_mark(tmp_path):
     assert copy.make_source("train")[0]["labels"].tolist() == [0, 1]
 
 
+def test_a_folder_of_label_studio_with_names_to_merge(tmp_path):
+    root = tmp_path / "data"
+    for number in range(4):
+        write_image(root / "images" / f"{number}.png", unique_image(number))
+        (root / "labels").mkdir(exist_ok=True)
+        (root / "labels" / f"{number}.txt").write_text(f"{number % 3} 0.5 0.5 0.5 0.5\n")
+    (root / "classes.txt").write_text("cat\ndog\nCat\n")
+    (root / "labels/3.txt").write_text("1 0.5 0.5 0 0.5\n0 0.5 0.5 0.25 0.5\n")
+    options = {"root": str(root), "val_fraction": 0.25, "merge_similar_classes": True, "num_workers": 0}
+    report, changes, copy, fix = repaired(YoloDetection, tmp_path, **options)
+    assert report.findings.total("error") == 0 and actions(changes) == {"dropped": "box-zero-area"}
+    assert fix.init_args["val_fraction"] is None and copy.class_names == ["cat", "dog"]
+    assert [len(copy.make_source(split)) for split in ("train", "val")] == [3, 1]
+
+
 def test_yolo_boxes_beyond_their_image_are_reported_and_clipped(tmp_path):
     """Images are 60 by 40: 0.02 of the width is 1.2 pixels, 0.02 of the height 0.8."""
     root = small_datasets.write_yolo(tmp_path / "data")

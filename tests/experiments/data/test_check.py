@@ -232,6 +232,13 @@ def test_other_formats_by_path(tmp_path, capsys):
     assert run("--format", "masks", "masks") == 0
     assert "3 of 3" in capsys.readouterr().out  # classes 0, 1, 2; 255 is ignored
     assert run("--format", "manifest", "table/train.csv") == 0
+    root = small_datasets.write_yolo(tmp_path / "tool")  # as Label Studio writes it: without images for validation
+    (root / "data.yaml").unlink()
+    for folder in ("images/val", "labels/val"):
+        shutil.rmtree(root / folder)
+    (root / "classes.txt").write_text("cat\ndog\n")
+    assert run("--format", "yolo", "tool") == 0
+    assert "Clean: 3 images read" in capsys.readouterr().out
     write_image(tmp_path / "masks/train/masks/stray.png", unique_image(1)[..., 0])
     assert run("--format", "masks", "masks") == 1
 

@@ -22,11 +22,13 @@ BENCHMARKS = {
     "segmentation_networks": "inference and training step of FCN-8s, compared with torchvision's fcn_resnet50",
     "segmentation_step": "training step of U-Net; peer: segmentation-models-pytorch",
     "detection_metrics": "COCO evaluation of 500,000 detections; peers: pycocotools and torchmetrics",
+    "mask_metrics": "COCO evaluation of 1,000 images with 100 masks each; peers: torchmetrics' two backends",
     "detection_ops": "matching 100,000 anchors, NMS of 100,000 boxes; peer: torchvision",
     "fcis_pooling": "position-sensitive pooling of 300 regions for FCIS; peer: a loop over bins",
     "detection_step": "step and inference of Faster R-CNN R50-FPN at 800 pixels; peer: torchvision's reference",
     "instance_step": "step and inference of Mask R-CNN R50-FPN at 800 pixels; peer: torchvision's reference",
     "mask_pasting": "pasting 100 masks into an image of 1333 x 800 pixels; peer: torchvision",
+    "large_image": "memory of 1,000 instances of an image of 2048 x 2048 pixels, against a limit",
     "training_memory": "peak memory of training_step; peer: its bare loop",
 }
 """Description of each benchmark by name, which is also the name of its module."""

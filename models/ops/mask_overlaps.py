@@ -4,19 +4,38 @@ Shape legend: M and N masks of the same image, P pairs of them that overlap, E e
 """
 
 import math
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .masks import RunLengths
 
-BLOCK = 2**21  # edges of pairs at a time, which bounds the memory
+BLOCK = 2**18  # columns of pairs at a time, which bounds the memory
+
+Integers = NDArray[np.integer[Any]]
+
+
+class _Columns(NamedTuple):
+    """The runs of M masks, R after cutting them at the ends of columns, and where those of each column are.
+
+    C is the number of columns of all boxes together.
+    """
+
+    top: Integers  # [R], first row of each run
+    bottom: Integers  # [R], last row plus 1
+    first: Integers  # [C + 1], index of the first run of each column of each mask's box, and R
+    base: Integers  # [M], where column 0 of the image would be among them
+    boxes: Integers  # [M, 4], zeros for an empty mask
 
 
 def mask_intersections(first: RunLengths, second: RunLengths) -> tuple[Tensor, Tensor, Tensor]:
-    """Find the pairs of masks that have pixels in common, and how many.
+    """Find the pairs of masks that have pixels in common, and how many; computed on the CPU.
 
-    Only pairs whose boxes overlap are compared. The IoU of a pair is ``pixels / (area + area - pixels)``.
+    Only pairs whose boxes overlap are compared, in the columns that they share. The IoU of a pair is ``pixels / (area +
+    area - pixels)``.
 
     Args:
         first: M masks.
@@ -31,37 +50,100 @@ def mask_intersections(first: RunLengths, second: RunLengths) -> tuple[Tensor, T
     """
     if first.size != second.size:
         raise ValueError(f"second: must have masks of {first.size} pixels (height, width), got {second.size}")
-    one, other = first.boxes(), second.boxes()
-    near = torch.ones(len(first), len(second), dtype=torch.bool, device=first.device)
+    one, other = _columns(first), _columns(second)
+    near = np.ones((len(first), len(second)), bool)
     for low, high in ((0, 2), (1, 3)):
-        near &= (one[:, None, low] < other[None, :, high]) & (other[None, :, low] < one[:, None, high])
-    rows, columns = near.nonzero(as_tuple=True)
-    edges = first.offsets.diff()[rows].cumsum(0)
-    blocks = int(edges[-1]) // BLOCK if len(edges) else 0
-    cuts = torch.searchsorted(edges.cpu(), BLOCK * torch.arange(1, blocks + 1))
-    parts = zip(rows.tensor_split(cuts), columns.tensor_split(cuts), strict=True)
-    pixels = torch.cat([_common_pixels(first[row], second, column) for row, column in parts])
+        near &= one.boxes[:, None, low] < other.boxes[None, :, high]
+        near &= other.boxes[None, :, low] < one.boxes[:, None, high]
+    rows, columns = near.nonzero()
+    left = np.maximum(one.boxes[rows, 0], other.boxes[columns, 0])
+    widths = np.minimum(one.boxes[rows, 2], other.boxes[columns, 2]) - left
+    cuts = np.flatnonzero(np.diff(np.cumsum(widths) // BLOCK)) + 1
+    parts = zip(*(np.split(each, cuts) for each in (rows, columns, left, widths)), strict=True)
+    pixels = np.concatenate([_common_pixels(one, other, *part) for part in parts])
     kept = pixels > 0
-    return rows[kept], columns[kept], pixels[kept]
+    index, other_index, common = (torch.from_numpy(each[kept]) for each in (rows, columns, pixels))
+    return index, other_index, common
 
 
-def _common_pixels(masks: RunLengths, others: RunLengths, index: Tensor) -> Tensor:
-    """Number of pixels that each of P masks has in common with the other one at its index (``[P]``): int64 ``[P]``."""
-    span = masks.size[0] * masks.size[1] + 1
-    lengths = others.offsets.diff()
-    keys = others.edges + torch.arange(len(others), device=others.device).repeat_interleave(lengths) * span  # ascending
-    ones = torch.zeros(len(others.edges) + 1, dtype=torch.int64, device=others.device)
-    ones[2::2] = (others.edges[1::2] - others.edges[0::2]).cumsum(0)  # in the runs before the n-th edge, n even
-    ones[1::2] = ones[0:-1:2]
-    pair = masks.mask_of_edge()
-    other = index[pair]
-    position = torch.searchsorted(keys, masks.edges + other * span, right=True)
-    inside = position % 2 == 1  # every mask has an even number of edges
-    # pixels of the other mask before each edge
-    before = ones[position] - ones[others.offsets[other]]
-    before += torch.where(inside, masks.edges - others.edges[(position - 1).clamp(min=0)], 0) if len(keys) else 0
-    signed = torch.where(torch.arange(len(pair), device=pair.device) % 2 == 1, before, -before)
-    return torch.zeros(len(index), dtype=torch.int64, device=index.device).index_add_(0, pair, signed)
+def _columns(masks: RunLengths) -> _Columns:
+    """Cut the runs of masks at the ends of columns."""
+    height, edges, offsets = masks.size[0], masks.edges.cpu().numpy(), masks.offsets.cpu().numpy()
+    starts, ends = edges[0::2], edges[1::2]
+    column = starts // height
+    pieces = (ends - 1) // height - column + 1
+    run = np.repeat(np.arange(len(starts)), pieces)
+    before = np.cumsum(pieces) - pieces  # pieces of earlier runs
+    column = (column - before)[run] + np.arange(len(run))
+    top, bottom = starts[run] - column * height, ends[run] - column * height
+    top, bottom = np.maximum(top, 0), np.minimum(bottom, height)
+    mask = np.repeat(np.arange(len(masks)), np.diff(offsets) // 2)[run]
+    filled = np.flatnonzero(np.diff(offsets))
+    begins = before[offsets[filled] // 2]  # first piece of each mask
+    boxes = np.zeros((len(masks), 4), np.int64)
+    boxes[filled] = np.stack(
+        [
+            reduce.reduceat(values, begins) if len(begins) else begins
+            for reduce, values in (
+                (np.minimum, column),
+                (np.minimum, top),
+                (np.maximum, column + 1),
+                (np.maximum, bottom),
+            )
+        ],
+        1,
+    )
+    widths = boxes[:, 2] - boxes[:, 0]
+    base = np.cumsum(widths) - widths - boxes[:, 0]
+    counts = np.bincount(base[mask] + column, minlength=int(widths.sum()))
+    return _Columns(top, bottom, np.append(0, np.cumsum(counts)), base, boxes)
+
+
+def _common_pixels(
+    one: _Columns, other: _Columns, row: Integers, column: Integers, left: Integers, widths: Integers
+) -> Integers:
+    """Number of pixels that P pairs of masks have in common: int64 ``[P]``.
+
+    All columns of all pairs are merged at once: in each step the first run of either mask, then the one that ends first
+    is left behind.
+
+    Args:
+        one: Masks.
+        other: Masks.
+        row: The mask of each pair in `one`.
+        column: The mask of each pair in `other`.
+        left: The first column that both boxes have.
+        widths: The number of such columns, above 0.
+
+    Shape:
+        - row: ``[P]``
+        - column: ``[P]``
+        - left: ``[P]``
+        - widths: ``[P]``
+    """
+    begins = np.cumsum(widths) - widths
+    index = np.repeat(one.base[row] + left - begins, widths) + np.arange(widths.sum())
+    other_index = index + np.repeat(other.base[column] - one.base[row], widths)
+    run, stop, other_run, other_stop = (
+        one.first[index],
+        one.first[index + 1],
+        other.first[other_index],
+        other.first[other_index + 1],
+    )
+    pixels, active = np.zeros(len(index), np.int64), np.arange(len(index))
+    while True:
+        alive = np.flatnonzero((run < stop) & (other_run < other_stop))
+        if not len(alive):
+            return np.add.reduceat(pixels, begins) if len(begins) else pixels
+        if len(alive) < len(active):
+            active, run, stop, other_run, other_stop = (
+                each[alive] for each in (active, run, stop, other_run, other_stop)
+            )
+        bottom, other_bottom = one.bottom[run], other.bottom[other_run]
+        common = np.minimum(bottom, other_bottom) - np.maximum(one.top[run], other.top[other_run])
+        pixels[active] += np.maximum(common, 0)
+        ends = bottom <= other_bottom
+        run, other_run = run + ends, other_run + ~ends
 
 
 def sum_masks(masks: RunLengths, sums: Tensor, weights: Tensor, count: int, threshold: float) -> RunLengths:

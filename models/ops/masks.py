@@ -11,10 +11,15 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .checks import check_fraction
+
+_STRIPS, _TOGETHER = 16, 64
+"""Number of rows that are searched together for the window of a mask, and of masks."""
 
 
 class RunLengths:
@@ -43,14 +48,12 @@ class RunLengths:
 
     @classmethod
     def from_dense(cls, masks: Tensor) -> "RunLengths":
-        """Encode masks ``[M, H, W]``; pixels other than 0 are ones. Only the window around each mask is transposed."""
+        """Encode masks ``[M, H, W]``; pixels other than 0 are ones."""
         height, width = masks.shape[-2:]
-        limits = []
-        for lines in (masks.any(1).int(), masks.any(2).int()) if masks.numel() else ():  # [M, W], [M, H]
-            limits += [lines.argmax(1), lines.shape[1] - lines.flip(1).argmax(1)]
-        sides = torch.stack(limits, 1).tolist() if limits else [(0, 0, 0, 0)] * len(masks)
-        windows = [(mask[y1:y2, x1:x2].T != 0, x1, y1) for mask, (x1, x2, y1, y2) in zip(masks, sides, strict=True)]
-        return cls.from_windows(windows, (height, width), masks.device)
+        pixels = masks.detach().cpu()
+        pixels = pixels if pixels.dtype in (torch.bool, torch.uint8) else pixels != 0
+        edges, offsets = _dense_edges(pixels.numpy().view(np.uint8), height)
+        return cls(edges.to(masks.device), offsets.to(masks.device), (height, width))
 
     @classmethod
     def from_windows(
@@ -135,8 +138,8 @@ class RunLengths:
 
     def area(self) -> Tensor:
         """Number of pixels of each mask: int64 ``[M]``."""
-        signed = torch.where(self._is_end(), self.edges, -self.edges)
-        return torch.zeros(len(self), dtype=torch.int64, device=self.device).index_add_(0, self.mask_of_edge(), signed)
+        pixels = (self.edges[1::2] - self.edges[0::2]).cumsum(0)  # up to the end of each run
+        return torch.nn.functional.pad(pixels, (1, 0))[self.offsets // 2].diff()
 
     def boxes(self) -> Tensor:
         """The tightest box around each mask: float32 ``[M, 4]``; zeros around an empty mask."""
@@ -210,6 +213,54 @@ def _edges(pixels: Tensor, x: int, y: int, height: int) -> Tensor:
     equal = edges[1:-1:2] == edges[2::2]
     joined[1:-1:2], joined[2::2] = equal, equal
     return edges[~joined]
+
+
+def _dense_edges(masks: NDArray[np.uint8], height: int) -> tuple[Tensor, Tensor]:
+    """Edges int64 ``[E]`` and offsets int64 ``[M + 1]`` of masks ``[M, H, W]``.
+
+    All pixels are read once, to find the windows of the masks. NumPy does this at the speed of the memory; torch would
+    need several passes.
+    """
+    span = masks[0].size + 1 if len(masks) else 1  # an edge may be at the end of the image
+    corners = [_window_limits(masks[start : start + _TOGETHER]) for start in range(0, len(masks), _TOGETHER)]
+    limits = np.concatenate([*corners, np.zeros((0, 4), np.int64)])
+    positions = []
+    for mask, (left, top, right, bottom) in zip(masks, limits.tolist(), strict=True):
+        columns = np.zeros((right - left, bottom - top + 2), bool)  # between zeros
+        columns[:, 1:-1] = mask[top:bottom, left:right].T
+        pixels = columns.reshape(-1)
+        positions.append(np.flatnonzero(pixels[1:] != pixels[:-1]))
+    first, lengths = np.arange(len(masks)) * span, np.array([len(each) for each in positions], np.int64)
+    sides = np.repeat(limits[:, 3] - limits[:, 1] + 2, lengths)
+    column, row = np.divmod(np.concatenate([*positions, lengths[:0]]), sides)
+    keys = column * height + row + np.repeat(limits[:, 0] * height + limits[:, 1] + first, lengths)
+    # a run that ends at the lower border goes on if the next column begins with a one: two equal edges
+    equal = keys[1:] == keys[:-1]
+    kept = np.ones(len(keys), bool)
+    kept[1:] &= ~equal
+    kept[:-1] &= ~equal
+    keys = keys[kept]
+    offsets = np.append(np.searchsorted(keys, first), len(keys))
+    return torch.from_numpy(keys - np.repeat(first, np.diff(offsets))), torch.from_numpy(offsets)
+
+
+def _window_limits(masks: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """A window around each mask ``[M, H, W]``, in rows up to a few too large: x1, y1, x2, y2, int64 ``[M, 4]``."""
+    count, height, width = masks.shape
+    strips = np.zeros((count, -(-height // _STRIPS), width), np.uint8)  # whether a column has a one there
+    whole = height // _STRIPS * _STRIPS
+    blocks = masks[:, :whole].reshape(count, whole // _STRIPS, _STRIPS, width)
+    np.bitwise_or.reduce(blocks, axis=2, out=strips[:, : whole // _STRIPS])
+    if whole < height:
+        np.bitwise_or.reduce(masks[:, whole:], axis=1, out=strips[:, -1])
+    limits = np.zeros((count, 4), np.int64)
+    for axis, unit, limit in ((0, 1, width), (1, _STRIPS, height)):
+        present = (strips != 0).any(1 + axis)
+        if limit:
+            limits[:, axis] = present.argmax(1) * unit
+            limits[:, axis + 2] = np.minimum((present.shape[1] - present[:, ::-1].argmax(1)) * unit, limit)
+    limits[~(strips != 0).any((1, 2))] = 0
+    return limits
 
 
 def paste_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float = 0.5) -> RunLengths:

@@ -10,7 +10,8 @@ much memory, and every other result follows from them too: ties by image id, kin
 confusion matrix, AP^r.
 
 Reference: Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014; Hariharan et al., "Simultaneous Detection
-and Segmentation", ECCV 2014; Cheng et al., "Boundary IoU", CVPR 2021.
+and Segmentation", ECCV 2014; Cheng et al., "Boundary IoU", CVPR 2021, and the authors' code (boundary-iou-api,
+``COCOeval.computeBoundaryIoU``), which takes the smaller of both IoUs, and for crowds the overlap of masks alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,7 +42,8 @@ class COCOInstances(COCODetection):
         num_classes: Number of classes K. Labels are 0 … K-1, in detections and targets.
         max_detections: Number of detections of a class in an image that count, those of highest score.
         boundary: Boundary AP: a pair's overlap is the smaller of the IoU of the masks and the IoU of their boundaries,
-            of this width as a fraction of the image's diagonal, 0.02 in the paper. None: the IoU of the masks.
+            of this width as a fraction of the image's diagonal, 0.02 in the paper. A crowd's boundary does not count:
+            its overlap is the share of the detection inside, as always. None: the IoU of the masks.
         **kwargs: Arguments of torchmetrics' ``Metric``.
 
     Raises:
@@ -205,7 +207,7 @@ class COCOInstances(COCODetection):
         common = pairs[:, 2:].astype(np.float64)  # [P, 2]: masks, boundaries
         parts = 1 if self.boundary is None else 2
         iou = (common / np.maximum(areas + object_areas - common, 1))[:, :parts].min(1)
-        share = (common / np.maximum(areas, 1))[:, :parts].min(1)
+        share = common[:, 0] / np.maximum(areas[:, 0], 1)  # of crowds, whose boundaries do not count
         return rows, objects, iou, share
 
 

@@ -3,7 +3,7 @@
 The instances are small masks of 28 x 28 cells in boxes of 20 to 200 pixels, as a network returns them. They are
 pasted, compared with 1,000 objects by all metrics of the task, and written as ``striate predict`` does: tables, COCO's
 file, the mask of ids, and the plot. Memory is the peak growth of a new process in all of that, after imports, the
-image and the small masks. The objects, as run lengths, are counted too. The ground truth as uint8 masks would take 4 GB.
+image and the small masks. The objects, as run lengths, are counted too; as uint8 masks they would take 4 GB.
 """
 
 import argparse

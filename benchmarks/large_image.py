@@ -35,7 +35,7 @@ class _NoNetwork(nn.Module):
         return []
 
     def losses(self, images: Any, targets: Any) -> dict[str, Tensor]:
-        """No losses."""
+        """Return no losses, since nothing is trained here."""
         return {}
 
 

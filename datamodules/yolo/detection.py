@@ -112,7 +112,8 @@ class YoloDetection(ObjectDataModule):
     @property
     def class_names(self) -> list[str]:
         """Names of the classes, from the ``data.yaml``."""
-        return merged_classes(self.content.class_names)[0] if self.merge_similar_classes else self.content.class_names
+        names = self.content.class_names
+        return merged_classes(names)[0] if self.merge_similar_classes else list(names)
 
     def make_source(self, split: str) -> ObjectSource:
         """Return the images of a split with their objects; without ``test``, it is ``val``.

@@ -213,6 +213,12 @@ KINDS: dict[str, Kind] = {
         "They are trained as one object. If each part is an object, set split_components: true.",
         sentence="{found}",
     ),
+    "no-background": Kind(
+        "instance masks that may have another background than 0",
+        "warning",
+        "No pixel is 0, so that the background is trained on as an object. Write 0 where there is no object.",
+        sentence="{found}",
+    ),
     "class-name": Kind(
         "class names that may be mistakes",
         "warning",

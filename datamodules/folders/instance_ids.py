@@ -1,5 +1,6 @@
 """Instance masks whose pixel values are object ids: from ids to objects, and the source of such masks."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from ..annotations.mask_files import read_ids, record_turned
 from ..images.bit_depth import ReadOptions
 from ..images.read import ImageError, read_image
 from ..loading.sources import Sample
-from .id_classes import IdClasses
+from .id_classes import IdClasses, OneClass
 
 _MAX_COUNTED = 2**22  # ids up to which counting all values is faster than sorting the pixels
 
@@ -67,6 +68,14 @@ def count_components(ids: np.ndarray) -> int:
     """Count the connected parts of a mask ``[H, W]`` that has a single value beside 0; 0 if it has none or several."""
     values, numbered = split_ids(ids)
     return cv2.connectedComponents(numbered.astype(np.uint8), connectivity=8)[0] - 1 if len(values) == 1 else 0
+
+
+def background_value(ids: np.ndarray) -> int:
+    """Return the value of half of a mask ``[H, W]`` or more, if no pixel is 0: likely the background; otherwise 0."""
+    values, numbered = split_ids(ids)
+    counts = np.bincount(numbered.ravel(), minlength=2)
+    best = int(counts[1:].argmax()) if len(values) else 0
+    return int(values[best]) if not counts[0] and 2 * counts[1 + best] >= ids.size > 0 else 0
 
 
 def masks_and_boxes(numbered: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -141,7 +150,7 @@ class IdFiles:
             )
         if recording():
             record_turned(path, mask_path)
-            self._record_merged_objects(path, mask_path, ids)
+            self._record_faults(path, mask_path, ids)
         values, numbered = (split_components if self.split_components else split_ids)(ids)
         labels = self.classes(values, image, mask_path)
         objects = np.flatnonzero(labels >= 0)
@@ -155,25 +164,32 @@ class IdFiles:
             "masks": masks,
         }
 
-    def _record_merged_objects(self, path: Path, mask: Path, ids: np.ndarray) -> None:
-        """Record a fault if the ids ``[H, W]`` of an image are one value with several parts."""
+    def _record_faults(self, path: Path, mask: Path, ids: np.ndarray) -> None:
+        """Record it if the ids ``[H, W]`` of an image are one value with several parts, or have no background."""
+        images = [str(path)]
         if not self.split_components and (count := count_components(ids)) > 1:
             found = f"{mask.name} has one value and {count} separate parts, which are one object"
-            record(Fault("merged-objects", path, [path], "path", found, images=[str(path)]))
+            record(Fault("merged-objects", path, [path], "path", found, images=images))
+        if isinstance(self.classes, OneClass) and (value := background_value(ids)):
+            found = f"{mask.name} has no pixel of 0, and value {value}, an object, covers half of it or more"
+            record(Fault("no-background", path, [path], "path", found, images=images))
 
-    def warn_of_merged_objects(self) -> None:
-        """Warn if the first masks have one value each, but several separate parts: masks without ids of objects."""
-        counts = []
+    def warn_of_first_masks(self) -> None:
+        """Warn if the first masks have separate parts of one value each, or a background other than 0."""
+        masks = []
         for name in self.masks[:3]:
-            try:
-                ids = read_ids(self.root / os.fsdecode(name))
-            except ValueError:  # reported when its sample is read
-                continue
-            if len(np.unique(ids)) > 2:
-                return
-            counts.append(count_components(ids))
-        if not self.split_components and max(counts, default=0) > 1:
+            with contextlib.suppress(ValueError):  # reported when its sample is read
+                masks.append(read_ids(self.root / os.fsdecode(name)))
+        first = f"the first: {os.fsdecode(self.masks[0])}" if len(self.masks) else ""
+        single = all(len(np.unique(ids)) <= 2 for ids in masks) and not self.split_components
+        if single and (count := max(map(count_components, masks), default=0)) > 1:
             rank_zero_warn(
-                f"{max(counts)} separate parts are one object (masks of {self.root} have one value each, the first: "
-                f"{os.fsdecode(self.masks[0])}): set split_components: true if each part is an object"
+                f"{count} separate parts are one object (masks of {self.root} have one value each, {first}): set "
+                "split_components: true if each part is an object"
+            )
+        values = [background_value(ids) for ids in masks] if isinstance(self.classes, OneClass) else []
+        if values and all(values):
+            rank_zero_warn(
+                f"the background may be trained on as an object (masks of {self.root} have no pixel of 0, and value "
+                f"{values[0]} covers half of {os.fsdecode(self.masks[0])} or more): write 0 where there is no object"
             )

@@ -270,6 +270,26 @@ def test_masks_of_one_value_and_several_parts(tmp_path):
     assert sample["labels"].tolist() == [0, 0, 0] and sample["masks"].sum(axis=(1, 2)).tolist() == [2, 1, 2]
 
 
+@pytest.mark.parametrize("ids", [np.ones((3, 4)), np.array([[1, 1, 1, 1], [1, 2, 1, 1], [3, 3, 1, 1]])])
+def test_a_background_other_than_0_is_warned_of(tmp_path, ids):
+    tree(tmp_path, ids)
+    message = "^the background may be trained on as an object .*no pixel of 0, and value 1 covers half of .*write 0"
+    with pytest.warns(UserWarning, match=message):
+        source = module(tmp_path).make_source("train")
+    assert source[0]["masks"].shape[0] == ids.max()  # as written
+    with record_faults() as faults:
+        source[0]
+    assert [fault.code for fault in faults] == ["no-background"] and "value 1" in faults[0].found
+
+
+def test_objects_that_cover_an_image_together_are_no_background(tmp_path, recwarn):
+    tree(tmp_path, np.array([[1, 1, 2, 2], [1, 1, 2, 2], [3, 3, 3, 3]]))
+    with record_faults() as faults:
+        assert len(module(tmp_path).make_source("train")[0]["boxes"]) == 3
+    module(tmp_path).make_source("train")
+    assert not faults and not [one for one in recwarn if "background" in str(one.message)]
+
+
 # -- layouts -----------------------------------------------------------------------------------------
 
 

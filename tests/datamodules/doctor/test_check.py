@@ -229,7 +229,7 @@ def test_an_image_without_instance_mask(tmp_path):
         write_image(tmp_path / f"train/images/{number}.png", unique_image(number))
         write_image(tmp_path / f"val/images/{number}.png", unique_image(100 + number))
         for split in ("train", "val"):
-            write_image(tmp_path / f"{split}/masks/{number}.png", np.ones((40, 60), np.uint16))
+            write_image(tmp_path / f"{split}/masks/{number}.png", np.tri(40, 60, dtype=np.uint16))
     (tmp_path / "train/masks/1.png").unlink()
     write_image(tmp_path / "train/images/2.png", unique_image(2)[:30])
     report = check(InstanceMasks(str(tmp_path), num_workers=0), processes=0)

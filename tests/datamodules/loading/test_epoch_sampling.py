@@ -208,7 +208,7 @@ def shaped_ids(root):
     for number, (width, height) in enumerate(SHAPES):
         for split in ("train", "val"):
             write_image(root / f"{split}/images/{number}.png", noise(width, height, number))
-            write_image(root / f"{split}/masks/{number}.png", np.ones((height, width), np.uint16))
+            write_image(root / f"{split}/masks/{number}.png", np.tri(height, width, dtype=np.uint16))
     return {"root": str(root)}
 
 

@@ -3,20 +3,24 @@
 import pytest
 import torch
 import torchvision
+from jsonargparse import ArgumentParser
 from torch import nn
 from torchvision.models import WeightsEnum, get_model
 
 from striate.datamodules import DigitScenes
 from striate.models import (
     FCOS,
+    CondInst,
     FasterRCNN,
     FeaturePyramid,
+    MaskRCNN,
     PlainCNN,
     RetinaNet,
     TorchvisionBackbone,
     skip_pretrained,
 )
 from striate.models.detection.network_detector import torchvision_mode
+from striate.models.detection.one_stage.base import OneStageDetector
 from striate.models.detection.two_stage.faster_rcnn import BlockwiseMatcher, BoxesAndAnchors
 from striate.models.weights import frozen_without_weights, summarize_loaded_weights
 
@@ -431,6 +435,26 @@ def test_bad_arguments(make, message):
         return
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("cls", "defaults"),
+    [
+        (FasterRCNN, {"finest_stride": 4, "score_threshold": 0.05, "max_detections": 100, "hidden": 1024}),
+        (RetinaNet, {"finest_stride": 8, "nms_iou": 0.5, "max_detections": 300, "p6_from_trunk": False}),
+        (FCOS, {"finest_stride": 8, "score_threshold": 0.2, "nms_iou": 0.6, "level_scales": False}),
+        (MaskRCNN, {"finest_stride": 4, "max_detections": 100, "hidden": 1024, "mask_layers": 4}),
+        (CondInst, {"finest_stride": 8, "score_threshold": 0.2236, "nms_iou": 0.6, "level_scales": True}),
+    ],
+)
+def test_a_yaml_sets_inherited_arguments_but_not_fixed_ones(cls, defaults):
+    parser = ArgumentParser()
+    parser.add_class_arguments(cls, "model")
+    found = vars(parser.get_defaults().model)
+    shared = {"weights": None, "detector_weights": None, "min_size": 800, "max_size": 1333, "fpn_channels": 256}
+    assert found.items() >= (shared | defaults).items()
+    assert not found.keys() & {"make_network", "builder", "extra", "fpn_norm", "kwargs"}
+    assert ("p6_from_trunk" in found) == issubclass(cls, OneStageDetector)
 
 
 def one_batch():

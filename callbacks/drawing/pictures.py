@@ -8,9 +8,12 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
+from ...tasks import Task
 from ...tasks.interfaces import Predictor
 from ..tracking.logging import log_picture, run_folder
-from ..tracking.wandb_images import Sample, WandbSamples
+from ..tracking.sample_scores import sample_score
+from ..tracking.wandb_images import Sample, WandbSamples, log_samples_table
+from ..tracking.wandb_record import run_loggers
 from .canvas import captions, common_height, grid, panel
 from .object_numbers import follow_ground_truth
 from .overlays import (
@@ -40,7 +43,8 @@ class Pictures(pl.Callback):
 
     Files: ``pictures/val_epoch_003.png``, ``pictures/test.png``. Loggers: ``val/pictures``, ``test/pictures``. On W&B
     these are the samples themselves: each image is stored once, with boxes that can be filtered by class and score, and
-    masks, as layers of each epoch.
+    masks, as layers of each epoch. A table, ``val/samples`` or ``test/samples``, has one row per sample with a score
+    (AP at IoU 0.5, IoU or loss), the worst first; it is sent at the end.
 
     Args:
         count: Number of samples, spread evenly over the data set, so that data sorted by class show every class.
@@ -73,6 +77,7 @@ class Pictures(pl.Callback):
         self.side, self.score_threshold, self.labels = side, score_threshold, labels
         self.samples = None if samples is None else list(samples)
         self._wandb = WandbSamples()
+        self._last: tuple[list[Sample], list[str], str] = ([], [], "")
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw the validation samples; the sanity check only checks `samples`."""
@@ -87,6 +92,19 @@ class Pictures(pl.Callback):
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw the test samples, after each test."""
         self._draw(trainer, pl_module, trainer.test_dataloaders, "test", "test")
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log the table of the last validation on W&B."""
+        self._log_table(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log the table on W&B, except in a training run, which has more validations to come."""
+        if trainer.state.fn != "fit":
+            self._log_table(trainer)
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log the table on W&B."""
+        self._log_table(trainer)
 
     def _indices(self, loaders: Any, split: str) -> tuple[Any, list[int]]:
         """The loader, and the indices of the samples to draw; none if the data set has no indices."""
@@ -120,12 +138,31 @@ class Pictures(pl.Callback):
             caption = f"sample {index}{overlap_note(fields, ground_truth)}"
             if ground_truth.keys() <= {"label"}:
                 caption = ", ".join(text for text, _ in captions(prediction, ground_truth, task.class_names))
-            samples.append(Sample(image, ground_truth, fields, index, caption))
+            samples.append(
+                Sample(image, ground_truth, fields, index, caption, self._score(trainer, task, batch, prediction))
+            )
         if samples:
             picture = self._figure(samples, task.class_names)
             path = folder / "pictures" / f"{name}.png"
             log_picture(trainer, picture, path, f"{split}/pictures", on_wandb=False)
             self._wandb.log(trainer, samples, task.class_names, f"{split}/pictures")
+        self._last = (samples, list(task.class_names), f"{split}/samples")
+
+    def _score(self, trainer: pl.Trainer, task: Any, batch: Any, prediction: Any) -> tuple[str, float] | None:
+        """The score of a sample for the table on W&B; None if there is no table."""
+
+        def score() -> tuple[str, float]:
+            with trainer.precision_plugin.forward_context():
+                return sample_score(task, trainer.strategy.batch_to_device(batch), prediction)
+
+        loggers = run_loggers(trainer) if isinstance(task, Task) else []
+        return loggers[0].guard.call("scoring samples", score) if loggers else None
+
+    def _log_table(self, trainer: pl.Trainer) -> None:
+        samples, names, key = self._last
+        if trainer.is_global_zero:
+            log_samples_table(trainer, samples, names, key)
+        self._last = ([], [], "")
 
     def _figure(self, samples: Sequence[Sample], names: Sequence[str]) -> np.ndarray:
         """The samples in one figure ``[H, W, 3]`` uint8: classes, or pairs of ground truth and prediction."""

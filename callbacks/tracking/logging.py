@@ -88,7 +88,7 @@ def log_table(trainer: pl.Trainer, columns: Sequence[str], rows: Sequence[Sequen
 
 
 def wandb_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Any:
-    """A table of W&B, whose cells may be of different types in a column."""
+    """A table of W&B; the cells of a column are of one type, or None."""
     import wandb
 
-    return wandb.Table(columns=list(columns), data=[list(row) for row in rows], allow_mixed_types=True)
+    return wandb.Table(columns=list(columns), data=[list(row) for row in rows])

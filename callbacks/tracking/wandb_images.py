@@ -1,6 +1,8 @@
 """Samples on W&B: each image is stored once, and boxes and masks are layers that the browser draws over it."""
 
 import hashlib
+import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,7 +18,8 @@ from ..compat import GROUND_TRUTH, logged_step, wandb_image
 from ..drawing.canvas import class_name, fit_square
 from ..drawing.overlays import MIN_SCORE as MIN_MASK_SCORE
 from ..drawing.regions import scaled_windows
-from .logging import log_media
+from .logging import log_media, wandb_table
+from .sample_scores import worst_first
 
 MAX_SIDE = 640
 """Maximum length of the longer side of uploaded images, in pixels."""
@@ -26,6 +29,9 @@ MIN_SCORE = 0.05
 
 PADDING = 128
 """Gray level of the padding beside images that are smaller than others of their list."""
+
+MAX_SAMPLES, MAX_BYTES = 64, 32_000_000
+"""Maximum number of samples that are uploaded at a time, and of bytes of their pixels, not compressed."""
 
 MAX_OBJECTS = 100
 """Maximum number of objects uploaded per image, those of highest score."""
@@ -40,6 +46,7 @@ class Sample(NamedTuple):
         prediction: The same fields of the prediction.
         number: Index of the sample in its data set.
         caption: Text below the image.
+        score: Name and value of its score (`sample_score`); None: not computed.
     """
 
     image: np.ndarray
@@ -47,6 +54,7 @@ class Sample(NamedTuple):
     prediction: Mapping[str, Any]
     number: int
     caption: str = ""
+    score: tuple[str, float] | None = None
 
 
 class WandbSamples:
@@ -63,12 +71,12 @@ class WandbSamples:
                 log_media(logger, key, lambda run=run: self._images(run, samples, names), logged_step(trainer))
 
     def _images(self, run: str, samples: Sequence[Sample], names: Sequence[str]) -> list[Any]:
-        resized = [
-            sample.image if max(sample.image.shape) <= MAX_SIDE else fit_square(sample.image, MAX_SIDE)
-            for sample in samples
+        shown = within_caps(list(map(resized_image, samples)))
+        padded = pad_to_one_size(shown)
+        return [
+            self._image(run, sample, names, canvas, image)
+            for sample, canvas, image in zip(samples[: len(shown)], padded, shown, strict=True)
         ]
-        padded = pad_to_one_size(resized)
-        return [self._image(run, *one) for one in zip(samples, [names] * len(samples), padded, resized, strict=True)]
 
     def _image(self, run: str, sample: Sample, names: Sequence[str], padded: np.ndarray, inner: np.ndarray) -> Any:
         """W&B's image of a sample, from its padded ``[H, W, 3]`` and its resized image ``[h, w, 3]``."""
@@ -83,6 +91,70 @@ class WandbSamples:
         if first is None or not first.is_bound():
             self._logged[stored] = image
         return image
+
+
+def resized_image(sample: Sample) -> np.ndarray:
+    """The image of a sample, ``[H, W, 3]`` uint8, with no side longer than `MAX_SIDE`."""
+    return sample.image if max(sample.image.shape) <= MAX_SIDE else fit_square(sample.image, MAX_SIDE)
+
+
+def within_caps(images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The first of some images that are at most `MAX_SAMPLES` and `MAX_BYTES`; one line says what is left out.
+
+    Shape:
+        - images: each ``[H_i, W_i, 3]`` uint8.
+        - Output: the first of them.
+    """
+    sizes = np.cumsum([image.nbytes for image in images])
+    count = min(MAX_SAMPLES, int((sizes <= MAX_BYTES).sum()))
+    if count < len(images):
+        warnings.warn(
+            f"W&B: {len(images) - count} of {len(images)} samples not uploaded (at most {MAX_SAMPLES}, and "
+            f"{MAX_BYTES // 1_000_000} MB of pixels); lower the callback Pictures' count",
+            stacklevel=2,
+        )
+    return list(images[:count])
+
+
+def log_samples_table(trainer: pl.Trainer, samples: Sequence[Sample], names: Sequence[str], key: str) -> None:
+    """Log one row per sample on every W&B logger, the worst first: image with layers, score, and what is in it."""
+    for logger in trainer.loggers:
+        if samples and isinstance(logger, WandbLogger):
+            log_media(logger, key, lambda: samples_table(samples, names), logged_step(trainer))
+
+
+def samples_table(samples: Sequence[Sample], names: Sequence[str]) -> Any:
+    """The table of `log_samples_table`, for samples that have a score of the same name."""
+    import wandb
+
+    name = samples[0].score[0] if samples[0].score else "score"
+    scores = [math.nan if sample.score is None else sample.score[1] for sample in samples]
+    images = within_caps(list(map(resized_image, samples)))
+    rows = []
+    for index in worst_first(name, scores[: len(images)]):
+        sample, image = samples[index], images[index]
+        layers = _layers(sample, names, image, image)
+        sets = [layer["class_labels"] for kind in layers.values() for layer in (kind or {}).values()]
+        labels = {k: label for known in sets for k, label in known.items()}
+        classes = [{"id": k, "name": label} for k, label in sorted(labels.items())] or None
+        cell = wandb.Image(image, classes=classes, **layers)
+        score = None if math.isnan(scores[index]) else round(scores[index], 4)
+        rows.append(
+            [cell, sample.number, score, contents(sample.ground_truth, names), contents(sample.prediction, names)]
+        )
+    return wandb_table(["image", "sample", name, "ground truth", "prediction"], rows)
+
+
+def contents(target: Mapping[str, Any], names: Sequence[str]) -> str:
+    """The classes of a target or prediction, such as ``2 cat, 1 dog``; of masks of classes, those that occur."""
+    if "labels" in target:
+        labels = np.asarray(target["labels"])
+        if "scores" in target:
+            labels = labels[np.asarray(target["scores"]) >= MIN_MASK_SCORE]
+        counts = zip(*np.unique(labels, return_counts=True), strict=True)
+        return ", ".join(f"{count} {class_name(int(k), names)}" for k, count in counts)
+    present = np.unique(target["mask"]) if "mask" in target else np.atleast_1d(np.asarray(target.get("label", [])))
+    return ", ".join(class_name(int(k), names) for k in present if k != IGNORE_INDEX)
 
 
 def pad_to_one_size(images: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -41,10 +41,9 @@ def start_striate(folder: Path, *arguments: Any, **options: Any) -> subprocess.P
     return subprocess.Popen(
         [sys.executable, "-m", "striate", *map(str, arguments)],
         cwd=folder,
-        env=ENVIRONMENT,
         start_new_session=True,
         preexec_fn=restore_interrupts,
-        **{**pipes, **options},
+        **{"env": ENVIRONMENT, **pipes, **options},
     )
 
 

@@ -2,18 +2,21 @@
 
 import json
 import logging
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
+import torch
 import wandb
 import yaml
 
 from striate.tests.helpers.fixtures import make_folder
 from striate.tests.helpers.launcher import CLASSIFICATION, launch, read_csv
-from striate.tests.helpers.processes import ENVIRONMENT, HANG
+from striate.tests.helpers.processes import ENVIRONMENT, HANG, start_striate, wait_for
 from striate.tests.helpers.wandb_runs import read_run
 from striate.tests.helpers.wandb_server import wandb_server
 
@@ -73,7 +76,7 @@ def test_a_run_and_its_continuation_are_one_run_with_everything(server, workdir)
     # the images once for each process, and the predictions each time
     assert rows[2]["val/pictures"]["filenames"] == rows[5]["val/pictures"]["filenames"]
     assert all("val/pictures" not in row for row in rows if row["trainer/global_step"] % STEPS != STEPS - 1)
-    assert {"val/classes", "val/confusion_table"} <= rows[5].keys() & rows[8].keys()
+    assert {"val/classes", "val/confusion_table", "val/samples"} <= rows[5].keys() & rows[8].keys()
     written = read_csv(workdir / "runs/small/fit-1/metrics.csv")
     for row, line in zip(rows, written, strict=True):
         assert row["train/loss"] == pytest.approx(float(line["train/loss"]), rel=1e-5)
@@ -151,3 +154,78 @@ def test_an_offline_run_holds_everything_and_is_synced_with_its_continuation(ser
     assert server.run()["settings"]["displayName"] == "classification/small/fit-1"
     assert {name for name in server.run()["files"] if name.startswith("media/images/val/pictures")}
     server.state.unknown.clear()  # the client's telemetry about itself
+
+
+SWEEP = """
+program: striate
+method: grid
+metric: {name: val/acc, goal: maximize}
+parameters:
+  model.optimizer.lr: {values: [0.01, 0.02, 0.05]}
+command: ["${env}", python, -m, striate, fit, --config, small.yaml, --trainer.max_epochs, "1", "${args}"]
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_run(server, workdir):
+    process = start_striate(
+        workdir, "fit", "--config", "small.yaml", "--trainer.max_epochs", 2, "--trainer.devices", 2,
+        "--trainer.strategy", "ddp", env={**ENVIRONMENT, **server.environment},
+    )  # fmt: skip
+    output, _ = process.communicate(timeout=HANG)
+    assert process.returncode == 0 and "Traceback" not in output, output
+    run = server.run()
+    assert steps(server) == [0, 1] and run["rewrites"] == 0 and run["exitcode"] == 0  # one step an epoch
+    assert {"val/pictures", "val/acc"} <= server.history()[0].keys() & server.history()[1].keys()
+    assert (
+        run["config"]["trainer"]["value"]["devices"] == 2 and run["config"]["dataset"]["value"]["name"] == "ImageFolder"
+    )
+
+
+@pytest.mark.slow
+def test_rows_that_a_killed_run_did_not_send_are_sent_when_it_is_resumed(server, workdir):
+    environment = {**ENVIRONMENT, **server.environment}
+    server.fail("hang", only="file_stream")
+    arguments = ("fit", "--config", "small.yaml", "--trainer.max_epochs", 50)
+    process = start_striate(workdir, *arguments, env=environment)
+    metrics = workdir / "runs" / "small" / "fit-1" / "metrics.csv"
+    last = metrics.parent / "checkpoints" / "last.ckpt"
+    wait_for(lambda: last.exists() and metrics.exists() and len(read_csv(metrics)) > 20, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert server.history() == []
+    server.fail("normal")
+    epochs = torch.load(last, weights_only=True)["epoch"] + 2
+    process = start_striate(workdir, *arguments[:-1], epochs, "--ckpt_path", "last", env=environment)
+    output, _ = process.communicate(timeout=HANG)
+    assert process.returncode == 0 and "which it did not have, are sent again" in output, output
+    assert list(dict.fromkeys(steps(server))) == list(range(epochs * STEPS)) == steps(server)
+    assert [step for step, row in enumerate(server.history()) if "val/acc" in row] == list(
+        range(STEPS - 1, epochs * STEPS, STEPS)
+    )
+
+
+@pytest.mark.slow
+def test_an_agent_launches_the_configurations_of_a_sweep(server, workdir):
+    (workdir / "sweep.yaml").write_text(SWEEP)
+    environment = {**ENVIRONMENT, **server.environment, "WANDB_PROJECT": "swept", "PATH": os.environ["PATH"]}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    wandb_command = [sys.executable, "-m", "wandb"]
+    done = subprocess.run([*wandb_command, "sweep", "sweep.yaml"], env=environment, capture_output=True, text=True,
+                          timeout=HANG)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (name,) = server.state.sweeps
+    done = subprocess.run([*wandb_command, "agent", f"standin/swept/{name}"], env=environment, capture_output=True,
+                          text=True, timeout=HANG)  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    given = server.state.sweeps[name].given
+    runs = server.state.runs
+    assert len(given) == 3 and {name for name, run in runs.items() if run["history"]} == given.keys()
+    for number, point in given.items():
+        config = {key: entry["value"] for key, entry in runs[number]["config"].items()}
+        rate = point["model.optimizer.lr"]
+        assert config["model"]["init_args"]["optimizer"]["init_args"]["lr"] == rate
+        assert runs[number]["settings"]["sweep"] == name and runs[number]["settings"]["project"] == "swept"
+        assert runs[number]["summary"]["best/val/acc"] >= 0
+    folders = [json.loads(file.read_text()) for file in workdir.glob("runs/small/fit-*/wandb_run.json")]
+    assert {one["id"] for one in folders} == given.keys() and {one["sweep"] for one in folders} == {name}

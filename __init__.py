@@ -22,7 +22,8 @@ def load(path: "str | PathLike[str]", **kwargs: Any) -> "Task":
     of the result takes paths, PIL images, arrays and tensors of any size.
 
     Args:
-        path: A checkpoint, such as ``runs/quickstart/fit-1/checkpoints/best.ckpt``.
+        path: A checkpoint, such as ``runs/quickstart/fit-1/checkpoints/best.ckpt``; or one that is fetched: an artifact
+            of W&B, ``wandb:ENTITY/PROJECT/NAME:ALIAS``, a URL, or a path of fsspec, such as ``s3://…``.
         kwargs: Arguments of the task to replace, such as ``score_threshold``; ``model``, the network, for a task that
             was built in Python, whose checkpoint holds weights only; ``map_location``, as in `torch.load`.
 

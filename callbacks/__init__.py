@@ -9,10 +9,12 @@ from .reports.detection import DetectionReport
 from .resume import GracefulInterrupt, LastCheckpoint, RandomState
 from .tracking.record import NetworkSummary, RunRecord
 from .tracking.report import RunReport
+from .tracking.wandb_checkpoints import CheckpointArtifacts
 from .tracking.wandb_record import WandbRecord
 
 __all__ = [
     "ActivationComparisonPlot",
+    "CheckpointArtifacts",
     "ClassReport",
     "DetectionReport",
     "GracefulInterrupt",

@@ -1,7 +1,6 @@
 """Loading of a task from its checkpoint alone: `striate.load`."""
 
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
@@ -9,11 +8,12 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from .base import Task
 from .checkpoints import TRANSFORM_KEY, read_checkpoint
 from .class_paths import find_class
+from .remote_checkpoints import fetch_checkpoint
 
 
 def load_task(path: str | PathLike[str], **kwargs: Any) -> Task:
     """Load the task of a checkpoint, in evaluation mode; see `striate.load`."""
-    file = Path(path).expanduser()
+    file = fetch_checkpoint(str(path), "path")
     content = read_checkpoint(file, f"path {str(path)!r}")
     name = content.get("hyper_parameters", {}).get("_class_path") or content.get("task")
     if not isinstance(name, str):

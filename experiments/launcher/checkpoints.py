@@ -10,13 +10,15 @@ from torch import nn
 
 from ...models.weights import parts_without_weights, reports_weights
 from ...tasks.checkpoints import read_checkpoint
+from ...tasks.remote_checkpoints import fetch_checkpoint
 
 
 def find_checkpoint(name: str, run_root: Path) -> Path:
     """Find a checkpoint file and check that it can be loaded safely.
 
     Args:
-        name: A path; or ``last`` or ``best``, those of the newest training run in `run_root`.
+        name: A path; ``wandb:ENTITY/PROJECT/NAME:ALIAS``, a URL or a path of fsspec, which are fetched; or ``last`` or
+            ``best``, those of the newest training run in `run_root`.
         run_root: Folder with the runs of the experiment, such as ``runs/quickstart``.
 
     Raises:
@@ -26,7 +28,7 @@ def find_checkpoint(name: str, run_root: Path) -> Path:
     if name in ("last", "best"):
         path = newest_checkpoint(run_root, name)
     else:
-        path = Path(name).expanduser()
+        path = fetch_checkpoint(name, "--ckpt_path")
     read_checkpoint(path, f"--ckpt_path {path}")
     return path
 

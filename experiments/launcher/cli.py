@@ -26,6 +26,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from ...callbacks import (
+    CheckpointArtifacts,
     ClassReport,
     GracefulInterrupt,
     LastCheckpoint,
@@ -244,6 +245,7 @@ class StriateCLI(LightningCLI):
         return [
             *callbacks,
             *([LearningRateMonitor()] if logged else []),
+            CheckpointArtifacts(self.section("wandb").checkpoints),
             RandomState(),
             GracefulInterrupt(self.words),
             NetworkSummary(max_depth=2),

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
+from ...callbacks.tracking.wandb_checkpoints import Uploads
 from ...callbacks.tracking.wandb_connection import connect
 from ...callbacks.tracking.wandb_logger import RunLogger
 from ...callbacks.tracking.wandb_run import OLD_RUN_FILE, RUN_FILE
@@ -58,6 +59,8 @@ class WandbSettings:
         job_type: Kind of the run; None: ``WANDB_JOB_TYPE``, or the command, such as ``fit``.
         timeout: Maximum time that media, tables, checkpoints and the end of the run may take, in seconds each. What is
             not sent by then remains on disk.
+        checkpoints: Checkpoints to upload as versions of an artifact: ``none``; ``best``, of which only the best stays;
+            or ``all``, the best and the last of each epoch.
 
     Raises:
         ValueError: `timeout` is not positive.
@@ -72,6 +75,7 @@ class WandbSettings:
     notes: str | None = None
     job_type: str | None = None
     timeout: float = 60.0
+    checkpoints: Uploads = "none"
 
     def __post_init__(self) -> None:
         if not self.timeout > 0:

@@ -12,6 +12,8 @@ from typing import Any
 
 import yaml
 
+from .wandb_artifacts import ArtifactAnswers
+
 ENTITY = "standin"
 """The only user."""
 
@@ -91,7 +93,7 @@ def _draw(parameter: dict[str, Any], rng: random.Random) -> Any:
     return rng.uniform(low, high)
 
 
-class Answers:
+class Answers(ArtifactAnswers):
     """GraphQL operations by name; each takes the variables and gives ``data``."""
 
     def __init__(self, state: State, url: str, sweep_count: int) -> None:
@@ -179,62 +181,6 @@ class Answers:
 
     def on_MarkRunFilesUploaded(self, _: dict[str, Any]) -> dict[str, Any]:
         return {"markRunFilesUploaded": {"success": True}}
-
-    # -- artifacts, as which tables are logged
-
-    def on_CreateArtifact(self, given: dict[str, Any]) -> dict[str, Any]:
-        asked = given.get("input", given)
-        name = f"QXJ0{len(self.state.artifacts)}"
-        given_names = [asked.get("artifactCollectionName"), *(asked.get("artifactCollectionNames") or ())]
-        names = [one for one in given_names if one]
-        self.state.artifacts[name] = {
-            "type": asked.get("artifactTypeName"), "collection": names, "run": asked.get("runName"),
-            "digest": asked.get("digest"), "committed": False, "files": [],
-        }  # fmt: skip
-        artifact = {"id": name, "state": "PENDING", "artifactSequence": {"id": f"S{name}", "latestArtifact": None}}
-        return {"createArtifact": {"artifact": artifact}}
-
-    def on_CreateArtifactManifest(self, given: dict[str, Any]) -> dict[str, Any]:
-        url = f"{self.url}/storage/artifact/{given['artifactID']}/{given['name']}"
-        file = {"id": "F1", "uploadUrl": url, "uploadHeaders": []}
-        return {"createArtifactManifest": {"artifactManifest": {"id": f"M{given['artifactID']}", "file": file}}}
-
-    def on_UpdateArtifactManifest(self, given: dict[str, Any]) -> dict[str, Any]:
-        manifest = given["artifactManifestID"]
-        url = f"{self.url}/storage/artifact/{manifest.removeprefix('M')}/wandb_manifest.json"
-        file = {"id": "F1", "uploadUrl": url, "uploadHeaders": []}
-        return {"updateArtifactManifest": {"artifactManifest": {"id": manifest, "file": file}}}
-
-    def on_CreateArtifactFiles(self, given: dict[str, Any]) -> dict[str, Any]:
-        nodes = []
-        for spec in given["input"]["artifactFiles"]:
-            owner, name = spec["artifactID"], spec["name"]
-            self.state.artifacts.get(owner, {"files": []})["files"].append(name)
-            node: dict[str, Any] = {
-                "storagePath": f"{owner}/{name}", "uploadUrl": f"{self.url}/storage/artifact/{owner}/{name}",
-                "uploadHeaders": [], "uploadMultipartUrls": None, "artifact": {"id": owner},
-            }  # fmt: skip
-            nodes.append({"node": node})
-        return {"createArtifactFiles": {"files": {"edges": nodes}}}
-
-    def on_CommitArtifact(self, given: dict[str, Any]) -> dict[str, Any]:
-        artifact = self.state.artifacts.setdefault(given["artifactID"], {})
-        artifact["committed"] = True
-        return {"commitArtifact": {"artifact": {"id": given["artifactID"], "digest": artifact.get("digest")}}}
-
-    def on_UseArtifact(self, given: dict[str, Any]) -> dict[str, Any]:
-        return {"useArtifact": {"artifact": {"id": given["input"].get("artifactID")}}}
-
-    def on_ArtifactType(self, given: dict[str, Any]) -> dict[str, Any]:
-        name = given["name"].partition(":")[0]
-        known = [one for one in self.state.artifacts.values() if name in one.get("collection", ())]
-        return {"project": {"artifact": {"artifactType": {"name": known[-1]["type"]}} if known else None}}
-
-    def on_OrganizationCoreWeaveOrganizationID(self, _: dict[str, Any]) -> dict[str, Any]:
-        return {"entity": {"organization": None}}
-
-    def on_FetchArtifactDigestAlgorithm(self, _: dict[str, Any]) -> dict[str, Any]:
-        return {"project": {"artifactType": None}}
 
     # -- sweeps
 

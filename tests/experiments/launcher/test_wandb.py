@@ -14,8 +14,9 @@ import torch
 import wandb
 import yaml
 
+import striate
 from striate.tests.helpers.fixtures import make_folder
-from striate.tests.helpers.launcher import CLASSIFICATION, launch, read_csv
+from striate.tests.helpers.launcher import CLASSIFICATION, launch, launch_error, read_csv
 from striate.tests.helpers.processes import ENVIRONMENT, HANG, start_striate, wait_for
 from striate.tests.helpers.wandb_runs import read_run
 from striate.tests.helpers.wandb_server import wandb_server
@@ -154,6 +155,35 @@ def test_an_offline_run_holds_everything_and_is_synced_with_its_continuation(ser
     assert server.run()["settings"]["displayName"] == "classification/small/fit-1"
     assert {name for name in server.run()["files"] if name.startswith("media/images/val/pictures")}
     server.state.unknown.clear()  # the client's telemetry about itself
+
+
+BEST = {
+    "class_path": "pytorch_lightning.callbacks.ModelCheckpoint",
+    "init_args": {"monitor": "val/loss", "filename": "best", "enable_version_counter": False},
+}
+
+
+def test_checkpoints_are_artifacts_and_are_fetched_by_every_command(server, workdir, monkeypatch, capsys):
+    monkeypatch.setenv("TORCH_HOME", str(workdir / "torch"))
+    (workdir / "best.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": [BEST]}}))  # the loss falls each epoch
+    launch("fit", "--config", "small.yaml", "--config", "best.yaml", "--trainer.max_epochs", 2, "--wandb.checkpoints",
+           "best")  # fmt: skip
+    first, second = (one for one in server.state.artifacts.values() if one["type"] == "model")
+    assert first["deleted"] and not second["deleted"] and sorted(second["aliases"]) == ["best", "epoch-1", "latest"]
+    facts = second["metadata"]
+    assert (facts["epoch"], facts["global_step"], facts["monitor"]) == (1, 2 * STEPS, "val/loss")
+    assert facts["value"] == pytest.approx(min(row["val/loss"] for row in server.history() if "val/loss" in row))
+    assert facts["class_names"] == ["bright", "dark"] and facts["config"]["data"]["init_args"]["batch_size"] == 4
+    name = f"wandb:standin/striate/{second['collection'][0]}"
+    best = workdir / "runs" / "small" / "fit-1" / "checkpoints" / "best.ckpt"
+    weights = torch.load(best, weights_only=True)["state_dict"]
+    loaded = striate.load(f"{name}:best").state_dict()
+    assert all(torch.equal(loaded[key], weights[key]) for key in weights)
+    launch("validate", "--config", "small.yaml", "--ckpt_path", f"{name}:epoch-1", "--wandb.mode", "off")
+    (row,) = read_csv(workdir / "runs" / "small" / "validate-1" / "metrics.csv")
+    assert float(row["val/loss"]) == pytest.approx(facts["value"], rel=1e-4)
+    message = launch_error(capsys, 1, "test", "--config", "small.yaml", "--ckpt_path", f"{name}:worst")
+    assert message.startswith("--ckpt_path: W&B does not give it (") and f"got '{name}:worst'" in message
 
 
 SWEEP = """

@@ -16,7 +16,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_only
 
-from ..tasks.compat import finish_restart, validation_follows
+from ..tasks.compat import finish_epoch, finish_restart, validation_follows
 from .compat import saved_step
 from .tracking.logging import run_folder
 
@@ -105,6 +105,11 @@ class GracefulInterrupt(pl.Callback):
         """Make the interrupted validation start over when the run is resumed."""
         if self._repeats:
             rewind_validation(checkpoint["loops"]["fit_loop"])
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the next epoch of a run that was saved after a complete one."""
+        if trainer.max_steps != -1:
+            finish_epoch(trainer)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Install the handler of Ctrl-C."""
@@ -250,7 +255,15 @@ class LastCheckpoint(ModelCheckpoint):
     ) -> None:
         """Save the last step within its epoch, which Lightning would then count as completed."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        if trainer.global_step == trainer.max_steps and not validation_follows(trainer):
+        ends = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        if trainer.global_step == trainer.max_steps and not (ends or validation_follows(trainer)):
+            self._save_steps(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save the epoch, unless its last step is saved: at the end of training within an epoch, which is incomplete."""
+        if trainer.global_step > self._saved:
+            super().on_train_epoch_end(trainer, pl_module)
+        if trainer.global_step == trainer.max_steps:
             self._save_steps(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

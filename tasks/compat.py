@@ -23,6 +23,25 @@ def finish_restart(trainer: pl.Trainer) -> None:
     trainer.fit_loop._restarting = False
 
 
+def finish_epoch(trainer: pl.Trainer) -> None:
+    """Let a resumed run begin the next epoch, if its checkpoint is of the end of an epoch.
+
+    When training is limited by steps, Lightning (2.6) takes every checkpoint for one from within an epoch. A complete
+    epoch then gets another batch, or counts twice, so that the next one has the data of the one after. Call it in
+    ``on_train_start``.
+    """
+    loop = trainer.fit_loop
+    progress = loop.epoch_progress.current
+    complete = progress.ready == progress.started == progress.processed
+    if loop.restarting and complete and not loop.epoch_loop.restarted_on_train_batch_end:
+        if progress.completed < progress.processed:
+            loop.epoch_progress.increment_completed()
+        loop.reset_restart_stage()
+        loop.epoch_loop.reset_restart_stage()
+        finish_restart(trainer)
+        loop.epoch_loop.restarting = False
+
+
 def validation_follows(trainer: pl.Trainer) -> bool:
     """Whether Lightning validates after the current training step, at the end of an epoch or part of an epoch."""
     loop = trainer.fit_loop

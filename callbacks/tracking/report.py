@@ -34,6 +34,8 @@ CONTENTS = {
     "detections.json": "predictions in COCO's format",
     "images.json": "images and categories of detections.json",
     "masks": "predicted masks",
+    "instances": "predicted masks of object ids, which InstanceMasks reads",
+    "instances.csv": "class of each object in instances (class_file of InstanceMasks)",
     "wandb": "W&B run",
     "wandb_run.json": "ID, project and sweep of the W&B run",
     "uncommitted.diff": "changes of the source code since the git revision",

@@ -113,7 +113,8 @@ def _reading_error(error: Exception, path: str | None, index: int) -> Finding:
         return Finding(code, file, error.reason, image=path or file, index=index)
     message = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
     if path is not None:
-        message = message.removeprefix(path).lstrip(": ")
+        for name in (path, os.path.relpath(path)):  # as the reader was given it
+            message = message.removeprefix(f"{name}: ")
     code = error.fault.code if isinstance(error, DataError) and error.fault is not None else "bad-target"
     code = "bit-depth" if isinstance(error, BitDepthError) else code
     return Finding(code, path or f"sample {index}", message, image=path, index=index)

@@ -8,7 +8,7 @@ import torch
 from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from striate.callbacks import GracefulInterrupt, RandomState
+from striate.callbacks import GracefulInterrupt, LastCheckpoint, RandomState
 from striate.datamodules import ImageFolder
 from striate.tasks import Classification, Plateau
 from striate.tests.helpers.fixtures import TinyNet, make_folder
@@ -146,3 +146,40 @@ def test_the_message_announces_the_repeated_validation(root, caplog):
     Run(root, "stopped").stop("on_validation_batch_start", 2)
     messages = [record.getMessage() for record in caplog.records]
     assert any("Interrupted at epoch 0, step 4, in a validation, which will be repeated." in one for one in messages)
+
+
+class SeenBatches(pl.Callback):
+    """Notes epoch, index and content of each training batch."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_train_batch_start(self, trainer, task, batch, index):
+        self.seen.append((trainer.current_epoch, index, trainer.global_step, batch["image"].float().mean().item()))
+
+
+def train_steps(root, steps, validation, resume=False):
+    """Train on 3 batches per epoch until `steps`; return the batches, and the weights in ``last.ckpt``."""
+    torch.manual_seed(99 if resume else 3)
+    data = ImageFolder(str(root / "data"), val_fraction=0.25, batch_size=5, num_workers=0)
+    last, batches = LastCheckpoint(), SeenBatches()
+    last.dirpath = str(root)
+    trainer = pl.Trainer(
+        max_steps=steps, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+        default_root_dir=root, callbacks=[RandomState(), GracefulInterrupt(), batches, last], **validation,
+    )  # fmt: skip
+    task = Classification(TinyNet(dropout=0.5), optimizer=lambda groups: torch.optim.SGD(groups, lr=0.05, momentum=0.9))
+    trainer.fit(task, data, ckpt_path=root / "last.ckpt" if resume else None, weights_only=True)
+    return batches.seen, torch.load(root / "last.ckpt", weights_only=True)["state_dict"]
+
+
+@pytest.mark.parametrize("validation", [{"limit_val_batches": 0}, {}, {"check_val_every_n_epoch": 2}])
+def test_more_steps_continue_a_training_wherever_it_ended(root, validation):
+    """Also at the end of an epoch, and within one: neither another batch nor the data of another epoch."""
+    expected, weights = train_steps(root, 8, validation)
+    assert [batch[:3] for batch in expected] == [(step // 3, step % 3, step) for step in range(8)]
+    for steps in (2, 3, 6):
+        seen, _ = train_steps(root, steps, validation)
+        more, resumed = train_steps(root, 8, validation, resume=True)
+        assert seen + more == expected, f"after {steps} steps"
+        torch.testing.assert_close(resumed, weights, rtol=0, atol=0)

@@ -260,7 +260,7 @@ class LastCheckpoint(ModelCheckpoint):
             self._save_steps(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save the epoch, unless its last step is saved: at the end of training within an epoch, which is incomplete."""
+        """Save the epoch, unless its last step is saved, which is so when training ends within it."""
         if trainer.global_step > self._saved:
             super().on_train_epoch_end(trainer, pl_module)
         if trainer.global_step == trainer.max_steps:

@@ -84,6 +84,8 @@ def write_large(tmp_path, photograph):
     for annotation in content["annotations"]:
         annotation["bbox"] = [side * 10 for side in annotation["bbox"]]
         annotation["area"] *= 100
+        if isinstance(annotation["segmentation"], list):
+            annotation["segmentation"] = [[10 * x for x in polygon] for polygon in annotation["segmentation"]]
     content["images"] = [{"id": 10, "file_name": "large.jpg", "width": 641, "height": 427}]
     write_coco(tmp_path, content)
     for split in ("train2017", "val2017"):

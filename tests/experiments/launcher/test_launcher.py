@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 
 from striate import __version__
-from striate.experiments.launcher.catalogue import EXPERIMENTS, experiment_names, find_config
+from striate.experiments.launcher.catalogue import EXPERIMENTS, experiment_names, find_config, sweep_names
 from striate.experiments.launcher.class_paths import prefer_own_classes
 from striate.experiments.launcher.cli import default_run_name
 from striate.experiments.launcher.main import RUNS
@@ -499,7 +499,7 @@ def test_version_list_and_usage(capsys):
     assert capsys.readouterr().out == f"striate {__version__}\n"
     launch("experiments")
     listed = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in listed] == experiment_names()
+    assert [line.split()[0] for line in listed] == [*experiment_names(), *sweep_names()]
     assert all(len(line.split(maxsplit=1)) == 2 for line in listed)
     launch()
     assert "usage: striate" in capsys.readouterr().out

@@ -3,14 +3,14 @@
 import argparse
 import difflib
 import importlib
-import platform
 import sys
 import time
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from striate.benchmarks.harness import Row, markdown
+from striate.benchmarks import gpu
+from striate.benchmarks.harness import Row, markdown, versions
 
 BENCHMARKS = {
     "input_pipeline": "images per second from JPEG to training batch; peer: torchvision's reference preset",
@@ -27,22 +27,32 @@ BENCHMARKS = {
     "fcis_pooling": "position-sensitive pooling of 300 regions for FCIS; peer: a loop over bins",
     "detection_step": "step and inference of Faster R-CNN R50-FPN at 800 pixels; peer: torchvision's reference",
     "instance_step": "step and inference of Mask R-CNN R50-FPN at 800 pixels; peer: torchvision's reference",
+    "mask_rcnn_training": "mask AP of Mask R-CNN after the same training, three seeds; peer: torchvision",
     "mask_pasting": "pasting 100 masks into an image of 1333 x 800 pixels; peer: torchvision",
     "large_image": "memory of 1,000 instances of an image of 2048 x 2048 pixels, against a limit",
     "training_memory": "peak memory of training_step; peer: its bare loop",
 }
 """Description of each benchmark by name, which is also the name of its module."""
 
+ALONE = {
+    "gpu": "checks and benchmarks on a GPU, at most 8 minutes; has its own options: python -m benchmarks gpu --help"
+}
+"""Commands that do not run with the benchmarks."""
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmarks given on the command line; none: all."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if given[:1] == ["gpu"]:
+        gpu.main(given[1:])
+        return
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks to run; none: all")
     parser.add_argument("--list", action="store_true", help="list the benchmarks and exit")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the table to FILE, as it grows")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(given)
     if options.list:
-        print("\n".join(f"{name:<21} {description}" for name, description in BENCHMARKS.items()))
+        print("\n".join(f"{name:<21} {description}" for name, description in {**BENCHMARKS, **ALONE}.items()))
         return
     for name in options.names:
         if name not in BENCHMARKS:
@@ -78,8 +88,7 @@ def machine() -> str:
     """Describe the machine and the versions of Python and torch."""
     import torch
 
-    device = f"{torch.get_num_threads()} threads, no GPU used"
-    return f"Python {platform.python_version()}, torch {torch.__version__}, {platform.machine()}, {device}"
+    return f"{versions()}, {torch.get_num_threads()} threads, no GPU used"
 
 
 if __name__ == "__main__":

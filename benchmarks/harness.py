@@ -6,6 +6,7 @@ This module imports only the standard library, so that it adds no memory to a pr
 import contextlib
 import itertools
 import json
+import platform
 import statistics
 import subprocess
 import sys
@@ -41,22 +42,37 @@ class Goal:
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the table of results; a row without a goal is for information."""
+    """One row of the table of results.
+
+    Attributes:
+        what: What was measured.
+        ours: Result of striate.
+        peer: Result of the peer.
+        ratio: Ratio of the two; None: there is no peer.
+        goal: Bound of the ratio; None: the row is for information.
+        failed: Whether nothing could be measured; `ours` is the reason.
+    """
 
     what: str
     ours: str
-    peer: str
-    ratio: float
+    peer: str = ""
+    ratio: float | None = None
     goal: Goal | None = None
+    failed: bool = False
 
     def cells(self) -> tuple[str, ...]:
         """Return the cells as text, in the order of `COLUMNS`."""
-        met = "" if self.goal is None else "yes" if self.goal.met(self.ratio) else "NO"
-        return self.what, self.ours, self.peer, f"{self.ratio:.3f}", str(self.goal or ""), met
+        ratio = "" if self.ratio is None else f"{self.ratio:.3f}"
+        return self.what, self.ours, self.peer, ratio, str(self.goal or ""), self._reached()
+
+    def _reached(self) -> str:
+        if self.goal is None or self.ratio is None:
+            return "NO" if self.failed else ""
+        return "yes" if self.goal.met(self.ratio) else "NO"
 
     def markdown(self) -> str:
         """Return the row as a line of a Markdown table."""
-        return f"| {' | '.join(self.cells())} |"
+        return f"| {' | '.join(cell.replace('|', '/') for cell in self.cells())} |"
 
 
 class Clock(NamedTuple):
@@ -131,6 +147,17 @@ def reset_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5")
 
 
+def compare(what: str, ours: Sequence[Clock], peer: Sequence[Clock], goal: Goal | None = None) -> list[Row]:
+    """Return rows for wall time and, as a check, for CPU time."""
+    rows = []
+    for field, unit in (("wall", ""), ("cpu", ", CPU time")):
+        mine, theirs = ([getattr(time, field) for time in times] for times in (ours, peer))
+        shown = [f"{1e3 * statistics.median(times):.1f} ms" for times in (mine, theirs)]
+        bound = goal if field == "wall" else None
+        rows.append(Row(what + unit, shown[0], shown[1], median_ratio(mine, theirs), bound))
+    return rows
+
+
 def _status_mb(field: str) -> float:
     status = Path("/proc/self/status")
     if status.is_file():
@@ -152,6 +179,13 @@ def run_fresh(module: str, *arguments: str) -> dict[str, float]:
         raise RuntimeError(f"python -m {module} {' '.join(arguments)}: exit {done.returncode}\n{done.stderr}")
     measured: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return measured
+
+
+def versions() -> str:
+    """Return the versions of Python and torch, and the kind of machine."""
+    import torch
+
+    return f"Python {platform.python_version()}, torch {torch.__version__}, {platform.machine()}"
 
 
 def markdown(rows: Sequence[Row]) -> str:

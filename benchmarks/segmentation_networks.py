@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from striate.benchmarks.harness import Clock, Row, interleave, time_call
-from striate.benchmarks.training_step import compare
+from striate.benchmarks.harness import Clock, Row, compare, interleave, time_call
 from striate.models import FCN8s, TorchvisionSegmentation
 
 HEIGHT, WIDTH, CLASSES = 375, 500, 21

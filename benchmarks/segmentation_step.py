@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from striate.benchmarks.harness import Clock, Goal, Row
+from striate.benchmarks.harness import Clock, Goal, Row, compare
 from striate.benchmarks.training_case import LR, MEAN, MOMENTUM, STD, BareLoop, Case
-from striate.benchmarks.training_step import compare, measure_sides
+from striate.benchmarks.training_step import measure_sides
 from striate.models import TorchvisionBackbone, UNet
 from striate.models.segmentation.losses import IGNORE_INDEX
 

@@ -25,9 +25,9 @@ import torchvision
 from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 
-from striate.benchmarks.harness import Clock, Goal, Row
+from striate.benchmarks.harness import Clock, Goal, Row, compare
 from striate.benchmarks.training_case import LR, MEAN, MOMENTUM, STD, BareLoop, Case, make_batches
-from striate.benchmarks.training_step import Side, compare, measure_sides
+from striate.benchmarks.training_step import Side, measure_sides
 from striate.models import Classifier
 from striate.tasks import Classification
 

@@ -11,7 +11,6 @@ how reliable the ratios of this run are; on a busy machine they may be meaningle
 
 import copy
 import logging
-import statistics
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,7 +22,7 @@ import torch
 from pytorch_lightning.callbacks import LearningRateMonitor
 from torch import Tensor
 
-from striate.benchmarks.harness import Clock, Goal, Row, elapsed, median_clock, median_ratio, read_clock
+from striate.benchmarks.harness import Clock, Goal, Row, compare, elapsed, median_clock, read_clock
 from striate.benchmarks.training_case import CLASSES, LR, MOMENTUM, BareLoop, Case, make_batches
 from striate.callbacks import GracefulInterrupt, RandomState
 from striate.experiments.launcher.runs import MetricsLogger
@@ -185,17 +184,6 @@ def measure(case: Case, turns: int, steps: int) -> dict[str, list[Clock]]:
     task = make_task(case)
     bare = {side: BareLoop(copy.deepcopy(task.model)) for side in ("peer", "control")}
     return measure_sides(case, task, bare, make_batches(case), turns, steps)
-
-
-def compare(what: str, ours: Sequence[Clock], peer: Sequence[Clock], goal: Goal | None = None) -> list[Row]:
-    """Return rows for wall time and, as a check, for CPU time."""
-    rows = []
-    for field, unit in (("wall", ""), ("cpu", ", CPU time")):
-        mine, theirs = ([getattr(time, field) for time in times] for times in (ours, peer))
-        shown = [f"{1e3 * statistics.median(times):.1f} ms" for times in (mine, theirs)]
-        bound = goal if field == "wall" else None
-        rows.append(Row(what + unit, shown[0], shown[1], median_ratio(mine, theirs), bound))
-    return rows
 
 
 def rows_for(case: Case, measured: dict[str, list[Clock]], goal: Goal | None) -> list[Row]:

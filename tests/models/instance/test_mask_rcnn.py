@@ -6,6 +6,7 @@ from torch import Tensor
 from torchvision.models import get_model
 from torchvision.models.detection.roi_heads import project_masks_on_boxes
 
+from striate.datamodules import DigitScenes
 from striate.models import FasterRCNN, PlainCNN, TorchvisionBackbone
 from striate.models.detection.network_detector import torchvision_mode
 from striate.models.instance import MaskRCNN, mask_targets
@@ -14,6 +15,8 @@ from ...helpers.detector_inputs import (
     SIZES,
     assert_same_detections,
     assert_same_losses,
+    mask_map50,
+    overfit,
     random_images,
     random_targets,
     sample_all,
@@ -143,3 +146,30 @@ def test_checkpoint_of_a_detector_leaves_the_mask_branch_new(tmp_path) -> None:
 def test_invalid_arguments(options: dict[str, float], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         slim(**options)
+
+
+@pytest.mark.slow
+def test_eight_scenes_are_overfitted() -> None:
+    data = DigitScenes("instance_segmentation", 64, train_size=8, val_size=8, batch_size=8, num_workers=0)
+    data.setup("fit")
+    scenes = next(iter(data.val_dataloader()))
+    images, targets = list(scenes["image"]), scenes["target"]
+    torch.manual_seed(0)
+    model = MaskRCNN(
+        10,
+        PlainCNN((16, 32, 64, 64)),
+        min_size=None,
+        max_size=None,
+        fpn_channels=64,
+        anchor_sizes=[[16], [24], [32], [48]],
+        hidden=128,
+        proposals=(200, 50),
+        roi_samples=64,
+        canonical_scale=56,
+        mask_layers=2,
+        mask_channels=32,
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=250)
+    overfit(model, images, targets, optimizer, schedule, steps=250)
+    assert mask_map50(model.eval()(images), targets, 10) >= 0.95

@@ -30,7 +30,7 @@ from striate.models import MaskRCNN, RunLengths, TorchvisionBackbone
 from striate.tasks.metrics import COCOInstances
 
 SEEDS = (0, 1, 2)
-STEPS, BATCH, WARM_UP, SCENES = 400, 8, 100, 300
+STEPS, BATCH, WARM_UP, SCENES = 300, 8, 100, 200
 CLASSES, SIDE, FPN, HIDDEN, MASKS, SCALE = 10, 64, 64, 256, 64, 56
 ANCHORS, RATIOS = ((16,), (24,), (32,), (48,)), (1.0, 1.5, 2.0)
 

@@ -216,6 +216,7 @@ class ImageLoop:
         settings: Settings,
         normalize: bool,
     ) -> None:
+        """Set the network to training mode; images are ``[B, 3, H, W]``."""
         self.model, self.optimizer, self.batches, self.settings = model.train(), optimizer, batches, settings
         self.statistics = [torch.tensor(v, device=settings.device)[:, None, None] * 255 for v in (MEAN, STD)]
         self.normalize = normalize
@@ -286,7 +287,7 @@ def _images_per_second(what: str, times: dict[str, list[Clock]], images: int, go
 
 
 def _trainer_times(batches: list[tuple[Tensor, Tensor]], repetitions: int, settings: Settings) -> list[Clock]:
-    """Train ResNet-50 through task and Trainer; return the time of each pass over the batches after the first."""
+    """Train ResNet-50 on images ``[B, 3, H, W]`` through the Trainer; return the time of each pass after the first."""
     import pytorch_lightning as pl
 
     from striate.tasks import Classification

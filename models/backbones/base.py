@@ -5,6 +5,7 @@ divides the sides; networks that do not pad every convolution return slightly sm
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import chain
 from typing import Any, Self, TypeVar
 
@@ -130,13 +131,22 @@ class Backbone(nn.Module):
             module.eval()
         return self
 
-    def forward(self, images: Tensor) -> list[Tensor]:
+    def forward(self, images: Tensor, only: Sequence[int] | None = None) -> list[Tensor]:
         """Return the feature maps of a batch, in order of increasing stride.
+
+        Args:
+            images: Pixels.
+            only: Increasing indices of the maps to return, so that others take no memory. None: all.
+
+        Shape:
+            - images: ``[B, 3, H, W]``
+            - output: list of ``[B, channels[i], H / strides[i], W / strides[i]]``
 
         Raises:
             ValueError: The images are too small for a stage; the message names the smallest size that works.
         """
-        return self.run(self._maps, images)
+        indices = range(len(self.out_indices)) if only is None else only
+        return self.run(partial(self._maps, indices=indices), images)
 
     def run(self, function: Callable[[Tensor], Result], images: Tensor) -> Result:
         """Call a function of the normalized images, and explain errors caused by images that are too small.
@@ -165,12 +175,12 @@ class Backbone(nn.Module):
                 f"them, or choose another network ({error})"
             ) from error
 
-    def _maps(self, x: Tensor) -> list[Tensor]:
-        """Compute the feature maps ``[B, C, h, w]`` of normalized images ``[B, 3, H, W]``."""
-        maps = []
+    def _maps(self, x: Tensor, indices: Sequence[int]) -> list[Tensor]:
+        """Compute some of the feature maps, ``[B, C, h, w]`` each, of normalized images ``[B, 3, H, W]``."""
+        maps, returned = [], {self.out_indices[index] for index in indices}
         for index, stage in enumerate(self.stages):
             x = stage(x)
-            if index in self.out_indices:
+            if index in returned:
                 maps.append(x.permute(0, 3, 1, 2) if self.nhwc else x)  # [B, H, W, C] to [B, C, H, W]
         return maps
 

@@ -108,10 +108,11 @@ class TimmBackbone(Backbone):
     def _frozen_parameters(self) -> list[nn.Parameter]:
         return super()._frozen_parameters() + [self.stages[0].get_parameter(name) for name in self._frozen_names]
 
-    def _maps(self, x: Tensor) -> list[Tensor]:
-        """Compute the feature maps ``[B, C, h, w]`` of normalized images ``[B, 3, H, W]``."""
+    def _maps(self, x: Tensor, indices: Sequence[int]) -> list[Tensor]:
+        """Compute some of the feature maps, ``[B, C, h, w]`` each, of normalized images ``[B, 3, H, W]``."""
         maps = self.stages[0](x)
-        return [maps[i].permute(0, 3, 1, 2) if self.nhwc else maps[i] for i in self.out_indices]
+        chosen = [maps[self.out_indices[index]] for index in indices]
+        return [features.permute(0, 3, 1, 2) if self.nhwc else features for features in chosen]
 
 
 def _resolve(name: str, weights: bool | str | os.PathLike[str] | None) -> tuple[str, str | None]:

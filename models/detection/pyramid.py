@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Literal, get_args
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops.feature_pyramid_network import (
@@ -93,7 +94,7 @@ class FeaturePyramid(nn.Module):
             # torchvision would decide this by whether the two numbers of channels are equal
             blocks.use_P5 = not extra_from_trunk
             strides += [2 * strides[-1], 4 * strides[-1]]
-        self.fpn = FeaturePyramidNetwork(widths, channels, blocks, nn.BatchNorm2d if norm else None)
+        self.fpn = _LeanPyramid(widths, channels, blocks, nn.BatchNorm2d if norm else None)
         self.strides = tuple(strides)
         self.channels, self.out_channels = (channels,) * len(strides), channels
 
@@ -103,8 +104,41 @@ class FeaturePyramid(nn.Module):
 
     def named_levels(self, images: Tensor) -> OrderedDict[str, Tensor]:
         """The levels ``[B, C, h, w]`` under torchvision's names: "0", "1", …, and "pool", or "p6" and "p7"."""
-        maps = self.body(images)
-        return self.fpn(OrderedDict((str(level), maps[index]) for level, index in enumerate(self._used)))
+        if type(self.body).forward is Backbone.forward:
+            maps = self.body(images, self._used)
+        else:  # a subclass that does not take indices
+            maps = [self.body(images)[index] for index in self._used]
+        levels = OrderedDict((str(level), features) for level, features in enumerate(maps))
+        del maps  # so that the pyramid can release them one by one
+        return self.fpn(levels)
+
+
+class _LeanPyramid(FeaturePyramidNetwork):
+    """torchvision's pyramid with less memory: sums are made in place, and the trunk's maps are released when used."""
+
+    def forward(self, x: dict[str, Tensor]) -> OrderedDict[str, Tensor]:
+        """The levels of a trunk's maps ``[B, C, h, w]``, from fine to coarse, which are taken out of ``x``."""
+        names = list(x)
+        last = x.pop(names[-1])  # the extra levels may start from it
+        inner = self.inner_blocks[-1](last)
+        levels = [self.layer_blocks[-1](inner)]
+        for index in range(len(names) - 2, -1, -1):
+            lateral = self.inner_blocks[index](x.pop(names[index]))
+            inner = _add_upsampled(lateral, inner)
+            levels.insert(0, self.layer_blocks[index](inner))
+        if self.extra_blocks is not None:
+            levels, names = self.extra_blocks(levels, [last], names)
+        return OrderedDict(zip(names, levels, strict=True))
+
+
+def _add_upsampled(fine: Tensor, coarse: Tensor) -> Tensor:
+    """Add a map ``[B, C, h', w']``, enlarged to the nearest cell, to a finer one ``[B, C, h, w]``, in its place."""
+    rows, columns = coarse.shape[-2:]
+    doubled = fine.shape[-2:] == (2 * rows, 2 * columns) and fine.is_contiguous(memory_format=torch.channels_last)
+    if torch.is_grad_enabled() or not doubled:
+        return fine.add_(F.interpolate(coarse, size=fine.shape[-2:], mode="nearest"))
+    fine.unflatten(3, (columns, 2)).unflatten(2, (rows, 2)).add_(coarse[:, :, :, None, :, None])  # without a copy
+    return fine
 
 
 def _level_indices(body: Backbone, finest: int) -> list[int]:

@@ -22,6 +22,10 @@ _POOLED = 14
 """Cells per side of a region pooled for its mask; the transposed convolution doubles them."""
 
 
+_REGIONS_AT_ONCE = 32
+"""Number of regions whose masks are predicted at once without gradient, which bounds memory."""
+
+
 class MaskRCNN(InstanceSegmenter, FasterRCNN):
     """Mask R-CNN: Faster R-CNN on a feature pyramid with a small network that predicts a mask for each region.
 
@@ -113,8 +117,13 @@ class MaskRCNN(InstanceSegmenter, FasterRCNN):
             - output: ``[P, m, m]``
         """
         heads = self.network.roi_heads
-        logits = heads.mask_predictor(heads.mask_head(self.mask_pool(levels, list(boxes), list(sizes))))
-        return logits[torch.arange(len(labels), device=labels.device), labels].float()
+        features = self.mask_pool(levels, list(boxes), list(sizes))
+        at_once = max(len(features), 1) if torch.is_grad_enabled() else _REGIONS_AT_ONCE
+        parts = []
+        for part, label in zip(features.split(at_once), labels.split(at_once), strict=True):
+            logits = heads.mask_predictor(heads.mask_head(part))
+            parts.append(logits[torch.arange(len(label), device=label.device), label].float())
+        return torch.cat(parts)
 
     def detect(self, batch: ImageBatch) -> list[Any]:
         """Detect the objects of each image, with ``mask_probabilities`` ``[M, m, m]``; see `InstanceSegmenter`."""

@@ -1,11 +1,14 @@
 """Faster R-CNN, RetinaNet and FCOS on a pyramid: torchvision's results with its weights, any backbone, bad input."""
 
+from collections import OrderedDict
+
 import pytest
 import torch
 import torchvision
 from jsonargparse import ArgumentParser
 from torch import nn
 from torchvision.models import WeightsEnum, get_model
+from torchvision.ops import FeaturePyramidNetwork
 
 from striate.datamodules import DigitScenes
 from striate.models import (
@@ -36,6 +39,7 @@ from ...helpers.detector_inputs import (
     shake,
     target,
 )
+from ...helpers.networks import seeded_images
 
 MODELS = {"fasterrcnn": FasterRCNN, "retinanet": RetinaNet, "fcos": FCOS}
 NO_RESIZING = {"min_size": None, "max_size": None}
@@ -487,3 +491,60 @@ def test_eight_images_are_overfitted(kind, finest):
     optimizer = torch.optim.AdamW(detector.parameters(), lr=2e-3)
     overfit(detector, images, targets, optimizer)
     assert map50(detector.eval()(images), targets, 10) >= 0.95
+
+
+class TestPyramidMemory:
+    """The pyramid computes what torchvision's does, in place, and releases the trunk's maps."""
+
+    @pytest.mark.parametrize("sides", [[(16, 24), (8, 12), (4, 6)], [(15, 23), (8, 12), (4, 6)]])
+    @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+    @pytest.mark.parametrize("extra", [None, "pool", "p6p7"])
+    def test_levels_and_gradients_equal_torchvisions(self, sides, layout, extra):
+        torch.manual_seed(0)
+        ours = FeaturePyramid(PlainCNN((4, 8, 16)), channels=6, extra=extra, finest_stride=2).fpn
+        maps = [
+            torch.randn(2, channels, *side).to(memory_format=layout).requires_grad_()
+            for channels, side in zip((4, 8, 16), sides, strict=True)
+        ]
+        results = []
+        for forward in (FeaturePyramidNetwork.forward, type(ours).forward):
+            ours.zero_grad()
+            levels = forward(ours, OrderedDict((str(index), features) for index, features in enumerate(maps)))
+            sum((level * level).sum() for level in levels.values()).backward()
+            gradients = [p.grad.clone() for p in ours.parameters()] + [features.grad.clone() for features in maps]
+            results.append((levels, gradients))
+            for features in maps:
+                features.grad = None
+        (expected, expected_gradients), (levels, gradients) = results
+        assert list(levels) == list(expected)
+        with torch.no_grad():
+            inferred = ours(OrderedDict((str(index), features) for index, features in enumerate(maps)))
+        for name, level in expected.items():
+            assert torch.equal(levels[name], level) and torch.equal(inferred[name], level)
+        for gradient, other in zip(gradients, expected_gradients, strict=True):
+            torch.testing.assert_close(gradient, other, rtol=1e-5, atol=1e-5)
+
+    def test_unused_maps_are_not_kept_and_used_ones_are_released(self):
+        pyramid = FeaturePyramid(PlainCNN((4, 8, 16)), channels=6, finest_stride=4)
+        given = []
+        pyramid.body.register_forward_hook(lambda module, inputs, output: given.append(len(output)))
+        images = seeded_images(side=32)
+        levels = pyramid.eval()(images)
+        assert given == [2] and len(pyramid.body(images)) == 3
+        for level, whole in zip(pyramid.body(images, only=(1, 2)), pyramid.body(images)[1:], strict=True):
+            assert torch.equal(level, whole)
+        alive = OrderedDict((str(index), level) for index, level in enumerate(pyramid.body(images)[1:]))
+        pyramid.fpn(alive)
+        assert not alive and len(levels) == 2
+
+    def test_a_backbone_with_its_own_forward(self):
+        class Own(PlainCNN):
+            def forward(self, images):
+                return super().forward(images)
+
+        torch.manual_seed(0)
+        own = FeaturePyramid(Own((4, 8, 16)), channels=6, finest_stride=4).eval()
+        torch.manual_seed(0)
+        plain = FeaturePyramid(PlainCNN((4, 8, 16)), channels=6, finest_stride=4).eval()
+        for level, other in zip(own(seeded_images(side=32)), plain(seeded_images(side=32)), strict=True):
+            assert torch.equal(level, other)

@@ -107,6 +107,22 @@ def test_loss_is_of_the_ground_truth_class_alone() -> None:
         loss = changed
 
 
+def test_masks_are_predicted_a_few_at_a_time_without_gradient() -> None:
+    model = slim().eval()
+    largest = []
+    model.network.roi_heads.mask_head.register_forward_hook(lambda module, inputs, output: largest.append(len(output)))
+    batch = model.resize(random_images((64, 64)))
+    levels = model.network.backbone.named_levels(batch.pixels)
+    boxes = random_targets(((64, 64),), 3, each=70)[0]["boxes"]
+    labels = torch.arange(70) % 4
+    whole = model.predict_masks(levels, [boxes], labels, batch.sizes)
+    with torch.no_grad():
+        parts = model.predict_masks(levels, [boxes], labels, batch.sizes)
+        assert model.predict_masks(levels, [boxes[:0]], labels[:0], batch.sizes).shape == (0, 28, 28)
+    assert largest[:4] == [70, 32, 32, 6]
+    torch.testing.assert_close(parts, whole.detach())
+
+
 def test_images_without_objects() -> None:
     model = slim()
     losses = model.losses(random_images((64, 64)), with_masks([target()], ((64, 64),)))

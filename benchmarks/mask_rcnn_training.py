@@ -1,9 +1,9 @@
 """Accuracy of Mask R-CNN after the same training as torchvision's: same network, first weights, data, steps.
 
-The network is that of ``instance_segmentation/mask_rcnn_digits``, and torchvision's `MaskRCNN` is built from the same
-parts. Both are trained on the same batches of DigitScenes with the same optimizer and schedule, from the same weights,
-with three seeds each; AP of masks is computed by the same metric. The two differ in the random numbers that sample
-anchors and regions, and in pasting. Each run takes two minutes on two cores.
+The network is that of ``detection/faster_rcnn_digits`` with a mask branch, and torchvision's `MaskRCNN` is built from
+the same parts. Both are trained on the same batches of DigitScenes with the same optimizer and schedule, from the same
+weights, with three seeds each; AP of masks is computed by the same metric. The two differ in the random numbers that
+sample anchors and regions, and in pasting. Each run takes about two and a half minutes of CPU time.
 """
 
 import math

@@ -30,6 +30,7 @@ BENCHMARKS = {
     "mask_rcnn_training": "mask AP of Mask R-CNN after the same training, three seeds; peer: torchvision",
     "mask_pasting": "pasting 100 masks into an image of 1333 x 800 pixels; peer: torchvision",
     "large_image": "memory of 1,000 instances of an image of 2048 x 2048 pixels, against a limit",
+    "sweep_overhead": "a trial of `striate sweep`; peer: `striate fit` with the same values",
     "training_memory": "peak memory of training_step; peer: its bare loop",
 }
 """Description of each benchmark by name, which is also the name of its module."""

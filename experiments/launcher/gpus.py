@@ -4,7 +4,7 @@ import fcntl
 import os
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
@@ -16,17 +16,28 @@ AGENT_VARIABLES = ("WANDB_SWEEP_ID", "STRIATE_SWEEP")
 _held: list[TextIO] = []  # open until this process ends
 
 
-def visible_gpus() -> list[str]:
-    """The GPUs that this process may use, by number or UUID, without starting CUDA."""
+def visible_gpus() -> dict[str, str]:
+    """The GPUs that this process may use, without starting CUDA: name for ``CUDA_VISIBLE_DEVICES`` -> UUID.
+
+    Numbers mean other GPUs in another container or job on the same machine; UUIDs do not.
+    """
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is not None:
-        return [name for name in chosen.split(",") if name.strip() not in ("", "-1")]
-    command = ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"]
+    known = installed_gpus() if chosen != "" else {}
+    if chosen is None:
+        return {uuid: uuid for uuid in known.values()}
+    names = [name.strip() for name in chosen.split(",")]
+    return {name: known.get(name, name) for name in names if name not in ("", "-1")}
+
+
+def installed_gpus() -> dict[str, str]:
+    """The UUID of each GPU by its number, from ``nvidia-smi``; empty without NVIDIA's driver."""
+    command = ["nvidia-smi", "--query-gpu=index,uuid", "--format=csv,noheader"]
     try:
         process = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired):
-        return []
-    return process.stdout.split() if process.returncode == 0 else []
+        return {}
+    lines = process.stdout.splitlines() if process.returncode == 0 else []
+    return dict(line.split(", ", 1) for line in lines if ", " in line)
 
 
 def is_sweep_run() -> bool:
@@ -35,25 +46,25 @@ def is_sweep_run() -> bool:
     return any(name in os.environ for name in AGENT_VARIABLES) and not ranked
 
 
-def claim_gpus(count: int, gpus: Sequence[str], folder: Path | None = None) -> list[str]:
+def claim_gpus(count: int, gpus: Mapping[str, str], folder: Path | None = None) -> list[str]:
     """Take GPUs that no other run of a sweep on this machine has taken, until this process ends.
 
     Args:
         count: Number of GPUs.
-        gpus: Those to choose from.
+        gpus: Those to choose from: name -> UUID.
         folder: Folder of the lock files; None: one in the folder for temporary files.
 
     Returns:
-        The GPUs; empty if fewer than `count` are free.
+        The names of the GPUs; empty if fewer than `count` are free.
     """
     folder = folder or Path(tempfile.gettempdir()) / f"striate-gpus-{os.getuid()}"
     folder.mkdir(parents=True, exist_ok=True)
     taken: list[str] = []
     files: list[TextIO] = []
-    for gpu in gpus:
+    for gpu, uuid in gpus.items():
         if len(taken) == count:
             break
-        file = (folder / f"{gpu.strip().replace('/', '_')}.lock").open("a")
+        file = (folder / f"{uuid.replace('/', '_')}.lock").open("a")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -5,10 +5,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from ..launcher.gpus import visible_gpus
 from ..launcher.messages import fail, notice
 from .spec import Sweep
+from .trials import end_with_parent
 
 
 def run_agents(sweep: Sweep, options: argparse.Namespace, extra: Sequence[str]) -> int:
@@ -43,7 +45,10 @@ def run_agents(sweep: Sweep, options: argparse.Namespace, extra: Sequence[str]) 
     jobs = options.jobs or max(len(visible_gpus()), 1)
     notice(f"starting {jobs} agent{'s' if jobs > 1 else ''}; on further machines: wandb agent {place}")
     command = [sys.executable, "-m", "wandb", "agent", place]
-    agents = [subprocess.Popen(command) for _ in range(jobs)]
+    # `striate` and `python` in the command of the sweep are those of this installation
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    environment = {**os.environ, "PATH": path}
+    agents = [subprocess.Popen(command, env=environment, preexec_fn=end_with_parent()) for _ in range(jobs)]
     try:
         codes = [agent.wait() for agent in agents]
     except KeyboardInterrupt:  # the agents have received it too, and end their runs

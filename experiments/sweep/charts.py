@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .parameters import LOGARITHMIC, Parameter, is_number, label
-from .results import Result, short_names
+from .results import Result, short_names, show
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,18 +28,19 @@ class Axis:
     ticks: Sequence[tuple[float, str]]
 
 
-def make_axis(title: str, values: Sequence[Any], logarithmic: bool = False, ordered: Sequence[str] = ()) -> Axis:
+def make_axis(title: str, values: Sequence[Any], logarithmic: bool = False, ordered: Sequence[Any] = ()) -> Axis:
     """Make an axis for values: a scale if all are numbers, else one height per value.
 
     Args:
         title: Name of the axis.
         values: One value per trial; None: the trial has none.
         logarithmic: Whether the scale is logarithmic.
-        ordered: Texts of the values of a categorical parameter, from bottom to top; empty: it has numbers.
+        ordered: The choices of a categorical parameter, from bottom to top; empty: it has numbers.
     """
     if ordered:
-        heights = {text: place / max(len(ordered) - 1, 1) for place, text in enumerate(ordered)}
-        return Axis(title, [heights.get(label(value)) for value in values], [(y, text) for text, y in heights.items()])
+        heights = {label(choice): place / max(len(ordered) - 1, 1) for place, choice in enumerate(ordered)}
+        ticks = [(heights[label(choice)], show(choice, width=24)) for choice in ordered]
+        return Axis(title, [heights.get(label(value)) for value in values], ticks)
     scale = math.log10 if logarithmic else float
     numbers = [scale(value) if is_number(value) and (value > 0 or not logarithmic) else None for value in values]
     known = [number for number in numbers if number is not None]
@@ -68,9 +69,10 @@ def make_axes(
         parameter = known[name]
         values = [result.values.get(name) for result in results]
         present = {label(value) for value in values}
-        ordered = [text for text in dict.fromkeys(parameter.labels) if text in present]
-        if ordered and all(is_number(choice) for choice in parameter.choices):
-            ordered.sort(key=float)
+        unique = dict(zip(parameter.labels, parameter.choices, strict=True))
+        ordered = [choice for text, choice in unique.items() if text in present]
+        if all(is_number(choice) for choice in ordered):
+            ordered.sort()
         axes.append(make_axis(titles[name], values, parameter.base in LOGARITHMIC, ordered))
     return [*axes, make_axis(metric, [result.best for result in results])]
 
@@ -93,10 +95,13 @@ def draw_parallel_coordinates(axes: Sequence[Axis], results: Sequence[Result], g
             linestyle=":" if stopped else "-",
             alpha=0.9,
         )
+    behind = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1}
     for place, axis in enumerate(axes):
         plot.axvline(place, color="#667085", linewidth=0.8)
         for height, text in axis.ticks:
-            plot.annotate(text, (place, height), (4, 0), textcoords="offset points", fontsize=8, va="center")
+            plot.annotate(
+                text, (place, height), (4, 0), textcoords="offset points", fontsize=8, va="center", bbox=behind
+            )
     plot.set_xticks(range(len(axes)), [axis.title for axis in axes], fontsize=9)
     plot.set_yticks([])
     plot.set_xlim(-0.1, len(axes) - 0.55)

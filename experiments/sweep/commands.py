@@ -130,6 +130,9 @@ def split_passed_on(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def search(read: Sweep, name: str, limit: int, options: argparse.Namespace, extra: Sequence[str]) -> int:
     """Run the trials of a sweep, and write the report."""
+    from optuna.exceptions import OptunaError
+    from sqlalchemy.exc import SQLAlchemyError
+
     from .folders import open_study
     from .report import write_report
     from .runner import Runner
@@ -142,8 +145,12 @@ def search(read: Sweep, name: str, limit: int, options: argparse.Namespace, extr
     if done >= limit and not shared.running():
         notice(f"all {done} trials of {name} have run; for more, add --resume --trials {done + 10}, or start anew")
     jobs = options.jobs or max(len(visible_gpus()), 1)
-    number = Runner(shared, limit, jobs, extra).run()
-    write_report(shared)
+    try:
+        number = Runner(shared, limit, jobs, extra).run()
+        write_report(shared)
+    except (OSError, OptunaError, SQLAlchemyError) as error:  # a full disk, a database that has gone
+        reason = str(error).strip().split("\n")[0]
+        fail(f"sweep {name}: stopped ({reason}); its trials save their state, and --resume continues them", 1)
     if number is not None:
         return 128 + number
     return 0 if any(trial.value is not None for trial in shared.trials()) else 1

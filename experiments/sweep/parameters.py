@@ -232,7 +232,13 @@ def describe(given: Mapping[str, Any]) -> str:
 
 
 def check_choices(name: str, arguments: Mapping[str, Any]) -> None:
-    """Check ``values`` and ``probabilities``."""
+    """Check ``value``, ``values`` and ``probabilities``."""
+    for key in ("value", "values"):
+        try:
+            json.dumps(arguments.get(key))
+        except TypeError as error:
+            text = "YAML reads dates and the like as objects; quote them"
+            raise ValueError(f"{where(name)}.{key}: must be plain values, got {arguments[key]!r}; {text}") from error
     if "values" not in arguments:
         return
     values = arguments["values"]

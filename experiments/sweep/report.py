@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from string import Template
-from typing import Any
 
 from .charts import Axis, better, draw_importances, draw_parallel_coordinates, make_axes
 from .results import (
@@ -15,6 +14,7 @@ from .results import (
     collect,
     importances,
     short_names,
+    show,
     varied,
     write_best,
     write_table,
@@ -90,15 +90,6 @@ def print_report(
 def display(path: Path) -> Path:
     """A path relative to the working folder, if it is inside."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
-def show(value: Any) -> str:
-    """Text of a value in a table: numbers with four digits, and the last part of a class path."""
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, str) and "." in value and value.replace(".", "").replace("_", "").isalnum():
-        return value.rpartition(".")[2]
-    return str(value)
 
 
 def make_page(

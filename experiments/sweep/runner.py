@@ -1,5 +1,6 @@
 """Runs the trials of a sweep, several at a time, until the limit is reached."""
 
+import json
 import os
 import select
 import shlex
@@ -16,12 +17,16 @@ from typing import Any
 from optuna.trial import Trial, TrialState
 
 from ..launcher.messages import notice
-from .spec import fill_command
+from .results import short_names, show
+from .spec import Sweep, fill_command
 from .study import SharedStudy
 from .trials import FolderLock, History, RunningTrial, missing_metric, prepare_folder, start_process
 
 POLL_SECONDS = 0.2
 """Time between two looks at the metrics of the running trials. The end of a process is noticed at once."""
+
+IDLE_SECONDS = 1.0
+"""Time between two looks for a trial to start, while there is none."""
 
 
 class Runner:
@@ -38,6 +43,7 @@ class Runner:
         self.shared, self.limit, self.jobs, self.extra = shared, limit, jobs, list(extra)
         self.running: list[RunningTrial] = []
         self.signal: int | None = None
+        self.idle_until = 0.0
         shared.folder.mkdir(parents=True, exist_ok=True)
 
     def run(self) -> int | None:
@@ -46,9 +52,9 @@ class Runner:
         Returns:
             The signal that has interrupted the sweep; None if it has ended.
         """
-        with self.signals() as wakeup:
+        with self.signals() as wakeup, self.stopped_on_errors():
             while True:
-                while self.signal is None and len(self.running) < self.jobs and self.start_next():
+                while self.signal is None and len(self.running) < self.jobs and self.starts():
                     pass
                 if not self.running and (self.signal is not None or not self.orphans()):
                     return self.signal
@@ -87,6 +93,24 @@ class Runner:
                 running.enforce()
         if first and self.running:
             notice("stopping: the running trials save their state; press Ctrl-C again to kill them")
+
+    @contextmanager
+    def stopped_on_errors(self) -> Iterator[None]:
+        """Let the running trials save and end when this process cannot go on."""
+        try:
+            yield
+        except BaseException:
+            for running in self.running:
+                running.terminate()
+            raise
+
+    def starts(self) -> bool:
+        """Start a trial as `start_next` does, but look only now and then if there was none."""
+        if time.monotonic() < self.idle_until:
+            return False
+        started = self.start_next()
+        self.idle_until = 0.0 if started else time.monotonic() + IDLE_SECONDS
+        return started
 
     def start_next(self) -> bool:
         """Start a trial: an interrupted one before a new one. False: there is none."""
@@ -139,9 +163,7 @@ class Runner:
         trial.set_user_attr("folder", str(folder))
         trial.set_user_attr("host", f"{socket.gethostname()}:{os.getpid()}")
         words = fill_command(sweep, values, sys.executable)
-        trial.set_user_attr(
-            "command", shlex.join(reproducing_command(fill_command(sweep, values, "python"), self.extra))
-        )
+        trial.set_user_attr("command", shlex.join([*reproducing_command(sweep, values), *self.extra]))
         run = [f"--run.root={self.shared.folder}", f"--run.name=trial-{number}"]
         words += [*self.extra, *run, *wandb_arguments(sweep.content, self.shared.study.study_name), *continuation]
         searched = {name: value for name, value in values.items() if name not in sweep.constants()}
@@ -174,6 +196,7 @@ class Runner:
             running.enforce()
             return
         self.running.remove(running)
+        self.idle_until = 0.0
         self.finish(running)
         running.lock.release()
 
@@ -207,18 +230,16 @@ class Runner:
 
 
 def describe_values(values: Mapping[str, Any]) -> str:
-    """The values of a trial in one line; numbers with four digits."""
-    return ", ".join(
-        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in values.items()
-    )
+    """The values of a trial in one line, with short names."""
+    short = short_names(list(values))
+    return ", ".join(f"{short[name]}={show(value)}" for name, value in values.items())
 
 
-def reproducing_command(words: Sequence[str], extra: Sequence[str]) -> list[str]:
+def reproducing_command(sweep: Sweep, values: Mapping[str, Any]) -> list[str]:
     """The command line of a trial as a user would type it, without the folders of the sweep."""
-    words = [word for word in words if word != "/usr/bin/env"]
-    if words[:3] == ["python", "-m", "striate"]:
-        words[:3] = ["striate"]
-    return [*words, *extra]
+    readable = {name: json.dumps(one) if isinstance(one, dict | list) else one for name, one in values.items()}
+    words = [word for word in fill_command(sweep, readable, "python") if word != "/usr/bin/env"]
+    return ["striate", *words[3:]] if words[:3] == ["python", "-m", "striate"] else words
 
 
 def wandb_arguments(content: Mapping[str, Any], name: str) -> list[str]:

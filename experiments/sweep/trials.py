@@ -40,7 +40,11 @@ class FolderLock:
         self.file: TextIO = (folder / "lock").open("a")
 
     def acquire(self) -> bool:
-        """Take the lock, unless another process holds it."""
+        """Take the lock, unless another process holds it.
+
+        Raises:
+            OSError: The file system has no locks.
+        """
         try:
             fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -20,7 +20,7 @@ def wait(happened: Callable[[], bool]) -> None:
     while not happened():
         if time.monotonic() > deadline:
             sys.exit("striate: hangs")
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 def reported(study: Path, trial: int) -> int:

@@ -11,7 +11,7 @@ from striate.experiments.launcher import gpus
 @pytest.fixture
 def machine(monkeypatch, tmp_path):
     """A run of an agent on a machine with four GPUs."""
-    monkeypatch.setattr(gpus, "visible_gpus", lambda: ["GPU-a", "GPU-b", "GPU-c", "GPU-d"])
+    monkeypatch.setattr(gpus, "visible_gpus", lambda: {name: name for name in ("GPU-a", "GPU-b", "GPU-c", "GPU-d")})
     monkeypatch.setattr(gpus, "_held", [])
     monkeypatch.setattr(gpus.tempfile, "gettempdir", lambda: str(tmp_path))
     monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
@@ -44,15 +44,16 @@ def test_a_gpu_is_free_again_when_its_process_has_ended(machine, tmp_path):
     code = f"""
 from pathlib import Path
 from striate.experiments.launcher.gpus import claim_gpus
-print(claim_gpus(1, ["GPU-a", "GPU-b"], Path({str(tmp_path)!r})), flush=True)
+print(claim_gpus(1, {{"0": "GPU-a", "1": "GPU-b"}}, Path({str(tmp_path)!r})), flush=True)
 input()
 """
     process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "['GPU-a']\n"
-    assert gpus.claim_gpus(1, ["GPU-a", "GPU-b"], tmp_path) == ["GPU-b"]
-    assert gpus.claim_gpus(1, ["GPU-a", "GPU-b"], tmp_path) == []
+    assert process.stdout.readline() == "['0']\n"
+    two = {"2": "GPU-a", "3": "GPU-b"}  # the same GPUs by other numbers
+    assert gpus.claim_gpus(1, two, tmp_path) == ["3"]
+    assert gpus.claim_gpus(1, two, tmp_path) == []
     process.communicate("\n")
-    assert gpus.claim_gpus(1, ["GPU-a", "GPU-b"], tmp_path) == ["GPU-a"]
+    assert gpus.claim_gpus(1, two, tmp_path) == ["2"]
 
 
 @pytest.mark.parametrize(
@@ -73,7 +74,23 @@ def test_other_runs_choose_no_gpu(accelerator, devices, variables, machine):
 
 
 def test_gpus_that_a_user_has_chosen(monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
-    assert gpus.visible_gpus() == ["2", "3"]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-    assert gpus.visible_gpus() == []
+    monkeypatch.setattr(gpus, "installed_gpus", lambda: {"0": "GPU-a", "1": "GPU-b", "2": "GPU-c"})
+    for chosen, found in {
+        "2,0": {"2": "GPU-c", "0": "GPU-a"},
+        "GPU-b": {"GPU-b": "GPU-b"},
+        "MIG-1": {"MIG-1": "MIG-1"},
+        "-1": {},
+        "": {},
+    }.items():
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+        assert gpus.visible_gpus() == found
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert list(gpus.visible_gpus()) == ["GPU-a", "GPU-b", "GPU-c"]
+
+
+def test_gpus_are_listed_by_nvidia_smi(monkeypatch):
+    def answer(*arguments, **options):
+        return subprocess.CompletedProcess(arguments, 0, "0, GPU-a\n1, GPU-b\n")
+
+    monkeypatch.setattr(gpus.subprocess, "run", answer)
+    assert gpus.installed_gpus() == {"0": "GPU-a", "1": "GPU-b"}

@@ -126,6 +126,7 @@ def test_grid_values(text, values):
         ("{}", r"x: has no values, got \{\}; write value, values"),
         ("{min: 1}", "x: has no values, got min: 1"),
         ("{values: []}", r"x\.values: must be a list with at least one value, got \[\]"),
+        ("{values: [2026-01-01]}", r"x\.values: must be plain values, .*; quote them"),
         ("{values: abc}", r"x\.values: must be a list"),
         ("{distribution: unifrm, min: 1, max: 2}", "no such distribution, got 'unifrm'; did you mean 'uniform'"),
         ("{distribution: uniform, min: 1}", "x: uniform needs max, got min: 1"),

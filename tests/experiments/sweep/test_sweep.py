@@ -1,13 +1,16 @@
 """``striate sweep`` with trials that take no time: searches, interruptions, failures, shared storages, wrong calls."""
 
 import itertools
+import shutil
 import signal
+import subprocess
 
 import pytest
 import yaml
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 
 from striate.experiments.sweep.results import short_names
+from striate.experiments.sweep.study import SharedStudy
 from striate.experiments.sweep.trials import read_values
 from striate.tests.helpers.launcher import launch, launch_error
 from striate.tests.helpers.processes import HANG, start_striate, wait_for
@@ -54,6 +57,22 @@ def test_report_of_a_search(method, workdir, capsys):
     for name in ("importance.png", "parallel_coordinates.png"):
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
     assert '"--wandb.group=a <b> sweep"' in (folder / "trial-0/output.txt").read_text().replace("'", '"')
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs a browser")
+def test_page_is_drawn_by_a_browser(workdir):
+    values = {**QUALITY, "a</script>": {"values": ["<b>x</b>", "y & z"]}, "model.lr": {"min": 0.1, "max": 0.2}}
+    write_sweep(workdir, values)
+    launch("sweep", "fake.yaml", "--trials", 5, "--jobs", 2)
+    page = (workdir / "runs/fake/sweep-1/report.html").as_uri()
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", page]
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=HANG, check=True).stdout
+    drawn = dom.partition("<svg")[2].partition("</svg>")[0]
+    assert drawn.count("<path") == 5 and drawn.count("<line") == 4
+    assert dom.partition("<tbody")[2].count("<tr") == 5 and "&lt;b&gt;x&lt;/b&gt;" in drawn
+    assert dom.partition('class="bars"')[2].count("<span") == 3
+    assert "5 trials; best: trial" in dom
 
 
 def test_bayes_searches_near_the_best(workdir):
@@ -265,6 +284,21 @@ def test_a_command_that_cannot_be_started(workdir, capsys):
     assert "trial 1 failed: command: cannot be started (No such file or directory), got 'no-such-program'" in (
         capsys.readouterr().out
     )
+
+
+def test_a_storage_that_fails_in_the_middle_is_one_line(workdir, capsys, monkeypatch):
+    write_sweep(workdir, QUALITY)
+    answers = iter([[0]])
+
+    def waiting(self, limit):
+        for numbers in answers:
+            self.study.add_trial(create_trial(state=TrialState.WAITING))
+            return numbers
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(SharedStudy, "waiting", waiting)
+    message = launch_error(capsys, 1, "sweep", "fake.yaml", "--trials", 2)
+    assert message.startswith("sweep fake: stopped ([Errno 28] No space left on device); its trials save their state")
 
 
 def test_values_of_a_table_that_is_being_written():

@@ -1,4 +1,4 @@
-"""``striate sweep --wandb`` against a stand-in for W&B's server; `tests/experiments/launcher/test_wandb.py` has real runs."""
+"""``striate sweep --wandb`` against a stand-in for W&B's server; `launcher/test_wandb.py` has agents with real runs."""
 
 import subprocess
 import sys

@@ -73,8 +73,8 @@ def claim_gpus(count: int, gpus: Mapping[str, str], folder: Path | None = None) 
         taken.append(gpu)
         files.append(file)
     if len(taken) < count:
-        for file in files:
-            file.close()
+        for held in files:
+            held.close()
         return []
     _held.extend(files)
     return taken

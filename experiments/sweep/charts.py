@@ -38,9 +38,9 @@ def make_axis(title: str, values: Sequence[Any], logarithmic: bool = False, orde
         ordered: The choices of a categorical parameter, from bottom to top; empty: it has numbers.
     """
     if ordered:
-        heights = {label(choice): place / max(len(ordered) - 1, 1) for place, choice in enumerate(ordered)}
-        ticks = [(heights[label(choice)], show(choice, width=24)) for choice in ordered]
-        return Axis(title, [heights.get(label(value)) for value in values], ticks)
+        places = {label(choice): place / max(len(ordered) - 1, 1) for place, choice in enumerate(ordered)}
+        names = [(places[label(choice)], show(choice, width=24)) for choice in ordered]
+        return Axis(title, [places.get(label(value)) for value in values], names)
     scale = math.log10 if logarithmic else float
     numbers = [scale(value) if is_number(value) and (value > 0 or not logarithmic) else None for value in values]
     known = [number for number in numbers if number is not None]

@@ -15,6 +15,12 @@ def count_flops(network: nn.Module, image: Tensor) -> int:
     Shape:
         - image: ``[1, 3, H, W]``.
     """
-    with torch.random.fork_rng(), evaluation_mode(network), torch.no_grad(), FlopCounterMode(display=False) as counter:
+    devices = [image.device] if image.device.type == "cuda" else []
+    with (
+        torch.random.fork_rng(devices),
+        evaluation_mode(network),
+        torch.no_grad(),
+        FlopCounterMode(display=False) as counter,
+    ):
         network(image)
     return int(counter.get_total_flops())

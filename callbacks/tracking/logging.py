@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
@@ -84,7 +85,7 @@ def log_table(trainer: pl.Trainer, columns: Sequence[str], rows: Sequence[Sequen
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
             data = [list(row) for row in rows]
-            log_media(logger, key, lambda data=data: wandb_table(columns, data), logged_step(trainer))
+            log_media(logger, key, partial(wandb_table, columns, data), logged_step(trainer))
 
 
 def wandb_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Any:

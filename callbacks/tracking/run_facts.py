@@ -1,5 +1,6 @@
 """What a run is about, for its configuration on W&B: source revision, versions, hardware, data set and network."""
 
+import contextlib
 import os
 import platform
 import subprocess
@@ -106,7 +107,8 @@ def network_facts(trainer: pl.Trainer, task: pl.LightningModule) -> dict[str, An
     }
     # a sharded network would wait for the other ranks
     if isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy) and (image := first_image(trainer)) is not None:
-        facts |= {"flops": count_flops(network, image), "flops_image_size": list(image.shape[-2:])}
+        with contextlib.suppress(Exception):  # a network of one's own may take no single image, or be compiled
+            facts |= {"flops": count_flops(network, image), "flops_image_size": list(image.shape[-2:])}
     return facts
 
 

@@ -1,5 +1,6 @@
 """Checkpoints as artifacts of W&B."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -53,7 +54,7 @@ class CheckpointArtifacts(pl.Callback):
         old, self._versions = self._versions[:-1], []
         for logger in run_loggers(trainer):
             if self.uploads == "best" and old and not logger.offline:
-                logger.guard.call("deleting old checkpoints", lambda old=old: list(map(delete, old)), waits=True)
+                logger.guard.call("deleting old checkpoints", partial(delete_all, old), waits=True)
 
     def _upload(self, trainer: pl.Trainer) -> None:
         names = {"none": (), "best": ("best",), "all": ("best", "last")}[self.uploads]
@@ -75,10 +76,11 @@ class CheckpointArtifacts(pl.Callback):
             self._versions.append(version)
 
 
-def delete(version: Any) -> None:
-    """Delete a version of an artifact, once it is uploaded."""
-    version.wait(timeout=60)
-    version.delete(delete_aliases=True)
+def delete_all(versions: Sequence[Any]) -> None:
+    """Delete versions of an artifact, once they are uploaded."""
+    for version in versions:
+        version.wait(timeout=60)
+        version.delete(delete_aliases=True)
 
 
 def metadata_of(trainer: pl.Trainer, content: dict[str, Any], name: str) -> dict[str, Any]:

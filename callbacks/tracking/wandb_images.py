@@ -4,6 +4,7 @@ import hashlib
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import cv2
@@ -68,7 +69,7 @@ class WandbSamples:
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 run = str(logger.experiment.id)
-                log_media(logger, key, lambda run=run: self._images(run, samples, names), logged_step(trainer))
+                log_media(logger, key, partial(self._images, run, samples, names), logged_step(trainer))
 
     def _images(self, run: str, samples: Sequence[Sample], names: Sequence[str]) -> list[Any]:
         shown = within_caps(list(map(resized_image, samples)))

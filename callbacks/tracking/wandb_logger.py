@@ -51,7 +51,7 @@ class RunLogger(WandbLogger):
     @property
     def active(self) -> bool:
         """Whether this process records the run; False on other ranks than the first, and after `finish`."""
-        return rank_zero_only.rank == 0 and not self._finished
+        return getattr(rank_zero_only, "rank", 0) == 0 and not self._finished
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:

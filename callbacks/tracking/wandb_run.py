@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import torch
+
 RUN_FILE = "wandb_run.json"
 """File in the folder of a run that says which run of W&B it is."""
 
@@ -43,6 +45,13 @@ class WandbRun:
         with contextlib.suppress(OSError):
             return cls((folder / OLD_RUN_FILE).read_text(encoding="utf-8").strip())
         return None
+
+    @classmethod
+    def of_checkpoint(cls, path: str | Path) -> "WandbRun | None":
+        """Read what a checkpoint says; None if it is of a run that was not recorded on W&B."""
+        callbacks = torch.load(path, map_location="cpu", weights_only=True, mmap=True).get("callbacks", {})
+        values = callbacks.get("WandbRecord", {}).get("run")
+        return cls(**values) if values else None
 
     def save(self, folder: Path) -> None:
         """Write it to the folder of a run."""

@@ -55,5 +55,5 @@ def _add(digest: Any, value: Any, depth: int) -> None:
             _add(digest, entry, depth + 1)
     elif isinstance(value, set | frozenset):
         _add(digest, sorted(map(str, value)), depth + 1)
-    elif hasattr(value, "__dict__") and not callable(value):
+    if hasattr(value, "__dict__") and not callable(value) and not isinstance(value, np.ndarray | Path):
         _add(digest, {key: entry for key, entry in sorted(vars(value).items()) if key not in SETTINGS}, depth + 1)

@@ -203,7 +203,9 @@ class StriateCLI(LightningCLI):
             if logger is not False:
                 loggers = [] if logger in (None, True) else as_list(logger)
                 task = getattr(self.model, "kind", None) or ""
-                self.loggers = make_loggers(self.run, self.section("wandb"), str(self.subcommand), loggers, task)
+                self.loggers = make_loggers(
+                    self.run, self.section("wandb"), str(self.subcommand), loggers, task, self.section("ckpt_path")
+                )
                 kwargs["logger"] = self.loggers
         else:  # what callbacks write is of no use
             kwargs["default_root_dir"] = self.scratch

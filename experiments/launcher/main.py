@@ -46,7 +46,8 @@ usage: striate {command} --config FILE [--config FILE …] [--KEY VALUE …]
 
     --config FILE                    configuration file; several are merged
     --print_config                   print the resolved configuration and exit
-    --ckpt_path PATH|last|best       checkpoint; last and best: those of the newest training run
+    --ckpt_path PATH|last|best       checkpoint; last and best: those of the newest training run;
+                                     or wandb:ENTITY/PROJECT/NAME:ALIAS, a URL, s3://…
     --allow_random_weights           let validate, test and predict run without trained weights
     --seed_everything N              seed of all random numbers (default: 0)
 
@@ -58,9 +59,11 @@ Weights & Biases
     --wandb.mode MODE                auto, online, offline or off (default: auto, online with a login)
     --wandb.project NAME             project (default: WANDB_PROJECT, or striate)
     --wandb.entity NAME              user or team
+    --wandb.name NAME                name of the run (default: such as detection/ssd_digits/fit-1)
     --wandb.group NAME               group of runs (default: name of the experiment)
     --wandb.tags LIST                such as '[a, b]'
     --wandb.notes TEXT               description of the run
+    --wandb.checkpoints WHICH        upload checkpoints: none, best or all (default: none)
 
 Data
     --data CLASS                     data module, such as CocoDetection

@@ -16,7 +16,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from ...callbacks.tracking.wandb_checkpoints import Uploads
 from ...callbacks.tracking.wandb_connection import connect
 from ...callbacks.tracking.wandb_logger import RunLogger
-from ...callbacks.tracking.wandb_run import OLD_RUN_FILE, RUN_FILE
+from ...callbacks.tracking.wandb_run import OLD_RUN_FILE, RUN_FILE, WandbRun
 from .compat import MetricsLogger
 from .messages import notice
 
@@ -51,6 +51,7 @@ class WandbSettings:
             else it is online with a login (``WANDB_API_KEY`` or netrc) and offline without one.
         project: Name of the project; None: ``WANDB_PROJECT``, or ``striate``.
         entity: User or team; None: that of the login.
+        id: ID of the run to continue; None: that of the folder in which training continues, or a new one.
         name: Name of the run; None: ``WANDB_NAME``, or task, experiment and number, such as
             ``detection/ssd_digits/fit-1``.
         group: Name of the group of runs; None: ``WANDB_RUN_GROUP``, or the name of the experiment.
@@ -69,6 +70,7 @@ class WandbSettings:
     mode: Mode = "auto"
     project: str | None = None
     entity: str | None = None
+    id: str | None = None
     name: str | None = None
     group: str | None = None
     tags: Sequence[str] = field(default_factory=list)
@@ -147,7 +149,12 @@ def open_run(settings: Any, command: str, checkpoint: str | None) -> Run:
 
 
 def make_loggers(
-    run: Run, settings: Any, command: str, configured: Sequence[Logger] = (), task: str = ""
+    run: Run,
+    settings: Any,
+    command: str,
+    configured: Sequence[Logger] = (),
+    task: str = "",
+    checkpoint: str | None = None,
 ) -> list[Logger]:
     """Build the CSV logger, and the W&B logger unless it is off or the command is ``predict``.
 
@@ -160,6 +167,7 @@ def make_loggers(
         command: The command.
         configured: Loggers of the configuration.
         task: Kind of the task, to begin the name of the run on W&B with.
+        checkpoint: The checkpoint from which training continues; None: there is none.
     """
     # flush often, so that an interrupted run keeps its metrics
     metrics = MetricsLogger(run.root.parent, run.root.name, run.number, flush_logs_every_n_steps=50)
@@ -170,8 +178,24 @@ def make_loggers(
     if not is_first_rank():
         return [*loggers, RunLogger(None, run.folder, settings.timeout, mode == "offline")]
     options = wandb_options(settings, run, command, task)
-    logger = connect(run.folder, options, mode == "offline", settings.timeout)
+    known = run_to_continue(run, settings, checkpoint if command == "fit" else None)
+    logger = connect(run.folder, options, mode == "offline", settings.timeout, known)
     return loggers if logger is None else [*loggers, logger]
+
+
+def run_to_continue(run: Run, settings: Any, checkpoint: str | None) -> WandbRun | None:
+    """The run of W&B to continue, if the folder of the run does not say which; None: a new one.
+
+    A checkpoint from another folder continues only the run that ``wandb.id`` names: two trainings that start from it
+    would mix in one.
+    """
+    if settings.id is not None:
+        return WandbRun(settings.id, settings.entity or "", settings.project or "")
+    known = None if checkpoint is None else WandbRun.of_checkpoint(checkpoint)
+    if known is None or not run.created:
+        return known
+    notice(f"W&B: a new run, the checkpoint is of {known.id}; to continue that one, pass --wandb.id {known.id}")
+    return None
 
 
 def wandb_options(settings: Any, run: Run, command: str, task: str) -> dict[str, Any]:

@@ -1,12 +1,25 @@
 """Folders of runs, and the mode of W&B."""
 
 import pytest
+import torch
 
-from striate.experiments.launcher.runs import RunSettings, has_login, open_run, resolve_mode
+from striate.callbacks.tracking.wandb_run import WandbRun
+from striate.experiments.launcher.runs import (
+    Run,
+    RunSettings,
+    WandbSettings,
+    has_login,
+    open_run,
+    resolve_mode,
+    run_to_continue,
+    wandb_options,
+)
 
 
 @pytest.fixture
 def logged_out(monkeypatch, tmp_path):
+    for name in ("WANDB_PROJECT", "WANDB_NAME", "WANDB_RUN_GROUP", "WANDB_JOB_TYPE"):
+        monkeypatch.delenv(name, raising=False)
     for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_IDENTITY_TOKEN_FILE", "NETRC"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -51,3 +64,34 @@ def test_runs_are_numbered_and_resumed_in_their_folder(tmp_path):
     with pytest.raises(OSError, match=r"run.root: cannot write there .*, got '.*file"):
         (tmp_path / "file").touch()
         open_run(RunSettings(name="a", root=str(tmp_path / "file")), "fit", None)
+
+
+def test_a_checkpoint_from_elsewhere_starts_a_new_run_of_wandb_unless_its_id_is_given(tmp_path, capsys):
+    known = {"id": "abcd1234", "entity": "team", "project": "digits", "sweep": ""}
+    path = tmp_path / "last.ckpt"
+    torch.save({"callbacks": {"WandbRecord": {"run": known}}}, path)
+    in_place, new = Run(tmp_path, "fit-1"), Run(tmp_path, "fit-2", (tmp_path / "fit-2",))
+    assert run_to_continue(in_place, WandbSettings(), path) == WandbRun(**known)
+    assert run_to_continue(new, WandbSettings(), path) is None
+    assert "pass --wandb.id abcd1234" in capsys.readouterr().err
+    given = WandbSettings(id="abcd1234", project="digits")
+    assert run_to_continue(new, given, path) == WandbRun("abcd1234", "", "digits")
+    torch.save({"state_dict": {}}, path)
+    assert run_to_continue(in_place, WandbSettings(), path) is run_to_continue(new, WandbSettings(), None) is None
+    with pytest.raises(ValueError, match=r"wandb.timeout: must be > 0 seconds, got 0"):
+        WandbSettings(timeout=0)
+
+
+def test_settings_of_wandb_come_before_the_environment_and_defaults(logged_out, monkeypatch, tmp_path):
+    run = Run(tmp_path / "ssd_digits", "fit-3")
+    options = wandb_options(WandbSettings(), run, "fit", "detection")
+    assert options == {
+        "project": "striate", "entity": None, "name": "detection/ssd_digits/fit-3", "group": "ssd_digits",
+        "tags": None, "notes": None, "job_type": "fit",
+    }  # fmt: skip
+    for name in ("PROJECT", "NAME", "RUN_GROUP", "JOB_TYPE"):
+        monkeypatch.setenv(f"WANDB_{name}", f"environment's {name}")
+    options = wandb_options(WandbSettings(name="mine", tags=["a"]), run, "fit", "detection")
+    assert options["name"] == "mine" and options["tags"] == ["a"]
+    assert options["project"] == "environment's PROJECT" and options["group"] == "environment's RUN_GROUP"
+    assert options["job_type"] == "environment's JOB_TYPE"

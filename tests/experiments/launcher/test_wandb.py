@@ -154,7 +154,6 @@ def test_an_offline_run_holds_everything_and_is_synced_with_its_continuation(ser
     assert steps(server) == list(range(2 * STEPS)) and server.run()["rewrites"] == 0
     assert server.run()["settings"]["displayName"] == "classification/small/fit-1"
     assert {name for name in server.run()["files"] if name.startswith("media/images/val/pictures")}
-    server.state.unknown.clear()  # the client's telemetry about itself
 
 
 BEST = {
@@ -207,9 +206,7 @@ def test_two_processes_are_one_run(server, workdir):
     run = server.run()
     assert steps(server) == [0, 1] and run["rewrites"] == 0 and run["exitcode"] == 0  # one step an epoch
     assert {"val/pictures", "val/acc"} <= server.history()[0].keys() & server.history()[1].keys()
-    assert (
-        run["config"]["trainer"]["value"]["devices"] == 2 and run["config"]["dataset"]["value"]["name"] == "ImageFolder"
-    )
+    assert run["config"]["dataset"]["value"]["name"] == "ImageFolder"
 
 
 @pytest.mark.slow

@@ -6,8 +6,8 @@ Half of the detections are close to an object. The masks come from a few images,
 ``[N, 480, 640]`` in batches of 4 images. Detections are given in two ways: as the models of either side return them,
 run lengths (`RunLengths`) for striate and bool masks for torchmetrics, and as the same bool masks for both.
 
-Measured are the seconds from the first update to the metrics, and the memory on top of imports and masks. The metrics
-must agree.
+The measurements are the seconds from the first update to the metrics, and the memory on top of imports and masks. The
+metrics must agree.
 """
 
 import argparse

@@ -116,8 +116,8 @@ class VisionDataModule(pl.LightningDataModule):
             number of samples per epoch, but each class equally often, so samples of rare classes repeat, augmented
             anew each time. ``repeat_factor``: each sample at least once, samples of rare classes more often, by
             LVIS's rule and threshold; pass a `RepeatFactor` for another threshold.
-        scale_16bit: How images beyond 8 bits are scaled to 8. None: they are rejected. ``full``: from 0 to the highest
-            value of their bits, 65535 for 16. ``image``: from the lowest to the highest value of each image.
+        scale_16bit: How images with more than 8 bits are scaled to 8. None: they are rejected. ``full``: from 0 to the
+            highest value of their bits, 65535 for 16. ``image``: from the lowest to the highest value of each image.
             ``percentile``: from the 1st to the 99.8th percentile of each image. ``[low, high]``: from `low` to `high`
             in all images, such as ``[0, 4095]`` for a camera of 12 bits or ``[-1000, 400]`` for CT.
         page: Page or frame to read of TIFF, GIF, WebP and APNG files with several, from 0. None: they are rejected.

@@ -95,7 +95,7 @@ def check_same_classes(trained: Sequence[str], names: Sequence[str], data: str, 
         return
     if training:
         rank_zero_warn(
-            f"training gives the outputs other classes than before: {list_names(names)} ({data}) instead of "
+            f"training assigns other classes to the outputs than before: {list_names(names)} ({data}) instead of "
             f"{list_names(trained)}; check their order if you continue the same task"
         )
         return

@@ -20,9 +20,9 @@ BOUNDARY = 0.02
 class InstanceSegmentation(Detection):
     """Instance segmentation: any number of objects per image, each with a class, a score, a box and a mask.
 
-    Logged: what `Detection` logs, where ``val/map`` and its like are of boxes; ``val/mask_map`` (COCO's AP of masks),
-    ``val/mask_map50``, ``val/mask_map75`` and the other metrics of `metrics.COCOInstances`, with ``mask_`` in front;
-    with `boundary` ``val/boundary_map``, …; with `map_r` ``val/mask_map_r50``, ``val/mask_map_r70``,
+    Logged: what `Detection` logs, where ``val/map`` and similar metrics are for boxes; ``val/mask_map`` (COCO's AP of
+    masks), ``val/mask_map50``, ``val/mask_map75`` and the other metrics of `metrics.COCOInstances`, with ``mask_`` in
+    front; with `boundary` ``val/boundary_map``, …; with `map_r` ``val/mask_map_r50``, ``val/mask_map_r70``,
     ``val/mask_map_r50_mnc`` and ``val/mask_map_r70_mnc``; and the same under ``test/``. Boxes and masks are compared in
     pixels of the images from the data module. Score thresholds, and the curves, errors and confusion matrix of
     `striate.callbacks.DetectionReport`, are of masks.

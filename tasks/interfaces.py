@@ -86,7 +86,7 @@ class HasValTransform(Protocol):
 
 @runtime_checkable
 class HasReadOptions(Protocol):
-    """A data module that says how image files are read that could be read in several ways."""
+    """A data module that states how ambiguous image files are read."""
 
     read_options: ReadOptions
 

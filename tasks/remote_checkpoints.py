@@ -63,7 +63,7 @@ def _fetch_artifact(name: str, argument: str, folder: Path) -> Path:
         artifact.download(root=str(folder))
     except Exception as error:  # errors of W&B, of its server and of the network
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{argument}: W&B does not give it ({reason}), got {name!r}") from error
+        raise ValueError(f"{argument}: W&B does not provide it ({reason}), got {name!r}") from error
     return _only_file(folder, argument, name)
 
 

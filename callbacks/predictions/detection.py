@@ -110,7 +110,7 @@ class DetectionWriter(OverlayWriter):
         return ["path", "objects", *(class_name(k, self.names) for k in range(self.task.num_classes))]
 
     def counts(self, path: str, prediction: dict[str, Any]) -> list[Any]:
-        """Return the numbers of objects of an image, in all and of each class, 0 where there is none."""
+        """Return the number of objects of an image, in total and per class."""
         labels = prediction["labels"][self._shown(prediction)]
         return [path, len(labels), *torch.bincount(labels, minlength=self.task.num_classes).tolist()]
 

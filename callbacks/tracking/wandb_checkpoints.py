@@ -45,11 +45,11 @@ class CheckpointArtifacts(pl.Callback):
         self._versions: list[Any] = []
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Upload what the epoch before has saved."""
+        """Upload the checkpoints that the previous epoch has saved."""
         self._upload(trainer)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Upload what the end of training has saved, and delete old versions."""
+        """Upload the checkpoints of the end of training, and delete old versions."""
         self._upload(trainer)
         old, self._versions = self._versions[:-1], []
         for logger in run_loggers(trainer):

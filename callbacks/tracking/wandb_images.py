@@ -118,7 +118,7 @@ def within_caps(images: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def log_samples_table(trainer: pl.Trainer, samples: Sequence[Sample], names: Sequence[str], key: str) -> None:
-    """Log one row per sample on every W&B logger, the worst first: image with layers, score, and what is in it."""
+    """Log one row per sample on every W&B logger, the worst first: image with layers, score, and classes."""
     for logger in trainer.loggers:
         if samples and isinstance(logger, WandbLogger):
             log_media(logger, key, lambda: samples_table(samples, names), logged_step(trainer))

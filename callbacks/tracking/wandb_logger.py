@@ -55,7 +55,7 @@ class RunLogger(WandbLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Add metrics or media to the row of a step; without a step, to the row at hand."""
+        """Add metrics or media to the row of a step; without a step, to the current row."""
         if step is not None:
             self.begin_row(step)
             if step < self.last_step:
@@ -81,13 +81,13 @@ class RunLogger(WandbLogger):
             self.log_metrics(media, step)
 
     def begin_row(self, step: int) -> None:
-        """Send the row at hand if it is of another step."""
+        """Send the current row if it belongs to another step."""
         if step != self._row_step:
             self.flush()
             self._row_step = step
 
     def flush(self) -> None:
-        """Send the row at hand: the numbers first, which never waits, and then the media."""
+        """Send the current row: the numbers first, which never waits, and then the media."""
         row, self._row = self._row, {}
         if not row or not self.active or (self._row_step is not None and row.keys() <= {"epoch", *self.restored}):
             return
@@ -159,7 +159,7 @@ class RunLogger(WandbLogger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Send the row at hand at the end of a stage."""
+        """Send the current row at the end of a stage."""
         self.flush()
 
     def finish(self, exit_code: int) -> None:

@@ -21,7 +21,7 @@ class WandbRecord(pl.Callback):
 
     The summary holds the best value of the monitored metric beside the last one: ``best/val/acc``, ``best/epoch`` and
     ``best/step``. The configuration gets ``dataset`` (name, sizes, classes, fingerprint) and ``network`` (parameters,
-    FLOPs). Rows that a killed run could not send are sent when it is resumed. Checkpoints hold which run of W&B they
+    FLOPs). Rows that a killed run could not send are sent when it is resumed. Checkpoints store which run on W&B they
     belong to.
     """
 
@@ -30,7 +30,7 @@ class WandbRecord(pl.Callback):
         self._run: dict[str, str] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best result so far, and which run of W&B this is."""
+        """Return the best result so far, and the identity of the run on W&B."""
         return {"best": self._best, "run": self._run}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

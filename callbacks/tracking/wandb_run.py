@@ -1,4 +1,4 @@
-"""Which run of W&B a run is, kept in its folder and in its checkpoints."""
+"""Identity of a run on W&B, stored in the run's folder and in its checkpoints."""
 
 import contextlib
 import json
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 RUN_FILE = "wandb_run.json"
-"""File in the folder of a run that says which run of W&B it is."""
+"""File in the folder of a run that identifies its run on W&B."""
 
 OLD_RUN_FILE = "wandb_id.txt"
 """The same in folders of earlier versions: the id alone."""

@@ -1,4 +1,4 @@
-"""Class names that are read off annotations: which of them are the same, or may be mistakes."""
+"""Class names that are read from annotations: which of them are the same, or may be mistakes."""
 
 from collections.abc import Iterable, Mapping
 from difflib import SequenceMatcher
@@ -10,7 +10,7 @@ from .similar_names import canonical, describe_similar, similar_names
 RARE = 0.05
 """Fraction of the objects of another class below which a class with a similar name may be a misspelling of it."""
 SIMILAR = 0.8
-"""Similarity of names (`difflib`) from which on one may be a misspelling of the other."""
+"""Minimum similarity of names (`difflib`) at which one may be a misspelling of the other."""
 MAX_COMPARED = 300
 """Classes up to which all pairs of names are compared."""
 

@@ -65,7 +65,7 @@ def image_names(folder: Path) -> list[str]:
 
 
 def split_of_name(name: str) -> str | None:
-    """Return the split that a folder or list of this name stands for; None: none.
+    """Return the split of a folder or list with this name; None: it is not a split.
 
     >>> split_of_name("Validation"), split_of_name("cats")
     ('val', None)
@@ -155,7 +155,7 @@ def warn_about_repeated_files(file: Path, names: Sequence[str], consequence: str
 
 
 def warn_of_same_stems(folder: Path, names: Iterable[str], consequence: str) -> None:
-    """Warn of images whose names differ in their suffix alone, so that they have one annotation file.
+    """Warn of images whose names differ only in the suffix, so that they share an annotation file.
 
     Args:
         folder: Folder that the names are relative to.
@@ -169,8 +169,8 @@ def warn_of_same_stems(folder: Path, names: Iterable[str], consequence: str) -> 
     if not groups:
         return
     pairs = [" and ".join(group) for group in groups]
-    found = f"names differ in the suffix alone, {consequence}"
-    message = f"{len(groups)} annotation files are of several images, {consequence} ({folder}, first: {pairs[0]})"
+    found = f"names differ only in the suffix, {consequence}"
+    message = f"{len(groups)} annotation files belong to several images, {consequence} ({folder}, first: {pairs[0]})"
     record_warning(Fault("same-stem", folder, pairs, "entry", found), f"{message}: keep one of each, or rename it")
 
 

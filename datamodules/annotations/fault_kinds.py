@@ -110,25 +110,25 @@ KINDS: dict[str, Kind] = {
         excludes_sample=True,
     ),
     "bit-depth": Kind(
-        "images beyond 8 bits, without a scaling",
+        "images with more than 8 bits, without a scaling",
         "error",
         "Training would stop at them: their scaling is unknown. Set scale_16bit, for all images alike.",
     ),
     "flat-image": Kind(
         "images without contrast",
         "note",
-        "Their darkest and brightest pixels differ by less than 16 of 255 levels. Empty views, or files of more "
-        "bits that were saved with 8.",
+        "Their darkest and brightest pixels differ by less than 16 of 255 levels. They are empty "
+        "scenes, or images with more bits that were saved with 8.",
     ),
     "unread-file": Kind(
         "files among the images that are not read",
         "warning",
-        "Of formats that are not read (HEIC, SVG, video …), without suffix, or outside the class folders. Convert "
-        "images to JPEG or PNG, and move other files away.",
+        "Their format is not supported (HEIC, SVG, video …), they have no suffix, or they are outside the class "
+        "folders. Convert images to JPEG or PNG, and move other files away.",
         sentence="left out: {found}",
     ),
     "same-stem": Kind(
-        "images whose names differ in their suffix alone",
+        "images whose names differ only in the suffix",
         "warning",
         "They share an annotation file, which belongs to one of them. Keep that one, or rename the other.",
         sentence="{found}",
@@ -136,14 +136,15 @@ KINDS: dict[str, Kind] = {
     "skipped-file": Kind(
         "files and folders that are left out",
         "note",
-        "Of systems and tools (@eaDir, __MACOSX, ._*), texts among images, and links to folders that are read already.",
+        "Files of systems and tools (@eaDir, __MACOSX, ._*), text files among images, and links to folders that "
+        "are read already.",
         sentence="left out: {found}",
     ),
     "size-mismatch": Kind(
         "images whose annotations are for another size",
         "error",
         "Image and annotation belong to different versions, one was rotated (EXIF), or width and height are swapped. "
-        "Training leaves these images out, since boxes and masks would lie elsewhere.",
+        "Training leaves these images out, since boxes and masks would be misplaced.",
         "left out, with their objects; if only the stated size is wrong, fix that instead",
         excludes_sample=True,
     ),
@@ -190,21 +191,21 @@ KINDS: dict[str, Kind] = {
         "For masks, look at their values and the mapping in classes.",
     ),
     "unused-class": Kind(
-        "classes that no sample has",
+        "classes without any sample",
         "note",
-        "As intended, if the list of classes is that of a larger data set. They cannot be learned.",
+        "This is intended if the list of classes is that of a larger data set. They cannot be learned.",
     ),
     "turned-mask": Kind(
         "images that EXIF turns, but not their masks",
         "warning",
-        "Masks must be of the displayed image. One that was drawn on the pixels as they are stored lies upside down: "
+        "Masks must match the displayed image. One that was drawn on the pixels as they are stored lies upside down: "
         "look at the pictures, and if it does, save the image without its EXIF orientation.",
         sentence="{found}",
     ),
     "turned-image": Kind(
         "images with boxes or masks that EXIF turns",
         "note",
-        "Boxes and masks must be of the displayed image. If they were drawn on the pixels as they are stored, save the "
+        "Boxes and masks must match the displayed image. If they were drawn on the pixels as they are stored, save the "
         "images without their EXIF orientation.",
     ),
     "merged-objects": Kind(
@@ -289,7 +290,7 @@ KINDS: dict[str, Kind] = {
     "box-percent": Kind(
         "boxes that may be percentages of their images",
         "warning",
-        "They are read as pixels, so that all objects would lie in the first corner. Write them in pixels if they are "
+        "They are read as pixels, so all objects would lie in the upper left corner. Write them in pixels if they are "
         "percentages.",
         sentence="boxes may be percentages of their images: {found}",
     ),
@@ -372,7 +373,7 @@ KINDS: dict[str, Kind] = {
     "unused-image": Kind(
         "image files that no split of this configuration reads",
         "note",
-        "As intended, if the configuration selects a part of the data.",
+        "This is intended if the configuration selects a part of the data.",
     ),
     "crash": Kind(
         "images at which the reading process died",
@@ -382,7 +383,7 @@ KINDS: dict[str, Kind] = {
         excludes_sample=True,
     ),
     "unlabeled-task": Kind(
-        "tasks that nobody has annotated",
+        "tasks without an annotation",
         "warning",
         "Their images are left out. Annotate them, or submit an empty annotation for an image without objects.",
         sentence="left out: no annotation, or only cancelled ones",

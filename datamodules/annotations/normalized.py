@@ -15,7 +15,7 @@ SMALLEST_SIDE = 3
 
 PERCENT = 100
 CHANCE = -4
-"""Decimal logarithm of the chance from which on boxes of random places may all lie in the first 100 pixels."""
+"""Decimal logarithm of the probability above which randomly placed boxes may all lie in the first 100 pixels."""
 
 
 def are_fractions(boxes: np.ndarray, sizes: np.ndarray) -> bool:
@@ -134,8 +134,8 @@ def warn_of_mixed_units(
 ) -> None:
     """Warn of boxes in another unit than the others; call it after `reject_fractions` or `reject_pixels`.
 
-    Where pixels are expected, these are boxes within 0 to 1 with a coordinate that is no whole number, so smaller than
-    a pixel; where fractions are expected, boxes with a coordinate beyond 2.
+    Where pixels are expected, these are boxes within 0 to 1 with a coordinate that is not a whole number, so smaller
+    than a pixel; where fractions are expected, boxes with a coordinate beyond 2.
 
     Args:
         boxes: x1, y1, x2, y2 as they are written.

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 BOX_CODES = ("", "box-not-finite", "box-inverted", "box-zero-area", "box-outside", "box-far-beyond", "box-beyond")
-"""Faults of a box, by the order in which they are looked for."""
+"""Faults of a box, in the order in which they are checked."""
 
 FAR = 10
 """Number of sides of an image beyond which a coordinate is refused, not clipped."""

@@ -28,7 +28,7 @@ from ..batches import IGNORE_INDEX
 from ..loading.sources import Sample
 from ..loading.targets import MIN_SIZE, OBJECT_FIELDS, box_areas, boxes_of_masks, mask_areas
 
-MAX_REDRAWS = 100  # augmentations drawn for a localization sample before it is given up
+MAX_REDRAWS = 100  # augmentations drawn for a localization sample before an error
 _ROUNDING = 0.01  # pixels that a box may lose in float32 without being moved: in an image of 20,000, 0.002
 
 # albumentations' own transforms that use boxes do not declare it; custom ones can, in `targets_as_params`

@@ -16,7 +16,7 @@ from .json_columns import CocoColumns
 from .options import BoxFormat
 
 MANY_CROWDS = 0.25
-"""Fraction of the objects from which crowds are reported; 0.01 in COCO."""
+"""Minimum fraction of crowds among the objects that is reported; COCO has 0.01."""
 _SAMPLED_MASKS = 256
 _TO_PIXELS = "multiply x and width by the width of the image, y and height by its height"
 
@@ -56,7 +56,7 @@ def check_box_units(file: Path, columns: CocoColumns, sizes: np.ndarray, box_for
 def check_polygons(
     file: Path, ids: np.ndarray, masks: ObjectMasks, sizes: np.ndarray, boxes: np.ndarray | None
 ) -> None:
-    """Reject polygons of another unit or outside their images; warn of some that lie elsewhere than their boxes.
+    """Reject polygons of another unit or outside their images; warn of those that do not match their boxes.
 
     A sample of the objects is looked at. While faults are recorded, the check of each image finds the latter.
 
@@ -98,7 +98,7 @@ def check_polygons(
     elif boxes is not None and not recording() and (differs := differs_from_mask(clipped, boxes[kept])).any():
         number = int(differs.argmax())
         rank_zero_warn(
-            f"{differs.sum()} of {len(kept)} masks teach another place than their boxes (first: {file}, annotation "
+            f"{differs.sum()} of {len(kept)} masks do not match their boxes (first: {file}, annotation "
             f"{ids[kept[number]]}, box {box_text(boxes[kept[number]])}, polygon {box_text(extent[number])}); run "
             "striate data check to list them, with --fix to take the boxes from the masks"
         )

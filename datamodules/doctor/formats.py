@@ -121,7 +121,7 @@ def unlisted_by_voc(data: Any, listed: set[str]) -> Iterator[tuple[str, str, str
 
 
 def voc_notes(data: Any, split: str, images: list[str]) -> Iterator[str]:
-    """Report the image sets of a data set of its own, and the classes that were read off its annotations."""
+    """Report the image sets of a data set of its own, and the classes that were read from its annotations."""
     layout = data.layout
     if layout.year is None and layout.has(split):
         yield f"{split}: {'; '.join(image_set.description(data.root) for image_set in layout.image_sets(split))}."

@@ -41,7 +41,7 @@ def _short_sides(train: SplitStatistics) -> tuple[float, str]:
     text = f"The short side of the images is {median:.0f} pixels"
     if round(low) == round(high):
         return median, f"{text}."
-    return median, f"{text} in the median, and {low:.0f} to {high:.0f} for nine of ten."
+    return median, f"{text} (median), and {low:.0f} to {high:.0f} for nine of ten."
 
 
 def _input_size(train: SplitStatistics) -> Suggestion:

@@ -28,7 +28,7 @@ class ImageFolder(VisionDataModule):
     The folders of the splits may also be named ``training``, ``valid``, ``validation`` or ``testing``, in any case.
     The classes are the folder names of the training set, in alphabetical order. Class folders are searched
     recursively, and links are followed. Hidden folders, those of systems and tools (``@eaDir``, ``__MACOSX``), and
-    folders of training runs (``runs``, ``wandb``, ``lightning_logs``, ``mlruns``, ``checkpoints``) are no classes,
+    folders of training runs (``runs``, ``wandb``, ``lightning_logs``, ``mlruns``, ``checkpoints``) are not classes,
     except those that `class_names` has.
 
     Args:

@@ -16,7 +16,7 @@ _PERCENTILES = (1, 99.8)
 
 
 class BitDepthError(ValueError):
-    """An image beyond 8 bits, without an argument that says how it is scaled.
+    """An image with more than 8 bits, without an argument that says how it is scaled.
 
     Attributes:
         option: The argument of `ReadOptions` to set, such as ``scale_16bit=(0, 4095)``.
@@ -35,7 +35,7 @@ class ReadOptions:
     """How image files are read that could be read in several ways.
 
     Attributes:
-        scale_16bit: Scaling of images beyond 8 bits, see `scale_to_8_bits`; None: they are rejected.
+        scale_16bit: Scaling of images with more than 8 bits, see `scale_to_8_bits`; None: they are rejected.
         page: Page or frame to read of files with several, from 0; None: such files are rejected.
     """
 
@@ -105,7 +105,9 @@ def scale_to_8_bits(values: np.ndarray, scale: str | Range | None, bits: int = 1
     least, most = (finite.min(), finite.max()) if finite.size else (0, 0)
     if scale is None or (scale == "full" and (values.dtype.kind == "f" or least < 0 or bits > 16)):
         kind = "floating-point values" if values.dtype.kind == "f" else f"values of {bits} bits"
-        problem = "must be set for images beyond 8 bits" if scale is None else "full needs whole numbers of 16 bits"
+        problem = (
+            "must be set for images with more than 8 bits" if scale is None else "full needs whole numbers of 16 bits"
+        )
         full = ", full" if scale is None and values.dtype.kind != "f" and least >= 0 and bits <= 16 else ""
         usual = _usual_range(float(least), float(most), values.dtype.kind)
         raise BitDepthError(

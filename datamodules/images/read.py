@@ -137,7 +137,7 @@ def _check_content(path: str | Path, image: np.ndarray) -> None:
             alpha = np.asarray(opened.convert("RGBA"))[..., 3]
         if alpha.min() != alpha.max():
             raise ImageError(
-                path, "its content is in the transparency alone, which is not read; save it on a background"
+                path, "its content is only in the transparency, which is not read; save it on a background"
             )
 
 
@@ -254,14 +254,14 @@ def bits_per_channel(opened: Image.Image) -> int:
 
 
 def _deep_colors(path: str | Path, page: int, orientation: int) -> np.ndarray:
-    """Decode colors of 16 bits, which Pillow cuts to 8: ``[H, W, 3]``, of the file's type."""
+    """Decode 16-bit colors, which Pillow truncates to 8 bits: ``[H, W, 3]``, of the file's type."""
     data = np.frombuffer(Path(path).read_bytes(), np.uint8)
     if page == 0:
         image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
     else:
         image = next(iter(cv2.imdecodemulti(data, cv2.IMREAD_UNCHANGED, range=(page, page + 1))[1]), None)
     if image is None or image.ndim != 3 or image.dtype == np.uint8:
-        raise ImageError(path, "colors of 16 bits in a form that is not read; save the image as PNG")
+        raise ImageError(path, "16-bit colors in a form that is not supported; save the image as PNG")
     colors = image[..., 2::-1]
     return _turned(colors, orientation) if data[:8].tobytes() == _PNG_START else colors  # a TIFF is turned already
 
@@ -281,7 +281,7 @@ def _unreadable(path: str | Path, error: Exception) -> ImageError:
 
 
 def foreign_format(path: str | Path) -> str:
-    """Return what the content of a file is that is no image, from its first bytes; empty: unknown."""
+    """Return the format of a file that is not an image, from its first bytes; empty: unknown."""
     with Path(path).open("rb") as file:
         head = file.read(256)
         if head.startswith(_TIFF_STARTS):

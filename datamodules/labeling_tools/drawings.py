@@ -15,7 +15,7 @@ from ..annotations.objects import ImageTable, Objects, usable_boxes
 from ..loading.targets import boxes_of_masks
 
 CIRCLE_POINTS = 64
-"""Points of the polygon that stands for a circle or an ellipse."""
+"""Number of points of the polygon that approximates a circle or an ellipse."""
 
 
 class Drawing(NamedTuple):
@@ -47,7 +47,7 @@ class Drawings:
         names: Path of each image below `root`.
         sizes: Width and height of each image.
         objects: The objects, image by image.
-        unusable: Name of each shape that is no object, and why.
+        unusable: Name of each shape that is not an object, and why.
     """
 
     root: Path

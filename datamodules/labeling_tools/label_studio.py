@@ -251,7 +251,7 @@ def _read_result(result: dict[str, Any], image: int, place: str, size: tuple[int
     if result.get("image_rotation"):
         raise ValueError(f"the image must not be rotated, got image_rotation {result['image_rotation']}")
     if "keypointlabels" in value or str(result.get("type")).startswith("keypoint"):
-        raise ValueError("a keypoint has no area, and is no object")
+        raise ValueError("a keypoint has no area, and is not an object")
     label, (width, height) = labels[0], size
     if "rle" in value:
         if not isinstance(value["rle"], list):

@@ -31,7 +31,7 @@ class LabelmeJson(LabelingToolDataModule):
     Folders are searched recursively. If `root` has a folder ``train``, the splits are the folders ``train``, ``val``
     and ``test``; otherwise all files are the training set. Rectangles, also rotated ones, polygons, circles and masks
     are objects. Shapes with the same label and ``group_id`` are one object. Lines and points have no area, and
-    ``__ignore__`` and ``_background_`` are no classes; they are left out with one warning, like boxes outside their
+    ``__ignore__`` and ``_background_`` are not classes; they are left out with one warning, like boxes outside their
     image, or stop the run if `strict`. A semantic mask cannot have the pixels of ``__ignore__``, which are refused.
 
     Args:
@@ -144,9 +144,9 @@ def _read_shape(shape: Any, image: int, name: str, size: tuple[int, int]) -> Dra
         raise ValueError("points must be a list of pairs of numbers")
     label, coordinates = shape["label"].strip(), [float(side) for point in points for side in point]
     if label in (_IGNORED, _BACKGROUND):
-        raise ValueError(f"{label} is not a class, and the shape is no object")
+        raise ValueError(f"{label} is not a class, and the shape is not an object")
     if kind in _NO_AREA:
-        raise ValueError(f"a {kind} has no area, and is no object")
+        raise ValueError(f"a {kind} has no area, and is not an object")
     if kind == "polygon" and len(points) >= 3:
         return Drawing(image, name, label, [coordinates])
     if kind in ("oriented_rectangle", "rotation") and len(points) == 4:  # the latter is X-AnyLabeling's

@@ -51,7 +51,7 @@ class TransformedDataset(Dataset[Sample]):
             (`TargetAugmentation`).
     """
 
-    max_replacements = 20  # this many unreadable images in a row are no accident
+    max_replacements = 20  # this many unreadable images in a row are not a coincidence
 
     def __init__(
         self,

@@ -46,7 +46,7 @@ class HasReadOptions(Protocol):
     """A source that reads image files."""
 
     options: ReadOptions
-    """How to read those that could be read in several ways. Set by the data module."""
+    """How to read ambiguous image files. Set by the data module."""
 
 
 @runtime_checkable

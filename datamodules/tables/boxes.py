@@ -50,7 +50,7 @@ def read_boxes(table: Table, columns: Sequence[str], required: bool = False) -> 
 def boxes_in_pixels(
     boxes: np.ndarray, sizes: np.ndarray, normalized: bool, table: Table, columns: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Convert boxes of a table to pixels, and check that they have the unit that they are said to have.
+    """Convert boxes of a table to pixels, and check that they have the stated unit.
 
     Args:
         boxes: x1, y1, x2, y2 as they are written.

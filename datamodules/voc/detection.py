@@ -34,7 +34,7 @@ VOC_CLASSES = (
 # fmt: on
 ClassNames = list[str] | Literal["auto"] | None
 MANY_UNKNOWN = 20
-"""Objects with the same unknown name from which on ``striate data check`` reports the name, not each object."""
+"""Minimum number of objects with one unknown name for which ``striate data check`` reports only the name."""
 
 
 class VOCDetection(ObjectDataModule):
@@ -150,7 +150,7 @@ class VOCDetection(ObjectDataModule):
         counts.pop("", None)  # reported when it is read
         if not counts:
             if (error := unreadable(sorted(files))) is not None:
-                raise DataError(f"class_names: cannot be read off the annotations: {error}") from error
+                raise DataError(f"class_names: cannot be read from the annotations: {error}") from error
             raise DataError(f"class_names: no named object in the {len(files)} annotation files of {str(self.root)!r}")
         return counts
 

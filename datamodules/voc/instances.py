@@ -194,7 +194,7 @@ class InstanceFiles:
         numbers = np.unique(plane)
         numbers = numbers[(numbers > 0) & (numbers < IGNORE_INDEX)]
         labels = votes[numbers].argmax(axis=1)
-        errors.add("bad-mask", numbers[labels == 0].tolist(), "object", "its pixels have no class, but background")
+        errors.add("bad-mask", numbers[labels == 0].tolist(), "object", "all of its pixels are background")
         return plane, numbers[labels > 0], labels[labels > 0]
 
     def _of_sbd(self, path: Path, errors: AnnotationErrors) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

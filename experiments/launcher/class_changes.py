@@ -198,7 +198,10 @@ def change_class(earlier: Sequence[Source], parts: Parts, value: Any) -> None:
     if (kept or dropped) and is_first_rank():
         lists = (("keeps", kept), ("drops", dropped))
         text = " and ".join(f"{verb} {', '.join(names)}" for verb, names in lists if names)
-        notice(f"{'.'.join(parts)}: {new.__name__} replaces {old.__name__}: it {text}; all else has its own defaults")
+        notice(
+            f"{'.'.join(parts)}: {new.__name__} replaces {old.__name__}: it {text}; all other arguments have its "
+            "own defaults"
+        )
 
 
 def children(node: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Lightning's search for a learning rate and for a batch size: what they find is used and recorded."""
+"""Lightning's searches for a learning rate and a batch size: the run uses and records their results."""
 
 from functools import partial
 from typing import Any
@@ -56,7 +56,7 @@ class FinderResults(pl.Callback):
                 leave_rate_alone(finder)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Search, use what is found, and record it."""
+        """Search, use the result, and record it."""
         found: dict[str, Any] = {}
         loop = trainer.fit_loop
         epochs, loop.max_epochs = loop.max_epochs, -1  # short epochs must not end a search
@@ -88,7 +88,7 @@ class FinderResults(pl.Callback):
             found = "no learning rate" if rate is None else f"learning rate {rate:.3g}"
             use = "so training continues with that of the configuration" if task or rate is None else "and used"
             rank_zero_warn(
-                f"{found} found, {use} ({problem}): look at {path}, then set the rate, or other min_lr, max_lr or "
+                f"{found} found, {use} ({problem}): look at {path}, then set the rate, or change min_lr, max_lr or "
                 "num_training_steps of LearningRateFinder"
             )
         if task is None:

@@ -24,7 +24,7 @@ RUN_FOLDER = "{run}"
 """Stands for the folder of the run, as the ``save_dir`` of a logger."""
 
 RECORDS = ("config.yaml", "wandb", RUN_FILE, OLD_RUN_FILE, "uncommitted.diff")
-"""Files of a run that say what it would have done."""
+"""Files that a run writes before its first result."""
 
 Mode = Literal["auto", "online", "offline", "off"]
 

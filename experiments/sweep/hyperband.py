@@ -20,7 +20,7 @@ class Hyperband:
 
     Attributes:
         bands: Numbers of logged values after which trials are compared, ascending.
-        eta: Inverse of the share of trials that go on.
+        eta: Inverse of the fraction of trials that continue.
         strict: Compare the value at the band; otherwise the best value so far.
     """
 
@@ -33,7 +33,7 @@ class Hyperband:
         return max((band for band in self.bands if band <= length), default=None)
 
     def threshold(self, band: int, histories: Sequence[Sequence[float]]) -> float:
-        """The largest value with which a trial goes on at a band.
+        """The largest value with which a trial continues at a band.
 
         Args:
             band: The band.

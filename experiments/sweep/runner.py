@@ -50,7 +50,7 @@ class Runner:
         """Run until the limit is reached.
 
         Returns:
-            The signal that has interrupted the sweep; None if it has ended.
+            The signal that interrupted the sweep; None if it ended.
         """
         with self.signals() as wakeup, self.stopped_on_errors():
             while True:
@@ -264,7 +264,7 @@ def is_dead(host: str) -> bool:
 
 
 def drain(receiver: socket.socket) -> None:
-    """Read all that waits in a socket."""
+    """Read and discard all pending bytes of a socket."""
     try:
         while receiver.recv(4096):
             pass

@@ -123,7 +123,7 @@ def read_sweep(path: Path) -> Sweep:
     if not isinstance(content, dict):
         raise ValueError(f"must map keys to values, got {type(content).__name__}; see docs/sweeps.md")
     if "model" in content and "method" not in content:
-        raise ValueError("is an experiment and no sweep; a sweep has method, metric, parameters and command")
+        raise ValueError("is an experiment, not a sweep; a sweep has method, metric, parameters and command")
     for key in content:
         if key not in KEYS:
             hint = did_you_mean(str(key), KEYS, otherwise=f"; use {', '.join(KEYS[:7])}")

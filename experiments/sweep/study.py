@@ -264,7 +264,7 @@ class SharedStudy:
         return [trial.number for trial in self.trials() if trial.state == TrialState.RUNNING]
 
     def waiting(self, limit: int) -> list[int]:
-        """Numbers of the trials that nobody has claimed, up to a limit; one is added if there are none."""
+        """Numbers of the unclaimed trials, up to a limit; one is added if there are none."""
         trials = self.study.get_trials(deepcopy=False)
         found = [trial.number for trial in trials if trial.state == TrialState.WAITING and trial.number < limit]
         if not found and len(trials) < limit:

@@ -29,7 +29,7 @@ OUTPUT = "output.txt"
 
 
 class FolderLock:
-    """Says who runs a trial: held by the process of the sweep and by that of the trial, until both have ended.
+    """A lock that claims a trial: held by the process of the sweep and by that of the trial until both have ended.
 
     Args:
         folder: Folder of the trial; it is created.
@@ -59,7 +59,7 @@ class FolderLock:
 
 @dataclass
 class History:
-    """The values of a metric in the table of a run, which grows while the run goes on.
+    """The values of a metric in the table of a run, which grows while the run continues.
 
     Attributes:
         folder: Folder of the trial, with the runs in it.
@@ -168,7 +168,7 @@ class RunningTrial:
                 self.process.kill()
 
     def error(self) -> str:
-        """Why the process has failed: its last line, or its signal."""
+        """Why the process failed: its last line, or its signal."""
         code = self.process.returncode
         if code < 0:
             return f"ended by {signal.Signals(-code).name}; see {self.folder / OUTPUT}"

@@ -42,11 +42,11 @@ def sliding_detections(
 
     Images no larger than a window go to the model as they are. Two objects of a class in overlapping windows are parts
     of one object if their IoU is above `iou`. What lies outside the overlap of their windows is left out of the IoU
-    where the other object is cut by its window's border and may go on. A part that is cut by its window's border, and
-    of which more than `iou` lies in an object of another window, belongs to that object; half of that is enough if the
-    other window shows the whole part and what lies beyond it. IoUs are of masks, or of boxes where there are no masks.
-    The joined object has the highest score of its parts. If a window shows it whole, it is that part (as in non-maximum
-    suppression), or else the union of the masks and the enclosing box.
+    where the other object is cut by its window's border and may continue there. A part that is cut by its window's
+    border, and of which more than `iou` lies in an object of another window, belongs to that object; half of that is
+    enough if the other window shows the whole part and what lies beyond it. IoUs are of masks, or of boxes where there
+    are no masks. The joined object has the highest score of its parts. If a window shows it whole, it is that part (as
+    in non-maximum suppression), or else the union of the masks and the enclosing box.
 
     At most four windows pass through the model together, so memory does not grow with the size of an image.
 
@@ -186,7 +186,7 @@ def _compare(
     rows, columns, common = rows[same], columns[same], common[same]
     cut = (_cut_sides(one, window, size, facing).any(1)[rows], _cut_sides(other, facing, size, window).any(1)[columns])
     inside = (_areas(one, region, size)[rows], _areas(other, region, size)[columns])
-    # an object goes on outside the region only if the other one, which does not, is cut there
+    # an object continues outside the region only if the other one, which does not, is cut there
     areas = (
         torch.where(cut[1], inside[0], _areas(one)[rows]),
         torch.where(cut[0], inside[1], _areas(other)[columns]),

@@ -80,15 +80,15 @@ class FCIS(InstanceSegmenter):
             COCO.
         roi: Training on regions, as `FCISSettings` or a dictionary of its arguments. None: the authors' for COCO.
         features_lr_factor: Learning rate of the 1 x 1 convolution, relative to the rest. A task applies it.
-        refinements: How many times regions are moved and pooled again at test.
+        refinements: How many times regions are moved and pooled again in prediction.
         vote_iou: Regions with at least this IoU with a detection vote on its mask. 1: only the detection itself and its
             equals.
-        min_box_size: At test, minimum side of a region, in pixels of the resized image. VOC: 16.
+        min_box_size: Minimum side of a region in prediction, in pixels of the resized image. VOC: 16.
         score_threshold: Detections have a higher score than this.
         nms_iou: Of two detections of one class with a higher IoU, the one with the lower score is dropped.
         max_detections: Maximum number of detections per image.
-        mask_threshold: A cell of a training mask belongs to the object from this fraction on. At test, pixels of a
-            region belong to it from a higher probability on, and pixels of a detection from this sum of votes on.
+        mask_threshold: Minimum fraction of a cell of a training mask that the object covers. In prediction, pixels of a
+            region have a higher probability, and pixels of a detection have at least this sum of votes.
 
     Attributes:
         backbone: The backbone. A task can give it its own learning rate.

@@ -50,7 +50,7 @@ def match_anchors(
     Args:
         boxes: Ground-truth boxes.
         anchors: Anchors or proposals.
-        foreground_iou: IoU from which on an anchor is foreground. RPN of Faster R-CNN: 0.7; head, Fast R-CNN: 0.5.
+        foreground_iou: Minimum IoU of a foreground anchor. RPN of Faster R-CNN: 0.7; head, Fast R-CNN: 0.5.
         background_iou: IoU below which an anchor is background. RPN: 0.3; head: 0.5.
         allow_low_quality: Whether the anchors with the highest IoU with an object (all on ties) are foreground too,
             however low that IoU is. Each is matched to the object that it overlaps most itself (RPN).

@@ -104,7 +104,7 @@ def test_files_that_are_no_checkpoint_of_a_task(tmp_path, monkeypatch):
         ("text.ckpt", ValueError, "path 'text.ckpt': not a checkpoint: it is damaged"),
         ("weight.ckpt", FileNotFoundError, "path 'weight.ckpt': no such file; did you mean 'weights.ckpt'"),
         ("run", FileNotFoundError, "path 'run': a folder, not a file; .*'run/checkpoints/best.ckpt'"),
-        ("wandb:me/digits/best", FileNotFoundError, "path 'wandb:me/digits/best': no such file"),
+        ("wandb:me/digits/best", ValueError, "path: must be wandb:ENTITY/PROJECT/NAME:ALIAS, got"),
     ):
         with pytest.raises(error, match=message) as caught:
             striate.load(name)
@@ -217,7 +217,9 @@ def test_a_loaded_task_and_data_with_other_classes(tmp_path):
         with pytest.raises(ValueError, match=DIFFER):
             getattr(make_trainer(), command)(task, SWAPPED)
         getattr(make_trainer(), command)(task, DATA)
-    with pytest.warns(UserWarning, match=r"training gives the outputs other classes.*animal, cat \(Batches\) instead"):
+    with pytest.warns(
+        UserWarning, match=r"training assigns other classes to the outputs.*animal, cat \(Batches\) instead"
+    ):
         make_trainer(max_epochs=1).fit(task, SWAPPED)
     assert task.class_names == ["animal", "cat"] and task.training
     # the checkpoint counts, and not what the task was trained with before

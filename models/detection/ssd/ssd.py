@@ -93,7 +93,7 @@ class SSD(Detector):
         l2_norm: Initial length to which the features of the first map are normalized (`L2Norm`). None: no
             normalization.
         batch_norm: Whether the extra layers have batch normalization.
-        match_iou: IoU from which on a default box is matched to an object. Each object's best box is matched in any
+        match_iou: Minimum IoU at which a default box is matched to an object. Each object's best box is matched in any
             case.
         negatives: Number of unmatched default boxes trained on per matched one.
         score_threshold: Detections have a higher score than this.

@@ -205,7 +205,7 @@ class BlockwiseMatcher:
     that nearly all anchors would become foreground.
 
     Args:
-        high_threshold: IoU from which on an anchor is foreground.
+        high_threshold: Minimum IoU of a foreground anchor.
         low_threshold: IoU below which an anchor is background. Anchors between the two are ignored.
     """
 

@@ -40,7 +40,7 @@ class SamplingSettings:
     Attributes:
         samples: Number of regions per image that are trained on. Fast R-CNN: 64 in each of 2 images.
         positive_fraction: Maximum fraction of objects among them; background fills up.
-        foreground_iou: IoU with an object from which on a proposal is trained to predict it.
+        foreground_iou: Minimum IoU with an object at which a proposal is trained to predict it.
         background_iou: Range of the highest IoU, its end excluded, in which a proposal is background. Fast R-CNN: 0.1,
             0.5.
         append_ground_truth: Whether ground-truth boxes are added to the proposals in training.

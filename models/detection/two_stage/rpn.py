@@ -29,7 +29,7 @@ class RPNSettings:
         anchor_base: Side of the square that anchors are derived from, in pixels.
         anchor_scales: Factors of its sides.
         anchor_ratios: Aspect ratios, height over width.
-        foreground_iou: IoU with an object from which on an anchor is positive.
+        foreground_iou: Minimum IoU with an object at which an anchor is positive.
         background_iou: IoU with every object below which an anchor is negative.
         samples: Number of anchors per image that are trained on.
         positive_fraction: Maximum fraction of positives among them; negatives fill up.

@@ -104,7 +104,7 @@ def test_polygons_elsewhere_than_their_boxes_are_warned_of(file, recwarn):
     assert not [one for one in recwarn if "masks" in str(one.message)]
     change_items(file, lambda item: moved(item, 0, HEIGHT) if item["id"] == 5 else None)
     message = (
-        r"^1 of 8 masks teach another place than their boxes \(first: .*train2017.json, annotation 5, "
+        r"^1 of 8 masks do not match their boxes \(first: .*train2017.json, annotation 5, "
         r"box \[5, 6, 25, 30\], polygon \[5, 46, 25, 70\]\); run striate data check"
     )
     with pytest.warns(UserWarning, match=message):

@@ -190,7 +190,7 @@ def test_two_images_of_one_annotation_are_warned_of(tmp_path):
     write_image(images / "000009.png", noise(20, 20))  # in no image set
     data = VOCDetection(str(tmp_path), "2007", num_workers=0)
     message = (
-        r"^1 annotation files are of several images, of which the .jpg.*JPEGImages, first: 000005.jpg and 000005.png"
+        r"^1 annotation files belong to several images, of which the .jpg.*JPEGImages, first: 000005.jpg and 000005.png"
     )
     with pytest.warns(UserWarning, match=message):
         assert data.make_source("train").path(0).endswith("000005.jpg")
@@ -220,7 +220,7 @@ def test_names_of_unreadable_files_are_refused_with_the_cause(tmp_path, data, me
     devkit = write_voc(tmp_path, {"000005": [("car", (1, 1, 30, 40), 0)]})
     for file in (devkit / "VOC2007" / "Annotations").glob("*.xml"):
         file.write_bytes(data)
-    with pytest.raises(DataError, match=rf"class_names: cannot be read off .*\.xml, line \d+: {message}"):
+    with pytest.raises(DataError, match=rf"class_names: cannot be read from .*\.xml, line \d+: {message}"):
         VOCDetection(str(tmp_path), "2007", class_names="auto", num_workers=0).make_source("train")
 
 

@@ -145,7 +145,9 @@ def test_images_listed_twice(root):
 def test_two_images_of_one_label_file_are_warned_of(root):
     image = root / "images" / "train" / "0.png"
     image.with_suffix(".bmp").write_bytes(image.read_bytes())
-    message = r"^1 annotation files are of several images, and each .*first: images/train/0.bmp and images/train/0.png"
+    message = (
+        r"^1 annotation files belong to several images, and each .*first: images/train/0.bmp and images/train/0.png"
+    )
     with pytest.warns(UserWarning, match=message):
         assert len(module(root).make_source("train")) == 4
     assert recorded(module(root))[0] == ["same-stem"]

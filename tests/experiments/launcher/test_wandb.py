@@ -182,7 +182,7 @@ def test_checkpoints_are_artifacts_and_are_fetched_by_every_command(server, work
     (row,) = read_csv(workdir / "runs" / "small" / "validate-1" / "metrics.csv")
     assert float(row["val/loss"]) == pytest.approx(facts["value"], rel=1e-4)
     message = launch_error(capsys, 1, "test", "--config", "small.yaml", "--ckpt_path", f"{name}:worst")
-    assert message.startswith("--ckpt_path: W&B does not give it (") and f"got '{name}:worst'" in message
+    assert message.startswith("--ckpt_path: W&B does not provide it (") and f"got '{name}:worst'" in message
 
 
 SWEEP = """

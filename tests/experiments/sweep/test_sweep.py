@@ -245,7 +245,7 @@ def test_bad_files(change, message, workdir, capsys):
         (["good.yaml", "--trials", "3", "--storage", "sqlite:////no/x.db"], "--storage: cannot be opened ("),
         (["text.yaml", "--trials", "3"], "text.yaml: must map keys to values, got str"),
         (["broken.yaml", "--trials", "3"], "broken.yaml: not valid YAML ("),
-        (["quickstart", "--trials", "3"], "quickstart: is an experiment and no sweep"),
+        (["quickstart", "--trials", "3"], "quickstart: is an experiment, not a sweep"),
         (["good.yaml", "--wandb"], "--wandb: there is no login; run `wandb login`"),
     ],
 )

@@ -89,7 +89,7 @@ class RunLogger(WandbLogger):
     def flush(self) -> None:
         """Send the current row: the numbers first, which never waits, and then the media."""
         row, self._row = self._row, {}
-        if not row or not self.active or (self._row_step is not None and row.keys() <= {"epoch", *self.restored}):
+        if not row or not self.active:
             return
         row |= {} if self._row_step is None else {STEP: self._row_step}
         plain = {key: value for key, value in row.items() if isinstance(value, numbers.Number | str)}

@@ -1,6 +1,7 @@
 """What a run records on W&B beside its metrics: the best result, the data, the network, and rows lost by a kill."""
 
 import csv
+import math
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,8 @@ class WandbRecord(pl.Callback):
         if trainer.sanity_checking or trainer.state.fn != "fit" or monitor not in trainer.callback_metrics:
             return
         value = float(trainer.callback_metrics[monitor])
-        before = None if self._best is None else self._best["value"]
-        if before is None or (value > before if mode == "max" else value < before):
+        best = self._best or {"value": -math.inf if mode == "max" else math.inf}
+        if value > best["value"] if mode == "max" else value < best["value"]:  # NaN is no improvement
             self._best = {"value": value, "epoch": trainer.current_epoch, "step": logged_step(trainer)}
         for logger in run_loggers(trainer):
             if self._best is not None:

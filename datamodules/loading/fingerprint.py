@@ -42,7 +42,7 @@ def _add(digest: Any, value: Any, depth: int) -> None:
     if isinstance(value, np.ndarray) and value.dtype != object:
         digest.update(f"{value.dtype} {value.shape}".encode() + np.ascontiguousarray(value).tobytes())
     elif isinstance(value, str | Path):
-        digest.update("/".join(Path(value).parts[-2:]).encode() + b"\0")
+        digest.update("/".join(str(value).replace("\\", "/").rsplit("/", 2)[-2:]).encode() + b"\0")
     elif value is None or isinstance(value, bool | int | float | bytes | np.generic):
         digest.update(repr(value).encode() + b"\0")
     elif isinstance(value, Mapping):

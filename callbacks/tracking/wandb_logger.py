@@ -42,7 +42,7 @@ class RunLogger(WandbLogger):
         super().__init__(experiment=run, save_dir=str(folder))
         self.folder, self.offline, self.last_step = folder, offline, last_step
         self.restored: Collection[str] = ()
-        self.guard = Guard(timeout, f"the run continues without it. {upload_advice(run, folder)}")
+        self.guard = Guard(timeout, f"the run continues, and its record is in {record_folder(run, folder)}")
         self._row: dict[str, Any] = {}
         self._row_step: int | None = None
         self._defined: set[str] = set()
@@ -182,14 +182,18 @@ class RunLogger(WandbLogger):
         elif not self.offline and log.is_file() and FATAL in log.read_text(errors="replace"):
             reason = "the server has refused it"
         if reason:
-            advice = upload_advice(run, self.folder)
-            rank_zero_info(f"W&B: the record is not complete on the server ({reason}). {advice}")
+            place = record_folder(run, self.folder)
+            rank_zero_info(
+                f"W&B: the record is not complete on the server ({reason}), but in {place}. To send what is missing, "
+                "repeat the command with --ckpt_path last; to upload all of it as another run: "
+                f"wandb sync --include-online --id NEW_ID {place}"
+            )
 
 
-def upload_advice(run: Any, folder: Path) -> str:
-    """Where the record is on disk, and how to send it to the server."""
+def record_folder(run: Any, folder: Path) -> Path:
+    """The folder of W&B's record on disk, relative to the working folder if it is in it; that of the run if unknown."""
     place = folder
     with quiet_errors():
         place = Path(run.settings.sync_dir)
         place = place.resolve().relative_to(Path.cwd())
-    return f"It is complete on disk; to upload: wandb sync {place}"
+    return Path(place)

@@ -29,6 +29,7 @@ class WandbRecord(pl.Callback):
     def __init__(self) -> None:
         self._best: dict[str, Any] | None = None
         self._run: dict[str, str] | None = None
+        self._restored = False
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best result so far, and the identity of the run on W&B."""
@@ -48,8 +49,18 @@ class WandbRecord(pl.Callback):
         folder = run_folder(trainer)
         for logger in run_loggers(trainer):
             self._record_facts(trainer, pl_module, logger)
-            if trainer.ckpt_path is not None:
-                restore_history(trainer, logger, folder / METRICS_FILE)
+            self._restore(trainer, logger, folder)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Send the rows that are missing of a training that had ended already, which does not start again."""
+        folder = run_folder(trainer)
+        for logger in run_loggers(trainer):
+            self._restore(trainer, logger, folder)
+
+    def _restore(self, trainer: pl.Trainer, logger: RunLogger, folder: Path) -> None:
+        if trainer.ckpt_path is not None and not self._restored:
+            restore_history(trainer, logger, folder / METRICS_FILE)
+        self._restored = True
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep the best value of the monitored metric."""

@@ -43,7 +43,8 @@ class Run:
 
 
 @pytest.fixture
-def logger(tmp_path, caplog):
+def logger(tmp_path, caplog, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     caplog.set_level(logging.INFO, "pytorch_lightning")
     return RunLogger(Run(tmp_path), tmp_path, timeout=10, offline=False)
 
@@ -75,7 +76,7 @@ def test_metrics_and_media_of_a_step_are_one_row(logger, caplog):
     assert run.rows[1] == {"train/loss": 0.5, "epoch": 1, "trainer/global_step": 10}  # the numbers are kept
     about = [line.getMessage() for line in caplog.records]
     assert len(about) == 2 and "tables failed (division by zero)" in about[0]
-    assert "recording val/pictures failed (refused)" in about[1] and "wandb sync" in about[1]
+    assert "recording val/pictures failed (refused)" in about[1] and about[1].endswith("its record is in wandb/run-1")
 
 
 def test_a_resumed_run_sends_what_is_missing_and_nothing_twice(logger, tmp_path):
@@ -127,7 +128,10 @@ def test_one_line_says_what_became_of_the_record(logger, tmp_path, caplog, end):
     else:
         (line,) = about
         reason = {"refused": "the server has refused it", "late": "not done after 10 s"}[end]
-        assert line.startswith(f"W&B: the record is not complete on the server ({reason}). It is complete on disk; ")
+        assert line.startswith(
+            f"W&B: the record is not complete on the server ({reason}), but in wandb/run-1. To send what is "
+        )
+        assert "--ckpt_path last" in line and "wandb sync --include-online --id NEW_ID wandb/run-1" in line
     logger.log_metrics({"train/loss": 1.0}, 1)  # after the end: nothing
     logger.finish(0)
     assert steps(logger) == [0]

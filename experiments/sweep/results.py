@@ -65,7 +65,7 @@ def collect(shared: SharedStudy) -> list[Result]:
 
 
 def result_of(shared: SharedStudy, trial: FrozenTrial) -> Result:
-    """The result of one trial."""
+    """The result of one trial of the study."""
     best = shared.sweep.metric.best(trial.intermediate_values)
     folder = Path(trial.user_attrs.get("folder", shared.folder / f"trial-{trial.number}"))
     config = newest(folder, "config.yaml")
@@ -140,7 +140,7 @@ def importances(shared: SharedStudy) -> dict[str, float]:
 
 
 def write_table(results: Sequence[Result], path: Path, metric: str) -> None:
-    """Write all trials to a CSV file."""
+    """Write one row per trial to a CSV file."""
     names = list(dict.fromkeys(name for result in results for name in result.values))
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

@@ -144,7 +144,7 @@ class Runner:
         ]
 
     def folder(self, number: int) -> Path:
-        """Folder of a trial."""
+        """Folder of the trial with a number."""
         return self.shared.folder / f"trial-{number}"
 
     def lock(self, number: int) -> FolderLock | None:
@@ -225,7 +225,7 @@ class Runner:
         self.say(trial.number, f"failed: {error}")
 
     def say(self, number: int, text: str) -> None:
-        """Print a line about a trial."""
+        """Print one line about a trial at once."""
         print(f"trial {number} {text}", flush=True)  # noqa: T201
 
 

@@ -140,7 +140,7 @@ class RunningTrial:
 
     @property
     def number(self) -> int:
-        """Number of the trial."""
+        """Number of the trial in its study."""
         return self.trial.number
 
     def report(self) -> bool:

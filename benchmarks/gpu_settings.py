@@ -27,7 +27,7 @@ class Settings:
 
     @property
     def gpu(self) -> bool:
-        """Whether the device is a GPU."""
+        """Whether the benchmarks run on a GPU."""
         return self.device != "cpu"
 
     @property

@@ -128,7 +128,7 @@ def train(model: Any, batches: list[dict[str, Any]], seed: int) -> None:
 
 
 def evaluate(model: Any, batches: list[dict[str, Any]]) -> tuple[float, float]:
-    """Return AP50 and AP of masks."""
+    """Return AP50 and AP of the predicted masks."""
     metric = COCOInstances(CLASSES)
     model.eval()
     for batch in batches:

@@ -23,7 +23,7 @@ OUTSIDE = {"../README.md": "index.md", "CHANGELOG.md": "changelog.md", "../CHANG
 
 
 class PublicName(NamedTuple):
-    """An exported name."""
+    """A name that a package exports."""
 
     package: str
     """The first package that exports it, such as ``striate.models``."""

@@ -103,7 +103,7 @@ class Pictures(pl.Callback):
             self._log_table(trainer)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log the table on W&B."""
+        """Log the table of samples on W&B."""
         self._log_table(trainer)
 
     def _indices(self, loaders: Any, split: str) -> tuple[Any, list[int]]:

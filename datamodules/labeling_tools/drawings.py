@@ -71,7 +71,7 @@ class Drawings:
         return Drawings(self.root, self.file, self.unit, names, sizes, objects, self.unusable)
 
     def table(self) -> ImageTable:
-        """Return the images."""
+        """Return the table of all images, with their sizes."""
         return ImageTable.of_names(self.root, self.names, np.array(self.sizes, np.int32).reshape(-1, 2))
 
     def usable_objects(self, class_names: Sequence[str], with_masks: bool, strict: bool) -> Objects:
@@ -151,12 +151,12 @@ def segmentation_of(drawing: Drawing, height: int, width: int) -> object:
 
 
 def rectangle(x1: float, y1: float, x2: float, y2: float) -> list[float]:
-    """Return the polygon of a box."""
+    """Return a box as a polygon, its four corners clockwise."""
     return [x1, y1, x2, y1, x2, y2, x1, y2]
 
 
 def ellipse(x: float, y: float, radius_x: float, radius_y: float, degrees: float = 0) -> list[float]:
-    """Return the polygon of an ellipse that is turned clockwise."""
+    """Return the polygon of an ellipse that is rotated clockwise."""
     angles = np.arange(CIRCLE_POINTS) * 2 * np.pi / CIRCLE_POINTS
     turn = np.deg2rad(degrees)
     across, down = radius_x * np.cos(angles), radius_y * np.sin(angles)

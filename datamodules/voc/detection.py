@@ -117,7 +117,7 @@ class VOCDetection(ObjectDataModule):
 
     @cached_property
     def layout(self) -> VocLayout:
-        """Where the files are."""
+        """Where the files of the data set are."""
         return VocLayout(self.root, self.given_year, self.named_sets, self.reported_as)
 
     @cached_property

@@ -15,7 +15,7 @@ SWEEPS = "sweeps/"
 
 
 def packaged_names() -> list[str]:
-    """Names of all packaged files."""
+    """Names of all packaged experiments and sweeps."""
     return sorted(path.relative_to(EXPERIMENTS).with_suffix("").as_posix() for path in EXPERIMENTS.rglob("*.yaml"))
 
 

@@ -116,7 +116,7 @@ class RunLengths:
         return RunLengths(edges.flatten(), torch.cat([counts.new_zeros(1), counts.cumsum(0)]), (height, width))
 
     def to(self, device: torch.device | str) -> "RunLengths":
-        """Move the masks to a device."""
+        """Return the masks on another device, as tensors do."""
         return RunLengths(self.edges.to(device), self.offsets.to(device), self.size)
 
     def cpu(self) -> "RunLengths":
@@ -125,7 +125,7 @@ class RunLengths:
 
     @property
     def device(self) -> torch.device:
-        """The device of the edges."""
+        """The device on which the edges are stored."""
         return self.edges.device
 
     def dense(self) -> Tensor:

@@ -37,7 +37,7 @@ BLOCK = 64  # images per call of hotcoco: more take memory, fewer take calls
 
 
 class _Tables(NamedTuple):
-    """Results of one evaluation."""
+    """Results of one evaluation, per class."""
 
     curves: Curves
     objects: Integers  # [K], without crowds

@@ -358,7 +358,7 @@ class Task(pl.LightningModule):
     # -- checkpoints -------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save what `predict` needs, and prevent a bad checkpoint from overwriting a good one.
+        """Save the settings of `predict`, and prevent a bad checkpoint from overwriting a good one.
 
         Raises:
             NonFiniteError: A loss or a weight is NaN or infinite.
@@ -368,7 +368,7 @@ class Task(pl.LightningModule):
         checkpoint |= task_entries(self)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore what `predict` needs, and reject the checkpoint of another model or of other classes.
+        """Restore the settings of `predict`, and reject the checkpoint of another model or of other classes.
 
         Raises:
             ValueError: Names or shapes of the weights differ, or the classes differ from those of the data.

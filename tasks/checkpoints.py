@@ -1,4 +1,4 @@
-"""Contents of a checkpoint: what may go in, whether its weights fit a model, and which weights a model has loaded."""
+"""Checkpoints: what they may contain, whether their weights fit a model, and which weights a model has loaded."""
 
 import inspect
 import pickle
@@ -49,7 +49,7 @@ def save_configuration(task: pl.LightningModule, frame: FrameType | None) -> Non
 
 
 def adopt_preparation(task: Any, data: Any) -> None:
-    """Let a task read and transform images as its data module does: in `predict`, and in what checkpoints hold."""
+    """Let a task read and transform images as its data module does, in `predict` and in checkpoints."""
     if isinstance(data, HasValTransform):
         task.val_transform = data.val_transform
     if isinstance(data, HasReadOptions):
@@ -57,7 +57,7 @@ def adopt_preparation(task: Any, data: Any) -> None:
 
 
 def task_entries(task: Any) -> dict[str, Any]:
-    """Return what a checkpoint has for prediction: the task's class, class names, transform and reading options."""
+    """Return a checkpoint's entries for prediction: the task's class, class names, transform and reading options."""
     entries = {"task": class_path(type(task)), "class_names": task.class_names}
     entries[READ_OPTIONS_KEY] = asdict(task.read_options)
     try:

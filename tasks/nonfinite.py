@@ -1,4 +1,4 @@
-"""Detection of NaN and infinite losses and weights: training stops with what is needed to find the cause."""
+"""Detection of NaN and infinite losses and weights: training stops with a message that helps to find the cause."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -73,7 +73,7 @@ class NonFiniteGuard:
 
 
 def _record(total: Tensor, losses: Mapping[str, Tensor], batch: Mapping[str, Any], name: str) -> _Step:
-    """Start the check of a total loss, a scalar, and keep what a message would need."""
+    """Start the check of a total loss, a scalar, and keep the details for a message."""
     finite = total.detach().isfinite()
     if _world_size() > 1:
         on_all_ranks = finite.to(torch.int32)

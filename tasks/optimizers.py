@@ -16,7 +16,7 @@ FUSED_DEVICES = ("cpu", "cuda")
 
 
 class TaskOptions(TypedDict, total=False):
-    """Arguments that all tasks pass on to `striate.tasks.Task`, which documents them and holds their defaults."""
+    """Arguments that all tasks pass on to `striate.tasks.Task`, which documents them and defines their defaults."""
 
     optimizer: OptimizerCallable
     scheduler: Schedule | LRSchedulerCallable | None

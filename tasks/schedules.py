@@ -38,7 +38,7 @@ class Horizon:
 
 
 class WarmupOptions(TypedDict, total=False):
-    """Arguments of the warmup that schedules pass on to `Schedule`, which documents them and holds their defaults."""
+    """Arguments of the warmup that schedules pass on to `Schedule`, which documents them and defines their defaults."""
 
     warmup: int
     warmup_start: float

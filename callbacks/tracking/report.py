@@ -100,7 +100,7 @@ def describe_classes(path: Path) -> str | None:
 
 
 def describe_run(folder: Path) -> str:
-    """List all files in the folder of a run, with what each contains."""
+    """List all files in the folder of a run, each with a description."""
     details = {
         "checkpoints": ", ".join(sorted(path.name for path in folder.glob("checkpoints/*.ckpt"))),
         "pictures": count_files(folder, "pictures", "plot"),

@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def wait_for(function: Callable[[], T], seconds: float) -> T:
-    """Call a function in a thread of its own, and return its result.
+    """Call a function in a separate thread, and return its result.
 
     Args:
         function: Called without arguments.
@@ -83,6 +83,6 @@ def describe(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def quiet_errors() -> Any:
-    """Ignore what fails while W&B is cleaned up after a failure that has been reported already."""
+    """Ignore errors in the cleanup of W&B after a failure that has been reported already."""
     with contextlib.suppress(Exception, SystemExit):
         yield

@@ -163,7 +163,7 @@ class RunLogger(WandbLogger):
         self.flush()
 
     def finish(self, exit_code: int) -> None:
-        """End the run, and say what became of the record if the server has not taken all of it.
+        """End the run, and print where the record is if the server has not received all of it.
 
         Args:
             exit_code: 0 for success; W&B shows other runs as failed.

@@ -101,7 +101,7 @@ def run_loggers(trainer: pl.Trainer) -> list[RunLogger]:
 
 
 def restore_history(trainer: pl.Trainer, logger: RunLogger, path: Path) -> None:
-    """Send the rows that W&B lacks and that training will not produce again, and say which it has already.
+    """Send the rows that are missing on W&B and that training will not repeat, and list those that are there already.
 
     Args:
         trainer: The trainer, about to continue.

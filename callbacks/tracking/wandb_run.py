@@ -38,7 +38,7 @@ class WandbRun:
 
     @classmethod
     def load(cls, folder: Path) -> "WandbRun | None":
-        """Read what the folder of a run says; None if it says nothing."""
+        """Read the identity from the folder of a run; None if it has none."""
         with contextlib.suppress(OSError, ValueError, TypeError):
             values = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
             return cls(**{field.name: str(values.get(field.name, "")) for field in fields(cls)})
@@ -48,7 +48,7 @@ class WandbRun:
 
     @classmethod
     def of_checkpoint(cls, path: str | Path) -> "WandbRun | None":
-        """Read what a checkpoint says; None if it is of a run that was not recorded on W&B."""
+        """Read the identity from a checkpoint; None if its run was not recorded on W&B."""
         callbacks = torch.load(path, map_location="cpu", weights_only=True, mmap=True).get("callbacks", {})
         values = callbacks.get("WandbRecord", {}).get("run")
         return cls(**values) if values else None

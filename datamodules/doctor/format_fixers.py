@@ -1,4 +1,4 @@
-"""Writers of corrected copies: what each format reads, repairs and writes."""
+"""Writers of corrected copies: how each format is read, repaired and written."""
 
 import os
 import warnings

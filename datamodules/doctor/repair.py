@@ -35,7 +35,7 @@ class Change(NamedTuple):
 
 @dataclass
 class RepairLog:
-    """The changes of a repair, and what it leaves to a person."""
+    """The changes of a repair, and the decisions that it leaves to the user."""
 
     changes: dict[Change, None] = field(default_factory=dict)  # in their order
     remaining: list[str] = field(default_factory=list)

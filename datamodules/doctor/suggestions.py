@@ -17,7 +17,7 @@ RARE = 0.01  # fraction of the images that contain a class, below which it is ra
 
 
 def suggestions(statistics: Statistics) -> list[Suggestion]:
-    """Return what the statistics of the training set imply; nothing if it was not read."""
+    """Return suggestions from the statistics of the training set; none if it was not read."""
     train = statistics.splits[0] if statistics.splits else None
     if train is None or train.name != "train" or not train.readable:
         return []

@@ -246,7 +246,7 @@ def explain_data_error(message: str, command_line: CommandLine, bare: Sequence[s
 
 
 def data_module_path(name: str) -> str:
-    """The class path that a name stands for: one of striate's data modules in any spelling, or a class path."""
+    """Resolve a name to a class path: one of striate's data modules in any spelling, or a class path."""
     if re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", name) and not name.endswith((".yaml", ".yml")):
         cls, problem = import_class(name, "data")
         if not problem and not (isinstance(cls, type) and issubclass(cls, pl.LightningDataModule)):

@@ -61,7 +61,7 @@ def track(samples: Iterable[Any], split: str, size: int) -> Iterator[Any]:
 
 
 def report(exported: "Exported", format: str) -> None:
-    """Print what was exported, what is missing and what the format cannot hold."""
+    """Print what was exported, what is missing and what the format cannot represent."""
     from ..launcher.messages import notice
 
     counts = ", ".join(f"{count:,} {split}" for split, count in exported.counts.items())

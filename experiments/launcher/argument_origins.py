@@ -32,7 +32,7 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str
 
 
 def key_parts(key: str) -> list[str]:
-    """Parts of a dotted key without what the command line may leave out.
+    """Parts of a dotted key, without those that the command line may omit.
 
     >>> key_parts("trainer.callbacks[0].init_args.count")
     ['trainer', 'callbacks', 'count']
@@ -84,7 +84,7 @@ class CommandLine:
         return [(key.rstrip("+"), value) for key, value in pairs if key != "config"]
 
     def display(self, path: Path) -> str:
-        """A path as messages show it: relative to the working folder if it lies there."""
+        """A path as messages show it: relative to the working folder if it is inside it."""
         return str(path.relative_to(self.folder) if path.is_relative_to(self.folder) else path)
 
     def at_line(self, key: str, path: Path, node: yaml.Node) -> str:

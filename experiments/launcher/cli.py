@@ -217,7 +217,7 @@ class StriateCLI(LightningCLI):
             raise ValueError(f"trainer: {error}") from error
 
     def dump_config(self) -> dict[str, Any]:
-        """The resolved configuration as plain values, without what is of this command only, such as the checkpoint."""
+        """The resolved configuration as plain values, without arguments of this command, such as the checkpoint."""
         config = self.dump_section()
         for logger in as_list(config["trainer"]["logger"]):
             if self.run and isinstance(logger, dict) and logger["init_args"].get("save_dir") == str(self.run.folder):
@@ -324,7 +324,7 @@ class QuietFilter(logging.Filter):
 
 
 def silence_known_warnings() -> None:
-    """Ignore warnings of Lightning and torch about what is intended here."""
+    """Ignore warnings of Lightning and torch about behavior that is intended here."""
     for message in (
         ".*does not have many workers.*",
         # defaults of albumentations are tuples, which come back from YAML as lists; lists are accepted

@@ -193,7 +193,7 @@ def override_problem(key: str, value: str | None, merged: dict[str, Any]) -> str
 
 
 def nested_problem(parts: list[str], value: str | None, merged: dict[str, Any]) -> str | UnknownKey | None:
-    """What is wrong with a key below ``model`` or ``data``, given the classes that the configuration names."""
+    """Describe the error in a key below ``model`` or ``data``, given the classes that the configuration names."""
     current: Any = merged.get(parts[0])
     home = ""
     for part in [part for part in parts[1:] if part not in ("init_args", "dict_kwargs")]:

@@ -76,7 +76,7 @@ class FinderResults(pl.Callback):
             self.record.write(trainer)
 
     def _use_rate(self, trainer: pl.Trainer, pl_module: pl.LightningModule, search: Any) -> float | None:
-        """Plot a search, and let a task train with what it found; None: with the rate that it has."""
+        """Plot a search, and set the found rate in a task; None: the task keeps its rate."""
         if search is None:  # in a fast_dev_run
             return None
         task = pl_module if isinstance(pl_module, Task) else None

@@ -41,7 +41,7 @@ def installed_gpus() -> dict[str, str]:
 
 
 def is_sweep_run() -> bool:
-    """Whether an agent of W&B or ``striate sweep`` has started this process, which is no further rank of a run."""
+    """Whether an agent of W&B or ``striate sweep`` started this process, and it is the first rank of its run."""
     ranked = any(os.environ.get(name, "0") != "0" for name in ("LOCAL_RANK", "RANK"))
     return any(name in os.environ for name in AGENT_VARIABLES) and not ranked
 

@@ -1,4 +1,4 @@
-"""Entry point of ``striate``: answers what needs no torch at once, and passes the rest to the launcher."""
+"""Entry point of ``striate``: handles everything that needs no torch, and passes the rest to the launcher."""
 
 import io
 import os

@@ -85,7 +85,7 @@ def sweep(arguments: Sequence[str]) -> int:
 
 
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Split the command line into its options and what is passed on to the trials."""
+    """Split the command line into its options and the arguments that are passed on to the trials."""
     parser = OneLineParser("striate sweep", add_help=False, allow_abbrev=False)
     parser.add_argument("file", nargs="?")
     for name in ("trials", "jobs"):

@@ -84,10 +84,10 @@ class Parameter:
         return None
 
     def quantile(self, probability: float) -> Any:
-        """The value below which a share of the distribution lies, before quantization; of a categorical, a label.
+        """The quantile of the distribution, before quantization; for a categorical distribution, a label.
 
         Args:
-            probability: The share, in [0, 1].
+            probability: Probability of the quantile, in [0, 1].
         """
         probability = min(max(probability, EPSILON), 1 - EPSILON)
         if "values" in self.arguments:
@@ -291,7 +291,7 @@ def is_number(value: Any) -> bool:
 
 
 def as_float(text: str) -> float | None:
-    """The number that a text stands for; None if it stands for none."""
+    """Parse a text as a number; None if it is not a number."""
     try:
         return float(text)
     except ValueError:

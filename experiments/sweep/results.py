@@ -153,7 +153,7 @@ def write_table(results: Sequence[Result], path: Path, metric: str) -> None:
 
 
 def write_best(best: Result, metric: str, path: Path) -> bool:
-    """Write the configuration of the best trial as an experiment of its own; false if its run has left none.
+    """Write the configuration of the best trial as an experiment; false if its run has none.
 
     The folder of the run and its W&B settings are left out, so that a launch makes an ordinary run.
     """

@@ -106,7 +106,7 @@ class Sweep:
         return {parameter.name for parameter in self.parameters if parameter.distribution == "constant"}
 
     def identity(self) -> dict[str, Any]:
-        """What must be the same in all processes that share a study, as plain values."""
+        """Settings that must be the same in all processes that share a study, as plain values."""
         return {key: self.content[key] for key in COMPARED if key in self.content}
 
 

@@ -110,7 +110,7 @@ def storage_distribution(parameter: Parameter) -> tuple[str, BaseDistribution]:
 
 
 def trial_values(sweep: Sweep, stored: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of all parameters, from what Optuna stores of a trial."""
+    """The values of all parameters, from Optuna's record of a trial."""
     values = {}
     for parameter in sweep.parameters:
         name = parameter.name

@@ -188,7 +188,7 @@ def missing_metric(metric: Metric, columns: Sequence[str]) -> str:
 
 
 def start_process(words: Sequence[str], folder: Path, lock: FolderLock) -> subprocess.Popen[bytes]:
-    """Start the process of a trial in a process group of its own; what it prints goes to a file.
+    """Start the process of a trial in its own process group; its output goes to a file.
 
     On Linux it gets SIGTERM when this process is killed. The lock is inherited.
 

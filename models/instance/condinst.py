@@ -182,7 +182,7 @@ class CondInst(InstanceSegmenter, FCOS):
         return features[index, :, :height, :width]
 
     def detect(self, batch: ImageBatch) -> list[Any]:
-        """Detect the objects of each image, with what `paste` needs; see `InstanceSegmenter`."""
+        """Detect the objects of each image, with the inputs of `paste`; see `InstanceSegmenter`."""
         output, towers, features = self._run(batch)
         results: list[Any] = []
         for index, size in enumerate(batch.sizes):

@@ -1,4 +1,4 @@
-"""CondInst's mask heads: networks of three 1 x 1 convolutions, each with parameters of its own instance.
+"""CondInst's mask heads: networks of three 1 x 1 convolutions, with separate parameters for each instance.
 
 Shape legend: B images, A locations of all levels together, C channels, N objects, n instances, P parameters of an
 instance, ``h x w`` cells of a map. Coordinates lie between pixels: the center of cell (0, 0) of a map of stride s is
@@ -17,7 +17,7 @@ WIDTH = 8
 
 
 class Instances(NamedTuple):
-    """Instances of one or several images, with what their masks are computed from."""
+    """Instances of one or several images, with the inputs from which their masks are computed."""
 
     parameters: Tensor  # float32 [n, P], of their networks; see `split_parameters`
     locations: Tensor  # float32 [n, 2], x and y in pixels

@@ -51,7 +51,7 @@ class FCISSettings(SamplingSettings):
 
 
 class RegionScores(NamedTuple):
-    """What FCIS computes for each region.
+    """Outputs of FCIS for each region.
 
     Attributes:
         pairs: Scores of outside and inside, in this order, for each class and last the background:

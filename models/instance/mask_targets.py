@@ -1,4 +1,4 @@
-"""What the mask branch of a two-stage segmenter is trained on.
+"""Training targets of the mask branch of a two-stage segmenter.
 
 Shape legend: N objects of an image of H by W pixels, P regions; ``m`` cells per side of a small mask.
 """

@@ -1,4 +1,4 @@
-"""Detections matched to objects of their class at one IoU, and what follows from the matches: scores to cut at.
+"""Detections matched to objects of their class at one IoU, and score thresholds from these matches.
 
 Shape legend: M detections and N objects in all images together, K classes.
 """

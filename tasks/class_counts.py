@@ -102,7 +102,7 @@ def check_same_classes(trained: Sequence[str], names: Sequence[str], data: str, 
     first = next((i for i, pair in enumerate(zip(*pairs, strict=False)) if pair[0] != pair[1]), min(map(len, pairs)))
     raise ValueError(
         f"class_names: must be those of the checkpoint in its order, {list_names(trained)}, got {list_names(names)} "
-        f"from {data} (the first difference is class {first}); rename or reorder the classes of the data, or train anew"
+        f"from {data} (the first difference is class {first}); rename or reorder the data's classes, or train again"
     )
 
 

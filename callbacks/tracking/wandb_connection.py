@@ -53,7 +53,7 @@ def connect(
     except (Exception, SystemExit) as error:
         with quiet_errors():
             _teardown()
-        rank_zero_info(f"W&B: nothing is recorded, because the client does not start ({describe(error)}).")
+        rank_zero_info(f"W&B: nothing is recorded, because W&B's client did not start ({describe(error)}).")
         return None
     offline = offline or bool(reason)
     identity = WandbRun.of(run)

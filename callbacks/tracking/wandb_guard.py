@@ -63,7 +63,7 @@ class Guard:
             return wait_for(function, self.timeout) if waits else function()
         except TimeoutError:
             self.hangs = self.hangs or waits
-            self.report(what, f"not done after {self.timeout:g} s; pictures, tables and files are not sent any more")
+            self.report(what, f"not done after {self.timeout:g} s; no further plots, tables or files are sent")
         except (Exception, SystemExit) as error:
             self.report(what, describe(error))
         return None

@@ -35,7 +35,7 @@ def describe_error(error: BaseException, command_line: CommandLine, config: Any 
         key = command_line.find_key("trainer.max_epochs")
         return (
             f"{key}: must be > {match[1]}, the epoch of the checkpoint (counted from 0), got {match[2]}; "
-            "raise it to continue, or remove --ckpt_path to start anew"
+            "raise it to continue, or remove --ckpt_path to start a new run"
         )
     if "Original Traceback" in text:  # from a worker of a loader; the last line is "Type: message"
         files = [line for line in text.splitlines() if line.strip().startswith('File "')]

@@ -222,7 +222,7 @@ def resolve_mode(mode: Mode) -> Literal["online", "offline", "off"]:
     if has_login():
         return "online"
     if requested == "online" and is_first_rank():
-        notice("W&B: recording offline, because there is no login; run `wandb login`")
+        notice("W&B: recording offline, because you are not logged in; run `wandb login`")
     return "offline"
 
 

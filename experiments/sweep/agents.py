@@ -29,7 +29,7 @@ def run_agents(sweep: Sweep, options: argparse.Namespace, extra: Sequence[str]) 
     if options.resume or options.storage:
         fail("--wandb: W&B stores the sweep, so --resume and --storage have no effect; start an agent to continue one")
     if not has_login():
-        fail("--wandb: there is no login; run `wandb login`, or leave out --wandb to run the sweep without an account")
+        fail("--wandb: not logged in; run `wandb login`, or leave out --wandb to run the sweep without an account")
     import wandb
 
     content = {**sweep.content, "command": [*sweep.command, *extra]}
@@ -43,7 +43,7 @@ def run_agents(sweep: Sweep, options: argparse.Namespace, extra: Sequence[str]) 
         fail(f"--wandb: the sweep cannot be registered ({str(error).strip().splitlines()[0]})", 1)
     place = "/".join(filter(None, [content.get("entity"), project, identifier]))
     jobs = options.jobs or max(len(visible_gpus()), 1)
-    notice(f"starting {jobs} agent{'s' if jobs > 1 else ''}; on further machines: wandb agent {place}")
+    notice(f"starting {jobs} agent{'s' if jobs > 1 else ''}; on other machines: wandb agent {place}")
     command = [sys.executable, "-m", "wandb", "agent", place]
     # `striate` and `python` in the command of the sweep are those of this installation
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])

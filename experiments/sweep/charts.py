@@ -106,7 +106,7 @@ def draw_parallel_coordinates(axes: Sequence[Axis], results: Sequence[Result], g
     plot.set_yticks([])
     plot.set_xlim(-0.1, len(axes) - 0.55)
     plot.spines[:].set_visible(False)
-    plot.set_title(f"{len(results)} trials; the lighter, the better; dotted: stopped early", fontsize=10)
+    plot.set_title(f"{len(results)} trials; lighter is better; dotted: stopped early", fontsize=10)
     figure.savefig(path, dpi=130)
 
 

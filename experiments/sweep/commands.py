@@ -76,7 +76,7 @@ def sweep(arguments: Sequence[str]) -> int:
         return run_agents(read, options, extra)
     limits = [limit for limit in (options.trials, read.run_cap, points) if limit is not None]
     if not limits:
-        fail(f"--trials: missing; a {read.method} search has no end of its own, so say how many trials to run")
+        fail(f"--trials: missing; a {read.method} search has no end; give the number of trials")
     code = search(read, name, min(limits), options, extra)
     if code > 128:
         words = [*(word for word in arguments if word != "--resume"), "--resume"]
@@ -143,7 +143,9 @@ def search(read: Sweep, name: str, limit: int, options: argparse.Namespace, extr
         fail(str(error))
     done = len(shared.trials())
     if done >= limit and not shared.running():
-        notice(f"all {done} trials of {name} have run; for more, add --resume --trials {done + 10}, or start anew")
+        notice(
+            f"all {done} trials of {name} have run; for more, add --resume --trials {done + 10}, or start a new sweep"
+        )
     jobs = options.jobs or max(len(visible_gpus()), 1)
     try:
         number = Runner(shared, limit, jobs, extra).run()

@@ -233,7 +233,7 @@ def test_bad_files(change, message, workdir, capsys):
     ("words", "message"),
     [
         (["none.yaml"], "sweep none.yaml: no such file and no packaged experiment"),
-        (["good.yaml"], "--trials: missing; a random search has no end of its own"),
+        (["good.yaml"], "--trials: missing; a random search has no end"),
         (["good.yaml", "--trials", "x"], "--trials: must be a whole number, got 'x'"),
         (["good.yaml", "--trials", "0"], "--trials: must be at least 1, got 0"),
         (["good.yaml", "--trails", "3"], "sweep: unknown argument, got --trails; did you mean 'trials'?"),
@@ -246,7 +246,7 @@ def test_bad_files(change, message, workdir, capsys):
         (["text.yaml", "--trials", "3"], "text.yaml: must map keys to values, got str"),
         (["broken.yaml", "--trials", "3"], "broken.yaml: not valid YAML ("),
         (["quickstart", "--trials", "3"], "quickstart: is an experiment, not a sweep"),
-        (["good.yaml", "--wandb"], "--wandb: there is no login; run `wandb login`"),
+        (["good.yaml", "--wandb"], "--wandb: not logged in; run `wandb login`"),
     ],
 )
 def test_wrong_calls(words, message, workdir, capsys, monkeypatch):

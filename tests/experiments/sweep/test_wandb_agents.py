@@ -46,7 +46,7 @@ def test_an_agent_launches_every_run_with_this_python(sweep):
             timeout=HANG,
         )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "starting 1 agent; on further machines: wandb agent digits/" in done.stderr
+    assert "starting 1 agent; on other machines: wandb agent digits/" in done.stderr
     (registered,) = server.state.sweeps.values()
     assert registered.config["parameters"] == SWEEP["parameters"] and registered.config["run_cap"] == 3
     written = {path.stem: path.read_text().splitlines() for path in sweep.glob("*.txt")}

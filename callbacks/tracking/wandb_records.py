@@ -17,6 +17,7 @@ def read_records(path: Path) -> Iterator[Any]:
     """The complete records of a ``.wandb`` file, which may still be growing or end in the middle of one."""
     from wandb.proto import wandb_internal_pb2
 
+    messages: Any = wandb_internal_pb2  # its classes are made when it is imported
     data = path.read_bytes()
     position, parts = HEADER, b""
     while position + HEADER <= len(data):
@@ -29,7 +30,7 @@ def read_records(path: Path) -> Iterator[Any]:
             return
         parts += data[position - length : position]
         if kind in (1, 4):  # a record is one part (type 1), or a first, middle and last part (2, 3, 4)
-            record = wandb_internal_pb2.Record()
+            record = messages.Record()
             record.ParseFromString(parts)
             yield record
             parts = b""

@@ -21,6 +21,7 @@ MAX_CLASSES = 6
 
 CONTENTS = {
     "config.yaml": "resolved configuration",
+    "run_state.json": "state and time of the run",
     "metrics.csv": "all logged metrics",
     "checkpoints": "checkpoints",
     "pictures": "plots",

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jinja2 import Template
+from jinja2 import Environment, FileSystemLoader
 
 from ..annotations.annotation_table import write_csv
 from ..annotations.fault_kinds import KINDS
@@ -46,16 +46,20 @@ def write_html(report: Report, file: str | Path) -> Path:
     with quiet_decoders():
         sections = [_section(report, code, gallery) for code in report.findings.codes()]
     bars, charts = _charts(report.statistics)
-    page = Template(Path(__file__).with_name("report.html").read_text(encoding="utf-8"), autoescape=True).render(
-        report=report,
-        verdict=verdict(report),
-        worst="error" if report.findings.total("error") else "warning" if not report.clean else "clean",
-        splits=split_table(report.statistics),
-        sections=sections,
-        bars=bars,
-        charts=charts,
-        table=table.name,
-        max_rows=MAX_ROWS,
+    page = (
+        Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
+        .get_template("report.html")
+        .render(
+            report=report,
+            verdict=verdict(report),
+            worst="error" if report.findings.total("error") else "warning" if not report.clean else "clean",
+            splits=split_table(report.statistics),
+            sections=sections,
+            bars=bars,
+            charts=charts,
+            table=table.name,
+            max_rows=MAX_ROWS,
+        )
     )
     file.write_text(page, encoding="utf-8")
     return table

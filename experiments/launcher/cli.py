@@ -40,6 +40,7 @@ from ...callbacks import (
 )
 from ...callbacks.tracking.wandb_logger import RunLogger
 from ...models.weights import skip_pretrained
+from ..runs.run_state import StateWriter
 from .argument_origins import CommandLine
 from .checkpoints import find_checkpoint, random_parts
 from .class_changes import add_logger_folder, apply_class_changes, name_help_class
@@ -72,6 +73,7 @@ class StriateCLI(LightningCLI):
     def __init__(self, words: Sequence[str]) -> None:
         self.words = list(words)
         self.run: Run | None = None
+        self.state: StateWriter | None = None
         self.loggers: list[Logger] = []
         failed = True
         command_line = CommandLine(sys.argv[2:], Path.cwd())
@@ -92,7 +94,10 @@ class StriateCLI(LightningCLI):
                 self.close(failed)
 
     def close(self, failed: bool) -> None:
-        """End the run of W&B, and remove a folder in which nothing is worth keeping."""
+        """Note how the run has ended, end that of W&B, and remove a folder in which nothing is worth keeping."""
+        if self.state is not None:
+            epochs = self.trainer.current_epoch if self.subcommand == "fit" and hasattr(self, "trainer") else None
+            self.state.close(sys.exception() if failed else None, epochs)
         for logger in self.loggers:
             if isinstance(logger, RunLogger):
                 logger.finish(exit_code=int(failed))
@@ -162,6 +167,8 @@ class StriateCLI(LightningCLI):
         if trainer.fast_dev_run or trainer.barebones:  # these save nothing
             return
         self.run = open_run(self.section("run"), str(self.subcommand), self.section("ckpt_path"))
+        if is_first_rank():
+            self.state = StateWriter(self.run.folder)
         for logger in as_list(trainer.logger):
             arguments = logger.get("init_args") if isinstance(logger, Namespace) else None
             if arguments is not None and arguments.get("save_dir", "") in (None, RUN_FOLDER):
@@ -184,6 +191,8 @@ class StriateCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Build the trainer with the loggers of the run and the callbacks that every run has."""
         self.check_weights()
+        if self.state is not None:
+            self.state.describe(getattr(self.model, "monitor", None), getattr(self.model, "mode", "min"))
         settings = self.config_init[str(self.subcommand)].trainer
         configured = as_list(settings.get("callbacks"))
         logged = settings.get("logger") is not False

@@ -15,6 +15,7 @@ COMMANDS = {
     "test": "evaluate a checkpoint on the test split",
     "predict": "predict the images of a file, a folder or a glob pattern",
     "sweep": "search hyperparameters: `striate sweep --help`",
+    "runs": "list the runs, or compare some on one page: `striate runs --help`",
     "data": "show, check or export a data set: `striate data --help`",
     "experiments": "list the packaged experiments; `striate experiments NAME` prints one",
 }
@@ -126,6 +127,10 @@ def run_command(words: list[str]) -> None:
         from ..data.commands import run
 
         run(words[1:])
+    elif command == "runs":
+        from ..runs.commands import run as list_runs
+
+        list_runs(words[1:])
     elif command == "sweep":
         from ..sweep import commands
 

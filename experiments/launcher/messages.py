@@ -1,6 +1,8 @@
 """Messages of the command line: one line each, on the error stream."""
 
+import argparse
 import difflib
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from typing import NoReturn
@@ -15,6 +17,17 @@ def fail(message: str, code: int = 2) -> NoReturn:
     """Print an error in one line, and exit with `code`."""
     notice(message)
     raise SystemExit(code)
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Reports a wrong call in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with the message in the form of all others."""
+        match = re.fullmatch(r"argument (--\w+): (?:invalid \w+ value: (.+)|(.+))", message)
+        if match is None:
+            fail(f"{self.prog.removeprefix('striate ')}: {message}")
+        fail(f"{match[1]}: " + (f"must be a whole number, got {match[2]}" if match[2] else match[3]))
 
 
 def did_you_mean(word: str, choices: Iterable[str], cutoff: float = 0.5, otherwise: str = "") -> str:

@@ -17,13 +17,14 @@ from ...callbacks.tracking.wandb_checkpoints import Uploads
 from ...callbacks.tracking.wandb_connection import connect
 from ...callbacks.tracking.wandb_logger import RunLogger
 from ...callbacks.tracking.wandb_run import OLD_RUN_FILE, RUN_FILE, WandbRun
+from ..runs.run_state import STATE_FILE
 from .compat import MetricsLogger
 from .messages import notice
 
 RUN_FOLDER = "{run}"
 """Stands for the folder of the run, as the ``save_dir`` of a logger."""
 
-RECORDS = ("config.yaml", "wandb", RUN_FILE, OLD_RUN_FILE, "uncommitted.diff")
+RECORDS = ("config.yaml", STATE_FILE, "wandb", RUN_FILE, OLD_RUN_FILE, "uncommitted.diff")
 """Files that a run writes before its first result."""
 
 Mode = Literal["auto", "online", "offline", "off"]
@@ -108,7 +109,8 @@ class Run:
         if not self.created or not self.folder.is_dir():
             return
         files = (path.relative_to(self.folder) for path in self.folder.rglob("*") if not path.is_dir())
-        if any(not (failed and path.parts[0] in RECORDS) for path in files):
+        records = RECORDS if failed else (STATE_FILE,)
+        if any(path.parts[0] not in records for path in files):
             return
         shutil.rmtree(self.folder, ignore_errors=True)
         for folder in self.created[1:]:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..runs.differences import short_names, show
 from .parameters import LOGARITHMIC, Parameter, is_number, label
-from .results import Result, short_names, show
+from .results import Result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -5,11 +5,10 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
 from ..launcher.catalogue import find_config
 from ..launcher.gpus import visible_gpus
-from ..launcher.messages import did_you_mean, fail, notice
+from ..launcher.messages import OneLineParser, did_you_mean, fail, notice
 from .spec import Sweep, fill_command, read_sweep
 
 USAGE = """\
@@ -36,17 +35,6 @@ Trials and results are in ROOT/NAME/sweep-NUMBER. Exit code: 0 done, 1 no trial 
 interrupted."""
 
 OPTIONS = ("trials", "jobs", "resume", "storage", "name", "root", "seed", "wandb")
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """Reports a wrong call in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Exit with the message in the form of all others."""
-        match = re.fullmatch(r"argument (--\w+): (?:invalid \w+ value: (.+)|(.+))", message)
-        if match:
-            message = f"{match[1]}: " + (f"must be a whole number, got {match[2]}" if match[2] else match[3])
-        fail(f"sweep: {message}" if not match else message)
 
 
 def sweep(arguments: Sequence[str]) -> int:

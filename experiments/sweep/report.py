@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 
+from ..runs.differences import short_names, show
 from .charts import Axis, better, draw_importances, draw_parallel_coordinates, make_axes
 from .results import (
     Result,
     best_result,
     collect,
     importances,
-    short_names,
-    show,
     varied,
     write_best,
     write_table,

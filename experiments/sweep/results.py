@@ -1,7 +1,6 @@
 """What came of a sweep: its trials in order, the best one, its command line and its configuration."""
 
 import csv
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,40 +91,6 @@ def varied(results: Sequence[Result]) -> list[str]:
     """Names of the parameters that differ between trials, in the order of the first trial."""
     names = list(dict.fromkeys(name for result in results for name in result.values))
     return [name for name in names if len({label(one.values[name]) for one in results if name in one.values}) > 1]
-
-
-def short_names(names: Sequence[str]) -> dict[str, str]:
-    """The shortest ends of dotted names that tell them apart: ``lr`` for ``model.optimizer.lr``."""
-    short = {}
-    for name in names:
-        parts = name.split(".")
-        ends = (".".join(parts[-count:]) for count in range(1, len(parts) + 1))
-        clashes = [other.split(".") for other in names if other != name]
-        short[name] = next(
-            (end for end in ends if not any(other[-len(end.split(".")) :] == end.split(".") for other in clashes)), name
-        )
-    return short
-
-
-def show(value: Any, width: int = 40) -> str:
-    """Short text of a value: numbers with four digits, classes by their name with their arguments.
-
-    >>> show({"class_path": "torch.optim.SGD", "init_args": {"momentum": 0.9}})
-    'SGD(momentum=0.9)'
-    """
-    if isinstance(value, float):
-        text = f"{value:.4g}"
-    elif isinstance(value, Mapping) and "class_path" in value:
-        arguments = ", ".join(f"{key}={show(one)}" for key, one in (value.get("init_args") or {}).items())
-        name = value["class_path"].rpartition(".")[2]
-        text = f"{name}({arguments})" if arguments else name
-    elif isinstance(value, list):
-        text = f"[{', '.join(map(show, value))}]"
-    elif isinstance(value, str) and re.fullmatch(r"([A-Za-z_]\w*\.)+[A-Z]\w*", value):
-        text = value.rpartition(".")[2]
-    else:
-        text = str(value)
-    return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
 def importances(shared: SharedStudy) -> dict[str, float]:

@@ -16,6 +16,7 @@ from striate.experiments.launcher.catalogue import EXPERIMENTS, experiment_names
 from striate.experiments.launcher.class_paths import prefer_own_classes
 from striate.experiments.launcher.cli import default_run_name
 from striate.experiments.launcher.main import RUNS
+from striate.experiments.runs.run_state import RunState
 from striate.tests.helpers.fixtures import TinyNet, make_folder, noisy_image, write_image
 from striate.tests.helpers.launcher import CLASSIFICATION, launch, launch_error, read_csv
 
@@ -216,6 +217,11 @@ def test_ctrl_c_in_validation_keeps_raw_and_averaged_weights_separate(workdir):
     for part in ("state_dict", "current_model_state"):
         torch.testing.assert_close(contents[0][part], contents[1][part], rtol=0, atol=0)
 
+    assert [RunState.load(workdir / "runs" / name / "fit-1").state for name in ("whole", "stopped")] == [
+        "finished",
+        "interrupted",
+    ]
+
     # the resumed run repeats the validation, although no step is left
     (workdir / "stopped.yaml").write_text((workdir / "whole.yaml").read_text())
     launch("fit", "--config", "stopped.yaml", "--ckpt_path", "last", "--trainer.enable_progress_bar", True)
@@ -223,7 +229,7 @@ def test_ctrl_c_in_validation_keeps_raw_and_averaged_weights_separate(workdir):
     assert [row["val/acc"] for row in read_csv(stopped / "metrics.csv") if row["val/acc"]] == [
         row["val/acc"] for row in read_csv(whole / "metrics.csv") if row["val/acc"]
     ]  # fmt: skip
-    assert (stopped / "pictures" / "val_epoch_000.png").is_file()
+    assert (stopped / "pictures" / "val_epoch_000.png").is_file() and RunState.load(stopped).state == "finished"
     best = [torch.load(run / "checkpoints" / "best.ckpt", weights_only=True) for run in (whole, stopped)]
     torch.testing.assert_close(best[0]["state_dict"], best[1]["state_dict"], rtol=0, atol=0)
 

@@ -9,6 +9,7 @@ import torch
 import yaml
 
 from striate.callbacks.tracking.report import describe_classes
+from striate.experiments.runs.run_state import RunState
 from striate.tests.helpers.fixtures import TinyNet, make_folder
 from striate.tests.helpers.launcher import CLASSIFICATION, launch, launch_error, read_csv
 from striate.tests.helpers.memory_logger import MemoryLogger
@@ -40,6 +41,8 @@ def test_with_any_logger_the_run_is_in_its_folder(workdir, arguments):
     run = workdir / "runs" / "small" / "fit-1"
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     assert (run / "config.yaml").is_file() and (run / "pictures").is_dir()
+    assert RunState.load(run).state == "finished" and RunState.load(run).epochs == 1
+    assert RunState.load(run).monitor == "val/acc" and RunState.load(run).mode == "max"
     assert {path.name for path in workdir.iterdir()} == {"data", "small.yaml", "runs"}
     if arguments[1] == "false":
         assert not (run / "metrics.csv").exists()
@@ -51,6 +54,7 @@ def test_with_any_logger_the_run_is_in_its_folder(workdir, arguments):
             yaml.safe_load((run / "config.yaml").read_text())["trainer"]["logger"]["init_args"]["save_dir"] == "{run}"
         )
     launch("validate", "--config", "small.yaml", "--ckpt_path", "best")
+    assert RunState.load(workdir / "runs" / "small" / "validate-1").state == "finished"
 
 
 def test_best_is_never_the_checkpoint_of_an_earlier_run(workdir, capsys):
@@ -127,6 +131,8 @@ def test_a_failed_call_leaves_no_folder_unless_it_has_results(workdir, capsys):
     with pytest.raises((SystemExit, ValueError)):
         launch("fit", "--config", "small.yaml", "--model.model", f"{HERE}.Failing")
     assert (workdir / "runs" / "small" / "fit-1" / "metrics.csv").is_file()  # the first step is worth keeping
+    state = RunState.load(workdir / "runs" / "small" / "fit-1")
+    assert (state.state, state.error, state.epochs) == ("failed", "steps: stop here", 0)
 
 
 def test_a_fast_dev_run_leaves_nothing(workdir):

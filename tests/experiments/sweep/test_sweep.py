@@ -9,7 +9,7 @@ import pytest
 import yaml
 from optuna.trial import TrialState, create_trial
 
-from striate.experiments.sweep.results import short_names
+from striate.experiments.runs.differences import short_names
 from striate.experiments.sweep.study import SharedStudy
 from striate.experiments.sweep.trials import read_values
 from striate.tests.helpers.launcher import launch, launch_error

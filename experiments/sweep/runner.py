@@ -17,7 +17,7 @@ from typing import Any
 from optuna.trial import Trial, TrialState
 
 from ..launcher.messages import notice
-from .results import short_names, show
+from ..runs.differences import short_names, show
 from .spec import Sweep, fill_command
 from .study import SharedStudy
 from .trials import FolderLock, History, RunningTrial, missing_metric, prepare_folder, start_process

@@ -22,7 +22,7 @@ usage: striate data COMMAND …
 def run(arguments: Sequence[str]) -> None:
     """Run a ``striate data`` command.
 
-    Exits with the code of the command, with 2 for a wrong call, and with 130 for an interruption.
+    Exits with the code of the command, and with 2 for a wrong call.
     """
     command = arguments[0] if arguments else "--help"
     if command in ("-h", "--help"):
@@ -31,13 +31,10 @@ def run(arguments: Sequence[str]) -> None:
     if command not in COMMANDS:
         hint = did_you_mean(command, COMMANDS, otherwise=f"; use {', '.join(COMMANDS)}")
         fail(f"data {command}: no such command{hint}")
-    try:
-        module = importlib.import_module(f".{command}", __package__)
-        if {"-h", "--help"} & set(arguments):
-            print(module.USAGE)  # noqa: T201
-            return
-        code = getattr(module, command)(list(arguments[1:]))
-    except KeyboardInterrupt:  # while torch is loaded, before the command itself handles interruptions
-        fail("interrupted", code=130)
+    module = importlib.import_module(f".{command}", __package__)
+    if {"-h", "--help"} & set(arguments):
+        print(module.USAGE)  # noqa: T201
+        return
+    code = getattr(module, command)(list(arguments[1:]))
     if code:
         raise SystemExit(code)

@@ -96,7 +96,8 @@ Trainer (those of Lightning)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line.
 
-    Exits with 0 for success, 1 for a run that failed or was interrupted, and 2 for a wrong call.
+    Exits with 0 for success, 1 for a run that failed or was interrupted, 2 for a wrong call, and 130 for an
+    interruption before a run began.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # class names may be in a script that the terminal lacks
@@ -112,6 +113,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise error.__context__ from None
         if words and words[0] in RUNS and not {"-h", "--help", "--print_config"} & set(words):
             fail(f"{words[0]}: stopped, because its output was closed; write it to a file instead", 1)
+    except KeyboardInterrupt:  # while torch is loaded and the configuration read; later, commands handle it
+        fail("interrupted", 130)
 
 
 def run_command(words: list[str]) -> None:

@@ -280,16 +280,6 @@ def test_ctrl_c_prints_the_findings_so_far(tmp_path):
     assert "Traceback" not in error
 
 
-def test_ctrl_c_during_imports(monkeypatch, capsys):
-    def stop(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("importlib.import_module", stop)
-    with pytest.raises(SystemExit) as exit_:
-        data_command(["check"])
-    assert exit_.value.code == 130 and capsys.readouterr().err == "striate: interrupted\n"
-
-
 def test_a_narrow_terminal_truncates_no_number(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
     small_datasets.write_coco(tmp_path / "set")

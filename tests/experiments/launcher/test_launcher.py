@@ -511,6 +511,17 @@ def test_version_list_and_usage(capsys):
     assert "usage: striate" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("words", [["fit", "--config", "quickstart"], ["data", "check", "x"], ["runs"]])
+def test_ctrl_c_while_a_command_starts_is_one_line(words, capsys, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("striate.experiments.launcher.cli.launch", stop)
+    monkeypatch.setattr("striate.experiments.runs.commands.run", stop)
+    monkeypatch.setattr("importlib.import_module", stop)
+    assert launch_error(capsys, 130, *words) == "interrupted"
+
+
 def test_an_experiment_is_printed_and_copied(workdir, capsys):
     text = find_config("quickstart").read_text()
     launch("experiments", "quickstart")

@@ -15,6 +15,7 @@ import yaml
 import striate
 from striate.tests.helpers.fixtures import make_folder
 from striate.tests.helpers.launcher import launch, run_config
+from striate.tests.helpers.run_folders import make_run
 
 ROOT = Path(striate.__file__).parent
 PARTS = ("models", "datamodules", "tasks", "callbacks", "experiments")
@@ -137,6 +138,7 @@ def test_commands_parse(text, tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     make_folder(tmp_path / "photos", per_class=6)
+    make_run(tmp_path / "runs/quickstart/fit-1")  # for `striate runs`
     monkeypatch.setattr(cli.StriateCLI, "_run_subcommand", lambda self, subcommand: None)
     monkeypatch.setattr(cli, "find_checkpoint", lambda name, root: name)
     monkeypatch.setattr(commands, "search", lambda *arguments: 0)

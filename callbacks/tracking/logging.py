@@ -4,15 +4,16 @@ import csv
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import pytorch_lightning as pl
 from PIL import Image
-from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
+from pytorch_lightning.loggers import WandbLogger
 
 from ..compat import logged_step, wandb_image
+from .other_loggers import log_other_picture, log_other_table
 from .wandb_guard import Guard
 from .wandb_logger import RunLogger
 
@@ -21,15 +22,6 @@ OTHER_TIMEOUT = 60.0
 
 OTHER_GUARDS: WeakKeyDictionary[WandbLogger, Guard] = WeakKeyDictionary()
 """The guards of such loggers."""
-
-
-@runtime_checkable
-class LogsImages(Protocol):
-    """A logger that takes images, as W&B's does."""
-
-    def log_image(self, key: str, images: list[Any]) -> None:
-        """Log images ``[H, W, 3]`` uint8 under one key."""
-        ...
 
 
 def run_folder(trainer: pl.Trainer) -> Path:
@@ -50,13 +42,11 @@ def log_picture(trainer: pl.Trainer, picture: np.ndarray, path: Path, key: str, 
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(picture).save(path)
     for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_image(key, picture, logged_step(trainer), dataformats="HWC")
-        elif isinstance(logger, WandbLogger):
+        if isinstance(logger, WandbLogger):
             if on_wandb:
                 log_media(logger, key, lambda: [wandb_image(picture)], logged_step(trainer))
-        elif isinstance(logger, LogsImages):
-            logger.log_image(key, [picture])
+        else:
+            log_other_picture(logger, picture, path, key, logged_step(trainer))
 
 
 def log_media(logger: WandbLogger, key: str, build: Callable[[], Any], step: int) -> None:
@@ -76,7 +66,7 @@ def log_media(logger: WandbLogger, key: str, build: Callable[[], Any], step: int
 
 
 def log_table(trainer: pl.Trainer, columns: Sequence[str], rows: Sequence[Sequence[Any]], path: Path, key: str) -> None:
-    """Save a table as CSV, and log it under `key` on W&B. Call this on the first rank only."""
+    """Save a table as CSV, and log it under `key` on the loggers. Call this on the first rank only."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -86,6 +76,8 @@ def log_table(trainer: pl.Trainer, columns: Sequence[str], rows: Sequence[Sequen
         if isinstance(logger, WandbLogger):
             data = [list(row) for row in rows]
             log_media(logger, key, partial(wandb_table, columns, data), logged_step(trainer))
+        else:
+            log_other_table(logger, columns, rows, path, key, logged_step(trainer))
 
 
 def wandb_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Any:

@@ -1,5 +1,6 @@
 """Callbacks: everything that observes or controls a run."""
 
+from .checkpoint_io import AtomicCheckpointIO
 from .drawing.pictures import Pictures
 from .predictions.writer import PredictionWriter
 from .renormalize_filters import RenormalizeFilters
@@ -14,6 +15,7 @@ from .tracking.wandb_record import WandbRecord
 
 __all__ = [
     "ActivationComparisonPlot",
+    "AtomicCheckpointIO",
     "CheckpointArtifacts",
     "ClassReport",
     "DetectionReport",

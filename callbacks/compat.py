@@ -6,6 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.plugins.environments import SLURMEnvironment
 
 GROUND_TRUTH = "ground_truth"
 """Name of the layer that never changes, so that it is stored once."""
@@ -82,3 +83,9 @@ def logged_step(trainer: pl.Trainer) -> int:
 def stepped_batches(trainer: pl.Trainer) -> int:
     """The number of training steps that Lightning has counted; right after loading a checkpoint, its last step."""
     return trainer.fit_loop.epoch_loop._batches_that_stepped
+
+
+def slurm_environment(trainer: pl.Trainer) -> SLURMEnvironment | None:
+    """What Lightning knows of the SLURM job that it runs in; None: it runs in none."""
+    environment = trainer._accelerator_connector.cluster_environment
+    return environment if isinstance(environment, SLURMEnvironment) else None

@@ -1,13 +1,10 @@
-"""Interruption and resumption: Ctrl-C without loss, and random numbers that continue."""
+"""Interruption and resumption: Ctrl-C and signals without loss, and random numbers that continue."""
 
 import shlex
 import shutil
-import signal
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
@@ -18,6 +15,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from ..tasks.compat import finish_epoch, finish_restart, validation_follows
 from .compat import saved_step
+from .stop_signals import StopSignals, release_processes
 from .tracking.logging import run_folder
 
 
@@ -72,7 +70,8 @@ class GracefulInterrupt(pl.Callback):
 
     During a validation it finishes the batch. Averaged weights, which Lightning validates in place of the raw ones, are
     swapped back before saving. The resumed run repeats that validation from its start, then continues or ends. SIGTERM,
-    which clusters send, saves in the same way.
+    which clusters send, saves in the same way and exits with 143; so does the signal of SLURM's ``--signal``, after
+    which the job is requeued. `validate`, `test` and `predict` stop at once.
 
     List it after callbacks that change weights after a step, such as weight averaging, since it saves the weights as
     they are then.
@@ -83,8 +82,7 @@ class GracefulInterrupt(pl.Callback):
 
     def __init__(self, command: list[str] | None = None) -> None:
         self.command = command
-        self._requested = False
-        self._previous: Any = None
+        self._signals = StopSignals()
         self._saved: Path | None = None
         self._evaluating = False  # averaged weights are in place
         self._validated = False
@@ -108,37 +106,39 @@ class GracefulInterrupt(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the next epoch of a run that was saved after a complete one."""
+        self._signals.watch(trainer)
         if trainer.max_steps != -1:
             finish_epoch(trainer)
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Take over the signal of SLURM."""
+        self._signals = StopSignals()
+        self._signals.take_over(trainer)
+
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Install the handler of Ctrl-C."""
-        self._requested, self._saved, self._evaluating, self._validated = False, None, False, False
+        """Install the handlers of signals."""
+        self._saved, self._evaluating, self._validated = None, False, False
         self._folder = run_folder(trainer)
         if self._repeats and trainer.max_steps != -1:  # when all steps are done, Lightning would not start
             self._max_steps = trainer.max_steps
             trainer.fit_loop.epoch_loop.max_steps += 1
-        if threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGINT, lambda *args: self._interrupt(trainer, *args))
+        self._signals.watch(trainer)
+
+    def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Replace the handlers that Lightning has installed since."""
+        self._signals.watch(trainer)
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Install the handlers for a test."""
+        self._signals.watch(trainer)
+
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Install the handlers for predictions."""
+        self._signals.watch(trainer)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Restore the previous handler of Ctrl-C."""
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
-            self._previous = None
-
-    def _interrupt(self, trainer: pl.Trainer, number: int, frame: FrameType | None) -> None:
-        running = (trainer.training or trainer.validating) and not trainer.sanity_checking
-        if self._requested or not running:
-            raise KeyboardInterrupt
-        self._requested = True
-        rank_zero_info("\nCtrl-C: finishing this step and saving; press again to stop at once.")
-
-    def _stop_requested(self, trainer: pl.Trainer) -> bool:
-        """Whether to stop; the ranks of DDP decide together, so every rank must call this."""
-        if trainer.world_size > 1:
-            return trainer.strategy.reduce_boolean_decision(self._requested, all=False)
-        return self._requested
+        """Restore the previous handlers."""
+        self._signals.restore()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -154,18 +154,20 @@ class GracefulInterrupt(pl.Callback):
 
         Lightning would take a checkpoint from here as one from after the validation.
         """
-        if self._stop_requested(trainer) and not validation_follows(trainer):
+        if self._signals.agreed(trainer) and not validation_follows(trainer):
             self._save(trainer)
-            raise KeyboardInterrupt
+            raise self._signals.exception()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save and stop before a validation, if requested."""
-        if trainer.sanity_checking:
+        if trainer.state.fn != "fit":
+            self._signals.watch(trainer)
+        if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         self._end_repetition(trainer)
-        if self._stop_requested(trainer):
+        if self._signals.agreed(trainer):
             self._save(trainer)
-            raise KeyboardInterrupt
+            raise self._signals.exception()
 
     def _end_repetition(self, trainer: pl.Trainer) -> None:
         """Undo the preparations for a repeated validation, once it has started."""
@@ -194,9 +196,9 @@ class GracefulInterrupt(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Save and stop, if requested; with several devices, after the validation, since their batch counts differ."""
-        if self._requested and trainer.world_size == 1:
+        if trainer.state.fn == "fit" and trainer.world_size == 1 and self._signals.agreed(trainer):
             self._save(trainer)
-            raise KeyboardInterrupt
+            raise self._signals.exception()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Let plateau schedules use the metrics of a resumed epoch.
@@ -208,10 +210,11 @@ class GracefulInterrupt(pl.Callback):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Save, if that is not done and the weights are consistent, and print how to resume."""
+        if isinstance(exception, OSError):
+            release_processes(trainer, kill=True)  # they would wait for the first rank
         if not isinstance(exception, KeyboardInterrupt | SIGTERMException) or trainer.state.fn != "fit":
             return
-        if self._saved is None and isinstance(exception, SIGTERMException) and trainer.world_size == 1:
-            self._save(trainer)  # Lightning raises this exception between two steps
+        release_processes(trainer, kill=self._saved is None)
         last = self._saved or next(iter(sorted(self._folder.glob("checkpoints/last*.ckpt"))), None)
         position = f"epoch {trainer.current_epoch}, step {trainer.global_step}"
         if last is None:

@@ -5,9 +5,7 @@ Tensor names in a checkpoint often differ from those in the module: it was saved
 by another library. The prefix is found by comparing names and shapes; other names are passed as aliases.
 """
 
-import pickle
 import re
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-import torch
 from torch import Tensor, nn
+
+from .checkpoint_files import DamagedCheckpointError, UnsafeCheckpointError, read_file, usable_checkpoint
 
 _SKIP: ContextVar[bool] = ContextVar("striate_skip_pretrained", default=False)
 
@@ -150,26 +149,18 @@ def load_state_dict_file(path: str | Path) -> dict[str, Tensor]:
 
 def _read(path: Path) -> Any:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns about TorchScript archives before it rejects them
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, OSError, UnicodeDecodeError) as error:
-        if re.search(r"global|unsupported class", str(error), re.IGNORECASE):
-            raise ValueError(
-                f"{path} was rejected: it has more than tensors and plain values, and loading it would run code from "
-                f"the file ({_first_line(error)}); if you trust its source, save its state_dict() alone to a new file"
-            ) from error
+        return read_file(path)
+    except UnsafeCheckpointError as error:
         raise ValueError(
-            f"{path} is not a checkpoint: torch.load failed ({type(error).__name__}: {_first_line(error)}); give a "
-            "file written by torch.save"
+            f"{path} was rejected: it has more than tensors and plain values, and loading it would run code from "
+            f"the file ({error}); if you trust its source, save its state_dict() alone to a new file"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    # PyTorch's message starts with advice, including to load the file unsafely, before the cause.
-    text = str(error)
-    cause = re.search(r"WeightsUnpickler error: (.*)", text)
-    return (cause.group(1) if cause else text.strip().split("\n", 1)[0])[:200]
+    except DamagedCheckpointError as error:
+        other = usable_checkpoint(path) if path.suffix == ".ckpt" else None
+        raise ValueError(
+            f"{path} is not a checkpoint: it is damaged, or was not written by torch.save ({error}); "
+            + (f"use {other}" if other else "copy or download it again")
+        ) from error
 
 
 def match_weights(

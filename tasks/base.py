@@ -20,6 +20,7 @@ from .checkpoints import (
     adopt_preparation,
     check_model_given,
     check_state_dict,
+    read_checkpoint,
     report_loaded_weights,
     restore_entries,
     save_configuration,
@@ -384,7 +385,8 @@ class Task(pl.LightningModule):
 
         The checkpoint of a launched run rebuilds its model. That of a task built by hand needs ``model=…``.
         """
-        kwargs.setdefault("weights_only", True)
+        if kwargs.setdefault("weights_only", True) and Path(str(checkpoint_path)).is_file():
+            read_checkpoint(Path(checkpoint_path), f"checkpoint_path {str(checkpoint_path)!r}")
         load = super().load_from_checkpoint
         with skip_pretrained():
             try:

@@ -1,7 +1,6 @@
 """Checkpoints: what they may contain, whether their weights fit a model, and which weights a model has loaded."""
 
 import inspect
-import pickle
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +16,12 @@ from torch import Tensor, nn
 
 from ..datamodules.augmentations.plain import transform_from_plain, transform_to_plain
 from ..datamodules.images.bit_depth import ReadOptions
+from ..models.checkpoint_files import (
+    DamagedCheckpointError,
+    UnsafeCheckpointError,
+    read_file,
+    usable_checkpoint,
+)
 from ..models.ops.checks import suggest
 from ..models.weights import frozen_without_weights, summarize_loaded_weights
 from .class_counts import check_same_classes
@@ -135,15 +140,18 @@ def read_checkpoint(path: Path, name: str) -> dict[str, Any]:
         kind = "a folder, not a file" if path.is_dir() else "no such file"
         raise FileNotFoundError(f"{name}: {kind}" + (f"; {suggest(str(path), siblings)}" if siblings else ""))
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        unsafe = "weights_only" in str(error) or "Unsupported global" in str(error)
+        content = read_file(path, mmap=True)
+    except UnsafeCheckpointError as error:
         reason = (
             "it holds pickled objects, which could run code when loaded; only weights and plain values are accepted"
-            if unsafe
-            else "it is damaged, or was not written by torch.save"
         )
         raise ValueError(f"{name}: not a checkpoint: {reason}") from error
+    except DamagedCheckpointError as error:
+        other = usable_checkpoint(path)
+        advice = f"use {other}" if other else "no other checkpoint of this experiment can be read"
+        raise ValueError(
+            f"{name}: not a checkpoint: it is damaged, or was not written by torch.save ({error}); {advice}"
+        ) from error
     if not isinstance(content, dict) or "state_dict" not in content:
         raise ValueError(
             f"{name}: weights only, not the checkpoint of a run (no 'state_dict' inside); to start from weights, pass "

@@ -8,6 +8,7 @@ from pytorch_lightning.callbacks import RichModelSummary
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.utilities.model_summary import get_formatted_model_size, get_human_readable_count
 
+from ..atomic_files import replace_text
 from .logging import run_folder
 from .run_facts import environment, environment_facts, save_diff
 from .wandb_logger import RunLogger
@@ -42,7 +43,7 @@ class RunRecord(pl.Callback):
         versions = environment()
         header = "".join(f"# {key}: {value}\n" for key, value in versions.items())
         text = yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True)
-        (folder / "config.yaml").write_text(header + text, encoding="utf-8")
+        replace_text(folder / "config.yaml", header + text)
         for logger in trainer.loggers:
             if isinstance(logger, RunLogger):
                 logger.log_hyperparams(self.config | environment_facts())

@@ -39,6 +39,7 @@ CONTENTS = {
     "instances.csv": "class of each object in instances (class_file of InstanceMasks)",
     "wandb": "W&B run",
     "wandb_run.json": "ID, project and sweep of the W&B run",
+    "slurm_job.json": "SLURM job that the run belongs to, which continues it when it is requeued",
     "uncommitted.diff": "changes of the source code since the git revision",
 }
 """Files of a run, in the order of the summary. Any other file is listed too."""

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from ..atomic_files import replace_text
+
 RUN_FILE = "wandb_run.json"
 """File in the folder of a run that identifies its run on W&B."""
 
@@ -55,4 +57,4 @@ class WandbRun:
 
     def save(self, folder: Path) -> None:
         """Write it to the folder of a run."""
-        (folder / RUN_FILE).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+        replace_text(folder / RUN_FILE, json.dumps(asdict(self), indent=1) + "\n")

@@ -38,6 +38,7 @@ from ...callbacks import (
     RunReport,
     WandbRecord,
 )
+from ...callbacks.checkpoint_io import write_atomically
 from ...callbacks.tracking.wandb_logger import RunLogger
 from ...models.weights import skip_pretrained
 from ..runs.run_state import StateWriter
@@ -45,7 +46,7 @@ from .argument_origins import CommandLine
 from .checkpoints import find_checkpoint, random_parts
 from .class_changes import add_logger_folder, apply_class_changes, name_help_class
 from .class_paths import prefer_own_classes
-from .compat import PlainBar, TerminalBar
+from .compat import PlainBar, TerminalBar, ignore_requeue_checkpoints
 from .error_reports import one_line_errors
 from .finders import FINDERS, FinderResults
 from .gpus import share_gpus
@@ -53,6 +54,8 @@ from .messages import notice
 from .parser import PARSER, prepare_parsing
 from .ranks import external_rank, receive_config, send_config
 from .runs import RUN_FOLDER, Run, RunSettings, WandbSettings, is_first_rank, make_loggers, open_run
+from .slurm import remember_job, requeued_run
+from .storage import StorageError, explain_storage
 
 ALLOW_RANDOM = "allow_random_weights"
 
@@ -74,6 +77,7 @@ class StriateCLI(LightningCLI):
         self.words = list(words)
         self.run: Run | None = None
         self.state: StateWriter | None = None
+        self.requeued: Path | None = None
         self.loggers: list[Logger] = []
         failed = True
         command_line = CommandLine(sys.argv[2:], Path.cwd())
@@ -90,6 +94,10 @@ class StriateCLI(LightningCLI):
                     auto_configure_optimizers=False,
                 )
                 failed = False
+            except (OSError, RuntimeError) as error:
+                if self.run and (message := explain_storage(error, self.run.folder, self.words)):
+                    raise StorageError(message) from error
+                raise
             finally:
                 self.close(failed)
 
@@ -132,6 +140,10 @@ class StriateCLI(LightningCLI):
         self.config = parser.parse_args([sys.argv[1], *arguments])
         settings = self.config[self.config.subcommand]
         settings.run.name = settings.run.name or default_run_name()
+        if received is None and sys.argv[1] == "fit":
+            self.requeued = requeued_run(Path(settings.run.root).expanduser() / settings.run.name, self.words)
+            if self.requeued is not None and (last := self.requeued / "checkpoints" / "last.ckpt").is_file():
+                settings.ckpt_path = str(last)
         if received is None and (settings.trainer.devices not in (1, "1") or external_rank()[1] > 1):
             send_config(yaml.safe_dump(self.dump_section(), sort_keys=False, allow_unicode=True), scratch)
         self.ckpt_path, settings.ckpt_path = settings.ckpt_path, None
@@ -166,9 +178,14 @@ class StriateCLI(LightningCLI):
         trainer = self.section("trainer")
         if trainer.fast_dev_run or trainer.barebones:  # these save nothing
             return
-        self.run = open_run(self.section("run"), str(self.subcommand), self.section("ckpt_path"))
+        if self.requeued is not None:
+            self.run = Run(self.requeued.parent, self.requeued.name)
+        else:
+            self.run = open_run(self.section("run"), str(self.subcommand), self.section("ckpt_path"))
         if is_first_rank():
             self.state = StateWriter(self.run.folder)
+            if self.subcommand == "fit":
+                remember_job(self.run.folder, self.words)
         for logger in as_list(trainer.logger):
             arguments = logger.get("init_args") if isinstance(logger, Namespace) else None
             if arguments is not None and arguments.get("save_dir", "") in (None, RUN_FOLDER):
@@ -221,9 +238,12 @@ class StriateCLI(LightningCLI):
             if logger in (None, True):
                 kwargs["logger"] = CSVLogger(self.scratch)  # Lightning replaces it, and would warn of its default
         try:
-            return super().instantiate_trainer(**kwargs)
+            trainer = super().instantiate_trainer(**kwargs)
         except (ValueError, RuntimeError, MisconfigurationException) as error:
             raise ValueError(f"trainer: {error}") from error
+        ignore_requeue_checkpoints(trainer)
+        write_atomically(trainer)
+        return trainer
 
     def dump_config(self) -> dict[str, Any]:
         """The resolved configuration as plain values, without arguments of this command, such as the checkpoint."""
@@ -250,6 +270,7 @@ class StriateCLI(LightningCLI):
             ClassReport(),
             PredictionWriter(),
             RunReport(),
+            GracefulInterrupt(self.words),
         ]
         if self.subcommand != "fit":
             return callbacks
@@ -258,7 +279,6 @@ class StriateCLI(LightningCLI):
             *([LearningRateMonitor()] if logged else []),
             CheckpointArtifacts(self.section("wandb").checkpoints),
             RandomState(),
-            GracefulInterrupt(self.words),
             NetworkSummary(max_depth=2),
             *self.checkpoint_callbacks(),
         ]

@@ -14,6 +14,9 @@ from pytorch_lightning.callbacks import LearningRateFinder, RichProgressBar, TQD
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 from pytorch_lightning.loggers.logger import rank_zero_experiment
+from pytorch_lightning.trainer.connectors.checkpoint_connector import _CheckpointConnector
+
+from ...callbacks.atomic_files import replace_file
 
 
 class MetricsLogger(CSVLogger):
@@ -87,19 +90,20 @@ class MetricsWriter(ExperimentWriter):
                 if int(last["step"]) == self.metrics[0]["step"]:
                     self.metrics[0] = {**last, **self.metrics[0]}
             self.metrics_keys = sorted(set().union(*earlier[:1]))
-        if self._record_new_keys() or earlier is not None:
+        changed = self._record_new_keys()
+        finished, last = self._format(self.metrics[:-1]), self._format(self.metrics[-1:])
+        if changed or earlier is not None:
             if earlier is None:
                 earlier = parse_rows(path.read_bytes()[: self._length])
-            text = self._format(earlier, header=True)
-            temporary = path.with_name(f".{path.name}.tmp")
-            temporary.write_bytes(text)
-            temporary.replace(path)
-            self._length = len(text)
-        finished = self._format(self.metrics[:-1])
-        with path.open("r+b") as file:
-            file.seek(self._length or 0)
-            file.truncate()
-            file.write(finished + self._format(self.metrics[-1:]))
+            before = self._format(earlier, header=True)
+            with replace_file(path) as table:
+                table.write(before + finished + last)
+            self._length = len(before)
+        else:
+            with path.open("r+b") as file:
+                file.seek(self._length or 0)
+                file.write(finished + last)
+                file.truncate()  # last, so that a kill in between loses no row
         self._length = (self._length or 0) + len(finished)
         del self.metrics[:-1]
 
@@ -114,8 +118,9 @@ class MetricsWriter(ExperimentWriter):
 
 
 def parse_rows(content: bytes) -> list[dict[str, Any]]:
-    """The rows of a CSV file with a header."""
-    return list(csv.DictReader(io.StringIO(content.decode(), newline="")))
+    """The rows of a CSV file with a header, without a last one that a kill or a full disk has cut off."""
+    complete = content[: content.rfind(b"\n") + 1]
+    return list(csv.DictReader(io.StringIO(complete.decode(), newline="")))
 
 
 class BarText:
@@ -194,3 +199,14 @@ def discard_replaced_arguments(parser: Any, before: Any, value: Any) -> None:
 def keep_own_defaults() -> None:
     """Let jsonargparse use `discard_replaced_arguments`."""
     _typehints.discard_init_args_on_class_path_change = discard_replaced_arguments
+
+
+class FreshStart(_CheckpointConnector):
+    """Ignores ``hpc_ckpt_N.ckpt`` in ``default_root_dir``, from which Lightning starts any job under SLURM."""
+
+    _hpc_resume_path = None
+
+
+def ignore_requeue_checkpoints(trainer: pl.Trainer) -> None:
+    """Let a trainer load no other checkpoint than the one that it is given."""
+    trainer._checkpoint_connector = FreshStart(trainer)

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
+from ...callbacks.stop_signals import TERMINATED
 from .argument_origins import CommandLine
 from .messages import fail
 from .runs import is_first_rank
@@ -41,6 +42,8 @@ def one_line_errors(
         from .config_errors import explain
 
         message, code = str(explain(str(error), command_line)), 2
+    except SIGTERMException as error:  # Lightning's own has no exit code
+        raise SystemExit(TERMINATED) from error
     except KeyboardInterrupt:
         if interrupted is None:
             raise

@@ -20,11 +20,12 @@ from ...callbacks.tracking.wandb_run import OLD_RUN_FILE, RUN_FILE, WandbRun
 from ..runs.run_state import STATE_FILE
 from .compat import MetricsLogger
 from .messages import notice
+from .slurm import JOB_FILE
 
 RUN_FOLDER = "{run}"
 """Stands for the folder of the run, as the ``save_dir`` of a logger."""
 
-RECORDS = ("config.yaml", STATE_FILE, "wandb", RUN_FILE, OLD_RUN_FILE, "uncommitted.diff")
+RECORDS = ("config.yaml", STATE_FILE, "wandb", RUN_FILE, OLD_RUN_FILE, "uncommitted.diff", JOB_FILE)
 """Files that a run writes before its first result."""
 
 Mode = Literal["auto", "online", "offline", "off"]

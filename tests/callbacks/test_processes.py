@@ -67,14 +67,53 @@ def test_ddp_trains_in_one_run_and_one_wandb_run(folder):
     assert sorted(row["path"] for row in rows) == [f"data/dark/{n:03d}.png" for n in range(9)]
 
 
-def test_sigterm_to_the_process_group_ends_without_tracebacks(folder):
+ONE_PROCESS = ["--data.num_workers", 2]
+TWO_PROCESSES = ["--trainer.devices", 2, "--trainer.strategy", "ddp"]
+
+
+@pytest.mark.parametrize(
+    "options, send",
+    [
+        (ONE_PROCESS, os.killpg),  # as clusters do: to the workers too
+        (TWO_PROCESSES, os.kill),  # to the first rank only
+        pytest.param(TWO_PROCESSES, os.killpg, marks=pytest.mark.slow),
+    ],
+    ids=["one-process", "ddp-first-rank", "ddp-all"],
+)
+def test_sigterm_saves_and_exits_with_143(folder, options, send):
     run = folder / "runs" / "small" / "fit-1"
-    process = start_striate(
-        folder, "fit", "--config", "small.yaml", "--trainer.max_epochs", 100000, "--data.num_workers", 2
-    )
+    process = start_striate(folder, "fit", "--config", "small.yaml", "--trainer.max_epochs", 100000, *options)
     wait_for((run / "checkpoints" / "last.ckpt").exists, process)
-    os.killpg(process.pid, signal.SIGTERM)  # as clusters do: to the workers too
+    send(process.pid, signal.SIGTERM)
     output, _ = process.communicate(timeout=HANG)
-    assert "Traceback" not in output and "killed by signal" not in output
-    assert "--ckpt_path last" in output
-    assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] > 0
+    assert process.returncode == 143, output
+    assert "Traceback" not in output and "killed by signal" not in output and "Gloo" not in output
+    assert output.count("SIGTERM: finishing this step") == 1 and output.count("--ckpt_path last") == 1
+    saved = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    position = f"epoch {saved['epoch']}, step {saved['global_step']}"
+    assert saved["global_step"] > 0 and position in output
+
+
+@pytest.mark.parametrize("command", ["validate", "predict"])
+def test_sigterm_ends_other_commands_at_once(folder, command):
+    config = yaml.safe_load(yaml.safe_dump(CLASSIFICATION))
+    config["trainer"]["callbacks"] = [{"class_path": "wait.Wait"}]
+    (folder / "waiting.yaml").write_text(yaml.safe_dump(config))
+    (folder / "wait.py").write_text(WAIT)
+    images = ["--data.images", "data"] if command == "predict" else []
+    process = start_striate(folder, command, "--config", "waiting.yaml", "--allow_random_weights", *images)
+    wait_for((folder / "running").exists, process)
+    process.terminate()
+    output, _ = process.communicate(timeout=HANG)
+    assert process.returncode == 143 and "Traceback" not in output, output
+
+
+WAIT = """
+import pathlib, time
+import pytorch_lightning as pl
+class Wait(pl.Callback):
+    def on_validation_batch_start(self, *_):
+        pathlib.Path("running").touch()
+        time.sleep(600)
+    on_predict_batch_start = on_validation_batch_start
+"""

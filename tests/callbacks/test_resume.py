@@ -12,25 +12,12 @@ from striate.callbacks import GracefulInterrupt, LastCheckpoint, RandomState
 from striate.datamodules import ImageFolder
 from striate.tasks import Classification, Plateau
 from striate.tests.helpers.fixtures import TinyNet, make_folder
-from striate.tests.helpers.training import RecordingLogger
+from striate.tests.helpers.training import RecordingLogger, SendSignal
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),
     pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks used to create"),
 ]
-
-
-class Interrupt(pl.Callback):
-    """Sends Ctrl-C or SIGTERM when a hook is called for the n-th time in training."""
-
-    def __init__(self, hook, time, sigterm=False):
-        self.left, self.sigterm = time, sigterm
-        setattr(self, hook, self.count)
-
-    def count(self, trainer, *_):
-        self.left -= not trainer.sanity_checking
-        if self.left == 0 and not trainer.sanity_checking:
-            signal.raise_signal(signal.SIGTERM if self.sigterm else signal.SIGINT)
 
 
 class DrawRandomNumbers(pl.Callback):
@@ -71,9 +58,9 @@ class Run:
         self.rate = trainer.optimizers[0].param_groups[0]["lr"]
         return self
 
-    def stop(self, hook, time, sigterm=False, resume=False):
+    def stop(self, hook, time, number=signal.SIGINT, resume=False):
         with pytest.raises((KeyboardInterrupt, SystemExit, SIGTERMException)):
-            self.fit(Interrupt(hook, time, sigterm), resume=resume)
+            self.fit(SendSignal(hook, time, number), resume=resume)
         return self
 
     def checkpoint(self, name):
@@ -137,7 +124,7 @@ def test_a_resumed_run_repeats_a_validation_only_once(root):
 
 def test_sigterm_in_a_validation_with_averaged_weights(root):
     before = signal.getsignal(signal.SIGTERM)
-    run = Run(root, "stopped", ema=True).stop("on_validation_batch_start", 2, sigterm=True)
+    run = Run(root, "stopped", ema=True).stop("on_validation_batch_start", 2, signal.SIGTERM)
     signal.signal(signal.SIGTERM, before)
     assert_same(run.fit(resume=True), Run(root, "whole", ema=True).fit())
 

@@ -1,6 +1,7 @@
 """Quiet trainers, scripts in processes of their own, a callback that stops a run, and a data module of batches."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -80,6 +81,25 @@ class SaveAndStop(pl.Callback):
             trainer.save_checkpoint(self.path)
             trainer.should_stop = True
             trainer.limit_val_batches = 0
+
+
+class SendSignal(pl.Callback):
+    """Sends a signal to its own process when a hook is called for the n-th time in training.
+
+    Args:
+        hook: Name of the hook.
+        time: The n.
+        number: The signal; default: that of Ctrl-C.
+    """
+
+    def __init__(self, hook: str, time: int, number: int = signal.SIGINT) -> None:
+        self.left, self.number = time, number
+        setattr(self, hook, self.count)
+
+    def count(self, trainer: pl.Trainer, *_: Any) -> None:
+        self.left -= not trainer.sanity_checking
+        if self.left == 0 and not trainer.sanity_checking:
+            signal.raise_signal(self.number)
 
 
 class Batches(pl.LightningDataModule):

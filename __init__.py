@@ -8,6 +8,7 @@ segmentation) share backbones and data modules. This module imports nothing heav
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from os import PathLike
 
     from .tasks import Task
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load(path: "str | PathLike[str]", **kwargs: Any) -> "Task":
+def load(path: "str | PathLike[str]", trusted_modules: "Sequence[str] | None" = None, **kwargs: Any) -> "Task":
     """Load a trained task from its checkpoint, ready to predict.
 
     The checkpoint names the task's class and its classes, and how its images are read and transformed. `Task.predict`
@@ -24,6 +25,8 @@ def load(path: "str | PathLike[str]", **kwargs: Any) -> "Task":
     Args:
         path: A checkpoint, such as ``runs/quickstart/fit-1/checkpoints/best.ckpt``; or one that is fetched: an artifact
             of W&B, ``wandb:ENTITY/PROJECT/NAME:ALIAS``, a URL, or a path of fsspec, such as ``s3://…``.
+        trusted_modules: Packages that class paths in the checkpoint may name, at any depth, such as
+            ``["striate", "torch"]``; None: all. A checkpoint is code: its class paths are imported and called.
         kwargs: Arguments of the task to replace, such as ``score_threshold``; ``model``, the network, for a task that
             was built in Python, whose checkpoint holds weights only; ``map_location``, as in `torch.load`.
 
@@ -32,9 +35,9 @@ def load(path: "str | PathLike[str]", **kwargs: Any) -> "Task":
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is not the checkpoint of a task, or its class has not been imported.
+        ValueError: The file is not the checkpoint of a task, or its class has not been imported or is not trusted.
         TypeError: ``model`` is needed and missing.
     """
     from .tasks.loading import load_task
 
-    return load_task(path, **kwargs)
+    return load_task(path, trusted_modules, **kwargs)

@@ -36,7 +36,8 @@ BENCHMARKS = {
 """Description of each benchmark by name, which is also the name of its module."""
 
 ALONE = {
-    "gpu": "checks and benchmarks on a GPU, at most 8 minutes; has its own options: python -m benchmarks gpu --help"
+    "faults": "stops a training at 60 random moments and resumes it: python -m benchmarks faults --help",
+    "gpu": "checks and benchmarks on a GPU, at most 8 minutes; has its own options: python -m benchmarks gpu --help",
 }
 """Commands that do not run with the benchmarks."""
 
@@ -46,6 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     if given[:1] == ["gpu"]:
         gpu.main(given[1:])
+        return
+    if given[:1] == ["faults"]:
+        importlib.import_module("striate.benchmarks.faults").main(given[1:])
         return
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks to run; none: all")

@@ -111,12 +111,12 @@ class GracefulInterrupt(pl.Callback):
             finish_epoch(trainer)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Take over the signal of SLURM."""
+        """Take over the signal with which SLURM announces that the time is up."""
         self._signals = StopSignals()
         self._signals.take_over(trainer)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Install the handlers of signals."""
+        """Install the handlers of Ctrl-C, SIGTERM and SLURM's signal."""
         self._saved, self._evaluating, self._validated = None, False, False
         self._folder = run_folder(trainer)
         if self._repeats and trainer.max_steps != -1:  # when all steps are done, Lightning would not start
@@ -137,7 +137,7 @@ class GracefulInterrupt(pl.Callback):
         self._signals.watch(trainer)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Restore the previous handlers."""
+        """Restore the previous handlers of all signals."""
         self._signals.restore()
 
     def on_train_batch_start(

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from .trusted_modules import denied_path, trust_only, untrusted
+
 RENAMED_ARGUMENTS = {"append_truth": "append_ground_truth"}
 """New names of arguments by their old ones, which no other class has."""
 
@@ -28,9 +30,12 @@ def load_with_current_classes(load: Callable[[Any], Any], path: str | Path) -> A
         ValueError: If a class of striate no longer exists, or no longer takes the arguments of the checkpoint.
     """
     try:
-        return load(path)
+        with trust_only(None):
+            return load(path)
     except (ArgumentError, ValueError) as error:
         reason: ArgumentError | ValueError = error
+        if denied := denied_path(str(error)):
+            raise ValueError(untrusted(denied, f"{path}")) from error
     content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     hyperparameters = content.get("hyper_parameters", {})
     updated = update_class_paths(hyperparameters)

@@ -1,10 +1,14 @@
-"""Private names of Lightning and torchmetrics, behind functions of ours.
+"""Private names of Lightning, torchmetrics and jsonargparse, behind functions of ours.
 
-Neither library has a public way to do these few things. `tests/tasks/test_compat.py` checks each name against the
+No library has a public way to do these few things. `tests/tasks/test_compat.py` checks each name against the
 installed version, so that an upgrade that moves one fails there, with a sentence, and not in a run.
 """
 
+import contextlib
+from collections.abc import Iterator
+
 import pytorch_lightning as pl
+from jsonargparse._common import parsing_settings
 from pytorch_lightning.core.mixins.hparams_mixin import _given_hyperparameters
 from torchmetrics import Metric
 
@@ -52,3 +56,13 @@ def validation_follows(trainer: pl.Trainer) -> bool:
 def forget_result(metric: Metric) -> None:
     """Drop the cached result of `Metric.compute`, so that the next call computes again."""
     metric._computed = None
+
+
+@contextlib.contextmanager
+def keep_parsing_settings() -> Iterator[None]:
+    """Restore jsonargparse's settings at the end of the context; entries of its lists cannot be removed otherwise."""
+    before = dict(parsing_settings)
+    try:
+        yield
+    finally:
+        parsing_settings.update(before)

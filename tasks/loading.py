@@ -1,5 +1,6 @@
 """Loading of a task from its checkpoint alone: `striate.load`."""
 
+from collections.abc import Sequence
 from os import PathLike
 from typing import Any
 
@@ -9,10 +10,16 @@ from .base import Task
 from .checkpoints import TRANSFORM_KEY, read_checkpoint
 from .class_paths import find_class
 from .remote_checkpoints import fetch_checkpoint
+from .trusted_modules import trust_only
 
 
-def load_task(path: str | PathLike[str], **kwargs: Any) -> Task:
+def load_task(path: str | PathLike[str], trusted_modules: Sequence[str] | None = None, **kwargs: Any) -> Task:
     """Load the task of a checkpoint, in evaluation mode; see `striate.load`."""
+    with trust_only(trusted_modules):
+        return _load(path, **kwargs)
+
+
+def _load(path: str | PathLike[str], **kwargs: Any) -> Task:
     file = fetch_checkpoint(str(path), "path")
     content = read_checkpoint(file, f"path {str(path)!r}")
     name = content.get("hyper_parameters", {}).get("_class_path") or content.get("task")

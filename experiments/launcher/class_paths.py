@@ -10,6 +10,8 @@ from typing import Any, NamedTuple, Self
 import pytorch_lightning as pl
 from jsonargparse import ArgumentParser
 
+from ...tasks.trusted_modules import is_trusted
+
 # the package that a bare class name is looked up in, by the part of the configuration
 HOMES = {"model": "striate.tasks", "data": "striate.datamodules", "trainer.callbacks": "pytorch_lightning.callbacks"}
 
@@ -26,6 +28,8 @@ def import_class(path: str, key: str, home: str = "") -> tuple[Any, str | None]:
         The object and None; or None and what is wrong with the path.
     """
     module_name, _, name = path.rpartition(".")
+    if not is_trusted(path):
+        return None, f"{path!r} is in no package of --trusted_modules; add its package if you trust its code"
     if not module_name:
         home = home or next((home for part, home in HOMES.items() if key.startswith(part)), "striate.tasks")
         package = importlib.import_module(home)
@@ -78,7 +82,7 @@ class UnknownKey(NamedTuple):
 
 def find_class(name: str) -> Any:
     """The class or function that a class path or a bare name stands for; None if there is none."""
-    if not re.fullmatch(r"([A-Za-z_]\w*\.)+[A-Za-z_]\w*|[A-Z]\w*", name):
+    if not re.fullmatch(r"([A-Za-z_]\w*\.)+[A-Za-z_]\w*|[A-Z]\w*", name) or not is_trusted(name):
         return None
     if "." in name:
         try:
@@ -164,3 +168,22 @@ def prefer_own_classes(arguments: Sequence[str]) -> list[str]:
         key, equals, value = argument.partition("=")
         completed.append(f"{key}={complete(key, value)}" if equals else complete(before, argument))
     return completed
+
+
+def take_trusted_modules(arguments: Sequence[str]) -> tuple[list[str] | None, list[str]]:
+    """Take ``--trusted_modules`` out of the arguments. A YAML cannot set it, since it may be what is not trusted.
+
+    >>> take_trusted_modules(["--config", "a.yaml", "--trusted_modules", "striate,torch"])
+    (['striate', 'torch'], ['--config', 'a.yaml'])
+    """
+    found: list[str] | None = None
+    rest: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name != "--trusted_modules":
+            rest.append(word)
+        else:
+            names = value if equals else next(words, "")
+            found = [name.strip(" '\"") for name in names.strip("[] ").split(",")]
+    return found, rest

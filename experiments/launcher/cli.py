@@ -41,11 +41,12 @@ from ...callbacks import (
 from ...callbacks.checkpoint_io import write_atomically
 from ...callbacks.tracking.wandb_logger import RunLogger
 from ...models.weights import skip_pretrained
+from ...tasks.trusted_modules import trust_only
 from ..runs.run_state import StateWriter
 from .argument_origins import CommandLine
 from .checkpoints import find_checkpoint, random_parts
 from .class_changes import add_logger_folder, apply_class_changes, name_help_class
-from .class_paths import prefer_own_classes
+from .class_paths import prefer_own_classes, take_trusted_modules
 from .compat import PlainBar, TerminalBar, ignore_requeue_checkpoints
 from .error_reports import one_line_errors
 from .finders import FINDERS, FinderResults
@@ -380,6 +381,8 @@ def launch(words: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if words is None else words)
     silence_known_warnings()
     prepare_parsing()
-    sys.argv[2:] = prefer_own_classes(sys.argv[2:])
-    sys.path.append(str(Path.cwd()))  # a YAML can name classes of a file in the working folder
-    StriateCLI(words)
+    trusted, sys.argv[2:] = take_trusted_modules(sys.argv[2:])
+    with one_line_errors(CommandLine(sys.argv[2:], Path.cwd()), code=2), trust_only(trusted):
+        sys.argv[2:] = prefer_own_classes(sys.argv[2:])
+        sys.path.append(str(Path.cwd()))  # a YAML can name classes of a file in the working folder
+        StriateCLI(words)

@@ -127,7 +127,7 @@ class BarText:
     """What both progress bars show: the number of the epoch, as in files and metrics, and no number of the run."""
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
-        """Return the metrics to show."""
+        """Return the metrics that the bar shows."""
         metrics: dict[str, Any] = super().get_metrics(trainer, pl_module)  # type: ignore[misc]
         return {key: value for key, value in metrics.items() if key != "v_num"}
 
@@ -154,7 +154,7 @@ class TerminalBar(BarText, RichProgressBar):
             self._stop_progress()
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop the bar after a test."""
+        """Stop the progress bar after a test."""
         super().on_test_end(trainer, pl_module)
         self._stop_progress()
 

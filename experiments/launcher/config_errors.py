@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import yaml
 from jsonargparse import Namespace
 
+from ...tasks.trusted_modules import denied_path, untrusted
 from .argument_origins import CommandLine
 from .class_paths import UnknownKey, find_class, import_class, parameters, subclasses, takes_module
 from .messages import did_you_mean
@@ -45,6 +46,8 @@ def explain(message: str, command_line: CommandLine) -> Explanation | str:
         command_line: The arguments that were parsed.
     """
     try:
+        if denied := denied_path(message):
+            return untrusted(denied, command_line.find_value("class_path", denied) or "in the configuration")
         explanation: Explanation | str | None = (
             ambiguous_name(message, command_line)
             or next(problems(command_line), None)

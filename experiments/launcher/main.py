@@ -50,6 +50,7 @@ usage: striate {command} --config FILE [--config FILE …] [--KEY VALUE …]
     --ckpt_path PATH|last|best       checkpoint; last and best: those of the newest training run;
                                      or wandb:ENTITY/PROJECT/NAME:ALIAS, a URL, s3://…
     --allow_random_weights           let validate, test and predict run without trained weights
+    --trusted_modules LIST           packages that class paths may name, such as striate,torch (default: all)
     --seed_everything N              seed of all random numbers (default: 0)
 
 Folder of the run: ROOT/NAME/{command}-NUMBER
@@ -96,8 +97,8 @@ Trainer (those of Lightning)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line.
 
-    Exits with 0 for success, 1 for a run that failed or was interrupted, 2 for a wrong call, and 130 for an
-    interruption before a run began.
+    Exits with 0 for success, 1 for a run that failed or was interrupted, 2 for a wrong call, 130 for an interruption
+    before a run began, and 143 after SIGTERM.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # class names may be in a script that the terminal lacks

@@ -63,7 +63,7 @@ def make_ours(reference: nn.Module) -> FasterRCNN:
         path = Path(folder) / "reference.pth"
         torch.save(reference.state_dict(), path)
         sizes = reference.transform.min_size  # type: ignore[union-attr]
-        model = kind(CLASSES, backbone, detector_weights=str(path), min_size=sizes)  # type: ignore[arg-type]
+        model = kind(CLASSES, backbone, detector_weights=str(path), min_size=sizes)
     return model.to(memory_format=torch.channels_last)
 
 

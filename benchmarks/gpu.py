@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("--device: no GPU was found, got cuda; pass --device cpu --small to test the script on a CPU")
     rows: list[Row] = []
     print(markdown([]), end="", flush=True)
-    for row in measure(options.parts or PARTS, options.device, options.small):
+    for row in measure(options.parts or list(PARTS), options.device, options.small):
         rows.append(row)
         print(row.markdown(), flush=True)
         if options.markdown:

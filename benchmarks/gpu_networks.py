@@ -27,9 +27,9 @@ TOLERANCES = {"outputs": 1e-4, "masks": 2e-3, "loss": 1e-4, "gradient": 1e-3}
 BFLOAT16 = 0.15
 """Relative difference of a loss that 8 bits of precision explain; proposals differ too."""
 
-_PYRAMID = {"min_size": None, "max_size": None, "fpn_channels": 64, "finest_stride": 4}
-_TWO_STAGE = {**_PYRAMID, "hidden": 64, "proposals": (200, 100), "rpn_samples": ALL, "roi_samples": ALL}
-_SSD = {"extra": [m.ExtraLayer(32)], "batch_norm": True}
+_PYRAMID: dict[str, Any] = {"min_size": None, "max_size": None, "fpn_channels": 64, "finest_stride": 4}
+_TWO_STAGE: dict[str, Any] = {**_PYRAMID, "hidden": 64, "proposals": (200, 100), "rpn_samples": ALL, "roi_samples": ALL}
+_SSD: dict[str, Any] = {"extra": [m.ExtraLayer(32)], "batch_norm": True}
 
 
 def _rpn(**changes: Any) -> m.RPNSettings:
@@ -214,7 +214,7 @@ def _nearest(ours: dict[str, Tensor], reference: dict[str, Tensor]) -> tuple[Ten
         count = len(ours["boxes"])
         return torch.full((count,), float("inf")), torch.zeros(count, dtype=torch.int64)
     columns = [torch.cat([one["boxes"] / max(SIZES[0]), one["scores"][:, None]], 1) for one in (ours, reference)]
-    distances = torch.cdist(*columns, p=float("inf"))
+    distances = torch.cdist(columns[0], columns[1], p=float("inf"))
     distances[ours["labels"][:, None] != reference["labels"]] = float("inf")
     if abs(len(ours["boxes"]) - len(reference["boxes"])) > 0.05 * len(reference["boxes"]):
         distances[:] = float("inf")
@@ -268,7 +268,7 @@ def precision(settings: Settings) -> Iterator[Row]:
     def compare(name: str, seed: int) -> tuple[float, str]:
         network = make(name, seed).to(device)
         reference = run(network, device)
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network.to(memory_format=torch.channels_last)
         found = differences(run(network, device), reference)
         half = differences(run(network, device, half=True), reference)
         gradient = half["gradient"] if half["gradient"] < 1 else float("inf")

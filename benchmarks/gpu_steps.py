@@ -59,7 +59,7 @@ def _objects(what: str, name: str, count: int, settings: Settings) -> Iterator[R
     kind = {"Faster R-CNN": m.FasterRCNN, "Mask R-CNN": m.MaskRCNN, "CondInst": m.CondInst}.get(name)
     make_model: Callable[..., m.Detector] = kind or getattr(m, name)
     options = {"resize": m.ResizeAndPad(side, size_divisible=16)} if name == "FCIS" else {"min_size": side}
-    model = make_model(CLASSES, backbone, **options).to(settings.device, memory_format=torch.channels_last).train()
+    model = make_model(CLASSES, backbone, **options).to(settings.device).to(memory_format=torch.channels_last).train()
     batch = partial(random_targets, sizes, count, CLASSES, settings.device, largest=0.05, masks=OBJECTS[name] < 5000)
 
     def ours() -> None:
@@ -193,8 +193,8 @@ def steps(network: detection_step.Network, settings: Settings) -> Iterator[Row]:
         memory = {side: settings.peak_memory(call) for side, call in calls.items()}
         for peer in sorted(memory.keys() - {"ours"}, reverse=True):
             what = f"peak memory of {part} ({name}){'; peer: reference with autocast' if peer == 'autocast' else ''}"
-            shown = [f"{memory[side]:.0f} MB" for side in ("ours", peer)]
-            yield Row(what, *shown, memory["ours"] / memory[peer])
+            mine, theirs = (f"{memory[side]:.0f} MB" for side in ("ours", peer))
+            yield Row(what, mine, theirs, memory["ours"] / memory[peer])
 
 
 class ImageLoop:
@@ -253,7 +253,7 @@ def resnet50(settings: Settings) -> Iterator[Row]:
     sides = {}
     for side in ("ours", "peer"):
         network = m.Classifier("resnet50", 1000) if side == "ours" else timm.create_model("resnet50", num_classes=1000)
-        network.to(settings.device, memory_format=torch.channels_last)
+        network.to(settings.device).to(memory_format=torch.channels_last)
         optimizer: torch.optim.Optimizer
         if side == "ours":
             optimizer = torch.optim.SGD(network.parameters(), 0.1, 0.9, weight_decay=1e-4, fused=True)
@@ -264,8 +264,8 @@ def resnet50(settings: Settings) -> Iterator[Row]:
     times = interleave({side: partial(time_call, loop) for side, loop in sides.items()}, repetitions)
     yield _images_per_second(f"images/s, training step ({name})", times, size * count, AHEAD)
     memory = {side: settings.peak_memory(loop) for side, loop in sides.items()}
-    shown = [f"{memory[side]:.0f} MB" for side in ("ours", "peer")]
-    yield Row(f"peak memory ({name})", *shown, memory["ours"] / memory["peer"], NOT_MORE)
+    mine, theirs = (f"{memory[side]:.0f} MB" for side in ("ours", "peer"))
+    yield Row(f"peak memory ({name})", mine, theirs, memory["ours"] / memory["peer"], NOT_MORE)
     what = f"images/s through task and Trainer ({name})"
     if absent := missing(PACKAGES_OF_TASKS):
         yield skipped(what, absent)
@@ -282,8 +282,8 @@ def resnet50(settings: Settings) -> Iterator[Row]:
 def _images_per_second(what: str, times: dict[str, list[Clock]], images: int, goal: Goal | None = None) -> Row:
     """Compare the speeds of both sides, for this number of images per measurement."""
     ours, peer = ([images / clock.wall for clock in times[side]] for side in ("ours", "peer"))
-    shown = [f"{sorted(speeds)[len(speeds) // 2]:.0f}" for speeds in (ours, peer)]
-    return Row(what, *shown, median_ratio(ours, peer), goal)
+    mine, theirs = (f"{sorted(speeds)[len(speeds) // 2]:.0f}" for speeds in (ours, peer))
+    return Row(what, mine, theirs, median_ratio(ours, peer), goal)
 
 
 def _trainer_times(batches: list[tuple[Tensor, Tensor]], repetitions: int, settings: Settings) -> list[Clock]:

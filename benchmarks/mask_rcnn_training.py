@@ -68,7 +68,7 @@ def make_ours(reference: nn.Module) -> MaskRCNN:
         torch.save(reference.state_dict(), path)
         return MaskRCNN(
             CLASSES,
-            TorchvisionBackbone("resnet18", out_indices=[0, 1, 2, 3]),
+            TorchvisionBackbone("resnet18", out_indices=(0, 1, 2, 3)),
             detector_weights=str(path),
             min_size=None,
             max_size=None,
@@ -155,7 +155,7 @@ def make_batches(seed: int, steps: int, scenes: int) -> tuple[list[dict[str, Any
 
 def run(seeds: tuple[int, ...] = SEEDS, steps: int = STEPS, scenes: int = SCENES) -> Iterator[Row]:
     """Train both networks with each seed, and yield a row with all results."""
-    sides: dict[str, Callable[[nn.Module], Any]] = {"ours": make_ours, "peer": Theirs}  # type: ignore[dict-item]
+    sides: dict[str, Callable[[Any], Any]] = {"ours": make_ours, "peer": Theirs}
     found: dict[str, list[tuple[float, float]]] = {side: [] for side in sides}
     for seed in seeds:
         training, validation = make_batches(seed, steps, scenes)
@@ -166,10 +166,12 @@ def run(seeds: tuple[int, ...] = SEEDS, steps: int = STEPS, scenes: int = SCENES
             sys.stderr.write(f"seed {seed}, {side}: mask AP50 {found[side][-1][0]:.3f}, AP {found[side][-1][1]:.3f}\n")
     for index, metric in enumerate(("AP50", "AP")):
         ours, peer = ([one[index] for one in found[side]] for side in sides)
-        shown = [", ".join(f"{value:.3f}" for value in values) for values in (ours, peer)]
+        mine, theirs = (", ".join(f"{value:.3f}" for value in values) for values in (ours, peer))
         what = f"mask {metric} of Mask R-CNN after {steps} steps on DigitScenes, seeds {', '.join(map(str, seeds))}"
         ratio = statistics.mean(ours) / max(statistics.mean(peer), 1e-9)
-        yield Row(f"{what}; peer: torchvision", *shown, ratio, Goal(round(1 - _noise(ours, peer), 3), at_least=True))
+        yield Row(
+            f"{what}; peer: torchvision", mine, theirs, ratio, Goal(round(1 - _noise(ours, peer), 3), at_least=True)
+        )
 
 
 def _noise(ours: list[float], peer: list[float]) -> float:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -64,7 +65,8 @@ def run(repetitions: int = 3, rates: Sequence[float] = RATES) -> Iterator[Row]:
     """
     with tempfile.TemporaryDirectory() as folder:
         sides = make_sides(Path(folder), rates)
-        times = interleave({name: lambda side=side: time_call(side).wall for name, side in sides.items()}, repetitions)
-    ours, peer = (sorted(times[name])[len(times[name]) // 2] / len(rates) for name in ("ours", "peer"))
-    ratio = median_ratio(times["ours"], times["peer"])
+        times = interleave({name: partial(time_call, side) for name, side in sides.items()}, repetitions)
+    walls = {name: [clock.wall for clock in clocks] for name, clocks in times.items()}
+    ours, peer = (sorted(walls[name])[len(walls[name]) // 2] / len(rates) for name in ("ours", "peer"))
+    ratio = median_ratio(walls["ours"], walls["peer"])
     yield Row(f"a trial of a sweep of {len(rates)}", f"{ours:.2f} s", f"{peer:.2f} s", ratio, GOAL)

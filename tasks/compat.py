@@ -6,6 +6,7 @@ installed version, so that an upgrade that moves one fails there, with a sentenc
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import pytorch_lightning as pl
 from jsonargparse._common import parsing_settings
@@ -35,7 +36,7 @@ def finish_epoch(trainer: pl.Trainer) -> None:
     ``on_train_start``.
     """
     loop = trainer.fit_loop
-    progress = loop.epoch_progress.current
+    progress: Any = loop.epoch_progress.current  # with all four counters
     complete = progress.ready == progress.started == progress.processed
     if loop.restarting and complete and not loop.epoch_loop.restarted_on_train_batch_end:
         if progress.completed < progress.processed:

@@ -86,9 +86,9 @@ class MetricsWriter(ExperimentWriter):
         if self._length is None:
             earlier = parse_rows(path.read_bytes()) if path.is_file() else []
             while earlier and int(earlier[-1].get("step") or 0) >= self.metrics[0]["step"]:
-                last = earlier.pop()
-                if int(last["step"]) == self.metrics[0]["step"]:
-                    self.metrics[0] = {**last, **self.metrics[0]}
+                overlap = earlier.pop()
+                if int(overlap["step"]) == self.metrics[0]["step"]:
+                    self.metrics[0] = {**overlap, **self.metrics[0]}
             self.metrics_keys = sorted(set().union(*earlier[:1]))
         changed = self._record_new_keys()
         finished, last = self._format(self.metrics[:-1]), self._format(self.metrics[-1:])

@@ -112,7 +112,7 @@ def metric_names(runs: Sequence[RunInfo]) -> list[str]:
 
 def curves(run: RunInfo) -> dict[str, dict[str, list[float | None]]]:
     """The finite values of each metric, with their steps and their positions in epochs."""
-    found = {}
+    found: dict[str, dict[str, list[float | None]]] = {}
     for name, points in run.metrics.items():
         kept = thin([point for point in points if math.isfinite(point.value)])
         found[name] = {

@@ -89,3 +89,8 @@ def slurm_environment(trainer: pl.Trainer) -> SLURMEnvironment | None:
     """What Lightning knows of the SLURM job that it runs in; None: it runs in none."""
     environment = trainer._accelerator_connector.cluster_environment
     return environment if isinstance(environment, SLURMEnvironment) else None
+
+
+def log_step(trainer: pl.Trainer) -> None:
+    """Log the metrics of the training step that is ending, if they are due; Lightning does so after the callbacks."""
+    trainer._logger_connector.update_train_step_metrics()

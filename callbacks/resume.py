@@ -14,7 +14,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from ..tasks.compat import finish_epoch, finish_restart, validation_follows
-from .compat import saved_step
+from .compat import log_step, saved_step
 from .stop_signals import StopSignals, release_processes
 from .tracking.logging import run_folder
 
@@ -155,6 +155,7 @@ class GracefulInterrupt(pl.Callback):
         Lightning would take a checkpoint from here as one from after the validation.
         """
         if self._signals.agreed(trainer) and not validation_follows(trainer):
+            log_step(trainer)
             self._save(trainer)
             raise self._signals.exception()
 

@@ -135,6 +135,21 @@ def test_the_message_announces_the_repeated_validation(root, caplog):
     assert any("Interrupted at epoch 0, step 4, in a validation, which will be repeated." in one for one in messages)
 
 
+class StepLogger(RecordingLogger):
+    """Records the steps whose loss is logged."""
+
+    def log_metrics(self, metrics, step=None):
+        if "train/loss" in metrics:
+            self.validations.append(step)
+
+
+def test_the_step_at_which_a_run_stops_is_logged(root):
+    run = Run(root, "stopped", log_every_n_steps=1)
+    run.logger = StepLogger(run.folder)
+    run.stop("on_train_batch_start", 2).fit(resume=True)
+    assert run.logger.validations == list(range(8))
+
+
 class SeenBatches(pl.Callback):
     """Notes epoch, index and content of each training batch."""
 

@@ -74,8 +74,7 @@ KINDS: dict[str, Kind] = {
     "many-crowds": Kind(
         "annotation files that mark many objects as crowds",
         "warning",
-        "Crowds are never trained on. Some tools mark every brush mask as a crowd; set crowds: objects if these are "
-        "single objects.",
+        "Never trained on. Some tools mark every brush mask as one; set crowds: objects if they are single objects.",
         sentence="{found}",
     ),
     "bad-area": Kind(
@@ -104,8 +103,7 @@ KINDS: dict[str, Kind] = {
     "damaged-image": Kind(
         "images with damaged data",
         "error",
-        "The decoder returns pixels, but reports missing or wrong data: parts are gray or displaced. Download them "
-        "again.",
+        "The decoder reports missing or wrong data: parts are gray or displaced. Download them again.",
         _DROP_SAMPLE,
         excludes_sample=True,
     ),
@@ -136,8 +134,7 @@ KINDS: dict[str, Kind] = {
     "skipped-file": Kind(
         "files and folders that are left out",
         "note",
-        "Files of systems and tools (@eaDir, __MACOSX, ._*), text files among images, and links to folders that "
-        "are read already.",
+        "Files of systems and tools (@eaDir, __MACOSX, ._*), text files, and links to folders that are read already.",
         sentence="left out: {found}",
     ),
     "size-mismatch": Kind(
@@ -187,8 +184,7 @@ KINDS: dict[str, Kind] = {
     "absent-class": Kind(
         "classes without a training sample",
         "warning",
-        "They cannot be learned, but val or test have them, or masks should. Annotate some, or remove these classes. "
-        "For masks, look at their values and the mapping in classes.",
+        "They cannot be learned. Annotate some, or remove these classes; for masks, look at their values and classes.",
     ),
     "unused-class": Kind(
         "classes without any sample",
@@ -218,6 +214,12 @@ KINDS: dict[str, Kind] = {
         "instance masks that may have another background than 0",
         "warning",
         "No pixel is 0, so that the background is trained on as an object. Write 0 where there is no object.",
+        sentence="{found}",
+    ),
+    "smoothed-mask": Kind(
+        "masks with smoothed edges",
+        "error",
+        "Gray values along edges are trained on as objects or classes. Save them without antialiasing or resizing.",
         sentence="{found}",
     ),
     "class-name": Kind(
@@ -278,8 +280,7 @@ KINDS: dict[str, Kind] = {
     "box-tiny": Kind(
         "boxes below 2 pixels, or far below the sizes of the others",
         "warning",
-        "Often a click instead of a drag. They are trained on and evaluated; suggestions leave them out. Draw them "
-        "again, or delete them.",
+        "Often a click instead of a drag. They are trained on and evaluated. Draw them again, or delete them.",
     ),
     "box-normalized": Kind(
         "boxes in fractions of the image where pixels are expected",
@@ -290,8 +291,7 @@ KINDS: dict[str, Kind] = {
     "box-percent": Kind(
         "boxes that may be percentages of their images",
         "warning",
-        "They are read as pixels, so all objects would lie in the upper left corner. Write them in pixels if they are "
-        "percentages.",
+        "Read as pixels, all objects would lie in the upper left corner. If they are percentages, write pixels.",
         sentence="boxes may be percentages of their images: {found}",
     ),
     "box-in-pixels": Kind(

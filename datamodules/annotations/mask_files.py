@@ -15,6 +15,7 @@ from ..images.read import NO_FORMAT, ImageError, foreign_format, orientation_of,
 from ..loading.targets import counted_values
 from .absence import absence_by_reading
 from .annotation_errors import DataError, Fault, record, recording
+from .smoothed import count_smoothed
 
 MASK_VALUES = 65536  # values of a mask of 16 bits
 
@@ -298,7 +299,9 @@ def _remedy(values: np.ndarray, wrong: np.ndarray, lookup: np.ndarray) -> str:
     if len(present) == 2 and num_classes == 2 and (lookup[present] != IGNORE_INDEX).all():
         return f"set classes: {{{present[0]}: 0, {present[1]}: 1}} of MaskFolder"
     smooth = (
-        "; if edges were smoothed (antialiasing, resizing), save the masks again without" if len(unknown) > 8 else ""
+        "; its edges look smoothed (antialiasing, resizing): save the masks again without"
+        if len(unknown) > 8 or count_smoothed(values)
+        else ""
     )
     return f"add the missing classes to class_names, or map the values with the argument classes of MaskFolder{smooth}"
 

@@ -3,6 +3,7 @@
 import contextlib
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -11,12 +12,16 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from ..annotations.absence import absence_by_reading
 from ..annotations.annotation_errors import Fault, record, recording
 from ..annotations.mask_files import read_ids, record_turned
+from ..annotations.smoothed import count_smoothed
 from ..images.bit_depth import ReadOptions
 from ..images.read import ImageError, read_image
+from ..images.sizes import image_sizes
 from ..loading.sources import Sample
 from .id_classes import IdClasses, OneClass
 
 _MAX_COUNTED = 2**22  # ids up to which counting all values is faster than sorting the pixels
+_WHITE = 255  # value of the objects in masks of black and white
+_SAMPLED_MASKS, _SAMPLED_PIXELS = 64, 2**26  # that are looked at before training: one or two seconds
 
 
 def split_ids(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -64,18 +69,35 @@ def split_components(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.array(owners, np.int64), parts
 
 
-def count_components(ids: np.ndarray) -> int:
-    """Count the connected parts of a mask ``[H, W]`` that has a single value beside 0; 0 if it has none or several."""
-    values, numbered = split_ids(ids)
-    return cv2.connectedComponents(numbered.astype(np.uint8), connectivity=8)[0] - 1 if len(values) == 1 else 0
+class SuspectIds(NamedTuple):
+    """What may be wrong with the ids of a mask.
+
+    Attributes:
+        values: The ids other than 0, ascending.
+        parts: Connected parts of the only value; 0: there are several values, or none.
+        background: The value of half of the mask or more, if no pixel is 0: likely the background; otherwise 0.
+        on_edges: Number of values that come from smoothed edges.
+    """
+
+    values: np.ndarray
+    parts: int
+    background: int
+    on_edges: int
 
 
-def background_value(ids: np.ndarray) -> int:
-    """Return the value of half of a mask ``[H, W]`` or more, if no pixel is 0: likely the background; otherwise 0."""
+def inspect_ids(ids: np.ndarray) -> SuspectIds:
+    """Return what may be wrong with a mask of ids ``[H, W]``."""
     values, numbered = split_ids(ids)
-    counts = np.bincount(numbered.ravel(), minlength=2)
-    best = int(counts[1:].argmax()) if len(values) else 0
-    return int(values[best]) if not counts[0] and 2 * counts[1 + best] >= ids.size > 0 else 0
+    if not len(values):
+        return SuspectIds(values, 0, 0, 0)
+    counts = np.bincount(numbered.ravel())
+    best = int(counts[1:].argmax())
+    is_background = not counts[0] and 2 * counts[1 + best] >= ids.size
+    if len(values) == 1:
+        parts = cv2.connectedComponents(numbered.astype(np.uint8), connectivity=8)[0] - 1
+        return SuspectIds(values, parts, int(values[0]) if is_background else 0, 0)
+    on_edges = count_smoothed(numbered, len(values) if values[-1] == _WHITE else -1)
+    return SuspectIds(values, 0, int(values[best]) if is_background else 0, on_edges)
 
 
 def masks_and_boxes(numbered: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -165,31 +187,56 @@ class IdFiles:
         }
 
     def _record_faults(self, path: Path, mask: Path, ids: np.ndarray) -> None:
-        """Record it if the ids ``[H, W]`` of an image are one value with several parts, or have no background."""
-        images = [str(path)]
-        if not self.split_components and (count := count_components(ids)) > 1:
-            found = f"{mask.name} has one value and {count} separate parts, which are one object"
-            record(Fault("merged-objects", path, [path], "path", found, images=images))
-        if isinstance(self.classes, OneClass) and (value := background_value(ids)):
-            found = f"{mask.name} has no pixel of 0, and value {value}, an object, covers half of it or more"
-            record(Fault("no-background", path, [path], "path", found, images=images))
+        """Record what is suspicious about the ids ``[H, W]`` of an image as a whole."""
+        images, found = [str(path)], inspect_ids(ids)
+        if not self.split_components and found.parts > 1:
+            text = f"{mask.name} has one value and {found.parts} separate parts, which are one object"
+            record(Fault("merged-objects", path, [path], "path", text, images=images))
+        if isinstance(self.classes, OneClass) and found.background:
+            text = f"{mask.name} has no pixel of 0, and value {found.background}, an object, covers half of it or more"
+            record(Fault("no-background", path, [path], "path", text, images=images))
+        if found.on_edges:
+            text = f"{found.on_edges} of {len(found.values)} values of {mask.name} occur only along edges"
+            record(Fault("smoothed-mask", path, [path], "path", text, images=images))
 
-    def warn_of_first_masks(self) -> None:
-        """Warn if the first masks have separate parts of one value each, or a background other than 0."""
-        masks = []
-        for name in self.masks[:3]:
+    def warn_of_masks(self) -> None:
+        """Warn of masks with smoothed edges, separate parts of one value, or a background other than 0, in a sample.
+
+        While faults are recorded, each image's are when it is read.
+        """
+        found: list[tuple[str, SuspectIds]] = []
+        for name in [] if recording() else self._sampled_masks():
             with contextlib.suppress(ValueError):  # reported when its sample is read
-                masks.append(read_ids(self.root / os.fsdecode(name)))
-        first = f"the first: {os.fsdecode(self.masks[0])}" if len(self.masks) else ""
-        single = all(len(np.unique(ids)) <= 2 for ids in masks) and not self.split_components
-        if single and (count := max(map(count_components, masks), default=0)) > 1:
+                found.append((name, inspect_ids(read_ids(self.root / name))))
+
+        def listed(masks: list[tuple[str, SuspectIds]], what: str) -> str:
+            return f"{len(masks)} of {len(found)} masks of {self.root} {what}, first: {masks[0][0]}"
+
+        if smoothed := [one for one in found if one[1].on_edges]:
+            worst = smoothed[0][1]
+            what = f"have gray values that occur only along edges, {worst.on_edges} of {len(worst.values)} values"
             rank_zero_warn(
-                f"{count} separate parts are one object (masks of {self.root} have one value each, {first}): set "
-                "split_components: true if each part is an object"
+                f"the rims of objects are trained on as objects ({listed(smoothed, what)}): save the masks without "
+                "antialiasing or interpolation"
             )
-        values = [background_value(ids) for ids in masks] if isinstance(self.classes, OneClass) else []
-        if values and all(values):
+        binary = all(len(ids.values) <= 1 for _, ids in found)  # otherwise, one object may be in parts
+        merged = [one for one in found if one[1].parts > 1 and (binary or one[1].values[0] == _WHITE)]
+        if merged and not self.split_components:
             rank_zero_warn(
-                f"the background may be trained on as an object (masks of {self.root} have no pixel of 0, and value "
-                f"{values[0]} covers half of {os.fsdecode(self.masks[0])} or more): write 0 where there is no object"
+                f"{merged[0][1].parts} separate parts are one object ({listed(merged, 'have one value')}): "
+                "set split_components: true if each part is an object"
             )
+        filled = [one for one in found if one[1].background]
+        if filled and isinstance(self.classes, OneClass):
+            what = f"have no pixel of 0, and value {filled[0][1].background} covers half of a mask or more"
+            rank_zero_warn(
+                f"the background may be trained on as an object ({listed(filled, what)}): write 0 where there is no "
+                "object"
+            )
+
+    def _sampled_masks(self) -> list[str]:
+        """Return masks at equal distances, fewer if they are large; a set of few masks is looked at whole."""
+        names = [os.fsdecode(name) for name in self.masks]
+        width, height = next(iter(image_sizes(self.root / name for name in names[:1])), (1, 1))
+        count = min(max(_SAMPLED_PIXELS // max(int(width) * int(height), 1), 3), _SAMPLED_MASKS, len(names))
+        return [names[index] for index in np.linspace(0, len(names) - 1, count).round().astype(int)]

@@ -132,7 +132,7 @@ class InstanceMasks(ObjectDataModule):
             classes = classes_by_divisor(self.divisor, self.classes, len(self.class_names))
         source = IdFiles(self.root, images, masks, classes, self.split_components)
         if split == "train":
-            source.warn_of_first_masks()
+            source.warn_of_masks()
         return source
 
     def _folder(self, number: int, split: str) -> str:

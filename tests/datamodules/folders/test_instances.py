@@ -3,12 +3,12 @@
 import albumentations as A
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from striate.datamodules import InstanceMasks
 from striate.datamodules.annotations.annotation_errors import record_faults
 from striate.datamodules.annotations.mask_files import read_ids
-from striate.datamodules.folders.instance_ids import split_components, split_ids
+from striate.datamodules.folders.instance_ids import inspect_ids, split_components, split_ids
 from striate.datamodules.images.read import ImageError, read_image
 from striate.tests.helpers.fixtures import noise
 from striate.tests.helpers.tiff import tiff
@@ -288,6 +288,75 @@ def test_objects_that_cover_an_image_together_are_no_background(tmp_path, recwar
         assert len(module(tmp_path).make_source("train")[0]["boxes"]) == 3
     module(tmp_path).make_source("train")
     assert not faults and not [one for one in recwarn if "background" in str(one.message)]
+
+
+# -- smoothed edges, and odd masks among others -------------------------------------------------------
+
+
+def antialiased(white=255):
+    """A rectangle drawn at four times the size and reduced: its edges have values between."""
+    large = Image.fromarray(np.zeros((96, 128), np.uint8))
+    ImageDraw.Draw(large).rectangle((21, 22, 90, 71), fill=white)
+    return np.asarray(large.resize((32, 24), Image.Resampling.BICUBIC))
+
+
+def test_smoothed_edges_are_not_objects(tmp_path):
+    tree(tmp_path, antialiased(), kind=np.uint8)
+    message = "^the rims of objects .*2 of 2 masks .* only along edges, .*first: .*0.tif.*without antialiasing"
+    with pytest.warns(UserWarning, match=message):
+        source = module(tmp_path).make_source("train")
+    with record_faults() as faults:
+        source[0]
+    assert [fault.code for fault in faults] == ["smoothed-mask"]
+
+
+def test_three_gray_objects_are_smoothed_and_one_edge_of_a_white_one():
+    assert inspect_ids(antialiased(200).astype(np.int64)).on_edges >= 3
+    half = np.array([[0, 0, 128, 255, 255, 255, 255]] * 4)
+    assert inspect_ids(half).on_edges == 1
+    assert inspect_ids(np.where(half == 255, 254, half)).on_edges == 0  # may be a thin object beside another
+
+
+def test_small_and_touching_objects_are_not_smoothed_edges(recwarn, tmp_path):
+    rng, ids = np.random.default_rng(0), np.zeros((256, 256), np.int64)
+    rows, columns = np.mgrid[:256, :256]
+    for number in rng.permutation(300) + 1:  # radius 1 to 8, many touch or overlap
+        center, radius = rng.integers(0, 256, 2), rng.uniform(0.5, 8)
+        ids[(rows - center[0]) ** 2 + (columns - center[1]) ** 2 <= radius**2] = number
+    specks = np.zeros((64, 64), np.int64)
+    specks[::4, ::4] = np.arange(256).reshape(16, 16)  # a pixel each
+    specks[40:60, 40:60] = 255
+    stripes = np.repeat(np.arange(1, 33), 2)[None].repeat(64, axis=0)  # ascending, two pixels wide
+    for mask in (ids, specks, stripes):
+        assert len(np.unique(mask)) > 30 and inspect_ids(mask).on_edges == 0
+    tree(tmp_path, ids)
+    module(tmp_path).make_source("train")
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    "odd, message",
+    [
+        (
+            np.pad(np.full((5, 5), 255), ((2, 3), (2, 13))) + np.pad(np.full((5, 5), 255), ((2, 3), (12, 3))),
+            "2 separate",
+        ),
+        (np.ones((10, 20)), "the background may be trained on as an object"),
+    ],
+)
+def test_one_odd_mask_among_others(tmp_path, odd, message):
+    tree(tmp_path, np.pad(np.array([[1] * 4 + [2] * 4] * 4), ((2, 4), (2, 10))), names=[str(k) for k in range(8)])
+    save(tmp_path / "train" / "masks" / "5.tif", odd.astype(np.uint8))
+    with pytest.warns(UserWarning, match=rf"^{message}.*1 of 8 masks.* first: train/masks/5\.tif") as warned:
+        module(tmp_path).make_source("train")
+    assert len(warned) == 1
+
+
+def test_an_object_in_two_parts_among_others(tmp_path, recwarn):
+    tree(tmp_path, np.array([[1, 1, 0, 0, 2, 2]] * 3))
+    save(tmp_path / "train" / "masks" / "x" / "1.tif", np.array([[1, 1, 0, 0, 1, 1]] * 3, np.uint16))
+    module(tmp_path).make_source("train")
+    assert not recwarn.list
 
 
 # -- layouts -----------------------------------------------------------------------------------------

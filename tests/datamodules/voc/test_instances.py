@@ -127,7 +127,7 @@ def test_objects_without_a_class_or_a_pixel(tmp_path):
     with warns_of("bad-mask", "object 2", 2):
         sample = module(tmp_path).make_source("train")[0]
     assert sample["boxes"].tolist() == [[1, 1, 3, 3]] and len(sample["masks"]) == 1
-    with stops_at("bad-mask", r"2007_000032.png, object 2 \(and 1 more\): .*no class"):
+    with stops_at("bad-mask", r"2007_000032.png, object 2 \(and 1 more\): .*background"):
         module(tmp_path, strict=True).make_source("train")[0]
     write_inst(tmp_path / "benchmark_RELEASE" / "dataset" / "inst" / "2009_000001.mat", PLANE, [20, 1, 5])
     with warns_of("bad-mask", "object 3"):

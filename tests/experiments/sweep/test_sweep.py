@@ -120,9 +120,10 @@ def test_sweep_survives_sigkill_and_resumes_with_distinct_trials(checkpoint, wor
     assert sorted(rows) == list(range(6)) and {row["state"] for row in rows.values()} == {"finished"}
     assert len({row["quality"] for row in rows.values()}) == 6
     started = starts(folder)
-    assert [number for number, _ in started] == [0, 1, 2, 2, 3, 4, 5]
+    # another trial may start while the process of the interrupted one is still ending
+    assert sorted(number for number, _ in started) == [0, 1, 2, 2, 3, 4, 5]
     expected = str(folder / "trial-2/fit-1/checkpoints/last.ckpt") if checkpoint else ""
-    assert started[3] == (2, expected)
+    assert [checkpoint for number, checkpoint in started if number == 2] == ["", expected]
     assert ("trial 2 continues" if checkpoint else "trial 2 starts again") in capsys.readouterr().out
 
 

@@ -6,8 +6,7 @@ pixels of the image.
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -17,16 +16,24 @@ from ..ops.mask_overlaps import mask_intersections, sum_masks
 from ..ops.masks import RunLengths
 from ..ops.windows import image_windows
 from .detector import Detections, Images
+from .window_groups import Pair, PartGroups, Parts
 
 Window = tuple[int, int, int, int]
 
 _AT_ONCE = 4
 """Number of windows that pass through the network together."""
 
-_BORDER = 1 / 64
-"""An object whose box ends this close to the border of a window counts as cut; as a fraction of the window's side.
+_BORDER, _MIN_BORDER = 1 / 64, 1.5
+"""An object whose box ends this close to the border of a window counts as cut: a fraction of the window's side, and at
+least so many pixels.
 
 Predicted boxes of objects that are cut end near the border, not exactly at it.
+"""
+
+_INSIDE = {True: 0.5, False: 0.75}
+"""An object with more than this fraction of its mask, or of its box if False, in another one lies in that one.
+
+Boxes of different objects overlap; their masks do not.
 """
 
 
@@ -45,8 +52,19 @@ def sliding_detections(
     where the other object is cut by its window's border and may continue there. A part that is cut by its window's
     border, and of which more than `iou` lies in an object of another window, belongs to that object; half of that is
     enough if the other window shows the whole part and what lies beyond it. IoUs are of masks, or of boxes where there
-    are no masks. The joined object has the highest score of its parts. If a window shows it whole, it is that part (as
-    in non-maximum suppression), or else the union of the masks and the enclosing box.
+    are no masks.
+
+    If a window shows an object whole, that detection alone is the object, and its parts in other windows are left out
+    (as in non-maximum suppression); no part joins it that does not belong to it. Only a part that reaches beyond that
+    window, and equals the object in the overlap by the IoU above, is added: the box then ended before the border. An
+    object that no window shows whole is the union of the masks of its parts and the box around them. The score is the
+    highest of the parts, but a part that only lies in an object that is shown whole doesn't raise its score.
+
+    Three rules keep separate objects apart. Two objects of a window are never joined, unless both are cut and lie in
+    one object of another window. A part of less than half the score of an object neither extends it nor joins it to
+    another part. An object that spans two or more objects of higher score which a window holds apart is dropped: each
+    has more than half of its mask (three quarters of its box, where there are no masks) in the object, and together
+    they are more than half of it.
 
     At most four windows pass through the model together, so memory does not grow with the size of an image.
 
@@ -123,21 +141,26 @@ def join_windows(
     """
     boxes, scores, labels = (torch.cat([part[field] for part in parts]) for field in ("boxes", "scores", "labels"))
     cut = torch.cat([_cut_sides(part, window, size).any(1) for part, window in zip(parts, windows, strict=True)])
-    window_of = [index for index, part in enumerate(parts) for _ in range(len(part["boxes"]))]
-    pairs = list(_pairs(parts, windows, size))
-    by_numbers = {(pair.first, pair.second): pair for pair in pairs}
-    groups = _groups(pairs, window_of, iou)
-    whole, values = (~cut).tolist(), scores.tolist()
-    kept = [_kept(group, whole, values, by_numbers) for group in groups]
+    everything = Parts(
+        pairs=list(_pairs(parts, windows, size)),
+        window_of=[index for index, part in enumerate(parts) for _ in range(len(part["boxes"]))],
+        whole=(~cut).tolist(),
+        scores=scores.tolist(),
+        areas=torch.cat([_areas(part) for part in parts]).tolist(),
+        iou=iou,
+    )
+    joining = PartGroups(everything, _INSIDE["masks" in parts[0]])
+    groups = joining.groups()
+    kept = [joining.visible(group) for group in groups]
     index = torch.tensor([part for group in kept for part in group], dtype=torch.int64)  # [P]
     group_of = torch.arange(len(groups)).repeat_interleave(torch.tensor([len(group) for group in kept]).long())
-    best = torch.tensor([max(group, key=values.__getitem__) for group in groups], dtype=torch.int64)  # [G]
     corners = [
         boxes.new_zeros(len(groups), 2).scatter_reduce_(
             0, group_of[:, None].expand(-1, 2), boxes[index, side], reduction, include_self=False
         )
         for side, reduction in ((slice(0, 2), "amin"), (slice(2, 4), "amax"))
     ]
+    best = torch.tensor([joining.best(group) for group in groups], dtype=torch.int64)  # [G]
     joined = Detections(boxes=torch.cat(corners, 1), scores=scores[best], labels=labels[best])
     if "masks" in parts[0]:
         masks = RunLengths.cat([part["masks"] for part in parts])[index]
@@ -155,34 +178,24 @@ def _highest(detections: Detections, limit: int | None) -> Detections:
     return {field: values[order] for field, values in detections.items()}  # type: ignore[index, return-value]
 
 
-class _Pair(NamedTuple):
-    """Two objects of one class in different windows that overlap, by their numbers among the objects of all windows."""
-
-    first: int
-    second: int
-    iou: float
-    inside: tuple[float, float]  # fraction of each that is in the other; 0 if no border cuts it
-    seen: tuple[bool, bool]  # whether the other's window shows it completely
-
-
-def _pairs(parts: Sequence[Detections], windows: Sequence[Window], size: Sequence[int]) -> Iterator[_Pair]:
-    """Find the pairs of objects of one class that overlap, in two windows at a time."""
+def _pairs(parts: Sequence[Detections], windows: Sequence[Window], size: Sequence[int]) -> Iterator[Pair]:
+    """Find the pairs of objects of one class that overlap, in a window and in two windows at a time."""
     corners = torch.tensor(windows)
     begins_before = (corners[:, None, :2] < corners[None, :, 2:]).all(2)
     starts = [0, *itertools.accumulate(len(part["boxes"]) for part in parts)]
-    for i, j in (begins_before & begins_before.T).triu(1).nonzero().tolist():
+    for i, j in (begins_before & begins_before.T).triu().nonzero().tolist():
         if len(parts[i]["boxes"]) and len(parts[j]["boxes"]):
             for pair in _compare(parts[i], parts[j], windows[i], windows[j], size):
                 yield pair._replace(first=starts[i] + pair.first, second=starts[j] + pair.second)
 
 
-def _compare(
-    one: Detections, other: Detections, window: Window, facing: Window, size: Sequence[int]
-) -> Iterator[_Pair]:
+def _compare(one: Detections, other: Detections, window: Window, facing: Window, size: Sequence[int]) -> Iterator[Pair]:
     """The overlaps of the objects of two windows, which are numbered window by window."""
     region = (*map(max, window[:2], facing[:2]), *map(min, window[2:], facing[2:]))
     rows, columns, common = _intersections(one, other)
     same = one["labels"][rows] == other["labels"][columns]
+    if one is other:
+        same &= rows < columns
     rows, columns, common = rows[same], columns[same], common[same]
     cut = (_cut_sides(one, window, size, facing).any(1)[rows], _cut_sides(other, facing, size, window).any(1)[columns])
     inside = (_areas(one, region, size)[rows], _areas(other, region, size)[columns])
@@ -195,13 +208,14 @@ def _compare(
     fractions = [torch.where(flag, common / area, 0).tolist() for flag, area in zip(cut, inside, strict=True)]
     seen = [_inside(one["boxes"], facing)[rows].tolist(), _inside(other["boxes"], window)[columns].tolist()]
     pairs = (zip(*values, strict=True) for values in (fractions, seen))
-    return map(_Pair, rows.tolist(), columns.tolist(), iou.tolist(), *pairs)
+    return map(Pair, rows.tolist(), columns.tolist(), common.tolist(), iou.tolist(), *pairs)
 
 
 def _inside(boxes: Tensor, window: Window) -> Tensor:
-    """Which boxes ``[M, 4]`` a window shows completely: bool ``[M]``."""
+    """Which boxes ``[M, 4]`` a window shows completely, up to the inaccuracy of boxes: bool ``[M]``."""
     low, high = torch.tensor(window).split(2)
-    return ((boxes[:, :2] >= low) & (boxes[:, 2:] <= high)).all(1)
+    margin = _margin(window)
+    return ((boxes[:, :2] >= low - margin) & (boxes[:, 2:] <= high + margin)).all(1)
 
 
 def _cut_sides(one: Detections, window: Window, size: Sequence[int], facing: Window | None = None) -> Tensor:
@@ -215,8 +229,12 @@ def _cut_sides(one: Detections, window: Window, size: Sequence[int], facing: Win
     """
     x1, y1, x2, y2 = facing or (0, 0, size[1], size[0])
     inner = torch.tensor([x1 < window[0], y1 < window[1], x2 > window[2], y2 > window[3]])
-    margin = torch.tensor([window[2] - window[0], window[3] - window[1]] * 2) * _BORDER
-    return ((one["boxes"] - torch.tensor(window)).abs() <= margin) & inner
+    return ((one["boxes"] - torch.tensor(window)).abs() <= _margin(window).repeat(2)) & inner
+
+
+def _margin(window: Window) -> Tensor:
+    """How far boxes may be from where objects end, in x and in y: ``[2]``."""
+    return (torch.tensor([window[2] - window[0], window[3] - window[1]]) * _BORDER).clamp(min=_MIN_BORDER)
 
 
 def _intersections(one: Detections, other: Detections) -> tuple[Tensor, Tensor, Tensor]:
@@ -245,62 +263,3 @@ def _areas(one: Detections, region: Sequence[int] | None = None, size: Sequence[
     filled = RunLengths.from_windows([(torch.ones(x2 - x1, y2 - y1, dtype=torch.bool), x1, y1)], size)
     rows, _, pixels = mask_intersections(one["masks"], filled)
     return torch.zeros(len(one["masks"]), dtype=torch.float64).index_add_(0, rows, pixels.double())
-
-
-def _groups(pairs: Sequence[_Pair], window_of: Sequence[int], iou: float) -> list[list[int]]:
-    """Group the numbers of the objects of all windows by the object of the image that they are parts of.
-
-    Args:
-        pairs: The pairs that overlap.
-        window_of: The window of each object.
-        iou: Parts of an object have a higher IoU.
-    """
-    groups = [[number] for number in range(len(window_of))]
-
-    def join(first: int, second: int) -> None:
-        joined = groups[first] + groups[second]
-        for number in joined:
-            groups[number] = joined
-
-    # best first, and never two objects of a window, which the network holds apart
-    for pair in sorted(pairs, key=lambda pair: -pair.iou):
-        windows = [{window_of[number] for number in groups[part]} for part in (pair.first, pair.second)]
-        if pair.iou > iou and windows[0].isdisjoint(windows[1]):
-            join(pair.first, pair.second)
-    # then parts that have no counterpart in the other window, such as two arms of an object that is one there
-    cut = [
-        (fraction, part, other)
-        for pair in pairs
-        for fraction, seen, part, other in zip(pair.inside, pair.seen, pair[:2], pair[1::-1], strict=True)
-        # the masks of a narrow strip and of the whole object fit each other less well
-        if fraction * (1 + seen) > iou
-    ]
-    for _, part, other in sorted(cut, key=lambda one: -one[0]):
-        if window_of[other] not in {window_of[number] for number in groups[part]}:
-            join(part, other)
-    return list({id(group): group for group in groups}.values())
-
-
-def _kept(
-    group: list[int], whole: Sequence[bool], scores: Sequence[float], pairs: Mapping[tuple[int, int], _Pair]
-) -> list[int]:
-    """The parts of an object that make up its mask and box.
-
-    Where a window shows the object whole, it is the best such part, with those that reach beyond that window.
-
-    Args:
-        group: All parts of the object.
-        whole: Whether no border of its window cuts an object.
-        scores: Score of each object.
-        pairs: The pairs that overlap, by their numbers.
-    """
-    complete = [number for number in group if whole[number]]
-    if not complete:
-        return group
-    best = max(complete, key=scores.__getitem__)
-    kept = [best]
-    for number in group:
-        pair = pairs.get((min(number, best), max(number, best)))
-        if not whole[number] and (pair is None or not pair.seen[number == pair.second]):
-            kept.append(number)
-    return kept

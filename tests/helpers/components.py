@@ -61,6 +61,81 @@ class Components(InstanceSegmenter, ComponentBoxes):
         return detected["masks"]
 
 
+class _Noisy(ComponentBoxes):
+    """Inexact boxes and masks; narrow remnants are missed; and objects of low score that span two neighbors."""
+
+    def __init__(self, seed, spanning_score=0.4):
+        super().__init__()
+        self.rng, self.spanning_score = np.random.default_rng(seed), spanning_score
+
+    def objects(self, pixels):
+        found = ComponentBoxes.objects(self, pixels)
+        masks = [one for one in Components().objects(pixels)["masks"].dense().numpy() if not self.missed(one)]
+        scores = list(self.rng.uniform(0.9, 1, len(masks)))
+        centers = [np.argwhere(one).mean(0) for one in masks]
+        masks = [self.inexact(one) for one in masks]
+        for first in range(len(centers)):
+            for second in range(first):
+                y, x = centers[first] - centers[second]
+                if np.hypot(y, x) < 30 and self.rng.random() < 0.6:
+                    masks.append(self.spanning(masks[first], masks[second]))
+                    scores.append(self.rng.uniform(0.05, self.spanning_score))
+        runs = RunLengths.from_dense(torch.from_numpy(np.array(masks, bool).reshape(-1, *pixels.shape[1:])))
+        size = torch.tensor([*pixels.shape[:0:-1]] * 2)
+        jitter = torch.from_numpy(self.rng.uniform(-0.5, 0.5, (len(masks), 4))).float()
+        boxes = (runs.boxes() + jitter).clamp(min=0).minimum(size)
+        labels = torch.zeros(len(masks), dtype=found["labels"].dtype)
+        return {"boxes": boxes, "scores": torch.tensor(scores).float(), "labels": labels} | self.more(runs)
+
+    def missed(self, mask):
+        rows, columns = mask.any(1).sum(), mask.any(0).sum()
+        return min(rows, columns) <= 2 or (min(rows, columns) < 6 and self.rng.random() < 0.3)
+
+    def inexact(self, mask):
+        """The mask one pixel larger, or smaller, or moved by a pixel."""
+        kernel = np.ones((3, 3), np.uint8)
+        change = int(self.rng.integers(3))
+        if change < 2:
+            return (cv2.dilate, cv2.erode)[change](mask.astype(np.uint8), kernel, borderValue=change).astype(bool)
+        return cv2.warpAffine(mask.astype(np.uint8), np.float32([[1, 0, 1], [0, 1, 0]]), mask.shape[::-1]).astype(bool)
+
+    def spanning(self, one, other):
+        """Both objects, or one and a strip of the other."""
+        other = other.copy()
+        if self.rng.random() < 0.5:
+            distance = cv2.distanceTransform((~one).astype(np.uint8), cv2.DIST_L2, 3)
+            other &= distance <= distance[other].min(initial=100) + 3
+        return one | other
+
+
+class NoisyBoxes(_Noisy):
+    """`ComponentBoxes` with the noise of a network."""
+
+
+class NoisyComponents(_Noisy, Components):
+    """`Components` with the noise of a network."""
+
+
+def separated_scene(size, seed, pitch=24, gap=5):
+    """Rectangles and ellipses of 14 to ``pitch - gap`` pixels, at least the gap apart: uint8 ``[3, H, W]``."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[: size[0], : size[1]]
+    image = np.zeros((3, *size), np.uint8)
+    value = 0
+    for top in range(0, size[0] - pitch + 1, pitch):
+        for left in range(0, size[1] - pitch + 1, pitch):
+            height, width = rng.integers(14, pitch - gap + 1, 2)
+            y, x = top + rng.integers(0, pitch - gap - height + 1), left + rng.integers(0, pitch - gap - width + 1)
+            shape = (rows >= y) & (rows < y + height) & (columns >= x) & (columns < x + width)
+            if rng.random() < 0.5:
+                center = y + (height - 1) / 2, x + (width - 1) / 2
+                shape = ((rows - center[0]) / height * 2) ** 2 + ((columns - center[1]) / width * 2) ** 2 <= 1
+            value += 1
+            if rng.random() < 0.85:
+                image[0, shape] = 100 + value
+    return torch.from_numpy(image)
+
+
 def painted(size, regions):
     """An image uint8 ``[3, H, W]`` with regions, each: label, value, and the slices of its rows and columns."""
     image = torch.zeros(3, *size, dtype=torch.uint8)

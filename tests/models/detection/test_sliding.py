@@ -6,7 +6,15 @@ import torch
 from striate.models import RunLengths, sliding_detections
 from striate.models.detection.sliding import join_windows
 
-from ...helpers.components import ComponentBoxes, Components, painted, random_scene
+from ...helpers.components import (
+    ComponentBoxes,
+    Components,
+    NoisyBoxes,
+    NoisyComponents,
+    painted,
+    random_scene,
+    separated_scene,
+)
 from ...helpers.tiny_instances import filled
 
 
@@ -76,6 +84,32 @@ def test_arms_that_meet_in_another_window_are_one_object():
         assert_same(found, expected)
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_separated_objects_stay_separate_with_an_exact_network(seed):
+    image = separated_scene((100, 150), seed)
+    for model in (Components(), ComponentBoxes()):
+        (expected,) = model([image])
+        assert len(expected["boxes"]) > 12
+        assert_same(sliding_detections(model, [image], (48, 56), 0.5)[0], expected)
+
+
+@pytest.mark.parametrize("model, spanning_score", [(NoisyComponents, 0.4), (NoisyComponents, 0.89), (NoisyBoxes, 0.4)])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_noisy_network_never_joins_separated_objects(model, seed, spanning_score):
+    # objects of up to 19 pixels, overlaps of at least 24; noise moves an edge by less than 3 pixels
+    image = separated_scene((100, 150), seed)
+    (truth,) = Components()([image])
+    (found,) = sliding_detections(model(seed, spanning_score), [image], (48, 56), 0.5)
+    high = found["scores"] >= 0.9  # others are the network's own noise
+    boxes, true_boxes = found["boxes"][high], truth["boxes"]
+    distances = (boxes[:, None] - true_boxes).abs().amax(2)
+    assert len(boxes) == len(true_boxes) and (distances.amin(1) < 3).all()
+    assert distances.argmin(1).unique().numel() == len(boxes)
+    if "masks" in found:
+        touched = (found["masks"].dense()[high].flatten(1).float() @ truth["masks"].dense().flatten(1).float().T) > 0
+        assert touched.sum(1).tolist() == [1] * len(boxes)
+
+
 def parts_of(*objects, masks=None, size=(20, 60)):
     """Detections of a window: box and score of each object, all of class 0."""
     boxes = torch.tensor([one[:4] for one in objects], dtype=torch.float32).reshape(-1, 4)
@@ -114,6 +148,37 @@ def test_an_object_whose_box_ends_before_the_border_still_gets_its_other_part():
     left, right = parts_of((5, 5, 37, 15, 0.9)), parts_of((20, 5, 50, 15, 0.7))
     joined = join_windows([left, right], WINDOWS, (20, 60))
     assert joined["boxes"].tolist() == [[5, 5, 50, 15]] and joined["masks"].area().tolist() == [450]
+
+
+def test_a_part_of_low_score_extends_nothing_and_shows_nothing_whole():
+    strong = parts_of((5, 5, 40, 15, 0.9))
+    for weak in ((20, 5, 50, 15, 0.4), (20, 5, 40, 16, 0.4)):
+        joined = join_windows([strong, parts_of(weak)], WINDOWS, (20, 60))
+        assert joined["boxes"].tolist() == [[5, 5, 40, 15]] and joined["masks"].area().tolist() == [350]
+    joined = join_windows([strong, parts_of((20, 5, 50, 15, 0.5))], WINDOWS, (20, 60))
+    assert joined["boxes"].tolist() == [[5, 5, 50, 15]]
+
+
+def test_what_spans_two_objects_of_higher_score_is_dropped():
+    one, other, both = (24, 2, 34, 9), (24, 11, 34, 18), (24, 2, 34, 18)
+    pair = parts_of((*one, 0.9), (*other, 0.8))
+    for spanning in (parts_of((*both, 0.7)), parts_of((*one, 0.9), (*other, 0.8), (*both, 0.7))):
+        joined = join_windows([pair, spanning], WINDOWS, (20, 60))
+        assert joined["boxes"].tolist() == [list(one), list(other)]
+    # but not if it has the highest score, if one of them is another class, or if they are a small part of it
+    assert len(join_windows([pair, parts_of((*both, 0.85))], WINDOWS, (20, 60))["boxes"]) == 3
+    assert len(join_windows([pair, parts_of((24, 2, 58, 18, 0.7))], WINDOWS, (20, 60))["boxes"]) == 3
+    pair["labels"][1] = 1
+    assert len(join_windows([pair, parts_of((*both, 0.7))], WINDOWS, (20, 60))["boxes"]) == 3
+
+
+def test_a_cut_fragment_does_not_raise_the_score_of_the_object_it_lies_in():
+    whole, strip = parts_of((37, 5, 55, 15, 0.6)), parts_of((37, 5, 40, 14, 0.9))
+    merged = join_windows([strip, whole], WINDOWS, (20, 60))
+    assert merged["boxes"].tolist() == [[37, 5, 55, 15]] and merged["scores"].tolist() == [pytest.approx(0.9)]
+    strip = parts_of((38, 5, 40, 9, 0.9))  # less equal
+    merged = join_windows([strip, whole], WINDOWS, (20, 60))
+    assert merged["boxes"].tolist() == [[37, 5, 55, 15]] and merged["scores"].tolist() == [pytest.approx(0.6)]
 
 
 def test_an_iou_above_the_threshold_joins():

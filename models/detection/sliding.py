@@ -54,17 +54,14 @@ def sliding_detections(
     enough if the other window shows the whole part and what lies beyond it. IoUs are of masks, or of boxes where there
     are no masks.
 
-    If a window shows an object whole, that detection alone is the object, and its parts in other windows are left out
-    (as in non-maximum suppression); no part joins it that does not belong to it. Only a part that reaches beyond that
-    window, and equals the object in the overlap by the IoU above, is added: the box then ended before the border. An
-    object that no window shows whole is the union of the masks of its parts and the box around them. The score is the
-    highest of the parts, but a part that only lies in an object that is shown whole doesn't raise its score.
+    If a window shows an object whole, that detection alone is the object; only a part that equals it in the overlap and
+    reaches beyond its window is added (its box ended before the border). Or else the object is the union of the masks
+    and the box around its parts. The score is the highest of the parts, without those that merely lie in a whole one.
 
-    Three rules keep separate objects apart. Two objects of a window are never joined, unless both are cut and lie in
-    one object of another window. A part of less than half the score of an object neither extends it nor joins it to
-    another part. An object that spans two or more objects of higher score which a window holds apart is dropped: each
-    has more than half of its mask (three quarters of its box, where there are no masks) in the object, and together
-    they are more than half of it.
+    Two objects of a window are never joined, unless both are cut and lie in one object of another window. A part of
+    less than half the score of an object neither extends it nor joins others to it. What spans two objects of higher
+    score that a window holds apart is dropped: more than half of each mask (three quarters of each box, where there are
+    no masks) lies in it, and together they are more than half of it.
 
     At most four windows pass through the model together, so memory does not grow with the size of an image.
 

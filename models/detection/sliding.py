@@ -51,8 +51,7 @@ def sliding_detections(
     of one object if their IoU is above `iou`. What lies outside the overlap of their windows is left out of the IoU
     where the other object is cut by its window's border and may continue there. A part that is cut by its window's
     border, and of which more than `iou` lies in an object of another window, belongs to that object; half of that is
-    enough if the other window shows the whole part and what lies beyond it. IoUs are of masks, or of boxes where there
-    are no masks.
+    enough if the other window shows the whole part and what lies beyond it. Without masks, IoUs are of boxes.
 
     If a window shows an object whole, that detection alone is the object; only a part that equals it in the overlap and
     reaches beyond its window is added (its box ended before the border). Or else the object is the union of the masks
@@ -60,8 +59,8 @@ def sliding_detections(
 
     Two objects of a window are never joined, unless both are cut and lie in one object of another window. A part of
     less than half the score of an object neither extends it nor joins others to it. What spans two objects of higher
-    score that a window holds apart is dropped: more than half of each mask (three quarters of each box, where there are
-    no masks) lies in it, and together they are more than half of it.
+    score that a window holds apart is dropped: more than half of each mask (without masks, three quarters of each box)
+    lies in it, and together they are more than half of it.
 
     At most four windows pass through the model together, so memory does not grow with the size of an image.
 

@@ -19,6 +19,9 @@ ALL_CLASSES = "(all classes)"
 MAX_LISTED = 8
 """Maximum number of classes in the line at the end of a run."""
 
+MIN_F1 = 0.1
+"""F1 of all classes below which no threshold is recommended: the network has hardly learned anything."""
+
 
 def threshold_rows(columns: Mapping[str, Sequence[float]], names: Sequence[str]) -> list[list[Any]]:
     """The rows of the file, one per class and one for all classes together.
@@ -39,13 +42,13 @@ def threshold_rows(columns: Mapping[str, Sequence[float]], names: Sequence[str])
 
 
 def threshold_note(folder: Path) -> str:
-    """One line about the thresholds in the folder of a run; empty if there are none."""
+    """One line about the thresholds in the folder of a run; empty if there are none, or F1 is below `MIN_F1`."""
     path = folder / THRESHOLDS_FILE
     if not path.is_file():
         return ""
     with path.open(newline="", encoding="utf-8") as file:
         *classes, together = csv.DictReader(file)
-    if not together["threshold"]:
+    if not together["threshold"] or float(together["f1"]) < MIN_F1:
         return ""
     each = [f"{row['class']} {float(row['threshold']):.2f}" for row in classes if row["threshold"]]
     more = f" and {len(each) - MAX_LISTED} more in {THRESHOLDS_FILE}" if len(each) > MAX_LISTED else ""

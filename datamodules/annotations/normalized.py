@@ -99,7 +99,7 @@ def reject_pixels(boxes: np.ndarray, file: Path, entry: str, remedy: str) -> boo
 
 
 def warn_of_percent(boxes: np.ndarray, sizes: np.ndarray, file: Path, entry: str) -> None:
-    """Warn where all boxes lie in 0 to 100 although all images are much larger, so that they may be percentages.
+    """Warn of boxes that may be percentages: all lie in 0 to 100, but images are much larger, or most too small.
 
     Args:
         boxes: x1, y1, x2, y2 as they are written.
@@ -111,12 +111,16 @@ def warn_of_percent(boxes: np.ndarray, sizes: np.ndarray, file: Path, entry: str
         - sizes: ``[N, 2]``.
     """
     sizes = np.asarray(sizes, np.float64).reshape(-1, 2)
-    if (sizes < 2 * PERCENT).any() or np.log10(PERCENT / sizes).sum() > CHANCE:
-        return
     with np.errstate(invalid="ignore"):
         inside = ((boxes >= 0) & (boxes <= PERCENT)).all()
-    if inside and boxes.max() > PERCENT / 2:
-        found = f"all {len(boxes)} lie in 0 to 100, in images of at least {int(sizes.min())} pixels"
+    if not inside or not boxes.max(initial=0) > PERCENT / 2:
+        return
+    far_larger = not (sizes < 2 * PERCENT).any() and np.log10(PERCENT / sizes).sum() <= CHANCE
+    beyond = int(((boxes[:, 2:] > (1 + TOLERANCE) * sizes) & (sizes > 0)).any(axis=1).sum())
+    if far_larger or 2 * beyond > len(boxes) > 1:
+        where = f"in images of at least {int(sizes.min())} pixels"
+        where = where if far_larger else f"and {beyond} extend beyond their images as pixels"
+        found = f"all {len(boxes)} lie in 0 to 100, {where}"
         record_warning(
             Fault("box-percent", file, [entry], "entry", found),
             f"boxes are read as pixels, but may be percentages of their images: {found} ({file}, {entry}); if they "

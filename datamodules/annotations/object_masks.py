@@ -47,6 +47,21 @@ class ObjectMasks:
         text = self._text_of(index)
         return [] if text.startswith(_RUNS) else _POLYGONS.decode(text)
 
+    def extent(self, index: int, height: int, width: int) -> list[float]:
+        """Return the box around the mask of an object, x1, y1, x2, y2; that of polygons may be outside their image.
+
+        Args:
+            index: Index of the object.
+            height, width: Size of its image in pixels.
+        """
+        from hotcoco import mask as rle
+
+        if polygons := self.polygons(index):
+            points = np.concatenate([np.reshape(polygon, (-1, 2)) for polygon in polygons])
+            return [*points.min(axis=0).tolist(), *points.max(axis=0).tolist()]
+        x, y, box_width, box_height = rle.to_bbox({"size": [height, width], "counts": self._text_of(index)[1:]})
+        return [x, y, x + box_width, y + box_height]
+
     def decode(self, indices: Sequence[int], height: int, width: int) -> np.ndarray:
         """Decode the masks of objects of one image.
 
@@ -133,8 +148,8 @@ class ObjectMasksBuilder:
             return f"must be polygons or run lengths, got {type(polygons).__name__}"
         valid = []
         for polygon in polygons:
-            if not isinstance(polygon, list) or not set(map(type, polygon)) <= {int, float}:
-                return "a polygon is not a list of numbers"
+            if problem := _not_coordinates(polygon):
+                return problem
             if len(polygon) % 2:
                 return "a polygon has an odd number of coordinates"
             if not polygon:
@@ -175,6 +190,28 @@ class ObjectMasksBuilder:
         """Return all masks that were added."""
         ends = np.array(self._ends, np.int64)
         return ObjectMasks(ends[:-1], ends[1:], np.frombuffer(self._text, np.uint8), self._relative)
+
+
+def _not_coordinates(polygon: Any) -> str | None:
+    """Return why a polygon is not a list of numbers; None: it is one.
+
+    >>> _not_coordinates([[1, 2], [3, 2]]).partition("; ")[0]
+    'a polygon must be a flat list x1, y1, x2, y2, …, got a list of points [[1, 2], [3, 2]]'
+    """
+    if isinstance(polygon, list) and set(map(type, polygon)) <= {int, float}:
+        return None
+    got = json.dumps(polygon)
+    got = got if len(got) <= 40 else f"{got[:39]}…"
+    if isinstance(polygon, int | float):
+        return (
+            f"a mask must be a list of polygons [[x1, y1, x2, y2, …]], got the number {got} in it; add outer brackets"
+        )
+    if isinstance(polygon, list) and polygon and all(isinstance(point, list) for point in polygon):
+        return (
+            f"a polygon must be a flat list x1, y1, x2, y2, …, got a list of points {got}; write the numbers without "
+            "the inner brackets"
+        )
+    return f"a polygon is not a list of numbers, got {got}"
 
 
 def _is_plain(text: bytes) -> bool:

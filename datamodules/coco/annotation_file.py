@@ -15,7 +15,7 @@ from ..annotations.dataset_layout import warn_about_repeated_files
 from ..annotations.object_masks import ObjectMasks, ObjectMasksBuilder
 from ..annotations.objects import ImageTable, Objects, confined, usable_boxes
 from ..images.file_names import resolve_names
-from .checks import check_box_units, check_crowds, check_polygons, plausible_areas
+from .checks import check_box_units, check_crowds, check_masks, plausible_areas
 from .classes import CocoClasses, read_classes
 from .json_columns import CocoColumns, coco_columns, is_path, record_bad_entry
 from .options import CocoOptions
@@ -174,7 +174,7 @@ def _objects(
     masks = None
     if task.with_masks:
         order, masks = _masks(columns.segmentations, order, sizes, ids, boxes, errors)
-        check_polygons(file, ids[order], masks, sizes[order], boxes[order] if task.with_boxes else None)
+        check_masks(file, ids[order], masks, sizes[order], boxes[order] if task.with_boxes else None)
     errors.warn()
     return Objects.grouped(
         len(images.names),

@@ -43,20 +43,17 @@ def check_box_units(file: Path, columns: CocoColumns, sizes: np.ndarray, box_for
         last = boxes[:, 2:] + (0 if box_format == "xyxy" else boxes[:, :2])
     corners = np.concatenate([boxes[:, :2], last], axis=1)
     warn_of_mixed_units(corners, sizes, False, file, columns.ids.tolist())
-    warn_of_percent(corners, sizes, file, "annotations, bbox")
-    if box_format != "auto":
-        return
-    if are_corners(boxes, sizes, columns.area):
+    if box_format != "auto" or not are_corners(boxes, sizes, columns.area):
+        warn_of_percent(corners, sizes, file, "annotations, bbox")
+    else:
         first = boxes[np.isfinite(boxes).all(axis=1)][0]
         found = f"bbox [{', '.join(f'{side:g}' for side in first)}] of annotation {columns.ids[0]}, and all others"
         remedy = "set box_format: xyxy to read them so, or box_format: xywh if they are x, y, width, height"
         record_error(Fault("box-corners", file, ["annotations, bbox"], "entry", found, remedy))
 
 
-def check_polygons(
-    file: Path, ids: np.ndarray, masks: ObjectMasks, sizes: np.ndarray, boxes: np.ndarray | None
-) -> None:
-    """Reject polygons of another unit or outside their images; warn of those that do not match their boxes.
+def check_masks(file: Path, ids: np.ndarray, masks: ObjectMasks, sizes: np.ndarray, boxes: np.ndarray | None) -> None:
+    """Reject polygons of another unit, and masks outside their images; warn of those that do not match their boxes.
 
     A sample of the objects is looked at. While faults are recorded, the check of each image finds the latter.
 
@@ -75,31 +72,28 @@ def check_polygons(
     Raises:
         DataError: All are fractions of their images, or outside them.
     """
-    sampled = np.unique(np.linspace(0, len(ids) - 1, min(_SAMPLED_MASKS, len(ids))).round().astype(np.int64))
-    extents, kept = [], []
-    for index in sampled:
-        if polygons := masks.polygons(int(index)):
-            points = np.concatenate([np.reshape(polygon, (-1, 2)) for polygon in polygons])
-            extents.append([*points.min(axis=0), *points.max(axis=0)])
-            kept.append(index)
-    if not kept:
+    kept = np.unique(np.linspace(0, len(ids) - 1, min(_SAMPLED_MASKS, len(ids))).round().astype(np.int64))
+    if not len(kept):
         return
-    extent, first = np.array(extents), f"first: annotation {ids[kept[0]]}"
-    if are_fractions(extent, sizes[kept]):
-        found = f"the polygons of all {len(kept)} ({first}) lie in 0 to 1"
+    extent = np.array([masks.extent(int(index), *sizes[index, ::-1].tolist()) for index in kept])
+    first = f"first: annotation {ids[kept[0]]}"
+    drawn = np.array([bool(masks.polygons(int(index))) for index in kept])  # run lengths are in pixels, always
+    if are_fractions(extent[drawn], sizes[kept[drawn]]):
+        found = f"the polygons of all {drawn.sum()} ({first}) lie in 0 to 1"
         remedy = "multiply each x by the width of the image, each y by its height"
         record_error(Fault("box-normalized", file, ["annotations, segmentation"], "entry", found, remedy))
         return
     clipped = np.clip(extent, 0, np.tile(sizes[kept], 2))
     if (clipped[:, :2] >= clipped[:, 2:]).any(axis=1).all():
-        found = f"the polygons of all {len(kept)} ({first}, {box_text(extent[0])}) lie outside their images"
+        what, where = ("polygons", "lie outside") if drawn.all() else ("masks", "have no pixel in")
+        found = f"the {what} of all {len(kept)} ({first}, {box_text(extent[0])}) {where} their images"
         remedy = "write them in pixels of the images as they are on disk"
         record_error(Fault("no-objects", file, ["annotations, segmentation"], "entry", found, remedy))
     elif boxes is not None and not recording() and (differs := differs_from_mask(clipped, boxes[kept])).any():
         number = int(differs.argmax())
         rank_zero_warn(
             f"{differs.sum()} of {len(kept)} masks do not match their boxes (first: {file}, annotation "
-            f"{ids[kept[number]]}, box {box_text(boxes[kept[number]])}, polygon {box_text(extent[number])}); run "
+            f"{ids[kept[number]]}, box {box_text(boxes[kept[number]])}, mask {box_text(extent[number])}); run "
             "striate data check to list them, with --fix to take the boxes from the masks"
         )
 

@@ -31,13 +31,15 @@ def verdict(report: Report) -> str:
     """Summarize the outcome in one line."""
     counts = [(report.findings.total(severity), severity) for severity in ("error", "warning", "note")]
     summary = ", ".join(pluralize(count, name) for count, name in counts if count)
-    images = pluralize(sum(split.readable for split in report.statistics.splits), "image")
+    readable = sum(split.readable for split in report.statistics.splits)
+    total = sum(split.images for split in report.statistics.splits)
+    images = pluralize(readable, "image")
     if report.interrupted:
-        total = sum(split.images for split in report.statistics.splits)
         return f"Interrupted after {images} of {total:,}; found so far: {summary or 'nothing'}."
     if report.clean:
         return f"Clean: {images} read, no errors, no warnings{f' ({summary})' if summary else ''}."
-    return f"{summary} in {images}."
+    unreadable = f", {total - readable:,} of them unreadable" if readable < total else ""
+    return f"{summary} in {pluralize(total, 'image')}{unreadable}."
 
 
 def split_table(statistics: Statistics) -> list[list[str]]:

@@ -72,10 +72,10 @@ def _detector_size(train: SplitStatistics) -> tuple[Suggestion, float]:
     )
     needed = SMALL / fraction
     if needed > median:
-        finer = "use a finer map (stride 4), or cut" if fraction * median >= SMALL / 2 else "cut"
+        finer = "Use a finer map (stride 4), or cut" if fraction * median >= SMALL / 2 else "Cut"
         text += (
             f". That takes a short side of {needed:.0f}, {needed / median:.2g} times that of the images. Do not shrink "
-            f"them; {finer} the images into tiles and enlarge these."
+            f"them: min_size is their own side. {finer} the images into tiles and enlarge these."
         )
         return Suggestion("Input size", text, _resizing(train, round(median))), round(median)
     size = min(-(-needed // 32) * 32, float(int(median)))

@@ -13,7 +13,7 @@ from ..annotations.skipped_files import report_skipped
 from ..base import LoaderOptions, Unpack, VisionDataModule
 from ..images.file_names import composed
 from ..images.listing import SUPPORTED, Listing, Skipped, is_run_folder, list_folder
-from ..loading.splits import check_val_fraction, stratified_split
+from ..loading.splits import optional_val_fraction, stratified_split
 
 
 class ImageFolder(VisionDataModule):
@@ -58,7 +58,7 @@ class ImageFolder(VisionDataModule):
         **kwargs: Unpack[LoaderOptions],
     ) -> None:
         super().__init__(**kwargs)
-        check_val_fraction(val_fraction)
+        val_fraction = optional_val_fraction(val_fraction)
         self.root, self.val_fraction = Path(root).expanduser(), val_fraction
         self.merge_similar_classes = merge_similar_classes
         self._names = None if class_names is None else list(class_names)

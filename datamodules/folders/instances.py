@@ -11,7 +11,7 @@ from ..annotations.dataset_layout import layout_error, split_folders
 from ..base import ObjectDataModule, ObjectOptions, Unpack
 from ..batches import IGNORE_INDEX
 from ..loading.sources import Source
-from ..loading.splits import check_val_fraction, random_split
+from ..loading.splits import optional_val_fraction, random_split
 from .id_classes import ClassesInTable, IdClasses, classes_by_divisor, read_id_classes
 from .instance_ids import IdFiles
 from .pairs import pair_files
@@ -84,7 +84,7 @@ class InstanceMasks(ObjectDataModule):
         **kwargs: Unpack[ObjectOptions],
     ) -> None:
         super().__init__(**kwargs)
-        check_val_fraction(val_fraction)
+        val_fraction = optional_val_fraction(val_fraction)
         for name, folder in (("image_folder", image_folder), ("mask_folder", mask_folder)):
             if "{split}" not in folder:
                 raise ValueError(f"{name}: must contain {{split}}, such as {{split}}/images, got {folder!r}")

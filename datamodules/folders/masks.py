@@ -9,7 +9,7 @@ from ..annotations.mask_classes import check_mask_classes
 from ..annotations.mask_files import MASK_VALUES, MaskedFiles, check_class_count, class_lookup
 from ..base import LoaderOptions, Unpack, VisionDataModule
 from ..batches import IGNORE_INDEX
-from ..loading.splits import check_val_fraction, random_split
+from ..loading.splits import optional_val_fraction, random_split
 from .pairs import pair_files
 
 
@@ -58,7 +58,7 @@ class MaskFolder(VisionDataModule):
         **kwargs: Unpack[LoaderOptions],
     ) -> None:
         super().__init__(**kwargs)
-        check_val_fraction(val_fraction)
+        val_fraction = optional_val_fraction(val_fraction)
         check_class_names(class_names)
         check_class_count(class_names)
         for value, label in (classes or {}).items():

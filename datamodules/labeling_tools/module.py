@@ -9,7 +9,7 @@ from ..annotations.annotation_errors import AbsentSplitError, DataError
 from ..annotations.argument_checks import check_choice, check_class_names
 from ..annotations.objects import ObjectSource, SemanticSource
 from ..base import ObjectDataModule, ObjectOptions, Unpack
-from ..loading.splits import check_val_fraction, random_split
+from ..loading.splits import optional_val_fraction, random_split
 from .drawings import Drawings
 
 ToolTask = Literal["detection", "instance_segmentation", "semantic_segmentation"]
@@ -47,7 +47,7 @@ class LabelingToolDataModule(ObjectDataModule):
         super().__init__(**kwargs)
         check_choice("task", task, get_args(ToolTask))
         check_class_names(class_names)
-        check_val_fraction(val_fraction)
+        val_fraction = optional_val_fraction(val_fraction)
         self.root, self.task, self.val_fraction = Path(root).expanduser(), task, val_fraction
         self._names = class_names
         self._drawings: dict[str, Drawings | None] = {}

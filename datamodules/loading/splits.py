@@ -15,6 +15,19 @@ def check_val_fraction(fraction: float | None, allow_zero: bool = False) -> None
         raise ValueError(f"val_fraction: must be in {'[' if allow_zero else '('}0, 1), got {fraction}")
 
 
+def optional_val_fraction(fraction: float | None) -> float | None:
+    """Check a ``val_fraction`` argument of data that may have a validation split; return it, or None for 0, no split.
+
+    Raises:
+        ValueError: It is not between 0 and 1.
+
+    >>> optional_val_fraction(0.1), optional_val_fraction(0)
+    (0.1, None)
+    """
+    check_val_fraction(fraction, allow_zero=True)
+    return fraction or None
+
+
 def random_split(size: int, fraction: float, seed: int) -> np.ndarray:
     """Hold out a fraction of the samples at random, at least one and not all.
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from ..annotations.annotation_errors import AbsentSplitError, MissingFileError
 from ..annotations.argument_checks import check_class_names
 from ..base import LoaderOptions, Unpack, VisionDataModule
-from ..loading.splits import check_val_fraction
+from ..loading.splits import optional_val_fraction
 from .paths import rows_with_path
 from .table_reader import Table, read_table
 
@@ -59,7 +59,7 @@ class TableDataModule(VisionDataModule):
         **kwargs: Unpack[LoaderOptions],
     ) -> None:
         super().__init__(**kwargs)
-        check_val_fraction(val_fraction)
+        val_fraction = optional_val_fraction(val_fraction)
         if val is not None and val_fraction is not None:
             raise ValueError(f"val_fraction: must be null if val is set, got {val_fraction} and {val!r}; set one")
         check_class_names(class_names)

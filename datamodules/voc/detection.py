@@ -22,7 +22,7 @@ from ..annotations.similar_names import label_lookup, merged_counts
 from ..base import ObjectDataModule, ObjectOptions, Unpack
 from ..images.file_names import composed
 from ..images.listing import is_image
-from ..loading.splits import check_val_fraction, random_split
+from ..loading.splits import optional_val_fraction, random_split
 from .layout import Entry, VocLayout, Year, unannotated_images
 from .xml import ObjectAnnotations, object_names, read_annotation, unreadable
 
@@ -104,7 +104,7 @@ class VOCDetection(ObjectDataModule):
         super().__init__(**kwargs)
         if year is not None:
             check_choice("year", year, get_args(Year))
-        check_val_fraction(val_fraction)
+        val_fraction = optional_val_fraction(val_fraction)
         if isinstance(class_names, str):
             check_choice("class_names", class_names, ("auto",))
         else:

@@ -81,7 +81,8 @@ class VOCLocalization(VisionDataModule):
             seed=self.seed,
         )
         self._reader.reported_as = type(self)
-        self.root, self.layout, self.val_fraction = self._reader.root, self._reader.layout, val_fraction
+        self.root, self.layout = self._reader.root, self._reader.layout
+        self.val_fraction = self._reader.val_fraction
         self.objects, self.min_visibility, self.classes = objects, min_visibility, classes
 
         if isinstance(class_names, list) or classes == []:

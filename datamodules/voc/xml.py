@@ -186,6 +186,11 @@ def corners_of(path: Path, number: int, item: ElementTree.Element) -> list[float
     if (tag := repeated_tag(item)) is not None:
         found = f"{tag} must occur once, got {len(item.findall(tag))}; write an object for each box"
         raise DataError.of(Fault("unusable-annotation", path, [number], "object", found))
+    if item.find("bndbox") is None:
+        rotated = item.find("robndbox") is not None
+        found = "robndbox is a rotated box" if rotated else f"no bndbox, got {', '.join(part.tag for part in item)}"
+        remedy = "write the smallest upright box around it as bndbox: xmin, ymin, xmax, ymax"
+        raise DataError.of(Fault("unusable-annotation", path, [number], "object", found, remedy))
     corners = []
     for side in ("xmin", "ymin", "xmax", "ymax"):
         text = item.findtext(f"bndbox/{side}")

@@ -41,7 +41,7 @@ def read_data_yaml(file: Path, merge: bool = False) -> DataYaml:
         ValueError: The file is not YAML (with file and line), or not a ``data.yaml`` (with file and key).
     """
     try:
-        content = yaml.safe_load(read_text(file))
+        content = _load(read_text(file))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         position = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -68,6 +68,22 @@ def read_data_yaml(file: Path, merge: bool = False) -> DataYaml:
     )
 
 
+def _load(text: str) -> Any:
+    """Parse YAML; class names that YAML would read as numbers stay as written, such as 007, which is 7 otherwise."""
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+            if key.value == "names" and isinstance(value, yaml.CollectionNode):
+                names = [name for _, name in value.value] if isinstance(value, yaml.MappingNode) else value.value
+                for name in names:
+                    if name.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"):
+                        name.tag = "tag:yaml.org,2002:str"
+        return None if node is None else loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
 def _num_keypoints(file: Path, shape: Any) -> int | None:
     """Return the count of the numbers of a label's keypoints: points times 2 or 3."""
     if shape is None:
@@ -87,11 +103,11 @@ def _class_names(file: Path, content: dict[str, Any], merge: bool) -> list[str]:
     if not isinstance(names, list) or not names:
         raise ValueError(f"{file}, names: must be a list of names, or of numbers and names, got {names!r}")
     for number, name in enumerate(names):
-        if isinstance(name, bool) or not isinstance(name, str | int | float):
+        if not isinstance(name, str):
             raise ValueError(f"{file}, names: class {number} must be text, got {name!r}; put it in quotes")
     if count is not None and count != len(names):
         raise ValueError(f"{file}, nc: must be {len(names)}, the number of names, got {count}")
-    names = [str(name).strip() for name in names]
+    names = [name.strip() for name in names]
     if merge:
         return names
     if len(set(names)) < len(names):

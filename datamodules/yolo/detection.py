@@ -17,7 +17,7 @@ from ..annotations.text_files import read_text
 from ..base import ObjectDataModule, ObjectOptions, Unpack
 from ..images.file_names import resolve_names
 from ..images.listing import SUPPORTED, list_folder
-from ..loading.splits import check_val_fraction, random_split
+from ..loading.splits import optional_val_fraction, random_split
 from .data_yaml import DataYaml, read_data_yaml, read_tool_folder, without_data
 from .keypoints import Points
 from .labels import RelativeObjectSource, label_path, read_labels
@@ -89,7 +89,7 @@ class YoloDetection(ObjectDataModule):
         **kwargs: Unpack[ObjectOptions],
     ) -> None:
         super().__init__(**kwargs)
-        check_val_fraction(val_fraction)
+        val_fraction = optional_val_fraction(val_fraction)
         check_choice("task", task, get_args(YoloTask))
         check_choice("points", points, get_args(Points))
         self.points: Points = points

@@ -369,6 +369,8 @@ def silence_known_warnings() -> None:
         "Be aware that when using `ckpt_path`, callbacks used to create",
     ):
         warnings.filterwarnings("ignore", message=message)
+    # the line of code that warned, such as "rank_zero_warn(", says nothing to the user
+    warnings.formatwarning = lambda message, category, *_, **__: f"{category.__name__}: {message}\n"
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(QuietFilter())
 
 

@@ -40,3 +40,5 @@ def test_the_note_names_the_thresholds_of_eight_classes(tmp_path):
     assert note.endswith("c8 0.80 and 1 more in val_thresholds.csv")
     (tmp_path / "val_thresholds.csv").write_text("class,threshold,f1\ncat,,\n(all classes),,\n")
     assert threshold_note(tmp_path) == ""
+    (tmp_path / "val_thresholds.csv").write_text("class,threshold,f1\ncat,0.02,0.01\n(all classes),0.02,0.01\n")
+    assert threshold_note(tmp_path) == ""  # of an untrained network

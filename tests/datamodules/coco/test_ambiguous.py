@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from hotcoco import mask as rle
 
 from striate.datamodules import CocoDetection, CocoLocalization
 from striate.datamodules.annotations.annotation_errors import DataError, record_faults
@@ -105,11 +106,49 @@ def test_polygons_elsewhere_than_their_boxes_are_warned_of(file, recwarn):
     change_items(file, lambda item: moved(item, 0, HEIGHT) if item["id"] == 5 else None)
     message = (
         r"^1 of 8 masks do not match their boxes \(first: .*train2017.json, annotation 5, "
-        r"box \[5, 6, 25, 30\], polygon \[5, 46, 25, 70\]\); run striate data check"
+        r"box \[5, 6, 25, 30\], mask \[5, 46, 25, 70\]\); run striate data check"
     )
     with pytest.warns(UserWarning, match=message):
         module(file, "instance_segmentation").make_source("train")
     assert "mask-box" not in codes(module(file, "instance_segmentation"))  # the check of the image finds it
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_run_lengths_elsewhere_than_their_boxes_are_warned_of(file, recwarn, compressed):
+    def runs(item, x, y, width, height):
+        mask = np.zeros((HEIGHT, WIDTH), np.uint8, order="F")
+        mask[int(y) : int(y + height), int(x) : int(x + width)] = 1
+        encoded = rle.encode(mask)
+        ends = np.flatnonzero(np.diff(mask.ravel("F"), prepend=0, append=2))
+        counts = encoded["counts"] if compressed else np.diff(ends, prepend=0).tolist()
+        counts = counts.decode() if isinstance(counts, bytes) else counts
+        item.update(segmentation={"size": [HEIGHT, WIDTH], "counts": counts})
+
+    change_items(file, lambda item: runs(item, *item["bbox"]))
+    module(file, "instance_segmentation").make_source("train")
+    assert not [one for one in recwarn if "masks" in str(one.message)]
+    change_items(file, lambda item: runs(item, 0, 0, WIDTH, HEIGHT) if item["id"] == 5 else None)
+    message = rf"^1 of 8 masks do not match their boxes .*annotation 5, .*mask \[0, 0, {WIDTH}, {HEIGHT}\]"
+    with pytest.warns(UserWarning, match=message):
+        module(file, "instance_segmentation").make_source("train")
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda polygon: polygon, r"list of polygons .*got the number 5\S* in it; add outer brackets"),
+        (lambda polygon: [np.reshape(polygon, (-1, 2)).tolist()], r"got a list of points \[\[.*without the inner"),
+        (lambda polygon: [None], "a polygon is not a list of numbers, got null"),
+    ],
+)
+def test_brackets_of_polygons(file, change, message):
+    def applied(item):
+        if item["id"] == 5:
+            item.update(segmentation=change(item["segmentation"][0]))
+
+    change_items(file, applied)
+    with pytest.raises(DataError, match=f"annotation 5: mask cannot be used: .*{message}"):
+        module(file, "instance_segmentation", strict=True).make_source("train")
 
 
 def as_corners(item):
@@ -118,7 +157,7 @@ def as_corners(item):
 
 
 @pytest.mark.parametrize("with_area", [False, True])
-@pytest.mark.filterwarnings("ignore:.*clipped, reaching beyond")
+@pytest.mark.filterwarnings("ignore:.*(clipped, reaching beyond|may be percentages)")
 def test_boxes_of_two_corners(file, with_area):
     change_items(file, as_corners)
     if not with_area:
@@ -132,6 +171,24 @@ def test_boxes_of_two_corners(file, with_area):
     localization = CocoLocalization(str(file.parent.parent), "largest", box_format="xyxy", num_workers=0)
     assert localization.make_source("train")[0]["box"].tolist() == list(BOXES[1])
     assert module(file, box_format="xywh").make_source("train")[0]["boxes"][-1].tolist() == [30, 10, 60, 40]
+
+
+def test_areas_of_the_wrong_numbers_do_not_hide_corners():
+    corners = np.array([[10.0, 10, 50, 40], [20, 5, 60, 30], [30, 20, 60, 45], [40, 12, 63, 47]])
+    sizes = np.repeat([[64, 48]], 4, axis=0)
+    assert are_corners(corners, sizes, corners[:, 2:].prod(axis=1))
+    assert not are_corners(corners / 2, sizes, corners[:, 2:].prod(axis=1) / 4)  # as sizes, they are inside
+
+
+@pytest.mark.filterwarnings("ignore:.*(clipped, reaching beyond|areas replaced)")
+def test_percent_in_small_images(file):
+    percent = [(10, 20, 90, 80), (50, 30, 100, 80), (0, 0, 100, 100)]
+    items = [coco_item(number, 1, box) for number, box in enumerate(percent, start=1)]
+    edit(file, lambda content: content.update(annotations=items))
+    message = "may be percentages of their images: all 3 lie in 0 to 100, and 3 extend beyond"
+    with pytest.warns(UserWarning, match=message):
+        module(file).make_source("train")
+    assert "box-percent" in codes(module(file))
 
 
 def test_areas_tell_sizes_from_corners():

@@ -3,7 +3,22 @@
 import numpy as np
 import pytest
 
-from striate.datamodules.loading.splits import check_val_fraction, random_split, stratified_split
+from striate.datamodules import (
+    ImageFolder,
+    InstanceMasks,
+    LabelmeJson,
+    Manifest,
+    MaskFolder,
+    VOCDetection,
+    VOCLocalization,
+    YoloDetection,
+)
+from striate.datamodules.loading.splits import (
+    check_val_fraction,
+    optional_val_fraction,
+    random_split,
+    stratified_split,
+)
 
 
 def test_a_stratified_split_has_the_rounded_fraction_of_all_and_of_each_class():
@@ -41,3 +56,21 @@ def test_a_fraction_may_be_absent_or_zero_if_allowed():
     check_val_fraction(0, allow_zero=True)
     with pytest.raises(ValueError, match=r"val_fraction: .*\[0, 1\), got 1"):
         check_val_fraction(1, allow_zero=True)
+
+
+def test_a_fraction_of_zero_holds_out_nothing(tmp_path):
+    assert [optional_val_fraction(fraction) for fraction in (None, 0, 0.0, 0.5)] == [None, None, None, 0.5]
+    with pytest.raises(ValueError, match=r"val_fraction: .*\[0, 1\), got 1"):
+        optional_val_fraction(1)
+    root = str(tmp_path)
+    modules = (
+        ImageFolder(root, val_fraction=0),
+        InstanceMasks(root, val_fraction=0),
+        LabelmeJson(root, val_fraction=0),
+        MaskFolder(root, ["a", "b"], val_fraction=0),
+        Manifest("a.csv", root=root, val_fraction=0),
+        VOCDetection(root, val_fraction=0),
+        VOCLocalization(root, val_fraction=0),
+        YoloDetection(root, val_fraction=0),
+    )
+    assert [data.val_fraction for data in modules] == [None] * len(modules)

@@ -245,3 +245,16 @@ def test_difficult_objects_are_trained_on_unless_skipped(tmp_path):
     assert "2 are difficult, which no metric counts" in str(source.absence())
     skipping = VOCDetection(str(tmp_path), "2007", skip_difficult=True, num_workers=0).make_source("train")
     assert "2 x difficult (skip_difficult: true)" in str(skipping.absence(training=True))
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda text: text.replace("bndbox", "robndbox"), "robndbox is a rotated box; write the smallest upright box"),
+        (lambda text: text.replace("bndbox", "polygon"), "no bndbox, got name, .*polygon; write"),
+    ],
+)
+def test_objects_without_an_upright_box(tmp_path, change, message):
+    (tmp_path / "a.xml").write_text(change(XML))
+    with stops_at("unusable-annotation", f"a.xml, object 1: {message}"):
+        read_annotation(tmp_path / "a.xml", LABELS.get)

@@ -9,6 +9,7 @@ from pycocotools import mask as oracle
 
 from striate.datamodules import YoloDetection
 from striate.datamodules.annotations.annotation_errors import AbsentSplitError
+from striate.datamodules.yolo.data_yaml import read_data_yaml
 from striate.datamodules.yolo.labels import label_path
 from striate.tests.helpers.faults import stops_at, warns_of
 from striate.tests.helpers.fixtures import noise, write_image
@@ -238,6 +239,15 @@ def test_bad_lines(tmp_path, line, code, message):
 def test_a_class_may_be_written_as_a_float_and_a_file_begin_with_a_byte_order_mark(tmp_path):
     write_yolo(tmp_path, images={"1": (40, 20, "\ufeff1.0 0.5 0.5 1 1")})
     assert module(tmp_path).make_source("train")[0]["labels"].tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    "names", ["[007, 1e3, 010, 1.50, 0x1F, 1_0]", "{0: 007, 1: 1e3, 2: 010, 3: 1.50, 4: 0x1F, 5: 1_0}"]
+)
+def test_class_names_that_are_numbers_stay_as_written(tmp_path, names):
+    file = tmp_path / "data.yaml"
+    file.write_text(f"nc: 6\nnames: {names}\ntrain: images\n")
+    assert read_data_yaml(file).class_names == ["007", "1e3", "010", "1.50", "0x1F", "1_0"]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import re
 import signal
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from PIL import Image
 from striate import __version__
 from striate.experiments.launcher.catalogue import EXPERIMENTS, experiment_names, find_config, sweep_names
 from striate.experiments.launcher.class_paths import prefer_own_classes
-from striate.experiments.launcher.cli import default_run_name
+from striate.experiments.launcher.cli import default_run_name, silence_known_warnings
 from striate.experiments.launcher.main import RUNS
 from striate.experiments.runs.run_state import RunState
 from striate.tests.helpers.fixtures import TinyNet, make_folder, noisy_image, write_image
@@ -592,3 +593,12 @@ def test_a_run_is_named_after_the_experiment_and_not_after_additions(workdir, mo
         assert default_run_name() == name
     launch("fit", "--config=small.yaml", "--config", "data_alone.yaml", "--trainer.max_epochs", 1)
     assert [path.name for path in (workdir / "runs").iterdir()] == ["small"]
+
+
+def test_warnings_show_the_message_without_source_code(monkeypatch):
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    with warnings.catch_warnings():
+        silence_known_warnings()
+    assert (
+        warnings.formatwarning("3 boxes dropped", UserWarning, "a.py", 7, "warn(") == "UserWarning: 3 boxes dropped\n"
+    )

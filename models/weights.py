@@ -269,6 +269,7 @@ def load_weights(
         ValueError: The file is not a checkpoint, names or shapes differ and ``strict`` is set, or no tensor matches.
 
     Example:
+        >>> import torch
         >>> layer = nn.Linear(2, 1)
         >>> load_weights(layer, {"model.head.weight": torch.ones(1, 2), "model.head.bias": torch.zeros(1)}).prefix
         'model.head.'

@@ -141,7 +141,7 @@ def find_circle(graph: Mapping[str, Iterable[str]]) -> list[str]:
 # ----------------------------------------------------------------------------------------------- private names
 
 
-DOCUMENTED_PRIVATE = ("_replace", "_make", "_asdict", "_fields")
+DOCUMENTED_PRIVATE = ("_replace", "_make", "_asdict", "_fields", "_exit")
 """The public interface of named tuples."""
 
 

@@ -553,7 +553,8 @@ def test_help_names_keys_that_exist(workdir, capsys):
         launch("fit", "--help", "all")
     everything = capsys.readouterr().out
     launch("fit", "--help")
-    for key in re.findall(r"^ +--(?:(?!data|model)([\w.]+))", capsys.readouterr().out, re.MULTILINE):
+    # class paths are limited before the parser exists
+    for key in re.findall(r"^ +--(?:(?!data|model|trusted_modules)([\w.]+))", capsys.readouterr().out, re.MULTILINE):
         assert not key or f"--{key}" in everything, key
 
 

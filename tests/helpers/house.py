@@ -142,7 +142,7 @@ def find_circle(graph: Mapping[str, Iterable[str]]) -> list[str]:
 
 
 DOCUMENTED_PRIVATE = ("_replace", "_make", "_asdict", "_fields", "_exit")
-"""The public interface of named tuples."""
+"""Public names of named tuples and of ``os``."""
 
 
 def is_private(name: str) -> bool:

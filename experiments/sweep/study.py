@@ -46,7 +46,8 @@ def open_storage(location: str) -> BaseStorage:
     try:
         if "://" in location:
             return open_database(location)
-        path = Path(location).expanduser()
+        # absolute: the lock of a killed process is a link to this path, and only a link that resolves grows old
+        path = Path(location).expanduser().absolute()
         if path.is_dir():
             raise IsADirectoryError(21, "is a folder")
         path.parent.mkdir(parents=True, exist_ok=True)

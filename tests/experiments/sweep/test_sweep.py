@@ -7,9 +7,11 @@ import subprocess
 
 import pytest
 import yaml
+from optuna.storages.journal import JournalFileSymlinkLock
 from optuna.trial import TrialState, create_trial
 
 from striate.experiments.runs.differences import short_names
+from striate.experiments.sweep import study
 from striate.experiments.sweep.study import SharedStudy
 from striate.experiments.sweep.trials import read_values
 from striate.tests.helpers.launcher import launch, launch_error
@@ -125,6 +127,14 @@ def test_sweep_survives_sigkill_and_resumes_with_distinct_trials(checkpoint, wor
     expected = str(folder / "trial-2/fit-1/checkpoints/last.ckpt") if checkpoint else ""
     assert [checkpoint for number, checkpoint in started if number == 2] == ["", expected]
     assert ("trial 2 continues" if checkpoint else "trial 2 starts again") in capsys.readouterr().out
+
+
+def test_the_lock_of_a_killed_process_resolves_so_that_it_expires(workdir, monkeypatch):
+    made = []
+    monkeypatch.setattr(study, "JournalFileSymlinkLock", lambda path: made.append(path) or JournalFileSymlinkLock(path))
+    study.open_storage("runs/study.journal")
+    (workdir / "runs" / "lock").symlink_to(made[0])
+    assert (workdir / "runs" / "lock").exists()
 
 
 def test_interrupted_sweep_says_how_to_go_on(workdir):

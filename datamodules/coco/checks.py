@@ -89,7 +89,10 @@ def check_masks(file: Path, ids: np.ndarray, masks: ObjectMasks, sizes: np.ndarr
         found = f"the {what} of all {len(kept)} ({first}, {box_text(extent[0])}) {where} their images"
         remedy = "write them in pixels of the images as they are on disk"
         record_error(Fault("no-objects", file, ["annotations, segmentation"], "entry", found, remedy))
-    elif boxes is not None and not recording() and (differs := differs_from_mask(clipped, boxes[kept])).any():
+        return
+    # masks without a pixel are a fault of their own
+    filled = (extent[:, :2] < extent[:, 2:]).all(axis=1)
+    if boxes is not None and not recording() and (differs := filled & differs_from_mask(clipped, boxes[kept])).any():
         number = int(differs.argmax())
         rank_zero_warn(
             f"{differs.sum()} of {len(kept)} masks do not match their boxes (first: {file}, annotation "

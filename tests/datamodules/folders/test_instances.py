@@ -432,7 +432,7 @@ def test_missing_files(tmp_path):
         ({"class_names": ["a"], "divisor": 9, "classes": {1: 1}}, "classes: .*got 1: 1"),
         ({"scale_16bit": "ful"}, "scale_16bit: .*got 'ful'; did you mean 'full'"),
         ({"scale_16bit": [5, 5]}, r"scale_16bit: .*got \[5, 5\]"),
-        ({"val_fraction": 0.0}, "val_fraction: .*got 0.0"),
+        ({"val_fraction": 1.0}, "val_fraction: .*got 1.0"),
         ({"mask_folder": "masks"}, "mask_folder: .*{split}.*got 'masks'"),
     ],
 )

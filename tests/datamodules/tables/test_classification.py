@@ -210,8 +210,8 @@ def test_held_out_rows(folder):
 def test_bad_arguments():
     with pytest.raises(ValueError, match="val_fraction: .*0.1 and 'v.csv'"):
         Manifest("t.csv", val="v.csv", val_fraction=0.1)
-    with pytest.raises(ValueError, match="val_fraction: .*got 0"):
-        Manifest("t.csv", val_fraction=0)
+    with pytest.raises(ValueError, match="val_fraction: .*got 1"):
+        Manifest("t.csv", val_fraction=1)
     with pytest.raises(ValueError, match="class_names: .*got 'cat' more"):
         Manifest("t.csv", class_names=["cat", "dog", "cat"])
 

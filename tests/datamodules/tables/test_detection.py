@@ -78,6 +78,7 @@ def test_flags_and_other_headings(folder):
 
 
 @pytest.mark.filterwarnings("ignore:.*clipped, reaching beyond")
+@pytest.mark.filterwarnings("ignore:.*may be percentages")
 def test_sizes_in_the_table_are_used(folder):
     head = (*HEAD, "width", "height")
     rows = [("a/0.png", "dog", 10, 5, 30, 90, 41, 30), ("a/1.jpg", "dog", 10, 5, 30, 90, "", "")]

@@ -195,7 +195,7 @@ def test_evaluating_a_model_that_names_weights(workdir, capsys):
     weights = "runs/plain/fit-1/checkpoints/last.ckpt"
     named = ("validate", "--config", "plain.yaml", "--model.model.backbone.weights", weights)
     assert "got none for head; " in launch_error(capsys, 1, *named)
-    own = {"class_path": "striate.tests.experiments.launcher.test_launcher.OwnNet", "init_args": {"checkpoint": "a.pt"}}
+    own = {"class_path": f"{__name__}.OwnNet", "init_args": {"checkpoint": "a.pt"}}
     config["model"]["init_args"]["model"] = own
     Path("own.yaml").write_text(yaml.safe_dump(config))
     launch("validate", "--config", "own.yaml")
@@ -204,7 +204,7 @@ def test_evaluating_a_model_that_names_weights(workdir, capsys):
 
 
 def test_ctrl_c_in_validation_keeps_raw_and_averaged_weights_separate(workdir):
-    stop = {"class_path": "striate.tests.experiments.launcher.test_launcher.PressCtrlC"}
+    stop = {"class_path": f"{__name__}.PressCtrlC"}
     contents = []
     for name, callbacks in (("whole", [EMA]), ("stopped", [EMA, stop])):
         write_config(name, callbacks=callbacks, max_epochs=1)
@@ -485,7 +485,7 @@ class Frozen(TinyNet):
 
 def test_frozen_normalization_does_not_warn(workdir, recwarn):
     launch("fit", "--config", "small.yaml", "--trainer.max_epochs", 1,
-           "--model.model", "striate.tests.experiments.launcher.test_launcher.Frozen")  # fmt: skip
+           "--model.model", f"{__name__}.Frozen")  # fmt: skip
     assert not [one for one in recwarn if "eval mode" in str(one.message)]
 
 

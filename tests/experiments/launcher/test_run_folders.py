@@ -29,7 +29,7 @@ def write_config(name, **trainer):
     Path(f"{name}.yaml").write_text(yaml.safe_dump(config))
 
 
-HERE = "striate.tests.experiments.launcher.test_run_folders"
+HERE = __name__  # of the module as pytest imported it: by another name it would be imported twice
 
 
 @pytest.mark.parametrize(

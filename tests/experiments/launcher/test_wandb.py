@@ -21,7 +21,7 @@ from striate.tests.helpers.processes import ENVIRONMENT, HANG, start_striate, wa
 from striate.tests.helpers.wandb_runs import read_run
 from striate.tests.helpers.wandb_server import wandb_server
 
-HERE = "striate.tests.experiments.launcher.test_wandb"
+HERE = __name__  # of the module as pytest imported it: by another name it would be imported twice
 CONFIG = {key: value for key, value in CLASSIFICATION.items() if key != "wandb"}
 STEPS = 3
 """Training steps of an epoch."""

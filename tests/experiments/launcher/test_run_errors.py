@@ -10,7 +10,7 @@ import yaml
 from striate.tests.helpers.fixtures import TinyNet, make_folder
 from striate.tests.helpers.launcher import CLASSIFICATION, launch, launch_error
 
-HERE = __name__  # of the module as pytest imported it: by another name it would be imported twice
+HERE = "striate.tests.experiments.launcher.test_run_errors"
 
 
 class Net(TinyNet):

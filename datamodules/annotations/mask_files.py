@@ -225,9 +225,20 @@ class MaskedFiles:
             raise ImageError.size_mismatch(
                 path, image.shape[1::-1], f"its mask {str(mask_path)!r} is", values.shape[::-1]
             )
+        classes = self._classes(mask_path, values)
         if recording():
             record_turned(path, mask_path)
-        return {"image": image, "mask": self._classes(mask_path, values), "path": str(path)}
+            if on_edges := self.count_smoothed(values):
+                found = f"{on_edges} values of {mask_path.name} occur only along edges"
+                record(Fault("smoothed-mask", path, [path], "path", found, images=[str(path)]))
+        return {"image": image, "mask": classes, "path": str(path)}
+
+    def count_smoothed(self, values: np.ndarray) -> int:
+        """Count the values of a mask ``[H, W]`` that come from smoothed edges (`smoothed.count_smoothed`).
+
+        All must have a class. Ignored pixels, which are often a seam along edges, count as 0.
+        """
+        return count_smoothed(np.where(self.lookup[values] == IGNORE_INDEX, 0, values), white=-1)
 
     def absence(self, training: bool = False) -> Fault | None:
         """Return why no mask has a pixel to learn from (`learnable`); None: one has."""

@@ -1,5 +1,6 @@
 """Images with mask files: matching by name, and classes of gray and palette masks."""
 
+import re
 import unicodedata
 import warnings
 
@@ -177,6 +178,29 @@ def test_antialiased_masks_are_named(tmp_path):
     write_mask(path, np.array([[0, 0, 85, 170, 255, 255, 255]] * 4, np.uint8))  # two values are enough beside white
     with stops_at("label-outside", "its edges look smoothed"):
         source[0]
+
+
+def test_smoothed_edges_whose_values_are_classes_are_found(tmp_path):
+    names = [f"class {number}" for number in range(21)]
+    sharp = np.zeros((40, 60), np.uint8)
+    sharp[8:30, 10:40], sharp[12:20, 36:52] = 20, 13
+    sharp[7, 10:40] = 255  # a seam that is ignored
+    smooth = np.asarray(Image.fromarray(sharp).resize((48, 32), Image.Resampling.BILINEAR))
+    assert smooth.max() > 20  # of the seam, which is not tested here
+    smooth = np.where(smooth > 20, 255, smooth).astype(np.uint8)
+    message = "^edges are trained on as other classes .2 masks .*first: .*0.png.*without antialiasing"
+    for mask, count in ((sharp, 0), (smooth, 1)):
+        for split in ("train", "val"):
+            for number in range(2):
+                write_image(tmp_path / split / "images" / f"{number}.png", noise(*mask.shape[::-1], number))
+                write_mask(tmp_path / split / "masks" / f"{number}.png", mask)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            source = MaskFolder(tmp_path, class_names=names).make_source("train")
+        assert sum(bool(re.match(message, str(one.message))) for one in caught) == count
+        with record_faults() as faults:
+            source[0]
+        assert [fault.code for fault in faults] == ["smoothed-mask"] * count
 
 
 def test_jpeg_masks_are_rejected(tmp_path):

@@ -86,6 +86,7 @@ from .ops.boxes import (
 )
 from .ops.masks import RunLengths, paste_masks
 from .ops.normalize import Normalize
+from .proposals import SearchStrategy, search_strategies, selective_search
 from .segmentation import (
     FCN,
     LRASPP,
@@ -179,6 +180,7 @@ __all__ = [
     "RoIHead",
     "RoISettings",
     "RunLengths",
+    "SearchStrategy",
     "SingleMapFasterRCNN",
     "SmallImageResNet",
     "SoftmaxFocalLoss",
@@ -232,7 +234,9 @@ __all__ = [
     "pixel_cross_entropy",
     "position_sensitive_pool",
     "sample_balanced",
+    "search_strategies",
     "select_detections",
+    "selective_search",
     "skip_pretrained",
     "sliding_detections",
     "sliding_logits",

@@ -1,0 +1,5 @@
+"""Boxes in which an image may have an object, of any class: selective search."""
+
+from .selective_search import SearchStrategy, search_strategies, selective_search
+
+__all__ = ["SearchStrategy", "search_strategies", "selective_search"]

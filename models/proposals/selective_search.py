@@ -128,7 +128,15 @@ def selective_search(
         raise ValueError("mode: must have at least one strategy, got an empty list")
     check_min(0, min_side=min_side)
     check_min(1, max_boxes=max_boxes)
-    pixels = _eight_bit(image)
+    ranked, scores = rank_boxes(*_search(_eight_bit(image), strategies), min_side, seed)
+    return torch.from_numpy(ranked).float()[:max_boxes], torch.from_numpy(scores).float()[:max_boxes]
+
+
+def _search(pixels: np.ndarray, strategies: Sequence[SearchStrategy]) -> tuple[Integers, Integers]:
+    """Boxes ``[N, 4]`` of all regions of an image ``[H, W, 3]``, and their positions in their hierarchies ``[N]``.
+
+    The initial regions count once per segmentation, below the last of the joined regions.
+    """
     boxes, positions = [], []
     for color, same_color in groupby(strategies, key=lambda strategy: strategy.color):
         channels = convert_color(pixels, color)
@@ -136,13 +144,12 @@ def selective_search(
         for k, same_segments in groupby(same_color, key=lambda strategy: strategy.k):
             regions = measure_regions(segment(channels, k), *bins)
             count = len(regions.sizes)
-            boxes.append(regions.boxes)  # once per segmentation, below the last of the joined regions
+            boxes.append(regions.boxes)
             positions.append(np.full(count, count))
             for strategy in same_segments:
                 boxes.append(group_regions(regions, strategy.measures).boxes[count:])
                 positions.append(np.arange(count - 1, 0, -1))
-    ranked, scores = rank_boxes(np.concatenate(boxes), np.concatenate(positions), min_side, seed)
-    return torch.from_numpy(ranked).float()[:max_boxes], torch.from_numpy(scores).float()[:max_boxes]
+    return np.concatenate(boxes), np.concatenate(positions)
 
 
 def rank_boxes(boxes: Integers, positions: Integers, min_side: float, seed: int) -> tuple[Integers, Floats]:

@@ -5,7 +5,8 @@ of their image; coordinates lie between pixels, not on them: a box that covers t
 
 A source's raw sample has the same fields for one image, in numpy: ``image`` uint8 ``[H, W, 3]``, and one of ``label``;
 ``label, box``; ``mask``; or, flat, the fields of a `DetectionTarget` or `InstanceTarget`, of which ``boxes`` and
-``labels`` are required and the others have defaults.
+``labels`` are required and the others have defaults. A sample of a data module with stored proposals has ``proposals``
+too, float32 ``[P, 4]`` in numpy.
 """
 
 from typing import NotRequired, TypedDict
@@ -76,6 +77,9 @@ class DetectionBatch(TypedDict):
 
     image: list[Tensor]  # B times uint8 [3, H_i, W_i], RGB, 0..255; channels-last in memory
     target: list[DetectionTarget]  # [B]
+    # B times float32 [P_i, 4], x1 y1 x2 y2 in pixels, 0 <= x1 < x2 <= W_i, 0 <= y1 < y2 <= H_i: boxes in which an
+    # object may be, best first; P may be 0. Only with the data module's argument `proposals`
+    proposals: NotRequired[list[Tensor]]
     index: Tensor  # int64 [B]
     unreadable: NotRequired[list[str]]
 
@@ -85,6 +89,7 @@ class InstanceSegmentationBatch(TypedDict):
 
     image: list[Tensor]  # B times uint8 [3, H_i, W_i], RGB, 0..255; channels-last in memory
     target: list[InstanceTarget]  # [B]
+    proposals: NotRequired[list[Tensor]]  # as in `DetectionBatch`
     index: Tensor  # int64 [B]
     unreadable: NotRequired[list[str]]
 
@@ -98,5 +103,6 @@ class PredictBatch(TypedDict):
     # float32 [B, 3, 2], the positions in `image` of the corners (0, 0), (W, 0), (0, H) of the file's image, x, y in
     # pixels, to map predictions back; NaN after a transform that does not move keypoints
     corners: NotRequired[Tensor]
+    proposals: NotRequired[list[Tensor]]  # as in `DetectionBatch`, if the file of proposals has all images
     index: Tensor  # int64 [B]
     unreadable: NotRequired[list[str]]

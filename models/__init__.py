@@ -35,6 +35,7 @@ from .detection import (
     FeaturePyramid,
     ImageBatch,
     PaddedZFNetBackbone,
+    ProposalDetector,
     PyramidDetector,
     ResizeAndPad,
     RetinaNet,
@@ -86,7 +87,7 @@ from .ops.boxes import (
 )
 from .ops.masks import RunLengths, paste_masks
 from .ops.normalize import Normalize
-from .proposals import SearchStrategy, search_strategies, selective_search
+from .proposals import Proposer, SearchStrategy, search_strategies, selective_search
 from .segmentation import (
     FCN,
     LRASPP,
@@ -172,6 +173,8 @@ __all__ = [
     "PaddedZFNetBackbone",
     "PixelCrossEntropy",
     "PlainCNN",
+    "ProposalDetector",
+    "Proposer",
     "PyramidDetector",
     "RPNSettings",
     "ResizeAndPad",

@@ -60,6 +60,7 @@ class Task(pl.LightningModule):
         evaluation_loss: Whether evaluation computes a loss too, ``val/loss``.
         min_classes: Minimum number of classes.
         max_classes: Maximum number of classes; None: unlimited.
+        prediction_inputs: Fields of a batch that `predict_batch` takes beside the images, if the batch has them.
         num_classes: Number of classes K.
         class_names: Class names of the data module, also in checkpoints; they are compared with those of other data.
         val_transform: The data module's transform for evaluation, which `predict` applies. It is saved too.
@@ -78,6 +79,7 @@ class Task(pl.LightningModule):
     evaluation_loss: ClassVar[bool] = True
     min_classes: ClassVar[int] = 2
     max_classes: ClassVar[int | None] = None
+    prediction_inputs: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -228,7 +230,8 @@ class Task(pl.LightningModule):
                 "albumentations.Resize, or with SmallestMaxSize and CenterCrop"
             )
         with evaluation_mode(self), torch.no_grad():
-            return self.predict_batch(images) if len(images) else []
+            inputs = {field: batch[field] for field in self.prediction_inputs if field in batch}
+            return self.predict_batch(images, **inputs) if len(images) else []
 
     def _evaluate(self, batch: Any, stage: EvaluationStage) -> None:
         self.unreadable.add(batch)

@@ -9,7 +9,8 @@ from torchmetrics import Metric, MetricCollection
 
 from ..datamodules.base import Unpack
 from ..datamodules.batches import DetectionBatch
-from ..models.detection import Detections, Detector, classwise_nms, sliding_detections
+from ..models.detection import Detections, Detector, ProposalDetector, classwise_nms, sliding_detections
+from ..models.modes import evaluation_mode
 from ..models.ops.checks import check_min
 from ..models.ops.windows import window_sides
 from .base import Task
@@ -17,6 +18,7 @@ from .file_coordinates import boxes_in_file, masks_in_file
 from .interfaces import ComputesLosses, EvaluationStage, HasCategoryIds, KnowsDifficult
 from .metrics import COCODetection, VOCDetection
 from .optimizers import TaskOptions
+from .prediction import Images, name_labels
 
 FLAGS = ("iscrowd", "difficult")
 
@@ -79,6 +81,7 @@ class Detection(Task):
     variable_size_images: ClassVar[bool] = True
     evaluation_loss: ClassVar[bool] = False
     min_classes: ClassVar[int] = 1
+    prediction_inputs: ClassVar[tuple[str, ...]] = ("proposals",)
     fields: ClassVar[tuple[str, ...]] = ("boxes", "scores", "labels")
 
     def __init__(
@@ -155,23 +158,39 @@ class Detection(Task):
             ValueError: A target is invalid; the model names the image.
         """
         targets = drop_ignored_targets(batch["target"], self.train_on_difficult)
+        if "proposals" in batch and isinstance(self.model, ProposalDetector):
+            targets = [{**one, "proposals": boxes} for one, boxes in zip(targets, batch["proposals"], strict=True)]
         # detectors of another base class have their own checks
         options = {"targets_checked": self.targets_checked} if isinstance(self.model, Detector) else {}
         return self.model.losses(batch["image"], targets, **options), None  # type: ignore[operator]
 
     def evaluate(self, batch: DetectionBatch) -> tuple[dict[str, Tensor], list[Detections]]:
         """Return no losses, and the detections of each image."""
-        return {}, self._detections(batch["image"])
+        return {}, self._detections(batch["image"], batch.get("proposals"))
 
-    def _detections(self, images: Tensor | Sequence[Tensor]) -> list[Detections]:
-        """Detections for images ``[B, 3, H, W]`` or B times ``[3, H_i, W_i]``, in windows of large ones."""
+    def _detections(
+        self, images: Tensor | Sequence[Tensor], proposals: Sequence[Tensor] | None = None
+    ) -> list[Detections]:
+        """Detections for images ``[B, 3, H, W]`` or B times ``[3, H_i, W_i]``, in windows of large ones.
+
+        ``proposals`` are those of the images, B times ``[P_i, 4]``; a model that has its own ignores them.
+        """
+        if not isinstance(self.model, ProposalDetector):
+            proposals = None
         if self.window is None:
-            return self._model_detections(images)
+            return self._model_detections(images, proposals)
+        if proposals is not None:
+            raise ValueError(
+                f"window: must be null with stored proposals, which are of whole images, got {self.window}; set it to "
+                "null, or the data module's proposals, so that those of each window are computed"
+            )
         return sliding_detections(self._model_detections, images, self.window, self.overlap, self.max_detections)
 
-    def _model_detections(self, images: Tensor | Sequence[Tensor]) -> list[Detections]:
+    def _model_detections(
+        self, images: Tensor | Sequence[Tensor], proposals: Sequence[Tensor] | None = None
+    ) -> list[Detections]:
         """The model's detections for images ``[B, 3, H, W]`` or B times ``[3, H_i, W_i]``, after a check of types."""
-        detections = self.model(images)
+        detections = self.model(images) if proposals is None else self.model(images, proposals)
         fields = f"{', '.join(self.fields[:-1])} and {self.fields[-1]}"
         expected = f"model: must return {fields} of each of {len(images)} images"
         name = type(self.model).__name__
@@ -229,16 +248,40 @@ class Detection(Task):
 
     # -- prediction --------------------------------------------------------------------------------
 
-    def predict_batch(self, images: Tensor | Sequence[Tensor]) -> list[dict[str, Any]]:
+    def predict(self, images: Images, proposals: Sequence[Tensor] | None = None) -> list[dict[str, Any]]:
+        """Predict images of any kind and size; see `Task.predict`.
+
+        Args:
+            images: As for `Task.predict`. With `proposals`, a transformed batch.
+            proposals: Stored proposals of a batch. None: a model that needs some computes them.
+
+        Shape:
+            - images: as for `Task.predict`, or ``[B, 3, H, W]``
+            - proposals: B times ``[P_i, 4]``
+        """
+        if proposals is None:
+            return super().predict(images)
+        with evaluation_mode(self), torch.no_grad():
+            predictions = self.predict_batch(images, proposals)  # type: ignore[arg-type]
+        return [prediction | name_labels(prediction, self.class_names) for prediction in predictions]
+
+    def predict_batch(
+        self, images: Tensor | Sequence[Tensor], proposals: Sequence[Tensor] | None = None
+    ) -> list[dict[str, Any]]:
         """Return the objects of each image, by descending score.
+
+        Args:
+            images: The images.
+            proposals: Stored proposals of each image, for a `striate.models.ProposalDetector`; None: it computes them.
 
         Shape:
             - images: ``[B, 3, H, W]``, or B times ``[3, H_i, W_i]``.
+            - proposals: B times ``[P_i, 4]``.
             - Output: B dictionaries on the CPU: ``boxes`` float32 ``[M, 4]``, x1, y1, x2, y2 in pixels of the input
               image; ``scores`` float32 ``[M]``; ``labels`` int64 ``[M]``.
         """
         predictions: list[dict[str, Any]] = []
-        for detections in self._detections(images):
+        for detections in self._detections(images, proposals):
             fields: dict[str, Any] = {key: value.cpu() for key, value in detections.items()}  # type: ignore[attr-defined]
             keep = (fields["scores"] >= self.score_threshold).nonzero()[:, 0]
             if self.nms_iou is not None:

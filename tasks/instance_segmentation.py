@@ -58,9 +58,11 @@ class InstanceSegmentation(Detection):
         super().__init__(model, num_classes, **kwargs)
         self.boundary, self.map_r = boundary, map_r
 
-    def _model_detections(self, images: Tensor | Sequence[Tensor]) -> list[Detections]:
+    def _model_detections(
+        self, images: Tensor | Sequence[Tensor], proposals: Sequence[Tensor] | None = None
+    ) -> list[Detections]:
         """The model's detections for images ``[B, 3, H, W]`` or B times ``[3, H_i, W_i]``, after a check of types."""
-        detections = super()._model_detections(images)
+        detections = super()._model_detections(images, proposals)
         for one in detections[:1]:
             if not isinstance(one["masks"], RunLengths):
                 raise TypeError(

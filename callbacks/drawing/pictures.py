@@ -132,8 +132,9 @@ class Pictures(pl.Callback):
             image = batch["image"][0].permute(1, 2, 0).cpu().numpy()  # [H, W, 3]
             ground_truth = drawable_fields(target_of(batch, 0))
             on_device = trainer.strategy.batch_to_device(batch["image"][0][None])  # [1, 3, H, W]
+            stored = {"proposals": trainer.strategy.batch_to_device(batch["proposals"])} if "proposals" in batch else {}
             with torch.no_grad(), trainer.precision_plugin.forward_context():
-                prediction = task.predict(on_device)[0]
+                prediction = task.predict(on_device, **stored)[0]
             fields = follow_ground_truth(drawable_fields(prediction), ground_truth, image.shape[:2])
             caption = f"sample {index}{overlap_note(fields, ground_truth)}"
             if ground_truth.keys() <= {"label"}:

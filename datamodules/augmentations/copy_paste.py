@@ -8,7 +8,7 @@ import numpy as np
 from ..loading.sources import Sample
 from ..loading.targets import boxes_of_masks, mask_areas
 from .multi_image import Mix, concatenate_objects, select_objects
-from .placing import MaskPatch, Placement, full_masks, mask_patches
+from .placing import MaskPatch, Placement, full_masks, mask_patches, place_proposals
 
 
 class CopyPaste(Mix):
@@ -102,4 +102,6 @@ def _paste(
     under, over = select_objects(sample, remaining), select_objects(other, pasted)
     under |= {"boxes": boxes_of_masks(masks[: len(remaining)]), "area": visible[remaining]}
     over |= {"boxes": boxes, "area": np.array([patch.area for patch in patches], np.float32)}
-    return {**sample, "image": image, "masks": masks, **concatenate_objects([under, over])}
+    whole = Placement(placement.canvas, placement.canvas, (0, 0), placement.canvas)
+    proposals = place_proposals([sample, other], [whole, placement])
+    return {**sample, "image": image, "masks": masks, **concatenate_objects([under, over]), **proposals}

@@ -10,7 +10,17 @@ from ..batches import IGNORE_INDEX
 from ..loading.sources import Sample
 from ..loading.targets import MIN_SIZE, box_areas
 from .multi_image import Mix, concatenate_objects, select_objects
-from .placing import MaskPatch, Placement, full_masks, mask_patches, place_boxes, place_image, place_mask, rounded_size
+from .placing import (
+    MaskPatch,
+    Placement,
+    full_masks,
+    mask_patches,
+    place_boxes,
+    place_image,
+    place_mask,
+    place_proposals,
+    rounded_size,
+)
 from .resizing import Color
 
 
@@ -76,7 +86,7 @@ class Mosaic(Mix):
         placements = self._placements(tiles, meeting_point, float(generator.uniform(*self.scale)))
         image = np.empty((self.size, self.size, 3), np.uint8)
         image[...] = self.fill
-        mixed: dict[str, Any] = {**sample, "image": image}
+        mixed: dict[str, Any] = {**sample, "image": image, **place_proposals(tiles, placements)}
         for tile, placement in zip(tiles, placements, strict=True):
             place_image(tile["image"], placement, image)
         if "mask" in sample:

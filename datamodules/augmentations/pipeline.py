@@ -15,6 +15,9 @@ albumentations (2.0.8) moves boxes and masks with the image. This module adds th
   through only for a transform that uses them, or for ``min_visibility``.
 - In evaluation no object is removed (``keep_objects``), since metrics would rise with each lost object: boxes below a
   pixel stay as they are, and an object of which nothing is left gets the box 0, 0, 0, 0, which nothing can match.
+- Stored proposals pass through as further boxes, under a name of their own. So they influence neither the transforms
+  that depend on objects nor which objects remain. Those of which less than `MIN_SIZE` pixels or less than
+  ``min_visibility`` is left are dropped; the order remains.
 """
 
 import random
@@ -73,8 +76,7 @@ class TargetAugmentation:
     def __init__(self, transform: A.Compose, min_visibility: float = 0.0, keep_objects: bool = False) -> None:
         min_visibility = 0.0 if keep_objects else check_min_visibility(min_visibility)
         self.transform, self.min_visibility, self.keep_objects = transform, min_visibility, keep_objects
-        self._box_pipeline: A.Compose | None = None
-        self._point_pipeline: A.Compose | None = None
+        self._pipelines: dict[tuple[bool, bool], A.Compose] = {(False, False): transform}
         self._needs_boxes = min_visibility > 0 or _uses_boxes(transform)
 
     def __call__(self, raw: Sample, generator: np.random.Generator) -> Sample:
@@ -85,7 +87,7 @@ class TargetAugmentation:
             LostObjectError: The object of a localization sample was removed each time.
         """
         with_boxes = "box" in raw or ("boxes" in raw and ("masks" not in raw or self._needs_boxes))
-        pipeline = self._with_boxes() if with_boxes else self._with_points() if "corners" in raw else self.transform
+        pipeline = self._pipeline(with_boxes or "proposals" in raw, "corners" in raw)
         # all transforms of the pipeline share both generators
         pipeline.set_random_state(generator, random.Random(int(generator.integers(2**63))))
         if "box" in raw:
@@ -101,17 +103,20 @@ class TargetAugmentation:
             return {**raw, **_augment_corners(pipeline, raw)}
         return {**raw, "image": require_uint8(pipeline(image=raw["image"])["image"])}
 
-    def _with_boxes(self) -> A.Compose:
-        if self._box_pipeline is None:
-            side = _ROUNDING if self.keep_objects else MIN_SIZE - _ROUNDING
-            params = A.BboxParams("pascal_voc", min_width=side, min_height=side, min_visibility=self.min_visibility)
-            self._box_pipeline = self._composed(bbox_params=params)
-        return self._box_pipeline
-
-    def _with_points(self) -> A.Compose:
-        if self._point_pipeline is None:
-            self._point_pipeline = self._composed(keypoint_params=A.KeypointParams("xy", remove_invisible=False))
-        return self._point_pipeline
+    def _pipeline(self, boxes: bool, points: bool) -> A.Compose:
+        """Return the pipeline for samples with boxes or proposals, or with keypoints."""
+        if (boxes, points) not in self._pipelines:
+            params: dict[str, Any] = {}
+            if boxes:
+                side = _ROUNDING if self.keep_objects else MIN_SIZE - _ROUNDING
+                params["bbox_params"] = A.BboxParams(
+                    "pascal_voc", min_width=side, min_height=side, min_visibility=self.min_visibility
+                )
+                params["additional_targets"] = {"proposals": "bboxes"}
+            if points:
+                params["keypoint_params"] = A.KeypointParams("xy", remove_invisible=False)
+            self._pipelines[boxes, points] = self._composed(**params)
+        return self._pipelines[boxes, points]
 
     def _composed(self, **params: Any) -> A.Compose:
         """Return the pipeline with other parameters for boxes or keypoints."""
@@ -140,10 +145,12 @@ def _augment_corners(pipeline: A.Compose, raw: Sample) -> Sample:
     """Augment the image, and track three of its points; NaN after a transform that does not move keypoints."""
     corners = np.asarray(raw["corners"], np.float32)
     if not _moves_keypoints(pipeline):
-        image = require_uint8(pipeline(image=raw["image"])["image"])
-        return {"image": image, "corners": np.full_like(corners, np.nan)}
-    out = pipeline(image=raw["image"], keypoints=corners)
-    return {"image": require_uint8(out["image"]), "corners": np.asarray(out["keypoints"], np.float32)}
+        out = pipeline(image=raw["image"], **_proposals(raw))
+        corners = np.full_like(corners, np.nan)
+        return {"image": require_uint8(out["image"]), "corners": corners} | _proposals(out, np.float32)
+    out = pipeline(image=raw["image"], keypoints=corners, **_proposals(raw))
+    moved = {"image": require_uint8(out["image"]), "corners": np.asarray(out["keypoints"], np.float32)}
+    return moved | _proposals(out, np.float32)
 
 
 def _moves_keypoints(transform: Any) -> bool:
@@ -170,7 +177,7 @@ def _augment_one_box(pipeline: A.Compose, raw: Sample, keep_object: bool) -> Sam
 def _augment_objects(pipeline: A.Compose, raw: Sample, with_boxes: bool) -> tuple[Sample, np.ndarray]:
     """Augment a sample with objects; returns the fields that change, and the indices ``[M]`` of those that remain."""
     boxes, masks = raw["boxes"].astype(np.float64), raw.get("masks")
-    inputs: Sample = {"image": raw["image"]}
+    inputs: Sample = {"image": raw["image"], **_proposals(raw)}
     if with_boxes:
         inputs["bboxes"] = np.column_stack([boxes, np.arange(len(boxes))])
     if masks is not None and len(masks):
@@ -191,8 +198,14 @@ def _augment_objects(pipeline: A.Compose, raw: Sample, with_boxes: bool) -> tupl
         masks = np.ascontiguousarray(masks if len(remaining) == len(masks) else masks[remaining])
         area, new_boxes = area[remaining], boxes_of_masks(masks)
         sample = {"masks": masks}
+    sample |= _proposals(out, np.float32)
     sample |= {field: raw[field][remaining] for field in OBJECT_FIELDS}
     return sample | {"image": image, "boxes": new_boxes, "area": area.astype(np.float32)}, remaining
+
+
+def _proposals(sample: Sample, dtype: type = np.float64) -> Sample:
+    """Return the field ``proposals`` ``[P, 4]`` of a sample or of a pipeline's output; nothing if it has none."""
+    return {"proposals": sample["proposals"].astype(dtype)} if "proposals" in sample else {}
 
 
 def _with_lost_objects(sample: Sample, remaining: np.ndarray, raw: Sample) -> Sample:

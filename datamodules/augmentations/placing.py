@@ -11,6 +11,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from ..loading.sources import Sample
+from ..loading.targets import MIN_SIZE
+
 
 class Placement(NamedTuple):
     """Size and position of an image on a canvas, in pixels.
@@ -135,3 +138,20 @@ def place_boxes(boxes: np.ndarray, placement: Placement) -> np.ndarray:
     """Map boxes ``[N, 4]`` to pixels of the canvas: ``[N, 4]`` float64, not clipped."""
     scale, offset = np.divide(placement.new, placement.old), np.array(placement.offset, np.float64)
     return boxes * np.tile(scale, 2) + np.tile(offset, 2)
+
+
+def place_proposals(samples: Sequence[Sample], placements: Sequence[Placement]) -> Sample:
+    """Place the proposals of several samples on one canvas: field ``proposals`` ``[P, 4]``, or nothing if one has none.
+
+    They are clipped, and dropped if less than `MIN_SIZE` pixels remain. The best of all samples come first.
+    """
+    if not all("proposals" in sample for sample in samples):
+        return {}
+    boxes, ranks = [], []
+    for sample, placement in zip(samples, placements, strict=True):
+        placed = place_boxes(sample["proposals"].astype(np.float64), placement).clip(0, np.tile(placement.canvas, 2))
+        large = ((placed[:, 2:] - placed[:, :2]) >= MIN_SIZE).all(axis=1)
+        boxes.append(placed[large])
+        ranks.append(np.flatnonzero(large))
+    order = np.argsort(np.concatenate(ranks), kind="stable")
+    return {"proposals": np.concatenate(boxes)[order].astype(np.float32)}

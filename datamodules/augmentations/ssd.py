@@ -248,16 +248,14 @@ class IoUCrop(A.DualTransform):
         return ["bboxes"]
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        """Draw the crop of one image, x1, y1, x2, y2 in pixels, and select the boxes that remain."""
+        """Draw the crop of one image, x1, y1, x2, y2 in pixels."""
         height, width = params["shape"][:2]
         relative = np.asarray(data["bboxes"], np.float64)
         boxes = relative[:, :4] * (width, height, width, height) if len(relative) else np.zeros((0, 4))
         whole = np.array([0, 0, width, height])
         options = [whole, *self._crops(width, height, boxes)] if len(boxes) else [whole]
         crop = options[int(self.random_generator.integers(len(options)))]
-        centers = (boxes[:, :2] + boxes[:, 2:]) / 2
-        inside = ((centers >= crop[:2]) & (centers <= crop[2:])).all(axis=1)
-        return {"crop": crop.tolist(), "inside": inside, "size": (width, height)}
+        return {"crop": crop.tolist(), "size": (width, height)}
 
     def _crops(self, width: int, height: int, boxes: Array) -> list[Array]:
         """Return the first valid crop ``[4]`` for each overlap, and for none, if there is one; boxes: ``[N, 4]``."""
@@ -286,12 +284,14 @@ class IoUCrop(A.DualTransform):
         return masks[:, top:bottom, left:right]
 
     def apply_to_bboxes(
-        self, bboxes: Array, *args: Any, crop: list[int], inside: Array, size: tuple[int, int], **params: Any
+        self, bboxes: Array, *args: Any, crop: list[int], size: tuple[int, int], **params: Any
     ) -> Array:
         """Return the boxes ``[N, 4+]`` whose center is inside, in fractions of the crop; albumentations clips them."""
         left, top, right, bottom = crop
-        moved = np.array(bboxes, np.float64)[inside]
+        moved = np.array(bboxes, np.float64)
         moved[:, :4] *= np.tile(size, 2)
+        centers = (moved[:, :2] + moved[:, 2:4]) / 2
+        moved = moved[((centers >= crop[:2]) & (centers <= crop[2:])).all(axis=1)]
         moved[:, :4] -= (left, top, left, top)
         moved[:, :4] /= np.tile((right - left, bottom - top), 2)
         return moved

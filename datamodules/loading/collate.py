@@ -105,6 +105,8 @@ def collate_objects(samples: Sequence[Sample]) -> dict[str, Any]:
     fields = readable[0].keys()
     # "file_size" and "corners" belong to images for prediction
     batch |= _columns(readable, fields & {"index", "path", "file_size", "corners"})
+    if "proposals" in fields:
+        batch["proposals"] = pack_views([sample["proposals"] for sample in readable])
     if "boxes" in fields:
         names = ("boxes", *OBJECT_FIELDS, *(("masks",) if "masks" in fields else ()))
         columns = {name: pack_views([sample[name] for sample in readable]) for name in names}

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from ..augmentations.multi_image import Augmentation
 from ..augmentations.pipeline import ImageTypeError, LostObjectError
 from ..images.read import ImageError
-from .sources import HasFiles, Sample, Source
+from .sources import HasFiles, ProposalsByIndex, Sample, Source
 from .targets import check_targets, drop_empty_masks, fill_defaults
 
 
@@ -49,6 +49,7 @@ class TransformedDataset(Dataset[Sample]):
         transform_name: Name of the argument that `transform` comes from, for messages.
         keep_objects: Keep every object, for evaluation: what the transform removes is missed, not left out
             (`TargetAugmentation`).
+        proposals: Stored proposals, which each sample gets as its field ``proposals``. None: no such field.
     """
 
     max_replacements = 20  # this many unreadable images in a row are not a coincidence
@@ -64,12 +65,13 @@ class TransformedDataset(Dataset[Sample]):
         min_visibility: float = 0.0,
         transform_name: str = "transform",
         keep_objects: bool = False,
+        proposals: ProposalsByIndex | None = None,
     ) -> None:
         self.source, self.transform, self.seed = source, transform, seed
         self.transform_name, self.keep_objects = transform_name, keep_objects
         self._augmentation = None if transform is None else Augmentation(transform, min_visibility, keep_objects)
         self.replace_unreadable, self.strict = replace_unreadable, strict
-        self.num_classes = num_classes
+        self.num_classes, self.proposals = num_classes, proposals
 
     def __len__(self) -> int:
         return len(self.source)
@@ -129,6 +131,9 @@ class TransformedDataset(Dataset[Sample]):
     def _checked(self, raw: Sample, index: int) -> Sample:
         if "boxes" in raw:
             raw = fill_defaults(raw, index)
+        if self.proposals is not None:
+            height, width = raw["image"].shape[:2]
+            raw = {**raw, "proposals": self.proposals.boxes(index, (width, height))}
         try:
             check_targets(raw, self.num_classes)
         except ValueError as error:

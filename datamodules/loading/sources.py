@@ -25,6 +25,14 @@ def prediction_sample(image: np.ndarray, path: str) -> Sample:
     return {"image": image, "path": path, "file_size": np.array([height, width]), "corners": corners}
 
 
+class ProposalsByIndex(Protocol):
+    """Stored proposals of the samples of a source, by index."""
+
+    def boxes(self, index: int, size: tuple[int, int], /) -> np.ndarray:
+        """Return the proposals of a sample whose image has this width and height: ``[P, 4]`` float32."""
+        ...
+
+
 class Source(Protocol):
     """Raw samples by index: ``image`` (RGB uint8 ``[H, W, 3]``, numpy) and the targets that belong to it."""
 

@@ -27,6 +27,7 @@ from .ssd.ssd import SSD, ExtraLayer, L2Norm
 from .torchvision import TorchvisionDetector
 from .two_stage.faster_rcnn import FasterRCNN
 from .two_stage.faster_rcnn_paper import PaddedZFNetBackbone, SingleMapFasterRCNN
+from .two_stage.proposal_detector import ProposalDetector, check_proposals
 from .two_stage.roi_head import RoIFullyConnected, RoIHead, RoIOutput, RoISample, RoISettings
 from .two_stage.rpn import RPN, RPNOutput, RPNSettings
 from .yolo.loss import (
@@ -60,6 +61,7 @@ __all__ = [
     "ImageBatch",
     "L2Norm",
     "PaddedZFNetBackbone",
+    "ProposalDetector",
     "PyramidDetector",
     "RPNOutput",
     "RPNSettings",
@@ -78,6 +80,7 @@ __all__ = [
     "bipartite_then_threshold",
     "cell_anchors",
     "check_images",
+    "check_proposals",
     "check_targets",
     "class_agnostic_nms",
     "classwise_nms",

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from striate.models import Proposer
-from striate.models.proposals import proposer as module
 
 from ....helpers.detector_inputs import random_images, target
 from ....helpers.proposals import Echo
@@ -51,7 +50,7 @@ def test_without_proposals_the_detector_computes_them_of_the_original_image(monk
         calls.append((image.shape, image.dtype, mode, options))
         return BOXES, torch.ones(3)
 
-    monkeypatch.setattr(module, "selective_search", search)
+    monkeypatch.setattr("striate.models.proposals.proposer.selective_search", search)
     detector = Echo(min_size=8, proposer=Proposer(mode="single", min_side=2, max_proposals=5, seed=3))
     (found,) = detector(random_images((4, 8)))
     torch.testing.assert_close(found["boxes"], BOXES)

@@ -1,20 +1,14 @@
 """Which boxes of an image are proposed as possible objects: a method and its settings."""
 
-import importlib
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from torch import Tensor
 
 from ..ops.checks import check_choice, check_min
+from .selective_search import Mode, selective_search
 
 Method = Literal["selective_search"]
-Mode = Literal["single", "fast", "quality"]
-
-
-def selective_search(image: Tensor, mode: str, **options: Any) -> tuple[Tensor, Tensor]:
-    """Boxes ``[P, 4]`` and scores ``[P]`` of an image ``[3, H, W]``, by the module that is imported on first use."""
-    return importlib.import_module(".selective_search", __package__).selective_search(image, mode, **options)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...modes import evaluation_mode
 from ...ops.checks import OrMapping, as_settings
-from ...proposals.proposer import Proposer
+from ...proposals import Proposer
 from ..detector import BOX_TOLERANCE, Detections, Detector, Images, check_images, check_targets, target_name
 from ..resize import ImageBatch, ResizeAndPad, scale_boxes
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 
 GROUND_TRUTH = "ground_truth"
@@ -63,6 +64,22 @@ def _image_class() -> Any:
                     layer.bind_to_run(run, key, step, id_, ignore_copy_err)
 
     return StoredImage
+
+
+def wandb_arguments(logger: WandbLogger) -> dict[str, Any] | None:
+    """What Lightning's logger for W&B would pass to `wandb.init`, without None, and ``offline``.
+
+    Returns:
+        The arguments; None if the logger does more than to start a run: a subclass, or one that uploads checkpoints,
+        renames metrics or has settings of the client.
+    """
+    given = {name: value for name, value in logger._wandb_init.items() if value is not None}
+    mode = given.pop("mode", "online")
+    plain = type(logger) is WandbLogger and not (logger._log_model or logger._prefix or logger._checkpoint_name)
+    if not plain or mode not in ("online", "offline") or given.keys() & {"settings", "sync_tensorboard"}:
+        return None
+    given.pop("resume", None)
+    return given | {"offline": logger._offline or mode == "offline"}
 
 
 def saved_step(checkpoint: ModelCheckpoint) -> int:

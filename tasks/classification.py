@@ -17,8 +17,9 @@ from ..models.classification.lenet import LeNet5, MAPLoss, RBFOutput
 from ..models.classification.mixup import BatchMixer
 from ..models.classification.tencrop import TenCrop
 from .base import Task
-from .interfaces import HasAuxiliary
+from .interfaces import EvaluationStage, HasAuxiliary
 from .metrics.confusion import class_accuracies
+from .metrics.one_vs_rest import MAX_CLASSES, OneVersusRest
 from .optimizers import TaskOptions
 
 
@@ -141,17 +142,18 @@ class Classification(Task):
         return self.model(images) if self._ten_crop is None else self._ten_crop[0](images)
 
     def make_metrics(self) -> dict[str, Metric | MetricCollection]:
-        """Create the confusion matrix and, with six classes or more, the top-5 accuracy."""
+        """Create the confusion matrix, up to 100 classes the curves, and from six classes on the top-5 accuracy."""
         count = self.num_classes
-        metrics: dict[str, Metric | MetricCollection] = {"confusion": MulticlassConfusionMatrix(count)}
+        metrics = class_metrics(count)
         if count > 5:
             metrics["acc5"] = MulticlassAccuracy(count, top_k=5, average="micro")
         return metrics
 
     def update_metrics(self, metrics: Mapping[str, Any], outputs: Tensor, batch: ClassificationBatch) -> None:
         """Add a batch of logits ``[B, K]`` to the metrics."""
-        for name in metrics.keys() & {"confusion", "acc5"}:
-            metrics[name].update(outputs, batch["label"])
+        update_class_metrics(metrics, outputs, batch["label"])
+        if "acc5" in metrics:
+            metrics["acc5"].update(outputs, batch["label"])
 
     def compute_metrics(self, metrics: Mapping[str, Any]) -> dict[str, Tensor]:
         """Return ``acc``, ``acc_class`` and, with six classes or more, ``acc5``."""
@@ -162,6 +164,10 @@ class Classification(Task):
             result["acc5"] = metrics["acc5"].compute()
         return result
 
+    def pr_curves(self, stage: EvaluationStage) -> dict[str, Tensor]:
+        """Return the curves of `OneVersusRest`; empty with more than 100 classes."""
+        return class_curves(self.metrics(stage))
+
     def predict_batch(self, images: Tensor) -> list[dict[str, Any]]:
         """Return label, score and the `top_k` classes of each image.
 
@@ -171,6 +177,27 @@ class Classification(Task):
               float in descending order.
         """
         return top_predictions(self._logits(images), self.top_k)
+
+
+def class_metrics(num_classes: int) -> dict[str, Metric | MetricCollection]:
+    """The metrics that all tasks with one label per image have: the confusion matrix, and up to 100 classes curves."""
+    metrics: dict[str, Metric | MetricCollection] = {"confusion": MulticlassConfusionMatrix(num_classes)}
+    if num_classes <= MAX_CLASSES:
+        metrics["curves"] = OneVersusRest(num_classes)
+    return metrics
+
+
+def update_class_metrics(metrics: Mapping[str, Any], logits: Tensor, labels: Tensor) -> None:
+    """Add logits ``[B, K]`` and labels ``[B]`` to those metrics of `class_metrics` that are there."""
+    if "confusion" in metrics:
+        metrics["confusion"].update(logits, labels)
+    if "curves" in metrics:
+        metrics["curves"].update(logits.float().softmax(dim=1), labels)
+
+
+def class_curves(metrics: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The curves of `OneVersusRest`, ``[101]`` and ``[K, 101]``; empty without that metric."""
+    return metrics["curves"].pr_curves() if "curves" in metrics else {}
 
 
 def top_predictions(logits: Tensor, top_k: int) -> list[dict[str, Any]]:

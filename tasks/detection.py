@@ -232,6 +232,10 @@ class Detection(Task):
             table["voc_ap"] = metrics["voc"].class_table()["ap"]
         return table
 
+    def pr_curves(self, stage: EvaluationStage) -> dict[str, Tensor]:
+        """Return the curves at IoU 0.5: ``recall`` ``[101]``, ``precision`` and ``scores`` ``[K, 101]``."""
+        return self.detection_metric(stage).pr_curves()
+
     def best_thresholds(self, stage: EvaluationStage) -> dict[str, Tensor]:
         """Return ``threshold`` (score of highest F1 at IoU 0.5), ``f1``, ``precision`` and ``recall``.
 

@@ -155,6 +155,17 @@ class DetectionReporter(Protocol):
 
 
 @runtime_checkable
+class CurveReporter(Protocol):
+    """A task with precision-recall curves."""
+
+    class_names: Sequence[str]
+
+    def pr_curves(self, stage: EvaluationStage) -> dict[str, Tensor]:
+        """Return ``recall`` ``[R]``, ``precision`` and ``scores`` ``[K, R]``; empty: the task has too many classes."""
+        ...
+
+
+@runtime_checkable
 class ThresholdReporter(Protocol):
     """A task that can recommend a score threshold for each class."""
 

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
-from torchmetrics.classification import MulticlassConfusionMatrix
 
 from ..datamodules.base import Unpack
 from ..datamodules.batches import LocalizationBatch
@@ -15,8 +14,9 @@ from ..models.ops.box_losses import BoxLoss
 from ..models.ops.boxes import clip_boxes, normalize_boxes
 from ..models.ops.checks import check_min
 from .base import Task
-from .classification import top_predictions
+from .classification import class_curves, class_metrics, top_predictions, update_class_metrics
 from .file_coordinates import boxes_in_file
+from .interfaces import EvaluationStage
 from .metrics.localization import LocalizationMetrics, boxes_of
 from .optimizers import TaskOptions
 
@@ -116,9 +116,8 @@ class Localization(Task):
         return logits, boxes
 
     def make_metrics(self) -> dict[str, Metric | MetricCollection]:
-        """Create the localization metrics and the confusion matrix."""
-        count = self.num_classes
-        return {"localization": LocalizationMetrics(count), "confusion": MulticlassConfusionMatrix(count)}
+        """Create the localization metrics, and those of the classes as in `Classification`."""
+        return {"localization": LocalizationMetrics(self.num_classes), **class_metrics(self.num_classes)}
 
     def update_metrics(
         self, metrics: Mapping[str, Any], outputs: tuple[Tensor, Tensor], batch: LocalizationBatch
@@ -128,11 +127,15 @@ class Localization(Task):
         height, width = batch["image"].shape[-2:]
         target = normalize_boxes(batch["box"], width, height)
         metrics["localization"].update(logits, boxes, batch["label"], target)
-        metrics["confusion"].update(logits, batch["label"])
+        update_class_metrics(metrics, logits, batch["label"])
 
     def compute_metrics(self, metrics: Mapping[str, Any]) -> dict[str, Tensor]:
         """Return the metrics of `LocalizationMetrics`, scalars by name."""
         return metrics["localization"].compute()
+
+    def pr_curves(self, stage: EvaluationStage) -> dict[str, Tensor]:
+        """Return the curves of the classes, whatever the boxes; empty with more than 100 classes."""
+        return class_curves(self.metrics(stage))
 
     def predict_batch(self, images: Tensor) -> list[dict[str, Any]]:
         """Return label, score and box of each image, and the `top_k` classes.

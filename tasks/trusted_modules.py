@@ -62,9 +62,15 @@ def trust_only(modules: Sequence[str] | None) -> Iterator[None]:
             ``STRIATE_TRUSTED_MODULES``, or all if that is not set.
 
     Raises:
-        ValueError: A name is not that of a module.
+        ValueError: A name is not that of a module, or is outside those of ``STRIATE_TRUSTED_MODULES``, which whoever
+            has started this process has set.
     """
     names = trusted_modules() if modules is None else list(modules)
+    if names and (outside := [name for name in names if not is_trusted(f"{name}.any")]):
+        raise ValueError(
+            f"trusted_modules: must be among those of {VARIABLE}, got {outside[0]!r}, which is not in "
+            f"{os.environ[VARIABLE]!r}"
+        )
     if names is None:
         yield
         return

@@ -47,17 +47,19 @@ class Pictures(pl.Callback):
     (AP at IoU 0.5, IoU or loss), the worst first; it is sent at the end.
 
     Args:
-        count: Number of samples, spread evenly over the data set, so that data sorted by class show every class.
+        count: Number of samples: one at random from each of as many equal parts of the data set, so that data sorted
+            by class show every class.
         every_n_epochs: Epochs between two plots in training.
         side: Side of the square that each image is fitted into, in pixels; None: 224 (176 for classification), and up
             to 448 if an image has many small objects.
         score_threshold: Minimum score of the objects that are drawn.
         labels: Write class and score at each box.
-        samples: Indices of the samples in the data set; None: chosen by `count`.
+        samples: Indices of the samples in the data set; None: chosen by `count` and `seed`.
+        seed: Seed of the choice, which is the same in each epoch and each run, whatever the seed of the run.
 
     Raises:
-        ValueError: `count` or `every_n_epochs` is below 1, `side` is below 32, `score_threshold` is not in [0, 1], an
-            index is negative, or, at the first validation, one is not in the data set.
+        ValueError: `count` or `every_n_epochs` is below 1, `seed` is negative, `side` is below 32, `score_threshold` is
+            not in [0, 1], an index is negative, or, at the first validation, one is not in the data set.
     """
 
     def __init__(
@@ -68,14 +70,16 @@ class Pictures(pl.Callback):
         score_threshold: float = MIN_SCORE,
         labels: bool = True,
         samples: Sequence[int] | None = None,
+        seed: int = 0,
     ) -> None:
-        for name, value in (("count", count), ("every_n_epochs", every_n_epochs)):
-            if value < 1:
-                raise ValueError(f"{name}: must be >= 1, got {value}")
+        for name, value, least in (("count", count, 1), ("every_n_epochs", every_n_epochs, 1), ("seed", seed, 0)):
+            if value < least:
+                raise ValueError(f"{name}: must be >= {least}, got {value}")
         check_drawing(side, score_threshold, samples)
         self.count, self.every_n_epochs = count, every_n_epochs
         self.side, self.score_threshold, self.labels = side, score_threshold, labels
         self.samples = None if samples is None else list(samples)
+        self.seed = seed
         self._wandb = WandbSamples()
         self._last: tuple[list[Sample], list[str], str] = ([], [], "")
 
@@ -113,7 +117,7 @@ class Pictures(pl.Callback):
             return loader, []
         dataset: Any = loader.dataset
         if self.samples is None:
-            return loader, np.unique(np.linspace(0, len(dataset) - 1, self.count).round().astype(int)).tolist()
+            return loader, choose_samples(len(dataset), self.count, self.seed)
         if max(self.samples) >= len(dataset):
             raise ValueError(f"samples: must be < {len(dataset)}, the samples of {split}, got {max(self.samples)}")
         return loader, self.samples
@@ -187,3 +191,15 @@ class Pictures(pl.Callback):
             ]
             panels.append(np.hstack([*drawn, np.full_like(drawn[0][:, : side // 16], 255)]))
         return grid(panels)
+
+
+def choose_samples(total: int, count: int, seed: int) -> list[int]:
+    """Indices of samples: one at random from each of `count` equal parts of a data set, or all of a small one.
+
+    >>> choose_samples(3, 5, seed=0)
+    [0, 1, 2]
+    """
+    generator = np.random.default_rng(seed)
+    return (
+        [int(generator.choice(part)) for part in np.array_split(np.arange(total), min(count, total))] if total else []
+    )

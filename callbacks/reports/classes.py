@@ -6,28 +6,34 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 
-from ...tasks.interfaces import ClassReporter, ThresholdReporter
+from ...tasks.interfaces import ClassReporter, CurveReporter, ThresholdReporter
 from ..drawing.canvas import class_name, confusion_figure
 from ..tracking.logging import log_picture, log_table, run_folder
 from ..tracking.thresholds import THRESHOLDS_FILE, threshold_rows
+from .curves import write_curves
+from .detection import DetectionReport
 
 
 class ClassReport(pl.Callback):
-    """Writes a table of metrics per class, and the confusion matrix as a figure and a table.
+    """Writes a table of metrics per class, the confusion matrix, and precision-recall curves.
 
-    Works with any task that implements `striate.tasks.ClassReporter`; every `Task` does. The figure is drawn after each
-    validation or test, the tables are written once at the end. A task without a confusion matrix gets the table of
-    classes only; a task without either gets nothing. A detector also gets the score threshold of highest F1 for each
-    class and for all classes together, from validation only: a test set may not choose it.
+    Works with any task that implements `striate.tasks.ClassReporter`; every `Task` does. The confusion matrix is drawn
+    after each validation or test, all else is written once at the end. A task without a confusion matrix gets the table
+    of classes only; a task without either gets nothing. The curves of a detector are those at IoU 0.5; of labels of
+    images, those of each class against the rest, up to 100 classes. Semantic segmentation has no curves. A detector
+    also gets the score threshold of highest F1 for each class and for all classes together, from validation only: a
+    test set may not choose it.
 
-    Files: ``pictures/val_confusion.png``, ``val_confusion.csv``, ``val_classes.csv``, and the same for ``test``;
-    ``val_thresholds.csv``. Loggers: ``val/confusion`` and, as W&B tables, ``val/confusion_table``, ``val/classes`` and
-    ``val/thresholds``.
+    Files: ``pictures/val_confusion.png``, ``pictures/val_curves.png``, ``val_confusion.csv``, ``val_classes.csv``,
+    ``val_curves.csv``, and the same for ``test``; ``val_thresholds.csv``. Loggers: ``val/confusion``, ``val/curves``
+    and, as W&B tables, ``val/confusion_table``, ``val/classes``, ``val/curves_table`` and ``val/thresholds``; on W&B
+    also the chart ``val/curves_chart``.
     """
 
     def __init__(self) -> None:
         self._confusion: dict[str, np.ndarray] = {}
         self._columns: dict[str, dict[str, list[float]]] = {}
+        self._curves: dict[str, dict[str, np.ndarray]] = {}
         self._thresholds: dict[str, list[float]] = {}
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -58,12 +64,14 @@ class ClassReport(pl.Callback):
         # called on every rank: computing the metrics gathers their counts
         matrix = task.confusion_matrix(stage)
         columns = {name: values.tolist() for name, values in task.class_table(stage).items()}
+        curves = task.pr_curves(stage) if isinstance(task, CurveReporter) and not curves_elsewhere(trainer) else {}
         find_thresholds = stage == "val" and isinstance(task, ThresholdReporter)
         thresholds = task.best_thresholds(stage) if find_thresholds else {}  # type: ignore[operator]
         folder = run_folder(trainer)
         if not trainer.is_global_zero:
             return
         self._confusion, self._columns = {}, {stage: columns} if columns else {}
+        self._curves = {stage: {name: values.cpu().numpy() for name, values in curves.items()}} if curves else {}
         self._thresholds = {name: values.tolist() for name, values in thresholds.items()}
         if matrix is None:
             return
@@ -88,10 +96,19 @@ class ClassReport(pl.Callback):
                 for k, row in enumerate(zip(*columns.values(), strict=True))
             ]
             log_table(trainer, ["class", *columns], rows, folder / f"{stage}_classes.csv", f"{stage}/classes")
+        for stage, curves in self._curves.items():
+            kind = "IoU 0.5" if isinstance(task, ThresholdReporter) else "each class against the rest"
+            write_curves(trainer, curves, task.class_names, stage, kind)
         if self._thresholds:
             rows = threshold_rows(self._thresholds, task.class_names)
             log_table(trainer, ["class", *self._thresholds], rows, folder / THRESHOLDS_FILE, "val/thresholds")
-        self._confusion, self._columns, self._thresholds = {}, {}, {}
+        self._confusion, self._columns, self._curves, self._thresholds = {}, {}, {}, {}
+
+
+def curves_elsewhere(trainer: pl.Trainer) -> bool:
+    """Whether a `DetectionReport` writes the curves of this run, perhaps at another IoU."""
+    reports = [one for one in trainer.callbacks if isinstance(one, DetectionReport)]  # type: ignore[attr-defined]
+    return any(one.reports(trainer) for one in reports)
 
 
 def _cell(value: float) -> float | None:

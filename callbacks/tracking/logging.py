@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import pytorch_lightning as pl
@@ -13,15 +12,9 @@ from PIL import Image
 from pytorch_lightning.loggers import WandbLogger
 
 from ..compat import logged_step, wandb_image
+from .guarded_loggers import guard_of
 from .other_loggers import log_other_picture, log_other_table
-from .wandb_guard import Guard
 from .wandb_logger import RunLogger
-
-OTHER_TIMEOUT = 60.0
-"""Maximum duration of a call to a W&B logger that a YAML configures, in seconds."""
-
-OTHER_GUARDS: WeakKeyDictionary[WandbLogger, Guard] = WeakKeyDictionary()
-"""The guards of such loggers."""
 
 
 def run_folder(trainer: pl.Trainer) -> Path:
@@ -46,14 +39,15 @@ def log_picture(trainer: pl.Trainer, picture: np.ndarray, path: Path, key: str, 
             if on_wandb:
                 log_media(logger, key, lambda: [wandb_image(picture)], logged_step(trainer))
         else:
-            log_other_picture(logger, picture, path, key, logged_step(trainer))
+            call = partial(log_other_picture, logger, picture, path, key, logged_step(trainer))
+            guard_of(logger).call("recording", call, waits=True)
 
 
 def log_media(logger: WandbLogger, key: str, build: Callable[[], Any], step: int) -> None:
     """Log media on W&B under the step whose metrics they belong to; failures become one line.
 
     Args:
-        logger: A W&B logger, also one that a YAML configures.
+        logger: A W&B logger, also one that is not striate's.
         key: Key of the media.
         build: Returns the media; it may fail.
         step: Training step.
@@ -61,8 +55,7 @@ def log_media(logger: WandbLogger, key: str, build: Callable[[], Any], step: int
     if isinstance(logger, RunLogger):
         logger.log_media(key, lambda: {key: build()}, step)
     else:
-        guard = OTHER_GUARDS.setdefault(logger, Guard(OTHER_TIMEOUT))
-        guard.call(key, lambda: logger.log_metrics({key: build()}, step), waits=True)
+        guard_of(logger).call("recording", lambda: logger.log_metrics({key: build()}, step), waits=True)
 
 
 def log_table(trainer: pl.Trainer, columns: Sequence[str], rows: Sequence[Sequence[Any]], path: Path, key: str) -> None:
@@ -77,7 +70,8 @@ def log_table(trainer: pl.Trainer, columns: Sequence[str], rows: Sequence[Sequen
             data = [list(row) for row in rows]
             log_media(logger, key, partial(wandb_table, columns, data), logged_step(trainer))
         else:
-            log_other_table(logger, columns, rows, path, key, logged_step(trainer))
+            call = partial(log_other_table, logger, columns, rows, path, key, logged_step(trainer))
+            guard_of(logger).call("recording", call, waits=True)
 
 
 def wandb_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Any:

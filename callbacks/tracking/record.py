@@ -1,5 +1,7 @@
 """Records of a run: configuration and environment at the start, results and files at the end."""
 
+import json
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -9,8 +11,10 @@ from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.utilities.model_summary import get_formatted_model_size, get_human_readable_count
 
 from ..atomic_files import replace_text
+from .guarded_loggers import guard_of
 from .logging import run_folder
-from .run_facts import environment, environment_facts, save_diff
+from .run_facts import FACTS_FILE, dataset_facts, environment, environment_facts, network_facts, save_diff
+from .wandb_guard import Guard
 from .wandb_logger import RunLogger
 
 DIFF_FILE = "uncommitted.diff"
@@ -18,7 +22,9 @@ DIFF_FILE = "uncommitted.diff"
 
 
 class RunRecord(pl.Callback):
-    """Writes the resolved configuration to ``config.yaml`` and to the loggers, with git revision and environment.
+    """Writes what a run is: its resolved configuration, source revision, versions, hardware, data set and network.
+
+    Files: ``config.yaml``; ``run_facts.json`` with all else. The hyperparameters of the loggers hold both.
 
     Args:
         config: The resolved configuration, as plain values.
@@ -49,8 +55,42 @@ class RunRecord(pl.Callback):
                 logger.log_hyperparams(self.config | environment_facts())
                 if logger.active and save_diff(folder / DIFF_FILE):
                     logger.log_file(folder / DIFF_FILE, "source", "code")
-            elif not isinstance(logger, CSVLogger):  # its hparams.yaml would repeat config.yaml
-                logger.log_hyperparams({"config": self.config, "environment": versions})
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Complete the record, since data and network are known."""
+        self._complete(trainer, pl_module)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Complete the record in ``validate``."""
+        if trainer.state.fn != "fit":
+            self._complete(trainer, pl_module)
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Complete the record in ``test``."""
+        self._complete(trainer, pl_module)
+
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Complete the record in ``predict``."""
+        self._complete(trainer, pl_module)
+
+    def _complete(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        folder = run_folder(trainer)
+        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        call = Guard(0, "the run continues", "Record").call
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        known = {
+            "dataset": call("describing the data set", partial(dataset_facts, data)),
+            "network": call("describing the network", partial(network_facts, trainer, task)),
+        }
+        facts = environment_facts() | known
+        replace_text(folder / FACTS_FILE, json.dumps(facts, indent=1, default=str, ensure_ascii=False) + "\n")
+        for logger in trainer.loggers:
+            if isinstance(logger, RunLogger):
+                logger.log_hyperparams(known)
+            elif not isinstance(logger, CSVLogger):  # its hparams.yaml would repeat the files
+                log = partial(logger.log_hyperparams, self.config | facts)
+                guard_of(logger).call("recording", log, waits=True)
 
 
 class NetworkSummary(RichModelSummary):

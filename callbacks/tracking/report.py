@@ -11,6 +11,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_info
 
 from ...tasks import Task
 from .logging import run_folder
+from .run_facts import FACTS_FILE
 from .thresholds import THRESHOLDS_FILE, threshold_note
 
 CLASS_METRICS = {"mask_ap": "mask AP", "ap": "AP", "iou": "IoU", "accuracy": "accuracy"}
@@ -22,14 +23,17 @@ MAX_CLASSES = 6
 CONTENTS = {
     "config.yaml": "resolved configuration",
     "run_state.json": "state and time of the run",
+    FACTS_FILE: "source revision, versions, hardware, data set and network",
     "metrics.csv": "all logged metrics",
     "checkpoints": "checkpoints",
     "pictures": "plots",
     "val_classes.csv": "results of each class",
     "val_confusion.csv": "confusion matrix",
+    "val_curves.csv": "precision over recall of each class",
     THRESHOLDS_FILE: "best score thresholds of each class, by F1",
     "test_classes.csv": "results of each class",
     "test_confusion.csv": "confusion matrix",
+    "test_curves.csv": "precision over recall of each class",
     "predictions.csv": "predictions",
     "counts.csv": "objects of each image, by class",
     "detections.json": "predictions in COCO's format",

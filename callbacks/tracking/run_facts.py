@@ -1,4 +1,4 @@
-"""What a run is about, for its configuration on W&B: source revision, versions, hardware, data set and network."""
+"""What a run is about, for its folder and the loggers: source revision, versions, hardware, data set and network."""
 
 import contextlib
 import os
@@ -19,6 +19,9 @@ from ...tasks.flops import count_flops
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "albumentations", "timm", "wandb", "numpy")
 """Packages whose versions are recorded, where they are installed."""
+
+FACTS_FILE = "run_facts.json"
+"""File in the folder of a run."""
 
 MAX_DIFF = 10_000_000
 """Maximum size of the changes that are kept beside the git revision, in bytes."""

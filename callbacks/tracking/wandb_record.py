@@ -1,4 +1,4 @@
-"""What a run records on W&B beside its metrics: the best result, the data, the network, and rows lost by a kill."""
+"""What a run records on W&B beside its metrics: the best result, and rows lost by a kill."""
 
 import csv
 import math
@@ -10,7 +10,6 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_info
 
 from ..compat import logged_step, stepped_batches
 from .logging import run_folder
-from .run_facts import dataset_facts, network_facts
 from .wandb_logger import RunLogger
 
 METRICS_FILE = "metrics.csv"
@@ -21,9 +20,8 @@ class WandbRecord(pl.Callback):
     """Completes the record of a run on W&B.
 
     The summary holds the best value of the monitored metric beside the last one: ``best/val/acc``, ``best/epoch`` and
-    ``best/step``. The configuration gets ``dataset`` (name, sizes, classes, fingerprint) and ``network`` (parameters,
-    FLOPs). Rows that a killed run could not send are sent when it is resumed. Checkpoints store which run on W&B they
-    belong to.
+    ``best/step``. Rows that a killed run could not send are sent when it is resumed. Checkpoints store which run on W&B
+    they belong to.
     """
 
     def __init__(self) -> None:
@@ -45,10 +43,9 @@ class WandbRecord(pl.Callback):
             self._run = logger.identity()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Record data and network, and send the rows that a killed run has lost."""
+        """Send the rows that a killed run has lost."""
         folder = run_folder(trainer)
         for logger in run_loggers(trainer):
-            self._record_facts(trainer, pl_module, logger)
             self._restore(trainer, logger, folder)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -75,24 +72,6 @@ class WandbRecord(pl.Callback):
             if self._best is not None:
                 best = {"epoch": self._best["epoch"], "step": self._best["step"], monitor: self._best["value"]}
                 logger.update_summary({f"best/{key}": entry for key, entry in best.items()})
-
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Record data and network in ``validate``."""
-        if trainer.state.fn != "fit":
-            self._record_all(trainer, pl_module)
-
-    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Record data and network in ``test``."""
-        self._record_all(trainer, pl_module)
-
-    def _record_all(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
-        for logger in run_loggers(trainer):
-            self._record_facts(trainer, task, logger)
-
-    def _record_facts(self, trainer: pl.Trainer, task: pl.LightningModule, logger: RunLogger) -> None:
-        data = logger.guard.call("describing the data set", lambda: dataset_facts(trainer.datamodule))  # type: ignore[attr-defined]
-        network = logger.guard.call("describing the network", lambda: network_facts(trainer, task))
-        logger.log_hyperparams({"dataset": data, "network": network})
 
 
 def run_loggers(trainer: pl.Trainer) -> list[RunLogger]:

@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Sequence
 
 from ..launcher.messages import did_you_mean, fail, list_commands
+from ..launcher.trust import limit_class_paths, take_trusted_modules
 
 # each command is the function of its name in the module of its name; it takes the arguments behind the name
 COMMANDS = {
@@ -16,7 +17,8 @@ usage: striate data COMMAND …
 
 {commands}
 
-`striate data COMMAND --help` describes a command."""
+`striate data COMMAND --help` describes a command. With --trusted_modules LIST, such as striate,albumentations, class
+paths may name these packages only."""
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -35,6 +37,8 @@ def run(arguments: Sequence[str]) -> None:
     if {"-h", "--help"} & set(arguments):
         print(module.USAGE)  # noqa: T201
         return
-    code = getattr(module, command)(list(arguments[1:]))
+    trusted, rest = take_trusted_modules(arguments[1:])
+    with limit_class_paths(trusted):
+        code = getattr(module, command)(rest)
     if code:
         raise SystemExit(code)

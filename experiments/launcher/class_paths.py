@@ -168,22 +168,3 @@ def prefer_own_classes(arguments: Sequence[str]) -> list[str]:
         key, equals, value = argument.partition("=")
         completed.append(f"{key}={complete(key, value)}" if equals else complete(before, argument))
     return completed
-
-
-def take_trusted_modules(arguments: Sequence[str]) -> tuple[list[str] | None, list[str]]:
-    """Take ``--trusted_modules`` out of the arguments. A YAML cannot set it, since it may be what is not trusted.
-
-    >>> take_trusted_modules(["--config", "a.yaml", "--trusted_modules", "striate,torch"])
-    (['striate', 'torch'], ['--config', 'a.yaml'])
-    """
-    found: list[str] | None = None
-    rest: list[str] = []
-    words = iter(arguments)
-    for word in words:
-        name, equals, value = word.partition("=")
-        if name != "--trusted_modules":
-            rest.append(word)
-        else:
-            names = value if equals else next(words, "")
-            found = [name.strip(" '\"") for name in names.strip("[] ").split(",")]
-    return found, rest

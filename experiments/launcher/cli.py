@@ -41,12 +41,11 @@ from ...callbacks import (
 from ...callbacks.checkpoint_io import write_atomically
 from ...callbacks.tracking.wandb_logger import RunLogger
 from ...models.weights import skip_pretrained
-from ...tasks.trusted_modules import trust_only
 from ..runs.run_state import StateWriter
 from .argument_origins import CommandLine
 from .checkpoints import find_checkpoint, random_parts
 from .class_changes import add_logger_folder, apply_class_changes, name_help_class
-from .class_paths import prefer_own_classes, take_trusted_modules
+from .class_paths import prefer_own_classes
 from .compat import PlainBar, TerminalBar, ignore_requeue_checkpoints
 from .error_reports import one_line_errors
 from .finders import FINDERS, FinderResults
@@ -57,6 +56,7 @@ from .ranks import external_rank, receive_config, send_config
 from .runs import RUN_FOLDER, Run, RunSettings, WandbSettings, is_first_rank, make_loggers, open_run
 from .slurm import remember_job, requeued_run
 from .storage import StorageError, explain_storage
+from .trust import limit_class_paths, take_trusted_modules
 
 ALLOW_RANDOM = "allow_random_weights"
 
@@ -384,7 +384,7 @@ def launch(words: Sequence[str] | None = None) -> None:
     silence_known_warnings()
     prepare_parsing()
     trusted, sys.argv[2:] = take_trusted_modules(sys.argv[2:])
-    with one_line_errors(CommandLine(sys.argv[2:], Path.cwd()), code=2), trust_only(trusted):
+    with limit_class_paths(trusted), one_line_errors(CommandLine(sys.argv[2:], Path.cwd()), code=2):
         sys.argv[2:] = prefer_own_classes(sys.argv[2:])
         sys.path.append(str(Path.cwd()))  # a YAML can name classes of a file in the working folder
         StriateCLI(words)

@@ -13,8 +13,11 @@ from urllib.parse import urlsplit
 from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
+from ...callbacks.compat import wandb_arguments
+from ...callbacks.tracking.guarded_loggers import TIMEOUT, guard_logger
+from ...callbacks.tracking.run_facts import FACTS_FILE
 from ...callbacks.tracking.wandb_checkpoints import Uploads
-from ...callbacks.tracking.wandb_connection import connect
+from ...callbacks.tracking.wandb_connection import CONNECT_SECONDS, connect
 from ...callbacks.tracking.wandb_logger import RunLogger
 from ...callbacks.tracking.wandb_run import OLD_RUN_FILE, RUN_FILE, WandbRun
 from ..runs.run_state import STATE_FILE
@@ -25,7 +28,7 @@ from .slurm import JOB_FILE
 RUN_FOLDER = "{run}"
 """Stands for the folder of the run, as the ``save_dir`` of a logger."""
 
-RECORDS = ("config.yaml", STATE_FILE, "wandb", RUN_FILE, OLD_RUN_FILE, "uncommitted.diff", JOB_FILE)
+RECORDS = ("config.yaml", STATE_FILE, "wandb", RUN_FILE, OLD_RUN_FILE, "uncommitted.diff", FACTS_FILE, JOB_FILE)
 """Files that a run writes before its first result."""
 
 Mode = Literal["auto", "online", "offline", "off"]
@@ -162,7 +165,8 @@ def make_loggers(
     """Build the CSV logger, and the W&B logger unless it is off or the command is ``predict``.
 
     The CSV logger comes first: Lightning writes checkpoints to the folder of the first logger. Loggers of the
-    configuration follow; they replace the W&B logger, unless its mode is given.
+    configuration follow, and none of their calls can stop the run; they replace the W&B logger, unless its mode is
+    given. A plain `WandbLogger` among them is striate's own W&B logger, with its arguments before those of `settings`.
 
     Args:
         run: The opened run.
@@ -172,18 +176,42 @@ def make_loggers(
         task: Kind of the task, to begin the name of the run on W&B with.
         checkpoint: The checkpoint from which training continues; None: there is none.
     """
+    given = wandb_logger_arguments(configured, run.folder)
+    others = [logger for logger in configured if given is None or not isinstance(logger, WandbLogger)]
+    for logger in others:
+        guard_logger(logger, run.folder)
     # flush often, so that an interrupted run keeps its metrics
     metrics = MetricsLogger(run.root.parent, run.root.name, run.number, flush_logs_every_n_steps=50)
-    loggers: list[Logger] = [metrics, *configured]
-    mode = "off" if configured and settings.mode == "auto" else resolve_mode(settings.mode)
-    if mode == "off" or command == "predict" or any(isinstance(logger, WandbLogger) for logger in configured):
+    loggers: list[Logger] = [metrics, *others]
+    mode = "off" if configured and given is None and settings.mode == "auto" else resolve_mode(settings.mode)
+    if mode == "off" or command == "predict" or any(isinstance(logger, WandbLogger) for logger in others):
         return loggers
+    options = wandb_options(settings, run, command, task) | (given or {})
+    offline, number = options.pop("offline", False) or mode == "offline", options.pop("id", None)
     if not is_first_rank():
-        return [*loggers, RunLogger(None, run.folder, settings.timeout, mode == "offline")]
-    options = wandb_options(settings, run, command, task)
+        return [*loggers, RunLogger(None, run.folder, settings.timeout, offline)]
     known = run_to_continue(run, settings, checkpoint if command == "fit" else None)
-    logger = connect(run.folder, options, mode == "offline", settings.timeout, known)
-    return loggers if logger is None else [*loggers, logger]
+    if number is not None and settings.id is None:
+        known = WandbRun(number, options["entity"] or "", options["project"])
+    connected = connect(run.folder, options, offline, settings.timeout, known)
+    return loggers if connected is None else [*loggers, connected]
+
+
+def wandb_logger_arguments(configured: Sequence[Logger], folder: Path) -> dict[str, Any] | None:
+    """Arguments of the `WandbLogger` of a configuration for `wandb.init`; None: striate's own cannot replace it.
+
+    Args:
+        configured: Loggers of the configuration.
+        folder: Folder of the run.
+    """
+    found = [logger for logger in configured if isinstance(logger, WandbLogger)]
+    given = wandb_arguments(found[0]) if len(found) == 1 else None
+    if given is not None and given.pop("dir", ".") in (".", str(folder)):
+        return given
+    for name, seconds in (("INIT", CONNECT_SECONDS), ("FINISH", TIMEOUT)) if found else ():
+        # W&B's client would wait for minutes
+        os.environ.setdefault(f"WANDB_{name}_TIMEOUT", f"{seconds:g}")
+    return None
 
 
 def run_to_continue(run: Run, settings: Any, checkpoint: str | None) -> WandbRun | None:

@@ -1,6 +1,7 @@
 """The command line of ``striate sweep``."""
 
 import argparse
+import os
 import re
 import shlex
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from ..launcher.catalogue import find_config
 from ..launcher.gpus import visible_gpus
 from ..launcher.messages import OneLineParser, did_you_mean, fail, notice
+from ..launcher.trust import VARIABLE, limit_class_paths, take_trusted_modules
 from .spec import Sweep, fill_command, read_sweep
 
 USAGE = """\
@@ -25,6 +27,7 @@ sweep (`striate experiments` lists them). Each trial is a run of its own: `stria
     --name NAME           name of the sweep; default: name of FILE
     --root FOLDER         folder of all runs; default: runs
     --seed N              seed of the values; default: 0
+    --trusted_modules LIST  packages that class paths may name, such as striate,torch; FILE must run `striate fit`
     --wandb               register the sweep with W&B, and start an agent for it instead
     --KEY VALUE           any other dotted key is passed on to all trials, such as --trainer.max_epochs 2
 
@@ -46,6 +49,25 @@ def sweep(arguments: Sequence[str]) -> int:
     Returns:
         The exit code. A wrong call exits with 2.
     """
+    trusted, rest = take_trusted_modules(arguments)
+    with limit_class_paths(trusted):
+        code = run(rest, limited=VARIABLE in os.environ)
+    if code > 128:
+        words = [*(word for word in arguments if word != "--resume"), "--resume"]
+        notice(f"interrupted; to continue: striate sweep {shlex.join(words)}")
+    return code
+
+
+def run(arguments: Sequence[str], limited: bool) -> int:
+    """Read a sweep, and search or start W&B's agents.
+
+    Args:
+        arguments: The command line behind ``striate sweep``.
+        limited: Whether class paths are limited to some packages, so that the file may start nothing but runs.
+
+    Returns:
+        The exit code. A wrong call exits with 2.
+    """
     options, extra = parse(arguments)
     try:
         path = find_config(options.file, "sweep")
@@ -53,7 +75,12 @@ def sweep(arguments: Sequence[str]) -> int:
         fail(str(error))
     try:
         read = read_sweep(path)
-        fill_command(read, {}, sys.executable)
+        words = fill_command(read, {}, sys.executable)
+        if limited and words[words[:1] == ["/usr/bin/env"] :][:4] != [sys.executable, "-m", "striate", "fit"]:
+            raise ValueError(
+                f"command: must be striate fit with --trusted_modules, got {shlex.join(words)!r}; a sweep file can "
+                "start any program"
+            )
         points = len(read.grid()) if read.method == "grid" else None
     except (OSError, ValueError) as error:
         fail(f"{options.file}: {error}")
@@ -65,11 +92,7 @@ def sweep(arguments: Sequence[str]) -> int:
     limits = [limit for limit in (options.trials, read.run_cap, points) if limit is not None]
     if not limits:
         fail(f"--trials: missing; a {read.method} search has no end; give the number of trials")
-    code = search(read, name, min(limits), options, extra)
-    if code > 128:
-        words = [*(word for word in arguments if word != "--resume"), "--resume"]
-        notice(f"interrupted; to continue: striate sweep {shlex.join(words)}")
-    return code
+    return search(read, name, min(limits), options, extra)
 
 
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:

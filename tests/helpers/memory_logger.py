@@ -10,6 +10,7 @@ class MemoryLogger(Logger):
 
     name, version = "memory", "7"
     logged: ClassVar[list] = []
+    hyperparameters: ClassVar[list] = []
 
     def __init__(self, save_dir: str, shout: bool = False):
         super().__init__()
@@ -23,4 +24,17 @@ class MemoryLogger(Logger):
         self.logged.append(metrics)
 
     def log_hyperparams(self, params, *args):
-        pass
+        self.hyperparameters.append(params)
+
+
+class FailingLogger(MemoryLogger):
+    """A logger whose server has gone."""
+
+    @property
+    def experiment(self):
+        raise ConnectionError("no client")
+
+    def log_metrics(self, metrics, step=None):
+        raise ConnectionError("no metrics")
+
+    log_hyperparams = save = finalize = after_save_checkpoint = log_image = log_metrics

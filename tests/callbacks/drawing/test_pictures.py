@@ -90,12 +90,22 @@ def test_the_same_samples_each_epoch_as_png_and_on_loggers(run, tmp_path, monkey
     logger, trainer, _ = run(Pictures(count=3))
     assert len(drawn) == 6  # the sanity check draws nothing
     dataset = trainer.val_dataloaders.dataset
-    for number, index in enumerate((0, 4, 7)):  # spread over the eight samples, so that both classes show
+    for number, index in enumerate(pictures.choose_samples(8, 3, seed=0)):
         np.testing.assert_array_equal(drawn[number], dataset[index]["image"])
         np.testing.assert_array_equal(drawn[number], drawn[number + 3])
     assert [key for key, _ in logger.images] == ["val/pictures"] * 2
     with Image.open(tmp_path / "out" / "pictures" / "val_epoch_001.png") as saved:
         np.testing.assert_array_equal(np.asarray(saved), logger.images[1][1])
+
+
+def test_samples_are_chosen_by_seed_and_from_all_parts_of_the_data():
+    first = pictures.choose_samples(1000, 16, seed=0)
+    assert first == pictures.choose_samples(1000, 16, seed=0) != pictures.choose_samples(1000, 16, seed=1)
+    assert [index * 16 // 1000 for index in first] == list(range(16)) != [index % 63 for index in first]
+    assert pictures.choose_samples(6, 5, seed=0) == sorted(set(pictures.choose_samples(6, 5, seed=0)))
+    assert pictures.choose_samples(0, 5, seed=0) == []
+    with pytest.raises(ValueError, match="seed: must be >= 0, got -1"):
+        Pictures(seed=-1)
 
 
 def test_plots_every_second_epoch(run, tmp_path):

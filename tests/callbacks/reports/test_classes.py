@@ -20,6 +20,8 @@ def test_the_report_counts_the_last_validation(tmp_path):
     assert rows[0] == "true \\ predicted,bright,dark"
     counts = [list(map(int, row.split(",")[1:])) for row in rows[1:]]
     assert counts == task.confusion_matrix("val").tolist() and sum(map(sum, counts)) == 8
+    points = read_csv(tmp_path / "val_curves.csv")
+    assert len(points) == 2 * 101 and (tmp_path / "pictures" / "val_curves.png").is_file()
     for label, row in enumerate(read_csv(tmp_path / "val_classes.csv")):
         assert row["class"] == ("bright", "dark")[label] and int(row["images"]) == 4
         assert float(row["accuracy"]) == pytest.approx(counts[label][label] / 4)

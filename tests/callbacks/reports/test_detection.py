@@ -6,8 +6,10 @@ import pytorch_lightning as pl
 import torch
 
 from striate.callbacks import ClassReport, DetectionReport
+from striate.callbacks.reports import curves as curves_report
 from striate.callbacks.reports import detection as detection_report
-from striate.callbacks.reports.detection import curves_figure, errors_figure
+from striate.callbacks.reports.curves import curves_figure
+from striate.callbacks.reports.detection import errors_figure
 from striate.tasks import Classification, Detection
 from striate.tests.helpers.detector_inputs import detection_batch, detection_target
 from striate.tests.helpers.fixtures import TinyNet
@@ -65,12 +67,25 @@ def test_no_report_in_training_by_default(run):
     assert (run("fit", DetectionReport(during_fit=True), num_sanity_val_steps=0) / "val_errors.csv").is_file()
 
 
-def test_class_report_of_a_detector_is_a_table_only(run):
+def test_class_report_of_a_detector_has_a_table_and_curves(run):
     folder = run("validate", ClassReport())
     cat, dog = read_csv(folder / "val_classes.csv")
     assert (cat["class"], cat["ap50"], cat["objects"], cat["detections"]) == ("cat", "0.0", "1", "1")
     assert (dog["class"], float(dog["ap50"]), dog["objects"]) == ("dog", round(51 / 101, 4), "2")
-    assert not (folder / "val_confusion.csv").exists() and not (folder / "pictures").exists()
+    assert not (folder / "val_confusion.csv").exists()
+    assert [path.name for path in (folder / "pictures").iterdir()] == ["val_curves.png"]
+    dog = [row for row in read_csv(folder / "val_curves.csv") if row["class"] == "dog"]
+    assert [(row["precision"], row["score"]) for row in dog[50:52]] == [("1.0", "0.9"), ("0.0", "0.0")]
+
+
+def test_a_detection_report_draws_the_curves_in_place_of_the_class_report(run, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        curves_report, "curves_figure", lambda *args: drawn.append(args[-1]) or np.zeros((2, 2, 3), "u1")
+    )
+    run("test", ClassReport(), DetectionReport(iou=0.75))
+    run("fit", ClassReport(), DetectionReport(iou=0.75), num_sanity_val_steps=0)  # which has no such report
+    assert drawn == ["test: precision over recall, IoU 0.75", "val: precision over recall, IoU 0.5"]
 
 
 def test_a_report_without_objects(run):
@@ -87,7 +102,7 @@ def test_many_classes_have_a_mean_curve_only(monkeypatch):
         return int((axes.max(2) - axes.min(2) > 60).sum())
 
     with_lines = curves_figure(recall, precision, ["a", "b", "c"], "t")
-    monkeypatch.setattr(detection_report, "MAX_CURVES", 1)
+    monkeypatch.setattr(curves_report, "MAX_CURVES", 1)
     assert colored_pixels(with_lines) > colored_pixels(curves_figure(recall, precision, ["a", "b", "c"], "t")) == 0
 
 
@@ -133,7 +148,7 @@ def test_tide_counts_as_many_detections_as_the_report_is_told(run):
 
 def test_names_in_the_legend_of_curves(monkeypatch):
     figures = []
-    monkeypatch.setattr(detection_report, "render_figure", figures.append)
+    monkeypatch.setattr(curves_report, "render_figure", figures.append)
     names = ["_background_", "$x$", "a very long name " * 9]
     curves_figure(np.linspace(0, 1, 101), np.ones((3, 101)), names, "$t$")
     (axes,) = figures[0].axes

@@ -1,5 +1,7 @@
 """What a run leaves in its folder: with any logger, after a search, after a failure; and the closing summary."""
 
+import json
+import logging
 import re
 import sys
 from pathlib import Path
@@ -37,6 +39,7 @@ HERE = __name__  # of the module as pytest imported it: by another name it would
 )
 def test_with_any_logger_the_run_is_in_its_folder(workdir, arguments):
     MemoryLogger.logged.clear()
+    MemoryLogger.hyperparameters.clear()
     launch("fit", "--config", "small.yaml", *arguments)
     run = workdir / "runs" / "small" / "fit-1"
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
@@ -49,12 +52,31 @@ def test_with_any_logger_the_run_is_in_its_folder(workdir, arguments):
     else:
         assert any(row["val/acc"] for row in read_csv(run / "metrics.csv"))
         assert any("val/acc" in metrics for metrics in MemoryLogger.logged)
+        (known,) = MemoryLogger.hyperparameters
+        facts = json.loads((run / "run_facts.json").read_text())
+        assert known.items() >= facts.items() and known["trainer"]["max_epochs"] == 1
+        assert facts["dataset"]["val"]["samples"] == 4 and len(facts["dataset"]["val"]["fingerprint"]) == 16
+        assert facts["network"]["parameters"] == 258 and facts["network"]["flops"] > 258
+        assert facts["versions"]["torch"] == torch.__version__ and facts["hardware"]["cpus"] >= 1
         # a launch of config.yaml writes to its own folder, not to this one
         assert (
             yaml.safe_load((run / "config.yaml").read_text())["trainer"]["logger"]["init_args"]["save_dir"] == "{run}"
         )
     launch("validate", "--config", "small.yaml", "--ckpt_path", "best")
     assert RunState.load(workdir / "runs" / "small" / "validate-1").state == "finished"
+
+
+def test_a_logger_that_fails_stops_no_run(workdir, caplog):
+    caplog.set_level(logging.INFO, "pytorch_lightning")
+    launch("fit", "--config", "small.yaml", "--trainer.logger", f"{MemoryLogger.__module__}.FailingLogger")
+    (line,) = (record.getMessage() for record in caplog.records if "FailingLogger" in record.getMessage())
+    assert line == (
+        "FailingLogger: recording failed (no client); the run continues, its record there may be incomplete, and "
+        "runs/small/fit-1 has all of it"
+    )
+    assert RunState.load(workdir / "runs/small/fit-1").state == "finished"
+    assert any(row["val/acc"] for row in read_csv(workdir / "runs/small/fit-1/metrics.csv"))
+    assert "accuracy per class" in caplog.text
 
 
 def test_best_is_never_the_checkpoint_of_an_earlier_run(workdir, capsys):

@@ -1,15 +1,20 @@
 """Jobs of SLURM, which variables of the environment and a program in place of ``scontrol`` stand for."""
 
+import contextlib
 import json
+import os
 import shutil
 import signal
+import socket
 
 import pytest
 import torch
 import yaml
 
+from striate.experiments.launcher import ranks
 from striate.tests.helpers.fixtures import make_folder
 from striate.tests.helpers.launcher import CLASSIFICATION, launch, read_csv
+from striate.tests.helpers.processes import ENVIRONMENT, HANG, start_striate
 
 JOB = {"SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_JOB_NAME": "train"}
 
@@ -28,10 +33,7 @@ def job(workdir, monkeypatch):
     monkeypatch.setenv("PATH", str(workdir / "bin"), prepend=":")
 
     def run(number, *arguments, restarts=0, callbacks=(), array=None):
-        config = yaml.safe_load(yaml.safe_dump(CLASSIFICATION))
-        config["trainer"]["callbacks"] = list(callbacks)
-        config["wandb"] = {"mode": "offline"}
-        (workdir / "job.yaml").write_text(yaml.safe_dump(config))
+        write_job(workdir, callbacks=list(callbacks))
         job = {**JOB, "SLURM_JOB_ID": str(number), "SLURM_RESTART_COUNT": str(restarts)}
         job |= {"SLURM_ARRAY_JOB_ID": "70", "SLURM_ARRAY_TASK_ID": array} if array else {}
         with pytest.MonkeyPatch.context() as patch:
@@ -44,6 +46,12 @@ def job(workdir, monkeypatch):
         return 0
 
     return run
+
+
+def write_job(workdir, **trainer):
+    config = {**CLASSIFICATION, "wandb": {"mode": "offline"}}
+    config["trainer"] = {**CLASSIFICATION["trainer"], **trainer}
+    (workdir / "job.yaml").write_text(yaml.safe_dump(config))
 
 
 def stop_at(hook, time):
@@ -70,6 +78,62 @@ def test_a_requeued_job_continues_its_run(workdir, job, caplog, capfd):
     whole = workdir / "runs" / "whole" / "fit-1"
     assert (runs / "fit-1" / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
     torch.testing.assert_close(weights(runs / "fit-1"), weights(whole), rtol=0, atol=0)
+
+
+def free_job():
+    """A number of a job whose two ports, which follow from it, are free."""
+    for number in range(1000, 9999):
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+            for port in (15000 + number, 15000 + number + ranks.PORT_DISTANCE):
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return number
+    raise AssertionError
+
+
+@pytest.fixture
+def two_nodes(workdir, job):
+    """Start a job of two nodes with one task each on the loopback interface; returns exit codes and outputs."""
+
+    def run(number, *arguments, restarts=0, callbacks=()):
+        write_job(workdir, callbacks=list(callbacks), devices=1, num_nodes=2, strategy="ddp")
+        processes = []
+        for node in ("0", "1"):
+            (workdir / f"tmp-{node}").mkdir(exist_ok=True)  # what is not on the shared file system
+            environment = {
+                **ENVIRONMENT, **JOB, "PATH": os.environ["PATH"], "TMPDIR": str(workdir / f"tmp-{node}"),
+                "SLURM_JOB_ID": str(number), "SLURM_RESTART_COUNT": str(restarts), "SLURM_NODELIST": "127.0.0.1",
+                "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "1", "SLURM_NNODES": "2", "SLURM_PROCID": node,
+                "SLURM_NODEID": node,
+            }  # fmt: skip
+            processes.append(start_striate(workdir, "fit", "--config", "job.yaml", *arguments, env=environment))
+        outputs = [process.communicate(timeout=HANG)[0] for process in processes]
+        return [process.returncode for process in processes], outputs
+
+    return run
+
+
+@pytest.mark.slow
+def test_two_nodes_are_one_run_also_when_they_are_requeued(workdir, two_nodes):
+    runs, number = workdir / "runs" / "job", free_job()
+    codes, outputs = two_nodes(number, callbacks=stop_at("on_validation_batch_start", 2))
+    assert codes == [143, 143], outputs
+    assert (workdir / "requeued.txt").read_text() == f"requeue {number}\n"
+    assert [path.name for path in runs.iterdir()] == ["fit-1"]
+    wandb_run = json.loads((runs / "fit-1" / "wandb_run.json").read_text())
+    codes, outputs = two_nodes(number, restarts=1)
+    assert codes == [0, 0], outputs
+    assert "was requeued: continuing runs/job/fit-1" in outputs[0] and "requeued" not in outputs[1]
+    assert [path.name for path in runs.iterdir()] == ["fit-1"]
+    assert json.loads((runs / "fit-1" / "wandb_run.json").read_text()) == wandb_run
+    recorded = {path.name[-8:] for path in (runs / "fit-1").glob("wandb/offline-run-*")}
+    assert recorded == {wandb_run["id"]} and len(list((runs / "fit-1").glob("wandb/offline-run-*"))) == 2
+
+    codes, outputs = two_nodes(free_job(), "--run.name", "whole")
+    assert codes == [0, 0], outputs
+    whole = workdir / "runs" / "whole" / "fit-1"
+    assert (runs / "fit-1" / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
+    torch.testing.assert_close(weights(runs / "fit-1"), weights(whole), rtol=0, atol=0)
+    assert torch.load(whole / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 6  # 12 images, 2 x 4
 
 
 def test_another_job_starts_anew(workdir, job):

@@ -8,7 +8,7 @@ import torch
 import yaml
 
 import striate
-from striate.experiments.launcher.class_paths import take_trusted_modules
+from striate.experiments.launcher.trust import take_trusted_modules
 from striate.tasks import Classification
 from striate.tasks.trusted_modules import VARIABLE, is_trusted, trust_only
 from striate.tests.helpers.fixtures import make_folder
@@ -86,3 +86,47 @@ def test_names():
     assert take_trusted_modules(["a", "--b"]) == (None, ["a", "--b"])
     with pytest.raises(ValueError, match="^trusted_modules: must name packages"), trust_only([""]):
         pass
+    with trust_only(["striate", "torch"]):
+        for names in (["os"], ["striate", "torch.hub"]):  # who is started cannot trust more than who starts it
+            with pytest.raises(ValueError, match="must be among those of STRIATE_TRUSTED_MODULES"), trust_only(names):
+                pass
+        with trust_only(["striate.tasks"]):
+            assert not is_trusted("striate.load")
+
+
+def test_data_commands(workdir, capsys):
+    Path("elsewhere.py").write_text("import pathlib\npathlib.Path('has run').touch()\nfrom striate import datamodules")
+    transform = [{"class_path": "elsewhere.Flip"}]
+    arguments = {"task": "classification", "train_size": 4, "train_transform": transform}
+    data = {"class_path": "striate.datamodules.DigitScenes", "init_args": arguments}
+    Path("data.yaml").write_text(yaml.safe_dump({"data": data}))
+    for words in (["--config", "data.yaml"], ["elsewhere.Data"], ["--config", "data.yaml", "--data", "elsewhere.Data"]):
+        for command in ("show", "check", "export"):
+            message = launch_error(capsys, 2, "data", command, *words, "--trusted_modules", "striate,torch")
+            assert "elsewhere." in message and "trusted_modules" in message, message
+    assert not Path("has run").exists()
+    message = launch_error(capsys, 2, "data", "show", "digit_scenes", "--trusted_modules", "a b")
+    assert message.startswith("trusted_modules: must name packages, such as striate,torch, got 'a b'")
+
+
+SWEEP = {
+    "method": "grid", "metric": {"name": "val/acc", "goal": "maximize"},
+    "command": ["${env}", "striate", "fit", "--config", "small.yaml", "${args}"],
+}  # fmt: skip
+
+
+def test_sweeps(small, capsys):
+    nets = [{"class_path": "elsewhere.Net", "init_args": {"num_classes": 2}}]
+    parameters = {"model.model": {"values": nets}, "trusted_modules": {"value": "striate,torch,elsewhere"}}
+    for name, message in (("model.model", "elsewhere.Net"), ("trusted_modules", "must be among those of")):
+        Path("sweep.yaml").write_text(yaml.safe_dump({**SWEEP, "parameters": {name: parameters[name]}}))
+        with pytest.raises(SystemExit):
+            launch("sweep", "sweep.yaml", "--root", name, *TRUSTED)
+        (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("trial 0 failed: "))
+        assert message in line and "trusted_modules" in line
+    Path("sweep.yaml").write_text(
+        yaml.safe_dump({**SWEEP, "command": ["touch", "has run", "${args}"], "parameters": parameters})
+    )
+    message = launch_error(capsys, 2, "sweep", "sweep.yaml", *TRUSTED)
+    assert message.startswith("sweep.yaml: command: must be striate fit with --trusted_modules, got ")
+    assert not Path("has run").exists() and VARIABLE not in os.environ

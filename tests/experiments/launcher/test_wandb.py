@@ -137,6 +137,53 @@ def test_an_unreachable_server_does_not_stop_training(server, workdir, caplog):
     assert [row["trainer/global_step"] for row in read_run(offline)["history"]] == list(range(STEPS))
 
 
+def logger_of_lightning(**arguments):
+    """Write ``small.yaml`` with Lightning's own logger for W&B."""
+    logger = {"class_path": "pytorch_lightning.loggers.WandbLogger", "init_args": arguments}
+    config = {**CONFIG, "trainer": {**CONFIG["trainer"], "logger": logger}}
+    Path("small.yaml").write_text(yaml.safe_dump(config))
+
+
+@pytest.mark.parametrize("moment", ["never", "start", "middle"])
+def test_a_wandb_logger_of_a_configuration_is_guarded(server, workdir, caplog, moment):
+    caplog.set_level(logging.INFO, "pytorch_lightning")
+    logger_of_lightning(project="own", name="mine", entity="team")
+    FailingServer.server, FailingServer.fault = server, 500
+    if moment == "start":
+        server.fail(500)
+    fit(2, "--wandb.timeout", 2, "--wandb.tags", "[a]",
+        *(("--trainer.callbacks", f"{HERE}.FailingServer") if moment == "middle" else ()))  # fmt: skip
+    about = [line.getMessage() for line in caplog.records if line.getMessage().startswith("W&B")]
+    folder = workdir / "runs/small/fit-1"
+    assert any("accuracy per class" in line.getMessage() for line in caplog.records)
+    assert len(read_csv(folder / "metrics.csv")) == 2 * STEPS and not (workdir / "wandb").exists()
+    if moment == "start":
+        assert len(about) == 1 and "recording offline, because the server cannot be used (" in about[0]
+        assert len(read_run(*folder.glob("wandb/offline-run-*"))["history"]) == 2 * STEPS
+        return
+    settings = server.run()["settings"]
+    wanted = {"project": "own", "displayName": "mine", "entity": "team", "groupName": "small", "tags": ["a"]}
+    assert {name: settings[name] for name in wanted} == wanted
+    if moment == "middle":
+        assert (
+            about[-1].startswith("W&B: the record is not complete on the server (") and "--ckpt_path last" in about[-1]
+        )
+    else:
+        assert about == [] and steps(server) == list(range(2 * STEPS))
+
+
+def test_a_wandb_logger_that_striate_cannot_replace_stops_no_run(server, workdir, caplog, monkeypatch):
+    caplog.set_level(logging.INFO, "pytorch_lightning")
+    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "1")
+    monkeypatch.setenv("WANDB_FINISH_TIMEOUT", "1")
+    logger_of_lightning(project="own", prefix="mine")
+    server.fail(500)
+    fit(1)
+    (line,) = (line.getMessage() for line in caplog.records if line.getMessage().startswith("WandbLogger"))
+    assert line.startswith("WandbLogger: recording failed (") and line.endswith("runs/small/fit-1 has all of it")
+    assert len(read_csv(workdir / "runs/small/fit-1/metrics.csv")) == STEPS
+
+
 def test_an_offline_run_holds_everything_and_is_synced_with_its_continuation(server, workdir):
     fit(1, "--wandb.mode", "offline")
     fit(2, "--wandb.mode", "offline", "--ckpt_path", "last")

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 
-from ...tasks.interfaces import ClassReporter, CurveReporter, ThresholdReporter
+from ...tasks.interfaces import ClassReporter, CurveReporter, DetectionReporter, EvaluationStage, ThresholdReporter
 from ..drawing.canvas import class_name, confusion_figure
 from ..tracking.logging import log_picture, log_table, run_folder
 from ..tracking.thresholds import THRESHOLDS_FILE, threshold_rows
 from .curves import write_curves
-from .detection import DetectionReport
+from .detection import DetectionReport, write_confusion
 
 
 class ClassReport(pl.Callback):
@@ -20,14 +20,15 @@ class ClassReport(pl.Callback):
     Works with any task that implements `striate.tasks.ClassReporter`; every `Task` does. The confusion matrix is drawn
     after each validation or test, all else is written once at the end. A task without a confusion matrix gets the table
     of classes only; a task without either gets nothing. The curves of a detector are those at IoU 0.5; of labels of
-    images, those of each class against the rest, up to 100 classes. Semantic segmentation has no curves. A detector
-    also gets the score threshold of highest F1 for each class and for all classes together, from validation only: a
-    test set may not choose it.
+    images, those of each class against the rest, up to 100 classes. Semantic segmentation has no curves. The confusion
+    matrix of a detector, of objects at IoU 0.5 and from score 0.5, is drawn at the end. A detector also gets the score
+    threshold of highest F1 for each class and for all classes together, from validation only: a test set may not choose
+    it.
 
     Files: ``pictures/val_confusion.png``, ``pictures/val_curves.png``, ``val_confusion.csv``, ``val_classes.csv``,
     ``val_curves.csv``, and the same for ``test``; ``val_thresholds.csv``. Loggers: ``val/confusion``, ``val/curves``
     and, as W&B tables, ``val/confusion_table``, ``val/classes``, ``val/curves_table`` and ``val/thresholds``; on W&B
-    also the chart ``val/curves_chart``.
+    also the chart ``val/curves_chart``. Of a detector, ``objects_confusion`` takes the place of ``confusion``.
     """
 
     def __init__(self) -> None:
@@ -35,6 +36,7 @@ class ClassReport(pl.Callback):
         self._columns: dict[str, dict[str, list[float]]] = {}
         self._curves: dict[str, dict[str, np.ndarray]] = {}
         self._thresholds: dict[str, list[float]] = {}
+        self._objects: EvaluationStage | None = None
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Collect the validation results and draw the confusion matrix."""
@@ -64,7 +66,9 @@ class ClassReport(pl.Callback):
         # called on every rank: computing the metrics gathers their counts
         matrix = task.confusion_matrix(stage)
         columns = {name: values.tolist() for name, values in task.class_table(stage).items()}
-        curves = task.pr_curves(stage) if isinstance(task, CurveReporter) and not curves_elsewhere(trainer) else {}
+        here = not reported_elsewhere(trainer)
+        curves = task.pr_curves(stage) if isinstance(task, CurveReporter) and here else {}
+        self._objects = stage if isinstance(task, DetectionReporter) and here else None
         find_thresholds = stage == "val" and isinstance(task, ThresholdReporter)
         thresholds = task.best_thresholds(stage) if find_thresholds else {}  # type: ignore[operator]
         folder = run_folder(trainer)
@@ -83,6 +87,9 @@ class ClassReport(pl.Callback):
 
     def _write_tables(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         folder = run_folder(trainer)
+        if self._objects is not None:
+            stage, self._objects = self._objects, None
+            write_confusion(trainer, task, stage)
         if not trainer.is_global_zero or not isinstance(task, ClassReporter):
             return
         for stage, counts in self._confusion.items():
@@ -105,8 +112,8 @@ class ClassReport(pl.Callback):
         self._confusion, self._columns, self._curves, self._thresholds = {}, {}, {}, {}
 
 
-def curves_elsewhere(trainer: pl.Trainer) -> bool:
-    """Whether a `DetectionReport` writes the curves of this run, perhaps at another IoU."""
+def reported_elsewhere(trainer: pl.Trainer) -> bool:
+    """Whether a `DetectionReport` writes curves and confusion matrix in this run, perhaps at another IoU."""
     reports = [one for one in trainer.callbacks if isinstance(one, DetectionReport)]  # type: ignore[attr-defined]
     return any(one.reports(trainer) for one in reports)
 

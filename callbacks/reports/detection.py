@@ -30,7 +30,8 @@ class DetectionReport(pl.Callback):
     """Writes precision-recall curves, TIDE's errors and the confusion matrix of a detector, after test or validate.
 
     It is not part of every run, since it matches all boxes two more times: add it to ``trainer.callbacks``. Works with
-    any task that implements `striate.tasks.DetectionReporter`. Its curves take the place of those of `ClassReport`.
+    any task that implements `striate.tasks.DetectionReporter`. Its curves and confusion matrix take the place of those
+    of `ClassReport`.
 
     Files: ``pictures/test_curves.png``, ``test_curves.csv``; ``pictures/test_errors.png``, ``test_errors.csv``;
     ``pictures/test_objects_confusion.png``, ``test_objects_confusion.csv``; the same for ``val``. Loggers:
@@ -77,7 +78,7 @@ class DetectionReport(pl.Callback):
         self._report(trainer, pl_module, "test")
 
     def reports(self, trainer: pl.Trainer) -> bool:
-        """Whether there is a report in this kind of run, with curves in place of those of `ClassReport`."""
+        """Whether there is a report in this kind of run, which `ClassReport` then leaves to it."""
         return trainer.state.fn != "fit" or self.during_fit
 
     def _report(self, trainer: pl.Trainer, task: Any, stage: EvaluationStage) -> None:
@@ -85,26 +86,40 @@ class DetectionReport(pl.Callback):
         # on every rank: these gather the boxes of all ranks
         curves = {name: values.numpy() for name, values in metric.pr_curves(self.iou).items()}
         errors = metric.tide(self.iou, max_detections=self.max_detections)
-        confusion = metric.confusion_matrix(self.iou, self.score).numpy()
+        write_confusion(trainer, task, stage, self.iou, self.score)
         folder = run_folder(trainer)
         if not trainer.is_global_zero:
             return
-        names = [class_name(k, task.class_names) for k in range(len(curves["precision"]))]
-        pictures = folder / "pictures"
         write_curves(trainer, curves, task.class_names, stage, f"IoU {self.iou:g}")
 
         picture = errors_figure(errors, f"{stage}: AP at IoU {self.iou:g} is {100 * errors['ap']:.1f} %")
-        log_picture(trainer, picture, pictures / f"{stage}_errors.png", f"{stage}/errors")
+        log_picture(trainer, picture, folder / "pictures" / f"{stage}_errors.png", f"{stage}/errors")
         rows = [[ERRORS[kind], errors["counts"].get(kind), round(errors["delta_ap"][kind], 4)] for kind in ERRORS]
         log_table(trainer, ["error", "count", "ap_lost"], rows, folder / f"{stage}_errors.csv", f"{stage}/errors_table")
 
-        names = [*names, BACKGROUND]
-        title = f"{stage}: objects at IoU {self.iou:g}, detections from score {self.score:g}"
-        picture = confusion_figure(confusion, names, title)
-        log_picture(trainer, picture, pictures / f"{stage}_objects_confusion.png", f"{stage}/objects_confusion")
-        rows = [[name, *row] for name, row in zip(names, confusion.tolist(), strict=True)]
-        path = folder / f"{stage}_objects_confusion.csv"
-        log_table(trainer, ["true \\ predicted", *names], rows, path, f"{stage}/objects_confusion_table")
+
+def write_confusion(
+    trainer: pl.Trainer, task: DetectionReporter, stage: EvaluationStage, iou: float = 0.5, score: float = 0.5
+) -> None:
+    """Write the confusion matrix of objects as a figure and a table. All ranks must call this at the same time.
+
+    Args:
+        trainer: Its loggers are used, and the folder of its run.
+        task: The task.
+        stage: ``val`` or ``test``.
+        iou: Minimum IoU of a correct detection.
+        score: Minimum score of the detections that count.
+    """
+    confusion = task.detection_metric(stage).confusion_matrix(iou, score).numpy()
+    folder = run_folder(trainer)
+    if not trainer.is_global_zero:
+        return
+    names = [*(class_name(k, task.class_names) for k in range(len(confusion) - 1)), BACKGROUND]
+    picture = confusion_figure(confusion, names, f"{stage}: objects at IoU {iou:g}, detections from score {score:g}")
+    key = f"{stage}/objects_confusion"
+    log_picture(trainer, picture, folder / "pictures" / f"{stage}_objects_confusion.png", key)
+    rows = [[name, *row] for name, row in zip(names, confusion.tolist(), strict=True)]
+    log_table(trainer, ["true \\ predicted", *names], rows, folder / f"{stage}_objects_confusion.csv", f"{key}_table")
 
 
 def errors_figure(errors: Mapping[str, Any], title: str) -> np.ndarray:

@@ -17,8 +17,8 @@ usage: striate data COMMAND …
 
 {commands}
 
-`striate data COMMAND --help` describes a command. With --trusted_modules LIST, such as striate,albumentations, class
-paths may name these packages only."""
+`striate data COMMAND --help` describes a command. --trusted_modules LIST limits class paths to packages that you name,
+such as striate,pytorch_lightning,albumentations."""
 
 
 def run(arguments: Sequence[str]) -> None:

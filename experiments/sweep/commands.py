@@ -27,7 +27,7 @@ sweep (`striate experiments` lists them). Each trial is a run of its own: `stria
     --name NAME           name of the sweep; default: name of FILE
     --root FOLDER         folder of all runs; default: runs
     --seed N              seed of the values; default: 0
-    --trusted_modules LIST  packages that class paths may name, such as striate,torch; FILE must run `striate fit`
+    --trusted_modules LIST  packages that class paths may name; FILE must then run `striate fit`
     --wandb               register the sweep with W&B, and start an agent for it instead
     --KEY VALUE           any other dotted key is passed on to all trials, such as --trainer.max_epochs 2
 

@@ -25,6 +25,9 @@ from .trials import FolderLock, History, RunningTrial, missing_metric, prepare_f
 POLL_SECONDS = 0.2
 """Time between two looks at the metrics of the running trials. The end of a process is noticed at once."""
 
+WRONG_CALL = 2
+"""Exit code of a run whose configuration cannot be read."""
+
 IDLE_SECONDS = 1.0
 """Time between two looks for a trial to start, while there is none."""
 
@@ -44,6 +47,7 @@ class Runner:
         self.running: list[RunningTrial] = []
         self.signal: int | None = None
         self.idle_until = 0.0
+        self.hopeless = self.doubted = False
         shared.folder.mkdir(parents=True, exist_ok=True)
 
     def run(self) -> int | None:
@@ -54,9 +58,9 @@ class Runner:
         """
         with self.signals() as wakeup, self.stopped_on_errors():
             while True:
-                while self.signal is None and len(self.running) < self.jobs and self.starts():
+                while self.signal is None and not self.hopeless and len(self.running) < self.jobs and self.starts():
                     pass
-                if not self.running and (self.signal is not None or not self.orphans()):
+                if not self.running and (self.signal is not None or self.hopeless or not self.orphans()):
                     return self.signal
                 select.select([wakeup], [], [], POLL_SECONDS)
                 drain(wakeup)
@@ -192,6 +196,7 @@ class Runner:
             if not running.stopping and not ended and sweep.early and sweep.early.stops(signed, others):
                 running.pruned = True
                 running.terminate()
+        self.doubt(running)
         if not ended:
             running.enforce()
             return
@@ -211,18 +216,37 @@ class Runner:
         elif self.signal is not None and (running.stopping or running.process.returncode):
             self.say(number, "interrupted")
         elif running.process.returncode:
-            self.fail(running.trial, running.error())
+            self.fail(running.trial, running.error(), certain=running.process.returncode == WRONG_CALL)
         elif best is None:
-            self.fail(running.trial, missing_metric(self.shared.sweep.metric, running.history.columns))
+            message = missing_metric(self.shared.sweep.metric, running.history.columns)
+            self.fail(running.trial, message, certain=True)
         else:
             study.tell(number, best[1])
             self.say(number, f"ends with {self.shared.sweep.metric.name} {best[1]:.4g} at its best, after {duration}")
 
-    def fail(self, trial: Trial, error: str) -> None:
-        """Record a failed trial with its error."""
+    def fail(self, trial: Trial, error: str, certain: bool = False) -> None:
+        """Record a failed trial with its error.
+
+        Args:
+            trial: The trial.
+            error: Its error.
+            certain: Whether the sweep file or its command is wrong, so that no other trial is started, unless one has
+                logged the metric.
+        """
         trial.set_user_attr("error", error)
         self.shared.study.tell(trial.number, state=TrialState.FAIL)
         self.say(trial.number, f"failed: {error}")
+        if certain and not self.hopeless and not any(one.intermediate_values for one in self.shared.trials()):
+            self.hopeless = True
+            notice(f"no more trials are started, since they would fail like trial {trial.number}; correct the file")
+
+    def doubt(self, running: RunningTrial) -> None:
+        """Say once, while a trial still runs, that it logs metrics of this split but not the one of the sweep."""
+        metric, columns = self.shared.sweep.metric, running.history.columns
+        split = metric.name.rpartition("/")[0]
+        if not self.doubted and split and metric.name not in columns and any(c.startswith(split) for c in columns):
+            self.doubted = True
+            notice(f"trial {running.number} so far: {missing_metric(metric, columns)}")
 
     def say(self, number: int, text: str) -> None:
         """Print one line about a trial at once."""

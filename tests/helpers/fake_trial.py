@@ -1,9 +1,10 @@
 """A stand-in for ``striate fit`` in tests of sweeps: writes metrics at once, and takes no time.
 
 Its parameters, as ``--KEY=VALUE``: ``quality``, the metric of every epoch; ``epochs``; ``metric``, the name of the
-metric; ``fail``, which ends it with an error; ``checkpoint``, with which it writes one. It can wait: with ``gate``, the
-trial whose number ends the name of this file waits after its first epoch until the file exists; with ``paced``, each
-epoch waits until the study has the value of the one before; with ``meet``, until so many trials have started.
+metric; ``fail``, which ends it with an error; ``wrong.call``, the value of ``wrong`` with which it does not parse;
+``checkpoint``, with which it writes one. It can wait: with ``gate``, the trial whose number ends the name of this file
+waits after its first epoch until the file exists; with ``paced``, each epoch waits until the study has the value of the
+one before; with ``meet``, until so many trials have started.
 """
 
 import sys
@@ -39,6 +40,9 @@ def main() -> None:
         file.write(f"{number} {values.get('ckpt_path', '')}\n")
     if values.get("fail") in ("1", "True", str(number)):
         sys.exit(f"striate: model.lr: must be positive, got trial {number}")
+    if values.get("wrong.call", "") == values.get("wrong", "no"):
+        sys.stderr.write("striate: --wrong: no such key\n")
+        sys.exit(2)
     folder = root / name / "fit-1"
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(f"# python: 3\nmodel: {{quality: {values['quality']}}}\nrun: {{root: x}}\n")

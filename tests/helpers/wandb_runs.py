@@ -32,3 +32,12 @@ def read_history(run: Path) -> list[dict[str, Any]]:
     """The rows of the history in the folder of an offline run that was finished."""
     rows: list[dict[str, Any]] = read_run(run)["history"]
     return rows
+
+
+def read_table(run: dict[str, Any], key: str) -> dict[str, Any]:
+    """The content of the table that an offline run has logged last under a key, from what `read_run` returns."""
+    artifacts = [record.artifact for record in run["records"] if record.HasField("artifact")]
+    files = [file for artifact in artifacts for file in artifact.manifest.contents]
+    paths = [file.local_path for file in files if file.path == f"{key}.table.json"]
+    table: dict[str, Any] = json.loads(Path(paths[-1]).read_text(encoding="utf-8"))
+    return table

@@ -67,23 +67,26 @@ def test_no_report_in_training_by_default(run):
     assert (run("fit", DetectionReport(during_fit=True), num_sanity_val_steps=0) / "val_errors.csv").is_file()
 
 
-def test_class_report_of_a_detector_has_a_table_and_curves(run):
+def test_class_report_of_a_detector_has_a_table_curves_and_the_confusion_of_objects(run):
     folder = run("validate", ClassReport())
     cat, dog = read_csv(folder / "val_classes.csv")
     assert (cat["class"], cat["ap50"], cat["objects"], cat["detections"]) == ("cat", "0.0", "1", "1")
     assert (dog["class"], float(dog["ap50"]), dog["objects"]) == ("dog", round(51 / 101, 4), "2")
     assert not (folder / "val_confusion.csv").exists()
-    assert [path.name for path in (folder / "pictures").iterdir()] == ["val_curves.png"]
+    assert {path.name for path in (folder / "pictures").iterdir()} == {"val_curves.png", "val_objects_confusion.png"}
+    counts = [list(row.values())[1:] for row in read_csv(folder / "val_objects_confusion.csv")]
+    assert counts == [["0", "0", "1"], ["1", "1", "0"], ["0", "1", "0"]]  # as of the report, from score 0.5
     dog = [row for row in read_csv(folder / "val_curves.csv") if row["class"] == "dog"]
     assert [(row["precision"], row["score"]) for row in dog[50:52]] == [("1.0", "0.9"), ("0.0", "0.0")]
 
 
-def test_a_detection_report_draws_the_curves_in_place_of_the_class_report(run, monkeypatch):
+def test_a_detection_report_takes_the_place_of_the_class_report(run, monkeypatch):
     drawn = []
     monkeypatch.setattr(
         curves_report, "curves_figure", lambda *args: drawn.append(args[-1]) or np.zeros((2, 2, 3), "u1")
     )
     run("test", ClassReport(), DetectionReport(iou=0.75))
+    assert not list(run("test").glob("val_objects*"))
     run("fit", ClassReport(), DetectionReport(iou=0.75), num_sanity_val_steps=0)  # which has no such report
     assert drawn == ["test: precision over recall, IoU 0.75", "val: precision over recall, IoU 0.5"]
 

@@ -57,7 +57,7 @@ def test_with_any_logger_the_run_is_in_its_folder(workdir, arguments):
         assert known.items() >= facts.items() and known["trainer"]["max_epochs"] == 1
         assert facts["dataset"]["val"]["samples"] == 4 and len(facts["dataset"]["val"]["fingerprint"]) == 16
         assert facts["network"]["parameters"] == 258 and facts["network"]["flops"] > 258
-        assert facts["versions"]["torch"] == torch.__version__ and facts["hardware"]["cpus"] >= 1
+        assert facts["versions"]["torch"] in torch.__version__ and facts["hardware"]["cpus"] >= 1
         # a launch of config.yaml writes to its own folder, not to this one
         assert (
             yaml.safe_load((run / "config.yaml").read_text())["trainer"]["logger"]["init_args"]["save_dir"] == "{run}"

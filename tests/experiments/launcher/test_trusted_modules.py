@@ -102,7 +102,7 @@ def test_data_commands(workdir, capsys):
     Path("data.yaml").write_text(yaml.safe_dump({"data": data}))
     for words in (["--config", "data.yaml"], ["elsewhere.Data"], ["--config", "data.yaml", "--data", "elsewhere.Data"]):
         for command in ("show", "check", "export"):
-            message = launch_error(capsys, 2, "data", command, *words, "--trusted_modules", "striate,torch")
+            message = launch_error(capsys, 2, "data", command, *words, *TRUSTED)
             assert "elsewhere." in message and "trusted_modules" in message, message
     assert not Path("has run").exists()
     message = launch_error(capsys, 2, "data", "show", "digit_scenes", "--trusted_modules", "a b")
@@ -122,7 +122,7 @@ def test_sweeps(small, capsys):
         Path("sweep.yaml").write_text(yaml.safe_dump({**SWEEP, "parameters": {name: parameters[name]}}))
         with pytest.raises(SystemExit):
             launch("sweep", "sweep.yaml", "--root", name, *TRUSTED)
-        (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("trial 0 failed: "))
+        line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("trial 0 failed: "))
         assert message in line and "trusted_modules" in line
     Path("sweep.yaml").write_text(
         yaml.safe_dump({**SWEEP, "command": ["touch", "has run", "${args}"], "parameters": parameters})

@@ -110,7 +110,7 @@ def test_a_server_that_fails_while_training_costs_no_result_and_nothing_is_lost(
     folder = workdir / "runs" / "small" / "fit-1"
     names = {path.name for path in folder.iterdir()}
     assert {"val_classes.csv", "val_confusion.csv", "metrics.csv", "checkpoints", "pictures"} <= names
-    assert len(list((folder / "pictures").glob("*.png"))) == 3
+    assert len(list((folder / "pictures").glob("*.png"))) == 4  # two epochs, confusion, curves
     printed = [line.getMessage() for line in caplog.records]
     assert any("accuracy per class" in line for line in printed)  # the report
     (end,) = (line for line in printed if line.startswith("W&B: the record is not complete on the server ("))
@@ -147,7 +147,7 @@ def logger_of_lightning(**arguments):
 @pytest.mark.parametrize("moment", ["never", "start", "middle"])
 def test_a_wandb_logger_of_a_configuration_is_guarded(server, workdir, caplog, moment):
     caplog.set_level(logging.INFO, "pytorch_lightning")
-    logger_of_lightning(project="own", name="mine", entity="team")
+    logger_of_lightning(project="own", name="mine")
     FailingServer.server, FailingServer.fault = server, 500
     if moment == "start":
         server.fail(500)
@@ -162,7 +162,7 @@ def test_a_wandb_logger_of_a_configuration_is_guarded(server, workdir, caplog, m
         assert len(read_run(*folder.glob("wandb/offline-run-*"))["history"]) == 2 * STEPS
         return
     settings = server.run()["settings"]
-    wanted = {"project": "own", "displayName": "mine", "entity": "team", "groupName": "small", "tags": ["a"]}
+    wanted = {"project": "own", "displayName": "mine", "groupName": "small", "tags": ["a"]}
     assert {name: settings[name] for name in wanted} == wanted
     if moment == "middle":
         assert (

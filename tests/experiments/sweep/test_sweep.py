@@ -278,14 +278,29 @@ def test_a_changed_file_does_not_continue_another_sweep(workdir, capsys):
     assert message.startswith("parameters: differs from that of the stored sweep 'fake'")
 
 
-def test_a_metric_that_is_never_logged(workdir, capsys):
-    write_sweep(workdir, {"quality": {"value": 1}, "metric": {"value": "val/accuracy"}}, "grid")
-    with pytest.raises(SystemExit):
+def test_a_metric_that_is_never_logged_costs_one_trial(workdir, capsys):
+    write_sweep(workdir, {"quality": {"values": [1, 2, 3]}, "metric": {"value": "val/accuracy"}}, "grid")
+    with pytest.raises(SystemExit) as exit_:
         launch("sweep", "fake.yaml")
-    output = capsys.readouterr().out
-    assert (
-        "trial 0 failed: metric.name: the run has not logged it, got 'val/acc'; did you mean 'val/accuracy'?" in output
-    )
+    output = capsys.readouterr()
+    wrong = "metric.name: the run has not logged it, got 'val/acc'; did you mean 'val/accuracy'?"
+    assert f"trial 0 failed: {wrong}" in output.out and exit_.value.code == 1
+    assert output.err.splitlines() == [
+        f"striate: trial 0 so far: {wrong}",
+        "striate: no more trials are started, since they would fail like trial 0; correct the file",
+    ]
+    assert list(trial_rows(workdir / "runs/fake/sweep-1")) == [0]
+
+
+def test_a_configuration_that_cannot_be_read_costs_one_trial_unless_others_can(workdir, capsys):
+    write_sweep(workdir, {"quality": {"values": [1, 2, 3]}, "wrong": {"values": [0, 1]}}, "grid")
+    with pytest.raises(SystemExit):
+        launch("sweep", "fake.yaml", "--wrong.call=0")
+    assert list(trial_rows(workdir / "runs/fake/sweep-1")) == [0]
+    assert "trial 0 failed: --wrong: no such key" in capsys.readouterr().out
+    launch("sweep", "fake.yaml", "--wrong.call=1")
+    states = {number: row["state"] for number, row in trial_rows(workdir / "runs/fake/sweep-2").items()}
+    assert states == {0: "finished", 1: "failed", 2: "finished", 3: "failed", 4: "finished", 5: "failed"}
 
 
 def test_a_command_that_cannot_be_started(workdir, capsys):

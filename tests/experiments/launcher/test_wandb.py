@@ -151,8 +151,9 @@ def test_a_wandb_logger_of_a_configuration_is_guarded(server, workdir, caplog, m
     FailingServer.server, FailingServer.fault = server, 500
     if moment == "start":
         server.fail(500)
-    fit(2, "--wandb.timeout", 2, "--wandb.tags", "[a]",
-        *(("--trainer.callbacks", f"{HERE}.FailingServer") if moment == "middle" else ()))  # fmt: skip
+    timeout = () if moment == "never" else ("--wandb.timeout", 2)
+    callback = ("--trainer.callbacks", f"{HERE}.FailingServer") if moment == "middle" else ()
+    fit(2, "--wandb.tags", "[a]", *timeout, *callback)
     about = [line.getMessage() for line in caplog.records if line.getMessage().startswith("W&B")]
     folder = workdir / "runs/small/fit-1"
     assert any("accuracy per class" in line.getMessage() for line in caplog.records)

@@ -80,7 +80,7 @@ class Guard:
 
 
 def describe(error: BaseException) -> str:
-    """The first line of an error."""
+    """The first line of an error, without a full stop."""
     text = " ".join(str(error).split("\n", maxsplit=1)[0].split())
     return (text or type(error).__name__).rstrip(".")
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..launcher.messages import did_you_mean
+from ..launcher.messages import did_you_mean, notice
 
 DISTRIBUTIONS: dict[str, tuple[tuple[str, ...], dict[str, float]]] = {
     "constant": (("value",), {}),
@@ -198,6 +198,8 @@ def read_parameter(name: str, content: Any) -> Parameter:
         distribution = "categorical_w_probabilities"
     if distribution not in DISTRIBUTIONS:
         hint = did_you_mean(str(distribution), DISTRIBUTIONS, otherwise=f"; use one of {', '.join(DISTRIBUTIONS)}")
+        if "log" in str(distribution).lower() and "min" in given:
+            hint = "; use log_uniform_values, or log_uniform, whose bounds are exponents"
         raise ValueError(f"{where(name)}.distribution: no such distribution, got {distribution!r}{hint}")
     required, defaults = DISTRIBUTIONS[distribution]
     for key in given:
@@ -211,6 +213,12 @@ def read_parameter(name: str, content: Any) -> Parameter:
     arguments = {**defaults, **given}
     check_choices(name, arguments)
     check_numbers(name, distribution, arguments)
+    if distribution.removeprefix("q_") == "log_uniform" and arguments["min"] >= 0 and arguments["max"] <= 1:
+        low, high = (f"{math.exp(arguments[bound]):.4g}" for bound in ("min", "max"))
+        notice(
+            f"{where(name)}: is drawn from {low} to {high}, since the bounds of {distribution} are exponents; for "
+            f"bounds that are values use {distribution}_values"
+        )
     return Parameter(name, distribution, arguments)
 
 

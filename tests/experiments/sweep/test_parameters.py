@@ -129,6 +129,7 @@ def test_grid_values(text, values):
         ("{values: [2026-01-01]}", r"x\.values: must be plain values, .*; quote them"),
         ("{values: abc}", r"x\.values: must be a list"),
         ("{distribution: unifrm, min: 1, max: 2}", "no such distribution, got 'unifrm'; did you mean 'uniform'"),
+        ("{distribution: loguniform, min: 1, max: 2}", "'loguniform'; use log_uniform_values, or log_uniform, whose"),
         ("{distribution: uniform, min: 1}", "x: uniform needs max, got min: 1"),
         ("{distribution: normal, my: 1}", "x: normal has no 'my'; did you mean 'mu'"),
         ("{values: [1], min: 2}", "x: categorical has no 'min'"),
@@ -150,6 +151,17 @@ def test_bad_parameters(text, message):
     with pytest.raises(ValueError, match=message) as caught:
         read_parameters({"x": yaml.safe_load(text)})
     assert str(caught.value).startswith("parameters.x") and "\n" not in str(caught.value)
+
+
+def test_bounds_that_are_taken_for_values_are_doubted(capsys):
+    read_parameters({"x": {"distribution": "log_uniform", "min": 0.0001, "max": 0.1}})
+    assert capsys.readouterr().err == (
+        "striate: parameters.x: is drawn from 1 to 1.105, since the bounds of log_uniform are exponents; for bounds "
+        "that are values use log_uniform_values\n"
+    )
+    read_parameters({"x": {"distribution": "log_uniform", "min": -9.2, "max": -2.3}})
+    read_parameters({"x": {"distribution": "log_uniform_values", "min": 0.0001, "max": 0.1}})
+    assert not capsys.readouterr().err
 
 
 def test_every_distribution_is_tried():

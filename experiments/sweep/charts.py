@@ -40,17 +40,19 @@ def make_axis(title: str, values: Sequence[Any], logarithmic: bool = False, orde
     """
     if ordered:
         places = {label(choice): place / max(len(ordered) - 1, 1) for place, choice in enumerate(ordered)}
-        names = [(places[label(choice)], show(choice, width=24)) for choice in ordered]
-        return Axis(title, [places.get(label(value)) for value in values], names)
+        texts = [show(choice, width=24) for choice in ordered]
+        texts = [f"{n}: {text}" if texts.count(text) > 1 else text for n, text in enumerate(texts, 1)]  # cut off
+        ticks = list(zip(places.values(), texts, strict=True))
+        return Axis(title, [places.get(label(value)) for value in values], ticks)
     scale = math.log10 if logarithmic else float
     numbers = [scale(value) if is_number(value) and (value > 0 or not logarithmic) else None for value in values]
     known = [number for number in numbers if number is not None]
     low, high = min(known), max(known)
     span = high - low or 1.0
-    ticks = [low + span * share for share in (0, 0.25, 0.5, 0.75, 1)]
-    texts = [f"{10**tick if logarithmic else tick:.3g}" for tick in ticks]
+    levels = [low + span * share for share in (0, 0.25, 0.5, 0.75, 1)]
+    texts = [f"{10**tick if logarithmic else tick:.3g}" for tick in levels]
     heights = [None if number is None else (number - low) / span for number in numbers]
-    return Axis(title, heights, [((tick - low) / span, text) for tick, text in zip(ticks, texts, strict=True)])
+    return Axis(title, heights, [((tick - low) / span, text) for tick, text in zip(levels, texts, strict=True)])
 
 
 def make_axes(

@@ -12,22 +12,13 @@ from pycocotools.coco import COCO
 
 from striate.datamodules import DigitScenes
 from striate.tasks import Detection
+from striate.tests.helpers.digit_configs import DETECTION
 from striate.tests.helpers.fixtures import write_image
-from striate.tests.helpers.launcher import fit_and_resume, launch, launch_error, read_csv, run_config, workdir_with
+from striate.tests.helpers.launcher import fit_and_resume, launch, launch_error, read_csv, workdir_with
 from striate.tests.helpers.tiny_detector import TinyDetector
 from striate.tests.helpers.training import run_script
 
-DIGITS = run_config(
-    "Detection",
-    {"class_path": "striate.tests.helpers.tiny_detector.TinyDetector",
-     "init_args": {"num_classes": 10, "dropout": 0.1}},
-    {"class": "DigitScenes", "task": "detection", "image_size": 32, "train_size": 24, "val_size": 9, "test_size": 5,
-     "batch_size": 8},
-    lr=0.02, trainer={"max_epochs": 2, "gradient_clip_val": 10.0}, voc=2007,
-)  # fmt: skip
-
-
-workdir = workdir_with(digits=DIGITS)
+workdir = workdir_with(digits=DETECTION)
 
 
 def test_fit_resume_test_and_predict_on_digits(workdir, capsys):
@@ -76,7 +67,7 @@ def write_known(workdir, **data_args):
         "class_path": "striate.tests.helpers.tiny_detector.Known",
         "init_args": {"objects": KNOWN, "num_classes": 10},
     }
-    config = json.loads(json.dumps(DIGITS))
+    config = json.loads(json.dumps(DETECTION))
     config["model"]["init_args"] |= {"model": model, "optimizer": {"class_path": "torch.optim.SGD"}}
     config["data"]["init_args"] |= data_args
     (workdir / "known.yaml").write_text(yaml.safe_dump(config))
@@ -139,7 +130,7 @@ def test_a_transform_that_transposes_the_image_is_rejected(workdir, capsys):
 
 
 def test_a_loss_that_is_nan_stops_the_run_with_one_line(workdir, capsys):
-    config = json.loads(json.dumps(DIGITS))
+    config = json.loads(json.dumps(DETECTION))
     config["model"]["init_args"]["model"] = {
         "class_path": "striate.tests.helpers.tiny_detector.Breaking", "init_args": {"after": 4}
     }  # fmt: skip

@@ -9,24 +9,13 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from striate.datamodules import DigitScenes, InstanceMasks
+from striate.tests.helpers.digit_configs import INSTANCES
 from striate.tests.helpers.fixtures import write_image
-from striate.tests.helpers.launcher import launch, read_csv, run_config, workdir_with
-
-DIGITS = run_config(
-    "InstanceSegmentation",
-    {"class_path": "striate.models.MaskRCNN",
-     "init_args": {
-         "num_classes": 10, "backbone": {"class_path": "striate.models.PlainCNN", "init_args": {"widths": [8, 16]}},
-         "min_size": None, "max_size": None, "fpn_channels": 16, "hidden": 32, "mask_channels": 8, "mask_layers": 1,
-         "anchor_sizes": [[8], [16]], "proposals": [60, 30], "score_threshold": 0.0, "max_detections": 10}},
-    {"class": "DigitScenes", "task": "instance_segmentation", "image_size": 32, "train_size": 16, "val_size": 5,
-     "test_size": 4, "batch_size": 8},
-    lr=0.01, trainer={"max_epochs": 1, "gradient_clip_val": 10.0}, map_r=True, boundary=True, max_detections=20,
-)  # fmt: skip
+from striate.tests.helpers.launcher import launch, read_csv, workdir_with
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools
 
-workdir = workdir_with(digits=DIGITS)
+workdir = workdir_with(digits=INSTANCES)
 
 
 def test_fit_validate_test_and_predict_on_digits(workdir):

@@ -10,23 +10,11 @@ from striate.callbacks.drawing.overlays import draw_target, overlap_note
 from striate.datamodules import DigitScenes, ShortSideResize
 from striate.datamodules.loading.image_files import ImageFiles
 from striate.models import Classifier, PlainCNN
+from striate.tests.helpers.digit_configs import LOCALIZATION
 from striate.tests.helpers.fixtures import write_image
-from striate.tests.helpers.launcher import launch, launch_error, read_csv, run_config, workdir_with
+from striate.tests.helpers.launcher import launch, launch_error, read_csv, workdir_with
 
-BACKBONE = {"class_path": "striate.models.PlainCNN", "init_args": {"widths": [8, 16]}}
-MODEL = {"num_classes": 10, "features": "spatial", "box": "per_class", "box_width": 16, "backbone": BACKBONE}
-RESIZE = {"class_path": "albumentations.Resize", "init_args": {"height": 32, "width": 32}}
-CONFIG = run_config(
-    "Localization",
-    {"class_path": "striate.models.Localizer", "init_args": MODEL},
-    {"class": "DigitScenes", "task": "localization", "image_size": 32, "scale": [0.6, 0.9], "train_size": 48,
-     "val_size": 12, "batch_size": 12, "val_transform": [RESIZE]},
-    lr=0.01, trainer={"max_epochs": 1},
-    box_loss={"class_path": "striate.models.BoxLoss", "init_args": {"kind": "giou"}},
-)  # fmt: skip
-
-
-workdir = workdir_with(boxes=CONFIG)
+workdir = workdir_with(boxes=LOCALIZATION)
 
 
 def test_from_a_classifier_to_predictions_in_pixels_of_the_file(workdir, caplog):

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from striate.tests.helpers.digit_configs import SEGMENTATION
 from striate.tests.helpers.fixtures import make_folder, noisy_image, write_image
 from striate.tests.helpers.launcher import (
     CLASSIFICATION,
@@ -22,14 +23,6 @@ from striate.tests.helpers.launcher import (
 )
 from striate.tests.helpers.training import run_script
 
-RESIZE = {"class_path": "albumentations.Resize", "init_args": {"height": 32, "width": 32}}
-DIGITS = run_config(
-    "SemanticSegmentation",
-    {"class_path": "striate.tests.helpers.tiny_segmenter.TinySegmenter", "init_args": {"num_classes": 11}},
-    {"class": "DigitScenes", "task": "semantic_segmentation", "image_size": 32, "train_size": 24, "val_size": 9,
-     "batch_size": 8, "val_transform": [RESIZE]},
-    lr=0.02, trainer={"max_epochs": 2},
-)  # fmt: skip
 MASKS = run_config(
     "SemanticSegmentation",
     {"class_path": "striate.tests.helpers.tiny_segmenter.Thresholds"},  # knows the answer
@@ -38,7 +31,7 @@ MASKS = run_config(
 )  # fmt: skip
 
 
-workdir = workdir_with(digits=DIGITS, folder=MASKS)
+workdir = workdir_with(digits=SEGMENTATION, folder=MASKS)
 
 
 def write_shades(root, sizes, folder="train"):

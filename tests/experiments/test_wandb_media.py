@@ -6,21 +6,9 @@ import pytest
 import wandb
 import yaml
 
-from striate.tests.experiments.test_detection_runs import DIGITS as DETECTION
-from striate.tests.experiments.test_instance_runs import DIGITS as INSTANCES
-from striate.tests.experiments.test_localization_runs import CONFIG as LOCALIZATION
-from striate.tests.experiments.test_segmentation_runs import DIGITS as SEGMENTATION
-from striate.tests.helpers.launcher import launch, read_csv, run_config
+from striate.tests.helpers.digit_configs import CLASSIFICATION, DETECTION, INSTANCES, LOCALIZATION, SEGMENTATION
+from striate.tests.helpers.launcher import launch, read_csv
 from striate.tests.helpers.wandb_runs import read_run, read_table
-
-CLASSIFICATION = run_config(
-    "Classification",
-    {"class_path": "striate.models.Classifier", "init_args": {
-        "num_classes": 10, "backbone": {"class_path": "striate.models.PlainCNN", "init_args": {"widths": [8, 16]}}}},
-    {"class": "DigitScenes", "task": "classification", "image_size": 32, "train_size": 16, "val_size": 12,
-     "batch_size": 8},
-    lr=0.01, trainer={},
-)  # fmt: skip
 
 CURVES = {"val/curves", "val/curves_chart_table", "val/curves_table"}
 CONFUSION = {"val/confusion", "val/confusion_table"}

@@ -12,6 +12,7 @@ from optuna.trial import TrialState, create_trial
 
 from striate.experiments.runs.differences import short_names
 from striate.experiments.sweep import study
+from striate.experiments.sweep.charts import make_axis
 from striate.experiments.sweep.study import SharedStudy
 from striate.experiments.sweep.trials import read_values
 from striate.tests.helpers.launcher import launch, launch_error
@@ -330,6 +331,14 @@ def test_a_storage_that_fails_in_the_middle_is_one_line(workdir, capsys, monkeyp
 def test_values_of_a_table_that_is_being_written():
     text = "step,val/acc,val/loss\n9,0.5,1\n14,,2\n19,nan,1\n19,0.75,1\n9,0.6,1\n29,0.9"
     assert read_values(text, "val/acc") == (["step", "val/acc", "val/loss"], [0.6, 0.75])
+
+
+def test_choices_whose_texts_are_cut_off_alike_are_numbered():
+    long = ["a.Transform" + "x" * 30 + end for end in "bc"]
+    axis = make_axis("transform", [long[1], None, long[0]], ordered=[*long, "none"])
+    assert axis.positions == [0.5, None, 0.0]
+    (_, first), (_, second), third = axis.ticks
+    assert first.startswith("1: ") and second.startswith("2: ") and third == (1.0, "none")
 
 
 def test_short_names():

@@ -2,6 +2,7 @@
 
 import json
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -88,7 +89,7 @@ class RunRecord(pl.Callback):
         for logger in trainer.loggers:
             if isinstance(logger, RunLogger):
                 logger.log_hyperparams(known)
-            elif not isinstance(logger, CSVLogger):  # its hparams.yaml would repeat the files
+            elif not (isinstance(logger, CSVLogger) and Path(logger.log_dir) == folder):  # hparams.yaml would repeat
                 log = partial(logger.log_hyperparams, self.config | facts)
                 guard_of(logger).call("recording", log, waits=True)
 

@@ -1,6 +1,7 @@
 """``striate sweep`` with trials that take no time: searches, interruptions, failures, shared storages, wrong calls."""
 
 import itertools
+import json
 import shutil
 import signal
 import subprocess
@@ -174,6 +175,17 @@ def test_more_trials_of_a_finished_sweep(workdir, capsys):
     assert [number for number, _ in starts(workdir / "runs/fake/sweep-1")] == [0, 1, 2, 3, 4]  # run_cap
     launch("sweep", "fake.yaml", "--resume")
     assert "all 5 trials of fake have run" in capsys.readouterr().err
+
+
+def test_the_time_of_a_trial_is_that_of_its_run_without_interruptions(workdir):
+    write_sweep(workdir, QUALITY)
+    launch("sweep", "fake.yaml", "--trials", 1)
+    before = float(trial_rows(workdir / "runs/fake/sweep-1")[0]["seconds"])
+    times = {"started": 100, "beat": 107, "earlier_seconds": 5, "process_start": 0, "pid": 1, "host": "a"}
+    state = {**times, "state": "finished", "error": "", "monitor": "val/acc", "mode": "max", "epochs": 2}
+    (workdir / "runs/fake/sweep-1/trial-0/fit-1/run_state.json").write_text(json.dumps(state))
+    launch("sweep", "fake.yaml", "--trials", 1, "--resume")
+    assert float(trial_rows(workdir / "runs/fake/sweep-1")[0]["seconds"]) == 12 != before > 0
 
 
 def test_target_ends_the_search(workdir):

@@ -105,7 +105,7 @@ class ClassReport(pl.Callback):
             log_table(trainer, ["class", *columns], rows, folder / f"{stage}_classes.csv", f"{stage}/classes")
         for stage, curves in self._curves.items():
             kind = "IoU 0.5" if isinstance(task, ThresholdReporter) else "each class against the rest"
-            write_curves(trainer, curves, task.class_names, stage, kind)
+            write_curves(trainer, folder, curves, task.class_names, stage, kind)
         if self._thresholds:
             rows = threshold_rows(self._thresholds, task.class_names)
             log_table(trainer, ["class", *self._thresholds], rows, folder / THRESHOLDS_FILE, "val/thresholds")

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,19 +12,25 @@ from pytorch_lightning.loggers import WandbLogger
 from ...datamodules.images.fonts import chart_fonts
 from ..compat import logged_step
 from ..drawing.canvas import chart_names, class_name, render_figure
-from ..tracking.logging import log_media, log_picture, log_table, run_folder
+from ..tracking.logging import log_media, log_picture, log_table
 
 MAX_CURVES = 20
 """Maximum number of classes with a curve each; with more classes only the mean is drawn."""
 
 
 def write_curves(
-    trainer: pl.Trainer, curves: Mapping[str, np.ndarray], class_names: Sequence[str], stage: str, kind: str
+    trainer: pl.Trainer,
+    folder: Path,
+    curves: Mapping[str, np.ndarray],
+    class_names: Sequence[str],
+    stage: str,
+    kind: str,
 ) -> None:
     """Write ``pictures/STAGE_curves.png`` and ``STAGE_curves.csv``, and log both. Call this on the first rank only.
 
     Args:
-        trainer: Its loggers are used, and the folder of its run.
+        trainer: Its loggers are used.
+        folder: Folder of the run.
         curves: ``recall``, ``precision`` and ``scores``, as from `striate.tasks.interfaces.CurveReporter`.
         class_names: Class names.
         stage: ``val`` or ``test``.
@@ -33,7 +40,7 @@ def write_curves(
         - curves: ``[R]``, ``[K, R]`` and ``[K, R]``
     """
     names = [class_name(k, class_names) for k in range(len(curves["precision"]))]
-    folder, title = run_folder(trainer), f"{stage}: precision over recall, {kind}"
+    title = f"{stage}: precision over recall, {kind}"
     picture = curves_figure(curves["recall"], curves["precision"], names, title)
     log_picture(trainer, picture, folder / "pictures" / f"{stage}_curves.png", f"{stage}/curves")
     defined = [k for k in range(len(names)) if not np.isnan(curves["precision"][k]).all()]

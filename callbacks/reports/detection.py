@@ -90,7 +90,7 @@ class DetectionReport(pl.Callback):
         folder = run_folder(trainer)
         if not trainer.is_global_zero:
             return
-        write_curves(trainer, curves, task.class_names, stage, f"IoU {self.iou:g}")
+        write_curves(trainer, folder, curves, task.class_names, stage, f"IoU {self.iou:g}")
 
         picture = errors_figure(errors, f"{stage}: AP at IoU {self.iou:g} is {100 * errors['ap']:.1f} %")
         log_picture(trainer, picture, folder / "pictures" / f"{stage}_errors.png", f"{stage}/errors")

@@ -46,7 +46,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks
 
 faults: $(READY)
-	$(BIN)/python -m benchmarks faults
+	$(BIN)/python -m striate.tests.campaign
 
 wheel: $(READY)
 	$(BIN)/python -m build --wheel --outdir dist .

@@ -31,12 +31,12 @@ BENCHMARKS = {
     "mask_pasting": "pasting 100 masks into an image of 1333 x 800 pixels; peer: torchvision",
     "large_image": "memory of 1,000 instances of an image of 2048 x 2048 pixels, against a limit",
     "sweep_overhead": "a trial of `striate sweep`; peer: `striate fit` with the same values",
+    "wandb_epoch": "an epoch that W&B records offline with all media; peer: no logger",
     "training_memory": "peak memory of training_step; peer: its bare loop",
 }
 """Description of each benchmark by name, which is also the name of its module."""
 
 ALONE = {
-    "faults": "stops a training at 60 random moments and resumes it: python -m benchmarks faults --help",
     "gpu": "checks and benchmarks on a GPU, at most 8 minutes; has its own options: python -m benchmarks gpu --help",
 }
 """Commands that do not run with the benchmarks."""
@@ -47,9 +47,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     if given[:1] == ["gpu"]:
         gpu.main(given[1:])
-        return
-    if given[:1] == ["faults"]:
-        importlib.import_module("striate.benchmarks.faults").main(given[1:])
         return
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks to run; none: all")

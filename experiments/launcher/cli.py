@@ -52,7 +52,7 @@ from .finders import FINDERS, FinderResults
 from .gpus import share_gpus
 from .messages import notice
 from .parser import PARSER, prepare_parsing
-from .ranks import external_rank, receive_config, send_config
+from .ranks import external_rank, leave_group, receive_config, send_config
 from .runs import RUN_FOLDER, Run, RunSettings, WandbSettings, is_first_rank, make_loggers, open_run
 from .slurm import remember_job, requeued_run
 from .storage import StorageError, explain_storage
@@ -94,6 +94,7 @@ class StriateCLI(LightningCLI):
                     parser_kwargs={**PARSER, **{command: dict(PARSER) for command in self.subcommands()}},
                     auto_configure_optimizers=False,
                 )
+                leave_group()
                 failed = False
             except (OSError, RuntimeError) as error:
                 if self.run and (message := explain_storage(error, self.run.folder, self.words)):

@@ -44,6 +44,10 @@ def one_line_errors(
         message, code = str(explain(str(error), command_line)), 2
     except SIGTERMException as error:  # Lightning's own has no exit code
         raise SystemExit(TERMINATED) from error
+    except SystemExit as error:  # Lightning exits with 1 after Ctrl-C, as after an error
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise SystemExit(INTERRUPTED) from error
+        raise
     except KeyboardInterrupt:
         if interrupted is None:
             raise

@@ -97,8 +97,7 @@ Trainer (those of Lightning)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line.
 
-    Exits with 0 for success, 1 for a run that failed or was interrupted, 2 for a wrong call, 130 for an interruption
-    before a run began, and 143 after SIGTERM.
+    Exits with 0 for success, 1 for a failure, 2 for a wrong call, 130 after Ctrl-C, and 143 after SIGTERM.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # class names may be in a script that the terminal lacks

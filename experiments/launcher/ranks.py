@@ -110,3 +110,19 @@ def connect(host: bool) -> "TCPStore":
         wait_for_workers=False,
         timeout=timedelta(seconds=TIMEOUT),
     )
+
+
+def leave_group() -> None:
+    """Leave the process group at the end of a run that has succeeded on all ranks.
+
+    Otherwise, a thread of Gloo may still hold tensors of the last exchange while Python exits, and abort the process
+    ("terminate called without an active exception"). Leaving joins these threads, unless PyTorch's wrapper for training
+    keeps them; then much has happened since the last exchange.
+
+    Reference:
+        https://github.com/pytorch/pytorch/pull/179291
+    """
+    import torch.distributed
+
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

@@ -10,14 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, FileSystemLoader
-
 from .differences import MISSING, differing_keys, show
 from .listing import COLORS, duration
+from .page import render_page
 from .reading import Point, RunInfo
-
-STYLE = Path(__file__).parents[2] / "datamodules" / "doctor"
-"""Folder with ``style.css``, the style of all pages."""
 
 MAX_POINTS = 600
 """Maximum number of points of a curve."""
@@ -47,15 +43,15 @@ def make_page(runs: Sequence[RunInfo]) -> str:
     found = zip(short, map(curves, runs), strict=True)
     data = {"runs": [{"name": name, "curves": one} for name, one in found], "metrics": metric_names(runs)}
     pictures, hidden = last_pictures(runs)
-    template = Environment(loader=FileSystemLoader([Path(__file__).parent, STYLE]), autoescape=True)
-    return template.get_template("compare.html").render(
+    return render_page(
+        Path(__file__).with_name("compare.html"),
+        data,
         title=", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else ""),
         made=time.strftime("%Y-%m-%d %H:%M"),
         names=names,
         short=short,
         rows=[overview(run) for run in runs],
         colors=COLORS,
-        data=json.dumps(data, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c"),
         thinned=any(len(points) > MAX_POINTS for run in runs for points in run.metrics.values()),
         infinite=not_finite(runs),
         differences=difference_rows(runs),

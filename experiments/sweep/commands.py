@@ -34,8 +34,8 @@ sweep (`striate experiments` lists them). Each trial is a run of its own: `stria
     striate sweep sweeps/classification_digits --trials 20
     striate sweep sweeps/classification_digits --trials 40 --resume
 
-Trials and results are in ROOT/NAME/sweep-NUMBER. Exit code: 0 done, 1 no trial has finished, 2 wrong call, 130 or 143
-interrupted."""
+Trials and results are in ROOT/NAME/sweep-NUMBER. Exit code: 0 done, 1 no trial has finished, 2 wrong call, 130 after
+Ctrl-C, 143 after SIGTERM."""
 
 OPTIONS = ("trials", "jobs", "resume", "storage", "name", "root", "seed", "wandb")
 

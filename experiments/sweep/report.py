@@ -1,13 +1,12 @@
 """The report at the end of a sweep: table, best command line, ``best.yaml``, pictures and page."""
 
-import json
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from string import Template
 
 from ..runs.differences import short_names, show
+from ..runs.page import render_page
 from .charts import Axis, better, draw_importances, draw_parallel_coordinates, make_axes
 from .results import (
     Result,
@@ -140,7 +139,4 @@ def make_page(
         "lines": lines,
         "importances": [[key, share] for key, share in shares.items()],
     }
-    text = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")
-    template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
-    title = name.replace("&", "&amp;").replace("<", "&lt;")
-    return Template(template).substitute(title=title, data=text)
+    return render_page(Path(__file__).with_name("report.html"), data, title=name)

@@ -9,6 +9,9 @@ import logging
 import os
 import sys
 import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
 
 import hotcoco  # noqa: F401 - imported once, for all forks
 import torch
@@ -36,7 +39,7 @@ def _run(arguments: list[str], folder: str, log: str, terminal: bool, environmen
     if pid == 0:
         os.environ.clear()
         os.environ.update(environment)
-        _child(arguments, folder, writer)
+        end_as_striate(arguments, folder, writer)
     if terminal:
         os.close(writer)
         while chunk := _read_terminal(reader):
@@ -55,8 +58,17 @@ def _read_terminal(reader: int) -> bytes:
         return b""
 
 
-def _child(arguments: list[str], folder: str, descriptor: int) -> None:
-    """Replace output and arguments as a new interpreter has them, run, and end."""
+def end_as_striate(
+    arguments: Sequence[str], folder: str | Path, descriptor: int, run: Callable[[], None] = main
+) -> NoReturn:
+    """In a fork, replace output and arguments as a new interpreter has them, run, and end the process.
+
+    Args:
+        arguments: The command line after ``striate``.
+        folder: Working folder.
+        descriptor: Where output and errors go.
+        run: Called without arguments; default: the command line.
+    """
     code = 1
     try:
         for target in (1, 2):
@@ -71,7 +83,7 @@ def _child(arguments: list[str], folder: str, descriptor: int) -> None:
                     handler.stream = sys.stderr
         os.chdir(folder)
         sys.argv = ["striate", *arguments]
-        main()
+        run()
         code = 0
     except SystemExit as exit_:
         code = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)

@@ -56,6 +56,19 @@ def wait_for(happened: Callable[[], bool], process: subprocess.Popen[str]) -> No
         time.sleep(0.05)
 
 
+def wait_for_end(process: subprocess.Popen[str]) -> str:
+    """Wait until a process ends, as long as it prints something now and then, and return its output."""
+    assert process.stdout is not None
+    parts = []
+    while select.select([process.stdout], [], [], HANG)[0]:
+        if not (part := os.read(process.stdout.fileno(), 65536)):
+            process.wait()
+            return b"".join(parts).decode(errors="replace")
+        parts.append(part)
+    process.kill()
+    raise AssertionError(f"hangs:\n{b''.join(parts).decode(errors='replace')}")
+
+
 def forked_striate(arguments: str | Sequence[str], folder: Path, terminal: bool = False) -> tuple[int, str]:
     """Run ``striate`` in a fork of a server that has imported everything already (`fork_server`).
 

@@ -52,6 +52,14 @@ def report(trainer, result):
 """
 
 
+LEAVE = """
+# while Python exits, a thread of Gloo that still holds tensors of the last exchange would abort the process
+import os
+sys.stdout.flush()
+os._exit(0)
+"""
+
+
 def run_script(code: str, folder: Path, processes: int, *arguments: Any, exit_code: int = 0) -> Any:
     """Run a script with DDP, and return what it passes to ``report``.
 
@@ -63,7 +71,7 @@ def run_script(code: str, folder: Path, processes: int, *arguments: Any, exit_co
         arguments: Further arguments: ``sys.argv[2:]``.
         exit_code: Exit code to expect.
     """
-    (folder / "script.py").write_text(PREAMBLE + code)
+    (folder / "script.py").write_text(PREAMBLE + code + LEAVE)
     command = [sys.executable, "script.py", *map(str, (processes, *arguments))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=HANG, cwd=folder)
     assert done.returncode == exit_code, done.stderr[-3000:]

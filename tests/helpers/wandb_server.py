@@ -1,8 +1,9 @@
 """A stand-in for W&B's server on the loopback interface, in a thread of the tests.
 
-It answers what the client (0.31) asks, keeps every request, and fails on demand: `WandbServer.fail`. Only what was
-observed of the client is answered; other operations are counted in ``state.unknown``. The user interface, permissions
-and all other queries of the real server cannot be stood in for.
+It answers what the client (0.31) asks, keeps every request, and fails on demand: `WandbServer.fail`, or from another
+process a POST to ``/fail`` with its arguments as JSON. Only what was observed of the client is answered; other
+operations are counted in ``state.unknown``. The user interface, permissions and all other queries of the real server
+cannot be stood in for.
 """
 
 import gzip
@@ -138,6 +139,9 @@ class Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         server, path = self.server_state, unquote(urlsplit(self.path).path)
         body = self._body()
+        if path == "/fail":
+            server.fail(**json.loads(body))
+            return self._reply({})
         operation, variables = "", dict[str, Any]()
         if path.endswith("/graphql"):
             asked = json.loads(body)
@@ -146,8 +150,7 @@ class Handler(BaseHTTPRequestHandler):
             variables = asked.get("variables") or {}
         server.operations.append(operation or path)
         if (fault := server.fault(operation or path)) != "normal":
-            self._fail(fault)
-            return None
+            return self._fail(fault)
         with server.state.lock:
             try:
                 if operation:

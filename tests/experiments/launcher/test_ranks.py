@@ -2,8 +2,10 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from striate.experiments.launcher import ranks
@@ -88,3 +90,19 @@ def test_a_rank_without_a_first_one_says_so(workdir, monkeypatch, capsys):
 
 def test_one_process_needs_no_handover(workdir):
     assert ranks.receive_config(workdir) is None and ranks.external_rank() == (0, 1)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="lists threads as Linux does")
+def test_no_thread_of_gloo_is_left_at_the_end(workdir):
+    """One that still holds tensors while Python exits would abort the process."""
+
+    def threads():
+        return [task.read_text().strip() for task in Path("/proc/self/task").glob("*/comm")]
+
+    meeting = (workdir / "meeting").as_uri()
+    torch.distributed.init_process_group("gloo", init_method=meeting, rank=0, world_size=1)
+    torch.distributed.all_reduce(torch.ones(2))
+    assert "pt_gloo_runloop" in threads()
+    ranks.leave_group()
+    assert "pt_gloo_runloop" not in threads() and not torch.distributed.is_initialized()
+    ranks.leave_group()  # a run of one process has no group

@@ -57,7 +57,7 @@ def test_report_of_a_search(method, workdir, capsys):
     config = yaml.safe_load((folder / "best.yaml").read_text())
     assert config == {"model": {"quality": float(rows[best]["quality"])}}
     page = (folder / "report.html").read_text()
-    assert rows[best]["quality"][:6] in page and "http" not in page.replace("http://www.w3.org/2000/svg", "")
+    assert rows[best]["quality"][:6] in page and "://" not in page.replace("http://www.w3.org/2000/svg", "")
     for name in ("importance.png", "parallel_coordinates.png"):
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
     assert '"--wandb.group=a <b> sweep"' in (folder / "trial-0/output.txt").read_text().replace("'", '"')

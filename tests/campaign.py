@@ -218,16 +218,20 @@ class Campaign:
 
 
 def compare_history(rows: Sequence[dict[str, Any]], metrics: Path) -> str | None:
-    """What differs between W&B's history and ``metrics.csv``: steps, or values of the metrics."""
+    """What differs between W&B's history and ``metrics.csv``: steps, or values of the metrics.
+
+    A step has two rows if the run was stopped in between, but each of its metrics only once.
+    """
     with metrics.open(newline="", encoding="utf-8") as file:
-        expected = list(csv.DictReader(file))
-    steps, wanted = [row[STEP] for row in rows], [int(row["step"]) for row in expected]
-    if steps != wanted:
-        return f"W&B's history has the steps {steps}, not {wanted}"
-    for row, line in zip(rows, expected, strict=True):
-        for key, value in line.items():
-            if value and key not in ("step", "lr") and abs(float(value) - row.get(key, float("inf"))) > 1e-4:
-                return f"W&B's history has {row.get(key)} for {key} of step {row[STEP]}, not {value}"
+        expected = {int(row["step"]): row for row in csv.DictReader(file)}
+    steps = [row[STEP] for row in rows]
+    if steps != sorted(steps) or set(steps) != expected.keys():
+        return f"W&B's history has the steps {steps}, not {list(expected)}"
+    for step, line in expected.items():
+        for key in (key for key, value in line.items() if value and key not in ("step", "epoch", "lr")):
+            values = [row[key] for row in rows if row[STEP] == step and key in row]
+            if len(values) != 1 or abs(values[0] - float(line[key])) > 1e-4:
+                return f"W&B's history has {values} for {key} of step {step}, not {line[key]}"
     return None
 
 

@@ -10,7 +10,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_info
 
 from .wandb_guard import describe, quiet_errors, wait_for
 from .wandb_logger import RunLogger
-from .wandb_records import STEP, last_recorded_step
+from .wandb_records import STEP, last_recorded_step, recorded_keys
 from .wandb_run import WandbRun
 
 CONNECT_SECONDS = 30
@@ -67,7 +67,7 @@ def connect(
     last = -1
     if known:
         last = last_recorded_step(folder, run.id) if offline else int(run.summary.get(STEP, -1))
-    return RunLogger(run, folder, timeout, offline, last)
+    return RunLogger(run, folder, timeout, offline, last, recorded_keys(folder, run.id, last))
 
 
 def _start(arguments: Mapping[str, Any], folder: Path, offline: bool, timeout: float, sweep: str) -> tuple[Any, str]:

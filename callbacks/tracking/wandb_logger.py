@@ -33,15 +33,21 @@ class RunLogger(WandbLogger):
         timeout: Maximum time for media, tables, artifacts and the end of the run, in seconds.
         offline: Whether the run is recorded on disk only.
         last_step: The last training step that the run already has; -1: none.
-
-    Attributes:
-        restored: Names of the metrics that step `last_step` already has.
+        restored: Names of the metrics and media that this step already has.
     """
 
-    def __init__(self, run: Any, folder: Path, timeout: float, offline: bool, last_step: int = -1) -> None:
+    def __init__(
+        self,
+        run: Any,
+        folder: Path,
+        timeout: float,
+        offline: bool,
+        last_step: int = -1,
+        restored: Collection[str] = (),
+    ) -> None:
         super().__init__(experiment=run, save_dir=str(folder))
         self.folder, self.offline, self.last_step = folder, offline, last_step
-        self.restored: Collection[str] = ()
+        self.restored = restored
         self.guard = Guard(timeout, f"the run continues, and its record is in {record_folder(run, folder)}")
         self._row: dict[str, Any] = {}
         self._row_step: int | None = None
@@ -61,7 +67,8 @@ class RunLogger(WandbLogger):
             if step < self.last_step:
                 return
             if step == self.last_step:
-                metrics = {key: value for key, value in metrics.items() if key not in self.restored}
+                missing = {key: value for key, value in metrics.items() if key not in self.restored}
+                metrics = {**missing, "epoch": metrics["epoch"]} if missing and "epoch" in metrics else missing
         self._row.update(metrics)
         if self._row_step is None:
             self.flush()

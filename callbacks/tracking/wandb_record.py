@@ -92,7 +92,8 @@ def restore_history(trainer: pl.Trainer, logger: RunLogger, path: Path) -> None:
         return
     with path.open(newline="", encoding="utf-8") as file:
         rows = {int(row["step"]): parse_row(row, lr_name(trainer)) for row in csv.DictReader(file) if row.get("step")}
-    logger.restored = rows.get(last, {}).keys()
+    # the table may have been cut at the checkpoint already
+    logger.restored = logger.restored or rows.get(last, {}).keys()
     missing = [step for step in sorted(rows) if last < step <= resumed]
     for step in missing:
         logger.log_metrics(rows[step], step)

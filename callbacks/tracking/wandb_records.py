@@ -52,7 +52,14 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 def last_recorded_step(folder: Path, run_id: str) -> int:
     """The last training step that W&B's files below the folder of a run hold; -1: none."""
-    steps = [-1]
+    return max((int(row[STEP]) for row in _recorded_rows(folder, run_id)), default=-1)
+
+
+def recorded_keys(folder: Path, run_id: str, step: int) -> set[str]:
+    """Names of the metrics and media of a training step in W&B's files below the folder of a run."""
+    return {key for row in _recorded_rows(folder, run_id) if row[STEP] == step for key in row}
+
+
+def _recorded_rows(folder: Path, run_id: str) -> Iterator[dict[str, Any]]:
     for path in folder.glob(f"wandb/*-{run_id}/run-{run_id}.wandb"):
-        steps += [int(row[STEP]) for row in read_rows(path) if STEP in row]
-    return max(steps)
+        yield from (row for row in read_rows(path) if STEP in row)

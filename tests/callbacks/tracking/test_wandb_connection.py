@@ -114,6 +114,25 @@ def test_a_run_of_a_sweep_stays_in_it_when_it_is_resumed(server, tmp_path, monke
     assert list(server.state.runs) == ["given123", "given456"]
 
 
+def test_what_a_step_already_has_is_not_recorded_again(tmp_path, lines):
+    """A run that was stopped within the validation of its last step is resumed, here from the step before."""
+    logger = connect(tmp_path, OPTIONS, offline=True, timeout=20)
+    for step in (0, 1):
+        logger.log_metrics({"train/loss": 1.0 - step, "epoch": 0}, step)
+    logger.finish(0)
+    logger = connect(tmp_path, OPTIONS, offline=True, timeout=20)
+    assert logger.last_step == 1
+    logger.log_metrics({"train/loss": 0.0, "epoch": 0}, 1)
+    logger.log_metrics({"val/acc": 0.5, "epoch": 0}, 1)
+    logger.log_metrics({"train/loss": -1.0, "epoch": 1}, 2)
+    logger.finish(0)
+    names = ("trainer/global_step", "train/loss", "val/acc", "epoch")
+    first, second = ([tuple(map(row.get, names)) for row in read_run(folder)["history"]]
+                     for folder in sorted(tmp_path.glob("wandb/offline-run-*")))  # fmt: skip
+    assert first == [(0, 1.0, None, 0), (1, 0.0, None, 0)]
+    assert second == [(1, None, 0.5, 0), (2, -1.0, None, 1)]
+
+
 def test_the_run_of_an_older_folder_is_known(tmp_path):
     assert WandbRun.load(tmp_path) is None
     (tmp_path / "wandb_id.txt").write_text("abcd1234")

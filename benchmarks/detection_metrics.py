@@ -11,7 +11,6 @@ including the conversion of tensors to the dictionaries that it needs.
 import argparse
 import contextlib
 import importlib.util
-import json
 import statistics
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -21,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from striate.benchmarks.harness import Goal, Row, interleave, median_ratio, peak_mb, resident_mb, run_fresh, time_call
+from striate.benchmarks.harness import Goal, Row, interleave, measure_child, median_ratio, run_fresh
 
 IMAGES, DETECTIONS, OBJECTS, CLASSES, BATCH, SIDE = 5000, 100, 7, 80, 8, 600
 BY_SIZE = [f"{what}_{size}" for what in ("map", "mar") for size in ("small", "medium", "large")]
@@ -153,11 +152,7 @@ def child() -> None:
     side = SIDES[options.side]
     side(make_batches(2 * BATCH))  # exclude imports and one-time initialization from the measurement
     batches = make_batches(options.images)
-    values: list[float] = []
-    before = resident_mb()
-    clock = time_call(lambda: values.extend(side(batches)))
-    measured = {"seconds": clock.wall, "cpu": clock.cpu, "rise": peak_mb() - before}
-    print(json.dumps(measured | dict(zip(NAMES, values, strict=True))))
+    measure_child(lambda: dict(zip(NAMES, side(batches), strict=True)))
 
 
 def run(images: int = IMAGES, repetitions: int = 2) -> Iterator[Row]:

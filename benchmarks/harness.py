@@ -147,6 +147,19 @@ def reset_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5")
 
 
+def measure_child(call: Callable[[], Mapping[str, float]]) -> None:
+    """Call a function once, in a process that `run_fresh` started, and print its values and measurements as JSON.
+
+    Measured are ``seconds``, ``cpu`` (seconds), and ``rise``: the peak memory in MB during the call, above that before
+    it.
+    """
+    values: dict[str, float] = {}
+    reset_peak()  # of imports and data
+    before = resident_mb()
+    clock = time_call(lambda: values.update(call()))
+    print(json.dumps({**values, "seconds": clock.wall, "cpu": clock.cpu, "rise": max(peak_mb() - before, 0.1)}))
+
+
 def compare(what: str, ours: Sequence[Clock], peer: Sequence[Clock], goal: Goal | None = None) -> list[Row]:
     """Return rows for wall time and, as a check, for CPU time."""
     rows = []

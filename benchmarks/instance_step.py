@@ -6,16 +6,15 @@ image.
 """
 
 import argparse
-import json
 import statistics
 from collections.abc import Iterator
 from functools import partial
 
 import torch
 
-from striate.benchmarks.detection_step import detecting, make_batch, make_ours, make_reference
+from striate.benchmarks.detection_step import make_batch, make_ours, make_reference
 from striate.benchmarks.detection_step import run as run_steps
-from striate.benchmarks.harness import Goal, Row, interleave, peak_mb, resident_mb, run_fresh
+from striate.benchmarks.harness import Goal, Row, interleave, measure_child, run_fresh
 
 FASTER, LIGHTER = Goal(0.95, at_least=False), Goal(0.5, at_least=False)
 
@@ -33,12 +32,12 @@ def child() -> None:
         model = make_ours(reference).eval()
         model.score_threshold = 0.0
     pixels = images if side == "ours" else [image / 255 for image in images]
-    detect = detecting(model, pixels, "cpu", False)
-    before = resident_mb()
-    detect()
-    with torch.inference_mode():
-        instances = len(model(pixels)[0]["boxes"])
-    print(json.dumps({"grown": peak_mb() - before, "instances": instances}))
+
+    def instances() -> dict[str, float]:
+        with torch.inference_mode():
+            return {"instances": len(model(pixels)[0]["boxes"])}
+
+    measure_child(instances)
 
 
 def run() -> Iterator[Row]:
@@ -48,7 +47,7 @@ def run() -> Iterator[Row]:
     measured = interleave(sides, 3, warm_up=0)
     if any(result["instances"] != 100 for results in measured.values() for result in results):
         raise RuntimeError(f"the image must have 100 instances on both sides, got {measured}")
-    ours, peer = (statistics.median(result["grown"] for result in measured[side]) for side in sides)
+    ours, peer = (statistics.median(result["rise"] for result in measured[side]) for side in sides)
     what = "peak memory of inference (Mask R-CNN R50-FPN, 800 px, 100 instances)"
     yield Row(what, f"{ours:.0f} MB", f"{peer:.0f} MB", ours / peer, LIGHTER)
 

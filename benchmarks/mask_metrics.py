@@ -12,7 +12,6 @@ metrics must agree.
 
 import argparse
 import importlib.util
-import json
 import statistics
 import sys
 from collections.abc import Callable, Iterator
@@ -28,12 +27,9 @@ from striate.benchmarks.harness import (
     Goal,
     Row,
     interleave,
+    measure_child,
     median_ratio,
-    peak_mb,
-    reset_peak,
-    resident_mb,
     run_fresh,
-    time_call,
 )
 
 IMAGES, MASKS, CLASSES, BATCH, HEIGHT, WIDTH = 1000, 100, 80, 4, 480, 640
@@ -134,12 +130,7 @@ def child() -> None:
     side = SIDES[options.side]
     pool = make_pool(min(POOL, options.images), options.side == "ours")
     side(make_batches(pool[:1], BATCH))  # exclude imports and one-time initialization from the measurement
-    values: list[float] = []
-    reset_peak()
-    before = resident_mb()
-    clock = time_call(lambda: values.extend(side(make_batches(pool, options.images))))
-    measured = {"seconds": clock.wall, "cpu": clock.cpu, "rise": max(peak_mb() - before, 0.1)}
-    print(json.dumps(measured | dict(zip(NAMES, values, strict=True))))
+    measure_child(lambda: dict(zip(NAMES, side(make_batches(pool, options.images)), strict=True)))
 
 
 def run(images: int = IMAGES, repetitions: int = 1) -> Iterator[Row]:

@@ -24,3 +24,8 @@ class ConversionAwareModule(nn.Module):
         super()._apply(fn, recurse)
         self.on_converted()
         return self
+
+
+def has_forward_hooks(module: nn.Module) -> bool:
+    """Whether calling a module calls hooks of its own too; torch has no public list of them."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)

@@ -12,6 +12,7 @@ from ..models.ops.masks import RunLengths
 from .detection import Detection, DetectionOptions
 from .interfaces import EvaluationStage
 from .metrics import COCOInstances
+from .metrics.coco_instances import mask_runs
 
 BOUNDARY = 0.02
 """Width of a boundary in boundary AP, as a fraction of the image's diagonal."""
@@ -81,8 +82,10 @@ class InstanceSegmentation(Detection):
     def update_metrics(self, metrics: Mapping[str, Any], outputs: list[Detections], batch: Any) -> None:
         """Add the detections of a batch to the metrics."""
         super().update_metrics(metrics, outputs, batch)
+        # encoded once for both metrics
+        targets = [{**one, "masks": mask_runs(f"targets[{n}]", one)} for n, one in enumerate(batch["target"])]
         for name in metrics.keys() & {"masks", "boundary"}:
-            metrics[name].update(outputs, batch["target"])
+            metrics[name].update(outputs, targets)
 
     def compute_metrics(self, metrics: Mapping[str, Any]) -> dict[str, Tensor]:
         """Return the metrics of `Detection`, and those of masks by names that begin with ``mask_``; scalars."""

@@ -15,6 +15,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from ..compat import has_forward_hooks
 from ..modes import evaluation_mode
 from ..ops.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from ..weights import LoadReport, load_weights, pretrained_is_skipped
@@ -179,7 +180,8 @@ class Backbone(nn.Module):
         """Compute some of the feature maps, ``[B, C, h, w]`` each, of normalized images ``[B, 3, H, W]``."""
         maps, returned = [], {self.out_indices[index] for index in indices}
         for index, stage in enumerate(self.stages):
-            x = stage(x)
+            for module in _steps(stage):
+                x = module(x)
             if index in returned:
                 maps.append(x.permute(0, 3, 1, 2) if self.nhwc else x)  # [B, H, W, C] to [B, C, H, W]
         return maps
@@ -200,6 +202,15 @@ class Backbone(nn.Module):
             nn.Dropout(dropout or 0.0),
             nn.Linear(self.channels[-1], num_classes),
         )
+
+
+def _steps(stage: nn.Module) -> Iterable[nn.Module]:
+    """The modules of a stage to call in turn: without gradient, the map of the stage before is then released early.
+
+    A stage that is called as a whole keeps its input until it returns.
+    """
+    alone = torch.is_grad_enabled() or type(stage) is not nn.Sequential or has_forward_hooks(stage)
+    return (stage,) if alone else stage
 
 
 def backbone_name(backbone: Backbone) -> str:

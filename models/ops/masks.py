@@ -18,8 +18,8 @@ from torch import Tensor
 
 from .checks import check_fraction
 
-_STRIPS, _TOGETHER = 16, 64
-"""Number of rows that are searched together for the window of a mask, and of masks."""
+_AT_ONCE = 2**24
+"""Number of pixels of dense masks that are encoded together, which bounds the memory."""
 
 
 class RunLengths:
@@ -52,7 +52,7 @@ class RunLengths:
         height, width = masks.shape[-2:]
         pixels = masks.detach().cpu()
         pixels = pixels if pixels.dtype in (torch.bool, torch.uint8) else pixels != 0
-        edges, offsets = _dense_edges(pixels.numpy().view(np.uint8), height)
+        edges, offsets = _dense_edges(pixels.view(torch.uint8))
         return cls(edges.to(masks.device), offsets.to(masks.device), (height, width))
 
     @classmethod
@@ -215,52 +215,65 @@ def _edges(pixels: Tensor, x: int, y: int, height: int) -> Tensor:
     return edges[~joined]
 
 
-def _dense_edges(masks: NDArray[np.uint8], height: int) -> tuple[Tensor, Tensor]:
-    """Edges int64 ``[E]`` and offsets int64 ``[M + 1]`` of masks ``[M, H, W]``.
+def _dense_edges(masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Edges int64 ``[E]`` and offsets int64 ``[M + 1]`` of masks uint8 ``[M, H, W]``."""
+    if not masks.numel():
+        return torch.zeros(0, dtype=torch.int64), torch.zeros(len(masks) + 1, dtype=torch.int64)
+    together = max(1, _AT_ONCE // masks[0].numel())  # masks that stay in the cache while they are encoded
+    edges, counts = zip(*map(_encode, masks.split(together)), strict=True)
+    return torch.from_numpy(np.concatenate(edges)), torch.from_numpy(np.append(0, np.concatenate(counts)).cumsum())
 
-    All pixels are read once, to find the windows of the masks. NumPy does this at the speed of the memory; torch would
-    need several passes.
+
+def _encode(masks: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Edges int64 ``[E]`` of masks uint8 ``[M, H, W]``, and the number of those of each mask, int64 ``[M]``.
+
+    torch reads all pixels once, at the speed of the memory and with all its threads, to find the rows of each mask.
+    Changes from row to row are then sought in the box of each mask only.
     """
-    span = masks[0].size + 1 if len(masks) else 1  # an edge may be at the end of the image
-    corners = [_window_limits(masks[start : start + _TOGETHER]) for start in range(0, len(masks), _TOGETHER)]
-    limits = np.concatenate([*corners, np.zeros((0, 4), np.int64)])
-    positions = []
-    for mask, (left, top, right, bottom) in zip(masks, limits.tolist(), strict=True):
-        columns = np.zeros((right - left, bottom - top + 2), bool)  # between zeros
-        columns[:, 1:-1] = mask[top:bottom, left:right].T
-        pixels = columns.reshape(-1)
-        positions.append(np.flatnonzero(pixels[1:] != pixels[:-1]))
-    first, lengths = np.arange(len(masks)) * span, np.array([len(each) for each in positions], np.int64)
-    sides = np.repeat(limits[:, 3] - limits[:, 1] + 2, lengths)
-    column, row = np.divmod(np.concatenate([*positions, lengths[:0]]), sides)
-    keys = column * height + row + np.repeat(limits[:, 0] * height + limits[:, 1] + first, lengths)
+    (_, height, width), rows = masks.shape, masks.amax(2).numpy()
+    if rows.max() > 1:
+        return _encode((masks != 0).view(torch.uint8))
+    (top, bottom), columns, pixels = _limits(rows), np.zeros((len(masks), width), np.uint8), masks.numpy()
+    for mask, present, y1, y2 in zip(pixels, columns, top.tolist(), bottom.tolist(), strict=True):
+        np.bitwise_or.reduce(mask[y1:y2], 0, out=present)
+    left, right = _limits(columns)
+    widths = right - left
+    ends = ((bottom - top + 1) * widths).cumsum()  # a row more, since there is a change before and after each run
+    changes = np.empty(ends[-1], bool)
+    start = 0
+    for mask, x1, y1, x2, y2, end in zip(
+        pixels, *(each.tolist() for each in (left, top, right, bottom, ends)), strict=True
+    ):
+        if end > start:
+            box, changed = mask[y1:y2, x1:x2], changes[start:end].reshape(y2 - y1 + 1, x2 - x1)
+            changed[0], changed[-1] = box[0], box[-1]
+            np.not_equal(box[1:], box[:-1], out=changed[1:-1])
+        start = end
+    index = changes.nonzero()[0]
+    counts = np.diff(np.searchsorted(index, ends), prepend=0)
+    span = height * width + 1  # an edge may be at the end of the image
+    kind = np.int32 if len(masks) * span < 2**31 else np.int64  # sorting is the faster the shorter numbers are
+    first = np.arange(len(masks)) * span
+    row, column = np.divmod(
+        (index - np.repeat(np.append(0, ends[:-1]), counts)).astype(kind), np.repeat(widths.astype(kind), counts)
+    )
+    keys = column * kind(height) + row + np.repeat((left * height + top + first).astype(kind), counts)
+    keys.sort()  # from row by row to column by column
     # a run that ends at the lower border goes on if the next column begins with a one: two equal edges
     equal = keys[1:] == keys[:-1]
     kept = np.ones(len(keys), bool)
     kept[1:] &= ~equal
     kept[:-1] &= ~equal
-    keys = keys[kept]
-    offsets = np.append(np.searchsorted(keys, first), len(keys))
-    return torch.from_numpy(keys - np.repeat(first, np.diff(offsets))), torch.from_numpy(offsets)
+    keys = keys[kept].astype(np.int64)
+    counts = np.diff(np.searchsorted(keys, first), append=len(keys))
+    return keys - np.repeat(first, counts), counts
 
 
-def _window_limits(masks: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """A window around each mask ``[M, H, W]``, in rows up to a few too large: x1, y1, x2, y2, int64 ``[M, 4]``."""
-    count, height, width = masks.shape
-    strips = np.zeros((count, -(-height // _STRIPS), width), np.uint8)  # whether a column has a one there
-    whole = height // _STRIPS * _STRIPS
-    blocks = masks[:, :whole].reshape(count, whole // _STRIPS, _STRIPS, width)
-    np.bitwise_or.reduce(blocks, axis=2, out=strips[:, : whole // _STRIPS])
-    if whole < height:
-        np.bitwise_or.reduce(masks[:, whole:], axis=1, out=strips[:, -1])
-    limits = np.zeros((count, 4), np.int64)
-    for axis, unit, limit in ((0, 1, width), (1, _STRIPS, height)):
-        present = (strips != 0).any(1 + axis)
-        if limit:
-            limits[:, axis] = present.argmax(1) * unit
-            limits[:, axis + 2] = np.minimum((present.shape[1] - present[:, ::-1].argmax(1)) * unit, limit)
-    limits[~(strips != 0).any((1, 2))] = 0
-    return limits
+def _limits(present: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First index, and last index plus 1, at which each row of 0 and 1 ``[M, L]`` is 1; 0 and 0 if it never is."""
+    flags = present.view(bool)
+    last = present.shape[1] - flags[:, ::-1].argmax(1)
+    return flags.argmax(1), last * flags.any(1)
 
 
 def paste_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float = 0.5) -> RunLengths:

@@ -244,12 +244,11 @@ def mask_runs(name: str, fields: Mapping[str, Any]) -> RunLengths:
 def _with_area(target: Mapping[str, Any], masks: RunLengths) -> dict[str, Any]:
     """The target with the area of its masks where it states none, as ``area`` ``[N]``."""
     area = target.get("area")
-    pixels = masks.area().to(torch.float32)
     if area is None:
-        return {**target, "area": pixels}
-    if not isinstance(area, Tensor) or area.shape != pixels.shape:
+        return {**target, "area": masks.area().float()}
+    if not isinstance(area, Tensor) or area.shape != (len(masks),) or not area.isnan().any():
         return dict(target)  # the base class says what is wrong
-    return {**target, "area": torch.where(area.isnan(), pixels.to(area), area)}
+    return {**target, "area": torch.where(area.isnan(), masks.area().to(area), area)}
 
 
 def _sds_precisions(

@@ -36,3 +36,13 @@ def test_module_apply_runs_in_every_conversion(convert):
         "torch no longer routes conversions through torch.nn.Module._apply: give ConversionAwareModule another way to "
         "notice them, or Normalize rounds its constants in half precision"
     )
+
+
+def test_hooks_of_a_module_are_known():
+    for register in ("register_forward_hook", "register_forward_pre_hook"):
+        module = nn.Linear(1, 1)
+        assert not compat.has_forward_hooks(module)
+        handle = getattr(module, register)(lambda *_: None)
+        assert compat.has_forward_hooks(module), "torch keeps hooks elsewhere: Backbone would skip those of its stages"
+        handle.remove()
+        assert not compat.has_forward_hooks(module)

@@ -7,9 +7,11 @@ computed in float32 under autocast too, and levels and anchors follow from the b
 Shape legend: B images, C channels of a level, A anchors, K classes, N objects, R regions.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torchvision.models import detection as tv
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
@@ -26,6 +28,9 @@ from ..network_detector import torchvision_mode
 from ..pyramid import FeaturePyramid, Sizes, make_anchors
 from ..pyramid_detector import PyramidDetector
 from ..resize import ImageBatch
+
+_REGIONS_AT_ONCE = 256
+"""Number of regions per image whose features are pooled at once without gradient, which bounds memory."""
 
 
 class FasterRCNN(PyramidDetector):
@@ -168,8 +173,30 @@ class FasterRCNN(PyramidDetector):
         Returns:
             Detections with torchvision's labels without targets, and losses with targets.
         """
+        heads = self.network.roi_heads
+        if targets is None and not torch.is_grad_enabled():
+            logits, deltas = self._refine_in_parts(levels, proposals, batch.sizes)
+            found = heads.postprocess_detections(logits, deltas, proposals, batch.sizes)
+            return [dict(zip(("boxes", "scores", "labels"), one, strict=True)) for one in zip(*found, strict=True)], {}
         with torchvision_mode(self.network, training=targets is not None):
-            return self.network.roi_heads(levels, proposals, batch.sizes, targets)
+            return heads(levels, proposals, batch.sizes, targets)
+
+    def _refine_in_parts(
+        self, levels: dict[str, Tensor], proposals: list[Tensor], sizes: list[tuple[int, int]]
+    ) -> tuple[Tensor, Tensor]:
+        """Class logits ``[R, K + 1]`` and deltas ``[R, 4 (K + 1)]`` of all proposals, ``[P, 4]`` of each image.
+
+        Pooled features of all of them would be the peak of the memory: 100 MB for an image.
+        """
+        heads, counts = self.network.roi_heads, [len(boxes) for boxes in proposals]
+        first = [end - count for end, count in zip(itertools.accumulate(counts), counts, strict=True)]
+        at_once, parts = _REGIONS_AT_ONCE * len(proposals), []
+        for start in range(0, max(sum(counts), 1), at_once):
+            limits = [(max(start - before, 0), max(start + at_once - before, 0)) for before in first]
+            chosen = [boxes[low:high] for boxes, (low, high) in zip(proposals, limits, strict=True)]
+            parts.append(heads.box_predictor(heads.box_head(heads.box_roi_pool(levels, chosen, sizes))))
+        logits, deltas = (torch.cat(each) for each in zip(*parts, strict=True))
+        return logits, deltas
 
     def detect(self, batch: ImageBatch) -> list[Detections]:
         """Detect the objects of each image; see `Detector.detect`."""

@@ -2,6 +2,7 @@
 
 import copy
 import re
+import weakref
 from functools import partial
 
 import pytest
@@ -213,3 +214,35 @@ def test_an_unknown_backbone_is_reported_under_the_callers_argument():
         as_backbone("resnet8")
     with pytest.raises(ValueError, match="name: unknown backbone, got 'resnet8'"):
         build_backbone("resnet8")
+
+
+class Probe(nn.Module):
+    """Records whether a map of an earlier stage still exists."""
+
+    def __init__(self, watched: list) -> None:
+        super().__init__()
+        self.watched, self.alive = watched, []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.alive.append(self.watched[-1]() is not None)
+        return x
+
+
+def test_without_gradient_a_map_is_released_within_the_next_stage() -> None:
+    watched: list = []
+    probe = Probe(watched)
+    backbone = Backbone([nn.AvgPool2d(2), nn.Sequential(nn.AvgPool2d(2), probe)], (3, 3), (2, 4))
+    backbone.stages[0].register_forward_hook(lambda _module, _args, out: watched.append(weakref.ref(out)))
+    image = random_images(8)
+    with torch.no_grad():
+        (released,) = backbone(image, [1])
+        both = backbone(image)
+    assert probe.alive == [False, True]  # not needed, and returned
+    torch.testing.assert_close(released, backbone(image)[1], rtol=0, atol=0)
+    torch.testing.assert_close(released, both[1], rtol=0, atol=0)
+    # hooks of a stage are called with its input and output
+    seen: list = []
+    backbone.stages[1].register_forward_hook(lambda _module, args, out: seen.append((args[0].shape, out.shape)))
+    with torch.no_grad():
+        backbone(image, [1])
+    assert seen == [(both[0].shape, both[1].shape)]

@@ -548,3 +548,26 @@ class TestPyramidMemory:
         plain = FeaturePyramid(PlainCNN((4, 8, 16)), channels=6, finest_stride=4).eval()
         for level, other in zip(own(seeded_images(side=32)), plain(seeded_images(side=32)), strict=True):
             assert torch.equal(level, other)
+
+
+def test_regions_are_refined_in_parts(monkeypatch):
+    torch.manual_seed(0)
+    options = {"min_size": None, "max_size": None, "fpn_channels": 16, "hidden": 16, "proposals": (50, 30)}
+    model = FasterRCNN(3, "resnet18", score_threshold=0.0, **options).eval()
+    images = [torch.randint(256, (3, *size), dtype=torch.uint8) for size in ((64, 96), (80, 64))]
+    pooled = []
+    model.network.roi_heads.box_roi_pool.register_forward_hook(lambda _m, args, _o: pooled.append([*map(len, args[1])]))
+    whole = model(images)
+    batch = model.resize(images)
+    levels, proposals, _ = model.propose(batch)
+    found, _ = model.refine(levels, proposals, batch)  # with gradient: torchvision's own way
+    torch.testing.assert_close([one["scores"] for one in model.restore(found, batch)], [one["scores"] for one in whole])
+    counts = pooled[0]
+    assert pooled == [counts, counts] and min(counts) > 8
+    monkeypatch.setattr("striate.models.detection.two_stage.faster_rcnn._REGIONS_AT_ONCE", 4)
+    pooled.clear()
+    for one, part in zip(whole, model(images), strict=True):
+        for field in ("labels", "boxes", "scores"):
+            torch.testing.assert_close(part[field], one[field])
+    assert len(pooled) == -(-sum(counts) // 8) and max(map(sum, pooled)) == 8
+    assert [sum(part) for part in zip(*pooled, strict=True)] == counts

@@ -39,6 +39,20 @@ def test_round_trip_area_boxes_and_coco(count: int, height: int, width: int, see
         assert masks.boxes()[index].tolist() == ([x, y, x + w, y + h] if mask.any() else [0, 0, 0, 0])
 
 
+def test_dense_masks_of_any_kind_and_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    dense = random_masks(13, 9, 8)
+    dense[3], dense[4], dense[5] = False, True, False
+    dense[5, -1, -1] = True
+    expected = RunLengths.from_dense(dense)
+    assert torch.equal(expected.dense(), dense)
+    for_all = torch.randint(1, 256, dense.shape, generator=torch.Generator().manual_seed(0)) * dense
+    monkeypatch.setattr("striate.models.ops.masks._AT_ONCE", 5 * 9 * 8)
+    for masks in (dense, for_all.to(torch.uint8), for_all, dense.float() / 3, dense.mT.contiguous().mT):
+        encoded = RunLengths.from_dense(masks)
+        assert torch.equal(encoded.edges, expected.edges) and torch.equal(encoded.offsets, expected.offsets)
+    assert [len(RunLengths.from_dense(torch.zeros(shape))) for shape in ((0, 4, 5), (2, 0, 5), (2, 4, 0))] == [0, 2, 2]
+
+
 def test_hand_made_run_lengths() -> None:
     mask = torch.tensor([[0, 0, 1], [1, 1, 1]]).bool()  # columns: 01, 01, 11
     masks = RunLengths.from_dense(mask[None])

@@ -30,6 +30,9 @@ least so many pixels.
 Predicted boxes of objects that are cut end near the border, not exactly at it.
 """
 
+_STRIP = 3
+"""An object that reaches into a window by at most so many times this inaccuracy is no evidence of what lies there."""
+
 _INSIDE = {True: 0.5, False: 0.75}
 """An object with more than this fraction of its mask, or of its box if False, in another one lies in that one.
 
@@ -201,7 +204,10 @@ def _compare(one: Detections, other: Detections, window: Window, facing: Window,
         torch.where(cut[0], inside[1], _areas(other)[columns]),
     )
     iou = common / (areas[0] + areas[1] - common)
-    fractions = [torch.where(flag, common / area, 0).tolist() for flag, area in zip(cut, inside, strict=True)]
+    clear = ~_barely_inside(one["boxes"], facing)[rows], ~_barely_inside(other["boxes"], window)[columns]
+    fractions = [
+        torch.where(flag & deep, common / area, 0).tolist() for flag, deep, area in zip(cut, clear, inside, strict=True)
+    ]
     seen = [_inside(one["boxes"], facing)[rows].tolist(), _inside(other["boxes"], window)[columns].tolist()]
     pairs = (zip(*values, strict=True) for values in (fractions, seen))
     return map(Pair, rows.tolist(), columns.tolist(), common.tolist(), iou.tolist(), *pairs)
@@ -212,6 +218,18 @@ def _inside(boxes: Tensor, window: Window) -> Tensor:
     low, high = torch.tensor(window).split(2)
     margin = _margin(window)
     return ((boxes[:, :2] >= low - margin) & (boxes[:, 2:] <= high + margin)).all(1)
+
+
+def _barely_inside(boxes: Tensor, window: Window) -> Tensor:
+    """Which boxes ``[M, 4]`` leave a window, and reach into it no deeper than boxes are inaccurate: bool ``[M]``.
+
+    The strip of such an object that the window shows may well lie in the object's neighbor.
+    """
+    low, high = torch.tensor(window).split(2)
+    margin = _margin(window)
+    beyond = torch.cat([boxes[:, :2] < low - margin, boxes[:, 2:] > high + margin], 1)
+    depths = torch.cat([boxes[:, 2:] - low, high - boxes[:, :2]], 1)
+    return (beyond & (depths <= _STRIP * margin.repeat(2))).any(1)
 
 
 def _cut_sides(one: Detections, window: Window, size: Sequence[int], facing: Window | None = None) -> Tensor:

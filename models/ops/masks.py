@@ -227,13 +227,15 @@ def _dense_edges(masks: Tensor) -> tuple[Tensor, Tensor]:
 def _encode(masks: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Edges int64 ``[E]`` of masks uint8 ``[M, H, W]``, and the number of those of each mask, int64 ``[M]``.
 
-    torch reads all pixels once, at the speed of the memory and with all its threads, to find the rows of each mask.
-    Changes from row to row are then sought in the box of each mask only.
+    All pixels are read once, to find the rows of each mask. NumPy does this at the speed of the memory, and does not
+    wait for other threads as torch would on a busy machine. Changes from row to row are then sought in the box of each
+    mask only.
     """
-    (_, height, width), rows = masks.shape, masks.amax(2).numpy()
+    (_, height, width), pixels = masks.shape, masks.numpy()
+    rows = np.bitwise_or.reduce(pixels, axis=2)
     if rows.max() > 1:
         return _encode((masks != 0).view(torch.uint8))
-    (top, bottom), columns, pixels = _limits(rows), np.zeros((len(masks), width), np.uint8), masks.numpy()
+    (top, bottom), columns = _limits(rows), np.zeros((len(masks), width), np.uint8)
     for mask, present, y1, y2 in zip(pixels, columns, top.tolist(), bottom.tolist(), strict=True):
         np.bitwise_or.reduce(mask[y1:y2], 0, out=present)
     left, right = _limits(columns)

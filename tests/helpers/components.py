@@ -29,7 +29,7 @@ class ComponentBoxes(Detector):
         """The objects of one image, uint8 ``[3, H, W]``, by descending score."""
         masks, scores, labels = [], [], []
         for label in (0, 1):
-            for value in np.unique(pixels[label])[:0:-1]:
+            for value in filter(None, np.unique(pixels[label])[::-1]):  # a window may have no background
                 count, numbers = cv2.connectedComponents((pixels[label] == value).astype(np.uint8), connectivity=4)
                 masks += [numbers == number for number in range(1, count)]
                 scores += [(value + label / 2) / 256] * (count - 1)

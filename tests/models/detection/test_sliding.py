@@ -193,6 +193,30 @@ def test_an_iou_above_the_threshold_joins():
     assert len(join_windows([same, parts_of()], WINDOWS, (20, 60), iou=0.3)["boxes"]) == 2
 
 
+def test_an_object_that_barely_enters_a_window_does_not_join_its_neighbor_there():
+    # upper and lower object touch at row 30; each window's masks and boxes are inexact by a pixel
+    windows = [(0, 16, 32, 48), (16, 0, 48, 32)]
+    lower, upper = parts_of((10, 29, 32, 48, 0.8), size=(96, 96)), parts_of((16, 2, 40, 31, 0.9), size=(96, 96))
+    for masks in (True, False):
+        parts = [{k: v for k, v in one.items() if masks or k != "masks"} for one in (lower, upper)]
+        joined = join_windows(parts, windows, (96, 96))
+        assert joined["boxes"].tolist() == [[16, 2, 40, 31], [10, 29, 32, 48]]
+    # deep inside, it is the same object
+    deep = parts_of((10, 20, 32, 48, 0.8), size=(96, 96))
+    assert join_windows([deep, upper], windows, (96, 96))["boxes"].tolist() == [[10, 2, 40, 48]]
+
+
+def test_an_object_that_covers_whole_windows():
+    ring = [
+        (0, 90, slice(3, 97), slice(5, 95)),
+        (0, 0, slice(30, 60), slice(30, 60)),
+        (0, 120, slice(36, 50), slice(34, 58)),
+    ]
+    for regions in ([(0, 90, slice(0, 100), slice(0, 100))], ring[:1], ring):
+        found, expected = detected(regions, size=(100, 100))
+        assert_same(found, expected)
+
+
 def test_neighbors_whose_parts_coincide_in_the_overlap_stay_two():
     # each is whole in its window; in the overlap from 20 to 40 they have the same pixels, but not beyond it
     parts = [parts_of((2, 5, 30, 15, 0.6)), parts_of((24, 5, 58, 15, 0.8))]

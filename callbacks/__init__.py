@@ -3,6 +3,7 @@
 from .checkpoint_io import AtomicCheckpointIO
 from .drawing.pictures import Pictures
 from .predictions.writer import PredictionWriter
+from .region_stages import RegionStages
 from .renormalize_filters import RenormalizeFilters
 from .reports.activation_comparison import ActivationComparisonPlot
 from .reports.classes import ClassReport
@@ -25,6 +26,7 @@ __all__ = [
     "Pictures",
     "PredictionWriter",
     "RandomState",
+    "RegionStages",
     "RenormalizeFilters",
     "RunRecord",
     "RunReport",

@@ -145,7 +145,7 @@ class GracefulInterrupt(pl.Callback):
     ) -> None:
         """End the repetition if training starts without a validation, as with a time-based check interval."""
         if self._repeats:
-            self._end_repetition(trainer)
+            self.end_repetition(trainer)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -165,12 +165,23 @@ class GracefulInterrupt(pl.Callback):
             self._signals.watch(trainer)
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        self._end_repetition(trainer)
+        self.end_repetition(trainer)
         if self._signals.agreed(trainer):
             self._save(trainer)
             raise self._signals.exception()
 
-    def _end_repetition(self, trainer: pl.Trainer) -> None:
+    def save_before_validation(self, trainer: pl.Trainer) -> None:
+        """Write ``last.ckpt`` as a validation starts, so that a run resumed from it repeats that validation."""
+        self._save(trainer)
+        self._repeats = False
+
+    def stop_if_requested(self, trainer: pl.Trainer) -> None:
+        """Stop, if requested, in long work of another callback that `save_before_validation` has preceded."""
+        if self._signals.agreed(trainer):
+            self._repeats = bool(trainer.validating)
+            raise self._signals.exception()
+
+    def end_repetition(self, trainer: pl.Trainer) -> None:
         """Undo the preparations for a repeated validation, once it has started."""
         self._repeats = False
         if self._max_steps is not None:

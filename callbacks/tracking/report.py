@@ -45,6 +45,8 @@ CONTENTS = {
     "instances.csv": "class of each object in instances (class_file of InstanceMasks)",
     "wandb": "W&B run",
     "wandb_run.json": "ID, project and sweep of the W&B run",
+    "region_stages.json": "time of the training of SVMs and box regression",
+    "region_stages": "features of regions, from which SVMs and box regression are trained",
     "slurm_job.json": "SLURM job that the run belongs to, which continues it when it is requeued",
     "uncommitted.diff": "changes of the source code since the git revision",
 }

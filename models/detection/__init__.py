@@ -28,8 +28,13 @@ from .torchvision import TorchvisionDetector
 from .two_stage.faster_rcnn import FasterRCNN
 from .two_stage.faster_rcnn_paper import PaddedZFNetBackbone, SingleMapFasterRCNN
 from .two_stage.proposal_detector import ProposalDetector, check_proposals
-from .two_stage.roi_head import RoIFullyConnected, RoIHead, RoIOutput, RoISample, RoISettings
+from .two_stage.rcnn import RCNN
+from .two_stage.region_boxes import BoxRegressionSettings
+from .two_stage.region_svms import SVMSettings
+from .two_stage.roi_head import RoIFullyConnected, RoIHead, RoIOutput, RoISample, RoISettings, SamplingSettings
 from .two_stage.rpn import RPN, RPNOutput, RPNSettings
+from .two_stage.spp import SPPNet
+from .two_stage.svm_detector import SVMDetector
 from .yolo.loss import (
     GridOutput,
     GridTarget,
@@ -46,11 +51,13 @@ __all__ = [
     "BACKGROUND",
     "FCOS",
     "IGNORED",
+    "RCNN",
     "RPN",
     "SSD",
     "SSD300",
     "SSD512",
     "SSDVGG16",
+    "BoxRegressionSettings",
     "Detections",
     "Detector",
     "ExtraLayer",
@@ -72,6 +79,10 @@ __all__ = [
     "RoIOutput",
     "RoISample",
     "RoISettings",
+    "SPPNet",
+    "SVMDetector",
+    "SVMSettings",
+    "SamplingSettings",
     "SingleMapFasterRCNN",
     "TorchvisionDetector",
     "YOLOHead",

@@ -123,7 +123,7 @@ class SingleMapFasterRCNN(Detector):
             channels, rpn_channels or architecture.rpn_channels, stride, as_settings(RPNSettings, "rpn", rpn)
         )
         body = RoIFullyConnected(channels, size, hidden, dropout)
-        self._body_report = _load_fully_connected(body, built)
+        self._body_report = load_fully_connected(body, built)
         self.head = RoIHead(RoIPool(size, 1 / stride), body, hidden, num_classes, as_settings(RoISettings, "roi", roi))
 
     def detect(self, batch: ImageBatch) -> list[Detections]:
@@ -141,16 +141,7 @@ class SingleMapFasterRCNN(Detector):
 
     def describe_weights(self) -> str | None:
         """What was loaded into the backbone, fc6 and fc7, as lines of text. None: nothing was loaded."""
-        report = self.backbone.load_report
-        if report is None:
-            return None
-        loaded = self._body_report.loaded if self._body_report else ()
-        layers = [name for name in ("fc6", "fc7") if f"{name}.weight" in loaded and f"{name}.bias" in loaded]
-        lines = [f"from {report.origin}:", f"  backbone: all {len(report.loaded)} tensors"]
-        lines.append(
-            f"  {' and '.join(layers)}: loaded" if layers else "  fc6 and fc7: new, since nothing in the file fits"
-        )
-        return "\n".join([*lines, "  RPN, class scores and boxes: new"])
+        return describe_region_weights(self.backbone, self._body_report, "RPN, class scores and boxes: new")
 
 
 def _build_backbone(backbone: Backbone | str, weights: str | None) -> Backbone:
@@ -161,7 +152,27 @@ def _build_backbone(backbone: Backbone | str, weights: str | None) -> Backbone:
     return as_backbone(backbone, weights)
 
 
-def _load_fully_connected(body: RoIFullyConnected, backbone: Backbone) -> LoadReport | None:
+def describe_region_weights(backbone: Backbone, body: LoadReport | None, rest: str) -> str | None:
+    """Describe what was loaded into a backbone and into fc6 and fc7, as lines of text. None: nothing was loaded.
+
+    Args:
+        backbone: The backbone.
+        body: What `load_fully_connected` returned.
+        rest: Last line, about the other layers.
+    """
+    report = backbone.load_report
+    if report is None:
+        return None
+    loaded = body.loaded if body else ()
+    layers = [name for name in ("fc6", "fc7") if f"{name}.weight" in loaded and f"{name}.bias" in loaded]
+    lines = [f"from {report.origin}:", f"  backbone: all {len(report.loaded)} tensors"]
+    lines.append(
+        f"  {' and '.join(layers)}: loaded" if layers else "  fc6 and fc7: new, since nothing in the file fits"
+    )
+    return "\n".join([*lines, f"  {rest}"])
+
+
+def load_fully_connected(body: RoIFullyConnected, backbone: Backbone) -> LoadReport | None:
     """Load fc6 and fc7 from the file of the backbone's weights, if they are there and fit."""
     source = _find_fully_connected(backbone)
     if source is None:

@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
+from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 from ..datamodules.base import Unpack
 from ..datamodules.batches import DetectionBatch
-from ..models.detection import Detections, Detector, ProposalDetector, classwise_nms, sliding_detections
+from ..models.detection import Detections, Detector, ProposalDetector, SVMDetector, classwise_nms, sliding_detections
 from ..models.modes import evaluation_mode
 from ..models.ops.checks import check_min
 from ..models.ops.windows import window_sides
@@ -128,6 +129,14 @@ class Detection(Task):
             raise ValueError(f"train_on_difficult: must be true, since otherwise nothing is trained on ({reason})")
         if stage != "predict":
             self.category_ids = list(data.category_ids or []) if isinstance(data, HasCategoryIds) else []
+
+    def on_train_end(self) -> None:
+        """Warn if a model that is trained in stages has only the first one; callbacks have run before this."""
+        if isinstance(self.model, SVMDetector) and not self.model.stages_finished:
+            rank_zero_warn(
+                f"{type(self.model).__name__} detects by its softmax, since SVMs and boxes are not trained; add "
+                "striate.callbacks.RegionStages to the trainer's callbacks"
+            )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the source's category ids beside the class names."""

@@ -66,8 +66,9 @@ class RegionStageTrainer:
         assert isinstance(task.model, SVMDetector)
         self.task, self.model, self.data = task, task.model, data
         self.report, self.check, self.forward_context = report, check, forward_context
-        source = data.datasets["train"].source
-        self.dataset = data.dataset(source, training=False, num_classes=data.num_classes)
+        trained_on = data.datasets["train"]
+        self.dataset = data.dataset(trained_on.source, training=False, num_classes=data.num_classes)
+        self.dataset.proposals = trained_on.proposals
         count = len(self.dataset) if limit is None else min(limit, len(self.dataset))
         self.store = RegionStore(folder, count, self._fingerprint(half_precision, count), half_precision)
         self.results: dict[str, float] = {}
@@ -154,7 +155,7 @@ class RegionStageTrainer:
         objects, labels = target["boxes"][visible], target["labels"][visible]
         with self.forward_context():
             found = self.model.extract(image.to(self.task.device), torch.cat([objects, proposals]))
-        features, pooled = (values.float().cpu().numpy() for values in found)
+        features, pooled = (values.float().cpu().numpy() for values in (found.features, found.pooled))
         if not np.isfinite(features).all() or not np.isfinite(pooled).all():
             raise ValueError(
                 "features: must be finite, got NaN or infinite ones; lower the learning rate of the network"

@@ -107,10 +107,9 @@ class RegionStore:
             partial.replace(self.folder / name)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                stored = (
-                    f"{self.size / 1e9:.1f} GB of features of regions are stored, of about {self.estimate() / 1e9:.1f}"
-                )
-                raise OSError(error.errno, f"{error.strerror}; {stored}", str(self.folder / name)) from error
+                stored, total = f"{self.size / 1e9:.1f} GB", f"{self.estimate() / 1e9:.1f}"
+                message = f"{error.strerror} after {stored} of features of regions, of about {total}"
+                raise OSError(error.errno, message, str(self.folder / name)) from error
             raise
         finally:
             partial.unlink(missing_ok=True)

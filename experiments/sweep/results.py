@@ -11,7 +11,6 @@ from optuna.exceptions import OptunaError
 from optuna.importance import get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
-from ..runs.run_state import RunState
 from .parameters import label
 from .study import QUANTILE, SharedStudy
 from .trials import newest
@@ -34,7 +33,7 @@ class Result:
         best: Best value of the metric; None: it has logged none.
         position: After how many logged values the best one came, from 1.
         logged: Number of logged values.
-        seconds: Time that it has run for, without interruptions; None: it has not ended.
+        seconds: Time that its processes have run for; None: none has ended.
         values: Values of the parameters.
         folder: Folder of its newest run, or of the trial.
         command: Command line that repeats it.
@@ -69,14 +68,13 @@ def result_of(shared: SharedStudy, trial: FrozenTrial) -> Result:
     best = shared.sweep.metric.best(trial.intermediate_values)
     folder = Path(trial.user_attrs.get("folder", shared.folder / f"trial-{trial.number}"))
     config = newest(folder, "config.yaml")
-    known = RunState() if config is None else RunState.load(config.parent)
     return Result(
         trial.number,
         STATES[trial.state],
         None if best is None else best[1],
         None if best is None else sorted(trial.intermediate_values).index(best[0]) + 1,
         len(trial.intermediate_values),
-        None if trial.duration is None else known.seconds or trial.duration.total_seconds(),
+        trial.user_attrs.get("seconds", None if trial.duration is None else trial.duration.total_seconds()),
         trial.user_attrs.get("values", {}),
         folder if config is None else config.parent,
         trial.user_attrs.get("command", ""),

@@ -209,7 +209,9 @@ class Runner:
         """Record the end of a trial, unless it was interrupted: then it stays a running one, to be continued."""
         study, number = self.shared.study, running.number
         best = self.shared.sweep.metric.best(dict(enumerate(running.history.values)))
-        duration = f"{time.monotonic() - running.started:.0f} s"
+        seconds = running.trial.user_attrs.get("seconds", 0.0) + time.monotonic() - running.started
+        running.trial.set_user_attr("seconds", round(seconds, 3))
+        duration = f"{seconds:.0f} s"
         if running.pruned:
             study.tell(number, state=TrialState.PRUNED)
             self.say(number, f"stopped early after {duration}")

@@ -6,6 +6,7 @@ from .lite0 import EfficientNetLite0
 from .plain import PlainCNN
 from .timm import TimmBackbone
 from .torchvision import TorchvisionBackbone, TorchvisionHead
+from .unpadded import UnpaddedCNN
 
 __all__ = [
     "Backbone",
@@ -14,6 +15,7 @@ __all__ = [
     "TimmBackbone",
     "TorchvisionBackbone",
     "TorchvisionHead",
+    "UnpaddedCNN",
     "as_backbone",
     "available_backbones",
     "backbone_name",

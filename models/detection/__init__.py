@@ -1,4 +1,4 @@
-"""Detectors: two-stage, single-shot and grid, behind one seam (`Detector`)."""
+"""Detectors: sliding window, two-stage, single-shot and grid, behind one seam (`Detector`)."""
 
 from ..ops.anchors import cell_anchors, grid_anchors
 from ..ops.box_coding import decode_boxes, encode_boxes
@@ -18,7 +18,7 @@ from .postprocessing import select_detections
 from .pyramid import FeaturePyramid
 from .pyramid_detector import PyramidDetector
 from .resize import ImageBatch, ResizeAndPad, scale_boxes
-from .sliding import sliding_detections
+from .sliding_window import SlidingWindowDetector, WayComparison, WindowGrid
 from .ssd.backbone import SSDVGG16
 from .ssd.default_boxes import default_boxes, ssd_aspects, ssd_scales
 from .ssd.loss import hard_negative_mining, multibox_losses
@@ -35,6 +35,7 @@ from .two_stage.roi_head import RoIFullyConnected, RoIHead, RoIOutput, RoISample
 from .two_stage.rpn import RPN, RPNOutput, RPNSettings
 from .two_stage.spp import SPPNet
 from .two_stage.svm_detector import SVMDetector
+from .windowed_prediction import sliding_detections
 from .yolo.loss import (
     GridOutput,
     GridTarget,
@@ -84,7 +85,10 @@ __all__ = [
     "SVMSettings",
     "SamplingSettings",
     "SingleMapFasterRCNN",
+    "SlidingWindowDetector",
     "TorchvisionDetector",
+    "WayComparison",
+    "WindowGrid",
     "YOLOHead",
     "YOLOTerms",
     "YOLOv1",

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from striate.models import RunLengths, sliding_detections
-from striate.models.detection.sliding import join_windows
+from striate.models.detection.windowed_prediction import join_windows
 
 from ...helpers.components import (
     ComponentBoxes,

@@ -82,6 +82,7 @@ def best_overlaps(annotated: Sequence[Annotated], boxes: Sequence[Tensor], count
 
 
 def _shown(overlaps: Tensor) -> str:
+    """Recall and MABO of best overlaps ``[M]``, as text."""
     return f"{(overlaps >= 0.5).float().mean():.3f}, {overlaps.mean():.3f}"
 
 

@@ -51,7 +51,7 @@ def run() -> Iterator[Row]:
 
 
 def _ours(images: list[np.ndarray], mode: str) -> tuple[float, list[int]]:
-    """Mean CPU time per image, and the number of boxes of each."""
+    """Mean CPU time per image ``[H, W, 3]``, and the number of boxes of each."""
     tensors = [torch.from_numpy(image.copy()).permute(2, 0, 1) for image in images]
     begin = time.process_time()
     counts = [len(selective_search(image, mode)[0]) for image in tensors]  # type: ignore[arg-type]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypedDict, get_args, runtime_checkable
+from typing import Any, ClassVar, Protocol, get_args, runtime_checkable
 
 import numpy as np
 import pytorch_lightning as pl
@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from .annotations.absence import reject_absence, warn_of_absence, warn_of_absent_classes
 from .annotations.argument_checks import check_choice
 from .annotations.skipped_files import report_skipped
-from .augmentations.multi_image import Mix, Step
+from .augmentations.multi_image import Mix
 from .augmentations.pipeline import check_min_visibility
 from .augmentations.resizing import sufficient_short_side
 from .images.bit_depth import ReadOptions, Scale
@@ -30,6 +30,11 @@ from .loading.epoch_sampling import (
 )
 from .loading.image_files import ImageFiles
 from .loading.loader import ResumableLoader, default_workers, make_loader, prepare_worker
+from .loading.options import LoaderOptions as LoaderOptions
+from .loading.options import LoaderOptionsExceptBatchSize as LoaderOptionsExceptBatchSize
+from .loading.options import ObjectOptions as ObjectOptions
+from .loading.options import Transforms
+from .loading.options import Unpack as Unpack
 from .loading.sources import (
     HasAbsence,
     HasLabels,
@@ -41,51 +46,10 @@ from .loading.sources import (
     present_classes,
     source_sizes,
 )
-
-if TYPE_CHECKING:
-    from typing import Unpack as Unpack
-else:
-
-    class Unpack:
-        """`typing.Unpack` to editors and type checkers, `Any` at run time.
-
-        jsonargparse 4.53 takes an unpacked TypedDict's keys without defaults; behind ``**kwargs: Any`` it finds the
-        base's parameters, with their defaults and descriptions.
-        """
-
-        def __class_getitem__(cls, options: type) -> Any:
-            return Any
-
-
-Transforms = Sequence[Step]
+from .proposals.attach import SampleProposals, open_for_prediction, open_proposals
 
 STAGE_SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
 """The splits that each stage needs."""
-
-
-class LoaderOptionsExceptBatchSize(TypedDict, total=False):
-    """`LoaderOptions` of a data module that states its own default of ``batch_size``."""
-
-    eval_batch_size: int | None
-    num_workers: int | None
-    train_transform: Transforms | None
-    val_transform: Transforms | None
-    seed: int
-    images: str | None
-    strict: bool
-    sampling: Sampling
-    scale_16bit: Scale | list[float] | None
-    page: int | None
-
-
-class LoaderOptions(LoaderOptionsExceptBatchSize, total=False):
-    """Names and types of the keyword arguments that every data module passes on to `VisionDataModule`.
-
-    Defaults and descriptions are `VisionDataModule`'s. A constructor takes ``**kwargs: Unpack[LoaderOptions]``, so
-    editors and type checkers know the names, and calls ``super().__init__(**kwargs)``.
-    """
-
-    batch_size: int
 
 
 @runtime_checkable
@@ -126,6 +90,7 @@ class VisionDataModule(pl.LightningDataModule):
         checks_targets: Whether labels and masks are compared with the classes when a sample is read, so that no other
             code has to do it on a device.
         group_by_aspect: Whether training batches consist of images with similar aspect ratios, to reduce padding.
+        proposals: File of stored proposals, for data modules that have such an argument.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -133,6 +98,7 @@ class VisionDataModule(pl.LightningDataModule):
 
     _min_visibility: float = 0.0
     group_by_aspect: bool = False
+    proposals: str | None = None
     checks_targets: ClassVar[bool] = True
 
     def __init__(
@@ -244,6 +210,7 @@ class VisionDataModule(pl.LightningDataModule):
                 else:
                     warn_of_absence(source, split)
                 self.datasets[split] = self.dataset(source, split == "train", self.num_classes)
+                self.datasets[split].proposals = self.open_proposals(source, split)
             self._opened.add(split)
 
     def dataset(self, source: Source, training: bool, num_classes: int | None = None) -> TransformedDataset:
@@ -264,6 +231,21 @@ class VisionDataModule(pl.LightningDataModule):
             transform_name="train_transform" if training else "val_transform",
             keep_objects=not training,
         )
+
+    def open_proposals(self, source: Source, split: str) -> SampleProposals | None:
+        """Return the stored proposals of a split; None without ``proposals``.
+
+        Raises:
+            DataError: The file cannot be used, or belongs to another data set.
+            ValueError: The task is neither detection nor instance segmentation.
+        """
+        if self.proposals is None:
+            return None
+        if not self.variable_size_images:
+            raise ValueError(
+                f"proposals: must be null but for detection and instance segmentation, got {self.proposals!r}; omit it"
+            )
+        return open_proposals(self.proposals, source, split, type(self).__name__)
 
     def train_dataloader(self) -> ResumableLoader:
         """Return the training loader: shuffled, augmented, with the same number of steps on each rank."""
@@ -305,7 +287,9 @@ class VisionDataModule(pl.LightningDataModule):
             raise ValueError("images: predict needs a file, a folder or a glob pattern, got null; set --data.images")
         if (folder := Path(self.images).expanduser()).is_dir():
             report_skipped([list_folder(folder)])
-        dataset = self.dataset(ImageFiles(find_images(self.images)), training=False)
+        files = ImageFiles(find_images(self.images))
+        dataset = self.dataset(files, training=False)
+        dataset.proposals = None if self.proposals is None else open_for_prediction(self.proposals, files)
         return DataLoader(
             dataset,
             batch_size=self.eval_batch_size,
@@ -361,13 +345,6 @@ class VisionDataModule(pl.LightningDataModule):
         return aspect_groups(source_sizes(self.datasets["train"].source))
 
 
-class ObjectOptions(LoaderOptions, total=False):
-    """`LoaderOptions` and the options of `ObjectDataModule`, for a constructor's ``**kwargs``."""
-
-    min_visibility: float
-    group_by_aspect: bool
-
-
 class ObjectDataModule(VisionDataModule):
     """Base of the data modules for detection and instance segmentation.
 
@@ -375,14 +352,20 @@ class ObjectDataModule(VisionDataModule):
         min_visibility: Minimum fraction of a box's area that each transform must keep in training; objects that lose
             more are removed. Evaluation counts every object.
         group_by_aspect: Whether training batches have images of similar aspect ratio, which reduces padding.
+        proposals: File of stored proposals: written by ``striate data proposals``, MATLAB's of R-CNN's author, COCO's
+            JSON of results, or ``.npz``. Every sample gets its own, for detectors that need some (docs/regions.md).
         **kwargs: Loader options of `VisionDataModule`: ``batch_size``, ``seed``, ``train_transform``, ….
     """
 
     def __init__(
-        self, min_visibility: float = 0.0, group_by_aspect: bool = False, **kwargs: Unpack[LoaderOptions]
+        self,
+        min_visibility: float = 0.0,
+        group_by_aspect: bool = False,
+        proposals: str | None = None,
+        **kwargs: Unpack[LoaderOptions],
     ) -> None:
         super().__init__(**kwargs)
-        self.min_visibility, self.group_by_aspect = min_visibility, group_by_aspect
+        self.min_visibility, self.group_by_aspect, self.proposals = min_visibility, group_by_aspect, proposals
 
     @property
     def variable_size_images(self) -> bool:

@@ -35,8 +35,11 @@ from .detection import (
     Detector,
     ExtraLayer,
     FasterRCNN,
+    FastRCNN,
+    FastRCNNSettings,
     FeaturePyramid,
     ImageBatch,
+    PaddedAlexNetBackbone,
     PaddedZFNetBackbone,
     ProposalDetector,
     PyramidDetector,
@@ -95,7 +98,7 @@ from .ops.boxes import (
 )
 from .ops.masks import RunLengths, paste_masks
 from .ops.normalize import Normalize
-from .proposals import Proposer, SearchStrategy, search_strategies, selective_search
+from .proposals import Proposer, SearchStrategy, search_strategies, selective_search, sliding_windows
 from .segmentation import (
     FCN,
     LRASPP,
@@ -160,6 +163,8 @@ __all__ = [
     "FCN16s",
     "FCN32s",
     "FCNAlexNet",
+    "FastRCNN",
+    "FastRCNNSettings",
     "FasterRCNN",
     "FeaturePyramid",
     "FourLayerCNN",
@@ -180,6 +185,7 @@ __all__ = [
     "MaskRCNNC4",
     "Normalize",
     "OhemCrossEntropy",
+    "PaddedAlexNetBackbone",
     "PaddedZFNetBackbone",
     "PixelCrossEntropy",
     "PlainCNN",
@@ -259,6 +265,7 @@ __all__ = [
     "skip_pretrained",
     "sliding_detections",
     "sliding_logits",
+    "sliding_windows",
     "soft_dice_loss",
     "soft_nms",
     "softmax_focal_loss",

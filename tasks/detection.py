@@ -8,7 +8,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
-from ..datamodules.base import Unpack
+from ..datamodules.base import Unpack, VisionDataModule
 from ..datamodules.batches import DetectionBatch
 from ..models.detection import Detections, Detector, ProposalDetector, SVMDetector, classwise_nms, sliding_detections
 from ..models.modes import evaluation_mode
@@ -16,12 +16,12 @@ from ..models.ops.checks import check_min
 from ..models.ops.windows import window_sides
 from .base import Task
 from .file_coordinates import boxes_in_file, masks_in_file
-from .interfaces import ComputesLosses, EvaluationStage, HasCategoryIds, KnowsDifficult
+from .ignored_targets import drop_ignored_targets as drop_ignored_targets
+from .interfaces import ComputesLosses, EvaluationStage, HasCategoryIds, KnowsDifficult, MeasuresOffsets
 from .metrics import COCODetection, VOCDetection
 from .optimizers import TaskOptions
 from .prediction import Images, name_labels
-
-FLAGS = ("iscrowd", "difficult")
+from .training_proposals import training_proposals
 
 
 class DetectionOptions(TaskOptions, total=False):
@@ -137,6 +137,16 @@ class Detection(Task):
                 f"{type(self.model).__name__} detects by its softmax, since SVMs and boxes are not trained; add "
                 "striate.callbacks.RegionStages to the trainer's callbacks"
             )
+
+    def on_fit_start(self) -> None:
+        """Measure the offsets of the training set's proposals, for a model that needs them and has not yet.
+
+        Each rank reads all training samples once, with the augmentation of the first epoch, and gets the same result.
+        """
+        super().on_fit_start()
+        model, data = self.model, self.datamodule
+        if isinstance(model, MeasuresOffsets) and not model.offsets_measured and isinstance(data, VisionDataModule):
+            model.measure_offsets(training_proposals(data, self.train_on_difficult))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the source's category ids beside the class names."""
@@ -336,44 +346,3 @@ def _check_detector(model: nn.Module) -> None:
     raise TypeError(
         f"{expected}, got {name}; use one of striate.models, such as FasterRCNN, or subclass striate.models.Detector"
     )
-
-
-def drop_ignored_targets(targets: Sequence[Mapping[str, Any]], train_on_difficult: bool = True) -> list[dict[str, Any]]:
-    """Drop crowds from the targets, and difficult objects unless they are trained on.
-
-    The flags are dropped too, so that a second call changes nothing.
-
-    Args:
-        targets: For each image ``boxes`` ``[N, 4]`` and ``labels`` ``[N]``, optionally ``iscrowd`` and ``difficult``
-            ``[N]`` and other fields, some of length N.
-        train_on_difficult: Keep difficult objects.
-    """
-    flags = FLAGS[:1] if train_on_difficult else FLAGS
-    result = [{key: value for key, value in target.items() if key not in FLAGS} for target in targets]
-    if not any(flag in target for target in targets for flag in flags):
-        return result
-    ignored = [
-        torch.stack([target[flag].bool() for flag in flags if flag in target]).any(0)
-        if any(flag in target for flag in flags)
-        else torch.zeros_like(target["labels"], dtype=torch.bool)
-        for target in targets
-    ]
-    keep = (~torch.cat(ignored)).tolist()  # waits for a GPU once for all images
-    start = 0
-    for index, target in enumerate(result):
-        stop = start + len(target["labels"])
-        if not all(keep[start:stop]):
-            result[index] = _select(target, [number for number, kept in enumerate(keep[start:stop]) if kept])
-        start = stop
-    return result
-
-
-def _select(target: Mapping[str, Any], indices: Sequence[int]) -> dict[str, Any]:
-    """The objects at `indices`, in all fields with one entry per object."""
-    count = len(target["labels"])
-    return {
-        key: value[torch.tensor(indices, dtype=torch.int64, device=value.device)]
-        if isinstance(value, Tensor) and value.ndim and len(value) == count
-        else value
-        for key, value in target.items()
-    }

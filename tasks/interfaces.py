@@ -1,6 +1,6 @@
 """What tasks and callbacks expect of models, data modules and each other, as protocols for `isinstance`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor, nn
@@ -55,6 +55,17 @@ class ComputesLosses(Protocol):
 
     def losses(self, images: Any, targets: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """Return the training losses by name, a scalar each."""
+        ...
+
+
+@runtime_checkable
+class MeasuresOffsets(Protocol):
+    """A detector that normalizes the offsets of boxes by their statistics on the training set's proposals."""
+
+    offsets_measured: Tensor  # bool scalar, part of checkpoints
+
+    def measure_offsets(self, targets: Iterable[Mapping[str, Tensor]]) -> None:
+        """Measure them; each target has ``boxes`` ``[N, 4]``, ``labels`` ``[N]`` and ``proposals`` ``[P, 4]``."""
         ...
 
 

@@ -1,33 +1,8 @@
 """The closed set of faults of a data set: one table from code to sentence, severity, advice and correction."""
 
-from dataclasses import dataclass
-from typing import Literal
-
-Severity = Literal["error", "warning", "note"]
-
-
-@dataclass(frozen=True)
-class Kind:
-    """One row of `KINDS`.
-
-    Attributes:
-        title: Heading for a list of such faults, in the plural.
-        severity: ``error``: a sample or an object is lost or taught wrong; ``warning``: a metric measured on this data
-            would mislead; ``note``: worth knowing. Errors and warnings make the exit code 1.
-        advice: The consequence, and what to do about it.
-        fixed: What ``--fix`` does about it; empty: a person must decide.
-        sentence: The fault in messages, where ``{found}`` stands for the value found; empty: no reader reports it.
-        excludes_sample: Whether a corrected copy leaves out the whole sample. ``objectless``: only where the fault
-            concerns no single object, such as the label of an image or a mask of all its pixels.
-    """
-
-    title: str
-    severity: Severity
-    advice: str
-    fixed: str = ""
-    sentence: str = ""
-    excludes_sample: bool | Literal["objectless"] = False
-
+from .fault_kind import Kind as Kind
+from .fault_kind import Severity as Severity
+from .proposal_kinds import PROPOSAL_KINDS
 
 _DROP_SAMPLE = "left out, with its objects"
 _DROP_OR_MASK = "dropped; taken from the mask where there is one"
@@ -395,4 +370,5 @@ KINDS: dict[str, Kind] = {
         "dropped",
         "{found}",
     ),
+    **PROPOSAL_KINDS,
 }

@@ -40,6 +40,8 @@ class DigitScenes(VisionDataModule):
         occlusion: Maximum fraction of a digit that later digits may cover.
         empty_fraction: Fraction of the scenes, drawn by seed and index, that show a photograph without digits; not for
             classification and localization.
+        proposals: File of stored proposals of these scenes, for detection and instance segmentation; see
+            `ObjectDataModule`.
         batch_size: Training samples per step and device.
         **kwargs: Loader options of `VisionDataModule`: ``eval_batch_size``, ``seed``, ``train_transform``, ….
 
@@ -63,6 +65,7 @@ class DigitScenes(VisionDataModule):
         contrast: float = 60.0,
         occlusion: float = 0.3,
         empty_fraction: float = 0.0,
+        proposals: str | None = None,
         batch_size: int = 64,
         **kwargs: Unpack[LoaderOptionsExceptBatchSize],
     ) -> None:
@@ -81,6 +84,7 @@ class DigitScenes(VisionDataModule):
         if scale is None:
             scale = (0.4, 0.8) if one else (min(max(0.2, _MIN_HEIGHT / image_size), 0.5), 0.5)
         self.scale, self.contrast, self.occlusion, self.empty_fraction = scale, contrast, occlusion, empty_fraction
+        self.proposals = proposals
         self.sizes = {"train": train_size, "val": val_size, "test": test_size}
         for split, size in self.sizes.items():
             if size < 1:

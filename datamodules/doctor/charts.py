@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
 from ..images.fonts import TextFont, chart_fonts, shorten
+from ..proposals.recall import RECALL_IOUS, ProposalRecall
 
 # placeholders, which stand for the page's variables in the finished SVG
 _TEXT, _GRID, _ERROR = "#010101", "#020202", "#030303"
@@ -121,6 +122,27 @@ def class_bars(names: Sequence[str], series: Series, unit: str) -> str:
         return _render(figure, axes, f"Classes ({unit})", len(series))
 
 
+@mpl.rc_context(_STYLE)
+def recall_curves(splits: Sequence[ProposalRecall]) -> str:
+    """Chart the recall of proposals by their number per image: a full line at IoU 0.5, a dashed one at 0.7."""
+    splits = [split for split in splits if split.ranks.shape[1] and split.counts.max(initial=0)]
+    if not splits:
+        return ""
+    figure, axes = _figure(2.1)
+    for split, color in zip(splits, _SERIES * len(splits), strict=False):
+        numbers = np.unique(np.geomspace(1, split.counts.max(), 60).round().astype(int))
+        for recall, iou, style in zip(split.recall(numbers), RECALL_IOUS, ("-", "--"), strict=True):
+            label = f"{split.name}, IoU {iou}"
+            axes.plot(numbers, recall, style, color=color, label=label, linewidth=1.2)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("proposals per image", color=_TEXT)
+    axes.set_ylim(0, 1)
+    axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    return _render(figure, axes, "Recall of proposals", 2 * len(splits))
+
+
 def short_number(value: float) -> str:
     """Format a number in a few characters.
 
@@ -147,7 +169,12 @@ def _render(figure: Figure, axes: Axes, title: str, series: int) -> str:
     """The heading and the SVG of a chart."""
     if series > 1:
         axes.legend(
-            loc="lower left", bbox_to_anchor=(0, 1), ncols=series, borderaxespad=0, frameon=False, labelcolor=_TEXT
+            loc="lower left",
+            bbox_to_anchor=(0, 1),
+            ncols=min(series, 4),
+            borderaxespad=0,
+            frameon=False,
+            labelcolor=_TEXT,
         )
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})

@@ -15,9 +15,11 @@ from ..base import VisionDataModule
 from ..images.similarity import exact_groups, near_pairs
 from ..loading.loader import usable_cores
 from ..loading.sources import HasAbsence, HasFiles, Source
+from ..proposals.recall import ProposalRecall
 from .duplicates import ImagePool
 from .findings import Finding, Findings, findings_of
 from .formats import format_of, unlisted_images
+from .proposal_check import check_stored_proposals
 from .reading import Work, read_all
 from .records import SplitRecord
 from .report import SPLITS, Report
@@ -66,11 +68,13 @@ def check(
         checkup.open(splits)
         checkup.read(usable_cores() if processes is None else processes)
         checkup.find_tiny_boxes()
+        checkup.check_proposals()
         checkup.compare()
         checkup.look_for_unlisted_files()
     except KeyboardInterrupt:
         interrupted = True
     statistics = statistics_of(checkup.records, checkup.class_names or [], one_each=not data.variable_size_images)
+    statistics.proposals = checkup.proposals
     checkup.findings.update(absent_classes(statistics, checkup.present_classes))
     statistics.suggestions = suggestions(statistics)
     return Report(
@@ -105,6 +109,7 @@ class _Checkup:
         self.records: list[SplitRecord] = []
         self.notes: list[str] = []
         self.aliases: dict[str, str] = {}
+        self.proposals: list[ProposalRecall] = []
         self.faulty_images: set[str] = set()  # images for which a reader has recorded a fault
         self.incomplete = False  # whether an existing split was not opened
         self._recorded: set[tuple[str, ...]] = set()
@@ -217,6 +222,13 @@ class _Checkup:
     def find_tiny_boxes(self) -> None:
         """Find boxes that are too small to be meant."""
         self.findings.update(tiny_box_findings(self.records, self.class_names or []))
+
+    def check_proposals(self) -> None:
+        """Find faults of the stored proposals, if there are any, and compute their recall."""
+        checked = check_stored_proposals(self.data, self.records, self.sources)
+        self.findings.update(checked.findings)
+        self.proposals = checked.recalls
+        self.notes += map(str, self.proposals)
 
     # -- duplicates --------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from ..annotations.fault_kinds import KINDS
 from ..images.bit_depth import ReadOptions
 from ..images.decoder_warnings import quiet_decoders
 from ..images.read import read_image
-from .charts import class_bars, histogram
+from .charts import class_bars, histogram, recall_curves
 from .findings import BoxRow, Finding, box_rows
 from .formatting import split_table, strip_root, verdict
 from .pictures import data_uri, overlay, thumbnail
@@ -171,4 +171,4 @@ def _charts(statistics: Statistics) -> tuple[list[str], list[str]]:
             histogram(sides, "Size of objects", "square root of the area, pixels", log=True),
             histogram(ratios, "Shape of objects", "width / height", log=True),
         ]
-    return bars, charts
+    return bars, [*charts, recall_curves(statistics.proposals)]

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..proposals.recall import ProposalRecall
 from .records import SplitRecord
 from .tiny_boxes import size_limit_of, tiny_boxes
 
@@ -70,6 +71,7 @@ class Statistics:
         splits: One entry per split.
         one_each: Whether each image has one object, as in localization.
         suggestions: What follows from the statistics.
+        proposals: Recall of the stored proposals of each split.
     """
 
     kind: str
@@ -77,6 +79,7 @@ class Statistics:
     splits: list[SplitStatistics]
     one_each: bool = False
     suggestions: list[Suggestion] = field(default_factory=list)
+    proposals: list[ProposalRecall] = field(default_factory=list)
 
 
 def statistics_of(records: Sequence[SplitRecord], class_names: Sequence[str], one_each: bool = False) -> Statistics:

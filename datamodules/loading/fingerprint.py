@@ -1,6 +1,7 @@
 """A hash of a data set's index, by which runs on the same data can be found."""
 
 import hashlib
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -55,5 +56,6 @@ def _add(digest: Any, value: Any, depth: int) -> None:
             _add(digest, entry, depth + 1)
     elif isinstance(value, set | frozenset):
         _add(digest, sorted(map(str, value)), depth + 1)
-    if hasattr(value, "__dict__") and not callable(value) and not isinstance(value, np.ndarray | Path):
+    # an object that can be called has parameters too, such as the composer of DigitScenes
+    if hasattr(value, "__dict__") and not inspect.isroutine(value) and not isinstance(value, np.ndarray | Path | type):
         _add(digest, {key: entry for key, entry in sorted(vars(value).items()) if key not in SETTINGS}, depth + 1)

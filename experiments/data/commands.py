@@ -11,6 +11,7 @@ COMMANDS = {
     "show": "draw training samples with their targets, as the network sees them",
     "export": "write a data set to disk as COCO, VOC, YOLO, masks or class folders",
     "check": "report what is wrong with a data set, and write a corrected copy",
+    "proposals": "compute boxes in which objects may be, for R-CNN, SPP-net and Fast R-CNN",
 }
 USAGE = """\
 usage: striate data COMMAND …

@@ -25,8 +25,10 @@ from .ssd.loss import hard_negative_mining, multibox_losses
 from .ssd.published import SSD300, SSD512
 from .ssd.ssd import SSD, ExtraLayer, L2Norm
 from .torchvision import TorchvisionDetector
+from .two_stage.fast_rcnn import FastRCNN, FastRCNNSettings, truncated_svd
 from .two_stage.faster_rcnn import FasterRCNN
-from .two_stage.faster_rcnn_paper import PaddedZFNetBackbone, SingleMapFasterRCNN
+from .two_stage.faster_rcnn_paper import SingleMapFasterRCNN
+from .two_stage.padded_backbones import PaddedAlexNetBackbone, PaddedZFNetBackbone
 from .two_stage.proposal_detector import ProposalDetector, check_proposals
 from .two_stage.rcnn import RCNN
 from .two_stage.region_boxes import BoxRegressionSettings
@@ -62,12 +64,15 @@ __all__ = [
     "Detections",
     "Detector",
     "ExtraLayer",
+    "FastRCNN",
+    "FastRCNNSettings",
     "FasterRCNN",
     "FeaturePyramid",
     "GridOutput",
     "GridTarget",
     "ImageBatch",
     "L2Norm",
+    "PaddedAlexNetBackbone",
     "PaddedZFNetBackbone",
     "ProposalDetector",
     "PyramidDetector",
@@ -118,5 +123,6 @@ __all__ = [
     "split_grid",
     "ssd_aspects",
     "ssd_scales",
+    "truncated_svd",
     "yolo_terms",
 ]

@@ -2,5 +2,6 @@
 
 from .proposer import Proposer
 from .selective_search import SearchStrategy, search_strategies, selective_search
+from .sliding_windows import sliding_windows
 
-__all__ = ["Proposer", "SearchStrategy", "search_strategies", "selective_search"]
+__all__ = ["Proposer", "SearchStrategy", "search_strategies", "selective_search", "sliding_windows"]

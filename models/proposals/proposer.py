@@ -7,8 +7,9 @@ from torch import Tensor
 
 from ..ops.checks import check_choice, check_min
 from .selective_search import Mode, selective_search
+from .sliding_windows import sliding_windows
 
-Method = Literal["selective_search"]
+Method = Literal["selective_search", "sliding"]
 
 
 @dataclass(frozen=True)
@@ -16,11 +17,12 @@ class Proposer:
     """Computes the proposals of an image.
 
     Attributes:
-        method: ``selective_search``: `selective_search`.
+        method: ``selective_search``: `selective_search`. ``sliding``: `sliding_windows`, which do not depend on the
+            pixels.
         mode: Mode of Selective Search: ``single``, ``fast`` or ``quality``.
         min_side: Minimum width and height of a box, in pixels; lower it for images that are small throughout.
         max_proposals: Maximum number of boxes per image, the best.
-        seed: Seed of the random numbers in the order of boxes.
+        seed: Seed of the order of boxes.
 
     Raises:
         ValueError: A method or a mode is unknown, or a number is out of range.
@@ -45,6 +47,9 @@ class Proposer:
             - image: ``[3, H, W]``, ``uint8`` in [0, 255] or floating point in [0, 1]
             - output: ``[P, 4]`` float32, x1, y1, x2, y2 in pixels, on the CPU
         """
+        if self.method == "sliding":
+            height, width = image.shape[-2:]
+            return sliding_windows(height, width, self.min_side, self.max_proposals, seed=self.seed)
         return selective_search(
             image.cpu(), self.mode, min_side=self.min_side, max_boxes=self.max_proposals, seed=self.seed
         )[0]

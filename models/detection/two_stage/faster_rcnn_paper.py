@@ -1,17 +1,16 @@
 """Faster R-CNN as published: one feature map, a region proposal network, and Fast R-CNN's head on its proposals."""
 
-from pathlib import Path
 from typing import NamedTuple
 
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.ops import RoIPool
 
 from ...backbones import Backbone, TorchvisionBackbone, as_backbone
-from ...classification.zfnet import ZFNetBackbone
 from ...ops.checks import OrMapping, as_settings, check_choice, check_min
-from ...weights import LoadReport, load_state_dict_file, match_weights
 from ..detector import Detections, Detector
 from ..resize import ImageBatch, ResizeAndPad
+from .fully_connected import describe_region_weights, load_fully_connected
+from .padded_backbones import PaddedZFNetBackbone
 from .roi_head import RoIFullyConnected, RoIHead, RoISettings
 from .rpn import RPN, RPNSettings
 
@@ -24,41 +23,6 @@ class _Architecture(NamedTuple):
 
 
 _ARCHITECTURES = {"vgg16": _Architecture(7, 512), "zf": _Architecture(6, 256)}
-_FC_INDICES = {"vgg": (0, 3), "alexnet": (1, 4)}
-"""Start of torchvision's name of a network -> indices of fc6 and fc7 in its ``classifier``."""
-
-
-class PaddedZFNetBackbone(ZFNetBackbone):
-    """ZFNet up to conv5 with the padding of SPP-net's and Faster R-CNN's ZF: one map of stride 16.
-
-    Every layer is padded by half a kernel. Cell i is therefore centered at about pixel 16 i, as projecting a box onto
-    the map by division assumes. Without padding, as in `ZFNetBackbone`, it is pixel 16 i + 20. Weights and their names
-    are the same.
-
-    Args:
-        weights: Path of a checkpoint of ours, of `ZFNet` or a model on it. None: N(0, 2 / fan-in).
-        width: Factor on all numbers of channels, rounded to multiples of 8.
-        frozen_stages: Number of stages, from the first, that are not trained; 0 to 3 (conv1; conv2; conv3 to conv5).
-
-    Reference:
-        He et al., "Spatial pyramid pooling", ECCV 2014, appendix A, and py-faster-rcnn's ZF. Those normalize responses
-        within a map, before pooling. Here it is `ZFNet`'s normalization, across maps after pooling, to which its
-        weights belong.
-    """
-
-    def __init__(self, weights: str | None = None, width: float = 1.0, frozen_stages: int = 0) -> None:
-        super().__init__(
-            width,
-            frozen_stages=frozen_stages,
-            out_indices=(2,),
-            weights=weights,
-            init="he" if weights is None else None,
-        )
-        for layer in self.stages.modules():
-            if isinstance(layer, nn.Conv2d):
-                layer.padding = tuple(side // 2 for side in layer.kernel_size)
-            elif isinstance(layer, nn.MaxPool2d):
-                layer.padding = 1
 
 
 class SingleMapFasterRCNN(Detector):
@@ -150,60 +114,3 @@ def _build_backbone(backbone: Backbone | str, weights: str | None) -> Backbone:
     if backbone == "vgg16":
         return TorchvisionBackbone("vgg16", weights, frozen_stages=2, out_indices=(4,))
     return as_backbone(backbone, weights)
-
-
-def describe_region_weights(backbone: Backbone, body: LoadReport | None, rest: str) -> str | None:
-    """Describe what was loaded into a backbone and into fc6 and fc7, as lines of text. None: nothing was loaded.
-
-    Args:
-        backbone: The backbone.
-        body: What `load_fully_connected` returned.
-        rest: Last line, about the other layers.
-    """
-    report = backbone.load_report
-    if report is None:
-        return None
-    loaded = body.loaded if body else ()
-    layers = [name for name in ("fc6", "fc7") if f"{name}.weight" in loaded and f"{name}.bias" in loaded]
-    lines = [f"from {report.origin}:", f"  backbone: all {len(report.loaded)} tensors"]
-    lines.append(
-        f"  {' and '.join(layers)}: loaded" if layers else "  fc6 and fc7: new, since nothing in the file fits"
-    )
-    return "\n".join([*lines, f"  {rest}"])
-
-
-def load_fully_connected(body: RoIFullyConnected, backbone: Backbone) -> LoadReport | None:
-    """Load fc6 and fc7 from the file of the backbone's weights, if they are there and fit."""
-    source = _find_fully_connected(backbone)
-    if source is None:
-        return None
-    state, prefixes, aliases = source
-    fitting, report = match_weights(body, state, prefixes=prefixes, aliases=aliases)
-    body.load_state_dict(fitting, strict=False)
-    return report
-
-
-def _find_fully_connected(backbone: Backbone) -> tuple[dict[str, Tensor], list[str], dict[str, str]] | None:
-    """The tensors ``[...]`` of the backbone's file, possible prefixes of fc6 and fc7, and other names -> ours."""
-    report = backbone.load_report
-    if report is None:
-        return None
-    indices: tuple[int, ...] = ()
-    if isinstance(backbone, TorchvisionBackbone):
-        checkpoint = backbone.full_checkpoint()
-        if checkpoint is None:
-            return None
-        state, theirs, ours = checkpoint
-        indices = next((value for start, value in _FC_INDICES.items() if backbone.name.startswith(start)), ())
-    elif Path(report.origin).is_file():
-        state = load_state_dict_file(report.origin)
-        theirs = ours = report.prefix.removesuffix("backbone.")
-    else:
-        return None
-    aliases = {
-        f"{container}.{index}.{kind}": f"{layer}.{kind}"
-        for layer, index in zip(("fc6", "fc7"), indices, strict=False)
-        for container in ("classifier", "head.body")
-        for kind in ("weight", "bias")
-    }
-    return state, [theirs, ours, f"{ours}head.", f"{ours}head.body."], aliases

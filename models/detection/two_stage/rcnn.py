@@ -11,7 +11,7 @@ from ...backbones.base import trace_shapes
 from ...classification.alexnet import AlexNetBackbone
 from ...ops.checks import check_min
 from ..resize import ImageBatch, ResizeAndPad
-from .faster_rcnn_paper import describe_region_weights, load_fully_connected
+from .fully_connected import describe_region_weights, load_fully_connected
 from .region_warping import context_windows, warp_regions
 from .roi_head import RoIFullyConnected
 from .svm_detector import RegionFeatures, SVMDetector

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from ...backbones import Backbone, as_backbone
 from ...ops.checks import OrMapping, as_settings, check_min
 from ..resize import ImageBatch, ResizeAndPad, scale_boxes
-from .faster_rcnn_paper import PaddedZFNetBackbone, describe_region_weights, load_fully_connected
+from .fully_connected import describe_region_weights, load_fully_connected
+from .padded_backbones import PaddedZFNetBackbone
 from .region_boxes import BoxRegressionSettings
 from .region_pyramid import LEVELS, SCALES, nearest_scales, project_windows, pyramid_pool
 from .region_svms import SVMSettings

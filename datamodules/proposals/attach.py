@@ -21,16 +21,17 @@ TOLERANCE = 1.0
 
 
 class SampleProposals:
-    """Stored proposals of the N samples of a source.
+    """Stored proposals ``[P, 4]`` of each of the N samples of a source.
 
     Args:
         table: The file.
-        rows: int64 ``[N]``, the row of each sample in it; -1: it has none.
+        rows: ``[N]`` int64, the row of each sample in it; -1: it has none.
         sizes: ``[N, 2]``, width and height of the images that the boxes belong to; 0, 0: not known.
         names: Name of each sample, for messages.
     """
 
     def __init__(self, table: ProposalTable, rows: np.ndarray, sizes: np.ndarray, names: Sequence[str]) -> None:
+        # rows [N], sizes [N, 2]
         self.table, self.rows, self.sizes, self.names = table, rows, sizes, names
 
     def __len__(self) -> int:
@@ -207,7 +208,7 @@ def _image_ids(source: object) -> list[int] | None:
 
 
 def _report_missing(table: ProposalTable, rows: np.ndarray, names: Sequence[str], split: str, data: str) -> None:
-    """Count and name the images without proposals; reject a file that has none of them.
+    """Count and name the images without proposals, those with a row ``[N]`` of -1; reject a file that has none of them.
 
     Raises:
         DataError: No image of the split is in the file.

@@ -51,7 +51,7 @@ def read_any_proposals(path: str | Path) -> ProposalTable:
 
 
 def _read_matlab(path: Path) -> tuple[list[str], list[np.ndarray]]:
-    """Read ``boxes`` (cells of y1, x1, y2, x2, from 1, inclusive) and ``images`` (cells of names)."""
+    """Read ``boxes`` (cells ``[P, 4]`` of y1, x1, y2, x2, from 1, inclusive) and ``images`` (cells of names)."""
     import scipy.io  # a dependency of scikit-learn; slow to import
 
     content = scipy.io.loadmat(str(path), variable_names=["boxes", "images"])
@@ -78,7 +78,7 @@ def _from_matlab(cell: np.ndarray) -> np.ndarray:
 
 
 def _read_json(path: Path) -> tuple[list[str], list[np.ndarray]]:
-    """Read COCO's list of results: ``image_id``, ``bbox`` (x, y, width, height) and optionally ``score``."""
+    """Read boxes ``[P, 4]`` of COCO's list of results: ``image_id``, ``bbox`` (x, y, width, height) and ``score``."""
     content = json.loads(path.read_bytes())
     if not isinstance(content, list) or not all(isinstance(one, dict) for one in content):
         raise ValueError("it must be a list of results: image_id, bbox and score")
@@ -97,7 +97,7 @@ def _read_json(path: Path) -> tuple[list[str], list[np.ndarray]]:
 
 
 def _read_npz(path: Path) -> tuple[list[str], list[np.ndarray]]:
-    """Read ``boxes``, ``offsets`` and ``names``, or one array of boxes under the name of each image."""
+    """Read ``boxes``, ``offsets`` and ``names``, or one array of boxes ``[P, 4]`` under the name of each image."""
     with np.load(path, allow_pickle=False) as content:
         keys = list(content.keys())
         if "boxes" in keys and {"offsets", "names"} <= set(keys):

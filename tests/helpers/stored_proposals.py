@@ -22,7 +22,7 @@ def brightest(image: np.ndarray) -> np.ndarray:
     sides = np.arange(1, int(image.mean()) // 10 + 1)
     low = np.array([column, row]) - sides[:, None]
     boxes = np.concatenate([low, low + 2 * sides[:, None] + 1], axis=1)
-    return boxes.clip(0, image.shape[0])
+    return boxes.clip(0, np.tile(image.shape[1::-1], 2))
 
 
 def job(data: DigitScenes, splits=("train", "val"), **method) -> ProposalJob:

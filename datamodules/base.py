@@ -98,7 +98,7 @@ class VisionDataModule(pl.LightningDataModule):
 
     _min_visibility: float = 0.0
     group_by_aspect: bool = False
-    proposals: str | None = None
+    proposals: str | list[str] | None = None
     checks_targets: ClassVar[bool] = True
 
     def __init__(
@@ -353,7 +353,8 @@ class ObjectDataModule(VisionDataModule):
             more are removed. Evaluation counts every object.
         group_by_aspect: Whether training batches have images of similar aspect ratio, which reduces padding.
         proposals: File of stored proposals: written by ``striate data proposals``, MATLAB's of R-CNN's author, COCO's
-            JSON of results, or ``.npz``. Every sample gets its own, for detectors that need some (docs/regions.md).
+            JSON of results, or ``.npz``; several, if each split has one. Every sample gets its own, for detectors that
+            need some (docs/regions.md).
         **kwargs: Loader options of `VisionDataModule`: ``batch_size``, ``seed``, ``train_transform``, ….
     """
 
@@ -361,7 +362,7 @@ class ObjectDataModule(VisionDataModule):
         self,
         min_visibility: float = 0.0,
         group_by_aspect: bool = False,
-        proposals: str | None = None,
+        proposals: str | list[str] | None = None,
         **kwargs: Unpack[LoaderOptions],
     ) -> None:
         super().__init__(**kwargs)

@@ -65,7 +65,7 @@ class DigitScenes(VisionDataModule):
         contrast: float = 60.0,
         occlusion: float = 0.3,
         empty_fraction: float = 0.0,
-        proposals: str | None = None,
+        proposals: str | list[str] | None = None,
         batch_size: int = 64,
         **kwargs: Unpack[LoaderOptionsExceptBatchSize],
     ) -> None:

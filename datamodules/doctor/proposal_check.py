@@ -36,7 +36,8 @@ def check_stored_proposals(
             except (DataError, ValueError) as error:
                 fault = error.fault if isinstance(error, DataError) else None
                 found = fault.found if fault is not None else str(error)
-                result.findings.append(Finding("proposals-file", str(data.proposals), found, record.name))
+                files = data.proposals if isinstance(data.proposals, str) else ", ".join(data.proposals or ())
+                result.findings.append(Finding("proposals-file", files, found, record.name))
                 continue
         faults_found: list[Fault] = faults
         for fault in faults_found:

@@ -55,4 +55,4 @@ class ObjectOptions(LoaderOptions, total=False):
 
     min_visibility: float
     group_by_aspect: bool
-    proposals: str | None
+    proposals: str | list[str] | None

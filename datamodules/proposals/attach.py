@@ -16,6 +16,9 @@ from ..loading.sources import HasFiles, HasPath, HasSizes, Source, source_sizes
 from .foreign import read_any_proposals
 from .stored import AGAIN, ProposalTable, unusable
 
+Paths = str | Path | Sequence[str]
+"""A file of proposals, or several."""
+
 TOLERANCE = 1.0
 """Pixels by which a box may leave its image, as rounding in other tools makes it do; it is clipped."""
 
@@ -106,15 +109,15 @@ def image_names(source: Source, split: str) -> list[str]:
     return [f"{split}/{index}" for index in range(len(source))]
 
 
-def open_proposals(path: str | Path, source: Source, split: str, data: str) -> SampleProposals:
-    """Open a file of proposals, and find those of the samples of a source.
+def open_proposals(paths: Paths, source: Source, split: str, data: str) -> SampleProposals:
+    """Open the file of the proposals of a split, and find those of its samples.
 
     A file of ours must have a split of the same images (`image_fingerprint`), or all images of the source by name. In a
     file of others, images are found by the name or the number of their file; those that it lacks have no proposals,
     which is a counted warning.
 
     Args:
-        path: The file.
+        paths: The file, or several, such as one per split; the one with the most images of the source is used.
         source: The samples.
         split: Its name, for messages.
         data: Name of the data module, for messages.
@@ -122,35 +125,27 @@ def open_proposals(path: str | Path, source: Source, split: str, data: str) -> S
     Raises:
         DataError: The file cannot be used, or belongs to another data set.
     """
-    table = read_any_proposals(path)
     names = image_names(source, split)
-    if table.settings:
-        key = image_fingerprint(source)
-        if key in table.splits:
-            rows = np.arange(*table.splits[key])
-        else:
-            rows = _rows_by_name(table, names) if isinstance(source, HasFiles) else np.full(len(names), -1)
-            if (rows < 0).any():
-                raise _other_data(table, split, data, key, len(names))
-        assert table.sizes is not None
+    table, rows = _fitting_table(paths, source, names)
+    if table.sizes is not None:
+        if (rows < 0).any():
+            raise _other_data(table, split, data, image_fingerprint(source), len(names))
         return SampleProposals(table, rows, table.sizes[rows], names)
     if not isinstance(source, HasFiles):
         raise unusable(table.path, f"images are found by their file names, but {data} has no files", AGAIN)
-    rows = _rows_by_key(table, source)
     _report_missing(table, rows, names, split, data)
     known = isinstance(source, HasPath | HasSizes)
     return SampleProposals(table, rows, source_sizes(source) if known else np.zeros((len(names), 2), np.int64), names)
 
 
-def open_for_prediction(path: str | Path, source: HasFiles) -> SampleProposals | None:
+def open_for_prediction(paths: Paths, source: Source) -> SampleProposals | None:
     """Open a file of proposals for images to predict; None, with a warning, if it lacks some of them.
 
     Raises:
         DataError: The file cannot be used.
     """
-    table = read_any_proposals(path)
-    names = image_names(source, "predict")  # type: ignore[arg-type]
-    rows = _rows_by_name(table, names) if table.settings else _rows_by_key(table, source)
+    names = image_names(source, "predict")
+    table, rows = _fitting_table(paths, source, names)
     if (rows < 0).any():
         lacking = np.flatnonzero(rows < 0)
         rank_zero_warn(
@@ -160,6 +155,28 @@ def open_for_prediction(path: str | Path, source: HasFiles) -> SampleProposals |
         return None
     sizes = table.sizes[rows] if table.sizes is not None else np.zeros((len(rows), 2), np.int64)
     return SampleProposals(table, rows, sizes, names)
+
+
+def _fitting_table(paths: Paths, source: Source, names: Sequence[str]) -> tuple[ProposalTable, np.ndarray]:
+    """Return the file that has the most images, and the row of each ``[N]`` in it; -1: it lacks the image.
+
+    Raises:
+        ValueError: No file is given.
+    """
+    best: tuple[ProposalTable, np.ndarray] | None = None
+    for path in [paths] if isinstance(paths, str | Path) else paths:
+        table = read_any_proposals(path)
+        if table.sizes is None:
+            rows = _rows_by_key(table, source) if isinstance(source, HasFiles) else np.full(len(names), -1)
+        elif (key := image_fingerprint(source)) in table.splits:
+            rows = np.arange(*table.splits[key])
+        else:
+            rows = _rows_by_name(table, names) if isinstance(source, HasFiles) else np.full(len(names), -1)
+        if best is None or (rows >= 0).sum() > (best[1] >= 0).sum():
+            best = table, rows
+    if best is None:
+        raise ValueError("proposals: must be a file or several, got an empty list; omit it")
+    return best
 
 
 def _rows_by_name(table: ProposalTable, names: Sequence[str]) -> np.ndarray:

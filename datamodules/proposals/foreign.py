@@ -1,5 +1,6 @@
 """Proposal files of others: the MATLAB files of R-CNN's author, COCO's JSON of results, and ``.npz``."""
 
+import functools
 import itertools
 import json
 import zipfile
@@ -34,6 +35,13 @@ def read_any_proposals(path: str | Path) -> ProposalTable:
         raise unusable(path, f"the format must be one of {', '.join(READERS)}, got {suffix!r}", "convert the file")
     if suffix == ".npz" and is_ours(path):
         return read_proposals(path)
+    return _read_foreign(path, path.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=2)  # every split asks for the file
+def _read_foreign(path: Path, modified: int) -> ProposalTable:
+    """Read a file of others; `modified` is when it was, so that another content is read again."""
+    suffix = path.suffix.lower()
     try:
         names, boxes = READERS[suffix](path)
     except (OSError, ValueError, KeyError, TypeError, IndexError, NotImplementedError, zipfile.BadZipFile) as error:

@@ -91,6 +91,16 @@ def test_files_of_others_are_found_by_file_name_or_stem(root, tmp_path, name):
     assert [data.datasets["val"][index]["proposals"][0, 2] for index in range(2)] == [5, 6]
 
 
+def test_each_split_may_have_its_own_file(root, tmp_path):
+    train, val = ({name: [[0, 0, 5, 5]] for name in names} for names in (NAMES[:4], NAMES[4:]))
+    files = [write_npz(tmp_path / "val.npz", val), write_npz(tmp_path / "train.npz", train)]
+    data = coco(root, proposals=files)
+    data.setup("fit")  # without a warning of missing images
+    assert all(len(data.datasets[split][index]["proposals"]) for split in ("train", "val") for index in (0, 1))
+    with pytest.raises(ValueError, match="proposals: must be a file or several, got an empty list"):
+        coco(root, proposals=[]).setup("fit")
+
+
 def test_json_is_found_by_the_ids_of_the_annotations(root, tmp_path):
     results = [{"image_id": number, "bbox": [0, 0, number, 3], "score": 1} for number in (4, 3, 2, 1)]
     (tmp_path / "p.json").write_text(json.dumps(results))

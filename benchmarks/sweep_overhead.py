@@ -70,15 +70,14 @@ def time_packaged(folder: Path) -> float:
         RuntimeError: A trial is lost or repeated.
     """
     command, started = [sys.executable, "-m", "striate", *PACKAGED], time.monotonic()
-    output = {"cwd": folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     sweep = folder / "runs" / "classification_digits" / "sweep-1"
-    with subprocess.Popen(command, **output) as process:  # type: ignore[call-overload]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         while not (sweep / "trial-2/fit-1/checkpoints/last.ckpt").is_file():
             if process.poll() is not None:
                 raise RuntimeError(f"{' '.join(command)}: exit {process.returncode} before the third trial")
             time.sleep(0.1)
         process.send_signal(signal.SIGKILL)
-    subprocess.run([*command, "--resume"], check=True, **output)  # type: ignore[call-overload]
+    subprocess.run([*command, "--resume"], cwd=folder, check=True, capture_output=True)
     seconds = time.monotonic() - started
     with (sweep / "trials.csv").open(newline="") as file:
         numbers = sorted(int(row["trial"]) for row in csv.DictReader(file) if row["val/acc"])

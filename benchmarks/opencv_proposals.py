@@ -52,7 +52,7 @@ def main(source: str, result: str, mode: str) -> None:
         for name in images.files:
             image = np.ascontiguousarray(images[name][..., ::-1])
             begin = time.process_time()
-            search = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation()
+            search = getattr(cv2, "ximgproc").segmentation.createSelectiveSearchSegmentation()  # noqa: B009 - of contrib
             search.setBaseImage(image)
             {"fast": search.switchToSelectiveSearchFast, "quality": search.switchToSelectiveSearchQuality}[mode]()
             found = search.process()

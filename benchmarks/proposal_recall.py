@@ -92,7 +92,7 @@ def run() -> Iterator[Row]:
         objects = sum(len(image.boxes) for image in annotated)
         for mode in ("single", "fast", "quality"):
             tensors = [torch.from_numpy(image.image.copy()).permute(2, 0, 1) for image in annotated]
-            ours = [selective_search(tensor, mode)[0] for tensor in tensors]  # type: ignore[arg-type]
+            ours = [selective_search(tensor, mode)[0] for tensor in tensors]
             peer = opencv_proposals([image.image for image in annotated], mode) if mode != "single" else None
             what = f"recall at 0.5, MABO of {objects} objects of {name}, {mode} mode"
             every = [len(boxes) for boxes in ours]

@@ -17,6 +17,7 @@ from sklearn.datasets import load_sample_images
 from striate.benchmarks.harness import Goal, Row
 from striate.benchmarks.opencv_proposals import opencv_proposals
 from striate.models import selective_search
+from striate.models.proposals.selective_search import Mode
 
 SIZE = (500, 375)
 REPETITIONS = 3
@@ -28,8 +29,10 @@ def run() -> Iterator[Row]:
     """Measure single and fast mode, and quality mode once."""
     images = [np.asarray(Image.fromarray(image).resize(SIZE)) for image in load_sample_images().images]
     _ours(images[:1], "single")  # imports
-    for mode, repetitions in (("single", 1), ("fast", REPETITIONS), ("quality", 1)):
-        seconds, counts, peers = [], [], []
+    modes: tuple[tuple[Mode, int], ...] = (("single", 1), ("fast", REPETITIONS), ("quality", 1))
+    for mode, repetitions in modes:
+        seconds, peers = [], []
+        counts: list[int] = []
         for _ in range(repetitions):
             spent, counts = _ours(images, mode)
             seconds.append(spent)
@@ -50,9 +53,9 @@ def run() -> Iterator[Row]:
         yield Row("the same, per proposal", f"{each:.2f} ms", f"{their_each:.2f} ms", each / their_each, goal)
 
 
-def _ours(images: list[np.ndarray], mode: str) -> tuple[float, list[int]]:
+def _ours(images: list[np.ndarray], mode: Mode) -> tuple[float, list[int]]:
     """Mean CPU time per image ``[H, W, 3]``, and the number of boxes of each."""
     tensors = [torch.from_numpy(image.copy()).permute(2, 0, 1) for image in images]
     begin = time.process_time()
-    counts = [len(selective_search(image, mode)[0]) for image in tensors]  # type: ignore[arg-type]
+    counts = [len(selective_search(image, mode)[0]) for image in tensors]
     return (time.process_time() - begin) / len(images), counts

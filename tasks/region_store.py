@@ -142,7 +142,7 @@ class RegionStore:
             "pair_labels": [r.pairs.labels for r in records],
             "pair_offsets": [r.pairs.offsets for r in records],
         }
-        data = {name: np.array(values) for name, values in columns.items()}
+        data: dict[str, Any] = {name: np.array(values) for name, values in columns.items()}
         data |= {name: torch.cat(values).cpu().numpy() if values else np.zeros(0) for name, values in tensors.items()}
         with self.write(self._path("regions", part).name) as file:  # last: it marks the part as complete
             np.savez(file, **data)

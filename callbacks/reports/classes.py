@@ -1,7 +1,7 @@
 """Per-class results of a task: a table of metrics for each class, and the confusion matrix."""
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytorch_lightning as pl
@@ -88,8 +88,8 @@ class ClassReport(pl.Callback):
     def _write_tables(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         folder = run_folder(trainer)
         if self._objects is not None:
-            stage, self._objects = self._objects, None
-            write_confusion(trainer, task, stage)
+            objects, self._objects = self._objects, None
+            write_confusion(trainer, cast(DetectionReporter, task), objects)
         if not trainer.is_global_zero or not isinstance(task, ClassReporter):
             return
         for stage, counts in self._confusion.items():

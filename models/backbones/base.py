@@ -210,7 +210,7 @@ def _steps(stage: nn.Module) -> Iterable[nn.Module]:
     A stage that is called as a whole keeps its input until it returns.
     """
     alone = torch.is_grad_enabled() or type(stage) is not nn.Sequential or has_forward_hooks(stage)
-    return (stage,) if alone else stage
+    return (stage,) if alone else stage.children()
 
 
 def backbone_name(backbone: Backbone) -> str:

@@ -19,6 +19,9 @@ from ..classification.layers import FullyConnectedHead, LocalResponseNorm, Trunk
 _POINTWISE = (nn.ReLU, nn.LeakyReLU, nn.BatchNorm2d, nn.Dropout, nn.Dropout2d, nn.Identity, LocalResponseNorm)
 """Layers that compute a cell from the channels of the same cell, in evaluation mode."""
 
+_WINDOWED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
+"""Layers that compute a cell from a window of cells."""
+
 
 def inexact_layers(classifier: TrunkWithHead) -> list[str]:
     """Name the layers for which one pass over an image differs from windows one by one; none: both are the same.
@@ -26,11 +29,12 @@ def inexact_layers(classifier: TrunkWithHead) -> list[str]:
     Args:
         classifier: A convolutional trunk with fully connected layers.
     """
-    found, size = [], classifier.image_size
+    found: list[str] = []
+    size = classifier.image_size
     for name, layer in classifier.backbone.stages.named_modules():
         if isinstance(layer, (nn.Sequential, nn.ModuleList, *_POINTWISE)):
             continue
-        if not isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
+        if not isinstance(layer, _WINDOWED):
             if not any(name.startswith(f"{block}.") for block in found):  # its parts are in an unknown order
                 found.append(name)
             continue
@@ -53,7 +57,7 @@ def trunk_stride(classifier: TrunkWithHead) -> int:
     """
     if any(not isinstance(layer, nn.Sequential) for layer in classifier.backbone.stages.modules() if _is_block(layer)):
         return classifier.backbone.strides[-1]
-    strides = [_side(layer.stride) for layer in _layers(classifier) if hasattr(layer, "stride")]
+    strides = [_side(layer.stride) for layer in _layers(classifier) if isinstance(layer, _WINDOWED)]
     return math.prod(strides)
 
 

@@ -282,7 +282,7 @@ class SlidingWindowDetector(Detector):
         sampled = sample_regions(inside, targets, self.num_classes, self.sampling)
         labels = torch.cat([windows.labels for windows in sampled])
         if not len(labels):
-            return {"loss_class": sum(p.sum() for p in self.classifier.parameters() if p.requires_grad) * 0.0}
+            return {"loss_class": torch.stack([p.sum() for p in self.classifier.parameters()]).sum() * 0.0}
         crops = self.crop(batch.pixels, [windows.boxes for windows in sampled])
         return {"loss_class": F.cross_entropy(self.classifier(crops).float(), labels)}
 

@@ -266,9 +266,9 @@ def _encode(masks: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     kept = np.ones(len(keys), bool)
     kept[1:] &= ~equal
     kept[:-1] &= ~equal
-    keys = keys[kept].astype(np.int64)
-    counts = np.diff(np.searchsorted(keys, first), append=len(keys))
-    return keys - np.repeat(first, counts), counts
+    keys = keys[kept]
+    numbers = np.diff(np.searchsorted(keys, first), append=len(keys))
+    return (keys - np.repeat(first, numbers)).astype(np.int64, copy=False), numbers.astype(np.int64, copy=False)
 
 
 def _limits(present: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

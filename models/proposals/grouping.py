@@ -89,8 +89,8 @@ def group_regions(regions: Regions, measures: Sequence[Measure]) -> Hierarchy:
     growing = _Growing(regions, measures)
     neighbors: list[set[int] | None] = [set() for _ in range(count)]
     for one, other in regions.pairs.tolist():
-        neighbors[one].add(other)  # type: ignore[union-attr]
-        neighbors[other].add(one)  # type: ignore[union-attr]
+        neighbors[one].add(other)
+        neighbors[other].add(one)
     first, second = regions.pairs.T
     heap = list(zip((-growing.similarities(first, second)).tolist(), first.tolist(), second.tolist(), strict=True))
     heapify(heap)
@@ -116,4 +116,4 @@ def group_regions(regions: Regions, measures: Sequence[Measure]) -> Hierarchy:
             similar = growing.similarities(joined, np.array(around))
             for negative, number in zip((-similar).tolist(), around, strict=True):
                 heappush(heap, (negative, number, joined))
-    return Hierarchy(growing.boxes * [-1, -1, 1, 1], parts)
+    return Hierarchy(growing.boxes * np.array([-1, -1, 1, 1]), parts)

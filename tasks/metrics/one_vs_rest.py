@@ -40,7 +40,7 @@ class OneVersusRest(MulticlassPrecisionRecallCurve):
             - output: ``recall`` ``[101]``, ``precision`` and ``scores`` ``[K, 101]``, float64; ``scores`` are the
               highest at which that recall is reached. A class without images has NaN.
         """
-        precision, recall, thresholds = (values.double().cpu() for values in self.compute())
+        precision, recall, thresholds = (torch.as_tensor(values).double().cpu() for values in self.compute())
         levels = torch.linspace(0, 1, 101, dtype=torch.float64)
         # the last entry of both is that of no predictions at all; no prediction of a class makes its precision NaN
         precision, recall = precision[:, None, :-1], recall[:, None, :-1].nan_to_num(0)  # [K, 1, T]

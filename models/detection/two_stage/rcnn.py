@@ -108,7 +108,9 @@ class RCNN(SVMDetector):
     def _warp(self, image: Tensor, regions: Tensor) -> Tensor:
         """Warp regions ``[R, 4]`` of an image ``[3, H, W]``: ``[R, 3, size, size]`` in [0, 1]."""
         scaled = image.float() / 255 if image.dtype == torch.uint8 else image.float()
-        return warp_regions(scaled, regions.float(), self.size, self.context, self.backbone.normalize.mean.flatten())
+        return warp_regions(
+            scaled, regions.float(), self.size, self.context, self.backbone.normalize.mean.flatten().tolist()
+        )
 
     def _network(self, crops: Tensor) -> tuple[Tensor, Tensor]:
         """Pooled features ``[R, D']`` and features ``[R, D]`` of crops ``[R, 3, size, size]``."""

@@ -3,7 +3,7 @@
 import json
 import math
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -11,7 +11,6 @@ from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
 from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from ..datamodules.base import VisionDataModule
-from ..models.detection import SVMDetector
 from ..tasks import Detection
 from ..tasks.region_stages import RegionStageTrainer, has_stages
 from .atomic_files import replace_text
@@ -73,7 +72,7 @@ class RegionStages(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Forget SVMs that belong to a network which is trained further."""
         if has_stages(pl_module) and not _is_last(trainer):
-            model = cast(SVMDetector, pl_module.model)
+            model: Any = pl_module.model
             if model.stages_finished:
                 model.reset_stages()
 

@@ -88,7 +88,7 @@ class RegionStore:
 
     @property
     def size(self) -> int:
-        """Bytes on disk."""
+        """Bytes of all files on disk."""
         return sum(path.stat().st_size for path in self.folder.iterdir() if path.is_file())
 
     @contextlib.contextmanager
@@ -173,10 +173,11 @@ class RegionStore:
             return dict(file)
 
     def _open(self, kind: str, part: int) -> np.ndarray:
+        """Memory-map the features ``[R, D]`` of a part."""
         return np.load(self._path(kind, part), mmap_mode="r")
 
     def remove(self) -> None:
-        """Remove all files."""
+        """Remove all files of the store."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -186,10 +187,14 @@ class StoredRegions(Sequence[ImageRegions]):
     Args:
         parts: Boxes, labels and counts of each part.
         open_file: Memory-maps the features of a kind and a part.
+
+    Shape:
+        - parts: ``objects`` ``[N, 4]``, ``counts`` ``[I, 3]`` for I images, and so on
+        - open_file: ``[R, D]``
     """
 
     def __init__(self, parts: Sequence[dict[str, np.ndarray]], open_file: Callable[[str, int], np.ndarray]) -> None:
-        self._parts, self._open_file = parts, open_file
+        self._parts, self._open_file = parts, open_file  # boxes [N, 4]; features [R, D]
         self._opened: OrderedDict[tuple[str, int], np.ndarray] = OrderedDict()
         # for each image its part, and the starts of its objects, proposals and pairs in it
         self._images: list[tuple[int, np.ndarray, np.ndarray]] = []
@@ -208,7 +213,7 @@ class StoredRegions(Sequence[ImageRegions]):
     def __getitem__(self, index: slice) -> list[ImageRegions]: ...
 
     def __getitem__(self, index: int | slice) -> ImageRegions | list[ImageRegions]:
-        """The regions of an image."""
+        """The regions of an image, or a list of those of several images."""
         if isinstance(index, slice):
             return [self[one] for one in range(*index.indices(len(self)))]
         part, start, end = self._images[index]
@@ -261,22 +266,32 @@ class StoredRegions(Sequence[ImageRegions]):
 
 
 class PooledFeatures(Sequence[np.ndarray]):
-    """The pooled features of each image's pairs, ``[M, D']``, memory-mapped when an image is indexed."""
+    """The pooled features of each image's pairs, memory-mapped when an image is indexed.
+
+    Args:
+        rows: Part of each image, and its rows in it.
+        features: Memory-maps the features of a kind and a part.
+
+    Shape:
+        - features: ``[R, D']``; items: ``[M, D']``
+    """
 
     def __init__(self, rows: Sequence[tuple[int, slice]], features: Callable[[str, int], np.ndarray]) -> None:
-        self._rows, self._features = rows, features
+        self._rows, self._features = rows, features  # those of a part: [R, D']
 
     def __len__(self) -> int:
         return len(self._rows)
 
     @overload
-    def __getitem__(self, index: int) -> np.ndarray: ...
+    def __getitem__(self, index: int) -> np.ndarray:
+        """The pooled features ``[M, D']`` of the pairs of one image."""
 
     @overload
-    def __getitem__(self, index: slice) -> list[np.ndarray]: ...
+    def __getitem__(self, index: slice) -> list[np.ndarray]:
+        """The pooled features ``[M, D']`` of the pairs of several images."""
 
     def __getitem__(self, index: int | slice) -> np.ndarray | list[np.ndarray]:
-        """The pooled features of an image's pairs."""
+        """The pooled features ``[M, D']`` of an image's pairs, or a list of those of several images."""
         if isinstance(index, slice):
             return [self[one] for one in range(*index.indices(len(self)))]
         part, rows = self._rows[index]

@@ -153,7 +153,7 @@ class SVMDetector(ProposalDetector):
 
     @torch.no_grad()
     def set_svms(self, svms: SVMs) -> None:
-        """Take over trained SVMs."""
+        """Take over trained SVMs, from now on used in detection."""
         self.svm_weight.copy_(svms.weight)
         self.svm_bias.copy_(svms.bias)
         self.svm_scale.fill_(svms.scale)

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Subset
 
 from ..datamodules.base import VisionDataModule
 from ..datamodules.loading.collate import collate_objects
+from ..datamodules.loading.fingerprint import fingerprint
 from ..datamodules.loading.loader import prepare_worker
 from ..models.detection import SVMDetector
 from ..models.detection.two_stage.proposal_detector import HOW_TO_STORE
@@ -214,16 +215,20 @@ class RegionStageTrainer:
     # -- what the files belong to ------------------------------------------------------------------
 
     def _fingerprint(self, half_precision: bool, count: int) -> str:
-        """A hash of the network's weights, of the arguments of model and data, and of the names of all images."""
+        """A hash of the network's weights, of the arguments of model and data, and of which images and proposals."""
         digest = hashlib.sha256()
         buffers = set(self.model.stage_buffers)
         for name, tensor in self.model.state_dict().items():
             if name not in buffers:
                 digest.update(name.encode())
                 digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        volatile = {"batch_size", "eval_batch_size", "num_workers", "images", "use_svms", "use_box_regression"}
         for owner in (self.model, self.data):
-            digest.update(repr(_plain_values(owner, volatile)).encode())
+            digest.update(repr(_plain_values(owner)).encode())
+        digest.update(fingerprint(self.dataset.source).encode())
+        files = self.data.proposals or []
+        for path in [files] if isinstance(files, str) else files:
+            state = Path(path).stat()
+            digest.update(repr((state.st_size, state.st_mtime_ns)).encode())
         parts = (half_precision, count, self.data.class_names, asdict(self.model.proposer), asdict(self.model.boxes))
         digest.update(repr((parts, repr(self.data.val_transform), self.task.train_on_difficult)).encode())
         return digest.hexdigest()
@@ -242,11 +247,17 @@ class _Timer:
         self.results[self.name] = round(time.perf_counter() - self.start, 3)
 
 
-def _plain_values(owner: object, volatile: set[str]) -> dict[str, Any]:
-    """The public attributes of an object that are plain values, but for those that change nothing."""
+_VOLATILE = {"batch_size", "eval_batch_size", "num_workers", "images", "training", "use_svms", "use_box_regression"} | {
+    "score_threshold", "svm_threshold", "nms_iou", "max_detections", "regions_at_once"
+}  # fmt: skip
+"""Attributes of models and data modules that have no influence on stored features."""
+
+
+def _plain_values(owner: object) -> dict[str, Any]:
+    """The public attributes of an object that are plain values and have an influence on stored features."""
     kinds = (str, int, float, bool, tuple, list, type(None))
     return {
         name: value
         for name, value in sorted(vars(owner).items())
-        if isinstance(value, kinds) and not name.startswith("_") and name not in volatile and name != "training"
+        if isinstance(value, kinds) and not name.startswith("_") and name not in _VOLATILE
     }

@@ -139,11 +139,15 @@ def open_proposals(paths: Paths, source: Source, split: str, data: str) -> Sampl
 
 
 def open_for_prediction(paths: Paths, source: Source) -> SampleProposals | None:
-    """Open a file of proposals for images to predict; None, with a warning, if it lacks some of them.
+    """Open a file of proposals for images to predict; None, with a warning, if it lacks some of them or does not exist.
 
     Raises:
         DataError: The file cannot be used.
     """
+    listed = [paths] if isinstance(paths, str | Path) else paths
+    if absent := [str(path) for path in listed if not Path(path).expanduser().is_file()]:
+        rank_zero_warn(f"proposals of all images to predict are computed: there is no file {absent[0]!r}")
+        return None
     names = image_names(source, "predict")
     table, rows = _fitting_table(paths, source, names)
     if (rows < 0).any():

@@ -143,7 +143,7 @@ def write_proposals(
     """
     dtype = np.dtype("<i2" if whole else "<f4")
     offsets = np.concatenate([[0], np.cumsum(np.asarray(counts, np.int64))]).astype(np.int64)
-    rest = {
+    rest: dict[str, np.ndarray] = {
         "offsets": offsets,
         "sizes": np.asarray(sizes, np.int32).reshape(-1, 2),
         "names": np.asarray(names, np.str_),

@@ -178,6 +178,12 @@ def test_predicted_images_have_theirs_if_the_file_has_all(root, tmp_path):
     ):
         (batch,) = data.predict_dataloader()
     assert "proposals" not in batch
+    data.proposals = "none.npz"  # as where only the checkpoint was copied to
+    with pytest.warns(
+        UserWarning, match=r"^proposals of all images to predict are computed: there is no file 'none\.npz'"
+    ):
+        (batch,) = data.predict_dataloader()
+    assert "proposals" not in batch
 
 
 def test_the_check_finds_faults_of_proposals_and_their_recall(root, tmp_path):

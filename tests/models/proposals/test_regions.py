@@ -10,20 +10,7 @@ from striate.models.proposals.regions import (
     segment,
     texture_indices,
 )
-
-LABELS = np.array([[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 2, 3]])
-BLACK, WHITE = 0, 255
-CHANNELS = np.array(
-    [[BLACK, BLACK, BLACK, WHITE], [BLACK, BLACK, WHITE, BLACK], [WHITE, WHITE, WHITE, WHITE]], dtype=np.uint8
-)[..., None]
-
-
-def four_regions():
-    """Region 0 is black and has texture 3 to the right, region 1 half white; 2 has texture 3 to the left, 3 none."""
-    texture = np.zeros((3, 4, 1, 4), dtype=np.int64)
-    texture[LABELS == 0, 0, 0] = 3
-    texture[LABELS == 2, 0, 0] = -3
-    return measure_regions(LABELS, color_indices(CHANNELS), texture)
+from striate.tests.helpers.regions import four_regions
 
 
 def test_sizes_and_boxes():

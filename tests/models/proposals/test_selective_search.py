@@ -12,8 +12,7 @@ from striate.models import SearchStrategy, search_strategies, selective_search
 from striate.models.proposals.color_spaces import convert_color
 from striate.models.proposals.regions import color_indices, segment, texture_indices
 from striate.models.proposals.selective_search import rank_boxes
-
-from .test_grouping import plain_hierarchy
+from striate.tests.helpers.regions import plain_hierarchy
 
 needs_scikit_image = pytest.mark.usefixtures("_scikit_image")
 

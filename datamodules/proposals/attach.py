@@ -85,7 +85,7 @@ def outside(boxes: np.ndarray, size: Sequence[int]) -> np.ndarray:
     # comparisons with NaN are false, so it is rejected
     inside = (boxes[:, :2] >= -TOLERANCE) & (boxes[:, 2:] <= np.add(size, TOLERANCE)) & (boxes[:, :2] < boxes[:, 2:])
     clipped = boxes.clip(0, np.tile(size, 2))
-    return ~(inside & (clipped[:, :2] < clipped[:, 2:])).all(axis=1)
+    return np.logical_not(np.all(inside & (clipped[:, :2] < clipped[:, 2:]), axis=1))
 
 
 def image_fingerprint(source: Source) -> str:

@@ -236,7 +236,8 @@ def _end_with_parent() -> None:
 
 
 def _run(rows: Sequence[int]) -> list[Result]:
-    return [_compute(*_state, row) for row in rows]
+    job, propose, samples = _state
+    return [_compute(job, propose, samples, row) for row in rows]
 
 
 def _compute(job: ProposalJob, propose: Propose, samples: Sequence[tuple[str, int]], row: int) -> Result:

@@ -11,6 +11,7 @@ import contextlib
 import csv
 import errno
 import functools
+import itertools
 import json
 import os
 import random
@@ -88,6 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the campaign, and print a table with one row per kind of fault."""
     parser = argparse.ArgumentParser(prog="python -m striate.tests.campaign", description=__doc__)
     parser.add_argument("--only", default="", metavar="TEXT", help="only the kinds whose names contain it")
+    parser.add_argument("--skip", type=int, default=0, metavar="N", help="without the first N faults, to go on")
     parser.add_argument("--seed", type=int, default=0, help="seed of the moments (default: 0)")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -99,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         os.environ["TMPDIR"] = tempfile.tempdir = scratch  # killed processes leave files there
         campaign = Campaign(Path(scratch))
-        for kind, number in moments(options.only):
+        for kind, number in itertools.islice(moments(options.only), options.skip, None):
             draw = random.Random(f"{options.seed} {kind} {number}")
             problem = campaign.try_fault(str(tried.total()), kind, draw)
             tried[kind] += 1

@@ -1,4 +1,4 @@
-# make demo | test | test-slow | check | docs | format | bench | faults | wheel: each sets up .venv first, unless that is done.
+# make demo | test | test-slow | check | docs | format | bench | lineage | faults | wheel: each sets up .venv first, unless that is done.
 
 PYTHON ?= python3
 VENV := .venv
@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 JOBS ?= 2
 
-.PHONY: demo test test-slow check docs format bench faults wheel clean
+.PHONY: demo test test-slow check docs format bench lineage faults wheel clean
 
 $(READY): setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -44,6 +44,9 @@ format: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks
+
+lineage: $(READY)
+	$(BIN)/python -m benchmarks region_lineage --picture build/region_lineage.png
 
 faults: $(READY)
 	$(BIN)/python -m striate.tests.campaign

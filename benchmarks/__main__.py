@@ -33,6 +33,7 @@ BENCHMARKS = {
     "selective_search": "selective search of 500x375 photographs; peer: OpenCV's contributed module, if installed",
     "proposal_recall": "recall and MABO of selective search at the same number of boxes; peer: OpenCV, if installed",
     "sliding_window": "all windows of an image in one pass per scale; peer: window by window",
+    "region_features": "features of regions from one map, and SVMs; peers: each region by itself, all negatives",
     "sweep_overhead": "a trial of `striate sweep`; peer: `striate fit` with the same values",
     "wandb_epoch": "an epoch that W&B records offline with all media; peer: no logger",
     "training_memory": "peak memory of training_step; peer: its bare loop",
@@ -41,6 +42,7 @@ BENCHMARKS = {
 
 ALONE = {
     "gpu": "checks and benchmarks on a GPU, at most 8 minutes; has its own options: python -m benchmarks gpu --help",
+    "region_lineage": "from the sliding window to Faster R-CNN, time and AP50; options: region_lineage --help",
 }
 """Commands that do not run with the benchmarks."""
 
@@ -50,6 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     if given[:1] == ["gpu"]:
         gpu.main(given[1:])
+        return
+    if given[:1] == ["region_lineage"]:
+        importlib.import_module("striate.benchmarks.region_lineage").main(given[1:])
         return
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks to run; none: all")

@@ -2,11 +2,14 @@
 
 import importlib
 import inspect
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from striate.benchmarks import __main__ as program
+from striate.benchmarks import region_features, region_lineage, region_lineage_report
 from striate.benchmarks.harness import Goal, Row
 from striate.benchmarks.training_step import check_same_work
 
@@ -61,3 +64,50 @@ def test_sides_that_did_different_work_are_rejected():
         check(0.5, 0.55)
     with pytest.raises(RuntimeError, match="must make 4 steps"):
         check(0.5, 0.5, steps=3)
+
+
+def test_table_and_picture_of_the_lineage(tmp_path):
+    labels = {name: method.label for name, method in region_lineage.METHODS.items()}
+    needs = [name for name, method in region_lineage.METHODS.items() if method.proposals]
+    assert needs == ["rcnn", "spp", "fast_rcnn"]
+    found = {"proposals": {"seconds": 30.0, "bytes": 2e6}}
+    for name in labels:
+        found[f"train-{name}"] = {"stages": {"network": 50.0}, "bytes": 0.0, "ap50": 0.5}
+        found[f"test-{name}"] = {"network": 0.05 if name == "rcnn" else 0.01, "proposals": 0.02}
+    found["train-rcnn"] = {"stages": {"network": 50.0, "features": 40.0, "SVMs, boxes": 5.0}, "bytes": 3e6, "ap50": 0.7}
+    lines = region_lineage_report.table(found, labels, needs).splitlines()
+    assert "| R-CNN | 30 s | 50 s | 40 s | 5 s | 125 s | 5.0 MB | 0.700 | 84 h | 66.0 % |" in lines
+    assert "| Fast R-CNN | 10.0 ms | 5.0 | 30.0 ms | 0.32 s | 147 |" in lines
+    assert "| Faster R-CNN | 10.0 ms | 5.0 | 10.0 ms | 0.198 s | 237 |" in lines  # proposes its own
+    region_lineage_report.draw(found, labels, needs, tmp_path / "bars.png")
+    assert 0 < (tmp_path / "bars.png").stat().st_size < 100_000
+
+
+def test_recipes_of_the_lineage_get_the_same_trunk():
+    """The overrides of R-CNN and SPP-net are what Fast R-CNN's and Faster R-CNN's recipes have."""
+    trunks = []
+    for name in ("rcnn", "spp", "fast_rcnn", "faster_rcnn"):
+        method = region_lineage.METHODS[name]
+        text = (Path(region_lineage.__file__).parents[1] / f"experiments/detection/{method.recipe}.yaml").read_text()
+        model = yaml.safe_load(text)["model"]["init_args"]["model"]["init_args"]
+        trunk = {**model["backbone"]["init_args"], "hidden": model["hidden"]}
+        for word in method.overrides:
+            key, _, value = word.partition("=")
+            trunk[key.rpartition(".")[2]] = yaml.safe_load(value)
+        trunks.append(trunk)
+    assert all(trunk == {"widths": [32, 64], "depth": 3, "hidden": 256} for trunk in trunks), trunks
+
+
+def test_what_is_measured_is_not_measured_again(tmp_path):
+    calls = []
+    for value in (1.0, 2.0):
+        found = region_lineage.measure(tmp_path, "part", lambda value=value: calls.append(value) or {"seconds": value})
+    assert found == {"seconds": 1.0} and calls == [1.0]
+
+
+def test_svms_with_hard_negatives_score_as_those_of_all_negatives(monkeypatch):
+    monkeypatch.setattr(region_features, "IMAGES", 20)
+    monkeypatch.setattr(region_features, "PROPOSALS", 20)
+    monkeypatch.setattr(region_features, "FEATURES", 16)
+    row = region_features.svm_row(region_features.make_regions())
+    assert float(row.what.split("differ by ")[1].split(" %")[0]) < 5

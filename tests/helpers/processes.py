@@ -60,11 +60,12 @@ def wait_for_end(process: subprocess.Popen[str]) -> str:
     """Wait until a process ends, as long as it prints something now and then, and return its output."""
     assert process.stdout is not None
     parts = []
-    while select.select([process.stdout], [], [], HANG)[0]:
-        if not (part := os.read(process.stdout.fileno(), 65536)):
-            process.wait()
-            return b"".join(parts).decode(errors="replace")
-        parts.append(part)
+    with process.stdout as stdout:
+        while select.select([stdout], [], [], HANG)[0]:
+            if not (part := os.read(stdout.fileno(), 65536)):
+                process.wait()
+                return b"".join(parts).decode(errors="replace")
+            parts.append(part)
     process.kill()
     raise AssertionError(f"hangs:\n{b''.join(parts).decode(errors='replace')}")
 

@@ -2,6 +2,7 @@
 
 import csv
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,8 @@ class WandbRecord(pl.Callback):
 
     def _restore(self, trainer: pl.Trainer, logger: RunLogger, folder: Path) -> None:
         if trainer.ckpt_path is not None and not self._restored:
-            restore_history(trainer, logger, folder / METRICS_FILE)
+            send = partial(restore_history, trainer, logger, folder / METRICS_FILE)
+            logger.guard.call(f"sending the missing rows of {METRICS_FILE}", send)
         self._restored = True
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -14,7 +14,8 @@ BLOCK, HEADER = 32768, 7
 
 
 def read_records(path: Path) -> Iterator[Any]:
-    """The complete records of a ``.wandb`` file, which may still be growing or end in the middle of one."""
+    """The complete records of a ``.wandb`` file up to a damaged one; it may still be growing or end within one."""
+    from google.protobuf.message import DecodeError
     from wandb.proto import wandb_internal_pb2
 
     messages: Any = wandb_internal_pb2  # its classes are made when it is imported
@@ -31,7 +32,10 @@ def read_records(path: Path) -> Iterator[Any]:
         parts += data[position - length : position]
         if kind in (1, 4):  # a record is one part (type 1), or a first, middle and last part (2, 3, 4)
             record = messages.Record()
-            record.ParseFromString(parts)
+            try:
+                record.ParseFromString(parts)
+            except DecodeError:  # after a power failure
+                return
             yield record
             parts = b""
 

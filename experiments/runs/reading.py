@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -195,10 +196,18 @@ def read_config(path: Path, problems: list[str]) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         problems.append("config.yaml: not valid YAML" + (f" in line {mark.line + 1}" if mark else ""))
         return {}
-    if isinstance(config, dict) and config:
+    if isinstance(config, dict) and config and is_plain(config):
         return config
     problems.append("config.yaml: empty" if not config else "config.yaml: not a configuration")
     return {}
+
+
+def is_plain(config: dict[Any, Any]) -> bool:
+    """Whether a configuration can be compared as text; one that contains itself by an alias of YAML cannot."""
+    try:
+        return bool(json.dumps(config, default=str))
+    except (TypeError, ValueError, RecursionError):
+        return False
 
 
 def read_metrics(path: Path, problems: list[str]) -> dict[str, list[Point]]:

@@ -117,7 +117,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         value = getattr(options, name)
         if value is not None and value < 1:
             fail(f"--{name}: must be at least 1, got {value}")
-    if options.name is not None and not re.fullmatch(r"[\w.-]+", options.name):
+    if options.name is not None and not re.fullmatch(r"(?!\.+$)[\w.-]+", options.name):
         fail(f"--name: must be letters, digits, '.', '-' and '_', got {options.name!r}")
     return options, split_passed_on(arguments)[1]
 

@@ -39,6 +39,9 @@ DISTRIBUTIONS: dict[str, tuple[tuple[str, ...], dict[str, float]]] = {
 LOGARITHMIC = ("log_uniform", "log_uniform_values", "inv_log_uniform", "inv_log_uniform_values")
 """Distributions that are uniform in the logarithm; of these and their quantized variants, a range is sampled."""
 
+MAX_GRID = 100_000
+"""Maximum number of points of a grid."""
+
 EPSILON = 2.0**-53
 """Quantiles lie in ``[EPSILON, 1 - EPSILON]``, since those of a normal distribution at 0 and 1 are infinite."""
 
@@ -121,8 +124,10 @@ class Parameter:
         """The values of a grid search, as W&B takes them: the range of ``q_uniform`` excludes its end.
 
         Raises:
-            ValueError: The distribution has no grid.
+            ValueError: The distribution has no grid, or one that is too large.
         """
+        if self.distribution in ("int_uniform", "q_uniform"):
+            check_grid((self.arguments["max"] - self.arguments["min"]) / self.arguments.get("q", 1), self.name)
         if self.distribution in ("constant", "categorical"):
             unique = dict(zip(self.labels, self.choices, strict=True))
             return list(unique.values())
@@ -134,6 +139,23 @@ class Parameter:
         raise ValueError(
             f"{where(self.name)}: grid takes values, int_uniform and q_uniform, got {self.distribution}; list the "
             "values, or use method: random"
+        )
+
+
+def check_grid(points: float, name: str = "") -> None:
+    """Refuse a grid that no computer can hold.
+
+    Args:
+        points: Number of points.
+        name: The parameter that they are the values of; empty: they are those of all parameters.
+
+    Raises:
+        ValueError: There are more than `MAX_GRID`.
+    """
+    if points > MAX_GRID:
+        raise ValueError(
+            f"{where(name).rstrip('.')}: a grid has at most {MAX_GRID} points, got {points:.6g}; list fewer values, or "
+            "use method: random"
         )
 
 
@@ -196,7 +218,7 @@ def read_parameter(name: str, content: Any) -> Parameter:
     distribution = content.get("distribution") or guess_distribution(name, given)
     if distribution == "categorical" and "probabilities" in given:
         distribution = "categorical_w_probabilities"
-    if distribution not in DISTRIBUTIONS:
+    if not isinstance(distribution, str) or distribution not in DISTRIBUTIONS:
         hint = did_you_mean(str(distribution), DISTRIBUTIONS, otherwise=f"; use one of {', '.join(DISTRIBUTIONS)}")
         if "log" in str(distribution).lower() and "min" in given:
             hint = "; use log_uniform_values, or log_uniform, whose bounds are exponents"
@@ -213,13 +235,15 @@ def read_parameter(name: str, content: Any) -> Parameter:
     arguments = {**defaults, **given}
     check_choices(name, arguments)
     check_numbers(name, distribution, arguments)
+    parameter = Parameter(name, distribution, arguments)
+    check_range(parameter)
     if distribution.removeprefix("q_") == "log_uniform" and arguments["min"] >= 0 and arguments["max"] <= 1:
         low, high = (f"{math.exp(arguments[bound]):.4g}" for bound in ("min", "max"))
         notice(
             f"{where(name)}: is drawn from {low} to {high}, since the bounds of {distribution} are exponents; for "
             f"bounds that are values use {distribution}_values"
         )
-    return Parameter(name, distribution, arguments)
+    return parameter
 
 
 def guess_distribution(name: str, given: Mapping[str, Any]) -> str:
@@ -290,6 +314,25 @@ def check_numbers(name: str, distribution: str, arguments: Mapping[str, Any]) ->
     if "min" in arguments and arguments["min"] >= arguments["max"]:
         raise ValueError(
             f"{where(name)}.min: must be less than max, got min {arguments['min']!r} and max {arguments['max']!r}"
+        )
+
+
+def check_range(parameter: Parameter) -> None:
+    """Check that all values that can be drawn are finite numbers: exponents soon lead beyond them."""
+    if parameter.choices:
+        return
+    try:
+        ends = [parameter.finish(parameter.quantile(share)) for share in (0, 1)]
+        positive = parameter.base not in LOGARITHMIC or min(parameter.bounds or ()) > 0
+        good = positive and all(map(math.isfinite, ends))
+    except (OverflowError, ValueError):  # exp(1024); log(0)
+        good = False
+    if not good:
+        exponents = parameter.base in ("log_uniform", "inv_log_uniform")
+        hint = f"its bounds are exponents, for bounds that are values use {parameter.distribution}_values"
+        raise ValueError(
+            f"{where(parameter.name)}: {parameter.distribution} has values that are infinite or 0, got "
+            f"{describe(parameter.arguments)}; {hint if exponents else 'choose a smaller range'}"
         )
 
 

@@ -219,6 +219,8 @@ class Runner:
             self.say(number, "interrupted")
         elif running.process.returncode:
             self.fail(running.trial, running.error(), certain=running.process.returncode == WRONG_CALL)
+        elif best is None and self.shared.sweep.metric.name in running.history.columns:
+            self.fail(running.trial, f"{self.shared.sweep.metric.name}: was NaN or infinite after every epoch")
         elif best is None:
             message = missing_metric(self.shared.sweep.metric, running.history.columns)
             self.fail(running.trial, message, certain=True)

@@ -1,6 +1,7 @@
 """A sweep file of W&B: read and checked as a whole before anything runs."""
 
 import itertools
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ import yaml
 
 from ..launcher.messages import did_you_mean
 from .hyperband import Hyperband, read_early_termination
-from .parameters import Parameter, is_number, read_parameters
+from .parameters import Parameter, check_grid, is_number, read_parameters
 
 KEYS = (
     "program",
@@ -98,6 +99,7 @@ class Sweep:
     def grid(self) -> list[dict[str, Any]]:
         """All points of a grid search: the first parameter by name changes slowest, as with W&B."""
         values = [parameter.grid() for parameter in self.parameters]
+        check_grid(math.prod(map(len, values)))
         names = [parameter.name for parameter in self.parameters]
         return [dict(zip(names, point, strict=True)) for point in itertools.product(*values)]
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import struct
 import time
 
 import pytest
@@ -64,6 +65,18 @@ def test_a_server_that_fails_at_the_start_leaves_an_offline_record(server, tmp_p
     known = json.loads((tmp_path / "wandb_run.json").read_text())
     assert known == {"id": folder.name[-8:], "entity": "", "project": "digits", "sweep": ""}
     assert last_recorded_step(tmp_path, known["id"]) == 19
+
+
+def test_a_damaged_record_on_disk_counts_up_to_the_damage(server, tmp_path):
+    logger = connect(tmp_path, OPTIONS, offline=True, timeout=10)
+    logger.log_metrics({"val/acc": 0.5}, 9)
+    logger.finish(0)
+    (path,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    with path.open("ab") as file:
+        file.write(struct.pack("<IHB", 0, 4, 1) + bytes([255] * 4))
+    again = connect(tmp_path, OPTIONS, offline=True, timeout=10)
+    assert again.last_step == 9
+    again.finish(0)
 
 
 @pytest.mark.parametrize("fault", [500, "hang", 403])

@@ -97,6 +97,21 @@ def test_a_resumed_run_sends_what_is_missing_and_nothing_twice(logger, tmp_path)
     }  # fmt: skip
 
 
+def test_a_table_that_is_damaged_does_not_stop_training(logger, tmp_path, caplog):
+    (tmp_path / "metrics.csv").write_text("step,epoch,train/loss\n0,0,1\n1,0,0.5#\n")
+    trainer = pl.Trainer(
+        logger=logger,
+        accelerator="cpu",
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        default_root_dir=tmp_path,
+    )
+    trainer.ckpt_path = "last.ckpt"
+    trainer.strategy.optimizers = [torch.optim.SGD([torch.zeros(1)], 0.1)]
+    WandbRecord()._restore(trainer, logger, tmp_path)
+    assert "W&B: sending the missing rows of metrics.csv failed (could not convert" in caplog.records[-1].getMessage()
+
+
 def test_steps_that_the_server_has_are_not_sent_again(logger, tmp_path, caplog):
     """Training resumes after step 2; the server has steps up to 5, without the metrics of its validation."""
     logger.last_step = 5

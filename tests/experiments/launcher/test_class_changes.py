@@ -94,6 +94,12 @@ def test_the_defaults_in_a_resolved_configuration_stay_behind(workdir, capsys):
     assert "drops eps;" in said
 
 
+def test_null_in_a_class_as_the_agents_of_wandb_write_it(workdir, capsys):
+    value = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1, "foreach": None, "nesterov": False}}
+    arguments, _ = changed_optimizer(capsys, f"--model.optimizer={value}")
+    assert (arguments["lr"], arguments["foreach"], arguments["nesterov"]) == (0.1, None, False)
+
+
 def test_the_same_class_changes_nothing(workdir, capsys):
     before, _ = resolved(capsys)
     after, said = resolved(capsys, "--model.optimizer", "AdamW")

@@ -106,6 +106,7 @@ def test_half_written_and_broken_files_are_named(root, capsys):
     (make_run(root / "a/fit-2") / "config.yaml").write_text("model:\n  a: [1,\n b: }")
     (make_run(root / "a/fit-3") / "config.yaml").write_bytes(b"\xff\xfe\x00")
     (make_run(root / "a/fit-4", metrics={"val/acc": [0.5]}) / "config.yaml").write_text("- 1\n")
+    (make_run(root / "a/fit-7") / "config.yaml").write_text("model: &itself [*itself]\n")
     make_run(root / "a/fit-5", None, state="interrupted")
     (make_run(root / "a/fit-6") / "metrics.csv").write_bytes(b"epoch,step,val/acc\n0,9,x\n1,\x00\xff,0.5,7\n")
     found = entries(capsys)
@@ -117,6 +118,7 @@ def test_half_written_and_broken_files_are_named(root, capsys):
         ["config.yaml: not a configuration"],
         ["config.yaml: missing"],
     ]
+    assert problems[5] == ["config.yaml: not a configuration"]
     assert problems[4] == ["metrics.csv: 1 cells without a number are left out"] and found["a/fit-6"]["best"] == 0.5
     runs_command([])
     assert "a/fit-2: config.yaml: not valid YAML" in capsys.readouterr().out

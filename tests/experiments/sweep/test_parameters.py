@@ -120,6 +120,12 @@ def test_grid_values(text, values):
     assert parameter(text).grid() == values
 
 
+@pytest.mark.parametrize("text", ["min: 0, max: 1000000000", "distribution: q_uniform, min: 0, max: 1, q: 1.0e-9"])
+def test_a_grid_that_fills_the_memory_is_refused(text):
+    with pytest.raises(ValueError, match=r"parameters\.x: a grid has at most 100000 points, got 1e\+09; list fewer"):
+        parameter(text).grid()
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -143,6 +149,14 @@ def test_grid_values(text, values):
         ("{distribution: normal, sigma: -1}", r"x\.sigma: must not be negative, got -1"),
         ("{values: [1, 2], probabilities: [0.5]}", r"x\.probabilities: must be 2 numbers that sum to 1"),
         ("{values: [1, 2], probabilities: [0.5, 0.4]}", r"x\.probabilities: must be 2 numbers that sum to 1"),
+        (
+            "{distribution: log_uniform, min: 32, max: 1024}",
+            r"x: .* infinite or 0, got min: 32, .*use log_uniform_values",
+        ),
+        ("{distribution: inv_log_uniform, min: 0, max: 1000}", r"x: .* infinite or 0, .*use inv_log_uniform_values"),
+        ("{distribution: q_log_normal, mu: 800}", r"x: q_log_normal has .* infinite or 0, .*choose a smaller range"),
+        ("{distribution: uniform, min: -1.0e+308, max: 1.0e+308}", "x: uniform has values that are infinite or 0"),
+        ("{distribution: [uniform], min: 0, max: 1}", r"x\.distribution: no such distribution, got \['uniform'\]"),
         ("{parameters: {}}", r"parameters\.x: must map names to distributions, got \{\}"),
         ("{parameters: {y: {value: 1}}, value: 3}", "takes nothing beside nested parameters, got 'value'"),
     ],

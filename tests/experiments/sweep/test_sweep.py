@@ -257,6 +257,7 @@ def test_bad_files(change, message, workdir, capsys):
         (["good.yaml", "--trails", "3"], "sweep: unknown argument, got --trails; did you mean 'trials'?"),
         (["good.yaml", "--trials", "3", "--resume"], "--resume: no sweep in 'runs/good'; start one without --resume"),
         (["good.yaml", "--trials", "3", "--name", "a/b"], "--name: must be letters, digits"),
+        (["good.yaml", "--trials", "3", "--name", ".."], "--name: must be letters, digits"),
         (["good.yaml", "--trials", "3", "--storage", "."], "--storage: cannot be opened (is a folder), got '.'"),
         (["good.yaml", "--trials", "3", "--storage", "good.yaml/x"], "--storage: cannot be opened (File exists), got"),
         (["good.yaml", "--trials", "3", "--storage", "nosql://x/y"], "--storage: cannot be opened (Can't load plugin"),
@@ -297,6 +298,14 @@ def test_a_metric_that_is_never_logged_costs_one_trial(workdir, capsys):
         "striate: no more trials are started, since they would fail like trial 0; correct the file",
     ]
     assert list(trial_rows(workdir / "runs/fake/sweep-1")) == [0]
+
+
+def test_a_trial_that_has_diverged_fails_alone(workdir, capsys):
+    write_sweep(workdir, {"quality": {"values": ["nan", 1, 2]}}, "grid")
+    launch("sweep", "fake.yaml")
+    rows = trial_rows(workdir / "runs/fake/sweep-1")
+    assert [rows[number]["state"] for number in range(3)] == ["failed", "finished", "finished"]
+    assert rows[0]["error"] == "val/acc: was NaN or infinite after every epoch"
 
 
 def test_a_configuration_that_cannot_be_read_costs_one_trial_unless_others_can(workdir, capsys):

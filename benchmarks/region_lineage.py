@@ -22,12 +22,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
 
 from striate.benchmarks.region_lineage_report import draw, table
 from striate.callbacks.region_stages import REPORT
@@ -170,18 +170,19 @@ def time_digits(checkpoint: str, scenes: int, images: int) -> dict[str, float]:
     import striate
     from striate.datamodules import DigitScenes
 
-    sizes = {"train_size": scenes, "val_size": images, "eval_batch_size": images}
-    data = DigitScenes(task="detection", image_size=64, num_workers=0, **sizes)
+    data = DigitScenes(
+        task="detection", image_size=64, train_size=scenes, val_size=images, eval_batch_size=images, num_workers=0
+    )
     data.setup("validate")
     pixels = next(iter(data.val_dataloader()))["image"]
     model: Any = striate.load(checkpoint).model
     warm_up = max(images // 5, 1)
     if not isinstance(model, ProposalDetector):
-        return {"network": median_seconds([lambda i=image: model([i]) for image in pixels], warm_up)}
-    found: list[Tensor] = []
-    proposing = median_seconds([lambda i=image: found.append(model.proposer(i)) for image in pixels], warm_up)
+        return {"network": median_seconds([partial(model, [image]) for image in pixels], warm_up)}
+    found = [model.proposer(image) for image in pixels]
+    proposing = median_seconds([partial(model.proposer, image) for image in pixels], warm_up)
     pairs = zip(pixels, found, strict=True)
-    network = median_seconds([lambda i=image, b=boxes: model([i], [b]) for image, boxes in pairs], warm_up)
+    network = median_seconds([partial(model, [image], [boxes]) for image, boxes in pairs], warm_up)
     return {"network": network, "proposals": proposing, "boxes": statistics.mean(map(len, found))}
 
 
@@ -261,14 +262,14 @@ def _parts(folder: Path, options: argparse.Namespace) -> dict[str, Callable[[], 
         trained = json.loads((folder / f"train-{name}.json").read_text())
         return time_digits(trained["checkpoint"], options.scenes, options.images)
 
-    parts: dict[str, Callable[[], Mapping[str, Any]]] = {"proposals": lambda: store_proposals(folder, options.scenes)}
+    parts: dict[str, Callable[[], Mapping[str, Any]]] = {"proposals": partial(store_proposals, folder, options.scenes)}
     for name in METHODS:
-        parts[f"train-{name}"] = lambda name=name: train(folder, name, options.scenes, options.steps)
+        parts[f"train-{name}"] = partial(train, folder, name, options.scenes, options.steps)
     for name in METHODS:
-        parts[f"test-{name}"] = lambda name=name: test(name)
+        parts[f"test-{name}"] = partial(test, name)
     if options.proposals:
         for name in ("proposals", *list(METHODS)[1:]):
-            parts[f"large-{name}"] = lambda name=name: time_large(name, options.proposals, options.regions)
+            parts[f"large-{name}"] = partial(time_large, name, options.proposals, options.regions)
     return parts
 
 

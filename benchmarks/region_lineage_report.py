@@ -85,16 +85,16 @@ def draw(found: Measured, labels: Mapping[str, str], needs: Sequence[str], path:
     figure = Figure(figsize=(12.6, 6.2), layout="constrained")
     axes = figure.subplots(2, 3)
     _draw_training(axes[0, 0], {label: training(found, name, needs) for name, label in labels.items()})
-    _draw_tests(axes[0, 1], "DigitScenes, 64 x 64 pixels", found, "test", labels, needs)
-    _draw_tests(axes[0, 2], "VGG-16, 500 x 375 pixels, 2,000 proposals", found, "large", labels, needs)
+    _draw_tests(axes[0, 1], "DigitScenes: test", found, "test", labels, needs)
+    _draw_tests(axes[0, 2], "500 x 375 pixels, VGG-16: test", found, "large", labels, needs)
     papers = {labels[name]: figures for name, figures in PUBLISHED.items()}
     hours = {label: figures.hours for label, figures in papers.items() if figures.hours}
-    _bars(axes[1, 0], "Papers: training, without proposals (VGG-16, GPU)", hours, "h")
+    _bars(axes[1, 0], "Papers: training without proposals (VGG-16)", hours, "h")
     seconds = {label: figures.seconds for label, figures in papers.items()}
     extra = {labels[name]: PUBLISHED_PROPOSALS for name in PUBLISHED if name in needs}
-    _bars(axes[1, 1], "Papers: test time per image (VGG-16, GPU)", seconds, "s", extra)
+    _bars(axes[1, 1], "Papers: test (VGG-16, one GPU)", seconds, "s per image", extra)
     ap = {label: 100 * found[f"train-{name}"]["ap50"] for name, label in labels.items()}
-    _bars(axes[1, 2], "AP50 on DigitScenes after the same number of steps", ap, "%")
+    _bars(axes[1, 2], "DigitScenes: AP50 after equally many steps", ap, "%")
     figure.savefig(path, dpi=80, metadata={"Software": None}, pil_kwargs={"optimize": True})
 
 
@@ -107,21 +107,22 @@ def _draw_training(axes: Axes, stages: Mapping[str, Mapping[str, float]]) -> Non
         left = {label: start + width for (label, start), width in zip(left.items(), widths, strict=True)}
     for row, total in enumerate(left.values()):
         axes.text(total, row, f" {total:.0f}", va="center", fontsize=8.5)
-    axes.legend(fontsize=8)
-    _style(axes, "DigitScenes: training by stage", "s, CPU, one thread", max(left.values()) * 1.12)
+    axes.legend(fontsize=8, loc="lower right")
+    _style(axes, "DigitScenes: training by stage", "s, CPU, one thread", max(left.values()) * 1.6)
 
 
 def _draw_tests(
     axes: Axes, title: str, found: Measured, kind: str, labels: Mapping[str, str], needs: Sequence[str]
 ) -> None:
-    names = [name for name in labels if f"{kind}-{name}" in found]
-    seconds = {labels[name]: float(found[f"{kind}-{name}"]["network"]) for name in names}
-    extra = {
-        labels[name]: (with_proposals(found, kind, name, needs) or 0) - seconds[labels[name]]
-        for name in names
-        if name in needs
-    }
-    _bars(axes, title, seconds, "s per image, CPU, one thread", extra)
+    unit, factor = ("ms", 1e3) if kind == "test" else ("s", 1.0)
+    values, extra = dict[str, float](), dict[str, float]()
+    for name, label in labels.items():
+        total = with_proposals(found, kind, name, needs)
+        if total is not None:
+            values[label] = factor * found[f"{kind}-{name}"]["network"]
+            if name in needs:
+                extra[label] = factor * total - values[label]
+    _bars(axes, title, values, f"{unit} per image, CPU, one thread", extra)
 
 
 def _bars(
@@ -146,8 +147,8 @@ def _bars(
     if extra:
         axes.set_xscale("log")
         axes.set_xlim(min(values.values()) / 3)
-        axes.legend(fontsize=8)
-    _style(axes, title, unit, largest * (6 if extra else 1.15))
+        axes.legend(fontsize=8, loc="lower right")
+    _style(axes, title, unit, largest * (25 if extra else 1.15))
 
 
 def _style(axes: Axes, title: str, unit: str, right: float) -> None:
@@ -160,7 +161,7 @@ def _style(axes: Axes, title: str, unit: str, right: float) -> None:
 
 
 def _short(value: float) -> str:
-    return f"{value:.0f}" if value >= 20 else f"{value:.3g}"
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _seconds(value: float) -> str:

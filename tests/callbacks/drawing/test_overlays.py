@@ -365,7 +365,8 @@ def test_pictures_show_ground_truth_beside_prediction(tmp_path, monkeypatch, tas
         enable_model_summary=False, default_root_dir=tmp_path, enable_checkpointing=False,
     )  # fmt: skip
     trainer.validate(FixedPrediction(), data, verbose=False)
-    assert [one[3] for one in drawn] == ["ground truth, sample 0", "predicted", "ground truth, sample 3", "predicted"]
+    # one of each half, drawn by the seed
+    assert [one[3] for one in drawn] == ["ground truth, sample 1", "predicted", "ground truth, sample 3", "predicted"]
     sample = data.make_source("val")[3]
     np.testing.assert_array_equal(drawn[2][0], sample["image"])
     np.testing.assert_array_equal(drawn[2][1]["boxes"], sample["boxes"])

@@ -10,7 +10,6 @@ import pytest
 from striate.datamodules.images.read import ImageError
 from striate.datamodules.proposals import ProposalJob, compute_proposals, read_proposals
 
-from ...helpers import stored_proposals
 from ...helpers.samples import NumberedImages
 from ...helpers.stored_proposals import brightest, job, scenes, write
 
@@ -40,7 +39,7 @@ def test_fractions_of_pixels_are_kept(tmp_path):
 @pytest.mark.parametrize("processes", [0, 2])
 def test_a_killed_computation_resumes_and_gives_the_same_file(tmp_path, processes):
     path, partial = tmp_path / "p.npz", tmp_path / "p.npz.partial"
-    command = [sys.executable, "-m", stored_proposals.__name__, str(path), str(processes)]
+    command = [sys.executable, "-m", "striate.tests.helpers.stored_proposals", str(path), str(processes)]
     process = subprocess.Popen(command, start_new_session=True)
     try:
         while process.poll() is None and not (partial.exists() and partial.stat().st_size > 400):

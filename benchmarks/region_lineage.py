@@ -240,11 +240,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the bar charts into FILE, a PNG")
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
     folder = options.folder.resolve()
+    for key, lowest in {"scenes": 1, "steps": 1, "images": 2, "proposals": 0, "regions": 1}.items():
+        if getattr(options, key) < lowest:
+            parser.error(f"--{key}: must be at least {lowest}, got {getattr(options, key)}")
+    parts = _parts(folder, options)
+    if unknown := set(options.only or ()) - set(parts):
+        parser.error(f"--only: no part {sorted(unknown)[0]!r}; choose from {', '.join(parts)}")
     folder.mkdir(parents=True, exist_ok=True)
+    sizes = {key: getattr(options, key) for key in ("scenes", "steps", "images", "proposals", "regions")}
+    if (stored := measure(folder, "settings", lambda: sizes)) != sizes:
+        parser.error(
+            f"--folder: {folder} has measurements of other sizes, {stored}; choose another folder or remove it"
+        )
     found = {
-        name: measure(folder, name, call)
-        for name, call in _parts(folder, options).items()
-        if not options.only or name in options.only
+        name: measure(folder, name, call) for name, call in parts.items() if not options.only or name in options.only
     }
     if options.only:
         return

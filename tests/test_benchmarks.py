@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,20 @@ def test_what_is_measured_is_not_measured_again(tmp_path):
     for value in (1.0, 2.0):
         found = region_lineage.measure(tmp_path, "part", lambda value=value: calls.append(value) or {"seconds": value})
     assert found == {"seconds": 1.0} and calls == [1.0]
+
+
+def test_measurements_of_other_sizes_are_not_mixed(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(region_lineage, "store_proposals", lambda folder, scenes: {"seconds": 1.0, "bytes": 1})
+    words = ["region_lineage", "--folder", str(tmp_path), "--only", "proposals"]
+    program.main([*words, "--scenes", "20"])
+    for changed, message in (
+        (["--scenes", "30"], "--folder: .* has measurements of other sizes"),
+        (["--scenes", "20", "--images", "1"], "--images: must be at least 2, got 1"),
+        (["--scenes", "20", "--only", "train-yolo"], "--only: no part 'train-yolo'; choose from proposals, train-slid"),
+    ):
+        with pytest.raises(SystemExit):
+            program.main([*words, *changed])
+        assert re.search(message, capsys.readouterr().err)
 
 
 def test_svms_with_hard_negatives_score_as_those_of_all_negatives(monkeypatch):

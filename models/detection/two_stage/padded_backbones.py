@@ -3,10 +3,25 @@
 from torch import nn
 
 from ...classification.alexnet import AlexNetBackbone
+from ...classification.layers import ClassicBackbone
 from ...classification.zfnet import ZFNetBackbone
 
 
-class PaddedZFNetBackbone(ZFNetBackbone):
+class _Padded(ClassicBackbone):
+    """Gives a classic trunk, the next base class, its last map alone and its padding."""
+
+    def __init__(self, weights: str | None = None, width: float = 1.0, frozen_stages: int = 0) -> None:
+        super().__init__(  # type: ignore[call-arg] # the classic trunk's
+            width,  # type: ignore[arg-type]
+            frozen_stages=frozen_stages,
+            out_indices=(2,),
+            weights=weights,
+            init="he" if weights is None else None,
+        )
+        _pad_by_half_a_kernel(self.stages)
+
+
+class PaddedZFNetBackbone(_Padded, ZFNetBackbone):
     """ZFNet up to conv5 with the padding of SPP-net's and Faster R-CNN's ZF: one map of stride 16.
 
     Every layer is padded by half a kernel. Cell i is therefore centered at about pixel 16 i, as projecting a box onto
@@ -24,18 +39,8 @@ class PaddedZFNetBackbone(ZFNetBackbone):
         weights belong.
     """
 
-    def __init__(self, weights: str | None = None, width: float = 1.0, frozen_stages: int = 0) -> None:
-        super().__init__(
-            width,
-            frozen_stages=frozen_stages,
-            out_indices=(2,),
-            weights=weights,
-            init="he" if weights is None else None,
-        )
-        _pad_by_half_a_kernel(self.stages)
 
-
-class PaddedAlexNetBackbone(AlexNetBackbone):
+class PaddedAlexNetBackbone(_Padded, AlexNetBackbone):
     """AlexNet up to conv5 with the padding of Fast R-CNN's CaffeNet: one map of stride 16.
 
     Every layer is padded by half a kernel, so that cell i is centered at about pixel 16 i. Weights and their names are
@@ -50,16 +55,6 @@ class PaddedAlexNetBackbone(AlexNetBackbone):
         Girshick, "Fast R-CNN", ICCV 2015, and the author's definition of CaffeNet. CaffeNet pools before it normalizes
         responses; here it is the other way around, as in AlexNet, to which the weights belong.
     """
-
-    def __init__(self, weights: str | None = None, width: float = 1.0, frozen_stages: int = 0) -> None:
-        super().__init__(
-            width,
-            frozen_stages=frozen_stages,
-            out_indices=(2,),
-            weights=weights,
-            init="he" if weights is None else None,
-        )
-        _pad_by_half_a_kernel(self.stages)
 
 
 def _pad_by_half_a_kernel(stages: nn.Module) -> None:

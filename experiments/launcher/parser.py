@@ -22,17 +22,20 @@ def prepare_parsing() -> None:
     does, with ``None`` in them.
     """
     keep_own_defaults()
-    load = get_loader("yaml")
-    set_loader("yaml", lambda text: load_python(text, load), (yaml.YAMLError,))
+    set_loader("yaml", load_value, (yaml.YAMLError,))
 
 
-def load_python(text: str, load: Callable[[str], Any]) -> Any:
-    """Load a value with ``None`` in it as Python does, and all others with the loader of YAML.
+_LOAD: Callable[[str], Any] = get_loader("yaml")
+"""jsonargparse's own loader. It is kept once: replaced in each call, it would be called through all earlier ones."""
 
-    >>> load_python("[1, None, 'None']", yaml.safe_load), load_python("[a, null]", yaml.safe_load)
+
+def load_value(text: str) -> Any:
+    """Load a value with ``None`` in it as Python does, and all others as YAML.
+
+    >>> load_value("[1, None, 'None']"), load_value("[a, null]")
     ([1, None, 'None'], ['a', None])
     """
     if "None" in text and text.strip()[:1] in ("N", "[", "{"):
         with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
             return ast.literal_eval(text.strip())
-    return load(text)
+    return _LOAD(text)

@@ -6,11 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from jsonargparse import get_loader
 from pytorch_lightning.callbacks import LearningRateFinder, RichProgressBar
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 
 from striate.experiments.launcher.compat import MetricsLogger, PlainBar, TerminalBar
+from striate.experiments.launcher.parser import load_value, prepare_parsing
 from striate.tests.helpers.launcher import read_csv
 
 
@@ -110,3 +112,11 @@ def test_progress_bars_count_epochs_from_0_and_show_no_version():
 def test_a_learning_rate_finder_can_leave_the_rate_alone():
     finder = LearningRateFinder()
     assert finder._update_attr is True, "Lightning's LearningRateFinder has no _update_attr: leave_rate_alone fails"
+
+
+def test_the_loader_of_values_is_replaced_once():
+    """A loader that called the one before would be called deeper with each command, up to a RecursionError."""
+    for _ in range(2):
+        prepare_parsing()
+        assert get_loader("yaml") is load_value
+    assert load_value("[None, 1]") == [None, 1] and load_value("a: null") == {"a": None}

@@ -38,10 +38,8 @@ def test_six_trials_killed_in_the_third_and_resumed(workdir):
         (offline,) = {path.name.rpartition("-")[2] for path in (run / "wandb").glob("offline-run-*")}  # one id
         steps = [row["step"] for row in read_csv(run / "metrics.csv") if row["val/acc"]]
         assert len(steps) == len(set(steps)) and offline
-    finished = next(number for number, row in rows.items() if row["state"] == "finished")
-    (stored,) = (folder / f"trial-{finished}/fit-1/wandb").glob("offline-run-*") if finished > 2 else [None]
-    if stored is not None:
-        assert any("val/acc" in row for row in read_history(stored))
+        parts = (run / "wandb").glob("offline-run-*")  # several of a trial that was killed
+        assert any("val/acc" in row for part in parts for row in read_history(part))
     best = yaml.safe_load((folder / "best.yaml").read_text())
     assert best["data"]["init_args"]["train_size"] == 320 and "run" not in best
     assert len(load_study(folder / "study.journal", "classification_digits").trials) == 6
